@@ -1,0 +1,47 @@
+# make run [SOURCE=folder of label maps] [PORT=8000] [NAME=dataset] [PATTERN=glob]
+# make test        everything that CI runs
+# make check       ruff, mypy and the import contract alone
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+STATE := .run
+
+.PHONY: run test check clean
+
+run: $(VENV)/.run
+	@STATSVC="$(BIN)/statsvc" STATE="$(STATE)" SOURCE="$(SOURCE)" NAME="$(NAME)" PATTERN="$(PATTERN)" \
+		PORT="$(PORT)" sh scripts/run.sh
+
+test: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Where there is an NVIDIA driver, labels can be counted on the GPU, which needs Torch.
+$(VENV)/.run: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[workers,service]'
+	@if [ -e /dev/nvidiactl ]; then $(BIN)/python -m pip install --quiet 'torch==2.13.0'; fi
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.run
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "statsvc needs Python 3.11 or newer; name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+clean:
+	rm -rf $(VENV) $(STATE) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,79 @@
+"""Exact class statistics of segmentation label maps, and the class weights that follow from them.
+
+In a trainer::
+
+    import statsvc
+
+    weights = statsvc.class_weights("http://127.0.0.1:8000", dataset="camvid")
+    criterion = torch.nn.CrossEntropyLoss(weight=weights, ignore_index=255)
+
+Importing this package loads nothing heavy: each name below is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from statsvc.errors import (
+    Conflict,
+    DamagedVersion,
+    InvalidParameter,
+    NotFound,
+    ServerError,
+    SourceError,
+    StatsvcError,
+    Unanswerable,
+)
+
+if TYPE_CHECKING:
+    from statsvc.calculate import calculate_class_weights as calculate_class_weights
+    from statsvc.client import Client as Client
+    from statsvc.client import class_weights as class_weights
+    from statsvc.local import LocalTable as LocalTable
+    from statsvc.local import scan as scan
+    from statsvc.result import ClassWeights as ClassWeights
+    from statsvc.spec import WeightSpec as WeightSpec
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ClassWeights": "result",
+    "Client": "client",
+    "LocalTable": "local",
+    "WeightSpec": "spec",
+    "calculate_class_weights": "calculate",
+    "class_weights": "client",
+    "scan": "local",
+}
+
+__all__ = [
+    "ClassWeights",
+    "Client",
+    "Conflict",
+    "DamagedVersion",
+    "InvalidParameter",
+    "LocalTable",
+    "NotFound",
+    "ServerError",
+    "SourceError",
+    "StatsvcError",
+    "Unanswerable",
+    "WeightSpec",
+    "__version__",
+    "calculate_class_weights",
+    "class_weights",
+    "scan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

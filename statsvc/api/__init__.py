@@ -1,0 +1,1 @@
+"""The HTTP interface: reads published versions and answers from memory; it counts nothing itself."""

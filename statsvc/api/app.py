@@ -1,0 +1,66 @@
+"""The application factory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+
+from statsvc import __version__
+from statsvc.api import datasets, health, histogram, jobs, problems, samples, weights
+from statsvc.api.middleware import LOOPBACK_NAMES, MAX_BODY, BodyLimit, Head, HostCheck
+from statsvc.api.service import Service
+from statsvc.store.catalog import Catalog
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from statsvc.store.home import Home
+
+
+def build_app(
+    home: Home, *, roots: Sequence[Path] = (), allowed_hosts: Sequence[str] = LOOPBACK_NAMES
+) -> FastAPI:
+    """Return the HTTP application over a home; several may serve the same one.
+
+    roots          folders below which a request may name a source
+    allowed_hosts  host names that it answers to
+
+    Raises `CatalogError` where the catalog cannot be used.
+    """
+    catalog = Catalog.open(home.database)
+    service = Service(catalog, home.store, roots)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(service.watch.run())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+            catalog.close()
+
+    app = FastAPI(
+        title="statsvc",
+        version=__version__,
+        summary="Exact class statistics of segmentation label maps, and the weights that follow.",
+        lifespan=lifespan,
+        responses=problems.DOCUMENTED,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    problems.install(app)
+    for module in (weights, datasets, histogram, samples, jobs, health):
+        app.include_router(module.router)
+    # The last one added is the first that a request meets.
+    app.add_middleware(BodyLimit, largest=MAX_BODY)
+    app.add_middleware(HostCheck, allowed=allowed_hosts)
+    app.add_middleware(Head)
+    return app

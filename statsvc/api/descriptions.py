@@ -1,0 +1,77 @@
+"""Datasets, versions and jobs as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from statsvc.api.responses import iso
+
+if TYPE_CHECKING:
+    from statsvc.store.records import Dataset, Job, VersionRecord
+
+
+def job_summary(job: Job) -> dict[str, Any]:
+    """Return a job in a few words."""
+    return {
+        "id": job.id,
+        "state": job.state,
+        "version": job.version_number,
+        "error": job.error,
+        "created_at": iso(job.created_at),
+        "finished_at": iso(job.finished_at),
+    }
+
+
+def job_description(job: Job, dataset: str) -> dict[str, Any]:
+    """Return a job with how far it is and what it could not read."""
+    progress = dict(job.progress)
+    return {
+        "id": job.id,
+        "dataset": dataset,
+        "state": job.state,
+        "attempt": job.attempt,
+        "full": job.full,
+        "max_removed": job.max_removed,
+        "failed": progress.get("failed", 0),
+        "failures": progress.pop("failures", []),
+        "progress": progress,
+        "error": job.error,
+        "version": job.version_number,
+        "created_at": iso(job.created_at),
+        "started_at": iso(job.started_at),
+        "finished_at": iso(job.finished_at),
+    }
+
+
+def dataset_summary(dataset: Dataset, current: VersionRecord | None, job: Job | None) -> dict[str, Any]:
+    """Return a dataset, its current version and its newest job."""
+    return {
+        "name": dataset.name,
+        "source": dataset.source,
+        "pattern": dataset.pattern,
+        "version": None if current is None else current.number,
+        "samples": None if current is None else current.samples,
+        "failed": 0 if current is None else current.failed,
+        "pixels": None if current is None else current.pixels,
+        "created_at": iso(dataset.created_at),
+        "published_at": None if current is None else iso(current.created_at),
+        "job": None if job is None else job_summary(job),
+    }
+
+
+def version_description(record: VersionRecord) -> dict[str, Any]:
+    """Return a version; the splits by name only, for a list of paths can be long."""
+    configuration = record.configuration
+    return {
+        "number": record.number,
+        "kind": record.kind,
+        "samples": record.samples,
+        "failed": record.failed,
+        "pixels": record.pixels,
+        "num_classes": configuration.num_classes,
+        "class_map": None if configuration.class_map is None else configuration.class_map.name,
+        "splits": sorted(configuration.splits),
+        "reader": record.reader,
+        "job": record.job_id,
+        "created_at": iso(record.created_at),
+    }

@@ -1,0 +1,35 @@
+"""GET /, /healthz and /readyz."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from statsvc.api.responses import json_response
+from statsvc.api.service import Shared
+from statsvc.errors import CatalogError
+from statsvc.store.engine import SCHEMA, schema_of
+
+router = APIRouter()
+
+
+@router.get("/")
+async def get_index() -> Response:
+    """Return where to begin."""
+    paths = ("/weights", "/methods", "/datasets", "/healthz", "/readyz", "/openapi.json", "/docs")
+    return json_response({"name": "statsvc", "paths": paths})
+
+
+@router.get("/healthz")
+async def get_health() -> Response:
+    """Return ok: the process is up."""
+    return json_response({"status": "ok"}, headers={"Cache-Control": "no-store"})
+
+
+@router.get("/readyz")
+async def get_readiness(service: Shared) -> Response:
+    """Return ok where the catalog answers with this release's schema, else 503."""
+    found = await service.in_thread(schema_of, service.catalog.engine)
+    if found != SCHEMA:
+        raise CatalogError(f"the catalog has schema {found}, this statsvc knows {SCHEMA}")
+    return json_response({"status": "ok"}, headers={"Cache-Control": "no-store"})

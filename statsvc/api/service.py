@@ -1,0 +1,88 @@
+"""What the endpoints of one application share: catalog, snapshot, and what is kept in memory."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import anyio.to_thread
+from fastapi import Depends, Request
+
+from statsvc.api.lru import Lru
+from statsvc.api.once import Once
+from statsvc.api.snapshot import Published, Watch
+from statsvc.api.tables import RememberedTable
+from statsvc.errors import NotFound
+from statsvc.store.publication import open_version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from statsvc.store.catalog import Catalog
+
+T = TypeVar("T")
+
+ANSWER_BYTES = 64 * 2**20
+"""Finished answers kept in memory, in bytes."""
+
+TABLES = 32
+"""Versions whose tables are kept open."""
+
+THREADS = 4
+"""Answers computed at the same time; what is in memory needs no thread."""
+
+
+class Service:
+    """The parts of one application; used from its event loop only."""
+
+    def __init__(self, catalog: Catalog, store: Path, roots: Sequence[Path]) -> None:
+        self.catalog, self.store, self.roots = catalog, store, tuple(roots)
+        self.watch = Watch(catalog)
+        self._older: Once[tuple[str, int], Published] = Once(Lru(1024), THREADS)
+        self._tables: Lru[tuple[str, int], RememberedTable] = Lru(TABLES)
+        self._answers: Once[str, bytes] = Once(Lru(ANSWER_BYTES, len), THREADS)
+
+    async def published(self, name: str | None, number: int | None) -> Published:
+        """Return a dataset's version, by default the current one; an older one is looked up once.
+
+        Raises `NotFound`, or `InvalidParameter` where the name must be given.
+        """
+        dataset, current = self.watch.snapshot.dataset(name)
+        if current is None and number is None:
+            raise NotFound(
+                f"{dataset.name} has no version yet; GET /datasets/{dataset.name} says how its scan goes"
+            )
+        if current is not None and number in (None, current.record.number):
+            return current
+        assert number is not None
+
+        def look_up() -> Published:
+            return Published.of(dataset.name, self.catalog.version(dataset, number))
+
+        return await self._older.get((dataset.uid, number), look_up)
+
+    def table(self, published: Published) -> RememberedTable:
+        """Return a version's table; opening it reads nothing."""
+        table = self._tables.get(published.key)
+        if table is None:
+            table = RememberedTable(open_version(self.store, published.dataset, published.record))
+            self._tables.put(published.key, table)
+        return table
+
+    async def answer(self, tag: str, published: Published, make: Callable[[RememberedTable], bytes]) -> bytes:
+        """Return the answer with an ETag, made from the version's table once."""
+        return await self._answers.get(tag, partial(make, self.table(published)))
+
+    async def in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run what waits for the catalog or the disk in a worker thread."""
+        return await anyio.to_thread.run_sync(partial(function, *args, **kwargs))
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Shared = Annotated[Service, Depends(_service)]
+"""The application's service, as a parameter of an endpoint."""

@@ -1,0 +1,93 @@
+"""A version's table that remembers what was read from it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from statsvc.api.lru import Lru
+from statsvc.statistics import EXAMPLES, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from statsvc.classmaps import ClassMap
+    from statsvc.statistics import Block, Histogram
+    from statsvc.store.version import Version
+
+HISTOGRAM_BYTES = 64 * 2**20
+"""How much one version's histograms may take in memory; a common one takes a few kilobytes."""
+
+
+class RememberedTable(Table):
+    """A stored version whose histograms and examples are read from the rows once.
+
+    Safe between threads; a second thread waits for the first one's read instead of reading as well.
+    """
+
+    def __init__(self, stored: Version) -> None:
+        self.stored = stored
+        self.dataset, self.version = stored.dataset, stored.version
+        self.configuration, self.has_rows = stored.configuration, stored.has_rows
+        self._reading = threading.RLock()
+        self._histograms: Lru[tuple[str | None, ClassMap | None], Histogram] = Lru(HISTOGRAM_BYTES, _bytes)
+        self._examples: Lru[tuple[tuple[int, ...], str | None, int], dict[int, list[str]]] = Lru(64)
+
+    def totals(self) -> Histogram:
+        """Return the counts of all samples over raw ids."""
+        return self.stored.totals()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield all rows in path order, one chunk at a time."""
+        return self.stored.blocks()
+
+    def failed(self) -> int:
+        """Return how many samples could not be read."""
+        return self.stored.failed()
+
+    def histogram(self, split: str | None = None, class_map: ClassMap | None = None) -> Histogram:
+        """Return the counts of a split after a class map, as `Table.histogram`."""
+        with self._reading:
+            found = self._histograms.get((split, class_map))
+            if found is None:
+                found = super().histogram(split, class_map)
+                self._histograms.put((split, class_map), found)
+            return found
+
+    def failures(
+        self, split: str | None = None, limit: int | None = EXAMPLES
+    ) -> tuple[int, list[tuple[str, str]]]:
+        """Return the unreadable samples as `Table.failures`, without reading any counts."""
+        if self.failed() == 0:
+            return 0, []
+        path, error = self.stored.array("path"), self.stored.array("error")
+        rows = np.flatnonzero(self.stored.array("status"))
+        if split is not None:
+            chosen = self.split(split)
+            rows = np.array([row for row in rows if chosen.contains(str(path[row]))], np.int64)
+        return len(rows), [(str(path[row]), str(error[row])) for row in rows[:limit]]
+
+    def samples_with(
+        self, raw_ids: Sequence[int], split: str | None = None, limit: int = EXAMPLES
+    ) -> dict[int, list[str]]:
+        """Return example samples of raw ids, as `Table.samples_with`."""
+        key = (tuple(raw_ids), split, limit)
+        with self._reading:
+            found = self._examples.get(key)
+            if found is None:
+                found = super().samples_with(raw_ids, split, limit)
+                self._examples.put(key, found)
+            return found
+
+
+def _bytes(histogram: Histogram) -> int:
+    arrays = (
+        histogram.class_id,
+        histogram.mapped,
+        histogram.pixels,
+        histogram.images,
+        histogram.cooccurrence,
+    )
+    return sum(array.nbytes for array in arrays if array is not None)

@@ -1,0 +1,84 @@
+"""The command line: data on stdout, everything else on stderr, exit code 0, 1 (failed) or 2 (usage)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+
+from statsvc import __version__
+from statsvc.cli import counting, manage, serving, weighing
+from statsvc.errors import AmbiguousSource, InvalidParameter, NotFound, StatsvcError, nearest
+
+
+class _Group(click.Group):
+    """Names the nearest command, and turns statsvc's errors into one line and an exit code."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            ctx.fail(f"no command {name!r}{nearest(name, self.commands)}; see: statsvc --help")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AmbiguousSource as error:
+            click.echo(f"statsvc: {error}", err=True)
+            raise click.exceptions.Exit(2) from error
+        except InvalidParameter as error:
+            for name, message in error.errors:
+                click.echo(f"statsvc: --{name.replace('_', '-')}: {message}", err=True)
+            raise click.exceptions.Exit(2) from error
+        except NotFound as error:
+            click.echo(f"statsvc: {error}", err=True)
+            raise click.exceptions.Exit(2) from error
+        except StatsvcError as error:
+            click.echo(f"statsvc: {error}", err=True)
+            raise click.exceptions.Exit(1) from error
+        except BrokenPipeError:
+            # The reader (head, less) has seen enough.
+            sys.stderr.close()
+            raise click.exceptions.Exit(1) from None
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with: statsvc scan FOLDER_OF_LABEL_MAPS",
+)
+@click.version_option(__version__, message="statsvc %(version)s")
+@click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+def cli(verbose: bool) -> None:
+    """Count the classes in segmentation label maps once, and get class weights from the counts at once."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    for chatty in ("distributed", "alembic", "asyncio", "tornado"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+
+
+for _command in (
+    counting.scan,
+    weighing.weights,
+    serving.serve,
+    serving.runner,
+    counting.demo,
+    manage.datasets,
+    manage.versions,
+    manage.jobs,
+    counting.import_counts,
+    manage.upgrade,
+):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(prog_name="statsvc")

@@ -1,0 +1,130 @@
+"""What several commands share: where state lives, opening it, and JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from statsvc.errors import InvalidParameter, StatsvcError
+from statsvc.store import home as homes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from statsvc.store.catalog import Catalog
+    from statsvc.store.home import Home
+    from statsvc.store.records import Dataset
+    from statsvc.store.version import Version
+
+
+def home_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --home, --database and --store."""
+    for option in (
+        click.option("--store", metavar="DIR", help="Folder of versions.  [default: versions in the home]"),
+        click.option("--database", metavar="URL", help="Catalog.  [default: an SQLite file in the home]"),
+        click.option(
+            "--home",
+            metavar="DIR",
+            help="Folder where state lives.  [env: STATSVC_HOME; default: ~/.local/share/statsvc]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+@contextmanager
+def opened(home: str | None, database: str | None, store: str | None) -> Iterator[tuple[Home, Catalog]]:
+    """Open the catalog of the home that the options name. Raises `StatsvcError` with the extra to install."""
+    try:
+        from statsvc.store.catalog import Catalog
+    except ModuleNotFoundError as error:
+        raise needs("workers", error) from error
+    place = homes.resolve(home, database, store)
+    catalog = Catalog.open(place.database)
+    try:
+        yield place, catalog
+    finally:
+        catalog.close()
+
+
+def needs(extra: str, error: ModuleNotFoundError) -> StatsvcError:
+    """Return the error that names the extra a missing module belongs to."""
+    return StatsvcError(f"this needs {error.name}, which the extra brings: pip install 'statsvc[{extra}]'")
+
+
+def the_dataset(catalog: Catalog, name: str | None) -> Dataset:
+    """Return the named dataset, or the only one. Raises `NotFound`, or a usage error listing the names."""
+    if name is not None:
+        return catalog.dataset(name)
+    there = catalog.datasets()
+    if len(there) == 1:
+        return there[0]
+    if not there:
+        raise StatsvcError("there is no dataset yet; add one with: statsvc scan SOURCE")
+    raise click.UsageError("which dataset? name one of: " + ", ".join(one.name for one in there))
+
+
+def current_table(place: Home, catalog: Catalog, dataset: Dataset, number: int | None = None) -> Version:
+    """Return the table of a dataset's version, by default the current one."""
+    from statsvc.store.publication import open_version
+
+    return open_version(place.store, dataset.name, catalog.version(dataset, number))
+
+
+def print_json(value: Any) -> None:
+    """Print JSON for machines."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def reading_changes(
+    *,
+    class_map: str | None,
+    class_names: str | None,
+    ignore_index: tuple[str, ...],
+    num_classes: int | None,
+    splits: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Return the parts of a configuration that options give. Raises `InvalidParameter`."""
+    from statsvc import classmaps
+    from statsvc.spec import WeightSpec
+    from statsvc.splits import Split
+
+    changes: dict[str, Any] = {}
+    if class_map is not None:
+        changes["class_map"] = None if class_map == "none" else classmaps.resolve(class_map)
+    if class_names is not None:
+        file = Path(class_names)
+        names = _lines("class_names", file) if file.is_file() else class_names.split(",")
+        changes["class_names"] = tuple(name.strip() for name in names if name.strip())
+    if ignore_index:
+        changes["ignore_index"] = WeightSpec.from_params({"ignore_index": list(ignore_index)}).ignore_index
+    if num_classes is not None:
+        changes["num_classes"] = num_classes
+    if splits:
+        given = {}
+        for item in splits:
+            name, _, file_name = item.partition("=")
+            if not name or not Path(file_name).is_file():
+                raise InvalidParameter(
+                    ("split", f"{item!r}: write NAME=FILE, a file with one relative path a line")
+                )
+            paths = _lines("split", Path(file_name))
+            given[name] = Split.from_dict(name, [path.strip() for path in paths if path.strip()])
+        changes["splits"] = given
+    return changes
+
+
+def _lines(option: str, file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidParameter((option, f"{file} cannot be read as text: {error}")) from error

@@ -1,0 +1,354 @@
+"""`statsvc scan`, `import` and `demo`: the commands that make versions."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from statsvc.cli.common import (
+    current_table,
+    home_options,
+    json_option,
+    needs,
+    opened,
+    print_json,
+    reading_changes,
+)
+from statsvc.cli.progress import shown
+from statsvc.errors import Conflict, InvalidParameter, NotFound
+from statsvc.splits import FOLDERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from statsvc.store.catalog import Catalog
+    from statsvc.store.home import Home
+    from statsvc.store.records import Dataset
+    from workers.lease import Outcome
+    from workers.progress import Progress
+
+PLAIN_FOLDERS = {*FOLDERS, "labels", "label", "masks", "mask", "annotations", "gtfine", "gt"}
+"""Folder names that say nothing of the dataset: its default name takes the parent's in front."""
+
+
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how counts are read."""
+    for option in (
+        click.option("--num-classes", type=click.IntRange(1, 65536), help="Length of the weights vector."),
+        click.option(
+            "--ignore-index",
+            "--ignore",
+            multiple=True,
+            metavar="IDS",
+            help="Ids not counted: 255,254 or none.",
+        ),
+        click.option(
+            "--class-names", metavar="NAMES", help="Names of classes 0, 1, …: a,b,c or a file, one a line."
+        ),
+        click.option(
+            "--class-map",
+            metavar="MAP",
+            help="Raw id to class id: cityscapes, binary, reduce_zero_label, none, or a file.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("source", required=False, metavar="SOURCE")
+@click.option("--name", help="Name of the dataset.  [default: after the folder]")
+@click.option("--pattern", metavar="GLOB", help="Files to count, for instance '*_labelIds.png'.")
+@reading_options
+@click.option(
+    "--split", "splits", multiple=True, metavar="NAME=FILE", help="A split: a file with one path a line."
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where pixels are counted.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1, 1024), metavar="N", help="Dask processes.  [default: one a core]"
+)
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Refuse larger label maps before decoding.  [default: 268435456]",
+)
+@click.option(
+    "--max-removed",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Share of the samples that one scan may lose.  [default: 0.1]",
+)
+@click.option("--full", is_flag=True, help="Count every sample again.")
+@json_option
+@home_options
+def scan(
+    source: str | None,
+    name: str | None,
+    pattern: str | None,
+    splits: tuple[str, ...],
+    device: str,
+    workers: int | None,
+    max_pixels: int | None,
+    max_removed: float | None,
+    full: bool,
+    as_json: bool,
+    home: str | None,
+    database: str | None,
+    store: str | None,
+    **reading: Any,
+) -> None:
+    """Count the label maps in SOURCE, a folder; run again, count only what changed.
+
+    Registers the dataset, publishes a version, and prints the classes with their weights. SOURCE may
+    be left out for a dataset that is registered. Exit code 1 where label maps could not be read.
+    """
+    try:
+        from workers.device import require
+        from workers.recompute import MAX_PIXELS, Settings
+    except ModuleNotFoundError as error:
+        raise needs("workers", error) from error
+    if source is None and name is None:
+        raise click.UsageError("name a folder of label maps: statsvc scan SOURCE")
+    require(device)
+    with opened(home, database, store) as (place, catalog):
+        dataset = _registered(place, catalog, source, name, pattern, splits, reading)
+        settings = Settings(device, max_pixels or MAX_PIXELS)
+        outcome = _run(place, catalog, dataset, settings, workers, max_removed, full)
+        if outcome.error is not None:
+            click.echo(f"statsvc: {dataset.name}: {outcome.error}", err=True)
+            raise click.exceptions.Exit(1)
+        progress = outcome.progress
+        _tell(dataset.name, outcome)
+        _show(place, catalog, catalog.dataset_by_uid(dataset.uid), progress, as_json)
+        if progress.failed:
+            raise click.exceptions.Exit(1)
+
+
+def _registered(
+    place: Home,
+    catalog: Catalog,
+    source: str | None,
+    name: str | None,
+    pattern: str | None,
+    splits: tuple[str, ...],
+    reading: dict[str, Any],
+) -> Dataset:
+    """Return the dataset meant, registered and configured as the options say."""
+    from statsvc.configuration import Configuration
+    from statsvc.store.configuring import applied, changed, fitting
+    from statsvc.store.publication import configure
+    from workers.sources import open_source
+
+    changes = reading_changes(splits=splits, **reading)
+    known = _known(catalog, source, name)
+    if known is None:
+        if source is None:
+            raise NotFound(
+                f"there is no dataset {name!r} yet; give its folder: statsvc scan SOURCE --name {name}"
+            )
+        found = open_source(source, pattern)
+        configuration = fitting(applied(Configuration(), changes))
+        return catalog.create_dataset(
+            name or default_name(found.root), found.root, found.pattern, configuration
+        )
+    if source is not None:
+        where = str(Path(source).expanduser().resolve())
+        if known.source is None or Path(known.source).resolve() not in (Path(where), Path(where).parent):
+            raise Conflict(
+                f"{known.name} is {known.source or 'a table of imported counts'}, not {where}; "
+                "choose another name with --name"
+            )
+    if pattern is not None and pattern != known.pattern and known.source is not None:
+        found = open_source(known.source, pattern)
+        known = catalog.set_source(known, found.root, found.pattern)
+
+    return configure(catalog, place.store, known, changed(catalog, place.store, known, changes))[0]
+
+
+def _known(catalog: Catalog, source: str | None, name: str | None) -> Dataset | None:
+    """Return the dataset of that name; without a name, the one of that source."""
+    for dataset in catalog.datasets():
+        if name is not None:
+            if dataset.name == name:
+                return dataset
+        elif (
+            source is not None
+            and dataset.source is not None
+            and Path(dataset.source).resolve() == Path(source).expanduser().resolve()
+        ):
+            return dataset
+    return None
+
+
+def default_name(root: str) -> str:
+    """Return a dataset name made from its folder: `camvid-train` for `…/camvid/train`."""
+    folder = Path(root).resolve()
+    parts = [folder.name]
+    if folder.name.lower() in PLAIN_FOLDERS and folder.parent.name:
+        parts.insert(0, folder.parent.name)
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", "-".join(parts)).strip("-._")
+    return name[:100] or "dataset"
+
+
+def _run(
+    place: Home,
+    catalog: Catalog,
+    dataset: Dataset,
+    settings: Any,
+    workers: int | None,
+    max_removed: float | None,
+    full: bool,
+) -> Outcome:
+    """Run a job of this dataset here, after any that another process runs now."""
+    from statsvc.store import jobs
+    from workers.cluster import LocalCluster
+    from workers.lease import execute
+    from workers.progress import Progress
+
+    owner = jobs.process_identity()
+    allowed = jobs.MAX_REMOVED if max_removed is None else max_removed
+    while (job := jobs.submit_leased(catalog, dataset, owner, full=full, max_removed=allowed)) is None:
+        _follow(catalog, dataset)
+    progress = Progress()
+    cluster = LocalCluster(workers)
+    try:
+        with shown(progress.to_dict):
+            return execute(catalog, place.store, job, cluster, settings, progress)
+    except KeyboardInterrupt:
+        click.echo(
+            "statsvc: stopped; what was counted so far is kept, and the next scan goes on from there",
+            err=True,
+        )
+        raise click.exceptions.Exit(1) from None
+    finally:
+        cluster.close()
+
+
+def _follow(catalog: Catalog, dataset: Dataset) -> None:
+    """Show the job that another process runs until it ends or its process dies."""
+    from statsvc.store import jobs
+    from statsvc.store.records import RUNNING
+
+    running = [job for job, _ in jobs.recent(catalog, dataset) if job.state == RUNNING]
+    if not running:
+        return
+    job = running[0]
+    click.echo(f"statsvc: job {job.id} of {dataset.name} runs in another process; following it", err=True)
+    with shown(lambda: dict(jobs.get(catalog, job.id).progress)):
+        while jobs.get(catalog, job.id).state == RUNNING and not jobs.lapsed(catalog, job.id):
+            time.sleep(0.5)
+
+
+def _tell(name: str, outcome: Outcome) -> None:
+    """Say on stderr what the scan did and which samples it could not read."""
+    progress = outcome.progress
+    what = f"{progress.counted} counted, {progress.reused} unchanged"
+    if progress.recovered:
+        what += f", {progress.recovered} of the counted kept from a scan that did not finish"
+    if progress.removed:
+        what += f", {progress.removed} removed"
+    if progress.failed:
+        what += f", {progress.failed} could not be read"
+    version = "no new version" if outcome.version is None else f"version {outcome.version.number}"
+    speed = f" ({progress.rate() / 1e9:.2f} Gpx/s)" if progress.pixels else ""
+    click.echo(f"{name}: {what}{speed}; {version}", err=True)
+    for path, reason in progress.failures:
+        click.echo(f"  {path}: {reason}", err=True)
+    if progress.failed > len(progress.failures):
+        click.echo(f"  … and more: statsvc datasets {name}", err=True)
+
+
+def _show(place: Home, catalog: Catalog, dataset: Dataset, progress: Progress, as_json: bool) -> None:
+    from statsvc.answers import answer
+    from statsvc.display import print_class_table
+    from statsvc.errors import Unanswerable
+    from statsvc.spec import WeightSpec
+
+    table = current_table(place, catalog, dataset)
+    try:
+        answered = answer(table, WeightSpec())
+    except Unanswerable as error:
+        click.echo(f"statsvc: no weights: {error}", err=True)
+        return
+    if as_json:
+        print_json({"scan": progress.to_dict(), "weights": answered})
+    else:
+        print_class_table(answered, file=sys.stdout)
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--name", required=True, help="Name of the dataset.")
+@reading_options
+@home_options
+def import_counts(
+    file: Path, name: str, home: str | None, database: str | None, store: str | None, **reading: Any
+) -> None:
+    """Make a version of counts taken elsewhere.
+
+    FILE is JSON, {"7": 2036416525, …} (raw id to pixels), or CSV with the columns id, pixels and,
+    where known, images (in how many images the class occurs).
+    """
+    from statsvc.answers import answer
+    from statsvc.configuration import Configuration
+    from statsvc.display import print_class_table
+    from statsvc.imports import read_counts
+    from statsvc.spec import WeightSpec
+
+    totals = read_counts(file)
+    with opened(home, database, store) as (place, catalog):
+        from dataclasses import replace
+
+        from statsvc.settle import settle_num_classes
+        from statsvc.store.configuring import applied, fitting
+        from statsvc.store.publication import import_totals
+
+        try:
+            dataset = catalog.dataset(name)
+        except NotFound:
+            dataset = None
+        before = Configuration() if dataset is None else dataset.configuration
+        configuration = fitting(applied(before, reading_changes(**reading)))
+        if configuration.num_classes == 0:
+            count = settle_num_classes(totals.class_id[totals.pixels > 0], configuration)
+            configuration = replace(configuration, num_classes=count)
+        if dataset is None:
+            dataset = catalog.create_dataset(name, None, None, configuration)
+        record = import_totals(catalog, place.store, dataset, totals, configuration)
+        click.echo(f"{name}: version {record.number} from {file}", err=True)
+        table = current_table(place, catalog, catalog.dataset(name))
+        print_class_table(answer(table, WeightSpec()), file=sys.stdout)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--images", type=click.IntRange(1, 1_000_000), default=240, show_default=True)
+@click.option("--size", default="512x256", show_default=True, metavar="WxH")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+def demo(folder: Path, images: int, size: str, seed: int) -> None:
+    """Draw label maps of synthetic street scenes into FOLDER, with train and val folders to scan.
+
+    The same seed draws the same label maps. Class names are written to FOLDER/classes.txt, for
+    --class-names.
+    """
+    from statsvc.demo import CLASS_NAMES, make_demo
+
+    match = re.fullmatch(r"(\d+)x(\d+)", size)
+    if match is None:
+        raise InvalidParameter(("size", f"{size!r}: write WIDTHxHEIGHT, for instance 2048x1024"))
+    make_demo(folder, images=images, size=(int(match[1]), int(match[2])), seed=seed)
+    (folder / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n", encoding="utf-8")
+    click.echo(f"{images} label maps of {size} in {folder}; count them with:", err=True)
+    click.echo(f"  statsvc scan {folder} --class-names {folder / 'classes.txt'}", err=True)

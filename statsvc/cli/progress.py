@@ -1,0 +1,80 @@
+"""How far a scan is: a bar on a terminal, plain lines elsewhere; always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+REFRESH_SECONDS = 0.2
+LINE_SECONDS = 5.0
+
+
+@contextmanager
+def shown(read: Callable[[], dict[str, Any]]) -> Iterator[None]:
+    """Show what `read` returns, a job's progress, until the block ends."""
+    ended = threading.Event()
+    target = _bar if sys.stderr.isatty() else _lines
+    thread = threading.Thread(target=target, args=(read, ended), name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def speed(progress: dict[str, Any]) -> str:
+    """Return files, failures and Gpx/s as text."""
+    failed = progress.get("failed", 0)
+    text = f"{progress.get('done', 0)}/{progress.get('total', 0)} files"
+    text += f", {failed} failed" if failed else ""
+    rate = progress.get("pixels_per_second", 0)
+    return text + (f", {rate / 1e9:.2f} Gpx/s" if rate else "")
+
+
+def _lines(read: Callable[[], dict[str, Any]], ended: threading.Event) -> None:
+    began, first, done_first = time.monotonic(), None, 0
+    while not ended.wait(LINE_SECONDS):
+        progress = read()
+        done, total = progress.get("done", 0), progress.get("total", 0)
+        if first is None:
+            first, done_first = began, progress.get("reused", 0)
+        line = f"{progress.get('stage', 'waiting')}: {speed(progress)}"
+        if done > done_first and done < total:
+            left = (total - done) * (time.monotonic() - first) / (done - done_first)
+            line += f", {left:.0f} s left"
+        print(line, file=sys.stderr, flush=True)
+
+
+def _bar(read: Callable[[], dict[str, Any]], ended: threading.Event) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("listing", total=None, speed="")
+        while True:
+            last = ended.wait(REFRESH_SECONDS)
+            progress = read()
+            bar.update(
+                task,
+                description=progress.get("stage", "waiting"),
+                total=progress.get("total") or None,
+                completed=progress.get("done", 0),
+                speed=speed(progress),
+            )
+            if last:
+                return

@@ -1,0 +1,179 @@
+"""`statsvc serve` and `runner`: the API in one process, the runner in another."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from statsvc.cli.common import home_options, needs, opened
+from statsvc.store import home as homes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from statsvc.store.home import Home
+
+log = logging.getLogger(__name__)
+
+
+def runner_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a runner."""
+    for option in (
+        click.option("--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger label maps."),
+        click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Dask processes."),
+        click.option(
+            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option(
+    "--root",
+    "roots",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder below which requests may register sources.  [default: the current folder]",
+)
+@click.option("--runner/--no-runner", "with_runner", default=True, help="Run jobs too.  [default: yes]")
+@runner_options
+@home_options
+def serve(
+    host: str,
+    port: int,
+    roots: tuple[Path, ...],
+    with_runner: bool,
+    device: str,
+    workers: int | None,
+    max_pixels: int | None,
+    home: str | None,
+    database: str | None,
+    store: str | None,
+) -> None:
+    """Serve weights over HTTP, and run recompute jobs in a process beside."""
+    try:
+        from statsvc.api.serve import run
+    except ModuleNotFoundError as error:
+        raise needs("service", error) from error
+    place = homes.resolve(home, database, store)
+    arguments = ["--device", device]
+    arguments += [] if workers is None else ["--workers", str(workers)]
+    arguments += [] if max_pixels is None else ["--max-pixels", str(max_pixels)]
+    child = _Runner(place, arguments) if with_runner else None
+
+    def ready(bound: int) -> None:
+        if child is not None:
+            child.start()
+        _announce(place, host, bound)
+
+    try:
+        run(place, host, port, roots or (Path.cwd(),), ready=ready)
+    finally:
+        if child is not None:
+            child.stop()
+
+
+def _announce(place: Home, host: str, port: int) -> None:
+    """Say where the service is, and a request that it answers now."""
+    from statsvc.store.catalog import Catalog
+
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    catalog = Catalog.open(place.database)
+    ready = [dataset.name for dataset in catalog.datasets() if dataset.current_number is not None]
+    catalog.close()
+    click.echo(f"statsvc serves on {address} (API: {address}/docs); Ctrl-C stops it", err=True)
+    if ready:
+        query = "method=sqrt_inv_freq" + (f"&dataset={ready[0]}" if len(ready) > 1 else "")
+        click.echo(f"try:  curl '{address}/weights?{query}'", err=True)
+    else:
+        click.echo(f"no dataset yet; add one with: statsvc scan SOURCE --home {place.folder}", err=True)
+
+
+class _Runner:
+    """The runner as a child process, started again where it dies."""
+
+    def __init__(self, place: Home, arguments: list[str]) -> None:
+        self._command = [
+            *(sys.executable, "-m", "statsvc", "-v", "runner", "--parent", str(os.getpid())),
+            *("--home", str(place.folder), "--database", place.database, "--store", str(place.store)),
+            *arguments,
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="runner", daemon=True)
+
+    def start(self) -> None:
+        self._watcher.start()
+
+    def _watch(self) -> None:
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own command
+            code = self._process.wait()
+            if self._stopping.is_set():
+                return
+            log.warning("the runner ended with code %d; starting it again", code)
+            # One that cannot start must not be started a hundred times a second.
+            self._stopping.wait(max(0.0, 2.0 - (time.monotonic() - began)))
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+
+
+@click.command()
+@runner_options
+@click.option("--parent", type=int, hidden=True, help="End with this process.")
+@home_options
+def runner(
+    device: str,
+    workers: int | None,
+    max_pixels: int | None,
+    parent: int | None,
+    home: str | None,
+    database: str | None,
+    store: str | None,
+) -> None:
+    """Run recompute jobs as they come, until stopped."""
+    try:
+        from workers.device import require
+        from workers.recompute import MAX_PIXELS, Settings
+        from workers.runner import run
+    except ModuleNotFoundError as error:
+        raise needs("workers", error) from error
+    require(device)
+    with opened(home, database, store):
+        pass  # a catalog that cannot be used is an error now, not a line in a loop
+    stopping = threading.Event()
+
+    def stop(_signal: int, _frame: Any) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    # Ctrl-C reaches the whole group; under `serve` the parent says when to stop.
+    signal.signal(signal.SIGINT, stop)
+    run(
+        homes.resolve(home, database, store),
+        Settings(device, max_pixels or MAX_PIXELS),
+        workers=workers,
+        parent=parent,
+        stop=stopping.is_set,
+    )

@@ -1,0 +1,100 @@
+"""`statsvc weights`: class weights from a version kept here, or from a server."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from statsvc.cli.common import current_table, home_options, opened, the_dataset
+from statsvc.errors import StatsvcError
+from statsvc.representations import FORMATS, render
+from statsvc.spec import PARAMETERS, WeightSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add one option for each parameter of a weight spec."""
+    for name, description in reversed(PARAMETERS.items()):
+        flags = [f"--{name.replace('_', '-')}"]
+        if name == "ignore_index":
+            flags.append("--ignore")
+        command = click.option(
+            *flags,
+            name,
+            metavar="X",
+            multiple=name == "ignore_index",
+            help=description[0].upper() + description[1:] + ".",
+        )(command)
+    return command
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--version", "number", type=click.IntRange(1), help="Number of the version.  [default: newest]")
+@spec_options
+@click.option("--url", metavar="URL", help="Ask this server instead of the home.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write .json, .csv or .npy."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", *FORMATS]),
+    help="[default: table on a terminal, else json]",
+)
+@home_options
+def weights(
+    name: str | None,
+    number: int | None,
+    url: str | None,
+    output: Path | None,
+    form: str | None,
+    home: str | None,
+    database: str | None,
+    store: str | None,
+    **params: Any,
+) -> None:
+    """Print the class weights of dataset NAME, which may be left out where there is one."""
+    given = {
+        key: (list(value) if isinstance(value, tuple) else value) for key, value in params.items() if value
+    }
+    spec = WeightSpec.from_params(given)
+    if url is not None:
+        from statsvc.client import Client
+
+        answered = Client(url).weights(name, version=number, **given).to_dict()
+    else:
+        from statsvc.answers import answer
+
+        with opened(home, database, store) as (place, catalog):
+            dataset = the_dataset(catalog, name)
+            answered = answer(current_table(place, catalog, dataset, number), spec)
+    if output is not None:
+        _write(output, form, answered)
+        return
+    form = form or ("table" if sys.stdout.isatty() else "json")
+    if form == "table":
+        from statsvc.display import print_class_table
+
+        print_class_table(answered, file=sys.stdout)
+        return
+    click.echo(render(form, answered), nl=form == "json")
+    if not sys.stdout.isatty():
+        for warning in answered["warnings"]:
+            click.echo(f"statsvc: {warning['message']}", err=True)
+
+
+def _write(output: Path, form: str | None, answered: dict[str, Any]) -> None:
+    wanted = form or output.suffix.lstrip(".").lower()
+    if wanted not in FORMATS:
+        raise click.UsageError(f"{output}: end its name in .json, .csv or .npy, or give --format")
+    try:
+        output.write_bytes(render(wanted, answered))
+    except OSError as error:
+        raise StatsvcError(f"{output} cannot be written: {error.strerror}") from error
+    click.echo(f"{len(answered['weights'])} weights written to {output}", err=True)

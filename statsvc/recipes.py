@@ -1,0 +1,76 @@
+"""Recipes: the settings behind weights that others have published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Settings under a name.
+
+    settings         parameters that the recipe fixes: another value beside it is refused
+    ignore_index     ids that it ignores unless the question says otherwise; None leaves it to the dataset
+    void_takes_part  True where the dataset's ignored ids are counted as classes, all but 255 and negatives
+    """
+
+    name: str
+    settings: Mapping[str, float | str]
+    reference: str
+    ignore_index: tuple[int, ...] | None = None
+    void_takes_part: bool = False
+
+
+def _erfnet(part: str, c: float) -> Recipe:
+    return Recipe(
+        f"erfnet-{part}",
+        # The share is one of all pixels: the published lists count void in N, and give it no weight.
+        MappingProxyType({"method": "enet", "c": c, "normalize": "none", "denominator": "all"}),
+        "Eromera/erfnet_pytorch, train/main.py",
+    )
+
+
+_RECIPES = (
+    Recipe(
+        "segnet",
+        # SegNet divides by all pixels of the images in which the class occurs.
+        MappingProxyType({"method": "median_freq", "normalize": "none", "denominator": "all"}),
+        "alexgkendall/caffe-segnet#37",
+        void_takes_part=True,
+    ),
+    Recipe(
+        "enet",
+        MappingProxyType({"method": "enet", "c": 1.02, "normalize": "none", "denominator": "all"}),
+        "Paszke et al., ENet, 2016; e-lab/ENet-training",
+    ),
+    _erfnet("decoder", 1.10),
+    _erfnet("encoder", 1.20),
+    Recipe(
+        "ocnet",
+        MappingProxyType({"method": "log_count", "normalize": "mean", "denominator": "counted"}),
+        "openseg-group/OCNet.pytorch#14",
+    ),
+    Recipe(
+        "semantic-kitti",
+        MappingProxyType(
+            {"method": "inverse_eps", "epsilon": 0.001, "normalize": "none", "denominator": "all"}
+        ),
+        "PRBonn/semantic-kitti-api, config/semantic-kitti.yaml; ids after its learning_map",
+        ignore_index=(0,),
+    ),
+    Recipe(
+        "randla",
+        MappingProxyType(
+            {"method": "inverse_eps", "epsilon": 0.02, "normalize": "none", "denominator": "counted"}
+        ),
+        "QingyongHu/RandLA-Net, helper_tool.py",
+    ),
+)
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _RECIPES}
+"""Every recipe by name."""

@@ -1,0 +1,87 @@
+"""Class weights as a trainer gets them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+
+class ClassWeights:
+    """An answer of statsvc: a weight for each class, and what they rest on.
+
+    dataset, version, method, kind, spec, exact, classes and warnings are the answer's.
+    """
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self._answer = answer
+        self.dataset: str = answer["dataset"]
+        self.version: int | None = answer["version"]
+        self.method: str = answer["method"]
+        self.kind: str = answer["kind"]
+        self.spec: dict[str, Any] = answer["spec"]
+        self.exact: bool = answer["exact"]
+        self.classes: list[dict[str, Any]] = answer["classes"]
+        self.warnings: list[dict[str, str]] = answer["warnings"]
+
+    def tensor(self, device: torch.device | str | int | None = None) -> torch.Tensor:
+        """Return the weights as a float32 tensor of shape [C] on `device`.
+
+        Raises `ImportError` where Torch is not installed.
+        """
+        try:
+            import torch
+        except ImportError:
+            raise ImportError(
+                "a tensor needs PyTorch: pip install 'statsvc[torch]', or take .numpy()"
+            ) from None
+        return torch.tensor(self.to_list(), dtype=torch.float32, device=device)
+
+    def numpy(self) -> NDArray[np.float32]:
+        """Return the weights as a float32 array of shape [C]."""
+        return np.array(self._answer["weights"], np.float32)
+
+    def to_list(self) -> list[float]:
+        """Return the weights in float64 as a list of length C."""
+        return list(self._answer["weights"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole answer, as `GET /weights` gives it."""
+        return self._answer
+
+    def to_log(self, prefix: str = "class_weights/") -> dict[str, float | int | str | bool]:
+        """Return a flat dict of scalars for an experiment tracker: each class's weight, and their origin.
+
+        Where two classes share a name, the id is put after it.
+        """
+        names = [row["name"] for row in self.classes]
+        log: dict[str, float | int | str | bool] = {
+            f"{prefix}{row['name']}" + (f"_{row['id']}" if names.count(row["name"]) > 1 else ""): row[
+                "weight"
+            ]
+            for row in self.classes
+        }
+        origin = {
+            "dataset": self.dataset,
+            "version": self.version,
+            "method": self.method,
+            "exact": self.exact,
+            "pixels": self._answer["pixels"],
+            "images": self._answer["images"],
+            "failed": self._answer["failed"],
+            "expected_weight": self._answer["expected_weight"],
+        }
+        log |= {f"{prefix}_{key}": value for key, value in origin.items() if value is not None}
+        return log
+
+    def __len__(self) -> int:
+        return len(self._answer["weights"])
+
+    def __repr__(self) -> str:
+        version = "" if self.version is None else f" version {self.version}"
+        exact = "" if self.exact else ", estimated"
+        return f"<ClassWeights of {self.dataset}{version}: {self.method}, {len(self)} classes{exact}>"

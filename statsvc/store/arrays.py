@@ -1,0 +1,116 @@
+"""The arrays of a version: their names, types and digests, as Zarr v3.
+
+One immutable group a version, laid out as the table in `docs/how-it-works.md` says. Every array is
+compressed with zstd *with its checksum*: without one, a flipped byte comes back as another count.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xxhash
+import zarr
+from zarr.codecs import ZstdCodec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROWS_PER_CHUNK = 2048
+"""Samples in one chunk of `counts`."""
+
+VALUES_PER_CHUNK = 65536
+"""Samples in one chunk of every other per-sample array."""
+
+ATTRIBUTES = "statsvc"
+"""The group attribute under which a version describes itself."""
+
+STRING = np.dtypes.StringDType()
+
+SAMPLE_ARRAYS: dict[str, tuple[np.dtype[Any], Any]] = {
+    "path": (STRING, ""),
+    "size": (np.dtype("int64"), -1),
+    "mtime_ns": (np.dtype("int64"), -1),
+    "ctime_ns": (np.dtype("int64"), -1),
+    "etag": (STRING, ""),
+    "content": (np.dtype("uint64"), 0),
+    "height": (np.dtype("int64"), -1),
+    "width": (np.dtype("int64"), -1),
+    "pixels": (np.dtype("int64"), -1),
+    "mode": (np.dtype("uint8"), 255),
+    "status": (np.dtype("uint8"), 255),
+    "error": (STRING, ""),
+}
+"""Per-sample arrays: dtype and fill value. A lost chunk reads as the fill value, which no row holds."""
+
+CLASS_ARRAYS: dict[str, tuple[str, ...]] = {
+    "class_id": ("class",),
+    "class_pixels": ("class",),
+    "class_images": ("class",),
+    # xarray refuses two axes of one name.
+    "cooccurrence": ("present_class", "class"),
+}
+"""Per-class int64 arrays and their dimension names."""
+
+
+def create_group(folder: Path, attributes: dict[str, Any]) -> zarr.Group:
+    """Make a new Zarr group in a folder that must not hold one yet."""
+    return zarr.create_group(
+        store=zarr.storage.LocalStore(folder), zarr_format=3, attributes={ATTRIBUTES: attributes}
+    )
+
+
+def open_group(folder: Path) -> zarr.Group:
+    """Open a group for reading."""
+    return zarr.open_group(store=zarr.storage.LocalStore(folder, read_only=True), mode="r", zarr_format=3)
+
+
+def create_array(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: np.dtype[Any],
+    fill_value: Any,
+    dimensions: tuple[str, ...],
+) -> zarr.Array[Any]:
+    """Make one array as every version's are made."""
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=chunks,
+        dtype="string" if dtype == STRING else dtype,
+        fill_value=fill_value,
+        dimension_names=dimensions,
+        compressors=[ZstdCodec(level=3, checksum=True)],
+        # A chunk that happens to equal the fill value is written all the same: absent means lost.
+        config={"write_empty_chunks": True},
+    )
+
+
+class Digest:
+    """xxh3 (128 bits) of an array's values in order, the same however they arrive in pieces."""
+
+    def __init__(self) -> None:
+        self._hash = xxhash.xxh3_128()
+
+    def add(self, values: np.ndarray[Any, Any]) -> None:
+        """Add the next values: little-endian bytes of numbers, length-prefixed UTF-8 of strings."""
+        if values.dtype == STRING:
+            for text in values.tolist():
+                data = text.encode()
+                self._hash.update(len(data).to_bytes(4, "little") + data)
+        else:
+            little = values.dtype.newbyteorder("<")
+            self._hash.update(np.ascontiguousarray(values, little).tobytes())
+
+    def hexdigest(self) -> str:
+        """Return the digest as 32 hexadecimal digits."""
+        return self._hash.hexdigest()
+
+
+def digest(values: np.ndarray[Any, Any]) -> str:
+    """Return the digest of a whole array."""
+    whole = Digest()
+    whole.add(values)
+    return whole.hexdigest()

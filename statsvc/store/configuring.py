@@ -1,0 +1,75 @@
+"""Changing how a dataset is read, by a request or on the command line: the parts must fit each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from statsvc import splits
+from statsvc.errors import InvalidParameter
+from statsvc.settle import settle_num_classes
+from statsvc.store.publication import open_version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from statsvc.configuration import Configuration
+    from statsvc.store.catalog import Catalog
+    from statsvc.store.records import Dataset
+
+
+def applied(configuration: Configuration, changes: Mapping[str, Any]) -> Configuration:
+    """Return a configuration with changes; 0 classes where they are to be settled anew.
+
+    With another class map, the names, the number of classes and the ignored ids that are not given
+    as well no longer apply. Raises `InvalidParameter` where the parts do not fit each other.
+    """
+    values = dict(changes)
+    if "class_map" in values and values["class_map"] != configuration.class_map:
+        values = {"class_names": None, "ignore_index": None, "num_classes": None} | values
+    empty: dict[str, Any] = {"class_names": (), "num_classes": 0, "splits": {}}
+    for name, value in empty.items():
+        if name in values and values[name] is None:
+            values[name] = value
+    return replace(configuration, **values)
+
+
+def fitting(configuration: Configuration) -> Configuration:
+    """Return the configuration. Raises `InvalidParameter` where it has more names than classes."""
+    names, classes = len(configuration.class_names), configuration.num_classes
+    if classes and names > classes:
+        raise InvalidParameter(
+            (
+                "class_names",
+                f"{names} names for {classes} classes (ids 0 to {classes - 1}); give num_classes too",
+            )
+        )
+    return configuration
+
+
+def changed(
+    catalog: Catalog, store: Path, dataset: Dataset, changes: Mapping[str, Any]
+) -> Callable[[Configuration], Configuration]:
+    """Return the change that `statsvc.store.publication.configure` makes.
+
+    What null leaves to the label maps, the number of classes and the splits, is settled from the
+    version that is current when the change is made.
+    """
+
+    def change(configuration: Configuration) -> Configuration:
+        wanted = applied(configuration, changes)
+        now = catalog.dataset_by_uid(dataset.uid)
+        if now.current_number is None:
+            return fitting(wanted)
+        record = catalog.version(now)
+        table = open_version(store, now.name, replace(record, configuration=wanted))
+        if not wanted.splits and table.has_rows and changes.get("splits", ...) is None:
+            wanted = replace(wanted, splits=splits.detect(table.array("path").tolist()))
+        if not wanted.num_classes:
+            totals = table.totals()
+            occurring = totals.class_id[totals.pixels > 0]
+            wanted = replace(wanted, num_classes=settle_num_classes(occurring, wanted))
+        return fitting(wanted)
+
+    return change

@@ -1,0 +1,48 @@
+"""Making files survive a power failure, and replacing them in one step."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def sync_path(path: Path) -> None:
+    """Flush one file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path, upto: Path) -> None:
+    """Flush every file and folder below `folder`, itself, and its parents up to and with `upto`.
+
+    Zarr never flushes what it writes; a folder is flushed after what it holds, so that a name
+    never outlives its content.
+    """
+    for parent, _folders, files in os.walk(folder, topdown=False):
+        for name in files:
+            sync_path(folder.__class__(parent) / name)
+        sync_path(folder.__class__(parent))
+    current = folder
+    while current != upto:
+        current = current.parent
+        sync_path(current)
+
+
+def replace(file: Path, data: bytes) -> None:
+    """Write `data` to a temporary name beside `file`, flush it, and rename it into place."""
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,169 @@
+"""Making a version durable and current: arrays first, then one transaction."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from statsvc.errors import Conflict
+from statsvc.store import durable
+from statsvc.store.arrays import ATTRIBUTES, create_group
+from statsvc.store.catalog import NewVersion, Stale
+from statsvc.store.version import Version
+from statsvc.store.writer import write_totals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from statsvc.configuration import Configuration
+    from statsvc.statistics import Histogram
+    from statsvc.store.catalog import Catalog
+    from statsvc.store.records import Dataset, Job, VersionRecord
+
+IMPORTED = "import"
+"""The reader of counts that were not counted here."""
+
+
+def open_version(store: Path, dataset: str, record: VersionRecord) -> Version:
+    """Return a published version's table; nothing is read yet."""
+    return Version(
+        store / record.arrays_uri,
+        dataset=dataset,
+        number=record.number,
+        configuration=record.configuration,
+        digests=record.digests,
+        failed=record.failed,
+    )
+
+
+def attributes(dataset: Dataset, new: NewVersion, job: Job | None = None) -> dict[str, Any]:
+    """Return what a group says of itself: enough to rebuild the catalog from the groups alone."""
+    return {
+        "schema": 1,
+        "dataset": {
+            "uid": dataset.uid,
+            "name": dataset.name,
+            "source": dataset.source,
+            "pattern": dataset.pattern,
+        },
+        "number": dataset.next_number,
+        "kind": new.kind,
+        "arrays": new.arrays_uri,
+        "configuration": new.configuration.to_dict(),
+        "reader": new.reader,
+        "digests": dict(new.digests),
+        "samples": new.samples,
+        "failed": new.failed,
+        "pixels": new.pixels,
+        "job": None if job is None else {"id": job.id, "attempt": job.attempt},
+    }
+
+
+def publish(
+    catalog: Catalog,
+    store: Path,
+    dataset: Dataset,
+    new: NewVersion,
+    *,
+    job: Job | None = None,
+    progress: Mapping[str, Any] | None = None,
+    reconfigure: Callable[[Dataset], Configuration] | None = None,
+) -> VersionRecord:
+    """Describe the group, make it durable, and publish it.
+
+    Where the dataset changed in the meantime, `reconfigure` says how its new state is to be read,
+    and the group is described and made durable again before the next try.
+    """
+    folder = store / new.group_uri
+    while True:
+        describe(folder, attributes(dataset, new, job))
+        durable.sync_tree(folder, store)
+        try:
+            return catalog.publish(dataset, new, job, progress)
+        except Stale as stale:
+            dataset = stale.dataset
+            if reconfigure is not None:
+                new = replace(new, configuration=reconfigure(dataset))
+
+
+def describe(folder: Path, values: dict[str, Any]) -> None:
+    """Write a group's attributes, leaving its arrays as they are."""
+    metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+    metadata["attributes"] = {ATTRIBUTES: values}
+    durable.replace(folder / "zarr.json", json.dumps(metadata, indent=2, ensure_ascii=False).encode())
+
+
+def configure(
+    catalog: Catalog, store: Path, dataset: Dataset, change: Callable[[Configuration], Configuration]
+) -> tuple[Dataset, VersionRecord | None]:
+    """Change how a dataset is read: a new version over the same arrays, or nothing where nothing changes.
+
+    Returns the dataset and the version it has then, if any.
+    """
+    while True:
+        record = None if dataset.current_number is None else catalog.version(dataset)
+        wanted = change(dataset.configuration)
+        if wanted == dataset.configuration:
+            return dataset, record
+        if record is None:
+            try:
+                return catalog.configure_unversioned(dataset, wanted), None
+            except Stale as stale:
+                dataset = stale.dataset
+                continue
+        uri = f"{dataset.uid}/configuration-{uuid.uuid4().hex}"
+        new = NewVersion(
+            kind="configuration",
+            group_uri=uri,
+            arrays_uri=record.arrays_uri,
+            configuration=wanted,
+            reader=record.reader,
+            digests=record.digests,
+            samples=record.samples,
+            failed=record.failed,
+            pixels=record.pixels,
+        )
+        create_group(store / uri, {})
+        describe(store / uri, attributes(dataset, new))
+        durable.sync_tree(store / uri, store)
+        try:
+            published = catalog.publish(dataset, new)
+        except Stale as stale:
+            # Other arrays may be current now: start over from them.
+            shutil.rmtree(store / uri, ignore_errors=True)
+            dataset = stale.dataset
+            continue
+        return catalog.dataset_by_uid(dataset.uid), published
+
+
+def import_totals(
+    catalog: Catalog, store: Path, dataset: Dataset, totals: Histogram, configuration: Configuration
+) -> VersionRecord:
+    """Publish counts taken elsewhere as a version without rows.
+
+    Raises `Conflict` for a dataset whose label maps are counted here.
+    """
+    if dataset.source is not None:
+        raise Conflict(
+            f"{dataset.name} is counted from {dataset.source}; import into another name with --name"
+        )
+    uri = f"{dataset.uid}/import-{uuid.uuid4().hex}"
+    digests = write_totals(create_group(store / uri, {}), totals)
+    new = NewVersion(
+        kind="import",
+        group_uri=uri,
+        arrays_uri=uri,
+        configuration=configuration,
+        reader=IMPORTED,
+        digests=digests,
+        samples=totals.samples,
+        failed=0,
+        pixels=int(np.sum(totals.pixels)),
+    )
+    return publish(catalog, store, dataset, new)

@@ -1,0 +1,110 @@
+"""The catalog's tables. Times are seconds since 1970 by the database's clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+datasets = sa.Table(
+    "datasets",
+    metadata,
+    sa.Column("uid", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("source", sa.String, comment="folder of the label maps; NULL for imported counts"),
+    sa.Column("pattern", sa.String),
+    sa.Column("configuration", sa.JSON, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False, comment="rises with every change of this row"),
+    sa.Column("next_number", sa.Integer, nullable=False),
+    sa.Column("current_number", sa.Integer),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("deleted_at", sa.Double),
+)
+# A deleted dataset keeps its row, so that its version numbers are never given out again.
+sa.Index(
+    "uq_datasets_live_name",
+    datasets.c.name,
+    unique=True,
+    sqlite_where=datasets.c.deleted_at.is_(None),
+    postgresql_where=datasets.c.deleted_at.is_(None),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("dataset_uid", sa.ForeignKey("datasets.uid"), nullable=False, index=True),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("full", sa.Boolean, nullable=False, comment="count every sample again"),
+    sa.Column("max_removed", sa.Double, nullable=False, comment="share of samples that may go at once"),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("released", sa.Integer, nullable=False, comment="attempts that ended by an orderly stop"),
+    sa.Column("owner", sa.String),
+    sa.Column("lease_until", sa.Double),
+    sa.Column("group_uri", sa.String, comment="reserved before the first byte is written"),
+    sa.Column("progress", sa.JSON, nullable=False),
+    sa.Column("error", sa.String),
+    sa.Column("version_number", sa.Integer),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("started_at", sa.Double),
+    sa.Column("finished_at", sa.Double),
+    sa.CheckConstraint(
+        "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="ck_jobs_state"
+    ),
+)
+for _state in ("queued", "running"):
+    sa.Index(
+        f"uq_jobs_one_{_state}",
+        jobs.c.dataset_uid,
+        unique=True,
+        sqlite_where=jobs.c.state == _state,
+        postgresql_where=jobs.c.state == _state,
+    )
+
+versions = sa.Table(
+    "versions",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("dataset_uid", sa.ForeignKey("datasets.uid"), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), unique=True),
+    sa.Column("kind", sa.String, nullable=False, comment="scan, configuration or import"),
+    sa.Column("group_uri", sa.String, nullable=False, comment="the version's own group: its attributes"),
+    sa.Column("arrays_uri", sa.String, nullable=False, comment="the group that holds its arrays"),
+    sa.Column("configuration", sa.JSON, nullable=False),
+    sa.Column("reader", sa.String, nullable=False),
+    sa.Column("digests", sa.JSON, nullable=False, comment="array name -> xxh3_128 of its values"),
+    sa.Column("samples", sa.Integer),
+    sa.Column("failed", sa.Integer, nullable=False),
+    sa.Column("pixels", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.UniqueConstraint("dataset_uid", "number"),
+)
+
+
+class now(sa.sql.functions.FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
+    """The database's clock, in seconds since 1970: one clock for every host that shares the catalog."""
+
+    type = sa.Double()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _sqlite_now(_element: Any, _compiler: Any, **_kw: Any) -> str:
+    # julianday keeps milliseconds on every SQLite; unixepoch('subsec') needs 3.42.
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _postgresql_now(_element: Any, _compiler: Any, **_kw: Any) -> str:
+    return "extract(epoch from clock_timestamp())::double precision"

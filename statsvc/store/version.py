@@ -1,0 +1,127 @@
+"""Reading one published version, checked against what was written."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from statsvc.errors import DamagedVersion
+from statsvc.statistics import Block, Histogram, Table
+from statsvc.store.arrays import CLASS_ARRAYS, ROWS_PER_CHUNK, SAMPLE_ARRAYS, digest, open_group
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from statsvc.configuration import Configuration
+
+
+class Version(Table):
+    """A version's table, read from its Zarr group when asked for and checked on the way.
+
+    Every array but `counts` is compared with the digest the catalog keeps; each row of `counts`
+    must add up to its `pixels`. Raises `DamagedVersion` naming the array where that fails.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dataset: str,
+        number: int,
+        configuration: Configuration,
+        digests: Mapping[str, str],
+        failed: int,
+    ) -> None:
+        self.dataset, self.version, self.configuration = dataset, number, configuration
+        self.has_rows = "path" in digests
+        self._folder, self._digests, self._failed = folder, digests, failed
+        self._lock = threading.Lock()
+        self._loaded: dict[str, np.ndarray[Any, Any]] = {}
+        self._totals: Histogram | None = None
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        """Return one whole array, checked; `counts` is read with `blocks` instead."""
+        with self._lock:
+            if name not in self._loaded:
+                self._loaded[name] = self._read(name)
+            return self._loaded[name]
+
+    def _read(self, name: str) -> np.ndarray[Any, Any]:
+        try:
+            values = np.asarray(open_group(self._folder)[name][...])  # type: ignore[index]
+        except Exception as error:
+            raise self._damaged(name, f"cannot be read ({type(error).__name__}: {error})") from error
+        if digest(values) != self._digests[name]:
+            raise self._damaged(name, "does not hold what was written")
+        values.setflags(write=False)
+        return values
+
+    def _damaged(self, name: str, what: str) -> DamagedVersion:
+        return DamagedVersion(
+            f"{self.dataset} version {self.version}: array {name!r} {what}; "
+            f"count it again with: statsvc scan --name {self.dataset} --full SOURCE"
+        )
+
+    def totals(self) -> Histogram:
+        """Return the counts of all samples over raw ids."""
+        if self._totals is None:
+            known = {name: self.array(name) for name in CLASS_ARRAYS if name in self._digests}
+            class_id = known["class_id"]
+            samples = len(self.array("status")) - self._failed if self.has_rows else None
+            self._totals = Histogram(
+                class_id,
+                np.ones(len(class_id), bool),
+                known["class_pixels"],
+                known.get("class_images"),
+                known.get("cooccurrence"),
+                samples,
+            )
+        return self._totals
+
+    def failed(self) -> int:
+        """Return how many samples could not be read."""
+        return self._failed
+
+    def counts(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return rows [start, stop) of `counts`, int64 [n, C], each checked against its pixels."""
+        try:
+            rows = np.asarray(open_group(self._folder)["counts"][start:stop])  # type: ignore[index]
+        except Exception as error:
+            raise self._damaged("counts", f"cannot be read ({type(error).__name__}: {error})") from error
+        if rows.shape[1:] != self.totals().class_id.shape:
+            raise self._damaged("counts", f"has {rows.shape[1:]} columns")
+        if (rows < 0).any() or not np.array_equal(rows.sum(axis=1), self.array("pixels")[start:stop]):
+            raise self._damaged("counts", f"rows {start} to {stop - 1} do not add up to their pixels")
+        return rows
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield all rows in path order, one chunk at a time."""
+        if not self.has_rows:
+            return
+        path, status, error = self.array("path"), self.array("status"), self.array("error")
+        for start in range(0, len(path), ROWS_PER_CHUNK):
+            stop = min(start + ROWS_PER_CHUNK, len(path))
+            yield Block(
+                path[start:stop].tolist(),
+                status[start:stop],
+                error[start:stop].tolist(),
+                self.counts(start, stop),
+            )
+
+    def verify(self) -> None:
+        """Read every array; raise `DamagedVersion` naming the first that is not as written."""
+        for name in (*CLASS_ARRAYS, *SAMPLE_ARRAYS):
+            if name in self._digests:
+                self.array(name)
+        if not self.has_rows:
+            return
+        total = np.zeros_like(self.totals().pixels)
+        for block in self.blocks():
+            total += block.counts.sum(axis=0)
+        if not np.array_equal(total, self.totals().pixels):
+            raise self._damaged("counts", "does not add up to class_pixels")

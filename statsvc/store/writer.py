@@ -1,0 +1,133 @@
+"""Writing a version's arrays: row by row in path order, aggregates and digests on the way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from statsvc.statistics import Aggregator, Histogram
+from statsvc.store.arrays import (
+    CLASS_ARRAYS,
+    ROWS_PER_CHUNK,
+    SAMPLE_ARRAYS,
+    STRING,
+    VALUES_PER_CHUNK,
+    Digest,
+    create_array,
+    create_group,
+    digest,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+class VersionWriter:
+    """Writes the arrays of one new group; nothing reads it before it is published.
+
+    class_id  int64 [C], the raw id of each column, ascending
+    samples   number of rows that will be appended
+    """
+
+    def __init__(
+        self, folder: Path, class_id: NDArray[np.int64], samples: int, attributes: dict[str, Any]
+    ) -> None:
+        self._group = create_group(folder, attributes)
+        self._class_id, self._samples, self._written = class_id, samples, 0
+        self._total = Aggregator(len(class_id))
+        self._digests = {name: Digest() for name in SAMPLE_ARRAYS}
+        self._waiting: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in SAMPLE_ARRAYS}
+        self._flushed = 0
+        self.failed = 0
+        columns = max(1, len(class_id))
+        self._counts = create_array(
+            self._group,
+            "counts",
+            (samples, len(class_id)),
+            (ROWS_PER_CHUNK, columns),
+            np.dtype("int64"),
+            -1,
+            ("sample", "class"),
+        )
+        self._arrays = {
+            name: create_array(self._group, name, (samples,), (VALUES_PER_CHUNK,), dtype, fill, ("sample",))
+            for name, (dtype, fill) in SAMPLE_ARRAYS.items()
+        }
+
+    def append(self, columns: Mapping[str, np.ndarray[Any, Any]], counts: NDArray[np.int64]) -> None:
+        """Write the next rows: at most one chunk of them, all but the last call exactly one.
+
+        columns  every array of `SAMPLE_ARRAYS`, [n]
+        counts   int64 [n, C]; zeros for an unreadable sample
+        """
+        stop = self._written + len(counts)
+        self._counts[self._written : stop] = counts
+        self._written = stop
+        counted = columns["status"] == 0
+        self._total.add(counts[counted])
+        self.failed += int(np.count_nonzero(~counted))
+        for name, (dtype, _fill) in SAMPLE_ARRAYS.items():
+            values = np.asarray(columns[name], dtype)
+            self._digests[name].add(values)
+            self._waiting[name].append(values)
+        if self._written - self._flushed >= VALUES_PER_CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        for name, waiting in self._waiting.items():
+            if waiting:
+                self._arrays[name][self._flushed : self._written] = np.concatenate(waiting)
+                waiting.clear()
+        self._flushed = self._written
+
+    def finish(self) -> tuple[Histogram, dict[str, str]]:
+        """Write what is left; return the aggregates and the digest of every array but `counts`."""
+        if self._written != self._samples:
+            raise AssertionError(f"{self._written} of {self._samples} rows were appended")
+        self._flush()
+        totals = Histogram(
+            self._class_id,
+            np.ones(len(self._class_id), bool),
+            self._total.pixels,
+            self._total.images,
+            self._total.cooccurrence,
+            self._total.samples,
+        )
+        digests = {name: one.hexdigest() for name, one in self._digests.items()}
+        digests |= write_totals(self._group, totals)
+        return totals, digests
+
+
+def write_totals(group: Any, totals: Histogram) -> dict[str, str]:
+    """Write the per-class arrays that are known; return their digests."""
+    values = {
+        "class_id": totals.class_id,
+        "class_pixels": totals.pixels,
+        "class_images": totals.images,
+        "cooccurrence": totals.cooccurrence,
+    }
+    digests = {}
+    for name, array in values.items():
+        if array is None:
+            continue
+        stored = create_array(
+            group,
+            name,
+            array.shape,
+            tuple(max(1, size) for size in array.shape),
+            np.dtype("int64"),
+            -1,
+            CLASS_ARRAYS[name],
+        )
+        stored[...] = array
+        digests[name] = digest(array)
+    return digests
+
+
+def strings(values: list[str]) -> np.ndarray[Any, Any]:
+    """Return variable-width strings as NumPy holds them."""
+    return np.array(values, STRING)

@@ -1,0 +1,441 @@
+"""Datasets, their versions, samples, histograms and jobs over HTTP."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from publishing import label_maps, publish
+from starlette.testclient import TestClient
+
+from statsvc.api.app import build_app
+from statsvc.store import home as homes
+from statsvc.store import jobs
+from statsvc.store.catalog import Catalog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from statsvc.store.home import Home
+
+MAPS = label_maps()
+NAMES = ["road", "car", "person", "bicycle"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return homes.resolve(str(tmp_path / "home"))
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    folder = tmp_path / "data" / "labels"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def client(home: Home, tmp_path: Path) -> Iterator[TestClient]:
+    with TestClient(build_app(home, roots=[tmp_path / "data"]), base_url="http://127.0.0.1") as client:
+        yield client
+
+
+def end_job(home: Home) -> jobs.Job:
+    """Lease the queued job and end it without a version, as a runner that found nothing does."""
+    catalog = Catalog.open(home.database)
+    job = jobs.lease(catalog, "test/1/1")
+    assert job is not None
+    progress = {"files": 3, "failed": 1, "failures": [{"path": "a.png", "error": "cut off"}]}
+    jobs.fail(catalog, job, "1 of 3 could not be read", progress)
+    catalog.close()
+    return job
+
+
+def parameters(response: Any) -> list[str]:
+    assert response.status_code == 422, response.text
+    assert response.json()["type"] == "/problems/invalid-parameter"
+    return [error["parameter"] for error in response.json()["errors"]]
+
+
+def test_a_dataset_is_registered_with_its_first_scan_queued(client: TestClient, labels: Path) -> None:
+    body = {"name": "street", "source": str(labels), "class_names": NAMES, "class_map": "binary"}
+    response = client.post("/datasets", json=body)
+    assert response.status_code == 201
+    assert response.headers["location"] == "/datasets/street"
+    made = response.json()
+    assert (made["job"]["state"], made["version"], made["pattern"]) == ("queued", None, None)
+    described = client.get(response.headers["location"]).json()
+    assert described["source"] == str(labels)
+    assert described["configuration"]["class_names"] == NAMES
+    assert described["configuration"]["class_map"]["name"] == "binary"
+    assert [job["id"] for job in described["jobs"]] == [made["job"]["id"]]
+    assert client.get("/datasets").json()["datasets"][0]["job"]["state"] == "queued"
+    assert client.get("/weights").status_code == 404
+
+
+def test_a_name_is_given_once(client: TestClient, labels: Path) -> None:
+    body = {"name": "street", "source": str(labels)}
+    assert client.post("/datasets", json=body).status_code == 201
+    again = client.post("/datasets", json=body)
+    assert (again.status_code, again.json()["type"]) == (409, "/problems/conflict")
+
+
+def test_sources_outside_the_roots_are_forbidden(client: TestClient, labels: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (labels / "link").symlink_to(tmp_path / "secret")
+    outside = [
+        str(tmp_path / "secret"),
+        str(tmp_path / "not there"),
+        str(labels / "link"),
+        str(labels / ".." / ".." / "secret"),
+        str(tmp_path / "data-not"),
+        "/",
+    ]
+    for source in outside:
+        response = client.post("/datasets", json={"name": "x", "source": source})
+        assert (response.status_code, response.json()["type"]) == (403, "/problems/forbidden-source")
+        assert "statsvc serve --root" in response.json()["detail"]
+        assert str(tmp_path / "data") in response.json()["detail"]
+    assert client.get("/datasets").json() == {"datasets": []}
+
+
+def test_a_link_that_stays_inside_the_roots_is_followed(client: TestClient, labels: Path) -> None:
+    link = labels.parent / "link"
+    link.symlink_to(labels)
+    response = client.post("/datasets", json={"name": "x", "source": str(link)})
+    assert response.status_code == 201
+    assert response.json()["source"] == str(labels)
+
+
+def test_a_source_is_an_absolute_path_to_a_folder(client: TestClient, labels: Path) -> None:
+    (labels / "file.png").write_bytes(b"")
+    for source in ("labels", "", "~/labels", "/\0"):
+        assert parameters(client.post("/datasets", json={"name": "x", "source": source})) == ["source"]
+    for source in (labels / "none", labels / "file.png"):
+        response = client.post("/datasets", json={"name": "x", "source": str(source)})
+        assert (response.status_code, response.json()["type"]) == (422, "/problems/source")
+
+
+@pytest.mark.parametrize(
+    ("fields", "parameter"),
+    [
+        ({"name": "a b"}, "name"),
+        ({"name": "../x"}, "name"),
+        ({"name": 7}, "name"),
+        ({"patern": "*.png"}, "patern"),
+        ({"pattern": "../*.png"}, "pattern"),
+        ({"pattern": "/etc/*"}, "pattern"),
+        ({"pattern": ""}, "pattern"),
+        ({"class_map": "citiscapes"}, "class_map"),
+        ({"class_map": {"map": {"x": 0}}}, "class_map"),
+        ({"class_map": {"map": {"1": 0.5}}}, "class_map"),
+        ({"class_map": {"map": {}}}, "class_map"),
+        ({"class_map": {"map": {"1": 0}, "nams": []}}, "class_map"),
+        ({"class_map": 3}, "class_map.str"),
+        ({"class_names": ["a", "b"], "num_classes": 1}, "class_names"),
+        ({"class_names": ["a", " "]}, "class_names"),
+        ({"class_names": "a,b"}, "class_names"),
+        ({"ignore_index": [2**63]}, "ignore_index"),
+        ({"ignore_index": 255}, "ignore_index"),
+        ({"ignore_index": [True]}, "ignore_index.0"),
+        ({"num_classes": 0}, "num_classes"),
+        ({"num_classes": 65537}, "num_classes"),
+        ({"num_classes": "3"}, "num_classes"),
+        ({"splits": {"a b": ["x.png"]}}, "splits"),
+        ({"splits": {"train": []}}, "splits"),
+        ({"splits": {"train": {"folder": "holdout"}}}, "splits"),
+        ({"splits": []}, "splits"),
+    ],
+)
+def test_a_bad_field_is_named(
+    client: TestClient, labels: Path, fields: dict[str, Any], parameter: str
+) -> None:
+    named = parameters(client.post("/datasets", json={"name": "x", "source": str(labels)} | fields))
+    assert parameter in named
+    assert client.get("/datasets").json() == {"datasets": []}
+
+
+def test_an_unknown_field_gets_the_nearest_name(client: TestClient, home: Home) -> None:
+    publish(home, "street", MAPS, num_classes=4)
+    problem = client.patch("/datasets/street", json={"clas_names": [], "ignore": [1]}).json()
+    assert [error["parameter"] for error in problem["errors"]] == ["clas_names", "ignore"]
+    assert "did you mean 'class_names'?" in problem["detail"]
+
+
+def test_patch_makes_a_new_number_over_the_same_arrays(client: TestClient, home: Home) -> None:
+    publish(home, "street", MAPS, num_classes=4)
+    before = client.get("/weights?version=1&dataset=street")
+    patched = client.patch("/datasets/street", json={"class_names": NAMES, "ignore_index": [0, 255]})
+    assert patched.status_code == 200
+    assert patched.json()["version"] == 2
+    after = client.get("/weights?dataset=street").json()
+    assert after["version"] == 2
+    assert [row["name"] for row in after["classes"]] == NAMES
+    assert after["weights"][0] == 0
+    pinned = client.get("/weights?version=1&dataset=street")
+    assert (pinned.content, pinned.headers["etag"]) == (before.content, before.headers["etag"])
+    catalog = Catalog.open(home.database)
+    newest, oldest = catalog.versions(catalog.dataset("street"))
+    catalog.close()
+    assert newest.arrays_uri == oldest.arrays_uri
+    assert newest.digests == oldest.digests
+    assert newest.kind == "configuration"
+
+
+def test_an_older_version_is_looked_up_by_an_application_that_starts_later(home: Home) -> None:
+    publish(home, "street", MAPS, num_classes=4)
+    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+        before = client.get("/weights?version=1")
+        client.patch("/datasets/street", json={"num_classes": 5})
+    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+        after = client.get("/weights?version=1")
+        assert len(client.get("/weights").json()["weights"]) == 5
+    assert (after.content, after.headers["etag"]) == (before.content, before.headers["etag"])
+
+
+def test_a_patch_that_changes_nothing_makes_no_version(client: TestClient, home: Home) -> None:
+    publish(home, "street", MAPS, num_classes=4)
+    assert client.patch("/datasets/street", json={"num_classes": 4}).json()["version"] == 1
+    assert client.patch("/datasets/street", json={}).json()["version"] == 1
+
+
+def test_null_resets_a_field_to_what_the_label_maps_say(client: TestClient, home: Home) -> None:
+    publish(home, "street", MAPS, num_classes=9, class_names=tuple(NAMES), ignore_index=(3,))
+    body = {"num_classes": None, "class_names": None, "ignore_index": None, "splits": None}
+    configuration = client.patch("/datasets/street", json=body).json()["configuration"]
+    assert configuration == {
+        "num_classes": 4,
+        "class_names": [],
+        "ignore_index": None,
+        "class_map": None,
+        "splits": {"train": {"folder": "train"}, "val": {"folder": "val"}},
+    }
+
+
+def test_another_class_map_brings_its_own_number_of_classes(client: TestClient, home: Home) -> None:
+    publish(home, "street", MAPS, num_classes=4, class_names=tuple(NAMES))
+    mapping = {"map": {"0": 0, "1": 1, "2": 1, "3": "ignore", "255": "ignore"}, "names": ["road", "thing"]}
+    configuration = client.patch("/datasets/street", json={"class_map": mapping}).json()["configuration"]
+    assert (configuration["num_classes"], configuration["class_names"]) == (2, [])
+    answer = client.get("/weights").json()
+    assert [row["name"] for row in answer["classes"]] == ["road", "thing"]
+    things = sum(int(np.isin(labels, (1, 2)).sum()) for labels in MAPS.values())
+    assert answer["classes"][1]["pixels"] == things
+    # What GET shows is what PATCH takes.
+    again = client.patch("/datasets/street", json=configuration)
+    assert (again.status_code, again.json()["version"]) == (200, 2)
+    assert (
+        client.patch("/datasets/street", json={"class_map": None}).json()["configuration"]["num_classes"] == 4
+    )
+
+
+def test_more_names_than_classes_are_refused(client: TestClient, home: Home) -> None:
+    publish(home, "street", MAPS, num_classes=3)
+    assert parameters(client.patch("/datasets/street", json={"class_names": NAMES})) == ["class_names"]
+    assert client.patch("/datasets/street", json={"class_names": NAMES, "num_classes": 4}).status_code == 200
+
+
+def test_a_dataset_without_a_version_is_configured_too(client: TestClient, labels: Path) -> None:
+    client.post("/datasets", json={"name": "street", "source": str(labels)})
+    patched = client.patch("/datasets/street", json={"num_classes": 7})
+    assert patched.json()["configuration"]["num_classes"] == 7
+    assert patched.json()["version"] is None
+
+
+def test_named_splits_are_counted(client: TestClient, home: Home) -> None:
+    publish(home, "street", MAPS, num_classes=4)
+    chosen = sorted(MAPS)[:2]
+    client.patch("/datasets/street", json={"splits": {"mine": chosen}})
+    pixels = np.concatenate([MAPS[path].ravel() for path in chosen])
+    classes = client.get("/weights?split=mine").json()["classes"]
+    assert [row["pixels"] for row in classes] == [int((pixels == c).sum()) for c in range(4)]
+
+
+def test_delete_waits_for_jobs_and_numbers_go_on(client: TestClient, home: Home) -> None:
+    publish(home, "street", MAPS, num_classes=4)
+    publish(home, "street", label_maps(1), num_classes=4)
+    job = client.post("/jobs", json={"dataset": "street"}).json()
+    refused = client.delete("/datasets/street")
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/conflict")
+    assert job["id"] in refused.json()["detail"]
+    end_job(home)
+    deleted = client.delete("/datasets/street")
+    assert (deleted.status_code, deleted.content) == (204, b"")
+    assert client.get("/weights?dataset=street").status_code == 404
+    assert client.get("/datasets/street").status_code == 404
+    assert client.delete("/datasets/street").status_code == 404
+    assert publish(home, "street", MAPS, num_classes=4).number == 3
+    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[union-attr, attr-defined]
+    assert client.get("/weights?dataset=street").json()["version"] == 3
+    assert client.get("/weights?dataset=street&version=1").status_code == 404
+
+
+def test_failures_are_named_with_their_reason(client: TestClient, home: Home) -> None:
+    bad = {f"train/bad{n:02}.png": f"reason {n}" for n in range(12)}
+    publish(home, "street", {**MAPS, **bad}, num_classes=4)
+    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[union-attr, attr-defined]
+    described = client.get("/datasets/street").json()
+    assert (described["failed"], described["samples"]) == (12, 18)
+    assert (
+        described["failures"] == [{"path": path, "error": error} for path, error in sorted(bad.items())][:10]
+    )
+    assert client.get("/datasets").json()["datasets"][0]["failed"] == 12
+
+
+def test_the_histogram_counts_every_id(client: TestClient, home: Home) -> None:
+    publish(home, "street", MAPS, num_classes=4)
+    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[union-attr, attr-defined]
+    answer = client.get("/datasets/street/histogram").json()
+    pixels = np.concatenate([labels.ravel() for labels in MAPS.values()])
+    ids, counts = np.unique(pixels, return_counts=True)
+    assert [(row["id"], row["pixels"]) for row in answer["classes"]] == list(
+        zip(ids.tolist(), counts.tolist(), strict=True)
+    )
+    mapped = client.get("/datasets/street/histogram?class_map=binary&split=none")
+    assert mapped.status_code == 404
+    assert parameters(client.get("/datasets/street/histogram?method=enet")) == ["method"]
+    assert parameters(client.get("/datasets/street/histogram?num_classes=x")) == ["num_classes"]
+
+
+def test_samples_are_paged_in_path_order_with_their_counts(client: TestClient, home: Home) -> None:
+    publish(home, "street", {**MAPS, "train/bad.png": "cut off"}, num_classes=4)
+    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[union-attr, attr-defined]
+    rows: list[dict[str, Any]] = []
+    after: str | None = ""
+    pages = 0
+    while after is not None:
+        page = client.get(
+            "/datasets/street/samples", params={"limit": 3, "after": after, "version": 1}
+        ).json()
+        rows, after, pages = rows + page["samples"], page["next"], pages + 1
+    assert pages == 3
+    assert [row["path"] for row in rows] == sorted([*MAPS, "train/bad.png"])
+    for row in rows:
+        if row["path"] == "train/bad.png":
+            assert (row["status"], row["error"], row["counts"], row["height"]) == (
+                "failed",
+                "cut off",
+                {},
+                None,
+            )
+            continue
+        ids, counts = np.unique(MAPS[row["path"]], return_counts=True)
+        assert row["counts"] == {str(i): int(n) for i, n in zip(ids, counts, strict=True)}
+        assert (row["height"], row["width"], row["pixels"], row["status"]) == (8, 12, 96, "counted")
+
+
+def test_samples_are_filtered_by_status_and_raw_id(client: TestClient, home: Home) -> None:
+    odd = np.full((8, 12), 9, np.uint8)
+    publish(home, "street", {**MAPS, "train/bad.png": "cut off", "odd.png": odd}, num_classes=4)
+    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[union-attr, attr-defined]
+
+    def paths(**params: Any) -> list[str]:
+        page = client.get("/datasets/street/samples", params=params).json()
+        return [row["path"] for row in page["samples"]]
+
+    assert paths(status="failed") == ["train/bad.png"]
+    assert paths(status="counted") == sorted([*MAPS, "odd.png"])
+    assert paths(class_id=9) == ["odd.png"]
+    assert paths(class_id=8) == []
+    assert paths(class_id=255, limit=2) == sorted(MAPS)[:2]
+    for wrong in ("limit=0", "limit=1001", "status=bad", "class_id=x", "after=a&after=b", "page=2"):
+        assert parameters(client.get(f"/datasets/street/samples?{wrong}")) == [wrong.partition("=")[0]]
+
+
+def test_samples_are_paged_across_chunks_of_rows(client: TestClient, home: Home) -> None:
+    maps = {f"{n:05}.png": np.full((1, 2), n % 2, np.uint8) for n in range(4500)}
+    publish(home, "many", maps, num_classes=2)
+    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[union-attr, attr-defined]
+    seen: list[str] = []
+    after: str | None = None
+    while True:
+        params = {"limit": "900", "class_id": "1", **({"after": after} if after else {})}
+        page = client.get("/datasets/many/samples", params=params).json()
+        seen += [row["path"] for row in page["samples"]]
+        after = page["next"]
+        if after is None:
+            break
+    assert seen == [path for path, labels in sorted(maps.items()) if labels[0, 0] == 1]
+
+
+def test_versions_are_paged_newest_first(client: TestClient, home: Home) -> None:
+    for seed in range(5):
+        publish(home, "street", label_maps(seed), num_classes=4)
+    first = client.get("/datasets/street/versions?limit=3").json()
+    assert [version["number"] for version in first["versions"]] == [5, 4, 3]
+    assert first["current"] == 5
+    rest = client.get(f"/datasets/street/versions?before={first['next']}").json()
+    assert [version["number"] for version in rest["versions"]] == [2, 1]
+    assert rest["next"] is None
+    assert client.get("/datasets/none/versions").status_code == 404
+
+
+def test_a_job_is_queued_joined_and_described(client: TestClient, home: Home) -> None:
+    publish(home, "street", MAPS, num_classes=4)
+    response = client.post("/jobs", json={"dataset": "street"})
+    assert response.status_code == 202
+    job = response.json()
+    assert response.headers["location"] == f"/jobs/{job['id']}"
+    assert (job["state"], job["full"], job["dataset"], job["attempt"]) == ("queued", False, "street", 0)
+    joined = client.post("/jobs", json={"dataset": "street", "full": True, "max_removed": 1}).json()
+    assert (joined["id"], joined["full"], joined["max_removed"]) == (job["id"], True, 1)
+    end_job(home)
+    ended = client.get(response.headers["location"]).json()
+    assert (ended["state"], ended["attempt"], ended["failed"]) == ("failed", 1, 1)
+    assert ended["failures"] == [{"path": "a.png", "error": "cut off"}]
+    assert ended["error"] == "1 of 3 could not be read"
+    for time in ("created_at", "started_at", "finished_at"):
+        assert ended[time].endswith("Z")
+        assert datetime.fromisoformat(ended[time]).utcoffset() is not None
+
+
+@pytest.mark.parametrize(
+    ("body", "parameter"),
+    [
+        ({}, "dataset"),
+        ({"dataset": "street", "max_removed": 1.5}, "max_removed"),
+        ({"dataset": "street", "max_removed": -0.1}, "max_removed"),
+        ({"dataset": "street", "full": "yes"}, "full"),
+        ({"dataset": "street", "ful": True}, "ful"),
+        ([], "body"),
+    ],
+)
+def test_a_bad_job_is_refused(client: TestClient, body: Any, parameter: str) -> None:
+    assert parameters(client.post("/jobs", json=body)) == [parameter]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400"])
+def test_numbers_that_json_does_not_have_are_refused(client: TestClient, number: str) -> None:
+    content = f'{{"dataset": "street", "max_removed": {number}}}'
+    response = client.post("/jobs", content=content, headers={"Content-Type": "application/json"})
+    assert parameters(response) == ["max_removed"]
+
+
+def test_unknown_jobs_and_datasets_are_404(client: TestClient) -> None:
+    assert client.get("/jobs/none").json()["type"] == "/problems/not-found"
+    assert client.post("/jobs", json={"dataset": "none"}).status_code == 404
+    assert client.patch("/datasets/none", json={}).status_code == 404
+
+
+def test_imported_counts_have_no_samples_and_no_scan(client: TestClient, home: Home) -> None:
+    from statsvc.configuration import Configuration
+    from statsvc.statistics import Histogram
+    from statsvc.store.publication import import_totals
+
+    catalog = Catalog.open(home.database)
+    dataset = catalog.create_dataset("table", None, None, Configuration())
+    ids = np.arange(3)
+    totals = Histogram(ids, np.ones(3, bool), np.array([5, 3, 2]), None, None, None)
+    import_totals(catalog, home.store, dataset, totals, Configuration(num_classes=3))
+    catalog.close()
+    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[union-attr, attr-defined]
+    frequency = [row["frequency"] for row in client.get("/weights").json()["classes"]]
+    np.testing.assert_allclose(frequency, [0.5, 0.3, 0.2])
+    for path in ("/datasets/table/samples", "/weights?method=median_freq"):
+        assert client.get(path).json()["type"] == "/problems/unanswerable"
+    assert client.post("/jobs", json={"dataset": "table"}).status_code == 409
+    patched = client.patch("/datasets/table", json={"num_classes": None, "splits": None})
+    assert (patched.status_code, patched.json()["configuration"]["num_classes"]) == (200, 3)

@@ -1,0 +1,201 @@
+"""Label arrays to histograms over raw ids, in exact 64-bit integers, on the CPU and on CUDA."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from statsvc.errors import UnreadableSample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    Int64 = NDArray[np.int64]
+
+MAX_IDS = 4096
+"""Most ids of one sample. Beyond, the numbers are no classes, and a table of them would be useless."""
+
+PIECE = 1 << 18
+"""Pixels counted at once: `np.bincount` makes an int64 copy, 2 MB of it here."""
+
+DENSE_SPAN = 1 << 16
+"""Widest range of ids counted by their value; a wider one is sorted."""
+
+BATCH_PIXELS = 1 << 24
+"""Pixels that one `torch.bincount` counts: 128 MB of int64 on the device."""
+
+
+class Counter:
+    """Histogram of one sample, fed chunk by chunk."""
+
+    def __init__(self) -> None:
+        self._bytes = np.zeros(256, np.int64)
+        self._ids = np.empty(0, np.int64)
+        self._counts = np.empty(0, np.int64)
+
+    def add(self, chunk: NDArray[Any]) -> None:
+        """Count an integer or bool array of any shape, order and byte order.
+
+        Raises `UnreadableSample` beyond `MAX_IDS` ids, and for ids that int64 cannot hold.
+        """
+        for piece in _pieces(chunk):
+            if piece.dtype.itemsize == 1 and piece.dtype.kind != "i":
+                self._bytes += np.bincount(piece.view(np.uint8), minlength=256)
+            else:
+                self.merge(*_histogram(piece))
+
+    def merge(self, ids: Int64, counts: Int64) -> None:
+        """Add counts taken elsewhere, int64 [k] each, ids ascending. Raises `UnreadableSample`."""
+        if len(ids) == len(self._ids) and np.array_equal(ids, self._ids):
+            self._counts += counts
+            return
+        every = np.concatenate([self._ids, ids])
+        self._ids, place = np.unique(every, return_inverse=True)
+        total = np.zeros(len(self._ids), np.int64)
+        # Both halves are without repeats, so plain indexing adds each once.
+        total[place[: len(self._counts)]] += self._counts
+        total[place[len(self._counts) :]] += counts
+        self._counts = total
+        if len(self._ids) > MAX_IDS:
+            raise _too_many(self._ids)
+
+    def result(self) -> tuple[Int64, Int64]:
+        """Return the ids that occur, ascending, and the pixels of each: int64 [k], int64 [k]."""
+        present = np.flatnonzero(self._bytes)
+        if len(present):
+            counts = self._bytes[present]
+            self._bytes = np.zeros(256, np.int64)
+            self.merge(present.astype(np.int64), counts)
+        return self._ids, self._counts
+
+
+def check_ids(chunk: NDArray[Any]) -> None:
+    """Refuse what is no array of ids, or holds ids beyond int64. Raises `UnreadableSample`."""
+    if chunk.dtype.kind not in "biu":
+        raise UnreadableSample(f"holds {chunk.dtype.name} values, not class ids; save an integer type")
+    if chunk.dtype.kind == "u" and chunk.dtype.itemsize == 8 and chunk.size:
+        highest = int(chunk.max())
+        if highest > np.iinfo(np.int64).max:
+            raise UnreadableSample(
+                f"holds the id {highest}, beyond 64-bit signed integers; if it stands for -1, save int64"
+            )
+
+
+def count_batch_torch(arrays: Sequence[NDArray[Any]], device: str) -> list[tuple[Int64, Int64]]:
+    """Count a batch of label maps with `torch.bincount`, all at once, with an offset for each.
+
+    Returns for each array the ids that occur, ascending, and their pixels, as `Counter` does but without
+    its limit on ids. Arrays whose ids spread wider than `DENSE_SPAN` are counted on the CPU.
+
+    Raises `UnreadableSample` as `check_ids` does.
+    """
+    counters = [_Tally() for _ in arrays]
+    batch: list[tuple[_Tally, NDArray[Any], int, int]] = []
+    filled = 0
+    for tally, array in zip(counters, arrays, strict=True):
+        for piece in _pieces(array, BATCH_PIXELS):
+            low, span = _range(piece)
+            if span > DENSE_SPAN:
+                for part in _pieces(piece):
+                    tally.add(*_histogram(part))
+                continue
+            if batch and filled + len(piece) > BATCH_PIXELS:
+                _launch(batch, device)
+                batch, filled = [], 0
+            batch.append((tally, piece, low, span))
+            filled += len(piece)
+    if batch:
+        _launch(batch, device)
+    return [tally.result() for tally in counters]
+
+
+class _Tally:
+    """Sum of histograms without a limit on ids."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[Int64, Int64]] = []
+
+    def add(self, ids: Int64, counts: Int64) -> None:
+        self.parts.append((ids, counts))
+
+    def result(self) -> tuple[Int64, Int64]:
+        if not self.parts:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        ids = np.concatenate([part[0] for part in self.parts])
+        counts = np.concatenate([part[1] for part in self.parts])
+        unique, place = np.unique(ids, return_inverse=True)
+        total = np.zeros(len(unique), np.int64)
+        np.add.at(total, place, counts)
+        return unique, total
+
+
+def _launch(batch: list[tuple[_Tally, NDArray[Any], int, int]], device: str) -> None:
+    """Count the pieces (tally, ids, lowest id, span) of one batch in one call."""
+    import torch
+
+    index = torch.empty(sum(len(piece) for _, piece, _, _ in batch), dtype=torch.int64, device=device)
+    pixel = offset = 0
+    for _, piece, low, span in batch:
+        part = index[pixel : pixel + len(piece)]
+        part.copy_(torch.from_numpy(_for_torch(piece)))
+        part.add_(offset - low)
+        pixel, offset = pixel + len(piece), offset + span
+    counts = torch.bincount(index, minlength=offset).cpu().numpy()
+    offset = 0
+    for tally, _, low, span in batch:
+        mine = counts[offset : offset + span]
+        present = np.flatnonzero(mine)
+        tally.add(present.astype(np.int64) + low, mine[present].astype(np.int64))
+        offset += span
+
+
+def _for_torch(piece: NDArray[Any]) -> NDArray[Any]:
+    """Return the piece in a type that every Torch converts: native, writable, uint8 or signed."""
+    if piece.dtype.kind == "u" and piece.dtype.itemsize > 1:
+        # Wider than the type, so that no id changes its sign; uint64 was checked to fit int64.
+        return piece.astype({2: np.int32, 4: np.int64, 8: np.int64}[piece.dtype.itemsize])
+    if piece.dtype.kind == "b":
+        piece = piece.view(np.uint8)
+    native = piece.astype(piece.dtype.newbyteorder("="), copy=False)
+    return native if native.flags.writeable else native.copy()
+
+
+def _pieces(chunk: NDArray[Any], size: int = PIECE) -> Iterator[NDArray[Any]]:
+    """Yield the pixels as flat contiguous arrays of at most `size`, in any order."""
+    check_ids(chunk)
+    if not chunk.size:
+        return
+    # "K": pixels in the order they lie in memory, so that only strided arrays are copied.
+    flat = chunk.ravel(order="K")
+    for start in range(0, flat.size, size):
+        yield flat[start : start + size]
+
+
+def _range(piece: NDArray[Any]) -> tuple[int, int]:
+    """Return the lowest id and how many values reach to the highest."""
+    if piece.dtype.itemsize == 1 and piece.dtype.kind != "i":
+        return 0, 256
+    low = int(piece.min())
+    return low, int(piece.max()) - low + 1
+
+
+def _histogram(piece: NDArray[Any]) -> tuple[Int64, Int64]:
+    """Return the ids of a non-empty piece, ascending, and their counts."""
+    low, span = _range(piece)
+    if span <= DENSE_SPAN:
+        values = piece.view(np.uint8) if piece.dtype.kind == "b" else piece
+        counts = np.bincount(values.astype(np.int64) - low, minlength=span)
+        present = np.flatnonzero(counts)
+        return present.astype(np.int64) + low, counts[present].astype(np.int64)
+    ids, found = np.unique(piece, return_counts=True)
+    return ids.astype(np.int64), found.astype(np.int64)
+
+
+def _too_many(ids: Int64) -> UnreadableSample:
+    return UnreadableSample(
+        f"holds more than {MAX_IDS} different ids (from {ids[0]} to {ids[-1]}), which are no classes. "
+        "Instance ids? A CT scan or a depth map? Choose the files that hold class ids with --pattern"
+    )

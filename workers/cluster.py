@@ -1,0 +1,66 @@
+"""The Dask cluster that counts: local processes, started when there is something to count."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+log = logging.getLogger(__name__)
+
+
+class LocalCluster:
+    """A local Dask cluster of one process a core, started on first use, on loopback only.
+
+    workers  number of processes; default: the cores this process may run on
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self._client: Any = None
+        self._cluster: Any = None
+
+    def client(self) -> Client:
+        """Return a client of the running cluster, starting it where needed."""
+        if self._client is None:
+            import dask
+
+            # Read when distributed is imported, here and in the workers: what it has to say of a broken
+            # worker, the scan says in its own words.
+            dask.config.set({"logging.distributed": "critical"})
+            # A batch that kills its worker twice is tried sample by sample, so more tries tell nothing.
+            dask.config.set({"distributed.scheduler.allowed-failures": 1})
+            import distributed
+
+            self._cluster = distributed.LocalCluster(
+                n_workers=self.workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+            )
+            self._client = distributed.Client(self._cluster)
+        return self._client
+
+    @property
+    def running(self) -> bool:
+        """Whether the cluster's processes are up."""
+        return self._client is not None
+
+    def worker_pids(self) -> list[int]:
+        """Return the process ids of the workers."""
+        return sorted(self.client().run(os.getpid).values())
+
+    def close(self) -> None:
+        """End the cluster's processes, dead or alive; the next `client` starts new ones."""
+        client, cluster, self._client, self._cluster = self._client, self._cluster, None, None
+        for part in (client, cluster):
+            if part is not None:
+                # A cluster whose scheduler died cannot be closed in an orderly way, and need not be.
+                with contextlib.suppress(Exception):
+                    part.close(timeout=5)

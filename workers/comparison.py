@@ -1,0 +1,102 @@
+"""What changed between a listing and the current version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from statsvc.store.parts import Rows
+    from statsvc.store.version import Version
+    from workers.sources import Listing
+
+IDENTITY = ("size", "mtime_ns", "ctime_ns", "content", "status", "error")
+"""What two rows of one path must share to be the same row: equal bytes under one reader count equally."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A listing of n samples against a base version.
+
+    base      the version compared with; None on a first scan, or where its arrays cannot be read
+    base_row  int64 [n], the sample's row in the base, −1 where it is new
+    reused    bool [n], whether that row is taken over as it is
+    removed   rows of the base whose sample is gone
+    base_samples  rows of the base
+    """
+
+    base: Version | None
+    base_row: NDArray[np.int64]
+    reused: NDArray[np.bool_]
+    removed: int
+    base_samples: int
+
+    def place(self, listing: Listing, rows: Rows) -> NDArray[np.int64]:
+        """Return for each sample its row in `rows`, int64 [n], −1 where the base's is taken over."""
+        at = {path: row for row, path in enumerate(rows.columns["path"].tolist())}
+        return np.array(
+            [-1 if kept else at[path] for path, kept in zip(listing.path, self.reused, strict=True)], np.int64
+        )
+
+    def newly_failed(self, listing: Listing, rows: Rows) -> int:
+        """Return how many samples that the base counted cannot be read any more."""
+        if self.base is None:
+            return 0
+        status = self.base.array("status")
+        failed = {path for path, bad in zip(rows.columns["path"], rows.columns["status"], strict=True) if bad}
+        return sum(
+            1
+            for path, row in zip(listing.path, self.base_row, strict=True)
+            if row >= 0 and path in failed and status[row] == 0
+        )
+
+    def unchanged(self, listing: Listing, rows: Rows, fresh_row: NDArray[np.int64]) -> bool:
+        """Whether a version made now would equal the base row by row."""
+        if self.base is None or self.removed or len(listing.path) != self.base_samples:
+            return False
+        fresh = np.flatnonzero(~self.reused)
+        base_rows, own_rows = self.base_row[fresh], fresh_row[fresh]
+        if (base_rows < 0).any():
+            return False
+        return all(
+            self.base.array(name)[base_rows].tolist() == rows.columns[name][own_rows].tolist()
+            for name in IDENTITY
+        )
+
+
+def compare(listing: Listing, base: Version | None, *, reuse: bool) -> Comparison:
+    """Match a listing with a version by path and fingerprint. Raises `DamagedVersion`.
+
+    A sample's row is reused where size, mtime and ctime are equal and it was readable; failed samples
+    are always tried again. `reuse=False` matches paths only.
+    """
+    n = len(listing.path)
+    if base is None:
+        return Comparison(None, np.full(n, -1, np.int64), np.zeros(n, bool), 0, 0)
+    paths = base.array("path").tolist()
+    base_row = _match(listing.path, paths)
+    known = base_row >= 0
+    reused = known & (base.array("status")[base_row] == 0) if len(paths) else known
+    for name in ("size", "mtime_ns", "ctime_ns"):
+        if len(paths):
+            reused &= base.array(name)[base_row] == getattr(listing, name)
+    if not reuse:
+        reused = np.zeros(n, bool)
+    removed = len(paths) - int(np.count_nonzero(known))
+    return Comparison(base, base_row, reused, removed, len(paths))
+
+
+def _match(wanted: list[str], known: list[str]) -> NDArray[np.int64]:
+    """Return the position of each wanted path in `known`, −1 where absent; both strictly ascending."""
+    rows = np.full(len(wanted), -1, np.int64)
+    k = 0
+    for i, path in enumerate(wanted):
+        while k < len(known) and known[k] < path:
+            k += 1
+        if k < len(known) and known[k] == path:
+            rows[i] = k
+    return rows

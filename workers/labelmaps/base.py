@@ -1,0 +1,113 @@
+"""What every reader of label maps returns, and the refusals they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from statsvc.errors import UnreadableSample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+CHUNK_PIXELS = 1 << 22
+"""Pixels of one chunk: enough to amortise a call, small beside a worker's memory."""
+
+COPY_AGAIN = "copy or export it again from where it came"
+
+
+class Mode(IntEnum):
+    """Pixel type of a label map, as a version stores it."""
+
+    UNKNOWN = 0
+    GREY = 1
+    PALETTE = 2
+    ARRAY = 3
+
+
+@dataclass(slots=True)
+class LabelMap:
+    """One label map, decoded as it is iterated.
+
+    mode    pixel type
+    height  rows; for a volume, depth times rows
+    width   pixels of a row
+    chunks  integer or bool arrays of about `CHUNK_PIXELS`, of any shape, which together hold every
+            pixel once; iterating may raise `UnreadableSample`
+    """
+
+    mode: Mode
+    height: int
+    width: int
+    chunks: Iterable[NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """What a file's header says: `text` for a person, `colour` where it cannot hold class ids."""
+
+    text: str
+    colour: bool
+
+
+def check_pixels(height: int, width: int, max_pixels: int) -> None:
+    """Refuse an empty image, and one of more than `max_pixels`, before anything is decoded."""
+    if height * width == 0:
+        raise UnreadableSample(f"holds no pixels ({width} x {height}); {COPY_AGAIN}")
+    if height * width > max_pixels:
+        raise UnreadableSample(
+            f"has {width} x {height} = {height * width} pixels, over the limit of {max_pixels} "
+            "(max_pixels); raise the limit if the image is meant to be this large"
+        )
+
+
+def colour_coded(what: str) -> UnreadableSample:
+    """Return the refusal of an image that shows classes as colours, or is a photograph."""
+    return UnreadableSample(
+        f"is colour-coded ({what}): statsvc counts class ids, one channel; convert its colours to ids with "
+        "the dataset's colour table, or choose the files that hold ids with --pattern"
+    )
+
+
+def looks_like(head: bytes) -> str:
+    """Return what the first bytes of a file say that it is, with advice where there is some."""
+    if not head:
+        return f"is empty (0 bytes); {COPY_AGAIN}"
+    for magic, what in _MAGIC:
+        if head.startswith(magic):
+            return what
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "is a WebP image by its content; convert it to PNG"
+    if not any(head):
+        return f"begins with zero bytes only, as after an interrupted copy; {COPY_AGAIN}"
+    try:
+        # A cut multi-byte character at the end of `head` is no reason to call text binary.
+        text = head.decode("utf-8", "ignore" if head[-1] >= 0x80 else "strict")
+    except UnicodeDecodeError:
+        text = ""
+    if text and all(letter.isprintable() or letter in "\r\n\t" for letter in text):
+        line = text.splitlines()[0].strip()[:40]
+        return f"is a text file by its content (it begins {line!r}); {COPY_AGAIN}"
+    return f"begins with the bytes {head[:8].hex(' ')}, which is no known image; {COPY_AGAIN}"
+
+
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "is a PNG by its content; rename it to .png"),
+    (b"\x93NUMPY", "is a NumPy array by its content; rename it to .npy"),
+    (b"II*\0", "is a TIFF by its content; rename it to .tif"),
+    (b"MM\0*", "is a TIFF by its content; rename it to .tif"),
+    (b"II+\0", "is a BigTIFF by its content; rename it to .tif"),
+    (b"MM\0+", "is a BigTIFF by its content; rename it to .tif"),
+    (b"\xff\xd8\xff", "is a JPEG by its content; JPEG is lossy, so it cannot hold labels: export it as PNG"),
+    (b"GIF8", "is a GIF by its content; convert it to PNG"),
+    (b"BM", "is a BMP by its content; convert it to PNG"),
+    (b"PK\x03\x04", "is a zip archive by its content (.npz?); unpack it"),
+    (b"\x1f\x8b", "is gzip-compressed by its content; unpack it"),
+    (b"%PDF", "is a PDF by its content; choose the label maps with --pattern"),
+    (b"version https://git-lfs", "is a Git LFS pointer, not the file itself; run `git lfs pull`"),
+    (b"<!DOCTYPE", "is a web page by its content, as after a failed download; download it again"),
+    (b"<html", "is a web page by its content, as after a failed download; download it again"),
+)

@@ -1,0 +1,208 @@
+"""PNG label maps: grey of 1 to 16 bits and palette indices.
+
+Pillow decodes, after the file was checked here: signature, IHDR, the CRC of every chunk, and that the
+compressed stream is whole. Pillow itself fills missing rows with zeros, which would be counted as class 0.
+Format: Portable Network Graphics (PNG) Specification, Third Edition, https://www.w3.org/TR/png-3/.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from statsvc.errors import UnreadableSample
+from workers.labelmaps.base import CHUNK_PIXELS, COPY_AGAIN, LabelMap, Mode, Peek, check_pixels, colour_coded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+NAME = "PNG"
+MAGIC = b"\x89PNG\r\n\x1a\n"
+
+GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
+COLOURS = {GREY: "grey", RGB: "RGB", PALETTE: "palette", GREY_ALPHA: "grey with alpha", RGBA: "RGBA"}
+CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
+DEPTHS = {GREY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GREY_ALPHA: (8, 16), RGBA: (8, 16)}
+
+# Adam7: first column, first row, column step, row step of each pass.
+PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The IHDR chunk."""
+
+    width: int
+    height: int
+    depth: int
+    colour: int
+    interlaced: bool
+
+    def stream_bytes(self) -> int:
+        """Return the length of the inflated image data: filter bytes and packed rows of each pass."""
+        bits = self.depth * CHANNELS[self.colour]
+        if not self.interlaced:
+            return self.height * (1 + (self.width * bits + 7) // 8)
+        total = 0
+        for column, row, column_step, row_step in PASSES:
+            width = max(0, -((column - self.width) // column_step))
+            height = max(0, -((row - self.height) // row_step))
+            if width:
+                total += height * (1 + (width * bits + 7) // 8)
+        return total
+
+
+def open_label_map(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
+    """Check the whole file, then return its pixels: raw grey values, or palette indices.
+
+    Raises `UnreadableSample` for a damaged, truncated, colour-coded or oversized file.
+    """
+    header, start = _header(file, size)
+    if header.colour not in (GREY, PALETTE):
+        raise colour_coded(f"{COLOURS[header.colour]}, {header.depth} bits a channel")
+    check_pixels(header.height, header.width, max_pixels)
+    data = _checked(file, size, header, start)
+    mode = Mode.PALETTE if header.colour == PALETTE else Mode.GREY
+    return LabelMap(mode, header.height, header.width, _chunks(data, header))
+
+
+def peek(file: BinaryIO, size: int) -> Peek:
+    """Return what the header says."""
+    header, _ = _header(file, size)
+    return Peek(f"{header.depth}-bit {COLOURS[header.colour]}", header.colour not in (GREY, PALETTE))
+
+
+def _header(file: BinaryIO, size: int) -> tuple[Header, bytes]:
+    """Read signature and IHDR; return the header and these bytes."""
+    start = file.read(33)
+    if len(start) < 33:
+        raise _truncated(size, "its header")
+    length, kind, width, height, depth, colour, compression, filtering, interlace, crc = struct.unpack(
+        ">I4sIIBBBBBI", start[8:]
+    )
+    if kind != b"IHDR" or length != 13:
+        raise UnreadableSample(f"is damaged: its first chunk is {kind!r}, not IHDR; {COPY_AGAIN}")
+    if zlib.crc32(start[12:29]) != crc:
+        raise _damaged("IHDR", 8)
+    if depth not in DEPTHS.get(colour, ()) or compression or filtering or interlace > 1:
+        raise UnreadableSample(
+            f"is no valid PNG: colour type {colour}, bit depth {depth}, compression {compression}, "
+            f"filter {filtering}, interlace {interlace}; export it again"
+        )
+    return Header(width, height, depth, colour, bool(interlace)), start
+
+
+def _checked(file: BinaryIO, size: int, header: Header, start: bytes) -> bytes:
+    """Check every chunk and the compressed stream; return the PNG without its ancillary chunks.
+
+    Only IHDR, PLTE, IDAT and IEND reach the decoder: no text, profile or animation can make it fail.
+    """
+    expected = header.stream_bytes()
+    # Stored (uncompressed) deflate blocks add little; twice the image is no image of this size.
+    room = 2 * expected + BLOCK
+    inflater, inflated = zlib.decompressobj(), 0
+    kept = [start]
+    position, kind = len(start), b""
+    while kind != b"IEND":
+        top = file.read(8)
+        if len(top) < 8:
+            raise _truncated(size, "a chunk header, before IEND")
+        length, kind = struct.unpack(">I4s", top)
+        name = kind.decode("latin-1")
+        if not (kind.isalpha() and kind.isascii()):
+            raise UnreadableSample(f"is damaged: no chunk name at byte {position + 4}; {COPY_AGAIN}")
+        if position + 12 + length > size:
+            raise _truncated(size, f"its {name} chunk at byte {position}, which declares {length} bytes")
+        if kind in (b"PLTE", b"IDAT", b"IEND"):
+            room -= length
+            if room < 0:
+                raise UnreadableSample(
+                    f"is damaged: more data than {header.width} x {header.height} pixels need; {COPY_AGAIN}"
+                )
+            body = file.read(length + 4)
+            data, end = body[:-4], body[-4:]
+            crc = zlib.crc32(data, zlib.crc32(kind))
+            kept += (top, body)
+        elif not kind[0] & 0x20:
+            raise UnreadableSample(f"needs the PNG extension {name!r}, which is not read; export it again")
+        else:
+            crc, end = _skip(file, length, zlib.crc32(kind))
+        if len(end) < 4:
+            raise _truncated(size, f"its {name} chunk")
+        if crc != int.from_bytes(end, "big"):
+            raise _damaged(name, position)
+        if kind == b"IDAT":
+            inflated += _inflate(inflater, data, expected - inflated)
+        position += 12 + length
+    inflated += _inflate(inflater, b"", expected - inflated)
+    if not inflater.eof or inflated < expected:
+        raise UnreadableSample(
+            f"is truncated inside its compressed data: {inflated} of {expected} bytes of pixels; {COPY_AGAIN}"
+        )
+    return b"".join(kept)
+
+
+def _inflate(inflater: Any, data: bytes, room: int) -> int:
+    """Inflate `data`, throw the output away, return its length; at most a block is held."""
+    total = 0
+    while not inflater.eof:
+        try:
+            out = inflater.decompress(data, BLOCK)
+        except zlib.error as error:
+            raise UnreadableSample(
+                f"is damaged: its compressed data is invalid ({error}); {COPY_AGAIN}"
+            ) from None
+        total += len(out)
+        if total > room:
+            raise UnreadableSample(
+                f"is damaged: its compressed data holds more pixels than its header; {COPY_AGAIN}"
+            )
+        data = inflater.unconsumed_tail
+        if not data and len(out) < BLOCK:
+            break
+    return total
+
+
+def _skip(file: BinaryIO, length: int, crc: int) -> tuple[int, bytes]:
+    while length:
+        block = file.read(min(length, BLOCK))
+        if not block:
+            break
+        crc = zlib.crc32(block, crc)
+        length -= len(block)
+    return crc, file.read(4)
+
+
+def _chunks(data: bytes, header: Header) -> Iterator[NDArray[Any]]:
+    # The plugin itself: `Image.open` warns about large images by a global limit, and the size was
+    # checked against max_pixels already.
+    from PIL.PngImagePlugin import PngImageFile
+
+    # Pillow scales grey of 2 and 4 bits to 0…255.
+    scale = {2: 85, 4: 17}.get(header.depth, 1) if header.colour == GREY else 1
+    rows = max(1, CHUNK_PIXELS // header.width)
+    with PngImageFile(io.BytesIO(data)) as image:
+        image.load()
+        for top in range(0, header.height, rows):
+            part = image.crop((0, top, header.width, min(top + rows, header.height)))
+            chunk = np.asarray(part)
+            yield chunk // np.uint8(scale) if scale > 1 else chunk
+
+
+def _truncated(size: int, where: str) -> UnreadableSample:
+    return UnreadableSample(f"is truncated: it ends after {size} bytes, inside {where}; {COPY_AGAIN}")
+
+
+def _damaged(chunk: str, position: int) -> UnreadableSample:
+    return UnreadableSample(
+        f"is damaged: the checksum of its {chunk} chunk at byte {position} is wrong; {COPY_AGAIN}"
+    )

@@ -1,0 +1,113 @@
+"""Keeping a job's lease while it runs, and ending it whatever happens."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from statsvc.errors import LeaseLost, StatsvcError
+from statsvc.store import jobs
+from workers.recompute import Attempt, recompute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from statsvc.store.catalog import Catalog
+    from statsvc.store.records import Job, VersionRecord
+    from workers.cluster import LocalCluster
+    from workers.progress import Progress
+    from workers.recompute import Settings
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one attempt ended: with a version, without a change (both None), or with an error."""
+
+    progress: Progress
+    version: VersionRecord | None = None
+    error: str | None = None
+
+
+class Stopped(Exception):
+    """The runner was asked to stop."""
+
+
+class Heartbeat:
+    """Prolongs a job's lease from a thread of its own, and carries its progress to the catalog."""
+
+    def __init__(self, catalog: Catalog, job: Job, progress: Progress, stop: Callable[[], bool]) -> None:
+        self._catalog, self._job, self._progress, self._stop = catalog, job, progress, stop
+        self._ended = threading.Event()
+        self._lost: LeaseLost | None = None
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(HEARTBEAT_SECONDS):
+            try:
+                jobs.heartbeat(self._catalog, self._job, self._progress.to_dict())
+            except LeaseLost as lost:
+                self._lost = None if self._ended.is_set() else lost
+                return
+            except sa.exc.SQLAlchemyError as error:
+                # The catalog may be away for a moment; the lease says how long a moment may be.
+                log.warning("the catalog did not take a heartbeat: %s", error)
+
+    def check(self) -> None:
+        """Raise `LeaseLost` or `Stopped` where the attempt should end."""
+        if self._lost is not None:
+            raise self._lost
+        if self._stop():
+            raise Stopped
+
+
+def execute(
+    catalog: Catalog,
+    store: Path,
+    job: Job,
+    cluster: LocalCluster,
+    settings: Settings,
+    progress: Progress,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Run one attempt of a leased job to its end and record that end in the catalog.
+
+    What a person must mend fails the job; anything unexpected puts it back in the queue.
+    """
+    with Heartbeat(catalog, job, progress, stop) as heartbeat:
+        try:
+            version = recompute(Attempt(catalog, store, job, cluster, settings, progress, heartbeat.check))
+        except LeaseLost as lost:
+            log.warning("%s", lost)
+            return Outcome(progress, error=str(lost))
+        except Stopped:
+            jobs.give_back(catalog, job, "its runner was stopped", orderly=True)
+            return Outcome(progress, error="stopped; the next runner goes on with it")
+        except StatsvcError as error:
+            jobs.fail(catalog, job, str(error), progress.to_dict())
+            return Outcome(progress, error=str(error))
+        except KeyboardInterrupt:
+            jobs.cancel_own(catalog, job)
+            raise
+        except Exception as error:
+            log.exception("attempt %d of job %s ended unexpectedly", job.attempt, job.id)
+            cause = f"{type(error).__name__}: {error}"
+            jobs.give_back(catalog, job, cause)
+            return Outcome(progress, error=cause)
+    return Outcome(progress, version)

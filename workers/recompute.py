@@ -1,0 +1,310 @@
+"""One job: list, compare with the current version, count what changed, write and publish a version."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from statsvc import splits
+from statsvc.errors import DamagedVersion, JobFailed, SourceError
+from statsvc.settle import settle_num_classes
+from statsvc.store import jobs, parts
+from statsvc.store.catalog import NewVersion
+from statsvc.store.publication import open_version, publish
+from statsvc.store.version import Version
+from workers.assemble import assemble
+from workers.comparison import Comparison, compare
+from workers.reader import reader_digest
+from workers.sources import Source, list_samples, open_source
+from workers.stream import stream
+from workers.tasks import UNREADABLE, Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from statsvc.configuration import Configuration
+    from statsvc.store.catalog import Catalog
+    from statsvc.store.parts import Rows
+    from statsvc.store.records import Dataset, Job, VersionRecord
+    from workers.cluster import LocalCluster
+    from workers.progress import Progress
+    from workers.sources import Listing
+    from workers.tasks import Rows as Batch
+
+log = logging.getLogger(__name__)
+
+PART_SECONDS = 3.0
+"""How often finished rows are written to a part: the most that a kill can cost."""
+
+MAX_PIXELS = 1 << 28
+"""Largest label map that is decoded, by default; 16384 × 16384."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a runner counts, whatever the dataset."""
+
+    device: str = "auto"
+    max_pixels: int = MAX_PIXELS
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of a leased job and what it works with.
+
+    `check` is called often and raises where the attempt should end.
+    """
+
+    catalog: Catalog
+    store: Path
+    job: Job
+    cluster: LocalCluster
+    settings: Settings
+    progress: Progress
+    check: Callable[[], None]
+
+
+def recompute(attempt: Attempt) -> VersionRecord | None:
+    """Run one attempt; return the version it published, None where nothing changed.
+
+    Raises `SourceError` where the source cannot be listed, `JobFailed` where publishing would lose
+    samples nobody removed on purpose, `LeaseLost` where another attempt took over.
+    """
+    catalog = attempt.catalog
+    dataset = catalog.dataset_by_uid(attempt.job.dataset_uid)
+    source, dataset = _source(catalog, dataset)
+    listing = list_samples(source)
+    root = _identity(source.root)
+    record = None if dataset.current_number is None else catalog.version(dataset)
+    base = None if record is None else open_version(attempt.store, dataset.name, record)
+    try:
+        return _against(attempt, dataset, listing, root, record, base)
+    except DamagedVersion as damage:
+        log.warning("%s; counting every sample again", damage)
+        progress = attempt.progress
+        progress.reused = progress.counted = progress.failed = progress.recovered = 0
+        progress.failures.clear()
+        return _against(attempt, dataset, listing, root, record, None)
+
+
+def _against(
+    attempt: Attempt,
+    dataset: Dataset,
+    listing: Listing,
+    root: tuple[int, int],
+    record: VersionRecord | None,
+    base: Version | None,
+) -> VersionRecord | None:
+    """Recompute against a base version, or counting everything where there is none that can be read."""
+    job, progress, check = attempt.job, attempt.progress, attempt.check
+    reader = reader_digest()
+    reuse = record is not None and record.reader == reader and not job.full
+    found = compare(listing, base, reuse=reuse)
+    progress.total, progress.removed = len(listing.path), found.removed
+    _guard(job, found, 0)
+    progress.reused = int(np.count_nonzero(found.reused))
+
+    kept = attempt.store / dataset.uid / "parts"
+    recovered, left = _recover(kept / job.id if job.full else kept, reader, listing, found)
+    progress.counted = progress.recovered = len(recovered)
+    unopened = []
+    for path, reason in listing.unreadable.items():
+        progress.fail(path, reason)
+        unopened.append(_failure(path, reason))
+    progress.stage = "counting"
+    check()
+    counted = _count(attempt, dataset, listing, left, kept / job.id, reader)
+    rows = parts.concatenate([recovered, *unopened, *counted])
+    _source_is_still_there(dataset, root, progress)
+    _guard(job, found, found.newly_failed(listing, rows))
+    check()
+
+    fresh_row = found.place(listing, rows)
+    if reuse and found.unchanged(listing, rows, fresh_row):
+        jobs.succeed_unchanged(attempt.catalog, job, progress.to_dict())
+        parts.remove_parts(kept)
+        return None
+    if progress.failed == progress.total:
+        path, reason = progress.failures[0]
+        raise JobFailed(f"none of the {progress.total} label maps could be read; the first, {path}: {reason}")
+
+    progress.stage = "writing"
+    assert job.group_uri is not None
+    folder = attempt.store / job.group_uri
+    try:
+        written = assemble(folder, listing, found, rows, fresh_row, check)
+        settle = _settler(listing, written.totals.class_id)
+        new = NewVersion(
+            kind="scan",
+            group_uri=job.group_uri,
+            arrays_uri=job.group_uri,
+            configuration=settle(dataset),
+            reader=reader,
+            digests=written.digests,
+            samples=written.totals.samples,
+            failed=written.failed,
+            pixels=int(written.totals.pixels.sum()),
+        )
+        Version(
+            folder,
+            dataset=dataset.name,
+            number=dataset.next_number,
+            configuration=new.configuration,
+            digests=new.digests,
+            failed=new.failed,
+        ).verify()
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    progress.stage = "publishing"
+    check()
+    version = publish(
+        attempt.catalog,
+        attempt.store,
+        dataset,
+        new,
+        job=job,
+        progress=progress.to_dict(),
+        reconfigure=settle,
+    )
+    parts.remove_parts(kept)
+    return version
+
+
+def _source(catalog: Catalog, dataset: Dataset) -> tuple[Source, Dataset]:
+    if dataset.source is None:
+        raise JobFailed(f"{dataset.name} holds imported counts; there are no label maps to count")
+    if dataset.pattern is not None:
+        return Source(dataset.source, dataset.pattern), dataset
+    source = open_source(dataset.source, None)
+    return source, catalog.set_source(dataset, source.root, source.pattern)
+
+
+def _identity(root: str) -> tuple[int, int]:
+    try:
+        found = Path(root).stat()
+    except OSError as error:
+        raise SourceError(f"the folder {root} went away ({error.strerror}); is the disk mounted?") from error
+    return found.st_dev, found.st_ino
+
+
+def _source_is_still_there(dataset: Dataset, root: tuple[int, int], progress: Progress) -> None:
+    """Tell an unmounted disk from files that are really bad: an empty mount point is another folder."""
+    if progress.failed and dataset.source is not None and _identity(dataset.source) != root:
+        raise SourceError(
+            f"the folder {dataset.source} was unmounted or replaced during the scan; mount it and scan "
+            "again: what was counted so far is kept"
+        )
+
+
+def _guard(job: Job, found: Comparison, newly_failed: int) -> None:
+    """Refuse to lose many samples at once: an unmounted disk must not empty a dataset."""
+    if found.removed + newly_failed > job.max_removed * found.base_samples:
+        raise JobFailed(
+            f"of the {found.base_samples} samples in the current version {found.removed} are gone and "
+            f"{newly_failed} can no longer be read, more than {job.max_removed:.0%}; nothing was published. "
+            "Is the disk mounted? If this is meant, allow it: --max-removed 1"
+        )
+
+
+def _recover(
+    folder: Path, reader: str, listing: Listing, found: Comparison
+) -> tuple[Rows, NDArray[np.int64]]:
+    """Return rows that earlier attempts counted of files as they are now, and the samples left to count."""
+    stored = parts.read_parts(folder, reader)
+    columns = stored.columns
+    by_path = {path: row for row, path in enumerate(columns["path"].tolist()) if columns["status"][row] == 0}
+    use, left = [], []
+    for sample in np.flatnonzero(~found.reused):
+        path = listing.path[sample]
+        row = by_path.get(path)
+        if path in listing.unreadable:
+            continue
+        if row is not None and all(
+            columns[name][row] == getattr(listing, name)[sample] for name in ("size", "mtime_ns", "ctime_ns")
+        ):
+            use.append(row)
+        else:
+            left.append(int(sample))
+    return stored.take(np.array(use, np.int64)), np.array(left, np.int64)
+
+
+def _count(
+    attempt: Attempt,
+    dataset: Dataset,
+    listing: Listing,
+    left: NDArray[np.int64],
+    folder: Path,
+    reader: str,
+) -> list[Rows]:
+    """Count the samples that are left on the cluster, keeping finished rows in parts on the way."""
+    if len(left) == 0:
+        return []
+    assert dataset.source is not None
+    job, progress = attempt.job, attempt.progress
+    reading = Reading(dataset.source, attempt.settings.max_pixels, attempt.settings.device)
+    done: list[Rows] = []
+    unwritten: list[Rows] = []
+    written, serial = time.monotonic(), 0
+    began: float | None = None
+    sample_paths = [listing.path[sample] for sample in left]
+    sizes = listing.size[left].tolist()
+    key = f"{job.id}-{job.attempt}"
+    for result in stream(attempt.cluster, reading, sample_paths, sizes, key, attempt.check):
+        if isinstance(result, tuple):
+            progress.fail(*result)
+            done.append(_failure(*result))
+            continue
+        rows = _as_rows(result)
+        for at in np.flatnonzero(rows.columns["status"] == UNREADABLE):
+            progress.fail(result.path[at], result.error[at])
+        progress.counted += int(np.count_nonzero(rows.columns["status"] != UNREADABLE))
+        progress.pixels += int(result.pixels.sum())
+        if began is None:
+            began = time.monotonic() - result.seconds  # without the time that the cluster took to start
+        progress.seconds = time.monotonic() - began
+        done.append(rows)
+        unwritten.append(rows)
+        if time.monotonic() - written >= PART_SECONDS:
+            serial += 1
+            parts.write_part(folder, f"{job.attempt:03d}-{serial:06d}", reader, parts.concatenate(unwritten))
+            unwritten, written = [], time.monotonic()
+    return done
+
+
+def _as_rows(batch: Batch) -> Rows:
+    columns: dict[str, np.ndarray[Any, Any]] = {name: getattr(batch, name) for name in parts.COLUMNS}
+    columns |= {name: np.array(getattr(batch, name), object) for name in parts.TEXTS}
+    return parts.Rows(columns, batch.offsets, batch.ids, batch.counts)
+
+
+def _failure(path: str, reason: str) -> Rows:
+    columns: dict[str, np.ndarray[Any, Any]] = {name: np.zeros(1, np.int64) for name in parts.COLUMNS}
+    columns |= {"path": np.array([path], object), "error": np.array([reason], object)}
+    columns["status"][:] = UNREADABLE
+    columns["content"] = columns["content"].astype(np.uint64)
+    empty = np.zeros(0, np.int64)
+    return parts.Rows(columns, np.zeros(2, np.int64), empty, empty)
+
+
+def _settler(listing: Listing, class_id: NDArray[np.int64]) -> Callable[[Dataset], Configuration]:
+    """Return how a dataset's counts are read: as configured, the rest settled by its first scan and kept."""
+
+    def settle(dataset: Dataset) -> Configuration:
+        configuration = dataset.configuration
+        if dataset.current_number is None and not configuration.splits:
+            configuration = replace(configuration, splits=splits.detect(listing.path))
+        if configuration.num_classes == 0:
+            count = settle_num_classes(class_id, configuration)
+            configuration = replace(configuration, num_classes=count)
+        return configuration
+
+    return settle

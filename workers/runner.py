@@ -1,0 +1,84 @@
+"""The runner: takes jobs from the catalog one after the other and owns the Dask cluster that counts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from statsvc.store import jobs
+from statsvc.store.catalog import Catalog
+from workers.cluster import LocalCluster
+from workers.lease import execute
+from workers.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from statsvc.store.home import Home
+    from workers.recompute import Settings
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.25
+IDLE_SECONDS = 60.0
+"""How long the cluster's processes are kept after the last job."""
+
+
+def run(
+    home: Home,
+    settings: Settings,
+    *,
+    workers: int | None = None,
+    parent: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Lease and run jobs until asked to stop, or until the process `parent` is gone."""
+    catalog = Catalog.open(home.database)
+    cluster = LocalCluster(workers)
+    owner = jobs.process_identity()
+
+    def ended() -> bool:
+        return stop() or (parent is not None and os.getppid() != parent)
+
+    last_job = time.monotonic()
+    try:
+        while not ended():
+            try:
+                job = jobs.lease(catalog, owner)
+            except sa.exc.SQLAlchemyError as error:
+                log.warning("the catalog cannot be reached (%s); trying again", error)
+                job = None
+            if job is None:
+                if cluster.running and time.monotonic() - last_job > IDLE_SECONDS:
+                    cluster.close()
+                time.sleep(POLL_SECONDS)
+                continue
+            name = catalog.dataset_by_uid(job.dataset_uid).name
+            log.info("%s: job %s, attempt %d", name, job.id, job.attempt)
+            outcome = execute(catalog, home.store, job, cluster, settings, Progress(), ended)
+            _report(name, outcome.error, outcome.version.number if outcome.version else None, outcome.progress)
+            last_job = time.monotonic()
+    finally:
+        cluster.close()
+        catalog.close()
+
+
+def _report(name: str, error: str | None, number: int | None, progress: Progress) -> None:
+    if error is not None:
+        log.error("%s: %s", name, error)
+    elif number is None:
+        log.info("%s: nothing changed in %d samples", name, progress.total)
+    else:
+        log.info(
+            "%s: version %d published; %d counted, %d reused, %d removed, %d failed",
+            name,
+            number,
+            progress.counted,
+            progress.reused,
+            progress.removed,
+            progress.failed,
+        )

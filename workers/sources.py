@@ -1,0 +1,250 @@
+"""Where label maps are: a folder tree and a pattern, listed with the fingerprint of every file."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from wcmatch import glob
+
+from statsvc.errors import AmbiguousSource, SourceError
+from workers.detection import Kind, candidates, kinds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+GLOB = glob.GLOBSTAR | glob.BRACE | glob.EXTGLOB | glob.FORCEUNIX
+EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Files to count: those below the folder `root` (absolute) whose relative path matches `pattern`.
+
+    A pattern is a glob with `**`, `{a,b}` and `!(a|b)`; without "/" it matches the file name at any
+    depth, with a leading "/" it starts at the root. Names that begin with a dot are left out.
+    """
+
+    root: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The samples of a source, as columns strictly ascending by path (code-point order).
+
+    path        n relative paths, separated by "/"; bytes that are not UTF-8 are shown as `\\xff`
+    size        int64 [n], bytes
+    mtime_ns    int64 [n], last modification
+    ctime_ns    int64 [n], last change of the inode
+    unreadable  path → why it cannot be opened and what to do; such samples are in the columns, too
+    """
+
+    path: list[str]
+    size: NDArray[np.int64]
+    mtime_ns: NDArray[np.int64]
+    ctime_ns: NDArray[np.int64]
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def open_source(location: str, pattern: str | None) -> Source:
+    """Return the source at `location`, a folder or one file; without `pattern`, look what is there.
+
+    Raises `SourceError` where nothing can be counted, `AmbiguousSource` with a pattern for each kind of
+    label map where there are several.
+    """
+    place = Path(os.path.abspath(Path(location).expanduser()))  # noqa: PTH100 - `absolute` keeps ".."
+    try:
+        mode = place.stat().st_mode
+    except FileNotFoundError as error:
+        raise SourceError(f"{place} does not exist; is the disk mounted?") from error
+    except OSError as error:
+        raise SourceError(
+            f"{place} cannot be opened: {error.strerror}; check the path and its rights"
+        ) from error
+    if not stat.S_ISDIR(mode):
+        if pattern is not None:
+            raise SourceError(f"{place} is one file; leave --pattern out, or name its folder")
+        return Source(str(place.parent), "/" + glob.escape(place.name, unix=True))
+    root = str(place)
+    if pattern is not None:
+        matches = _matcher(pattern)
+        names = [path for path, _ in _walk(root)]
+        if not any(matches(path) for path in names):
+            raise _no_match(root, pattern, names)
+        return Source(root, pattern)
+    names = [path for path, _ in _walk(root)]
+    readable = candidates(names)
+    if not readable:
+        raise _nothing_readable(root, names)
+    found = kinds(root, readable)
+    if len(found) > 1:
+        raise _ambiguous(root, found)
+    return Source(root, found[0].pattern)
+
+
+def list_samples(source: Source) -> Listing:
+    """List the source's files with size and times, by `stat`.
+
+    Raises `SourceError` for any error while listing, so that a share that goes away in the midst cannot
+    pass for files that were removed; and where no file matches.
+    """
+    matches = _matcher(source.pattern)
+    rows: dict[str, tuple[int, int, int]] = {}
+    unreadable: dict[str, str] = {}
+    unnameable: list[tuple[str, tuple[int, int, int]]] = []
+    others: list[str] = []
+    for path, entry in _walk(source.root):
+        if not matches(path):
+            if len(others) < EXAMPLES:
+                others.append(path)
+            continue
+        fingerprint, reason = _fingerprint(source.root, entry)
+        if _shown(path) != path:
+            unnameable.append((_shown(path), fingerprint))
+            continue
+        rows[path] = fingerprint
+        if reason:
+            unreadable[path] = reason
+    for path, fingerprint in sorted(unnameable):
+        while path in rows:
+            path += "?"  # noqa: PLW2901 - a file whose name is that text, or another like it
+        rows[path] = fingerprint
+        unreadable[path] = "has a name that is not UTF-8; rename it"
+    if not rows:
+        raise _no_match(source.root, source.pattern, others)
+    paths = sorted(rows)
+    table = np.array([rows[path] for path in paths], np.int64).reshape(-1, 3)
+    size, mtime_ns, ctime_ns = (np.ascontiguousarray(table[:, column]) for column in range(3))
+    return Listing(paths, size, mtime_ns, ctime_ns, unreadable)
+
+
+def _fingerprint(root: str, entry: os.DirEntry[str]) -> tuple[tuple[int, int, int], str]:
+    """Return (size, mtime, ctime), and why the file cannot be opened, if so."""
+    reason = ""
+    try:
+        status = entry.stat()
+        if not stat.S_ISREG(status.st_mode):
+            reason = "is a device or pipe, not a file; leave it out with --pattern"
+    except OSError as error:
+        if not entry.is_symlink():
+            raise _listing_failed(root, error) from error
+        status = entry.stat(follow_symlinks=False)
+        target = os.readlink(entry.path)  # noqa: PTH115 - Path would normalise it
+        reason = f"is a symbolic link to {_shown(target)}, which cannot be opened ({error.strerror}); mend it"
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns), reason
+
+
+def _walk(root: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield (relative path, entry) of every file below `root`, following links, without dot-names.
+
+    Any error is raised as `SourceError`.
+    """
+    # Each folder with the (device, inode) of those above it: a link back up is a loop, and is not
+    # followed; a folder reached by two names is listed under both, whatever the order of the walk.
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        full = os.path.join(root, folder)  # noqa: PTH118 - a million of them
+        try:
+            status = os.stat(full)  # noqa: PTH116
+            identity = (status.st_dev, status.st_ino)
+            if identity in above:
+                continue
+            with os.scandir(full) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    path = f"{folder}/{entry.name}" if folder else entry.name
+                    if _is_folder(entry):
+                        waiting.append((path, above | {identity}))
+                    else:
+                        yield path, entry
+        except SourceError:
+            raise
+        except OSError as error:
+            raise _listing_failed(root, error) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        if entry.is_symlink():
+            return False  # a link to itself; reported as a sample if it matches
+        raise
+
+
+def _matcher(pattern: str) -> Callable[[str], bool]:
+    """Return a function that tells whether a relative path matches. Raises `SourceError`."""
+    if not pattern.strip("/"):
+        raise SourceError(f"the pattern {pattern!r} names no file; give one such as '*_labelIds.png'")
+    whole = "/" in pattern
+    try:
+        included, _ = glob.translate(pattern.lstrip("/"), flags=GLOB)
+        expressions = [re.compile(expression) for expression in included]
+    except Exception as error:
+        raise SourceError(
+            f"the pattern {pattern!r} cannot be read: {error}; see --help for its form"
+        ) from error
+
+    def matches(path: str) -> bool:
+        text = path if whole else path.rpartition("/")[2]
+        return any(expression.fullmatch(text) for expression in expressions)
+
+    return matches
+
+
+def _listing_failed(root: str, error: OSError) -> SourceError:
+    where = error.filename or root
+    if isinstance(error, FileNotFoundError):
+        return SourceError(
+            f"{root} cannot be listed: {where} is gone; is the disk mounted? If so, scan again"
+        )
+    return SourceError(
+        f"{root} cannot be listed: {where}: {error.strerror or error}; "
+        "nothing was changed, mend it and scan again"
+    )
+
+
+def _no_match(root: str, pattern: str, names: list[str]) -> SourceError:
+    if not names:
+        return SourceError(f"{root} is empty; is the disk mounted?")
+    there = ", ".join(_shown(name) for name in sorted(names)[:EXAMPLES])
+    return SourceError(f"no file in {root} matches the pattern {pattern!r}; there are, for instance: {there}")
+
+
+def _nothing_readable(root: str, names: list[str]) -> SourceError:
+    if not names:
+        return SourceError(f"{root} is empty; is the disk mounted?")
+    counts = Counter(Path(name).suffix.lower() for name in names)
+    there = ", ".join(
+        f"{count} {_shown(extension) or 'files without an extension'}{' files' if extension else ''}"
+        for extension, count in counts.most_common(EXAMPLES)
+    )
+    lossy = "; JPEG is lossy, so it cannot hold labels" if counts.keys() & {".jpg", ".jpeg"} else ""
+    return SourceError(
+        f"{root} holds no label maps that can be read (.png, .npy, .tif, .tiff), only {there}{lossy}; "
+        "name the folder of the label maps"
+    )
+
+
+def _ambiguous(root: str, found: list[Kind]) -> AmbiguousSource:
+    width = max(len(kind.pattern) for kind in found) + 2
+    lines = [f"  --pattern {kind.pattern!r:<{width}}  {kind.text}" for kind in found]
+    return AmbiguousSource(
+        f"{root} holds several kinds of label map; choose one:\n" + "\n".join(lines),
+        [kind.pattern for kind in found],
+    )
+
+
+def _shown(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

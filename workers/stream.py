@@ -1,0 +1,136 @@
+"""Streaming samples through Dask: batches worth about a second, a bounded number of them in flight."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from typing import TYPE_CHECKING, Any
+
+from workers.tasks import count_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from workers.cluster import LocalCluster
+    from workers.tasks import Reading, Rows
+
+log = logging.getLogger(__name__)
+
+BATCH_SECONDS = 1.0
+"""What a batch aims at: Dask's own cost of 2–3 ms a task is then lost in it."""
+
+BATCH_FILES = 2048
+BATCH_BYTES = 1 << 27
+"""Upper bounds of a batch."""
+
+FIRST_BATCH_FILES = 16
+"""Files in a batch until the first one tells how long a file takes."""
+
+BATCHES_PER_WORKER = 3
+"""Batches in flight for each worker: one runs, the next are there when it ends."""
+
+RESTARTS = 3
+"""How often a cluster that breaks down is started anew in one scan."""
+
+
+class _Sizer:
+    """Cuts the next batch so that it takes about `BATCH_SECONDS`."""
+
+    def __init__(self, paths: Sequence[str], sizes: Sequence[int]) -> None:
+        self._paths, self._sizes, self._next = paths, sizes, 0
+        self._seconds_per_file: float | None = None
+
+    def learn(self, rows: Rows) -> None:
+        measured = rows.seconds / max(1, len(rows.path))
+        before = self._seconds_per_file
+        self._seconds_per_file = measured if before is None else 0.7 * before + 0.3 * measured
+
+    def cut(self) -> list[str]:
+        """Return the next batch, empty at the end."""
+        limit = FIRST_BATCH_FILES
+        if self._seconds_per_file is not None:
+            limit = int(min(BATCH_FILES, max(1, BATCH_SECONDS / max(self._seconds_per_file, 1e-6))))
+        start, size = self._next, 0
+        while self._next < len(self._paths) and self._next - start < limit:
+            size += int(self._sizes[self._next])
+            if size > BATCH_BYTES and self._next > start:
+                break
+            self._next += 1
+        return list(self._paths[start : self._next])
+
+
+def stream(
+    cluster: LocalCluster,
+    reading: Reading,
+    paths: Sequence[str],
+    sizes: Sequence[int],
+    key: str,
+    check: Callable[[], None],
+) -> Iterator[Rows | tuple[str, str]]:
+    """Count samples on the cluster; yield the rows of each batch as it ends, in any order.
+
+    A sample whose reading kills its worker process, also on its own, is yielded as (path, reason).
+    `key` must be new for every scan, for Dask takes results for equal keys from memory. `check` is
+    called between batches and may raise to stop.
+    """
+    sizer, serial = _Sizer(paths, sizes), itertools.count()
+    waiting: list[list[str]] = []
+    restarts = 0
+    while True:
+        client = cluster.client()
+        flying: dict[Any, list[str]] = {}
+        try:
+            from distributed import as_completed
+
+            completed = as_completed(with_results=True, raise_errors=False)
+            while True:
+                while len(flying) < BATCHES_PER_WORKER * cluster.workers:
+                    batch = waiting.pop() if waiting else sizer.cut()
+                    if not batch:
+                        break
+                    future = client.submit(
+                        count_samples, reading, batch, key=f"count-{key}-{next(serial)}", pure=False
+                    )
+                    flying[future] = batch
+                    completed.add(future)
+                if not flying:
+                    return
+                future, result = next(completed)
+                batch = flying.pop(future)
+                status = future.status
+                future.release()
+                check()
+                if status == "finished":
+                    sizer.learn(result)
+                    yield result
+                elif status != "error":
+                    waiting.append(batch)  # cancelled or lost with the scheduler
+                    raise ConnectionError(f"a batch came back as {status}")
+                elif len(batch) > 1:
+                    waiting.extend([path] for path in batch)
+                else:
+                    yield batch[0], _cause(result)
+        except (OSError, TimeoutError, StopIteration) as error:
+            # Dask's CommClosedError is an OSError: the scheduler is gone, and its client with it.
+            waiting.extend(flying.values())
+            restarts += 1
+            if restarts > RESTARTS:
+                raise
+            log.warning("the Dask cluster broke down (%s); starting another", error)
+            cluster.close()
+        finally:
+            if flying and cluster.running:
+                client.cancel(list(flying))
+
+
+def _cause(result: Any) -> str:
+    """Say why a batch of one sample failed as a whole."""
+    from distributed import KilledWorker
+
+    error = result[1] if isinstance(result, tuple) else result
+    if isinstance(error, KilledWorker):
+        return (
+            "the worker process that read it was killed, probably for want of memory; "
+            "lower --max-pixels to refuse it, or give the workers more memory"
+        )
+    return f"reading it failed ({type(error).__name__}: {error}); check the file with another program"
