@@ -43,8 +43,10 @@ def main() -> int:
     labels = ROOT / "build" / f"demo-{options.images}-{options.size}"
     if not (labels / "classes.txt").exists():
         subprocess.run(
-            [sys.executable, "-m", "statsvc", "demo", labels, "--images", str(options.images)]
-            + ["--size", options.size],
+            [
+                *(sys.executable, "-m", "statsvc", "demo", labels),
+                *("--images", str(options.images), "--size", options.size),
+            ],
             check=True,
         )
     readings: list[tuple[float, float]] = []

@@ -40,6 +40,10 @@ class InvalidParameter(StatsvcError, ValueError):
         self.errors = errors
         super().__init__("; ".join(f"{name}: {message}" for name, message in errors))
 
+    def __reduce__(self) -> tuple[type[InvalidParameter], tuple[tuple[str, str], ...]]:
+        # Exceptions are pickled by their text otherwise, which the constructor does not take.
+        return type(self), tuple(self.errors)
+
 
 class NotFound(StatsvcError, LookupError):
     """The named dataset, version, class map or job does not exist."""
@@ -63,6 +67,9 @@ class AmbiguousSource(SourceError):
     def __init__(self, message: str, patterns: Sequence[str]) -> None:
         self.patterns = tuple(patterns)
         super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[AmbiguousSource], tuple[str, tuple[str, ...]]]:
+        return type(self), (str(self), self.patterns)
 
 
 class UnreadableSample(StatsvcError, ValueError):

@@ -105,6 +105,9 @@ class _Description:
 
     def _add_items(self, items: list[Any] | tuple[Any, ...], depth: int) -> None:
         self.text(str(len(items)))
+        if all(type(item) is int for item in items):  # a subset's indices: a million of them, maybe
+            self.text(repr(items))
+            return
         files = any(_stat(item) is not None for item in items[:_TRIED])
         for item in items:
             if files and (status := _stat(item)) is not None:

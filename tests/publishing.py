@@ -16,6 +16,8 @@ from statsvc.store.writer import VersionWriter, strings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from starlette.testclient import TestClient
+
     from statsvc.store.home import Home
     from statsvc.store.records import VersionRecord
 
@@ -94,3 +96,9 @@ def _append(
         "error": strings([m if isinstance(m, str) else "" for m in maps.values()]),
     }
     writer.append(columns, counts)
+
+
+def take_up(client: TestClient) -> None:
+    """Make an application in this process look at the catalog now, not at its next poll."""
+    assert client.portal is not None
+    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[attr-defined]

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 IMMUTABLE = "public, max-age=31536000, immutable"
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = homes.resolve(str(tmp_path / "home"))
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    home = homes.resolve(str(tmp_path_factory.mktemp("home")))
     publish(home, "street", label_maps(), num_classes=4)
     return home
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(home: Home) -> Iterator[TestClient]:
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
         yield client
@@ -105,7 +105,9 @@ def test_two_applications_over_one_home_give_the_same_tag_and_bytes(client: Test
             assert one.content == two.content
 
 
-def test_the_same_counts_in_another_dataset_have_another_tag(client: TestClient, home: Home) -> None:
+def test_the_same_counts_in_another_dataset_have_another_tag(tmp_path: Path) -> None:
+    home = homes.resolve(str(tmp_path / "home"))
+    publish(home, "street", label_maps(), num_classes=4)
     publish(home, "copy", label_maps(), num_classes=4)
     with TestClient(build_app(home), base_url="http://127.0.0.1") as fresh:
         one, two = fresh.get("/weights?dataset=street"), fresh.get("/weights?dataset=copy")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from publishing import label_maps, publish
+from publishing import label_maps, publish, take_up
 from starlette.testclient import TestClient
 
 from statsvc.api.app import build_app
@@ -119,42 +119,40 @@ def test_a_source_is_an_absolute_path_to_a_folder(client: TestClient, labels: Pa
         assert (response.status_code, response.json()["type"]) == (422, "/problems/source")
 
 
-@pytest.mark.parametrize(
-    ("fields", "parameter"),
-    [
-        ({"name": "a b"}, "name"),
-        ({"name": "../x"}, "name"),
-        ({"name": 7}, "name"),
-        ({"patern": "*.png"}, "patern"),
-        ({"pattern": "../*.png"}, "pattern"),
-        ({"pattern": "/etc/*"}, "pattern"),
-        ({"pattern": ""}, "pattern"),
-        ({"class_map": "citiscapes"}, "class_map"),
-        ({"class_map": {"map": {"x": 0}}}, "class_map"),
-        ({"class_map": {"map": {"1": 0.5}}}, "class_map"),
-        ({"class_map": {"map": {}}}, "class_map"),
-        ({"class_map": {"map": {"1": 0}, "nams": []}}, "class_map"),
-        ({"class_map": 3}, "class_map.str"),
-        ({"class_names": ["a", "b"], "num_classes": 1}, "class_names"),
-        ({"class_names": ["a", " "]}, "class_names"),
-        ({"class_names": "a,b"}, "class_names"),
-        ({"ignore_index": [2**63]}, "ignore_index"),
-        ({"ignore_index": 255}, "ignore_index"),
-        ({"ignore_index": [True]}, "ignore_index.0"),
-        ({"num_classes": 0}, "num_classes"),
-        ({"num_classes": 65537}, "num_classes"),
-        ({"num_classes": "3"}, "num_classes"),
-        ({"splits": {"a b": ["x.png"]}}, "splits"),
-        ({"splits": {"train": []}}, "splits"),
-        ({"splits": {"train": {"folder": "holdout"}}}, "splits"),
-        ({"splits": []}, "splits"),
-    ],
-)
-def test_a_bad_field_is_named(
-    client: TestClient, labels: Path, fields: dict[str, Any], parameter: str
-) -> None:
-    named = parameters(client.post("/datasets", json={"name": "x", "source": str(labels)} | fields))
-    assert parameter in named
+BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
+    ({"name": "a b"}, "name"),
+    ({"name": "../x"}, "name"),
+    ({"name": 7}, "name"),
+    ({"patern": "*.png"}, "patern"),
+    ({"pattern": "../*.png"}, "pattern"),
+    ({"pattern": "/etc/*"}, "pattern"),
+    ({"pattern": ""}, "pattern"),
+    ({"class_map": "citiscapes"}, "class_map"),
+    ({"class_map": {"map": {"x": 0}}}, "class_map"),
+    ({"class_map": {"map": {"1": 0.5}}}, "class_map"),
+    ({"class_map": {"map": {}}}, "class_map"),
+    ({"class_map": {"map": {"1": 0}, "nams": []}}, "class_map"),
+    ({"class_map": 3}, "class_map.str"),
+    ({"class_names": ["a", "b"], "num_classes": 1}, "class_names"),
+    ({"class_names": ["a", " "]}, "class_names"),
+    ({"class_names": "a,b"}, "class_names"),
+    ({"ignore_index": [2**63]}, "ignore_index"),
+    ({"ignore_index": 255}, "ignore_index"),
+    ({"ignore_index": [True]}, "ignore_index.0"),
+    ({"num_classes": 0}, "num_classes"),
+    ({"num_classes": 65537}, "num_classes"),
+    ({"num_classes": "3"}, "num_classes"),
+    ({"splits": {"a b": ["x.png"]}}, "splits"),
+    ({"splits": {"train": []}}, "splits"),
+    ({"splits": {"train": {"folder": "holdout"}}}, "splits"),
+    ({"splits": []}, "splits"),
+]
+
+
+def test_a_bad_field_is_named(client: TestClient, labels: Path) -> None:
+    good = {"name": "x", "source": str(labels)}
+    for fields, parameter in BAD_FIELDS:
+        assert parameter in parameters(client.post("/datasets", json=good | fields)), fields
     assert client.get("/datasets").json() == {"datasets": []}
 
 
@@ -167,6 +165,7 @@ def test_an_unknown_field_gets_the_nearest_name(client: TestClient, home: Home) 
 
 def test_patch_makes_a_new_number_over_the_same_arrays(client: TestClient, home: Home) -> None:
     publish(home, "street", MAPS, num_classes=4)
+    take_up(client)
     before = client.get("/weights?version=1&dataset=street")
     patched = client.patch("/datasets/street", json={"class_names": NAMES, "ignore_index": [0, 255]})
     assert patched.status_code == 200
@@ -268,7 +267,7 @@ def test_delete_waits_for_jobs_and_numbers_go_on(client: TestClient, home: Home)
     assert client.get("/datasets/street").status_code == 404
     assert client.delete("/datasets/street").status_code == 404
     assert publish(home, "street", MAPS, num_classes=4).number == 3
-    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[union-attr, attr-defined]
+    take_up(client)
     assert client.get("/weights?dataset=street").json()["version"] == 3
     assert client.get("/weights?dataset=street&version=1").status_code == 404
 
@@ -276,7 +275,7 @@ def test_delete_waits_for_jobs_and_numbers_go_on(client: TestClient, home: Home)
 def test_failures_are_named_with_their_reason(client: TestClient, home: Home) -> None:
     bad = {f"train/bad{n:02}.png": f"reason {n}" for n in range(12)}
     publish(home, "street", {**MAPS, **bad}, num_classes=4)
-    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[union-attr, attr-defined]
+    take_up(client)
     described = client.get("/datasets/street").json()
     assert (described["failed"], described["samples"]) == (12, 18)
     assert (
@@ -287,7 +286,7 @@ def test_failures_are_named_with_their_reason(client: TestClient, home: Home) ->
 
 def test_the_histogram_counts_every_id(client: TestClient, home: Home) -> None:
     publish(home, "street", MAPS, num_classes=4)
-    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[union-attr, attr-defined]
+    take_up(client)
     answer = client.get("/datasets/street/histogram").json()
     pixels = np.concatenate([labels.ravel() for labels in MAPS.values()])
     ids, counts = np.unique(pixels, return_counts=True)
@@ -302,7 +301,7 @@ def test_the_histogram_counts_every_id(client: TestClient, home: Home) -> None:
 
 def test_samples_are_paged_in_path_order_with_their_counts(client: TestClient, home: Home) -> None:
     publish(home, "street", {**MAPS, "train/bad.png": "cut off"}, num_classes=4)
-    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[union-attr, attr-defined]
+    take_up(client)
     rows: list[dict[str, Any]] = []
     after: str | None = ""
     pages = 0
@@ -330,7 +329,7 @@ def test_samples_are_paged_in_path_order_with_their_counts(client: TestClient, h
 def test_samples_are_filtered_by_status_and_raw_id(client: TestClient, home: Home) -> None:
     odd = np.full((8, 12), 9, np.uint8)
     publish(home, "street", {**MAPS, "train/bad.png": "cut off", "odd.png": odd}, num_classes=4)
-    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[union-attr, attr-defined]
+    take_up(client)
 
     def paths(**params: Any) -> list[str]:
         page = client.get("/datasets/street/samples", params=params).json()
@@ -348,7 +347,7 @@ def test_samples_are_filtered_by_status_and_raw_id(client: TestClient, home: Hom
 def test_samples_are_paged_across_chunks_of_rows(client: TestClient, home: Home) -> None:
     maps = {f"{n:05}.png": np.full((1, 2), n % 2, np.uint8) for n in range(4500)}
     publish(home, "many", maps, num_classes=2)
-    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[union-attr, attr-defined]
+    take_up(client)
     seen: list[str] = []
     after: str | None = None
     while True:
@@ -431,7 +430,7 @@ def test_imported_counts_have_no_samples_and_no_scan(client: TestClient, home: H
     totals = Histogram(ids, np.ones(3, bool), np.array([5, 3, 2]), None, None, None)
     import_totals(catalog, home.store, dataset, totals, Configuration(num_classes=3))
     catalog.close()
-    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[union-attr, attr-defined]
+    take_up(client)
     frequency = [row["frequency"] for row in client.get("/weights").json()["classes"]]
     np.testing.assert_allclose(frequency, [0.5, 0.3, 0.2])
     for path in ("/datasets/table/samples", "/weights?method=median_freq"):

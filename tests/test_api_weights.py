@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from publishing import label_maps, publish
+from publishing import label_maps, publish, take_up
 from starlette.testclient import TestClient
 
 from statsvc.api.app import build_app
@@ -28,8 +28,9 @@ def home(tmp_path: Path) -> Home:
     return homes.resolve(str(tmp_path / "home"))
 
 
-@pytest.fixture
-def client(home: Home) -> Iterator[TestClient]:
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    home = homes.resolve(str(tmp_path_factory.mktemp("home")))
     publish(home, "street", MAPS, num_classes=4, class_names=("road", "car", "person", "bicycle"))
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
         yield client
@@ -180,15 +181,17 @@ def test_ignore_index_may_be_repeated_or_a_list(client: TestClient) -> None:
     assert client.get("/weights?ignore=255,0").json() == repeated
 
 
-def test_the_dataset_is_needed_where_there_are_several(client: TestClient, home: Home) -> None:
-    publish(home, "other", label_maps(1), num_classes=4)
-    client.delete("/datasets/none")  # any write through this process takes up what others wrote
-    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[union-attr, attr-defined]
-    problem = client.get("/weights").json()
-    assert problem["errors"][0]["parameter"] == "dataset"
-    assert "other, street" in problem["detail"]
-    assert client.get("/weights?dataset=other").json()["dataset"] == "other"
-    missing = client.get("/weights?dataset=stret")
+def test_the_dataset_is_needed_where_there_are_several(home: Home) -> None:
+    publish(home, "street", MAPS, num_classes=4)
+    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+        assert client.get("/weights").json()["dataset"] == "street"
+        publish(home, "other", label_maps(1), num_classes=4)
+        take_up(client)
+        problem = client.get("/weights").json()
+        assert problem["errors"][0]["parameter"] == "dataset"
+        assert "other, street" in problem["detail"]
+        assert client.get("/weights?dataset=other").json()["dataset"] == "other"
+        missing = client.get("/weights?dataset=stret")
     assert missing.status_code == 404
     assert "did you mean 'street'?" in missing.json()["detail"]
 

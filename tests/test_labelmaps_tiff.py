@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+from typing import TYPE_CHECKING
 
 import damage
 import numpy as np
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 
 from statsvc.errors import UnreadableSample
 from workers.labelmaps import Mode, open_label_map, tiff
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def read(data: bytes, max_pixels: int = 1 << 40):
@@ -220,3 +224,18 @@ def classic(
     ]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + pixels
+
+
+def test_several_images_that_make_no_volume_are_refused_but_overviews_are_not(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 7, (64, 64), np.uint8)
+    several, overview = tmp_path / "several.tif", tmp_path / "overview.tif"
+    with tifffile.TiffWriter(several) as writer:
+        writer.write(image)
+        writer.write(image[:32])
+    with tifffile.TiffWriter(overview) as writer:
+        writer.write(image, tile=(16, 16))
+        writer.write(image[::2, ::2], tile=(16, 16), subfiletype=1)
+    with several.open("rb") as file, pytest.raises(UnreadableSample, match="2 images"):
+        open_label_map(several.name, file, 1 << 20)
+    with overview.open("rb") as file:
+        assert sum(chunk.size for chunk in open_label_map(overview.name, file, 1 << 20).chunks) == image.size

@@ -16,11 +16,13 @@ log = logging.getLogger(__name__)
 class LocalCluster:
     """A local Dask cluster of one process a core, started on first use, on loopback only.
 
-    workers  number of processes; default: the cores this process may run on
+    workers       number of processes; default: the cores this process may run on
+    memory_limit  bytes at which a worker process is ended; default: its share of the machine's memory
     """
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, memory_limit: int | None = None) -> None:
         self.workers = workers or len(os.sched_getaffinity(0))
+        self._memory_limit = memory_limit or "auto"
         self._client: Any = None
         self._cluster: Any = None
 
@@ -39,6 +41,7 @@ class LocalCluster:
             self._cluster = distributed.LocalCluster(
                 n_workers=self.workers,
                 threads_per_worker=1,
+                memory_limit=self._memory_limit,
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",

@@ -22,7 +22,8 @@ IDENTITY = ("size", "mtime_ns", "ctime_ns", "content", "status", "error")
 class Comparison:
     """A listing of n samples against a base version.
 
-    base      the version compared with; None on a first scan, or where its arrays cannot be read
+    base      the version compared with; None on a first scan, or where its arrays cannot be read, and
+              then `removed` is the least that it can be
     base_row  int64 [n], the sample's row in the base, −1 where it is new
     reused    bool [n], whether that row is taken over as it is
     removed   rows of the base whose sample is gone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from statsvc import splits
 from statsvc.errors import DamagedVersion, JobFailed, SourceError
 from statsvc.settle import settle_num_classes
 from statsvc.store import jobs, parts
-from statsvc.store.catalog import NewVersion
+from statsvc.store.catalog import NewVersion, Stale
 from statsvc.store.publication import open_version, publish
 from statsvc.store.version import Version
 from workers.assemble import assemble
@@ -90,7 +91,7 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
     except DamagedVersion as damage:
         log.warning("%s; counting every sample again", damage)
         progress = attempt.progress
-        progress.reused = progress.counted = progress.failed = progress.recovered = 0
+        progress.reused = progress.counted = progress.failed = progress.recovered = progress.pixels = 0
         progress.failures.clear()
         return _against(attempt, dataset, listing, root, record, None)
 
@@ -108,6 +109,9 @@ def _against(
     reader = reader_digest()
     reuse = record is not None and record.reader == reader and not job.full
     found = compare(listing, base, reuse=reuse)
+    if base is None and record is not None:
+        before = (record.samples or 0) + record.failed
+        found = replace(found, removed=max(0, before - len(listing.path)), base_samples=before)
     progress.total, progress.removed = len(listing.path), found.removed
     _guard(job, found, 0)
     progress.reused = int(np.count_nonzero(found.reused))
@@ -124,7 +128,10 @@ def _against(
     counted = _count(attempt, dataset, listing, left, kept / job.id, reader)
     rows = parts.concatenate([recovered, *unopened, *counted])
     _source_is_still_there(dataset, root, progress)
-    _guard(job, found, found.newly_failed(listing, rows))
+    if base is None and record is not None:
+        _guard(job, found, max(0, progress.failed - record.failed))
+    else:
+        _guard(job, found, found.newly_failed(listing, rows))
     check()
 
     fresh_row = found.place(listing, rows)
@@ -161,11 +168,11 @@ def _against(
             digests=new.digests,
             failed=new.failed,
         ).verify()
+        progress.stage = "publishing"
+        check()
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    progress.stage = "publishing"
-    check()
     version = publish(
         attempt.catalog,
         attempt.store,
@@ -185,7 +192,10 @@ def _source(catalog: Catalog, dataset: Dataset) -> tuple[Source, Dataset]:
     if dataset.pattern is not None:
         return Source(dataset.source, dataset.pattern), dataset
     source = open_source(dataset.source, None)
-    return source, catalog.set_source(dataset, source.root, source.pattern)
+    try:
+        return source, catalog.set_source(dataset, source.root, source.pattern)
+    except Stale as stale:
+        return _source(catalog, stale.dataset)
 
 
 def _identity(root: str) -> tuple[int, int]:
@@ -196,12 +206,21 @@ def _identity(root: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
+def _is_empty(root: str) -> bool:
+    try:
+        return not any(Path(root).iterdir())
+    except OSError:
+        return True
+
+
 def _source_is_still_there(dataset: Dataset, root: tuple[int, int], progress: Progress) -> None:
     """Tell an unmounted disk from files that are really bad: an empty mount point is another folder."""
-    if progress.failed and dataset.source is not None and _identity(dataset.source) != root:
+    if not progress.failed or dataset.source is None:
+        return
+    if _identity(dataset.source) != root or _is_empty(dataset.source):
         raise SourceError(
-            f"the folder {dataset.source} was unmounted or replaced during the scan; mount it and scan "
-            "again: what was counted so far is kept"
+            f"the folder {dataset.source} was unmounted, replaced or emptied during the scan; mount it and "
+            "scan again: what was counted so far is kept"
         )
 
 
@@ -254,29 +273,35 @@ def _count(
     done: list[Rows] = []
     unwritten: list[Rows] = []
     written, serial = time.monotonic(), 0
+    # New for each pass, also for the second one of an attempt whose base turned out to be damaged.
+    key = f"{job.attempt:03d}-{uuid.uuid4().hex}"
     began: float | None = None
     sample_paths = [listing.path[sample] for sample in left]
     sizes = listing.size[left].tolist()
-    key = f"{job.id}-{job.attempt}"
-    for result in stream(attempt.cluster, reading, sample_paths, sizes, key, attempt.check):
-        if isinstance(result, tuple):
-            progress.fail(*result)
-            done.append(_failure(*result))
-            continue
-        rows = _as_rows(result)
-        for at in np.flatnonzero(rows.columns["status"] == UNREADABLE):
-            progress.fail(result.path[at], result.error[at])
-        progress.counted += int(np.count_nonzero(rows.columns["status"] != UNREADABLE))
-        progress.pixels += int(result.pixels.sum())
-        if began is None:
-            began = time.monotonic() - result.seconds  # without the time that the cluster took to start
-        progress.seconds = time.monotonic() - began
-        done.append(rows)
-        unwritten.append(rows)
-        if time.monotonic() - written >= PART_SECONDS:
-            serial += 1
-            parts.write_part(folder, f"{job.attempt:03d}-{serial:06d}", reader, parts.concatenate(unwritten))
-            unwritten, written = [], time.monotonic()
+    try:
+        for result in stream(attempt.cluster, reading, sample_paths, sizes, key, attempt.check):
+            if isinstance(result, tuple):
+                progress.fail(*result)
+                done.append(_failure(*result))
+                continue
+            rows = _as_rows(result)
+            for at in np.flatnonzero(rows.columns["status"] == UNREADABLE):
+                progress.fail(result.path[at], result.error[at])
+            progress.counted += int(np.count_nonzero(rows.columns["status"] != UNREADABLE))
+            progress.pixels += int(result.pixels.sum())
+            if began is None:
+                began = time.monotonic() - result.seconds  # without the time that the cluster took to start
+            progress.seconds = time.monotonic() - began
+            done.append(rows)
+            unwritten.append(rows)
+            if time.monotonic() - written >= PART_SECONDS:
+                serial += 1
+                parts.write_part(folder, f"{key}-{serial:06d}", reader, parts.concatenate(unwritten))
+                unwritten, written = [], time.monotonic()
+    finally:
+        # Also when all are counted: the job may still fail, and the next scan then finds them here.
+        if unwritten:
+            parts.write_part(folder, f"{key}-{serial + 1:06d}", reader, parts.concatenate(unwritten))
     return done
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from statsvc.store.home import Home
+    from workers.lease import Outcome
     from workers.recompute import Settings
 
 log = logging.getLogger(__name__)
@@ -60,23 +61,24 @@ def run(
             name = catalog.dataset_by_uid(job.dataset_uid).name
             log.info("%s: job %s, attempt %d", name, job.id, job.attempt)
             outcome = execute(catalog, home.store, job, cluster, settings, Progress(), ended)
-            _report(name, outcome.error, outcome.version.number if outcome.version else None, outcome.progress)
+            _report(name, outcome)
             last_job = time.monotonic()
     finally:
         cluster.close()
         catalog.close()
 
 
-def _report(name: str, error: str | None, number: int | None, progress: Progress) -> None:
-    if error is not None:
-        log.error("%s: %s", name, error)
-    elif number is None:
+def _report(name: str, outcome: Outcome) -> None:
+    progress = outcome.progress
+    if outcome.error is not None:
+        log.error("%s: %s", name, outcome.error)
+    elif outcome.version is None:
         log.info("%s: nothing changed in %d samples", name, progress.total)
     else:
         log.info(
             "%s: version %d published; %d counted, %d reused, %d removed, %d failed",
             name,
-            number,
+            outcome.version.number,
             progress.counted,
             progress.reused,
             progress.removed,

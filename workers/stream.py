@@ -69,25 +69,30 @@ def stream(
 ) -> Iterator[Rows | tuple[str, str]]:
     """Count samples on the cluster; yield the rows of each batch as it ends, in any order.
 
-    A sample whose reading kills its worker process, also on its own, is yielded as (path, reason).
+    A sample whose reading kills its worker process, also with no other beside it, is yielded as
+    (path, reason): Dask blames whatever waited at a worker that died, not only what ran.
     `key` must be new for every scan, for Dask takes results for equal keys from memory. `check` is
     called between batches and may raise to stop.
     """
     sizer, serial = _Sizer(paths, sizes), itertools.count()
     waiting: list[list[str]] = []
+    suspects: list[list[str]] = []
     restarts = 0
     while True:
         client = cluster.client()
         flying: dict[Any, list[str]] = {}
+        alone = False
         try:
             from distributed import as_completed
 
             completed = as_completed(with_results=True, raise_errors=False)
             while True:
-                while len(flying) < BATCHES_PER_WORKER * cluster.workers:
+                while not alone and len(flying) < BATCHES_PER_WORKER * cluster.workers:
                     batch = waiting.pop() if waiting else sizer.cut()
                     if not batch:
-                        break
+                        if flying or not suspects:
+                            break
+                        batch, alone = suspects.pop(), True
                     future = client.submit(
                         count_samples, reading, batch, key=f"count-{key}-{next(serial)}", pure=False
                     )
@@ -100,14 +105,15 @@ def stream(
                 status = future.status
                 future.release()
                 check()
+                tried_alone, alone = alone, False
                 if status == "finished":
                     sizer.learn(result)
                     yield result
                 elif status != "error":
                     waiting.append(batch)  # cancelled or lost with the scheduler
                     raise ConnectionError(f"a batch came back as {status}")
-                elif len(batch) > 1:
-                    waiting.extend([path] for path in batch)
+                elif not tried_alone:
+                    suspects.extend([path] for path in batch)
                 else:
                     yield batch[0], _cause(result)
         except (OSError, TimeoutError, StopIteration) as error:

@@ -15,6 +15,7 @@ from statsvc.api.descriptions import dataset_summary, job_description, job_summa
 from statsvc.api.responses import json_response
 from statsvc.api.roots import allowed_source, checked_pattern
 from statsvc.api.service import Service, Shared
+from statsvc.api.snapshot import Published
 from statsvc.configuration import Configuration
 from statsvc.store import configuring, jobs, publication
 
@@ -116,7 +117,7 @@ async def _description(service: Service, name: str) -> dict[str, Any]:
     dataset, record, recent = await service.in_thread(read)
     failures: list[tuple[str, str]] = []
     if record is not None and record.failed:
-        table = service.table(await service.published(name, record.number))
+        table = service.table(Published.of(name, record))
         _, failures = await service.in_thread(table.failures, limit=FAILURES)
     return _described(dataset, record, failures, recent)
 

@@ -1,4 +1,4 @@
-"""The representations of weights, and choosing one by `format` or `Accept`."""
+"""Choosing a representation of weights, by `format` or by `Accept`."""
 
 from __future__ import annotations
 

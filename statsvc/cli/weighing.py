@@ -28,7 +28,7 @@ def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
             name,
             metavar="X",
             multiple=name == "ignore_index",
-            help=description[0].upper() + description[1:] + ".",
+            help=description + ".",
         )(command)
     return command
 

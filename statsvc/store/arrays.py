@@ -28,18 +28,18 @@ ATTRIBUTES = "statsvc"
 STRING = np.dtypes.StringDType()
 
 SAMPLE_ARRAYS: dict[str, tuple[np.dtype[Any], Any]] = {
-    "path": (STRING, ""),
+    "path": (STRING, "\0"),
     "size": (np.dtype("int64"), -1),
     "mtime_ns": (np.dtype("int64"), -1),
     "ctime_ns": (np.dtype("int64"), -1),
-    "etag": (STRING, ""),
+    "etag": (STRING, "\0"),
     "content": (np.dtype("uint64"), 0),
     "height": (np.dtype("int64"), -1),
     "width": (np.dtype("int64"), -1),
     "pixels": (np.dtype("int64"), -1),
     "mode": (np.dtype("uint8"), 255),
     "status": (np.dtype("uint8"), 255),
-    "error": (STRING, ""),
+    "error": (STRING, "\0"),
 }
 """Per-sample arrays: dtype and fill value. A lost chunk reads as the fill value, which no row holds."""
 
@@ -51,6 +51,11 @@ CLASS_ARRAYS: dict[str, tuple[str, ...]] = {
     "cooccurrence": ("present_class", "class"),
 }
 """Per-class int64 arrays and their dimension names."""
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    """Return the dtype of an array; all but the per-sample ones are int64."""
+    return SAMPLE_ARRAYS[name][0] if name in SAMPLE_ARRAYS else np.dtype("int64")
 
 
 def create_group(folder: Path, attributes: dict[str, Any]) -> zarr.Group:

@@ -134,6 +134,8 @@ def _rows(stored: Mapping[str, np.ndarray[Any, Any]]) -> Rows:
     for text in TEXTS:
         values = stored[text].tobytes().decode().split("\0")
         columns[text] = np.array(values if len(stored["offsets"]) > 1 else [], object)
+        if len(columns[text]) != len(stored["offsets"]) - 1:
+            raise ValueError(f"{len(columns[text])} values of {text!r}")
     return Rows(columns, stored["offsets"], stored["ids"], stored["counts"])
 
 

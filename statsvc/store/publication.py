@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.errors import Conflict
+from statsvc.errors import Conflict, StatsvcError
 from statsvc.store import durable
 from statsvc.store.arrays import ATTRIBUTES, create_group
 from statsvc.store.catalog import NewVersion, Stale
@@ -78,18 +78,23 @@ def publish(
     """Describe the group, make it durable, and publish it.
 
     Where the dataset changed in the meantime, `reconfigure` says how its new state is to be read,
-    and the group is described and made durable again before the next try.
+    and the group is described and made durable again before the next try. A group that is refused
+    is removed; after an error of the database it is kept, for the transaction may have taken effect.
     """
     folder = store / new.group_uri
-    while True:
-        describe(folder, attributes(dataset, new, job))
-        durable.sync_tree(folder, store)
-        try:
-            return catalog.publish(dataset, new, job, progress)
-        except Stale as stale:
-            dataset = stale.dataset
-            if reconfigure is not None:
-                new = replace(new, configuration=reconfigure(dataset))
+    try:
+        while True:
+            describe(folder, attributes(dataset, new, job))
+            durable.sync_tree(folder, store)
+            try:
+                return catalog.publish(dataset, new, job, progress)
+            except Stale as stale:
+                dataset = stale.dataset
+                if reconfigure is not None:
+                    new = replace(new, configuration=reconfigure(dataset))
+    except StatsvcError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def describe(folder: Path, values: dict[str, Any]) -> None:

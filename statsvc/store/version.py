@@ -9,7 +9,7 @@ import numpy as np
 
 from statsvc.errors import DamagedVersion
 from statsvc.statistics import Block, Histogram, Table
-from statsvc.store.arrays import CLASS_ARRAYS, ROWS_PER_CHUNK, SAMPLE_ARRAYS, digest, open_group
+from statsvc.store.arrays import CLASS_ARRAYS, ROWS_PER_CHUNK, SAMPLE_ARRAYS, digest, dtype_of, open_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,7 +56,7 @@ class Version(Table):
             values = np.asarray(open_group(self._folder)[name][...])  # type: ignore[index]
         except Exception as error:
             raise self._damaged(name, f"cannot be read ({type(error).__name__}: {error})") from error
-        if digest(values) != self._digests[name]:
+        if values.dtype != dtype_of(name) or digest(values) != self._digests[name]:
             raise self._damaged(name, "does not hold what was written")
         values.setflags(write=False)
         return values
@@ -93,8 +93,8 @@ class Version(Table):
             rows = np.asarray(open_group(self._folder)["counts"][start:stop])  # type: ignore[index]
         except Exception as error:
             raise self._damaged("counts", f"cannot be read ({type(error).__name__}: {error})") from error
-        if rows.shape[1:] != self.totals().class_id.shape:
-            raise self._damaged("counts", f"has {rows.shape[1:]} columns")
+        if rows.dtype != dtype_of("counts") or rows.shape[1:] != self.totals().class_id.shape:
+            raise self._damaged("counts", f"is {rows.dtype} with columns {rows.shape[1:]}")
         if (rows < 0).any() or not np.array_equal(rows.sum(axis=1), self.array("pixels")[start:stop]):
             raise self._damaged("counts", f"rows {start} to {stop - 1} do not add up to their pixels")
         return rows

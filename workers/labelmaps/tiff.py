@@ -110,6 +110,14 @@ def _series(file: BinaryIO, size: int) -> Any:
     series = tifffile.TiffFile(_Clipped(file, size), is_ome=False).series
     if not series:
         raise UnreadableSample(f"holds no image; {COPY_AGAIN}")
+    # Overviews and transparency masks beside the image are no images of their own.
+    images = [one for one in series if not (one.keyframe.is_reduced or one.keyframe.is_mask)]
+    if len(images) > 1:
+        shapes = " and ".join(str(one.shape) for one in images[:3])
+        raise UnreadableSample(
+            f"holds {len(images)} images that do not make one volume ({shapes}); "
+            "save each in a file of its own"
+        )
     return series[0].levels[0]
 
 

@@ -1,0 +1,38 @@
+"""Print the tables of docs/weights.md: every method and every recipe, from the code itself.
+
+    python scripts/methods_table.py
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from statsvc.methods import describe
+from statsvc.recipes import RECIPES
+
+
+def _parameter(parameter: dict[str, Any]) -> str:
+    default = "required" if parameter["required"] else parameter["default"]
+    return f"`{parameter['name']}` in {parameter['range']}, {default}"
+
+
+def methods_table() -> str:
+    """Return the table of methods as Markdown."""
+    lines = ["| method | weight before normalising | parameters and defaults | from |", "|---|---|---|---|"]
+    for method in describe():
+        parameters = "; ".join(_parameter(parameter) for parameter in method["parameters"])
+        lines.append(f"| `{method['name']}` | `{method['formula']}` | {parameters} | {method['reference']} |")
+    return "\n".join(lines)
+
+
+def recipes_table() -> str:
+    """Return the table of recipes as Markdown."""
+    lines = ["| recipe | sets | from |", "|---|---|---|"]
+    for recipe in RECIPES.values():
+        settings = ", ".join(f"`{name}={value}`" for name, value in recipe.settings.items())
+        lines.append(f"| `{recipe.name}` | {settings} | {recipe.reference} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(methods_table(), recipes_table(), sep="\n\n")

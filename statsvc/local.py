@@ -1,0 +1,188 @@
+"""Counting label maps without a server and without a store: threads, and a table in memory."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from statsvc import answers, classmaps
+from statsvc.classmaps import ClassMap
+from statsvc.configuration import Configuration
+from statsvc.errors import InvalidParameter, SourceError, Unanswerable
+from statsvc.labels import MAX_IDS
+from statsvc.result import ClassWeights
+from statsvc.settle import settle_num_classes
+from statsvc.spec import WeightSpec
+from statsvc.splits import detect
+from statsvc.splits import from_dict as read_splits
+from statsvc.statistics import Block, MemoryTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from workers.tasks import Reading, Rows
+
+_BATCH = 16
+_BATCHES_PER_THREAD = 3
+
+
+class LocalTable(MemoryTable):
+    """Counts of a folder of label maps, in memory: weights by any method, any number of times."""
+
+    def weights(self, method: str = "sqrt_inv_freq", **params: Any) -> ClassWeights:
+        """Return class weights; `params` are those of `WeightSpec`, for instance `split="train"`.
+
+        Raises `InvalidParameter`, `NotFound` for an unknown split, `Unanswerable`.
+        """
+        return ClassWeights(answers.answer(self, WeightSpec.from_params({"method": method, **params})))
+
+
+def scan(
+    location: str | Path,
+    *,
+    pattern: str | None = None,
+    name: str | None = None,
+    class_map: str | Path | ClassMap | None = None,
+    class_names: Sequence[str] = (),
+    ignore_index: int | Sequence[int] | None = None,
+    num_classes: int | None = None,
+    splits: Mapping[str, Any] | None = None,
+    max_pixels: int = 1 << 28,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> LocalTable:
+    """Count the label maps in a folder, or one file, exactly.
+
+    pattern      glob of the files to count, such as "*_labelIds.png"; None looks what is there
+    name         of the dataset, for answers; the folder's name if left out
+    class_map    built-in name, file or `ClassMap`; None where the ids in the files are class ids
+    class_names  names of the classes 0, 1, …
+    ignore_index, num_classes  as in `WeightSpec`; by default 255 and negative ids are ignored, and the
+                 highest id left decides how many classes there are
+    splits       name → paths; None makes train, val and test of folders of these names
+    max_pixels   a larger label map counts as unreadable
+    workers      threads; by default one for each CPU this process may use
+    progress     called with (samples done, samples) after each batch
+
+    A label map that cannot be read is in `failures()` of the table and in the warnings of its weights.
+    Raises `SourceError` where there is nothing to count (`AmbiguousSource` with patterns to choose from
+    where there are several kinds of label map), `InvalidParameter` for a malformed argument, and
+    `ImportError` where `statsvc[workers]` is not installed.
+    """
+    try:
+        from workers.sources import list_samples, open_source
+        from workers.tasks import Reading
+    except ImportError as problem:
+        raise ImportError(
+            f"counting label maps needs {problem.name}: pip install 'statsvc[workers]'", name=problem.name
+        ) from problem
+
+    threads = _cpus() if workers is None else workers
+    if threads < 1:
+        raise InvalidParameter(("workers", f"{workers} is not a number of threads; give 1 or more"))
+    configuration = _configuration(class_map, class_names, ignore_index, num_classes, splits)
+    source = open_source(os.fspath(location), pattern)
+    listing = list_samples(source)
+    readable = [path for path in listing.path if path not in listing.unreadable]
+    batches = list(_count(Reading(source.root, max_pixels, "cpu"), readable, threads, progress))
+
+    raw_id, rows = _assemble(listing.path, listing.unreadable, batches)
+    if rows.status.all():
+        raise SourceError(
+            f"none of the {len(rows.path)} label maps in {source.root} could be read; the first, "
+            f"{rows.path[0]}: {rows.error[0]}"
+        )
+    if splits is None:
+        configuration = replace(configuration, splits=detect(listing.path))
+    if configuration.num_classes == 0:
+        configuration = replace(configuration, num_classes=settle_num_classes(raw_id, configuration))
+    return LocalTable(name or Path(source.root).name, configuration, raw_id, rows)
+
+
+def _configuration(
+    class_map: str | Path | ClassMap | None,
+    class_names: Sequence[str],
+    ignore_index: int | Sequence[int] | None,
+    num_classes: int | None,
+    splits: Mapping[str, Any] | None,
+) -> Configuration:
+    if class_map is not None and not isinstance(class_map, ClassMap):
+        class_map = classmaps.resolve(os.fspath(class_map))
+    asked = WeightSpec.from_params({"ignore_index": ignore_index, "num_classes": num_classes})
+    if num_classes is not None and len(class_names) > num_classes:
+        raise InvalidParameter(("class_names", f"{len(class_names)} names for {num_classes} classes"))
+    return Configuration(
+        num_classes=asked.num_classes or 0,
+        class_names=tuple(class_names),
+        ignore_index=asked.ignore_index,
+        class_map=class_map,
+        splits=read_splits(splits or {}),
+    )
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _count(
+    reading: Reading, paths: Sequence[str], threads: int, progress: Callable[[int, int], None] | None
+) -> Iterator[Rows]:
+    """Yield the rows of every batch as it is done, with a bounded number of batches waiting."""
+    from workers.tasks import count_samples
+
+    stop = threading.Event()
+    todo = (paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH))
+    with ThreadPoolExecutor(threads, "statsvc-count") as pool:
+        try:
+            window = {
+                pool.submit(count_samples, reading, batch, stop.is_set)
+                for batch in itertools.islice(todo, threads * _BATCHES_PER_THREAD)
+            }
+            done = 0
+            while window:
+                finished, window = wait(window, return_when=FIRST_COMPLETED)
+                for batch in itertools.islice(todo, len(finished)):
+                    window.add(pool.submit(count_samples, reading, batch, stop.is_set))
+                for future in finished:
+                    rows = future.result()
+                    done += len(rows.path)
+                    if progress is not None:
+                        progress(done, len(paths))
+                    yield rows
+        except BaseException:
+            # Ctrl-C, or a progress callback that fails: no further sample is begun.
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _assemble(
+    paths: Sequence[str], unreadable: Mapping[str, str], batches: Sequence[Rows]
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Block]:
+    """Return the raw ids that occur, ascending, and one row for each path, in their order."""
+    raw_id = np.unique(np.concatenate([np.zeros(0, np.int64), *(rows.ids for rows in batches)]))
+    if len(raw_id) > MAX_IDS:
+        raise Unanswerable(
+            f"the label maps have {len(raw_id)} different ids, from {raw_id[0]} to {raw_id[-1]}: are they "
+            "instance ids? Choose the files that hold class ids with pattern="
+        )
+    at = {path: row for row, path in enumerate(paths)}
+    counts = np.zeros((len(paths), len(raw_id)), np.int64)
+    status = np.zeros(len(paths), np.uint8)
+    error = [unreadable.get(path, "") for path in paths]
+    for rows in batches:
+        place = np.array([at[path] for path in rows.path], np.int64)
+        counts[np.repeat(place, np.diff(rows.offsets)), np.searchsorted(raw_id, rows.ids)] = rows.counts
+        for path, reason in zip(rows.path, rows.error, strict=True):
+            error[at[path]] = reason
+    status[[row for row, reason in enumerate(error) if reason]] = 1
+    return raw_id, Block(list(paths), status, error, counts)
