@@ -70,6 +70,8 @@ def calculate_class_weights(
         asked["beta"] = beta
     spec = WeightSpec.from_params(asked)
     indices = _indices(dataset, samples, seed)
+    if cache is not None and Path(cache).is_dir():
+        raise InvalidParameter(("cache", f"{cache} is a folder; name a file in it, such as counts.json"))
     if not np.array_equal(label_array(dataset, 0), label_array(dataset, 0)):
         warnings.warn(
             "two reads of dataset[0] gave different labels: is there a random augmentation? The weights then "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -230,14 +231,21 @@ def _require_json(response: httpx2.Response) -> None:
         raise ValueError(f"the content is {kind}, not JSON")
 
 
+_KEYS = ("dataset", "version", "method", "kind", "spec", "exact", "classes", "weights", "warnings")
+
+
 def _answer(body: Any) -> dict[str, Any]:
-    for key in ("dataset", "version", "method", "spec", "classes", "weights", "warnings"):
+    for key in _KEYS:
         if key not in body:
             raise LookupError(f"{key!r} is missing")
     weights = body["weights"]
-    if len(weights) != len(body["classes"]) or not all(type(weight) in (int, float) for weight in weights):
+    if len(weights) != len(body["classes"]) or not all(_is_number(weight) for weight in weights):
         raise TypeError("the weights are not one number for each class")
     return dict(body)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _list(body: Any, key: str) -> list[dict[str, Any]]:
@@ -249,9 +257,9 @@ def _list(body: Any, key: str) -> list[dict[str, Any]]:
 def _refusal(url: str, response: httpx2.Response) -> errors.StatsvcError:
     """Return the exception for an answer that is not 200."""
     status = response.status_code
-    if response.is_redirect:
+    if response.has_redirect_location:
         return ServerError(
-            f"{url} redirects to {response.headers.get('location', 'nowhere')}, which is not followed; "
+            f"{url} redirects to {response.headers['location']}, which is not followed; "
             "give the server's own URL (STATSVC_URL)"
         )
     try:

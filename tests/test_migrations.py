@@ -79,7 +79,7 @@ def test_a_schema_from_the_future_is_refused(tmp_path: Path) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     engine.dispose()
-    with pytest.raises(CatalogError, match="not known to this statsvc.*newer release"):
+    with pytest.raises(CatalogError, match=r"not known to this statsvc.*newer release"):
         open_engine(url(tmp_path))
     with sa.create_engine(url(tmp_path)).connect() as connection:
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "9999"

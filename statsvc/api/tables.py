@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from statsvc.api.lru import Lru
 from statsvc.statistics import EXAMPLES, Table
 
@@ -59,15 +57,8 @@ class RememberedTable(Table):
     def failures(
         self, split: str | None = None, limit: int | None = EXAMPLES
     ) -> tuple[int, list[tuple[str, str]]]:
-        """Return the unreadable samples as `Table.failures`, without reading any counts."""
-        if self.failed() == 0:
-            return 0, []
-        path, error = self.stored.array("path"), self.stored.array("error")
-        rows = np.flatnonzero(self.stored.array("status"))
-        if split is not None:
-            chosen = self.split(split)
-            rows = np.array([row for row in rows if chosen.contains(str(path[row]))], np.int64)
-        return len(rows), [(str(path[row]), str(error[row])) for row in rows[:limit]]
+        """Return the unreadable samples, as `Table.failures`."""
+        return self.stored.failures(split, limit)
 
     def samples_with(
         self, raw_ids: Sequence[int], split: str | None = None, limit: int = EXAMPLES

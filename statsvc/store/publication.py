@@ -92,7 +92,7 @@ def publish(
                 dataset = stale.dataset
                 if reconfigure is not None:
                     new = replace(new, configuration=reconfigure(dataset))
-    except StatsvcError:
+    except (StatsvcError, OSError):
         shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.errors import DamagedVersion
-from statsvc.statistics import Block, Histogram, Table
+from statsvc.statistics import EXAMPLES, Block, Histogram, Table
 from statsvc.store.arrays import CLASS_ARRAYS, ROWS_PER_CHUNK, SAMPLE_ARRAYS, digest, dtype_of, open_group
 
 if TYPE_CHECKING:
@@ -86,6 +86,19 @@ class Version(Table):
     def failed(self) -> int:
         """Return how many samples could not be read."""
         return self._failed
+
+    def failures(
+        self, split: str | None = None, limit: int | None = EXAMPLES
+    ) -> tuple[int, list[tuple[str, str]]]:
+        """Return the unreadable samples as `Table.failures`, without reading any counts."""
+        if self.failed() == 0:
+            return 0, []
+        path, error = self.array("path"), self.array("error")
+        rows = np.flatnonzero(self.array("status")).tolist()
+        if split is not None:
+            chosen = self.split(split)
+            rows = [row for row in rows if chosen.contains(str(path[row]))]
+        return len(rows), [(str(path[row]), str(error[row])) for row in rows[:limit]]
 
     def counts(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return rows [start, stop) of `counts`, int64 [n, C], each checked against its pixels."""

@@ -1,0 +1,99 @@
+"""Worker processes that die in the middle of a scan, by accident or by what they read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import zlib
+from typing import TYPE_CHECKING
+
+import pytest
+from damage import ADAM7, SIGNATURE, chunk
+from making import Place, assert_exact, done, settle_files, write_folder
+
+from statsvc.store.catalog import Catalog
+from workers.cluster import LocalCluster
+from workers.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MANY = 200
+MEMORY = 400 << 20
+
+
+@pytest.fixture
+def cluster() -> Iterator[LocalCluster]:
+    made = LocalCluster(workers=2, memory_limit=MEMORY)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def place(tmp_path: Path, cluster: LocalCluster) -> Iterator[Place]:
+    catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
+    yield Place(tmp_path / "home", catalog, cluster)
+    catalog.close()
+
+
+def huge_png(side: int) -> bytes:
+    """Return a small file of a big interlaced label map, which is decoded as a whole: all zeros."""
+    header = side.to_bytes(4, "big") * 2 + bytes((8, 0, 0, 0, 1))
+    packer = zlib.compressobj(1)
+    data = b""
+    for y, x, dy, dx in ADAM7:
+        height, width = -(-(side - y) // dy), -(-(side - x) // dx)
+        row = bytes(width + 1)
+        data += b"".join(packer.compress(row) for _ in range(height))
+    data += packer.flush()
+    return SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def test_a_worker_killed_in_mid_scan_costs_nothing_but_time(place: Place, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "labels", files=MANY)
+    place.add(folder)
+    progress = Progress()
+    asked: list[int] = []
+
+    def stop() -> bool:
+        # The second time a batch has come back, and others are at the workers.
+        if progress.stage == "counting":
+            asked.append(0)
+            if len(asked) in (2, 5):
+                os.kill(place.cluster.worker_pids()[len(asked) % 2], signal.SIGKILL)
+        return False
+
+    outcome, job = place.scan(stop=stop, progress=progress)
+    assert len(asked) >= 5
+    assert (outcome.error, job.state) == (None, "succeeded")
+    assert done(outcome) == {"counted": MANY, "reused": 0, "removed": 0, "failed": 0, "recovered": 0}
+    assert_exact(place.version(), folder)
+
+
+def test_samples_that_kill_their_worker_are_named_and_all_others_counted(
+    place: Place, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path / "labels", files=20)
+    poison = huge_png(16000)
+    (folder / "train/05-huge.png").write_bytes(poison)
+    (folder / "train/06-huge.png").write_bytes(poison)
+    settle_files(folder)
+    place.add(folder)
+    outcome, job = place.scan()
+    assert (outcome.error, job.state) == (None, "succeeded")
+    failed = dict(outcome.progress.failures)
+    assert sorted(failed) == ["train/05-huge.png", "train/06-huge.png"]
+    for reason in failed.values():
+        assert "worker process that read it was killed, probably for want of memory" in reason
+    assert done(outcome)["counted"] == 20
+    count, named = place.version().failures()
+    assert (count, [path for path, _ in named]) == (2, sorted(failed))
+    for path in failed:
+        (folder / path).unlink()
+    version = place.version()
+    good = version.array("status") == 0
+    assert version.array("path")[good].tolist() == sorted(
+        file.relative_to(folder).as_posix() for file in folder.rglob("*.png")
+    )
+    assert int(version.totals().pixels.sum()) == 20 * 16 * 24
