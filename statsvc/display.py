@@ -87,7 +87,7 @@ def class_table(answer: Mapping[str, Any], *, width: int | None = None) -> Rende
 
     parts: list[RenderableType] = [_heading(answer), "", table]
     for number, warning in enumerate(answer["warnings"]):
-        text = Text.assemble((f"warning: {warning['code']}: ", "yellow"), warning["message"])
+        text = Text.assemble(("warning: ", "yellow"), warning["message"])
         parts.append(Padding(text, (1 if number == 0 else 0, 0, 0, 0)))
     return Constrain(Group(*parts), width)
 

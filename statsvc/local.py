@@ -79,7 +79,7 @@ def scan(
     try:
         from workers.sources import list_samples, open_source
         from workers.tasks import Reading
-    except ImportError as problem:
+    except ModuleNotFoundError as problem:
         raise ImportError(
             f"counting label maps needs {problem.name}: pip install 'statsvc[workers]'", name=problem.name
         ) from problem

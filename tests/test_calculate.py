@@ -222,7 +222,8 @@ def test_worker_processes_give_identical_weights(context: str) -> None:
             "if __name__ == '__main__':\n"
             "    mp.set_start_method('spawn')\n"
             "    for n in (0, 2):\n"
-            "        print(calculate_class_weights(Labels(street()), 5, num_workers=n, verbose=False).tolist())\n"
+            "        w = calculate_class_weights(Labels(street()), 5, num_workers=n, verbose=False)\n"
+            "        print(w.tolist())\n"
         )
         tests = Path(__file__).parent
         script = Path(os.environ["STATSVC_HOME"]).with_suffix(".py")
@@ -522,7 +523,7 @@ def test_a_changed_dataset_is_counted_again(tmp_path: Path) -> None:
         "another last label": lambda: Labels(other),
         "a transform": lambda: Labels(street(), blank),
         "a lambda": lambda: Labels(street(), lambda label: label + 0),
-        "another lambda": lambda: Labels(street(), lambda label: label + 0 * 2),
+        "another lambda": lambda: Labels(street(), lambda label: label**1),
         "a partial": lambda: Labels(street(), functools.partial(shifted, by=1)),
         "another partial": lambda: Labels(street(), functools.partial(shifted, by=2)),
         "another class": lambda: type("Other", (Labels,), {})(street()),
@@ -625,7 +626,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> None:
 
 def test_a_folder_as_cache_is_refused_before_a_label_is_read(tmp_path: Path) -> None:
     READS.clear()
-    with pytest.raises(InvalidParameter, match="cache: .* is a folder; name a file"):
+    with pytest.raises(InvalidParameter, match=r"cache: .* is a folder; name a file"):
         weights(Labels(street()), cache=tmp_path)
     assert READS == []
 

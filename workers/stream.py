@@ -101,10 +101,10 @@ def stream(
                 if not flying:
                     return
                 future, result = next(completed)
+                check()
                 batch = flying.pop(future)
                 status = future.status
                 future.release()
-                check()
                 tried_alone, alone = alone, False
                 if status == "finished":
                     sizer.learn(result)
