@@ -1,6 +1,6 @@
 """Print the tables of docs/weights.md: every method and every recipe, from the code itself.
 
-    python scripts/methods_table.py
+python scripts/methods_table.py
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 # and the service. Exit code 1 of a scan means that some label maps could not be read; the rest is served.
 set -eu
 if [ -n "$SOURCE" ]; then
-    home="$STATE/data"
+    # A home for each source, so that the weights of the one just counted are the only ones there.
+    home="$STATE/$(printf %s "$SOURCE" | cksum | cut -d ' ' -f 1)"
     set -- "$SOURCE"
     [ -z "$NAME" ] || set -- "$@" --name "$NAME"
     [ -z "$PATTERN" ] || set -- "$@" --pattern "$PATTERN"

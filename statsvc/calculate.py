@@ -19,10 +19,11 @@ from statsvc.display import print_class_table
 from statsvc.errors import InvalidParameter, Unanswerable
 from statsvc.estimate import share_intervals
 from statsvc.fingerprint import fingerprint
-from statsvc.labels import MAX_IDS, count_label, label_array
+from statsvc.labels import count_label, label_array
+from statsvc.methods import DEFAULT
 from statsvc.result import ClassWeights
 from statsvc.spec import WeightSpec
-from statsvc.statistics import Block, MemoryTable
+from statsvc.statistics import MAX_IDS, Block, MemoryTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -65,7 +66,9 @@ def calculate_class_weights(
     Raises `InvalidParameter` for a malformed parameter or a dataset that gives no class ids, `Unanswerable`
     where the counts do not answer the question. Warns where two reads of `dataset[0]` differ.
     """
-    asked = {**params, "method": method, "num_classes": num_classes, "ignore_index": ignore_index}
+    asked = {**params, "num_classes": num_classes, "ignore_index": ignore_index}
+    if "recipe" not in params or method != DEFAULT:
+        asked["method"] = method  # a recipe names its own
     if method == "effective_num":
         asked["beta"] = beta
     spec = WeightSpec.from_params(asked)
@@ -89,7 +92,9 @@ def calculate_class_weights(
     else:
         for warning in answer["warnings"]:
             _log.warning("%s: %s", answer["dataset"], warning["message"])
-    return ClassWeights(answer).tensor(device)
+    result = ClassWeights(answer)
+    result.warn_if_not_weights()
+    return result.tensor(device)
 
 
 def _indices(dataset: Any, samples: int | None, seed: int) -> list[int]:
@@ -106,12 +111,14 @@ def _indices(dataset: Any, samples: int | None, seed: int) -> list[int]:
     length = len(dataset)
     if length == 0:
         raise InvalidParameter(("dataset", f"{kind} is empty: there is no label to count"))
-    if samples is None or (isinstance(samples, int) and samples >= length):
+    if samples is None:
         return list(range(length))
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
+    if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 2:
         raise InvalidParameter(
             ("samples", f"{samples!r} is not a number of labels; give 2 or more, or None for all")
         )
+    if samples >= length:
+        return list(range(length))
     drawn = np.random.default_rng(seed).choice(length, samples, replace=False)
     return sorted(int(index) for index in drawn)
 

@@ -164,6 +164,7 @@ def class_weights(
     goes to the log "statsvc.client". Raises as `Client.weights` does; needs PyTorch.
     """
     answer = Client(url).weights(dataset, **params)
+    answer.warn_if_not_weights()
     for warning in answer.warnings:
         _log.warning("%s: %s", answer.dataset, warning["message"])
     return answer.tensor(device)

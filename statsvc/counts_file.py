@@ -56,7 +56,7 @@ def store(path: Path, key: str, counts: Counts) -> None:
         finally:
             part.unlink(missing_ok=True)
     except OSError as problem:
-        _warn(f"the counts cannot be kept in {path}: {problem}; the next run counts again")
+        _warn(f"the counts cannot be kept in {path}: {problem}; the next run counts again", frames=5)
 
 
 def _ours(path: Path) -> bool:
@@ -102,6 +102,6 @@ def _digest(fields: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def _warn(text: str) -> None:
-    # The line that called calculate_class_weights, four frames up at most, is the user's to mend.
-    warnings.warn(text, UserWarning, stacklevel=5)
+def _warn(text: str, frames: int = 6) -> None:
+    # Blames the line that called calculate_class_weights, so many frames up: it names the file.
+    warnings.warn(text, UserWarning, stacklevel=frames)

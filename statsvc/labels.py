@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.errors import InvalidParameter
+from statsvc.statistics import MAX_IDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Row = tuple[NDArray[np.int64], NDArray[np.int64]]
-
-MAX_IDS = 4096
-"""Most different ids in a dataset: beyond, they are no classes."""
 
 _BINCOUNT_LIMIT = 1 << 16
 _COLOUR_MODES = ("RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "LA", "PA", "La", "RGBa")

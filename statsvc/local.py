@@ -16,13 +16,12 @@ from statsvc import answers, classmaps
 from statsvc.classmaps import ClassMap
 from statsvc.configuration import Configuration
 from statsvc.errors import InvalidParameter, SourceError, Unanswerable
-from statsvc.labels import MAX_IDS
 from statsvc.result import ClassWeights
 from statsvc.settle import settle_num_classes
 from statsvc.spec import WeightSpec
 from statsvc.splits import detect
 from statsvc.splits import from_dict as read_splits
-from statsvc.statistics import Block, MemoryTable
+from statsvc.statistics import MAX_IDS, Block, MemoryTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,8 +35,8 @@ _BATCHES_PER_THREAD = 3
 class LocalTable(MemoryTable):
     """Counts of a folder of label maps, in memory: weights by any method, any number of times."""
 
-    def weights(self, method: str = "sqrt_inv_freq", **params: Any) -> ClassWeights:
-        """Return class weights; `params` are those of `WeightSpec`, for instance `split="train"`.
+    def weights(self, method: str | None = None, **params: Any) -> ClassWeights:
+        """Return class weights, by default of `sqrt_inv_freq`; `params` are those of `WeightSpec`.
 
         Raises `InvalidParameter`, `NotFound` for an unknown split, `Unanswerable`.
         """
@@ -77,6 +76,7 @@ def scan(
     `ImportError` where `statsvc[workers]` is not installed.
     """
     try:
+        from workers.cores import cores
         from workers.sources import list_samples, open_source
         from workers.tasks import Reading
     except ModuleNotFoundError as problem:
@@ -84,7 +84,7 @@ def scan(
             f"counting label maps needs {problem.name}: pip install 'statsvc[workers]'", name=problem.name
         ) from problem
 
-    threads = _cpus() if workers is None else workers
+    threads = cores() if workers is None else workers
     if threads < 1:
         raise InvalidParameter(("workers", f"{workers} is not a number of threads; give 1 or more"))
     configuration = _configuration(class_map, class_names, ignore_index, num_classes, splits)
@@ -125,12 +125,6 @@ def _configuration(
         class_map=class_map,
         splits=read_splits(splits or {}),
     )
-
-
-def _cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _count(

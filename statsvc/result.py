@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,11 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+
+_USE = {
+    "additive": "add them to the logits in the training loss",
+    "pos_weight": "give them to BCEWithLogitsLoss as pos_weight",
+}
 
 
 class ClassWeights:
@@ -27,6 +33,15 @@ class ClassWeights:
         self.exact: bool = answer["exact"]
         self.classes: list[dict[str, Any]] = answer["classes"]
         self.warnings: list[dict[str, str]] = answer["warnings"]
+
+    def warn_if_not_weights(self) -> None:
+        """Warn where the vector must not be a loss's `weight`: what is added to logits can be negative."""
+        if self.kind != "weights":
+            warnings.warn(
+                f"{self.method} gives no class weights but {self.kind}: {_USE[self.kind]}",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def tensor(self, device: torch.device | str | int | None = None) -> torch.Tensor:
         """Return the weights as a float32 tensor of shape [C] on `device`.

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     Int64 = NDArray[np.int64]
 
+MAX_IDS = 4096
+"""Different raw ids that a label map, or a dataset, may hold: beyond that they are no classes."""
+
 EXAMPLES = 3
 """How many files an answer names as examples."""
 

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import xxhash
 from damage import bad_files, flipped, truncated
 from making import (
     FILES,
     Place,
     assert_exact,
     done,
+    oracle,
     random_labels,
     settle_files,
     write_folder,
     write_png,
 )
+from PIL import Image
 
 from statsvc.store import jobs, parts
 from statsvc.store.catalog import Catalog
@@ -448,17 +451,15 @@ def test_a_source_that_goes_away_in_midst_fails_the_job_and_keeps_what_was_count
     if not first:
         place.scan()
     progress = Progress()
-    asked: list[Path | None] = []
+    away: list[Path] = []
 
     def stop() -> bool:
-        # Asked before counting and then when a batch has come back: the second time, at least that one.
-        if progress.stage == "counting":
-            asked.append(take_away(folder, how) if len(asked) == 1 else None)
+        if progress.counted > 0 and progress.stage == "counting" and not away:
+            away.append(take_away(folder, how))
         return False
 
     outcome, job = place.scan(stop=stop, progress=progress, full=not first)
-    assert asked[1] is not None
-    bring_back(folder, asked[1])
+    bring_back(folder, away[0])
     assert job.state == "failed"
     assert outcome.error == job.error
     assert str(folder) in str(job.error)
@@ -504,7 +505,10 @@ def test_a_damaged_base_is_counted_again_whole_whatever_array_is_damaged(
         outcome, job = scanned.scan()
         assert (outcome.error, job.state) == (None, "succeeded"), name
         assert outcome.progress.counted == FILES, name
-        published(scanned, folder, 2 + k)
+        version = scanned.version()
+        assert version.version == 2 + k
+        assert version.array("class_pixels").tolist() == oracle(folder).table().sum(axis=0).tolist()
+    published(scanned, folder, 1 + len(ARRAYS))
 
 
 @pytest.mark.parametrize("harm", HARMS)
@@ -536,17 +540,20 @@ def stopped_once(place: Place, folder: Path) -> list[Path]:
     """Count, but fail before publishing, so that parts are left; return them."""
     place.add(folder)
     job = place.lease()
-    asked = {"n": 0}
-
-    def stop() -> bool:
-        asked["n"] += 1
-        # Asked before counting and after each batch: the second time, a batch has been counted.
-        return asked["n"] > 2
+    progress = Progress()
 
     from workers.lease import execute
     from workers.recompute import Settings
 
-    execute(place.catalog, place.store, job, place.cluster, Settings(device="cpu"), Progress(), stop)
+    execute(
+        place.catalog,
+        place.store,
+        job,
+        place.cluster,
+        Settings(device="cpu"),
+        progress,
+        stop=lambda: progress.counted == FILES,
+    )
     assert jobs.get(place.catalog, job.id).state == "queued"
     return sorted(place.store.glob("*/parts/*/*.part"))
 
@@ -606,3 +613,36 @@ def test_rows_and_listing_agree_on_what_a_sample_is(folder: Path) -> None:
     for name in ("size", "mtime_ns", "ctime_ns"):
         assert getattr(rows, name).tolist() == getattr(listing, name).tolist()
     assert set(parts.COLUMNS) <= set(rows.__dataclass_fields__)
+
+
+def test_the_stored_digest_is_of_the_bytes_that_were_counted(scanned: Place, folder: Path) -> None:
+    version = scanned.version()
+    stored = dict(zip(version.array("path").tolist(), version.array("content").tolist(), strict=True))
+    assert stored == {
+        file.relative_to(folder).as_posix(): xxhash.xxh3_64_intdigest(file.read_bytes())
+        for file in folder.rglob("*.png")
+    }
+
+
+@pytest.mark.parametrize("array", ["counts", "class_pixels", "cooccurrence"])
+def test_a_damaged_version_is_made_anew_where_no_file_changed(
+    scanned: Place, folder: Path, array: str
+) -> None:
+    shutil.rmtree(scanned.store / scanned.record().arrays_uri / array / "c")
+    outcome, job = scanned.scan()
+    assert (job.state, done(outcome)) == ("succeeded", numbers(counted=FILES))
+    published(scanned, folder, 2)
+
+
+def test_a_dataset_of_instance_ids_is_refused_before_its_table_fills_the_memory(
+    place: Place, tmp_path: Path
+) -> None:
+    folder = tmp_path / "instances"
+    folder.mkdir()
+    for k in range(4):
+        ids = np.arange(2500, dtype=np.uint16).reshape(50, 50) + np.uint16(2500 * k)
+        Image.fromarray(ids).save(folder / f"{k}.png")
+    place.add(folder)
+    outcome, job = place.scan()
+    assert job.state == "failed"
+    assert "instance ids" in str(outcome.error)

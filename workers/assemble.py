@@ -77,7 +77,7 @@ def _class_ids(found: Comparison, rows: Rows, fresh_row: NDArray[np.int64]) -> N
     used = np.zeros(len(lengths), bool)
     used[own] = True
     present = np.unique(rows.ids[np.repeat(used, lengths)])
-    if found.base is None:
+    if found.base is None or not found.reused.any():
         return present
     totals = found.base.totals()
     left = totals.pixels.copy()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.errors import UnreadableSample
+from statsvc.statistics import MAX_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Int64 = NDArray[np.int64]
-
-MAX_IDS = 4096
-"""Most ids of one sample. Beyond, the numbers are no classes, and a table of them would be useless."""
 
 PIECE = 1 << 18
 """Pixels counted at once: `np.bincount` makes an int64 copy, 2 MB of it here."""

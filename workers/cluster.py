@@ -7,6 +7,8 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+from workers.cores import cores
+
 if TYPE_CHECKING:
     from distributed import Client
 
@@ -21,7 +23,7 @@ class LocalCluster:
     """
 
     def __init__(self, workers: int | None = None, memory_limit: int | None = None) -> None:
-        self.workers = workers or len(os.sched_getaffinity(0))
+        self.workers = workers or cores()
         self._memory_limit = memory_limit or "auto"
         self._client: Any = None
         self._cluster: Any = None
@@ -47,7 +49,11 @@ class LocalCluster:
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
             )
-            self._client = distributed.Client(self._cluster)
+            try:
+                self._client = distributed.Client(self._cluster)
+            except BaseException:
+                self.close()
+                raise
         return self._client
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,12 @@ from statsvc.errors import InvalidParameter, UnreadableSample
 from workers.bincount import Counter, check_ids, count_batch_torch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 HELD_BYTES = 1 << 26
 """Label maps that wait for the next launch: 64 MB of host memory."""
@@ -61,7 +66,13 @@ class Engine:
             for counter, chunk in waiting:
                 self._into(counter, chunk, None)
             return
-        found = count_batch_torch([chunk for _, chunk in waiting], "cuda")
+        found: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]] | None]
+        try:
+            found = count_batch_torch([chunk for _, chunk in waiting], "cuda")
+        except RuntimeError as error:
+            # Out of memory, or another program broke the device: the files are not at fault.
+            log.warning("CUDA failed (%s); this batch is counted on the CPU", error)
+            found = [None] * len(waiting)
         for (counter, chunk), histogram in zip(waiting, found, strict=True):
             self._into(counter, chunk, histogram)
 

@@ -15,7 +15,8 @@ import numpy as np
 from statsvc import splits
 from statsvc.errors import DamagedVersion, JobFailed, SourceError
 from statsvc.settle import settle_num_classes
-from statsvc.store import jobs, parts
+from statsvc.statistics import MAX_IDS
+from statsvc.store import durable, jobs, parts
 from statsvc.store.catalog import NewVersion, Stale
 from statsvc.store.publication import open_version, publish
 from statsvc.store.version import Version
@@ -79,8 +80,12 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
     Raises `SourceError` where the source cannot be listed, `JobFailed` where publishing would lose
     samples nobody removed on purpose, `LeaseLost` where another attempt took over.
     """
-    catalog = attempt.catalog
-    dataset = catalog.dataset_by_uid(attempt.job.dataset_uid)
+    catalog, job = attempt.catalog, attempt.job
+    dataset = catalog.dataset_by_uid(job.dataset_uid)
+    durable.make_folder(attempt.store)
+    for earlier in range(1, job.attempt):
+        # What an attempt that died had begun to write; one that had published would have ended the job.
+        shutil.rmtree(attempt.store / dataset.uid / f"{job.id}-{earlier}", ignore_errors=True)
     source, dataset = _source(catalog, dataset)
     listing = list_samples(source)
     root = _identity(source.root)
@@ -135,7 +140,8 @@ def _against(
     check()
 
     fresh_row = found.place(listing, rows)
-    if reuse and found.unchanged(listing, rows, fresh_row):
+    if reuse and found.base is not None and found.unchanged(listing, rows, fresh_row):
+        found.base.verify()  # a damaged version must not pass for a good one because no file changed
         jobs.succeed_unchanged(attempt.catalog, job, progress.to_dict())
         parts.remove_parts(kept)
         return None
@@ -276,6 +282,7 @@ def _count(
     # New for each pass, also for the second one of an attempt whose base turned out to be damaged.
     key = f"{job.attempt:03d}-{uuid.uuid4().hex}"
     began: float | None = None
+    ids = np.zeros(0, np.int64)
     sample_paths = [listing.path[sample] for sample in left]
     sizes = listing.size[left].tolist()
     try:
@@ -287,6 +294,12 @@ def _count(
             rows = _as_rows(result)
             for at in np.flatnonzero(rows.columns["status"] == UNREADABLE):
                 progress.fail(result.path[at], result.error[at])
+            ids = np.union1d(ids, rows.ids)
+            if len(ids) > MAX_IDS:
+                raise JobFailed(
+                    f"the label maps hold more than {MAX_IDS} different ids, from {ids[0]} to {ids[-1]}: "
+                    "are they instance ids? Choose the files that hold class ids with --pattern"
+                )
             progress.counted += int(np.count_nonzero(rows.columns["status"] != UNREADABLE))
             progress.pixels += int(result.pixels.sum())
             if began is None:
@@ -312,10 +325,9 @@ def _as_rows(batch: Batch) -> Rows:
 
 
 def _failure(path: str, reason: str) -> Rows:
-    columns: dict[str, np.ndarray[Any, Any]] = {name: np.zeros(1, np.int64) for name in parts.COLUMNS}
-    columns |= {"path": np.array([path], object), "error": np.array([reason], object)}
-    columns["status"][:] = UNREADABLE
-    columns["content"] = columns["content"].astype(np.uint64)
+    columns = parts.blank(1)
+    columns["path"][0], columns["error"][0] = path, reason
+    columns["status"][0] = UNREADABLE
     empty = np.zeros(0, np.int64)
     return parts.Rows(columns, np.zeros(2, np.int64), empty, empty)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
+PAUSE_SECONDS = 2.0
 IDLE_SECONDS = 60.0
 """How long the cluster's processes are kept after the last job."""
 
@@ -58,10 +59,13 @@ def run(
                     cluster.close()
                 time.sleep(POLL_SECONDS)
                 continue
-            name = catalog.dataset_by_uid(job.dataset_uid).name
-            log.info("%s: job %s, attempt %d", name, job.id, job.attempt)
-            outcome = execute(catalog, home.store, job, cluster, settings, Progress(), ended)
-            _report(name, outcome)
+            try:
+                name = catalog.dataset_by_uid(job.dataset_uid).name
+                log.info("%s: job %s, attempt %d", name, job.id, job.attempt)
+                _report(name, execute(catalog, home.store, job, cluster, settings, Progress(), ended))
+            except sa.exc.SQLAlchemyError as error:
+                log.warning("the catalog went away during job %s (%s); its lease will lapse", job.id, error)
+                time.sleep(PAUSE_SECONDS)
             last_job = time.monotonic()
     finally:
         cluster.close()

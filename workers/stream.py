@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from workers.tasks import count_samples
@@ -28,6 +29,9 @@ FIRST_BATCH_FILES = 16
 
 BATCHES_PER_WORKER = 3
 """Batches in flight for each worker: one runs, the next are there when it ends."""
+
+POLL_SECONDS = 0.02
+"""How often a wish to stop is looked for while batches run."""
 
 RESTARTS = 3
 """How often a cluster that breaks down is started anew in one scan."""
@@ -72,7 +76,7 @@ def stream(
     A sample whose reading kills its worker process, also with no other beside it, is yielded as
     (path, reason): Dask blames whatever waited at a worker that died, not only what ran.
     `key` must be new for every scan, for Dask takes results for equal keys from memory. `check` is
-    called between batches and may raise to stop.
+    called often and may raise to stop.
     """
     sizer, serial = _Sizer(paths, sizes), itertools.count()
     waiting: list[list[str]] = []
@@ -100,8 +104,10 @@ def stream(
                     completed.add(future)
                 if not flying:
                     return
+                while not completed.has_ready():
+                    check()
+                    time.sleep(POLL_SECONDS)
                 future, result = next(completed)
-                check()
                 batch = flying.pop(future)
                 status = future.status
                 future.release()

@@ -17,6 +17,7 @@ from statsvc.api.roots import allowed_source, checked_pattern
 from statsvc.api.service import Service, Shared
 from statsvc.api.snapshot import Published
 from statsvc.configuration import Configuration
+from statsvc.errors import DamagedVersion
 from statsvc.store import configuring, jobs, publication
 
 if TYPE_CHECKING:
@@ -118,7 +119,11 @@ async def _description(service: Service, name: str) -> dict[str, Any]:
     failures: list[tuple[str, str]] = []
     if record is not None and record.failed:
         table = service.table(Published.of(name, record))
-        _, failures = await service.in_thread(table.failures, limit=FAILURES)
+        try:
+            _, failures = await service.in_thread(table.failures, limit=FAILURES)
+        except DamagedVersion as damage:
+            # The description must not fail where one looks for what is wrong.
+            failures = [("", str(damage))]
     return _described(dataset, record, failures, recent)
 
 

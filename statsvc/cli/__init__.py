@@ -24,6 +24,14 @@ class _Group(click.Group):
             ctx.fail(f"no command {name!r}{nearest(name, self.commands)}; see: statsvc --help")
         return super().resolve_command(ctx, args)
 
+    def _option(self, ctx: click.Context, name: str) -> str:
+        """Return a parameter as the command in hand spells it: --split, --ignore-index, FILE."""
+        command = self.commands.get(ctx.invoked_subcommand or "")
+        for parameter in command.params if command is not None else ():
+            if parameter.name == name:
+                return parameter.opts[0] if isinstance(parameter, click.Option) else name.upper()
+        return name
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -32,7 +40,7 @@ class _Group(click.Group):
             raise click.exceptions.Exit(2) from error
         except InvalidParameter as error:
             for name, message in error.errors:
-                click.echo(f"statsvc: --{name.replace('_', '-')}: {message}", err=True)
+                click.echo(f"statsvc: {self._option(ctx, name)}: {message}", err=True)
             raise click.exceptions.Exit(2) from error
         except NotFound as error:
             click.echo(f"statsvc: {error}", err=True)

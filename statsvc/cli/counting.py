@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -122,6 +123,8 @@ def scan(
     if source is None and name is None:
         raise click.UsageError("name a folder of label maps: statsvc scan SOURCE")
     require(device)
+    if max_removed is not None and not math.isfinite(max_removed):
+        raise click.UsageError("--max-removed: give a share from 0 to 1")
     with opened(home, database, store) as (place, catalog):
         dataset = _registered(place, catalog, source, name, pattern, splits, reading)
         settings = Settings(device, max_pixels or MAX_PIXELS)
@@ -152,44 +155,71 @@ def _registered(
     from workers.sources import open_source
 
     changes = reading_changes(splits=splits, **reading)
-    known = _known(catalog, source, name)
+    place_of = None if source is None else _location(source)
+    known = _named(catalog, name, place_of, pattern) if name is not None else _at(catalog, place_of, pattern)
     if known is None:
         if source is None:
-            raise NotFound(
-                f"there is no dataset {name!r} yet; give its folder: statsvc scan SOURCE --name {name}"
-            )
+            raise NotFound(f"there is no dataset {name!r} yet; give its folder too: statsvc scan SOURCE")
         found = open_source(source, pattern)
         configuration = fitting(applied(Configuration(), changes))
         return catalog.create_dataset(
             name or default_name(found.root), found.root, found.pattern, configuration
         )
-    if source is not None:
-        where = str(Path(source).expanduser().resolve())
-        if known.source is None or Path(known.source).resolve() not in (Path(where), Path(where).parent):
-            raise Conflict(
-                f"{known.name} is {known.source or 'a table of imported counts'}, not {where}; "
-                "choose another name with --name"
-            )
-    if pattern is not None and pattern != known.pattern and known.source is not None:
-        found = open_source(known.source, pattern)
-        known = catalog.set_source(known, found.root, found.pattern)
-
     return configure(catalog, place.store, known, changed(catalog, place.store, known, changes))[0]
 
 
-def _known(catalog: Catalog, source: str | None, name: str | None) -> Dataset | None:
-    """Return the dataset of that name; without a name, the one of that source."""
-    for dataset in catalog.datasets():
-        if name is not None:
-            if dataset.name == name:
-                return dataset
-        elif (
-            source is not None
-            and dataset.source is not None
-            and Path(dataset.source).resolve() == Path(source).expanduser().resolve()
-        ):
-            return dataset
-    return None
+def _location(source: str) -> tuple[Path, str | None]:
+    """Return the folder that SOURCE means and, where it is one file, the pattern that means it alone."""
+    from workers.sources import open_source
+
+    where = Path(source).expanduser()
+    if where.is_dir():
+        return where.resolve(), None
+    one = open_source(source, None)
+    return Path(one.root).resolve(), one.pattern
+
+
+def _named(
+    catalog: Catalog, name: str, location: tuple[Path, str | None] | None, pattern: str | None
+) -> Dataset | None:
+    """Return the dataset of that name; a dataset is its folder and its pattern, so both must be the same."""
+    known = next((dataset for dataset in catalog.datasets() if dataset.name == name), None)
+    if known is None or (location is None and pattern is None):
+        return known
+    folder, file = location or (None, None)
+    wanted = file or pattern
+    if known.source is None:
+        raise Conflict(f"{name} is a table of imported counts; choose another name with --name")
+    if folder is not None and Path(known.source).resolve() != folder:
+        raise Conflict(f"{name} is {known.source}, not {folder}; choose another name with --name")
+    if wanted != known.pattern and (wanted is not None or _is_file(known)):
+        raise Conflict(
+            f"{name} counts the files {known.pattern!r} in {known.source}; choose another name with --name"
+        )
+    return known
+
+
+def _at(catalog: Catalog, location: tuple[Path, str | None] | None, pattern: str | None) -> Dataset | None:
+    """Return the dataset over that folder and pattern; a usage error where several could be meant."""
+    if location is None:
+        return None
+    folder, file = location
+    wanted = file or pattern
+    found = [
+        dataset
+        for dataset in catalog.datasets()
+        if dataset.source is not None
+        and Path(dataset.source).resolve() == folder
+        and (dataset.pattern == wanted if wanted is not None else not _is_file(dataset))
+    ]
+    if len(found) > 1:
+        names = ", ".join(dataset.name for dataset in found)
+        raise click.UsageError(f"several datasets are counted from {folder}: give --name, one of {names}")
+    return found[0] if found else None
+
+
+def _is_file(dataset: Dataset) -> bool:
+    return dataset.pattern is not None and dataset.pattern.startswith("/")
 
 
 def default_name(root: str) -> str:
@@ -276,15 +306,14 @@ def _show(place: Home, catalog: Catalog, dataset: Dataset, progress: Progress, a
     from statsvc.errors import Unanswerable
     from statsvc.spec import WeightSpec
 
-    table = current_table(place, catalog, dataset)
+    answered = None
     try:
-        answered = answer(table, WeightSpec())
+        answered = answer(current_table(place, catalog, dataset), WeightSpec())
     except Unanswerable as error:
         click.echo(f"statsvc: no weights: {error}", err=True)
-        return
     if as_json:
         print_json({"scan": progress.to_dict(), "weights": answered})
-    else:
+    elif answered is not None:
         print_class_table(answered, file=sys.stdout)
 
 

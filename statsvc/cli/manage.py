@@ -16,11 +16,18 @@ if TYPE_CHECKING:
     from statsvc.store.records import Job, VersionRecord
 
 
-def when(seconds: float | None) -> str:
-    """Return a catalog time as local text."""
-    if seconds is None:
+def iso(seconds: float | None) -> str | None:
+    """Return a catalog time as ISO 8601 in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a table: local time, and a dash for what there is not."""
+    if value is None:
         return "–"
-    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, str) and value.endswith("+00:00"):
+        return datetime.fromisoformat(value).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return str(value)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -32,7 +39,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for column in columns:
         table.add_column(column, no_wrap=column not in ("source", "error"), overflow="fold")
     for row in rows:
-        table.add_row(*(str(value) for value in row))
+        table.add_row(*(_shown(value) for value in row))
     Console(soft_wrap=False).print(table)
 
 
@@ -54,14 +61,14 @@ def datasets(
         elif name is None:
             found = catalog.current()
             rows = [
-                (d.name, d.current_number or "–", v and v.samples, v and v.failed, v and v.pixels, d.source)
+                (d.name, d.current_number, v and v.samples, v and v.failed, v and v.pixels, d.source)
                 for d, v in found
             ]
             columns = ("dataset", "version", "images", "failed", "pixels", "source")
             if as_json:
                 print_json([dict(zip(columns, row, strict=True)) for row in rows])
             elif rows:
-                _table(columns, [["–" if value is None else value for value in row] for row in rows])
+                _table(columns, rows)
             else:
                 click.echo("no datasets yet; add one with: statsvc scan SOURCE", err=True)
         else:
@@ -96,7 +103,7 @@ def _describe(shown: dict[str, Any]) -> None:
         "splits": ", ".join(configuration["splits"]) or "–",
     }
     for key, value in shown.items():
-        click.echo(f"{key:<10} {'–' if value is None else value}")
+        click.echo(f"{key:<10} {_shown(value)}")
     for failure in failures:
         click.echo(f"  {failure['path']}: {failure['error']}")
 
@@ -112,8 +119,8 @@ def versions(
     """List the versions of dataset NAME, newest first."""
 
     def row(record: VersionRecord) -> tuple[Any, ...]:
-        samples = "–" if record.samples is None else record.samples
-        return record.number, when(record.created_at), record.kind, samples, record.failed, record.pixels
+        published = iso(record.created_at)
+        return record.number, published, record.kind, record.samples, record.failed, record.pixels
 
     with opened(home, database, store) as (_place, catalog):
         found = catalog.versions(the_dataset(catalog, name), limit)
@@ -142,8 +149,8 @@ def jobs(
             "state": job.state,
             "attempt": job.attempt,
             "version": job.version_number,
-            "created": when(job.created_at),
-            "finished": when(job.finished_at),
+            "created": iso(job.created_at),
+            "finished": iso(job.finished_at),
             "error": job.error,
             "progress": dict(job.progress),
         }
@@ -159,7 +166,7 @@ def jobs(
                 return
             progress = shown.pop("progress")
             for key, value in shown.items():
-                click.echo(f"{key:<10} {'–' if value is None else value}")
+                click.echo(f"{key:<10} {_shown(value)}")
             click.echo(f"{'progress':<10} {speed(progress)}")
             for failure in progress.get("failures", []):
                 click.echo(f"  {failure['path']}: {failure['error']}")
@@ -169,7 +176,7 @@ def jobs(
         print_json(found)
         return
     rows = [
-        (job["id"], job["dataset"], job["state"], job["version"] or "–", job["created"], job["error"] or "")
+        (job["id"], job["dataset"], job["state"], job["version"], job["created"], job["error"] or "")
         for job in found
     ]
     _table(("job", "dataset", "state", "version", "created", "error"), rows)

@@ -39,15 +39,17 @@ def speed(progress: dict[str, Any]) -> str:
 
 
 def _lines(read: Callable[[], dict[str, Any]], ended: threading.Event) -> None:
-    began, first, done_first = time.monotonic(), None, 0
+    began: float | None = None
     while not ended.wait(LINE_SECONDS):
         progress = read()
         done, total = progress.get("done", 0), progress.get("total", 0)
-        if first is None:
-            first, done_first = began, progress.get("reused", 0)
+        # Rows taken over cost nothing, so they say nothing of the time left.
+        fresh = done - progress.get("reused", 0) - progress.get("recovered", 0)
+        if began is None and fresh > 0:
+            began, fresh_then = time.monotonic(), fresh
         line = f"{progress.get('stage', 'waiting')}: {speed(progress)}"
-        if done > done_first and done < total:
-            left = (total - done) * (time.monotonic() - first) / (done - done_first)
+        if began is not None and fresh > fresh_then and done < total:
+            left = (total - done) * (time.monotonic() - began) / (fresh - fresh_then)
             line += f", {left:.0f} s left"
         print(line, file=sys.stderr, flush=True)
 

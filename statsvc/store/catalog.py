@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from statsvc.errors import Conflict, InvalidParameter, NotFound, nearest
 from statsvc.store.engine import open_engine, write
-from statsvc.store.jobs import finish
+from statsvc.store.jobs import finish, may_take_over
 from statsvc.store.records import Dataset, VersionRecord
 from statsvc.store.schema import datasets, jobs, now, versions
 
@@ -132,11 +132,17 @@ class Catalog:
             if dataset is None:
                 raise NotFound(f"there is no dataset {name!r}")
             job = connection.execute(
-                sa.select(jobs.c.id, jobs.c.state).where(
+                sa.select(jobs, now().label("clock")).where(
                     jobs.c.dataset_uid == dataset.uid, jobs.c.state.in_(("queued", "running"))
                 )
             ).first()
-            if job is not None:
+            if job is not None and job.state == "running" and may_take_over(job):
+                connection.execute(
+                    jobs.update()
+                    .where(jobs.c.id == job.id)
+                    .values(state="cancelled", error="its dataset was deleted", finished_at=now())
+                )
+            elif job is not None:
                 raise Conflict(f"job {job.id} of {name!r} is {job.state}; wait for it to end, then delete")
             connection.execute(
                 datasets.update()

@@ -35,6 +35,14 @@ def sync_tree(folder: Path, upto: Path) -> None:
         sync_path(current)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, each flushed into the one above it."""
+    if not folder.exists():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_path(folder.parent)
+
+
 def replace(file: Path, data: bytes) -> None:
     """Write `data` to a temporary name beside `file`, flush it, and rename it into place."""
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")

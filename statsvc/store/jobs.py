@@ -60,7 +60,7 @@ def submit_leased(
             )
         ).first()
         if running is not None:
-            if not _may_take_over(running):
+            if not may_take_over(running):
                 return None
             job_id = running.id
         else:
@@ -91,7 +91,7 @@ def lease(catalog: Catalog, owner: str) -> Job | None:
             .with_for_update(skip_locked=True)
         ).all()
         for row in candidates:
-            if row.state == "running" and not _may_take_over(row):
+            if row.state == "running" and not may_take_over(row):
                 continue
             if row.attempt - row.released >= MAX_ATTEMPTS:
                 cause = row.error or "the process that ran it died"
@@ -168,7 +168,8 @@ def give_back(catalog: Catalog, job: Job, cause: str, *, orderly: bool = False) 
         if not orderly and job.attempt - job.released >= MAX_ATTEMPTS:
             _end(connection, job.id, job.attempt, f"given up after {job.attempt} attempts: {cause}")
         elif newer is not None:
-            # One queued job a dataset: the newer one does this one's work.
+            # One queued job a dataset: the newer one does this one's work as well.
+            _widen(connection, newer, job.full, job.max_removed)
             _end(connection, job.id, job.attempt, f"superseded by job {newer} after: {cause}")
         else:
             connection.execute(
@@ -199,7 +200,7 @@ def lapsed(catalog: Catalog, job_id: str) -> bool:
         row = connection.execute(
             sa.select(jobs.c.owner, jobs.c.lease_until, now().label("clock")).where(jobs.c.id == job_id)
         ).one()
-    return _may_take_over(row)
+    return may_take_over(row)
 
 
 def recent(catalog: Catalog, dataset: Dataset | None = None, limit: int = 20) -> list[tuple[Job, str]]:
@@ -237,7 +238,8 @@ def _started(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def _may_take_over(row: sa.Row[Any]) -> bool:
+def may_take_over(row: sa.Row[Any]) -> bool:
+    """Whether a running job's lease, with the database's `clock` beside it, has ended or its process has."""
     return bool(row.lease_until is None or row.lease_until < row.clock or _process_is_dead(row.owner))
 
 

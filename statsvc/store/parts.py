@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
+from statsvc.store.arrays import SAMPLE_ARRAYS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -73,13 +75,20 @@ class Rows:
         return dense
 
 
+def blank(n: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the columns of n rows, zeros and empty texts, each in the type it is stored as.
+
+    A column of another integer type would not do: NumPy makes float64 of int64 beside uint64.
+    """
+    columns: dict[str, np.ndarray[Any, Any]] = {name: np.zeros(n, SAMPLE_ARRAYS[name][0]) for name in COLUMNS}
+    return columns | {name: np.full(n, "", object) for name in TEXTS}
+
+
 def concatenate(parts: list[Rows]) -> Rows:
     """Return the rows of several parts, one after the other."""
     if not parts:
-        columns: dict[str, np.ndarray[Any, Any]] = {name: np.zeros(0, np.int64) for name in COLUMNS}
-        columns |= {name: np.array([], object) for name in TEXTS}
         empty = np.zeros(0, np.int64)
-        return Rows(columns, np.zeros(1, np.int64), empty, empty)
+        return Rows(blank(0), np.zeros(1, np.int64), empty, empty)
     lengths = [np.diff(part.offsets) for part in parts]
     return Rows(
         {name: np.concatenate([part.columns[name] for part in parts]) for name in (*COLUMNS, *TEXTS)},

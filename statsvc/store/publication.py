@@ -158,6 +158,7 @@ def import_totals(
         raise Conflict(
             f"{dataset.name} is counted from {dataset.source}; import into another name with --name"
         )
+    durable.make_folder(store)
     uri = f"{dataset.uid}/import-{uuid.uuid4().hex}"
     digests = write_totals(create_group(store / uri, {}), totals)
     new = NewVersion(
