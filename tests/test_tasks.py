@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 import xxhash
 from PIL import Image
+from rights import ordinary_rights
 
 from statsvc.errors import InvalidParameter
 from workers import device, tasks
 from workers.sources import list_samples, open_source
 from workers.tasks import Reading, Rows, count_samples
-
-AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 def count(root: Path, *paths: str, max_pixels: int = 10**9, device: str = "cpu") -> Rows:
@@ -135,23 +134,10 @@ def test_an_image_over_the_limit_is_refused(tmp_path):
     assert "10 x 10 = 100 pixels, over the limit of 99" in rows.error[0]
 
 
-@pytest.mark.skipif(AS_ROOT, reason="root may read every file")
 def test_a_file_without_permission_says_so(tmp_path):
     damage.write_label(tmp_path / "a.png", np.zeros((4, 4), np.uint8)).chmod(0)
-    assert "permission denied; make it readable" in count(tmp_path, "a.png").error[0]
-
-
-def test_permission_denied_is_explained_whoever_runs_the_test(tmp_path, monkeypatch):
-    damage.write_label(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
-    real = os.open
-    monkeypatch.setattr(os, "open", lambda path, *args, **kw: denied(path, real, *args, **kw))
-    assert "permission denied; make it readable" in count(tmp_path, "a.png").error[0]
-
-
-def denied(path, real, *args, **kwargs):
-    if str(path).endswith(".png"):
-        raise PermissionError(13, "Permission denied", path)
-    return real(path, *args, **kwargs)
+    with ordinary_rights():
+        assert "permission denied; make it readable" in count(tmp_path, "a.png").error[0]
 
 
 def test_a_file_that_vanished_a_folder_and_a_pipe_are_failures(tmp_path):
