@@ -23,7 +23,11 @@ def label_array(dataset: Any, index: int) -> NDArray[Any]:
 
     Raises `InvalidParameter` saying what the sample is instead of (image, label) with class ids.
     """
-    sample = dataset[index]
+    try:
+        sample = dataset[index]
+    except Exception as error:
+        error.add_note(f"raised by the dataset for sample {index}")
+        raise
     if not isinstance(sample, (tuple, list)) or len(sample) < 2:
         raise _refused(
             index, f"is {_kind(sample)}, not (image, label)", "wrap the dataset to return such a pair"

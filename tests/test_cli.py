@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import numpy as np
 import pytest
+from commands import grey, scanned, settle, statsvc, waited_for
 from damage import bad_files
 from PIL import Image
 from servers import free_port
@@ -30,26 +31,6 @@ CAMVID = Path(__file__).resolve().parents[2] / "shared" / "data" / "camvid"
 PUBLISHED = json.loads((Path(__file__).parent / "data" / "published.json").read_text())
 
 
-def statsvc(*arguments: str | Path, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; fail with what it printed where it ends with another exit code."""
-    command = [sys.executable, "-m", "statsvc", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
-    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def grey(value: int, shape: tuple[int, int]) -> bytes:
-    """Return a PNG of one value, as Pillow writes it."""
-    data = io.BytesIO()
-    Image.fromarray(np.full(shape, value, np.uint8)).save(data, "PNG")
-    return data.getvalue()
-
-
-def scanned(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
-    return json.loads(statsvc("scan", *arguments, "--json", code=code).stdout)
-
-
 def counted_by_pillow(folder: Path) -> dict[int, int]:
     total = np.zeros(256, np.int64)
     for file in folder.rglob("*.png"):
@@ -59,21 +40,6 @@ def counted_by_pillow(folder: Path) -> dict[int, int]:
 
 def pixels_of(answer: dict[str, Any]) -> dict[int, int]:
     return {row["id"]: row["pixels"] for row in answer["classes"] if row["pixels"]}
-
-
-def settle(folder: Path) -> None:
-    """Wait until no file is so new that a scan would count it again next time."""
-    newest = max(file.stat().st_ctime for file in folder.rglob("*") if file.is_file())
-    time.sleep(max(0.0, newest + 2.1 - time.time()))
-
-
-def waited_for(condition: Any, seconds: float = 30.0) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"nothing after {seconds} s")
 
 
 @contextmanager

@@ -372,6 +372,17 @@ def test_one_file_of_twelve_may_go(scanned: Place, folder: Path) -> None:
     published(scanned, folder, 2)
 
 
+def test_files_that_were_never_counted_may_all_go(scanned: Place, folder: Path) -> None:
+    for number in range(6):
+        (folder / f"train/bad{number}.png").write_bytes(b"no label map")
+    _, job = scanned.scan()
+    assert job.state == "succeeded"
+    for number in range(6):
+        (folder / f"train/bad{number}.png").unlink()
+    outcome, job = scanned.scan()
+    assert (job.state, outcome.progress.removed) == ("succeeded", 6)
+
+
 def test_what_was_counted_before_the_guard_struck_is_kept(scanned: Place, folder: Path) -> None:
     write_png(folder / "more.png", random_labels(70))
     settle_files(folder)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import threading
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from workers.cores import cores
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from distributed import Client
 
 log = logging.getLogger(__name__)
@@ -40,17 +45,18 @@ class LocalCluster:
             dask.config.set({"distributed.scheduler.allowed-failures": 1})
             import distributed
 
-            self._cluster = distributed.LocalCluster(
-                n_workers=self.workers,
-                threads_per_worker=1,
-                memory_limit=self._memory_limit,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
-            )
             try:
-                self._client = distributed.Client(self._cluster)
+                with _without_interrupts():
+                    self._cluster = distributed.LocalCluster(
+                        n_workers=self.workers,
+                        threads_per_worker=1,
+                        memory_limit=self._memory_limit,
+                        processes=True,
+                        host="127.0.0.1",
+                        dashboard_address="127.0.0.1:0",
+                        silence_logs=logging.CRITICAL,
+                    )
+                    self._client = distributed.Client(self._cluster)
             except BaseException:
                 self.close()
                 raise
@@ -73,3 +79,21 @@ class LocalCluster:
                 # A cluster whose scheduler died cannot be closed in an orderly way, and need not be.
                 with contextlib.suppress(Exception):
                     part.close(timeout=5)
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Start processes and threads that Ctrl-C does not reach: it is this process that stops the others.
+
+    A blocked signal is inherited. One that comes meanwhile reaches this thread when it is unblocked.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # Started with the first process, it would unblock the signal in the thread that starts it.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

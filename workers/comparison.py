@@ -28,6 +28,7 @@ class Comparison:
     reused    bool [n], whether that row is taken over as it is
     removed   rows of the base whose sample is gone
     base_samples  rows of the base
+    lost      those of `removed` that were counted, not unreadable: what the counts lose
     """
 
     base: Version | None
@@ -35,6 +36,7 @@ class Comparison:
     reused: NDArray[np.bool_]
     removed: int
     base_samples: int
+    lost: int
 
     def place(self, listing: Listing, rows: Rows) -> NDArray[np.int64]:
         """Return for each sample its row in `rows`, int64 [n], −1 where the base's is taken over."""
@@ -77,7 +79,7 @@ def compare(listing: Listing, base: Version | None, *, reuse: bool) -> Compariso
     """
     n = len(listing.path)
     if base is None:
-        return Comparison(None, np.full(n, -1, np.int64), np.zeros(n, bool), 0, 0)
+        return Comparison(None, np.full(n, -1, np.int64), np.zeros(n, bool), 0, 0, 0)
     paths = base.array("path").tolist()
     base_row = _match(listing.path, paths)
     known = base_row >= 0
@@ -88,7 +90,10 @@ def compare(listing: Listing, base: Version | None, *, reuse: bool) -> Compariso
     if not reuse:
         reused = np.zeros(n, bool)
     removed = len(paths) - int(np.count_nonzero(known))
-    return Comparison(base, base_row, reused, removed, len(paths))
+    kept = np.zeros(len(paths), bool)
+    kept[base_row[known]] = True
+    lost = int(np.count_nonzero(~kept & (base.array("status") == 0)))
+    return Comparison(base, base_row, reused, removed, len(paths), lost)
 
 
 def _match(wanted: list[str], known: list[str]) -> NDArray[np.int64]:

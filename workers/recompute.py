@@ -116,7 +116,8 @@ def _against(
     found = compare(listing, base, reuse=reuse)
     if base is None and record is not None:
         before = (record.samples or 0) + record.failed
-        found = replace(found, removed=max(0, before - len(listing.path)), base_samples=before)
+        removed = max(0, before - len(listing.path))
+        found = replace(found, removed=removed, lost=max(0, removed - record.failed), base_samples=before)
     progress.total, progress.removed = len(listing.path), found.removed
     _guard(job, found, 0)
     progress.reused = int(np.count_nonzero(found.reused))
@@ -232,9 +233,9 @@ def _source_is_still_there(dataset: Dataset, root: tuple[int, int], progress: Pr
 
 def _guard(job: Job, found: Comparison, newly_failed: int) -> None:
     """Refuse to lose many samples at once: an unmounted disk must not empty a dataset."""
-    if found.removed + newly_failed > job.max_removed * found.base_samples:
+    if found.lost + newly_failed > job.max_removed * found.base_samples:
         raise JobFailed(
-            f"of the {found.base_samples} samples in the current version {found.removed} are gone and "
+            f"of the {found.base_samples} samples in the current version {found.lost} are gone and "
             f"{newly_failed} can no longer be read, more than {job.max_removed:.0%}; nothing was published. "
             "Is the disk mounted? If this is meant, allow it: --max-removed 1"
         )

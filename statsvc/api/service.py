@@ -26,7 +26,7 @@ T = TypeVar("T")
 ANSWER_BYTES = 64 * 2**20
 """Finished answers kept in memory, in bytes."""
 
-TABLES = 32
+TABLES = 8
 """Versions whose tables are kept open."""
 
 THREADS = 4
@@ -49,11 +49,9 @@ class Service:
         Raises `NotFound`, or `InvalidParameter` where the name must be given.
         """
         dataset, current = self.watch.snapshot.dataset(name)
-        if current is None and number is None:
-            raise NotFound(
-                f"{dataset.name} has no version yet; GET /datasets/{dataset.name} says how its scan goes"
-            )
-        if current is not None and number in (None, current.record.number):
+        if current is None:
+            raise NotFound(await self.in_thread(self.catalog.why_unversioned, dataset))
+        if number in (None, current.record.number):
             return current
         assert number is not None
 

@@ -65,9 +65,12 @@ class Snapshot:
     def dataset(self, name: str | None) -> tuple[Dataset, Published | None]:
         """Return a dataset and its current version; without a name, the only one there is.
 
-        Raises `NotFound`, or `InvalidParameter` where a name must choose between several.
+        Those without a version do not count, unless there are no others. Raises `NotFound`, or
+        `InvalidParameter` where a name must choose between several.
         """
         names = list(self.datasets)
+        if name is None:
+            names = [one for one, (_, version) in self.datasets.items() if version is not None] or names
         there = ", ".join(names[:20]) or "none yet; add one with POST /datasets or statsvc scan SOURCE"
         if name is None:
             if len(names) > 1:

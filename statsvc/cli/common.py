@@ -66,11 +66,13 @@ def the_dataset(catalog: Catalog, name: str | None) -> Dataset:
     if name is not None:
         return catalog.dataset(name)
     there = catalog.datasets()
-    if len(there) == 1:
-        return there[0]
+    # A first scan that failed or was stopped leaves a dataset without a version: nobody means that one.
+    meant = [one for one in there if one.current_number is not None] or there
+    if len(meant) == 1:
+        return meant[0]
     if not there:
         raise StatsvcError("there is no dataset yet; add one with: statsvc scan SOURCE")
-    raise click.UsageError("which dataset? name one of: " + ", ".join(one.name for one in there))
+    raise click.UsageError("which dataset? name one of: " + ", ".join(one.name for one in meant))
 
 
 def current_table(place: Home, catalog: Catalog, dataset: Dataset, number: int | None = None) -> Version:
@@ -103,6 +105,10 @@ def reading_changes(
         changes["class_map"] = None if class_map == "none" else classmaps.resolve(class_map)
     if class_names is not None:
         file = Path(class_names)
+        if not file.is_file() and "," not in class_names and ("/" in class_names or file.suffix):
+            raise InvalidParameter(
+                ("class_names", f"there is no file {class_names}; give names as a,b,c or a file, one a line")
+            )
         names = _lines("class_names", file) if file.is_file() else class_names.split(",")
         changes["class_names"] = tuple(name.strip() for name in names if name.strip())
     if ignore_index:
@@ -113,10 +119,12 @@ def reading_changes(
         given = {}
         for item in splits:
             name, _, file_name = item.partition("=")
-            if not name or not Path(file_name).is_file():
+            if not name or not file_name:
                 raise InvalidParameter(
                     ("split", f"{item!r}: write NAME=FILE, a file with one relative path a line")
                 )
+            if not Path(file_name).is_file():
+                raise InvalidParameter(("split", f"{item!r}: there is no file {file_name}"))
             paths = _lines("split", Path(file_name))
             given[name] = Split.from_dict(name, [path.strip() for path in paths if path.strip()])
         changes["splits"] = given

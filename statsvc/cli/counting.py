@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from statsvc.store.catalog import Catalog
     from statsvc.store.home import Home
     from statsvc.store.records import Dataset
+    from statsvc.store.version import Version
     from workers.lease import Outcome
     from workers.progress import Progress
 
@@ -126,15 +128,16 @@ def scan(
     if max_removed is not None and not math.isfinite(max_removed):
         raise click.UsageError("--max-removed: give a share from 0 to 1")
     with opened(home, database, store) as (place, catalog):
-        dataset = _registered(place, catalog, source, name, pattern, splits, reading)
+        dataset, before = _registered(place, catalog, source, name, pattern, splits, reading)
         settings = Settings(device, max_pixels or MAX_PIXELS)
         outcome = _run(place, catalog, dataset, settings, workers, max_removed, full)
+        now = catalog.dataset_by_uid(dataset.uid)
         if outcome.error is not None:
             click.echo(f"statsvc: {dataset.name}: {outcome.error}", err=True)
             raise click.exceptions.Exit(1)
         progress = outcome.progress
-        _tell(dataset.name, outcome)
-        _show(place, catalog, catalog.dataset_by_uid(dataset.uid), progress, as_json)
+        _tell(now, before, outcome)
+        _show(place, catalog, now, progress, as_json)
         if progress.failed:
             raise click.exceptions.Exit(1)
 
@@ -147,8 +150,8 @@ def _registered(
     pattern: str | None,
     splits: tuple[str, ...],
     reading: dict[str, Any],
-) -> Dataset:
-    """Return the dataset meant, registered and configured as the options say."""
+) -> tuple[Dataset, int | None]:
+    """Return the dataset meant, registered and configured as the options say, and its version before."""
     from statsvc.configuration import Configuration
     from statsvc.store.configuring import applied, changed, fitting
     from statsvc.store.publication import configure
@@ -162,10 +165,10 @@ def _registered(
             raise NotFound(f"there is no dataset {name!r} yet; give its folder too: statsvc scan SOURCE")
         found = open_source(source, pattern)
         configuration = fitting(applied(Configuration(), changes))
-        return catalog.create_dataset(
-            name or default_name(found.root), found.root, found.pattern, configuration
-        )
-    return configure(catalog, place.store, known, changed(catalog, place.store, known, changes))[0]
+        name = default_name(found.root) if name is None else name
+        return catalog.create_dataset(name, found.root, found.pattern, configuration), None
+    configured, _ = configure(catalog, place.store, known, changed(catalog, place.store, known, changes))
+    return configured, known.current_number
 
 
 def _location(source: str) -> tuple[Path, str | None]:
@@ -257,6 +260,8 @@ def _run(
         with shown(progress.to_dict):
             return execute(catalog, place.store, job, cluster, settings, progress)
     except KeyboardInterrupt:
+        # Whoever presses it again is heard already: what follows only ends the workers.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         click.echo(
             "statsvc: stopped; what was counted so far is kept, and the next scan goes on from there",
             err=True,
@@ -281,9 +286,9 @@ def _follow(catalog: Catalog, dataset: Dataset) -> None:
             time.sleep(0.5)
 
 
-def _tell(name: str, outcome: Outcome) -> None:
+def _tell(dataset: Dataset, before: int | None, outcome: Outcome) -> None:
     """Say on stderr what the scan did and which samples it could not read."""
-    progress = outcome.progress
+    name, progress = dataset.name, outcome.progress
     what = f"{progress.counted} counted, {progress.reused} unchanged"
     if progress.recovered:
         what += f", {progress.recovered} of the counted kept from a scan that did not finish"
@@ -291,13 +296,34 @@ def _tell(name: str, outcome: Outcome) -> None:
         what += f", {progress.removed} removed"
     if progress.failed:
         what += f", {progress.failed} could not be read"
-    version = "no new version" if outcome.version is None else f"version {outcome.version.number}"
+    version = "no new version" if dataset.current_number == before else f"version {dataset.current_number}"
+    if outcome.version is None and dataset.current_number != before:
+        version += ", the same counts read in another way"
     speed = f" ({progress.rate() / 1e9:.2f} Gpx/s)" if progress.pixels else ""
     click.echo(f"{name}: {what}{speed}; {version}", err=True)
     for path, reason in progress.failures:
         click.echo(f"  {path}: {reason}", err=True)
     if progress.failed > len(progress.failures):
         click.echo(f"  … and more: statsvc datasets {name}", err=True)
+
+
+def _doubts(table: Version) -> list[str]:
+    """Return lines on options that fit the label maps badly: too few names, lists that name no sample."""
+    configuration, lines = table.configuration, []
+    names, classes = len(configuration.class_names), configuration.num_classes
+    if 0 < names < classes:
+        lines.append(f"{names} class names for {classes} classes: ids {names} to {classes - 1} have none")
+    if table.has_rows:
+        paths = table.array("path").tolist()
+        known = set(paths)
+        for name, split in configuration.splits.items():
+            missing = sorted(set(split.paths) - known)
+            if missing:
+                lines.append(
+                    f"split {name}: {len(missing)} of {len(split.paths)} paths are not in the dataset, "
+                    f"for instance {missing[0]}; write them relative to the source, as {paths[0]}"
+                )
+    return lines
 
 
 def _show(place: Home, catalog: Catalog, dataset: Dataset, progress: Progress, as_json: bool) -> None:
@@ -307,8 +333,11 @@ def _show(place: Home, catalog: Catalog, dataset: Dataset, progress: Progress, a
     from statsvc.spec import WeightSpec
 
     answered = None
+    table = current_table(place, catalog, dataset)
+    for line in _doubts(table):
+        click.echo(f"statsvc: {line}", err=True)
     try:
-        answered = answer(current_table(place, catalog, dataset), WeightSpec())
+        answered = answer(table, WeightSpec())
     except Unanswerable as error:
         click.echo(f"statsvc: no weights: {error}", err=True)
     if as_json:

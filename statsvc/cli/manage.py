@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +38,11 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, no_wrap=column not in ("source", "error"), overflow="fold")
+        table.add_column(column, no_wrap=column != "source", overflow="fold")
     for row in rows:
         table.add_row(*(_shown(value) for value in row))
-    Console(soft_wrap=False).print(table)
+    # Rows read by another program are lines, however long.
+    Console(width=None if sys.stdout.isatty() else 10_000).print(table)
 
 
 @click.command()
@@ -175,11 +177,16 @@ def jobs(
     if as_json:
         print_json(found)
         return
-    rows = [
-        (job["id"], job["dataset"], job["state"], job["version"], job["created"], job["error"] or "")
-        for job in found
-    ]
-    _table(("job", "dataset", "state", "version", "created", "error"), rows)
+    if not found:
+        click.echo("no jobs yet", err=True)
+        return
+    _table(
+        ("job", "dataset", "state", "version", "created"),
+        [(row["id"], row["dataset"], row["state"], row["version"], row["created"]) for row in found],
+    )
+    for row in found:
+        if row["error"]:
+            click.echo(f"{row['id']}: {row['error']}")
 
 
 @click.command()

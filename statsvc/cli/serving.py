@@ -45,7 +45,7 @@ def runner_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--root",
     "roots",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder below which requests may register sources.  [default: the current folder]",
 )
 @click.option("--runner/--no-runner", "with_runner", default=True, help="Run jobs too.  [default: yes]")
@@ -81,6 +81,8 @@ def serve(
 
     try:
         run(place, host, port, roots or (Path.cwd(),), ready=ready)
+    except KeyboardInterrupt:
+        pass  # the way to end it; uvicorn finished its requests first
     finally:
         if child is not None:
             child.stop()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc.cli.common import current_table, home_options, opened, the_dataset
+from statsvc import classmaps
+from statsvc.cli.common import home_options, opened, the_dataset
 from statsvc.errors import StatsvcError
 from statsvc.representations import FORMATS, render
 from statsvc.spec import PARAMETERS, WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from statsvc.classmaps import ClassMap
 
 
 def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,6 +67,7 @@ def weights(
     given = {
         key: (list(value) if isinstance(value, tuple) else value) for key, value in params.items() if value
     }
+    class_map = _class_map_file(given, url)
     spec = WeightSpec.from_params(given)
     if url is not None:
         from statsvc.client import Client
@@ -72,8 +77,15 @@ def weights(
         from statsvc.answers import answer
 
         with opened(home, database, store) as (place, catalog):
+            from statsvc.store.configuring import applied
+            from statsvc.store.publication import open_version
+
             dataset = the_dataset(catalog, name)
-            answered = answer(current_table(place, catalog, dataset, number), spec)
+            record = catalog.version(dataset, number)
+            if class_map is not None:
+                configuration = applied(record.configuration, {"class_map": class_map})
+                record = replace(record, configuration=configuration)
+            answered = answer(open_version(place.store, dataset.name, record), spec)
     if output is not None:
         _write(output, form, answered)
         return
@@ -87,6 +99,21 @@ def weights(
     if not sys.stdout.isatty():
         for warning in answered["warnings"]:
             click.echo(f"statsvc: {warning['message']}", err=True)
+
+
+def _class_map_file(given: dict[str, Any], url: str | None) -> ClassMap | None:
+    """Take a class map that is a file out of the parameters. Raises `NotFound`, `InvalidParameter`."""
+    text = given.get("class_map")
+    if text is None or text == "none" or text in classmaps.BUILTIN:
+        return None
+    found = classmaps.resolve(text)
+    if url is not None:
+        raise click.UsageError(
+            f"--class-map {text}: a server knows the built-in maps, {', '.join(classmaps.BUILTIN)}, and the "
+            "dataset's own; set that with PATCH /datasets/NAME, or leave --url out"
+        )
+    del given["class_map"]
+    return found
 
 
 def _write(output: Path, form: str | None, answered: dict[str, Any]) -> None:

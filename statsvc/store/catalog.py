@@ -177,10 +177,8 @@ class Catalog:
     def version(self, dataset: Dataset, number: int | None = None) -> VersionRecord:
         """Return a version, by default the current one. Raises `NotFound`."""
         wanted = dataset.current_number if number is None else number
-        if wanted is None:
-            raise NotFound(
-                f"{dataset.name} has no version yet; see how its first scan goes with: statsvc jobs"
-            )
+        if wanted is None or (number is not None and dataset.current_number is None):
+            raise NotFound(self.why_unversioned(dataset))
         with self.engine.begin() as connection:
             row = connection.execute(
                 sa.select(versions).where(versions.c.dataset_uid == dataset.uid, versions.c.number == wanted)
@@ -189,6 +187,22 @@ class Catalog:
             newest = dataset.current_number
             raise NotFound(f"{dataset.name} has no version {wanted}; its newest is {newest}")
         return VersionRecord.from_row(row)
+
+    def why_unversioned(self, dataset: Dataset) -> str:
+        """Return a line on why a dataset has no version yet: what became of its newest job."""
+        with self.engine.begin() as connection:
+            job = connection.execute(
+                sa.select(jobs)
+                .where(jobs.c.dataset_uid == dataset.uid)
+                .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+            ).first()
+        if job is None:
+            return (
+                f"{dataset.name} has no version yet: it was never counted; statsvc scan --name {dataset.name}"
+            )
+        if job.state == "failed":
+            return f"{dataset.name} has no version: job {job.id} failed: {job.error}"
+        return f"{dataset.name} has no version yet: job {job.id} is {job.state}; see statsvc jobs {job.id}"
 
     def versions(self, dataset: Dataset, limit: int = 100, before: int | None = None) -> list[VersionRecord]:
         """Return versions, newest first, those below number `before` only."""

@@ -1,0 +1,51 @@
+"""Commands of statsvc as processes, and what several tests of them share."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def statsvc(*arguments: str | Path, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; fail with what it printed where it ends with another exit code."""
+    command = [sys.executable, "-m", "statsvc", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def grey(value: int, shape: tuple[int, int]) -> bytes:
+    """Return a PNG of one value, as Pillow writes it."""
+    data = io.BytesIO()
+    Image.fromarray(np.full(shape, value, np.uint8)).save(data, "PNG")
+    return data.getvalue()
+
+
+def scanned(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
+    return json.loads(statsvc("scan", *arguments, "--json", code=code).stdout)
+
+
+def settle(folder: Path) -> None:
+    """Wait until no file is so new that a scan would count it again next time."""
+    newest = max(file.stat().st_ctime for file in folder.rglob("*") if file.is_file())
+    time.sleep(max(0.0, newest + 2.1 - time.time()))
+
+
+def waited_for(condition: Any, seconds: float = 30.0) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"nothing after {seconds} s")
