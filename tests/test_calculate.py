@@ -657,3 +657,8 @@ def test_calculating_is_imported_without_torch() -> None:
     root = Path(statsvc.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.stdout == "False\n"
+
+
+def test_a_method_that_gives_no_weights_says_what_to_do_with_its_vector() -> None:
+    with pytest.warns(UserWarning, match="logit_adjustment gives no class weights but additive: add them"):
+        calculate_class_weights(Labels([np.array([[0, 0, 1]])]), 2, method="logit_adjustment", verbose=False)

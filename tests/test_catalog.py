@@ -138,6 +138,15 @@ def test_a_dataset_with_a_job_is_not_deleted(catalog: Catalog) -> None:
     assert catalog.dataset_by_uid(leased.dataset_uid).name == "streets"
 
 
+def test_a_job_whose_process_is_gone_does_not_keep_a_dataset(catalog: Catalog, url: str) -> None:
+    submitted, _ = jobs.submit(catalog, add(catalog))
+    subprocess.run([sys.executable, "-c", LEASER, url], stdin=subprocess.DEVNULL, check=True)
+    assert jobs.get(catalog, submitted.id).state == "running"
+    catalog.delete_dataset("streets")
+    ended = jobs.get(catalog, submitted.id)
+    assert (ended.state, ended.error) == ("cancelled", "its dataset was deleted")
+
+
 def test_a_change_made_on_an_older_reading_is_refused(catalog: Catalog) -> None:
     old = add(catalog)
     new = catalog.set_source(old, "/labels/other", "*_id.png")

@@ -82,6 +82,25 @@ def test_options_that_fit_badly_are_told(place: tuple[Path, Path], tmp_path: Pat
     assert "1 of 1 paths are not in the dataset, for instance train/nothere.png" in told.stderr
 
 
+def test_a_dataset_is_its_folder_and_its_pattern(place: tuple[Path, Path], tmp_path: Path) -> None:
+    labels, _ = place
+    home = ("--home", tmp_path / "home")
+    scanned(labels, "--name", "all", *home)
+    scanned(labels, "--name", "train", "--pattern", "train/**", *home)
+    scanned(labels, "--name", "copy", *home)
+    listed = json.loads(statsvc("datasets", "--json", *home).stdout)
+    images = {row["dataset"]: row["images"] for row in listed}
+    assert images["all"] == images["copy"] == 12
+    assert 0 < images["train"] < 12
+
+    several = statsvc("scan", labels, *home, code=2).stderr
+    assert "give --name, one of all, copy" in several
+    assert scanned(labels, "--pattern", "train/**", *home)["weights"]["dataset"] == "train"
+    for other in ((tmp_path,), (labels, "--pattern", "val/**")):
+        refused = statsvc("scan", *other, "--name", "train", *home, code=1).stderr
+        assert "choose another name with --name" in refused
+
+
 def test_a_scan_that_only_changes_the_reading_tells_its_version(
     place: tuple[Path, Path], tmp_path: Path
 ) -> None:
