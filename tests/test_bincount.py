@@ -48,6 +48,7 @@ def label_arrays(draw: st.DrawFn) -> np.ndarray:
     return array
 
 
+@settings(deadline=None)  # the first example of a type compiles
 @given(st.lists(label_arrays(), max_size=4))
 def test_a_counter_equals_counting_one_by_one(arrays):
     counter = Counter()

@@ -100,7 +100,7 @@ def damaged_streams():
         "no Adler": (lambda raw: zlib.compress(raw)[:-4], "truncated inside its compressed data"),
         "wrong Adler": (lambda raw: zlib.compress(raw)[:-4] + b"\1\2\3\4", "compressed data is invalid"),
         "no zlib": (lambda raw: b"\xff" * 30, "compressed data is invalid"),
-        "no filter": (lambda raw: zlib.compress(b"\x09" + raw[1:]), "cannot be decoded"),
+        "no filter": (lambda raw: zlib.compress(b"\x09" + raw[1:]), "row 0 of its pixels has a filter type"),
         "bomb": (lambda raw: zlib.compress(bytes(1 << 27)), "more pixels"),
     }
 

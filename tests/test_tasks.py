@@ -202,7 +202,7 @@ def test_a_file_that_goes_on_changing_is_reported(tmp_path, monkeypatch):
 
 
 def test_an_unexpected_failure_names_its_type_and_memory_errors_propagate(tmp_path, monkeypatch):
-    damage.write_label(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
+    np.save(tmp_path / "a.npy", np.zeros((4, 4), np.uint8))
     for error, caught in (
         (ZeroDivisionError("odd"), False),
         (MemoryError(), True),
@@ -215,9 +215,9 @@ def test_an_unexpected_failure_names_its_type_and_memory_errors_propagate(tmp_pa
         monkeypatch.setattr(device.Engine, "add", fail)
         if caught:
             with pytest.raises(type(error)):
-                count(tmp_path, "a.png")
+                count(tmp_path, "a.npy")
         else:
-            assert "ZeroDivisionError: odd" in count(tmp_path, "a.png").error[0]
+            assert "ZeroDivisionError: odd" in count(tmp_path, "a.npy").error[0]
 
 
 def test_a_stop_between_samples_returns_the_rows_before(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 
 from statsvc.errors import UnreadableSample
 from statsvc.statistics import MAX_IDS
+from workers import kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,20 +18,29 @@ if TYPE_CHECKING:
     Int64 = NDArray[np.int64]
 
 PIECE = 1 << 18
-"""Pixels counted at once: `np.bincount` makes an int64 copy, 2 MB of it here."""
+"""Pixels counted at once: few enough to stay in the cache between finding their range and counting."""
 
 DENSE_SPAN = 1 << 16
-"""Widest range of ids counted by their value; a wider one is sorted."""
+"""Widest range of ids counted by their value; a wider one is hashed."""
 
 BATCH_PIXELS = 1 << 24
 """Pixels that one `torch.bincount` counts: 128 MB of int64 on the device."""
+
+
+# Bytes of an id -> its bits, all set, and the factor that makes a word of it (`kernels.count_dense`).
+_WORDS = {
+    size: (np.uint64(2 ** (8 * size) - 1), np.uint64((2**64 - 1) // (2 ** (8 * size) - 1)))
+    for size in (1, 2, 4, 8)
+}
+
+_SLOTS = 4 * MAX_IDS  # of the hash table, which is full at half
 
 
 class Counter:
     """Histogram of one sample, fed chunk by chunk."""
 
     def __init__(self) -> None:
-        self._bytes = np.zeros(256, np.int64)
+        self._bytes = np.zeros((2, 256), np.int64)
         self._ids = np.empty(0, np.int64)
         self._counts = np.empty(0, np.int64)
 
@@ -41,7 +51,7 @@ class Counter:
         """
         for piece in _pieces(chunk):
             if piece.dtype.itemsize == 1 and piece.dtype.kind != "i":
-                self._bytes += np.bincount(piece.view(np.uint8), minlength=256)
+                kernels.count_dense(piece.view(np.uint8), 0, self._bytes, *_WORDS[1])
             else:
                 self.merge(*_histogram(piece))
 
@@ -62,11 +72,11 @@ class Counter:
 
     def result(self) -> tuple[Int64, Int64]:
         """Return the ids that occur, ascending, and the pixels of each: int64 [k], int64 [k]."""
-        present = np.flatnonzero(self._bytes)
+        counts = self._bytes.sum(axis=0)
+        present = np.flatnonzero(counts)
         if len(present):
-            counts = self._bytes[present]
-            self._bytes = np.zeros(256, np.int64)
-            self.merge(present.astype(np.int64), counts)
+            self._bytes[:] = 0
+            self.merge(present.astype(np.int64), counts[present])
         return self._ids, self._counts
 
 
@@ -157,7 +167,7 @@ def _for_torch(piece: NDArray[Any]) -> NDArray[Any]:
         return piece.astype({2: np.int32, 4: np.int64, 8: np.int64}[piece.dtype.itemsize])
     if piece.dtype.kind == "b":
         piece = piece.view(np.uint8)
-    native = piece.astype(piece.dtype.newbyteorder("="), copy=False)
+    native = _native(piece)
     return native if native.flags.writeable else native.copy()
 
 
@@ -181,15 +191,25 @@ def _range(piece: NDArray[Any]) -> tuple[int, int]:
 
 
 def _histogram(piece: NDArray[Any]) -> tuple[Int64, Int64]:
-    """Return the ids of a non-empty piece, ascending, and their counts."""
+    """Return the ids of a non-empty piece, ascending, and their counts. Raises `UnreadableSample`."""
     low, span = _range(piece)
     if span <= DENSE_SPAN:
         values = piece.view(np.uint8) if piece.dtype.kind == "b" else piece
-        counts = np.bincount(values.astype(np.int64) - low, minlength=span)
+        table = np.zeros((2, span), np.int64)
+        kernels.count_dense(_native(values), low, table, *_WORDS[values.itemsize])
+        counts = table.sum(axis=0)
         present = np.flatnonzero(counts)
-        return present.astype(np.int64) + low, counts[present].astype(np.int64)
-    ids, found = np.unique(piece, return_counts=True)
-    return ids.astype(np.int64), found.astype(np.int64)
+        return present.astype(np.int64) + low, counts[present]
+    ids, counts = np.zeros(_SLOTS, np.int64), np.zeros(_SLOTS, np.int64)
+    if kernels.count_sparse(_native(piece), ids, counts) < 0:
+        raise _too_many(np.array([low, low + span - 1], np.int64))
+    taken = np.flatnonzero(counts)
+    taken = taken[np.argsort(ids[taken])]
+    return ids[taken], counts[taken]
+
+
+def _native(piece: NDArray[Any]) -> NDArray[Any]:
+    return piece.astype(piece.dtype.newbyteorder("="), copy=False)
 
 
 def _too_many(ids: Int64) -> UnreadableSample:

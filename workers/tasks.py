@@ -165,8 +165,11 @@ def _read_once(reading: Reading, sample: _Sample, engine: Engine) -> None:
         try:
             label_map = open_label_map(sample.path, cast("BinaryIO", hashed), reading.max_pixels)
             sample.height, sample.width, sample.mode = label_map.height, label_map.width, label_map.mode
-            for chunk in label_map.chunks:
-                engine.add(sample.counter, chunk)
+            if label_map.histogram is not None and engine.device != "cuda":
+                sample.counter.merge(*label_map.histogram())
+            else:
+                for chunk in label_map.chunks:
+                    engine.add(sample.counter, chunk)
             sample.content = hashed.finish()
         except UnreadableSample as error:
             failure = error

@@ -7,6 +7,7 @@ what to do; readers check the declared size before they decode, and hand out chu
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -15,10 +16,12 @@ from workers.labelmaps import npy, png, tiff
 from workers.labelmaps.base import COPY_AGAIN, LabelMap, Mode, Peek, looks_like
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
 
     from numpy.typing import NDArray
+
+    from workers.labelmaps.base import Histogram
 
 __all__ = ["FORMATS", "REVISION", "LabelMap", "Mode", "open_label_map", "peek"]
 
@@ -43,6 +46,8 @@ def open_label_map(name: str, file: BinaryIO, max_pixels: int) -> LabelMap:
     except Exception as error:
         raise _refusal(error) from error
     label_map.chunks = _guarded(label_map.chunks)
+    if label_map.histogram is not None:
+        label_map.histogram = partial(_guarded_call, label_map.histogram)
     return label_map
 
 
@@ -89,6 +94,13 @@ def _head(file: BinaryIO) -> tuple[int, bytes]:
 def _guarded(chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     try:
         yield from chunks
+    except Exception as error:
+        raise _refusal(error) from error
+
+
+def _guarded_call(histogram: Callable[[], Histogram]) -> Histogram:
+    try:
+        return histogram()
     except Exception as error:
         raise _refusal(error) from error
 

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from statsvc.errors import UnreadableSample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    import numpy as np
     from numpy.typing import NDArray
+
+    Histogram = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 CHUNK_PIXELS = 1 << 22
 """Pixels of one chunk: enough to amortise a call, small beside a worker's memory."""
@@ -37,12 +40,15 @@ class LabelMap:
     width   pixels of a row
     chunks  integer or bool arrays of about `CHUNK_PIXELS`, of any shape, which together hold every
             pixel once; iterating may raise `UnreadableSample`
+    histogram  where the format is counted without making an array of it: counts the file and returns its
+            ids, ascending, and their pixels, int64 [k] each; may raise `UnreadableSample`
     """
 
     mode: Mode
     height: int
     width: int
     chunks: Iterable[NDArray[Any]]
+    histogram: Callable[[], Histogram] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """PNG label maps: grey of 1 to 16 bits and palette indices.
 
-Pillow decodes, after the file was checked here: signature, IHDR, the CRC of every chunk, and that the
-compressed stream is whole. Pillow itself fills missing rows with zeros, which would be counted as class 0.
+The file is checked here: signature, IHDR, the CRC of every chunk, and that the compressed stream is whole.
+Then it is inflated at once and its rows are unfiltered and counted in one pass (`workers.kernels`), which for
+long runs is little more than inflating. Pillow decodes interlaced files only.
 Format: Portable Network Graphics (PNG) Specification, Third Edition, https://www.w3.org/TR/png-3/.
 """
 
@@ -11,11 +12,14 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import deflate
 import numpy as np
 
 from statsvc.errors import UnreadableSample
+from workers import kernels
 from workers.labelmaps.base import CHUNK_PIXELS, COPY_AGAIN, LabelMap, Mode, Peek, check_pixels, colour_coded
 
 if TYPE_CHECKING:
@@ -34,7 +38,21 @@ DEPTHS = {GREY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GREY_ALPH
 # Adam7: first column, first row, column step, row step of each pass.
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
+END = b"\0\0\0\0IEND\xaeB`\x82"
+
 BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The critical chunks of a file, whose checksums are right.
+
+    head    signature and IHDR, then PLTE where there is one
+    stream  the data of all IDAT chunks: one zlib stream
+    """
+
+    head: bytes
+    stream: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +88,12 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
     if header.colour not in (GREY, PALETTE):
         raise colour_coded(f"{COLOURS[header.colour]}, {header.depth} bits a channel")
     check_pixels(header.height, header.width, max_pixels)
-    data = _checked(file, size, header, start)
+    image = _checked(file, size, header, start)
     mode = Mode.PALETTE if header.colour == PALETTE else Mode.GREY
-    return LabelMap(mode, header.height, header.width, _chunks(data, header))
+    if header.interlaced:
+        return LabelMap(mode, header.height, header.width, _chunks_by_pillow(image, header))
+    histogram = partial(_histogram, image, header) if header.depth <= 8 else None
+    return LabelMap(mode, header.height, header.width, _chunks(image, header), histogram)
 
 
 def peek(file: BinaryIO, size: int) -> Peek:
@@ -101,16 +122,15 @@ def _header(file: BinaryIO, size: int) -> tuple[Header, bytes]:
     return Header(width, height, depth, colour, bool(interlace)), start
 
 
-def _checked(file: BinaryIO, size: int, header: Header, start: bytes) -> bytes:
-    """Check every chunk and the compressed stream; return the PNG without its ancillary chunks.
+def _checked(file: BinaryIO, size: int, header: Header, start: bytes) -> Image:
+    """Check every chunk; return those that hold the image.
 
-    Only IHDR, PLTE, IDAT and IEND reach the decoder: no text, profile or animation can make it fail.
+    Only IHDR, PLTE and IDAT reach a decoder: no text, profile or animation can make it fail.
     """
     expected = header.stream_bytes()
     # Stored (uncompressed) deflate blocks add little; twice the image is no image of this size.
     room = 2 * expected + BLOCK
-    inflater, inflated = zlib.decompressobj(), 0
-    kept = [start]
+    head, stream = [start], []
     position, kind = len(start), b""
     while kind != b"IEND":
         top = file.read(8)
@@ -131,7 +151,10 @@ def _checked(file: BinaryIO, size: int, header: Header, start: bytes) -> bytes:
             body = file.read(length + 4)
             data, end = body[:-4], body[-4:]
             crc = zlib.crc32(data, zlib.crc32(kind))
-            kept += (top, body)
+            if kind == b"PLTE":
+                head += (top, body)
+            elif kind == b"IDAT":
+                stream.append(data)
         elif not kind[0] & 0x20:
             raise UnreadableSample(f"needs the PNG extension {name!r}, which is not read; export it again")
         else:
@@ -140,15 +163,36 @@ def _checked(file: BinaryIO, size: int, header: Header, start: bytes) -> bytes:
             raise _truncated(size, f"its {name} chunk")
         if crc != int.from_bytes(end, "big"):
             raise _damaged(name, position)
-        if kind == b"IDAT":
-            inflated += _inflate(inflater, data, expected - inflated)
         position += 12 + length
-    inflated += _inflate(inflater, b"", expected - inflated)
+    return Image(b"".join(head), b"".join(stream))
+
+
+def _rows(image: Image, header: Header) -> NDArray[np.uint8]:
+    """Return the inflated stream: for each row its filter type, then its bytes; uint8 [n], writable.
+
+    The result is allocated by what the header declares, which was checked against the limit.
+    """
+    expected = header.stream_bytes()
+    try:
+        data = deflate.zlib_decompress(image.stream, expected)
+    except deflate.DeflateError:
+        data = b""
+    if len(data) != expected:
+        # libdeflate says only that it failed; zlib finds out how.
+        _diagnose(image, header)
+        data = bytearray(zlib.decompressobj().decompress(image.stream, expected))
+    return np.frombuffer(data, np.uint8)
+
+
+def _diagnose(image: Image, header: Header) -> None:
+    """Inflate a stream block by block, keeping nothing. Raises `UnreadableSample` saying what is wrong."""
+    expected = header.stream_bytes()
+    inflater = zlib.decompressobj()
+    inflated = _inflate(inflater, image.stream, expected)
     if not inflater.eof or inflated < expected:
         raise UnreadableSample(
             f"is truncated inside its compressed data: {inflated} of {expected} bytes of pixels; {COPY_AGAIN}"
         )
-    return b"".join(kept)
 
 
 def _inflate(inflater: Any, data: bytes, room: int) -> int:
@@ -182,18 +226,66 @@ def _skip(file: BinaryIO, length: int, crc: int) -> tuple[int, bytes]:
     return crc, file.read(4)
 
 
-def _chunks(data: bytes, header: Header) -> Iterator[NDArray[Any]]:
+def _histogram(image: Image, header: Header) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Inflate, unfilter and count an image of at most 8 bits a pixel; return ids and pixels."""
+    row = (header.width * header.depth + 7) // 8
+    whole, rest = divmod(header.width * header.depth, 8)
+    counts, tails = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    _known_filter(kernels.count_rows(_rows(image, header), header.height, row, whole, counts, tails))
+    if header.depth < 8:
+        shifts = np.arange(8 - header.depth, -1, -header.depth)
+        packed = (np.arange(256)[:, None] >> shifts) & ((1 << header.depth) - 1)  # [byte, pixel in it]
+        pixels = np.zeros(1 << header.depth, np.int64)
+        np.add.at(pixels, packed, counts[:, None])
+        np.add.at(pixels, packed[:, : rest // header.depth], tails[:, None])
+        counts = pixels
+    ids = np.flatnonzero(counts)
+    return ids.astype(np.int64), counts[ids]
+
+
+def _chunks(image: Image, header: Header) -> Iterator[NDArray[Any]]:
+    """Inflate and unfilter an image; yield its rows as uint8 or big-endian uint16 [rows, width]."""
+    row = (header.width * header.depth + 7) // 8
+    pixels = np.empty((header.height, row), np.uint8)
+    step = header.depth // 8 or 1
+    _known_filter(kernels.unfilter(_rows(image, header), header.height, row, step, pixels))
+    rows = max(1, CHUNK_PIXELS // header.width)
+    for top in range(0, header.height, rows):
+        part = pixels[top : top + rows]
+        if header.depth == 16:
+            yield part.view(">u2")
+        elif header.depth == 8:
+            yield part
+        else:
+            shifts = np.arange(8 - header.depth, -1, -header.depth, dtype=np.uint8)
+            spread = (part[:, :, None] >> shifts) & np.uint8((1 << header.depth) - 1)
+            yield spread.reshape(len(part), -1)[:, : header.width]
+
+
+def _known_filter(row: int) -> None:
+    """Refuse an image in which a kernel met a row of an unknown filter type."""
+    if row >= 0:
+        raise UnreadableSample(
+            f"is damaged: row {row} of its pixels has a filter type that PNG does not have; {COPY_AGAIN}"
+        )
+
+
+def _chunks_by_pillow(image: Image, header: Header) -> Iterator[NDArray[Any]]:
     # The plugin itself: `Image.open` warns about large images by a global limit, and the size was
     # checked against max_pixels already.
     from PIL.PngImagePlugin import PngImageFile
 
+    _diagnose(image, header)  # Pillow fills missing rows with zeros, which would be counted as class 0
+    length = len(image.stream).to_bytes(4, "big")
+    crc = zlib.crc32(image.stream, zlib.crc32(b"IDAT")).to_bytes(4, "big")
+    file = b"".join((image.head, length, b"IDAT", image.stream, crc, END))
     # Pillow scales grey of 2 and 4 bits to 0…255.
     scale = {2: 85, 4: 17}.get(header.depth, 1) if header.colour == GREY else 1
     rows = max(1, CHUNK_PIXELS // header.width)
-    with PngImageFile(io.BytesIO(data)) as image:
-        image.load()
+    with PngImageFile(io.BytesIO(file)) as opened:
+        opened.load()
         for top in range(0, header.height, rows):
-            part = image.crop((0, top, header.width, min(top + rows, header.height)))
+            part = opened.crop((0, top, header.width, min(top + rows, header.height)))
             chunk = np.asarray(part)
             yield chunk // np.uint8(scale) if scale > 1 else chunk
 

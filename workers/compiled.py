@@ -1,0 +1,55 @@
+"""How the compiled loops are compiled, and where the result is kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+
+def _folder() -> Path:
+    """Return where compiled code is kept: NUMBA_CACHE_DIR, or `statsvc` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "statsvc" / "compiled"
+
+
+# Beside the source, where numba keeps it by itself, an installed package may not be written; read when
+# numba is imported.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(_folder()))
+
+import numba  # noqa: E402 - after the folder is set
+from numba.core import cgutils, types  # noqa: E402
+from numba.extending import intrinsic  # noqa: E402
+
+kernel = numba.njit(cache=True, nogil=True, boundscheck=None)
+"""Compiles a loop at its first call with arguments of new types; NUMBA_BOUNDSCHECK=1 checks every index."""
+
+inlined = numba.njit(inline="always")
+"""Compiles a step of such a loop into it."""
+
+
+def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    """Return where array[index] lies, as the address of a 64-bit word."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), cgutils.intp_t.as_pointer())
+
+
+@intrinsic
+def word(_typing: Any, array: Any, index: Any) -> Any:
+    """Return the 8 bytes from array[index] on as one uint64; they must lie within the contiguous array."""
+
+    def load(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_address(context, builder, signature.args[0], *arguments), align=1)
+
+    return types.uint64(array, types.intp), load
+
+
+@intrinsic
+def put_word(_typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write a uint64 over the 8 bytes from array[index] on; they must lie within the contiguous array."""
+
+    def save(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        target, index, value = arguments
+        builder.store(value, _address(context, builder, signature.args[0], target, index), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.uint64), save
