@@ -76,7 +76,7 @@ def scan(
     `ImportError` where `statsvc[workers]` is not installed.
     """
     try:
-        from workers.cores import cores
+        from workers.machine import cores
         from workers.sources import list_samples, open_source
         from workers.tasks import Reading
     except ModuleNotFoundError as problem:

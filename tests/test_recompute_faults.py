@@ -11,6 +11,7 @@ import pytest
 from damage import ADAM7, SIGNATURE, chunk
 from making import Place, assert_exact, done, settle_files, write_folder
 
+import workers.cluster
 from statsvc.store.catalog import Catalog
 from workers.cluster import LocalCluster
 from workers.progress import Progress
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MANY = 200
-MEMORY = 200 << 20
+MEMORY = 320 << 20
 
 
 @pytest.fixture
@@ -99,3 +100,35 @@ def test_a_sample_that_kills_its_worker_is_named_and_none_that_waited_beside_it(
         file.relative_to(folder).as_posix() for file in folder.rglob("*.png")
     )
     assert int(version.totals().pixels.sum()) == 20 * 16 * 24
+
+
+def test_little_memory_makes_fewer_workers_and_none_that_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers.cluster, "cores", lambda: 8)
+    monkeypatch.setattr(workers.cluster, "memory", lambda: 100 << 20)  # less than a worker has when idle
+    folder = write_folder(tmp_path / "labels", files=40)
+    cluster = LocalCluster()
+    catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
+    try:
+        place = Place(tmp_path / "home", catalog, cluster)
+        place.add(folder)
+        outcome, job = place.scan()
+        assert (outcome.error, job.state) == (None, "succeeded")
+        assert_exact(place.version(), folder)
+        assert cluster.workers == len(cluster.worker_pids()) == 1
+        pauses = cluster.client().run(lambda dask_worker: dask_worker.memory_manager.memory_pause_fraction)
+        assert set(pauses.values()) == {False}
+    finally:
+        cluster.close()
+        catalog.close()
+
+
+def test_workers_have_their_share_of_the_memory_and_never_less_than_they_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers.cluster, "cores", lambda: 8)
+    for memory, count in ((24 << 30, 8), (2 << 30, 4), (1 << 30, 2), (600 << 20, 1), (1, 1)):
+        monkeypatch.setattr(workers.cluster, "memory", lambda memory=memory: memory)
+        assert LocalCluster().workers == count
+    assert LocalCluster(workers=3).workers == 3

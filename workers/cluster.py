@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -10,7 +11,7 @@ import threading
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
-from workers.cores import cores
+from workers.machine import cores, memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,17 +20,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WORKER_MEMORY = 512 << 20
+"""The least a worker process is given: Python with Dask and the compiled loops takes 170 MiB by itself."""
+
 
 class LocalCluster:
     """A local Dask cluster of one process a core, started on first use, on loopback only.
 
-    workers       number of processes; default: the cores this process may run on
-    memory_limit  bytes at which a worker process is ended; default: its share of the machine's memory
+    workers       number of processes; default: the cores this process may run on, fewer where memory is
+                  short of `WORKER_MEMORY` for each
+    memory_limit  bytes at which a worker process is ended; default: its share of the memory that this
+                  machine or container has, `WORKER_MEMORY` at least
     """
 
     def __init__(self, workers: int | None = None, memory_limit: int | None = None) -> None:
-        self.workers = workers or cores()
-        self._memory_limit = memory_limit or "auto"
+        self._asked_workers, self._asked_memory = workers, memory_limit
         self._client: Any = None
         self._cluster: Any = None
 
@@ -43,6 +48,10 @@ class LocalCluster:
             dask.config.set({"logging.distributed": "critical"})
             # A batch that kills its worker twice is tried sample by sample, so more tries tell nothing.
             dask.config.set({"distributed.scheduler.allowed-failures": 1})
+            # Batches leave no results behind, so a worker that pauses until memory is free waits for ever.
+            dask.config.set(
+                {f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")}
+            )
             import distributed
 
             try:
@@ -50,7 +59,7 @@ class LocalCluster:
                     self._cluster = distributed.LocalCluster(
                         n_workers=self.workers,
                         threads_per_worker=1,
-                        memory_limit=self._memory_limit,
+                        memory_limit=self._asked_memory or max(WORKER_MEMORY, memory() // self.workers),
                         processes=True,
                         host="127.0.0.1",
                         dashboard_address="127.0.0.1:0",
@@ -62,10 +71,20 @@ class LocalCluster:
                 raise
         return self._client
 
+    @functools.cached_property
+    def workers(self) -> int:
+        """How many worker processes it has, once started."""
+        # Asked late: the answer takes the import of distributed, and a scan may find nothing to count.
+        return self._asked_workers or max(1, min(cores(), memory() // WORKER_MEMORY))
+
     @property
     def running(self) -> bool:
         """Whether the cluster's processes are up."""
         return self._client is not None
+
+    def connected(self) -> int:
+        """Return how many workers the scheduler can reach now."""
+        return len(self.client().nthreads())
 
     def worker_pids(self) -> list[int]:
         """Return the process ids of the workers."""

@@ -33,6 +33,9 @@ BATCHES_PER_WORKER = 3
 POLL_SECONDS = 0.02
 """How often a wish to stop is looked for while batches run."""
 
+STALL_SECONDS = 60.0
+"""How long nothing may come back while no worker is connected, until the cluster is started anew."""
+
 RESTARTS = 3
 """How often a cluster that breaks down is started anew in one scan."""
 
@@ -104,9 +107,7 @@ def stream(
                     completed.add(future)
                 if not flying:
                     return
-                while not completed.has_ready():
-                    check()
-                    time.sleep(POLL_SECONDS)
+                _wait(completed, cluster, check)
                 future, result = next(completed)
                 batch = flying.pop(future)
                 status = future.status
@@ -133,6 +134,18 @@ def stream(
         finally:
             if flying and cluster.running:
                 client.cancel(list(flying))
+
+
+def _wait(completed: Any, cluster: LocalCluster, check: Callable[[], None]) -> None:
+    """Return when a batch has come back; `TimeoutError` where there is no worker left to send one."""
+    quiet_since = time.monotonic()
+    while not completed.has_ready():
+        check()
+        time.sleep(POLL_SECONDS)
+        if time.monotonic() - quiet_since > STALL_SECONDS:
+            if not cluster.connected():
+                raise TimeoutError(f"no worker process for {STALL_SECONDS:.0f} s")
+            quiet_since = time.monotonic()
 
 
 def _cause(result: Any) -> str:
