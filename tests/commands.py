@@ -49,3 +49,20 @@ def waited_for(condition: Any, seconds: float = 30.0) -> Any:
             return found
         time.sleep(0.05)
     raise AssertionError(f"nothing after {seconds} s")
+
+
+def without_end(folder: Path) -> Path:
+    """Make a folder of label maps that is counted last, for longer than a test waits; return it.
+
+    Its files are zeros that take no room on the disk and still have to be read through: 2000 NPY arrays
+    of 64 MiB.
+    """
+    long = folder / "zz-long"
+    long.mkdir()
+    pixels = 1 << 26
+    header = {"shape": (1, pixels), "fortran_order": False, "descr": "|u1"}
+    for number in range(2000):
+        with (long / f"{number:04d}.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + pixels)
+    return long

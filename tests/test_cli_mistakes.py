@@ -11,9 +11,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-from commands import grey, scanned, settle, statsvc, waited_for
+from commands import grey, scanned, settle, statsvc, waited_for, without_end
 from servers import free_port
 
 from statsvc.demo import make_demo
@@ -125,7 +124,14 @@ def on_a_terminal(*arguments: str | Path) -> tuple[subprocess.Popen[bytes], int]
     """Start a command with a terminal of its own, in a group that Ctrl-C reaches whole."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "statsvc", *map(str, arguments)]
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    # A terminal's processes hear Ctrl-C; those of a shell's background job ignore it, and hand that on.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     os.close(theirs)
     return process, ours
 
@@ -144,20 +150,9 @@ def read_until(terminal: int, wanted: bytes | None) -> bytes:
     return seen
 
 
-def holes(path: Path, pixels: int) -> None:
-    """Write an NPY label map of zeros that takes no room on the disk and still has to be read through."""
-    header = np.lib.format.header_data_from_array_1_0(np.zeros((1,), np.uint8)) | {"shape": (1, pixels)}
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        file.truncate(file.tell() + pixels)
-
-
 def test_ctrl_c_in_a_scan_ends_it_in_one_line_and_keeps_what_was_counted(tmp_path: Path) -> None:
     labels = make_demo(tmp_path / "labels", images=100, size=(64, 32))
-    long = labels / "train" / "zz-long"  # counted last, and for longer than anything here waits
-    long.mkdir()
-    for number in range(2000):
-        holes(long / f"frame_{number}.npy", 1 << 26)
+    long = without_end(labels / "train")
     process, terminal = on_a_terminal("scan", labels, "--name", "many", "--home", tmp_path / "home")
     try:
         parts = tmp_path / "home" / "versions"
