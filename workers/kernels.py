@@ -218,10 +218,10 @@ def count_rows(data, height, row, whole, counts, tails, before):
                     i += 64
                 continue
             # Runs end in this word: each at the lowest byte that differs from its own.
-            done = 0
+            done = 0  # bytes of the word behind the last end
             differs = decoded ^ pattern
             while differs != 0:
-                end = np.int64(trailing_zeros(differs)) >> 3
+                end = int(trailing_zeros(differs) >> np.uint64(3))
                 n = _add(seen, touched, n, value, run + end - done)
                 run = 0
                 done = end

@@ -200,9 +200,9 @@ def _bands(image: Image, header: Header) -> Iterator[NDArray[np.uint8]]:
 def _inflated(image: Image, header: Header) -> bytearray:
     expected = header.stream_bytes()
     try:
-        data = deflate.zlib_decompress(image.stream, expected)
+        data: bytearray = deflate.zlib_decompress(image.stream, expected)
     except deflate.DeflateError:
-        data = b""
+        data = bytearray()
     if len(data) != expected:
         # libdeflate says only that it failed; zlib finds out how.
         _diagnose(image, header)
