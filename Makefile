@@ -1,6 +1,7 @@
 # make run [SOURCE=folder of label maps] [PORT=8000] [NAME=dataset] [PATTERN=glob]
 # make test        everything that CI runs
 # make check       ruff, mypy and the import contract alone
+# make bench       every comparison with other tools, as tables, JSON and a plot; some minutes
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 PORT ?= 8000
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STATE := .run
 
-.PHONY: run test check clean
+.PHONY: run test check bench clean
 
 run: $(VENV)/.run
 	@STATSVC="$(BIN)/statsvc" STATE="$(STATE)" SOURCE="$(SOURCE)" NAME="$(NAME)" PATTERN="$(PATTERN)" \
@@ -26,6 +27,10 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/all.py
 
 # Where there is an NVIDIA driver, labels can be counted on the GPU, which needs Torch.
 $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
