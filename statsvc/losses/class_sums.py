@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
 
     Block = tuple[slice, slice]
 
-CPU_BLOCK = 1 << 18
-"""Elements of a block on the CPU: 1 MiB of float32, about a core's second-level cache."""
-DEVICE_BLOCK = 1 << 25
+CPU_BLOCK = 1 << 20
+"""Elements of a block on the CPU: 4 MiB of float32, so that the passes over it meet in the cache."""
+DEVICE_BLOCK = 1 << 23
 """Elements of a block on other devices, where a launch costs more than memory."""
 
 
@@ -80,12 +81,11 @@ def class_sums(
             of_label = p.gather(1, label)
             total = p.exp_().sum(1, keepdim=True)
             log_total = total.log()
-            pixel_nll = (log_total - of_label).masked_fill_(ignored, 0)
+            pixel_nll = (log_total - of_label)[:, 0]
             log_sum[at, span] = log_total.add_(top).masked_fill_(ignored, torch.inf)[:, 0]
             p.mul_(total.reciprocal_().masked_fill_(ignored, 0))
-            of_label = p.gather(1, label)
             by_class = _by_class_on_cpu if flat.device.type == "cpu" else _by_class
-            found = by_class(label[:, 0], ignored[:, 0], pixel_nll[:, 0], of_label[:, 0], classes)
+            found = by_class(label[:, 0], ignored[:, 0], pixel_nll, (-pixel_nll).exp_(), classes)
             pixels[at] += found[0]
             nll[at] += found[1]
             overlap[at] += found[2]
@@ -129,7 +129,7 @@ def class_sums_gradient(
                 out.masked_fill_(ignored, 0)
             if out is not place:
                 place.copy_(out)
-    return gradient.unflatten(2, logits.shape[2:])
+    return gradient.view(logits.shape)
 
 
 def _sum_dtype(logits: Tensor) -> torch.dtype:
@@ -159,7 +159,7 @@ def _to_be_cleaned(ignored: Tensor, number: Tensor) -> bool:
 
     Only on the CPU is asking cheaper than cleaning: elsewhere it would wait for the device.
     """
-    return number.device.type != "cpu" or bool((ignored & ~number.isfinite()).any())
+    return number.device.type != "cpu" or not bool(number.where(ignored, 0).sum().isfinite())
 
 
 def _by_class_on_cpu(
@@ -167,7 +167,7 @@ def _by_class_on_cpu(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the number of pixels, Σ nll and Σ of_label of each class, [n, C], from labels [n, k].
 
-    `bincount` sums in float64 and in order.
+    `bincount` sums in float64 and in order. Ignored pixels go to a bin of their own.
     """
     bins = len(label) * classes
     first = torch.arange(0, bins, classes)[:, None]
@@ -197,25 +197,25 @@ def _check(target: Tensor, extremes: list[Tensor], ignore_index: int, classes: i
     if not extremes:
         return
     lowest, highest = (int(end) for end in torch.stack(extremes).aminmax())
-    if 0 <= lowest and highest < classes:
+    if lowest >= 0 and highest < classes:
         return
     label = target.to(torch.int64)
     outside = label[(label != ignore_index) & ((label < 0) | (label >= classes))]
-    ids, pixels = (found.tolist() for found in outside.unique(return_counts=True))
-    named = ", ".join(f"{value} ({count} pixels)" for value, count in zip(ids[:5], pixels[:5], strict=True))
+    ids, pixels = np.unique(outside.cpu().numpy(), return_counts=True)
+    named = [f"{value} ({count} pixels)" for value, count in zip(ids[:5], pixels[:5], strict=True)]
+    if len(ids) > 5:
+        named.append("…")
     raise InvalidParameter(
         (
             "target",
-            f"holds {named}{', …' if len(ids) > 5 else ''}, which is no class of {classes} (0 … {classes - 1}) "
-            f"and not the ignored id {ignore_index}; map the labels to class ids, or set ignore_index",
+            f"holds {', '.join(named)}: no class of {classes} (0 … {classes - 1}), and not the ignored id "
+            f"{ignore_index}; map the labels to class ids, or set ignore_index",
         )
     )
 
 
 @class_sums.register_fake
-def _(
-    logits: Tensor, target: Tensor, offset: Tensor | None, ignore_index: int, square: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _(logits: Tensor, target: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     shape, dtype = logits.shape[:2], _sum_dtype(logits)
     sums = [logits.new_empty(shape, dtype=dtype) for _ in range(3)]
     pixels = logits.new_empty(shape, dtype=torch.int64)
@@ -224,7 +224,7 @@ def _(
 
 @class_sums_gradient.register_fake
 def _(logits: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(logits.flatten(2)).unflatten(2, logits.shape[2:])
+    return torch.empty_like(logits.flatten(2)).view(logits.shape)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -13,7 +13,7 @@ from statsvc.errors import InvalidParameter
 from statsvc.losses.class_sums import class_sums
 from statsvc.losses.processes import several_processes
 from statsvc.losses.terms import Sums, cross_entropy, dice
-from statsvc.losses.weighting import difference, packed, provenance_of, unpacked, vector_of
+from statsvc.losses.weighting import difference, named, packed, provenance_of, unpacked, vector_of
 
 if TYPE_CHECKING:
     from statsvc.losses.weighting import AnyWeights, Kind
@@ -103,20 +103,11 @@ class _ClassLoss(nn.Module):
         missing_keys[:] = [key for key in missing_keys if key != f"{prefix}_extra_state"]
 
     def extra_repr(self) -> str:
-        """Return the options that differ between losses, for `print(model)`."""
-        options = [
-            f"smooth={self.smooth:g}",
-            f"ignore_index={self.ignore_index}",
-            f"absent={self.absent!r}",
-            *(
-                name
-                for name in ("square_denominator", "batch_dice", "include_background")
-                if getattr(self, name)
-            ),
-        ]
+        """Return the options, for `print(model)`."""
+        names = ("smooth", "ignore_index", "square_denominator", "batch_dice", "include_background", "absent")
+        options = [f"{name}={getattr(self, name)!r}" for name in names]
         if self.provenance is not None:
-            origin = self.provenance
-            options.append(f"class_weights={origin['method']} of {origin['dataset']} {origin['version']}")
+            options.append(f"class_weights={named(self.provenance)}")
         return ", ".join(options)
 
 
@@ -130,7 +121,7 @@ class DiceLoss(_ClassLoss):
 
     smooth              added above and below, at least 0
     ignore_index        the target of pixels that count nowhere: they give no loss and no gradient, whatever
-                        their logits are, inf and NaN included. Where it is a class id, that class takes no part
+                        their logits are, inf and NaN included. If it is a class id, that class takes no part
     class_weights       one number for each class, at least 0: a tensor, array, list or `ClassWeights`
     square_denominator  Σ p² + Σ y² below (V-Net, Milletari et al. 2016). Not to be switched during a run:
                         the losses before and after do not compare
@@ -232,9 +223,9 @@ class CombinedLoss(_ClassLoss):
         return loss
 
     def extra_repr(self) -> str:
-        """Return the options that differ between losses, for `print(model)`."""
+        """Return the options, for `print(model)`."""
         kind = "" if self.offset is None else ", kind='additive'"
-        return f"ce_weight={self.ce_weight:g}, dice_weight={self.dice_weight:g}, {super().extra_repr()}{kind}"
+        return f"ce_weight={self.ce_weight}, dice_weight={self.dice_weight}, {super().extra_repr()}{kind}"
 
 
 def _at_least_0(name: str, value: float) -> float:
@@ -250,7 +241,9 @@ def _check_shapes(logits: Tensor, target: Tensor, vector: Tensor | None) -> None
             ("logits", f"are {logits.dtype} of shape {shape}; give floating point [N, C, *spatial]")
         )
     if target.dtype == torch.bool or target.is_floating_point() or target.is_complex():
-        raise InvalidParameter(("target", f"is {target.dtype}; give class ids, integers such as target.long()"))
+        raise InvalidParameter(
+            ("target", f"is {target.dtype}; give class ids, integers such as target.long()")
+        )
     if labels != [shape[0], *shape[2:]]:
         hint = "; target.squeeze(1) has it" if labels == [shape[0], 1, *shape[2:]] else ""
         raise InvalidParameter(
@@ -261,7 +254,10 @@ def _check_shapes(logits: Tensor, target: Tensor, vector: Tensor | None) -> None
         )
     if shape[1] < 2:
         raise InvalidParameter(
-            ("logits", "have one class, and a softmax over one is always 1: give two, or use BCEWithLogitsLoss")
+            (
+                "logits",
+                "have one class, and a softmax over one is always 1: give two, or use BCEWithLogitsLoss",
+            )
         )
     if vector is not None and len(vector) != shape[1]:
         raise InvalidParameter(

@@ -32,7 +32,8 @@ def _(values: Tensor) -> Tensor:
 
 
 def _backward(_: Any, gradient: Tensor) -> Tensor:
-    return sum_over_processes(gradient)
+    total: Tensor = sum_over_processes(gradient)
+    return total
 
 
 sum_over_processes.register_autograd(_backward)

@@ -35,7 +35,9 @@ def vector_of(class_weights: AnyWeights, kind: str) -> Tensor | None:
         raise InvalidParameter(("kind", f"{kind!r} is neither 'weights' nor 'additive'"))
     if class_weights is None:
         if kind == "additive":
-            raise InvalidParameter(("class_weights", "kind='additive' needs the numbers to add to the logits"))
+            raise InvalidParameter(
+                ("class_weights", "kind='additive' needs the numbers to add to the logits")
+            )
         return None
     if isinstance(class_weights, ClassWeights):
         _check_kind(class_weights, kind)
@@ -69,8 +71,8 @@ def _check_kind(weights: ClassWeights, kind: str) -> None:
         raise InvalidParameter(
             (
                 "class_weights",
-                f"{weights.method} is for torch.nn.BCEWithLogitsLoss(pos_weight=…), a sigmoid for each class; "
-                "this loss has a softmax over classes, so choose another method",
+                f"{weights.method} is for torch.nn.BCEWithLogitsLoss(pos_weight=…), a sigmoid for each "
+                "class; this loss has a softmax over classes, so choose another method",
             )
         )
     if weights.kind != kind:
@@ -105,13 +107,14 @@ def unpacked(state: Tensor) -> dict[str, Any] | None:
 def difference(then: dict[str, Any], now: dict[str, Any] | None) -> str:
     """Return in words how the origin of weights changed, or an empty string."""
     if now is None:
-        return f"{_named(then)} then, and numbers of unknown origin now"
+        return f"{named(then)} then, and numbers of unknown origin now"
     changed = [name for name in _ORIGIN if then.get(name) != now[name]]
     if not changed:
         return ""
-    return f"{_named(then)} then and {_named(now)} now ({', '.join(changed)} changed)"
+    return f"{named(then)} then and {named(now)} now ({', '.join(changed)} changed)"
 
 
-def _named(provenance: dict[str, Any]) -> str:
+def named(provenance: dict[str, Any]) -> str:
+    """Return method, dataset and version in words."""
     version = "" if provenance["version"] is None else f" version {provenance['version']}"
     return f"{provenance['method']} of {provenance['dataset']}{version}"
