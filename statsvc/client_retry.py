@@ -20,7 +20,10 @@ WAITS = (0.5, 1.0, 2.0)
 """Seconds before the second, third and fourth attempt; each a quarter shorter or longer, by chance."""
 
 TOTAL = 3.0
-"""All attempts and waits together take at most this many times the timeout of one attempt."""
+"""All attempts and waits together take at most this many times the timeout of one attempt.
+
+An attempt that might not end in time is not made.
+"""
 
 LONGEST_WAIT = 10.0
 """A server that asks for more patience (Retry-After, in seconds) is called away at once."""
@@ -35,9 +38,9 @@ def ask(url: str, headers: Mapping[str, str], timeout: float, read: Read) -> Rep
     attempt = 0
     while True:
         try:
-            return exchange(url, headers, min(timeout, end - time.monotonic()), read)
+            return exchange(url, headers, timeout, read)
         except Away as away:
-            wait = _wait(away, attempt, end - time.monotonic())
+            wait = _wait(away, attempt, end - timeout - time.monotonic())
             if wait is None:
                 raise
             attempt += 1
@@ -45,9 +48,9 @@ def ask(url: str, headers: Mapping[str, str], timeout: float, read: Read) -> Rep
         time.sleep(wait)
 
 
-def _wait(away: Away, attempt: int, left: float) -> float | None:
+def _wait(away: Away, attempt: int, longest: float) -> float | None:
     """Return the seconds before the next attempt, or None where there is none."""
     if not away.again or attempt >= len(WAITS):
         return None
     wait = max(WAITS[attempt] * _chance.uniform(0.75, 1.25), away.after or 0.0)
-    return wait if wait <= LONGEST_WAIT and wait < left else None
+    return wait if wait <= min(LONGEST_WAIT, longest) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from statsvc.client_question import is_number
+from statsvc.client_question import is_number, text
 from statsvc.errors import InvalidParameter
 from statsvc.result import ClassWeights
 from statsvc.spec import PARAMETERS, WeightSpec
@@ -34,7 +34,9 @@ def recorded(record: dict[str, Any], question: Mapping[str, Any]) -> ClassWeight
 
 def _differences(weights: ClassWeights, question: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return (parameter, value in the record, value asked for) where they differ."""
-    spec = {name: value for name, value in question.items() if name in PARAMETERS or name == "ignore"}
+    given = {name: text(value) for name, value in question.items() if name not in ("dataset", "version")}
+    # What only the server knows can be compared where the record has it; a misspelt name is in neither.
+    spec = {name: value for name, value in given.items() if name in PARAMETERS or name not in weights.spec}
     asked = WeightSpec.from_params(spec).to_dict()
     found: list[tuple[str, Any, Any]] = []
     there: Any

@@ -61,9 +61,8 @@ def prefetch(
         print_json([_described(answer, path) for answer, path in kept])
         return
     for answer, path in kept:
-        click.echo(
-            f"{answer.dataset} version {answer.version}: {len(answer)} {answer.method} weights in {path}"
-        )
+        what = f"{answer.dataset} version {answer.version}: {len(answer)} weights by {answer.method}"
+        click.echo(f"{what} in {path}")
 
 
 def _described(answer: ClassWeights, path: Path) -> dict[str, Any]:
