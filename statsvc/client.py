@@ -87,7 +87,6 @@ class Client:
         Raises `InvalidParameter`, `NotFound`, `Unanswerable` and their like where the server refuses
         the question, `ServerError` where there is no answer.
         """
-
         question = {"dataset": dataset, "version": version, **params}
 
         def ask() -> ClassWeights:
@@ -161,7 +160,7 @@ class Client:
         except Away as away:
             if entry is None or held is None:
                 raise away.error from None
-            _log.warning("%s: going on with the last good answer, %s, %s", away, _named(held), entry.when())
+            _log.warning("going on with the last good answer, %s, %s: %s", _named(held), entry.when(), away)
             return held
         if fresh is not None:
             self._keep(url, fresh, new=entry is None or fresh.body != entry.body)

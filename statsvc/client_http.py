@@ -80,10 +80,11 @@ def exchange(url: str, headers: Mapping[str, str], timeout: float, read: Read) -
 def _sent(url: str, headers: Mapping[str, str], timeout: float) -> httpx2.Response:
     import httpx2
 
+    extensions = {"trace": _limit(timeout)}
     try:
         # A redirect is not followed: it would take the token elsewhere, or end on a sign-in page.
         with httpx2.Client(timeout=timeout, follow_redirects=False) as client:
-            return client.get(url, headers=dict(headers), extensions={"trace": _limit(timeout)})
+            return client.get(url, headers=dict(headers), extensions=extensions)
     except httpx2.TimeoutException:
         error = ServerError(
             f"{url} did not answer within {round(timeout, 2):g} s; is the server busy or behind a firewall? "

@@ -32,7 +32,7 @@ def from_rank_zero(ask: Callable[[], T]) -> T:
     """
     group = _group()
     if group is None:
-        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
             _log.warning(
                 "sync=True before torch.distributed.init_process_group: each of the %s processes asks for "
                 "itself; call it after",

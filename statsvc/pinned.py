@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc.client_question import is_number, text
 from statsvc.errors import InvalidParameter
+from statsvc.methods import OWNER
 from statsvc.result import ClassWeights
 from statsvc.spec import PARAMETERS, WeightSpec
 
@@ -34,10 +35,15 @@ def recorded(record: dict[str, Any], question: Mapping[str, Any]) -> ClassWeight
 
 def _differences(weights: ClassWeights, question: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return (parameter, value in the record, value asked for) where they differ."""
+    spec = weights.spec
     given = {name: text(value) for name, value in question.items() if name not in ("dataset", "version")}
+    others = [(name, spec.get(name), given.get(name)) for name in ("method", "recipe")]
+    if differing := [one for one in others if one[2] is not None and one[1] != one[2]]:
+        return differing  # every parameter of the method would differ too
+    own = {name: value for name, value in spec.items() if name in OWNER and value is not None}
     # What only the server knows can be compared where the record has it; a misspelt name is in neither.
-    spec = {name: value for name, value in given.items() if name in PARAMETERS or name not in weights.spec}
-    asked = WeightSpec.from_params(spec).to_dict()
+    known = {name: value for name, value in given.items() if name in PARAMETERS or name not in spec}
+    asked = WeightSpec.from_params({"method": weights.method, **own, **known}).to_dict()
     found: list[tuple[str, Any, Any]] = []
     there: Any
     wanted: Any
@@ -48,7 +54,7 @@ def _differences(weights: ClassWeights, question: Mapping[str, Any]) -> list[tup
         elif key == "version":
             there, wanted = weights.version, int(value) if is_number(value) else weights.version
         else:
-            there, wanted = weights.spec.get(key), asked.get(key, value)
+            there, wanted = spec.get(key), asked.get(key, text(value))
         if _plain(wanted) != _plain(there):
             found.append((name, there, wanted))
     return found

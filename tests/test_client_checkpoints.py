@@ -93,12 +93,34 @@ def test_the_same_question_is_answered_from_the_record(
 
 
 @pytest.mark.parametrize(
+    "question",
+    [
+        {"method": "power", "alpha": 1 / 3},
+        {"recipe": "erfnet-decoder"},
+        {"recipe": "segnet", "num_classes": 3},
+        {"method": "logit_adjustment"},
+        {"multiply": {"person": 2, "0": 0.5}, "clip": (0.1, 10), "ignore_index": []},
+    ],
+)
+def test_whatever_was_asked_may_be_asked_again_beside_its_record(url: str, question: dict[str, Any]) -> None:
+    record = Client(url).weights("street", **question).to_dict()
+    away = Client("http://127.0.0.1:1")
+    assert away.weights("street", pinned=record, **question).to_dict() == record
+    for name, value in question.items():
+        assert away.weights(pinned=record, **{name: value}).to_dict() == record
+    with pytest.raises(InvalidParameter, match="the pinned weights have"):
+        away.weights(pinned=record, method="median_freq_global")
+
+
+@pytest.mark.parametrize(
     ("question", "name", "there", "asked"),
     [
         ({"dataset": "bare"}, "dataset", "'street'", "'bare'"),
         ({"version": 2}, "version", "1", "2"),
         ({"method": "enet"}, "method", "'effective_num'", "'enet'"),
         ({"method": "effective_num", "beta": 0.9}, "beta", "0.999", "0.9"),
+        ({"beta": 0.9}, "beta", "0.999", "0.9"),
+        ({"recipe": "segnet"}, "recipe", "None", "'segnet'"),
         ({"ignore_index": [255]}, "ignore_index", "[3, 255]", "[255]"),
         ({"split": "train"}, "split", "None", "'train'"),
         ({"clip": (0.1, 10)}, "clip", "None", "[0.1, 10.0]"),
