@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from statsvc import __version__
-from statsvc.cli import counting, manage, serving, weighing
+from statsvc.cli import counting, manage, prefetching, serving, weighing
 from statsvc.errors import AmbiguousSource, InvalidParameter, NotFound, StatsvcError, nearest
 
 
@@ -75,6 +75,7 @@ def cli(verbose: bool) -> None:
 for _command in (
     counting.scan,
     weighing.weights,
+    prefetching.prefetch,
     serving.serve,
     serving.runner,
     counting.demo,

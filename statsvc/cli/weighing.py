@@ -64,7 +64,7 @@ def weights(
     **params: Any,
 ) -> None:
     """Print the class weights of dataset NAME, which may be left out where there is one."""
-    given = {
+    given: dict[str, Any] = {
         key: (list(value) if isinstance(value, tuple) else value) for key, value in params.items() if value
     }
     class_map = _class_map_file(given, url)
