@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc import classmaps
+from statsvc import classmaps, mixtures
 from statsvc.cli.common import home_options, opened, the_dataset
 from statsvc.errors import StatsvcError
 from statsvc.representations import FORMATS, render
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from statsvc.classmaps import ClassMap
+    from statsvc.store.catalog import Catalog
+    from statsvc.store.home import Home
+    from statsvc.store.version import Version
 
 
 def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -63,29 +66,34 @@ def weights(
     store: str | None,
     **params: Any,
 ) -> None:
-    """Print the class weights of dataset NAME, which may be left out where there is one."""
+    """Print the class weights of dataset NAME, which may be left out where there is one.
+
+    NAME may be a mixture, a:0.7,b:0.3: of the stream that draws so many of its images from each.
+    """
     given = {
         key: (list(value) if isinstance(value, tuple) else value) for key, value in params.items() if value
     }
-    class_map = _class_map_file(given, url)
+    class_map = class_map_file(given, url)
     spec = WeightSpec.from_params(given)
+    parts = mixtures.parse(name)
+    if parts is not None:
+        mixtures.without_version(number)
     if url is not None:
         from statsvc.client import Client
 
         answered = Client(url).weights(name, version=number, **given).to_dict()
     else:
+        from statsvc import streams
         from statsvc.answers import answer
 
         with opened(home, database, store) as (place, catalog):
-            from statsvc.store.configuring import applied
-            from statsvc.store.publication import open_version
-
-            dataset = the_dataset(catalog, name)
-            record = catalog.version(dataset, number)
-            if class_map is not None:
-                configuration = applied(record.configuration, {"class_map": class_map})
-                record = replace(record, configuration=configuration)
-            answered = answer(open_version(place.store, dataset.name, record), spec)
+            if parts is None:
+                answered = answer(table_of(place, catalog, name, number, class_map), spec)
+            else:
+                tables = [table_of(place, catalog, one.dataset, one.number, class_map) for one in parts]
+                answered = streams.answer(
+                    [(table, one.share) for table, one in zip(tables, parts, strict=True)], spec
+                )
     if output is not None:
         _write(output, form, answered)
         return
@@ -101,7 +109,21 @@ def weights(
             click.echo(f"statsvc: {warning['message']}", err=True)
 
 
-def _class_map_file(given: dict[str, Any], url: str | None) -> ClassMap | None:
+def table_of(
+    place: Home, catalog: Catalog, name: str | None, number: int | None, class_map: ClassMap | None = None
+) -> Version:
+    """Return the table of a dataset's version, read through another class map where one is given."""
+    from statsvc.store.configuring import applied
+    from statsvc.store.publication import open_version
+
+    dataset = the_dataset(catalog, name)
+    record = catalog.version(dataset, number)
+    if class_map is not None:
+        record = replace(record, configuration=applied(record.configuration, {"class_map": class_map}))
+    return open_version(place.store, dataset.name, record)
+
+
+def class_map_file(given: dict[str, Any], url: str | None) -> ClassMap | None:
     """Take a class map that is a file out of the parameters. Raises `NotFound`, `InvalidParameter`."""
     text = given.get("class_map")
     if text is None or text == "none" or text in classmaps.BUILTIN:
