@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from statsvc.result import ClassWeights
+    from statsvc.sampling_result import Sampling
 
 _log = logging.getLogger("statsvc.client")
 
@@ -83,6 +84,19 @@ class Client:
         return ClassWeights(
             self._get("/weights", {"dataset": dataset, "version": version, **params}, _answer)
         )
+
+    def sampling(
+        self, dataset: str | None = None, *, sampler: str, version: int | None = None, **params: Any
+    ) -> Sampling:
+        """Ask how probable each image is for a sampler: `rare_class`, `repeat_factor` or `image_weights`.
+
+        `params` are those of `GET /datasets/{name}/sampling`, such as `split="train"` and
+        `temperature=0.01`. Pages are cached as answers are. Raises as `weights` does.
+        """
+        from statsvc import sampling_result
+
+        name = dataset if dataset is not None else sampling_result.only_dataset(self.datasets())
+        return sampling_result.fetch(self._get, name, version, {"sampler": sampler, **params})
 
     def datasets(self) -> list[dict[str, Any]]:
         """Return the server's datasets, as `GET /datasets` describes each."""

@@ -15,7 +15,7 @@ WIDEST = 110
 
 _NAME = 24
 # Where the output is not UTF-8: signs of the same width.
-_ASCII = str.maketrans("·…█▉▊▋▌▍▎▏–", "-~#####   -")
+_ASCII = str.maketrans("·…█▉▊▋▌▍▎▏–×", "-~#####   -x")
 
 
 def print_class_table(answer: Mapping[str, Any], file: IO[str] | None = None) -> None:
@@ -40,7 +40,8 @@ def class_table(answer: Mapping[str, Any], *, width: int | None = None) -> Rende
 
     A heading, then id, name, pixels, share, images, weight and bar of each class, ignored and absent
     classes dimmed, then the warnings. Columns that say nothing (names that are the ids, unknown image
-    counts) are left out; an estimate has the 95 % interval of each share.
+    counts) are left out; an estimate has the 95 % interval of each share, and a stream how many times more
+    often than in the files each class is seen.
     """
     from rich.bar import Bar
     from rich.console import Group
@@ -67,6 +68,8 @@ def class_table(answer: Mapping[str, Any], *, width: int | None = None) -> Rende
         table.add_column("95 % interval", justify="right", no_wrap=True)
     if counted:
         table.add_column("images", justify="right", no_wrap=True)
+    if "stream" in answer:
+        table.add_column("seen", justify="right", no_wrap=True)
     table.add_column(_WEIGHT[answer["kind"]], justify="right", no_wrap=True)
     table.add_column("", ratio=1, min_width=6)
 
@@ -75,11 +78,13 @@ def class_table(answer: Mapping[str, Any], *, width: int | None = None) -> Rende
         cells: list[RenderableType] = [str(row["id"])]
         if named:
             cells.append(Text(row["name"]))
-        cells += [f"{row['pixels']:,}", _share(row["frequency"])]
+        cells += [f"{round(row['pixels']):,}", _share(row["frequency"])]
         if estimated:
             cells.append(_interval(row.get("interval")))
         if counted:
-            cells.append("" if row["images"] is None else f"{row['images']:,}")
+            cells.append("" if row["images"] is None else f"{round(row['images']):,}")
+        if "stream" in answer:
+            cells.append("" if row["seen"] is None else f"{row['seen']:.2f}×")
         cells.append(show(weight))
         state = "ignored" if row.get("ignored") else "absent" if row.get("absent") else ""
         cells.append(Text(state) if state else Bar(largest or 1.0, 0, abs(weight), color="cyan"))
@@ -105,7 +110,12 @@ def _heading(answer: Mapping[str, Any]) -> RenderableType:
         parts.append((f"{answer['images']:,} image{'' if answer['images'] == 1 else 's'}", ""))
     if answer["failed"]:
         parts.append((f"{answer['failed']:,} failed", "red"))
-    parts.append(("exact", "") if answer["exact"] else ("estimated", "yellow"))
+    if "stream" in answer:
+        sampler = answer["stream"]["sampler"]
+        parts.append((f"expected in {answer['stream']['draws']:,} draws", "yellow"))
+        parts.append((f"by {sampler}" if sampler else "of the mixture", ""))
+    else:
+        parts.append(("exact", "") if answer["exact"] else ("estimated", "yellow"))
     return Text(" · ").join(Text(text, style) for text, style in parts)
 
 

@@ -200,7 +200,7 @@ def _sampler(value: Any) -> str:
     if isinstance(value, str) and value in schemes.SCHEMES and value not in schemes.STREAMS:
         raise ValueError(
             f"{value} follows from class weights, so none follow from it: give "
-            f"{' or '.join(schemes.STREAMS)}; GET /datasets/NAME/sampling?sampler={value} has its probabilities"
+            f"{' or '.join(schemes.STREAMS)}; GET /datasets/NAME/sampling has its probabilities"
         )
     return _one_of(schemes.STREAMS)(value)
 

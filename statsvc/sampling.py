@@ -80,4 +80,5 @@ def repeat_factor_scores(counts: Int64, factors: Float64) -> Float64:
 def image_weight_scores(counts: Int64, weights: Float64) -> Float64:
     """Return the mean weight over the pixels of each image, float64 [n]; 0 where none is counted."""
     pixels = counts.sum(axis=1, dtype=np.float64)
-    return np.divide(counts @ weights, pixels, out=np.zeros(len(pixels)), where=pixels > 0)
+    result: Float64 = np.divide(counts @ weights, pixels, out=np.zeros(len(pixels)), where=pixels > 0)
+    return result

@@ -144,10 +144,6 @@ class Table(ABC):
                 f"{self.dataset} keeps totals only, and this needs the counts of each image: scan the label "
                 "maps"
             )
-        raw = self.totals().class_id
-        columns = (
-            _Columns(raw, np.ones(len(raw), bool), None) if class_map is None else _columns(raw, class_map)
-        )
         for block in self.blocks():
             take = block.status == 0
             if chosen is not None:
@@ -155,7 +151,11 @@ class Table(ABC):
             kept = np.flatnonzero(take)
             for start in range(0, len(kept), ROWS):
                 at = kept[start : start + ROWS]
-                yield [str(block.path[row]) for row in at.tolist()], _merge(block.counts[at], columns)
+                yield [str(block.path[row]) for row in at.tolist()], self.mapped(block.counts[at], class_map)
+
+    def mapped(self, counts: Int64, class_map: ClassMap | None) -> Int64:
+        """Return counts over raw ids, int64 [n, raw], as counts over the ids of `histogram`, [n, K]."""
+        return counts if class_map is None else _merge(counts, _columns(self.totals().class_id, class_map))
 
     def remembered(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return `make()`; a table that remembers makes it once for a key."""
