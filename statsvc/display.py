@@ -23,11 +23,16 @@ def print_class_table(answer: Mapping[str, Any], file: IO[str] | None = None) ->
 
     In ASCII where the file's encoding is not UTF-8.
     """
+    printed(lambda width: class_table(answer, width=width), file or sys.stdout)
+
+
+def printed(make: Callable[[int], RenderableType], file: IO[str], widest: int = WIDEST) -> None:
+    """Print what `make` returns for the terminal's width, `widest` columns at most, to a file."""
     from rich.console import Console
 
-    console = Console(file=file or sys.stdout, highlight=False)
+    console = Console(file=file, highlight=False)
     with console.capture() as captured:
-        console.print(class_table(answer, width=min(console.width, WIDEST)))
+        console.print(make(min(console.width, widest)))
     text = "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
     encoding = console.encoding
     if not encoding.startswith("utf"):

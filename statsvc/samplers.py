@@ -181,8 +181,8 @@ class StatisticsSampler(Sampler[int]):
                 raise InvalidParameter(
                     (
                         name,
-                        f"the state has {state.get(name)!r} and this sampler {mine[name]!r}: other draws; the "
-                        f"state is of {state.get('sampler')} with {state.get('dataset')} version "
+                        f"the state has {state.get(name)!r} and this sampler {mine[name]!r}; it "
+                        f"is of {state.get('sampler')} with {state.get('dataset')} version "
                         f"{state.get('version')}, seed {state.get('seed')}, and its paths in their order",
                     )
                 )

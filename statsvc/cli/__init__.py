@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from statsvc import __version__
-from statsvc.cli import counting, manage, serving, weighing
+from statsvc.cli import comparing, counting, manage, serving, weighing
 from statsvc.errors import AmbiguousSource, InvalidParameter, NotFound, StatsvcError, nearest
 
 
@@ -75,6 +75,7 @@ def cli(verbose: bool) -> None:
 for _command in (
     counting.scan,
     weighing.weights,
+    comparing.compare,
     serving.serve,
     serving.runner,
     counting.demo,

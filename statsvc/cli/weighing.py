@@ -21,29 +21,32 @@ if TYPE_CHECKING:
     from statsvc.classmaps import ClassMap
     from statsvc.store.catalog import Catalog
     from statsvc.store.home import Home
-    from statsvc.store.version import Version
 
 
-def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add one option for each parameter of a weight spec."""
-    for name, description in reversed(PARAMETERS.items()):
-        flags = [f"--{name.replace('_', '-')}"]
-        if name == "ignore_index":
-            flags.append("--ignore")
-        command = click.option(
-            *flags,
-            name,
-            metavar="X",
-            multiple=name == "ignore_index",
-            help=description + ".",
-        )(command)
-    return command
+def spec_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add one option for each of these parameters of a weight spec."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names):
+            flags = [f"--{name.replace('_', '-')}"]
+            if name == "ignore_index":
+                flags.append("--ignore")
+            command = click.option(
+                *flags,
+                name,
+                metavar="X",
+                multiple=name == "ignore_index",
+                help=PARAMETERS[name] + ".",
+            )(command)
+        return command
+
+    return add
 
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("--version", "number", type=click.IntRange(1), help="Number of the version.  [default: newest]")
-@spec_options
+@spec_options(*PARAMETERS)
 @click.option("--url", metavar="URL", help="Ask this server instead of the home.")
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write .json, .csv or .npy."
@@ -75,25 +78,15 @@ def weights(
     }
     class_map = class_map_file(given, url)
     spec = WeightSpec.from_params(given)
-    parts = mixtures.parse(name)
-    if parts is not None:
+    if mixtures.parse(name) is not None:
         mixtures.without_version(number)
     if url is not None:
         from statsvc.client import Client
 
         answered = Client(url).weights(name, version=number, **given).to_dict()
     else:
-        from statsvc import streams
-        from statsvc.answers import answer
-
         with opened(home, database, store) as (place, catalog):
-            if parts is None:
-                answered = answer(table_of(place, catalog, name, number, class_map), spec)
-            else:
-                tables = [table_of(place, catalog, one.dataset, one.number, class_map) for one in parts]
-                answered = streams.answer(
-                    [(table, one.share) for table, one in zip(tables, parts, strict=True)], spec
-                )
+            answered = asker(place, catalog, name, number, class_map)(spec)
     if output is not None:
         _write(output, form, answered)
         return
@@ -109,18 +102,31 @@ def weights(
             click.echo(f"statsvc: {warning['message']}", err=True)
 
 
-def table_of(
-    place: Home, catalog: Catalog, name: str | None, number: int | None, class_map: ClassMap | None = None
-) -> Version:
-    """Return the table of a dataset's version, read through another class map where one is given."""
+def asker(
+    place: Home, catalog: Catalog, name: str | None, number: int | None, class_map: ClassMap | None
+) -> Callable[[WeightSpec], dict[str, Any]]:
+    """Return a function that answers specs about a dataset or a mixture, reading rows once.
+
+    class_map  reads the counts through another map than the dataset's own
+    """
+    from statsvc import answers, streams
+    from statsvc.api.tables import RememberedTable
     from statsvc.store.configuring import applied
     from statsvc.store.publication import open_version
 
-    dataset = the_dataset(catalog, name)
-    record = catalog.version(dataset, number)
-    if class_map is not None:
-        record = replace(record, configuration=applied(record.configuration, {"class_map": class_map}))
-    return open_version(place.store, dataset.name, record)
+    def table(one: str | None, version: int | None) -> RememberedTable:
+        dataset = the_dataset(catalog, one)
+        record = catalog.version(dataset, version)
+        if class_map is not None:
+            record = replace(record, configuration=applied(record.configuration, {"class_map": class_map}))
+        return RememberedTable(open_version(place.store, dataset.name, record))
+
+    parts = mixtures.parse(name)
+    if parts is None:
+        single = table(name, number)
+        return lambda spec: answers.answer(single, spec)
+    mixed = [(table(part.dataset, part.number), part.share) for part in parts]
+    return lambda spec: streams.answer(mixed, spec)
 
 
 def class_map_file(given: dict[str, Any], url: str | None) -> ClassMap | None:
