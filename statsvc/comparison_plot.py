@@ -58,10 +58,9 @@ def draw(compared: Mapping[str, Any]) -> Figure:
     shares = np.array([[one["loss_share"][c] for c in ids] for one in candidates])
     numbered = len(rows) <= _NUMBERS
     wide = 0.62 * len(rows) if numbered else min(14.0, 0.12 * len(rows))
-    figure = Figure(figsize=(3.2 + max(5.0, wide) + 1.9, 1.9 + 0.36 * len(candidates)), layout="constrained")
-    grid = figure.add_gridspec(
-        2, 2, width_ratios=[max(5.0, wide), 1.5], height_ratios=[1.1, 0.36 * len(candidates)]
-    )
+    tall = max(1.6, 0.36 * len(candidates))
+    figure = Figure(figsize=(3.2 + max(5.0, wide) + 1.9, 2.2 + tall), layout="constrained")
+    grid = figure.add_gridspec(2, 2, width_ratios=[max(5.0, wide), 1.5], height_ratios=[1.1, tall])
     heat = figure.add_subplot(grid[1, 0])
     top = figure.add_subplot(grid[0, 0], sharex=heat)
     right = figure.add_subplot(grid[1, 1], sharey=heat)

@@ -212,7 +212,9 @@ def expected(table: Table, read: Reading, split: str | None, draws: Draws | None
 
 def _evenly(table: Table, read: Reading) -> Expected:
     histogram = read.histogram
-    if not histogram.samples or histogram.images is None or histogram.cooccurrence is None:
+    if histogram.samples == 0:
+        raise Unanswerable(f"{table.dataset}: there is no image to draw from")
+    if histogram.samples is None or histogram.images is None or histogram.cooccurrence is None:
         raise Unanswerable(
             f"{table.dataset} keeps totals only, so a share of images drawn from it says nothing: scan the "
             "label maps"

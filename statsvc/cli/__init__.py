@@ -28,7 +28,7 @@ class _Group(click.Group):
         """Return a parameter as the command in hand spells it: --split, --ignore-index, FILE."""
         command = self.commands.get(ctx.invoked_subcommand or "")
         for parameter in command.params if command is not None else ():
-            if parameter.name == name:
+            if parameter.name == name or f"--{name.replace('_', '-')}" in parameter.opts:
                 return parameter.opts[0] if isinstance(parameter, click.Option) else name.upper()
         return name
 
