@@ -100,7 +100,8 @@ def publish(folder: Path, samples: int, classes: int) -> RememberedTable:
 
 
 def main() -> None:
-    samples, classes = (int(text) for text in [*sys.argv[1:], "1000000", "19"][:2])
+    given = sys.argv[1:]
+    samples, classes = int(given[0]) if given else 1_000_000, int(given[1]) if len(given) > 1 else 19
     with tempfile.TemporaryDirectory() as folder:
         with timed(f"write {samples} samples of {classes} classes"):
             table = publish(Path(folder), samples, classes)

@@ -10,7 +10,7 @@ else. File names are compared as they are: give the paths of label maps, not of 
 from __future__ import annotations
 
 import os
-from pathlib import PurePosixPath
+import posixpath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from statsvc.errors import InvalidParameter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -34,26 +34,35 @@ def join(
 
     Raises `InvalidParameter` naming paths that belong to more than one.
     """
-    parts = [_parts(path) for path in given]
-    at = {_parts(path): k for k, path in enumerate(known)}
+    texts = [_text(path) for path in given]
+    at = {_text(path): k for k, path in enumerate(known)}
     if root is not None:
-        folder = _parts(root)
-        inside = [one[len(folder) :] if one[: len(folder)] == folder else one for one in parts]
-        return np.array([at.get(one, -1) for one in inside], np.int64)
-    depth = max((len(one) for one in at), default=0)
-    found = np.full(len(parts), -1, np.int64)
+        folder = _text(root).rstrip("/") + "/"
+        inside = (text.removeprefix(folder) for text in texts)
+        return np.array([at.get(text, -1) for text in inside], np.int64)
+    depth = max((text.count("/") + 1 for text in at), default=0)
+    found = np.full(len(texts), -1, np.int64)
     ambiguous: list[tuple[str, list[str]]] = []
     short: list[int] = []
-    for row, one in enumerate(parts):
-        fits = [at[tail] for n in range(1, min(depth, len(one)) + 1) if (tail := one[-n:]) in at]
+    for row, text in enumerate(texts):
+        fits = [at[tail] for tail in _tails(text, depth) if tail in at]
         if len(fits) == 1:
             found[row] = fits[0]
         elif fits:
             ambiguous.append((str(given[row]), [known[k] for k in fits]))
-        elif len(one) < depth:
+        elif text.count("/") + 1 < depth:
             short.append(row)
     if short:
-        _join_short(short, parts, at, found, ambiguous, given, known)
+        longer: dict[str, list[int]] = {}
+        for text, k in at.items():
+            for tail in _tails(text, depth):
+                longer.setdefault(tail, []).append(k)
+        for row in short:
+            fits = longer.get(texts[row], [])
+            if len(fits) == 1:
+                found[row] = fits[0]
+            elif fits:
+                ambiguous.append((str(given[row]), [known[k] for k in fits]))
     if ambiguous:
         path, fits_ = ambiguous[0]
         raise InvalidParameter(
@@ -67,35 +76,21 @@ def join(
     return found
 
 
-def _join_short(
-    rows: Sequence[int],
-    parts: Sequence[tuple[str, ...]],
-    at: dict[tuple[str, ...], int],
-    found: Int64,
-    ambiguous: list[tuple[str, list[str]]],
-    given: Sequence[str | os.PathLike[str]],
-    known: Sequence[str],
-) -> None:
-    """Join the paths that are shorter than those of the statistics, in place."""
-    lengths = {len(parts[row]) for row in rows}
-    longer: dict[tuple[str, ...], list[int]] = {}
-    for whole, k in at.items():
-        for n in lengths:
-            if n < len(whole):
-                longer.setdefault(whole[-n:], []).append(k)
-    for row in rows:
-        fits = longer.get(parts[row], [])
-        if len(fits) == 1:
-            found[row] = fits[0]
-        elif fits:
-            ambiguous.append((str(given[row]), [known[k] for k in fits]))
+def _tails(text: str, depth: int) -> Iterator[str]:
+    """Yield the last 1, 2, … `depth` components of a path."""
+    end = len(text)
+    for _ in range(depth):
+        end = text.rfind("/", 0, end)
+        yield text[end + 1 :]
+        if end < 0:
+            return
 
 
-def _parts(path: str | os.PathLike[str]) -> tuple[str, ...]:
+def _text(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     if os.sep == "\\":
         text = text.replace("\\", "/")
-    return tuple(part for part in PurePosixPath(text).parts if part != "/")
+    return posixpath.normpath(text)
 
 
 def unmatched_text(given: Sequence[str | os.PathLike[str]], found: Int64, known: Sequence[str]) -> str:
