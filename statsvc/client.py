@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from statsvc.client_http import Read
     from statsvc.result import ClassWeights
+    from statsvc.sampling_result import Sampling
 
 _log = logging.getLogger("statsvc.client")
 _warned: set[Path] = set()
@@ -112,6 +113,19 @@ class Client:
         if number is not None and not client_question.is_number(version):
             kept.append(self._prefetched({"dataset": dataset, "version": number, **params}))
         return kept
+
+    def sampling(
+        self, dataset: str | None = None, *, sampler: str, version: int | None = None, **params: Any
+    ) -> Sampling:
+        """Ask how probable each image is for a sampler: `rare_class`, `repeat_factor` or `image_weights`.
+
+        `params` are those of `GET /datasets/{name}/sampling`, such as `split="train"` and
+        `temperature=0.01`. Pages are cached as answers are. Raises as `weights` does.
+        """
+        from statsvc import sampling_result
+
+        name = dataset if dataset is not None else sampling_result.only_dataset(self.datasets())
+        return sampling_result.fetch(self._get, name, version, {"sampler": sampler, **params})
 
     def datasets(self) -> list[dict[str, Any]]:
         """Return the server's datasets, as `GET /datasets` describes each."""
