@@ -125,7 +125,12 @@ class Client:
         from statsvc import sampling_result
 
         name = dataset if dataset is not None else sampling_result.only_dataset(self.datasets())
-        return sampling_result.fetch(self._get, name, version, {"sampler": sampler, **params})
+        return sampling_result.fetch(
+            lambda path, asked, read: self._get(path + client_question.query(asked), read),
+            name,
+            version,
+            {"sampler": sampler, **params},
+        )
 
     def datasets(self) -> list[dict[str, Any]]:
         """Return the server's datasets, as `GET /datasets` describes each."""
@@ -304,6 +309,8 @@ def _value(entry: Entry, read: Read) -> Any:
 def _named(value: Any) -> str:
     if isinstance(value, list):
         return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return f"{value['dataset']} version {value['version']} ({value['sampler']})"
     number = "" if value.version is None else f" version {value.version}"
     return f"{value.dataset}{number} ({value.method})"
 

@@ -10,6 +10,7 @@ import click
 from statsvc.cli.common import json_option, print_json
 from statsvc.cli.weighing import spec_options
 from statsvc.errors import StatsvcError
+from statsvc.spec import PARAMETERS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Number or tag of the version; may be repeated.  [default: newest]",
 )
-@spec_options
+@spec_options(*PARAMETERS)
 @click.option("--url", metavar="URL", help="Server to ask.  [env: STATSVC_URL]")
 @click.option(
     "--cache", metavar="DIR", help="Folder to fill.  [env: STATSVC_CACHE; default: ~/.cache/statsvc]"
