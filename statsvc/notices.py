@@ -35,24 +35,45 @@ def collect(
     failures: tuple[int, Sequence[tuple[str, str]]],
 ) -> list[dict[str, str]]:
     """Return the warnings about an answer as `{"code", "message"}`, in a fixed order."""
-    found: list[Notice] = []
+    found = [
+        *about_files(read, unexpected, failures),
+        *about_weights(counts, spec, result),
+        *about_splits(table, spec),
+    ]
+    return as_dicts(found)
+
+
+def as_dicts(found: Iterable[Notice]) -> list[dict[str, str]]:
+    """Return notices as answers hold them."""
+    return [{"code": code, "message": message} for code, message in found]
+
+
+def about_files(
+    read: Reading, unexpected: Sequence[dict[str, Any]], failures: tuple[int, Sequence[tuple[str, str]]]
+) -> Iterator[Notice]:
+    """Yield what is to be said of a table's label maps and their ids."""
     if failures[0]:
-        found.append(("failed_samples", _failed_text(*failures)))
+        yield ("failed_samples", _failed_text(*failures))
     if unexpected:
-        found.append(("unexpected_ids", unexpected_text(unexpected)))
-    found += _about_ids(read)
-    found += _about_absent(counts, spec, result)
+        yield ("unexpected_ids", unexpected_text(unexpected))
+    yield from _about_ids(read)
+
+
+def about_weights(counts: ClassCounts, spec: WeightSpec, result: Weights) -> Iterator[Notice]:
+    """Yield what is to be said of the weights themselves."""
+    yield from _about_absent(counts, spec, result)
     if spec.method == "effective_num":
-        found += _about_effective_num(counts, spec, result)
+        yield from _about_effective_num(counts, spec, result)
     if result.loss_share is not None:
-        found += _about_weights(counts, result)
+        yield from _about_weights(counts, result)
+
+
+def about_splits(table: Table, spec: WeightSpec) -> Iterator[Notice]:
+    """Yield a notice where all splits are counted together."""
     splits = table.configuration.splits
     if spec.split is None and "train" in splits and ("val" in splits or "test" in splits):
         there = ", ".join(name for name in ("train", "val", "test") if name in splits)
-        found.append(
-            ("all_splits", f"all splits are counted together ({there}); for training use split=train")
-        )
-    return [{"code": code, "message": message} for code, message in found]
+        yield ("all_splits", f"all splits are counted together ({there}); for training use split=train")
 
 
 def unexpected_text(unexpected: Sequence[dict[str, Any]]) -> str:
@@ -107,7 +128,7 @@ def _about_absent(counts: ClassCounts, spec: WeightSpec, result: Weights) -> Ite
     classes = int((~counts.ignored).sum())
     present = int(result.present.sum())
     if len(absent):
-        names = _listed(counts.name(int(c)) for c in absent)
+        names = listed(counts.name(int(c)) for c in absent)
         if spec.absent is None:
             got = "the smallest value of a present class"
         else:
@@ -195,7 +216,7 @@ def _about_weights(counts: ClassCounts, result: Weights) -> Iterator[Notice]:
         yield (
             "zero_in_float32",
             f"{len(zero)} of {len(ids)} present classes have a weight that is 0 in float32, "
-            f"and teach nothing: {_listed(counts.name(int(c)) for c in zero)}; use another normalize, "
+            f"and teach nothing: {listed(counts.name(int(c)) for c in zero)}; use another normalize, "
             "or clip=lo,hi",
         )
     if result.without_effect:
@@ -205,7 +226,8 @@ def _about_weights(counts: ClassCounts, result: Weights) -> Iterator[Notice]:
         )
 
 
-def _listed(names: Iterable[str], most: int = 10) -> str:
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """Return the first names, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

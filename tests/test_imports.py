@@ -21,6 +21,7 @@ HEAVY = [
     "fastapi",
     "httpx2",
     "llvmlite",
+    "matplotlib",
     "numba",
     "numcodecs",
     "pydantic",
