@@ -332,13 +332,15 @@ def test_an_entry_that_is_no_answer_does_not_stand_in(front: Front) -> None:
 # A version by its number
 
 
-def test_a_numbered_version_is_asked_for_once(front: Front) -> None:
+def test_a_numbered_version_is_asked_for_once(front: Front, caplog: pytest.LogCaptureFixture) -> None:
     client = Client(front.url, timeout=20)
     first = client.weights("street", version=1)
-    front.down()
     assert client.weights("street", version=1).to_dict() == first.to_dict()
     assert client.weights("street", version="1").to_dict() == first.to_dict()
     assert front.asked == ["/weights?dataset=street&version=1"]
+    front.down()
+    assert client.weights("street", version=1).to_dict() == first.to_dict()
+    assert warned(caplog) == []
 
 
 def test_without_a_number_every_start_asks(front: Front) -> None:
