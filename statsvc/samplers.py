@@ -116,6 +116,13 @@ class StatisticsSampler(Sampler[int]):
         """Return the indices of one epoch, int64 [num_samples], the same on every rank."""
         return _inverse(self._scores, random.random(self.num_samples))
 
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} of {len(self._scores)} items, {self.sampling.dataset} version "
+            f"{self.sampling.version}: {self.num_samples} draws, seed {self.seed}, epoch {self.epoch}, "
+            f"rank {self.rank} of {self.num_replicas}>"
+        )
+
     @property
     def probability(self) -> NDArray[np.float64]:
         """The probability of each item of the dataset, in its order; float64, adding up to 1."""

@@ -82,6 +82,9 @@ def test_betas_are_about_the_median_class() -> None:
         assert [f"effective_num beta={beta}" for beta in expected] == sorted(
             (name for name in names if name.startswith("effective")), key=lambda name: names[name]["ratio"]
         )
+    images = named(compare(camvid(num_classes=11, ignore_index=(11,)), {"unit": "images"}))
+    # In images the median class has 349, so beta=0.9999 is past where it turns.
+    assert "effective_num beta=1-1e-3 unit=images" in images
     chosen = compare(camvid(), methods=["effective_num"], betas=["0.9", "auto"])
     assert {"effective_num beta=0.9", "effective_num beta=auto"} <= set(named(chosen))
 
