@@ -32,7 +32,7 @@ def compare(
     """Return methods side by side, from the gentlest to the strongest, as JSON.
 
     ask      parameters of a weight spec → the answer (`statsvc.answers.answer`)
-    reading  parameters that all questions share: split, ignore_index, sampler, …
+    reading  parameters that all questions share: split, ignore_index, sampler, …; unit is effective_num's
     methods  to compare; by default all that give class weights. uniform and the default always are
     betas    of effective_num; by default 0.9999 and powers of ten about 1/median of the pixels of a class
     alphas   of power; by default `ALPHAS`
@@ -48,10 +48,12 @@ def compare(
         if name not in METHODS or METHODS[name].kind != "weights":
             there = ", ".join(known for known, method in METHODS.items() if method.kind == "weights")
             raise InvalidParameter(("method", f"{name} gives no class weights; compare {there}"))
+    reading = dict(reading)
+    unit = reading.pop("unit", None)  # effective_num's own
     plain = ask({**reading, "method": REFERENCE})
     left_out: list[dict[str, Any]] = []
     candidates: list[dict[str, Any]] = []
-    for parameters in _questions(plain, reading, methods, betas, alphas):
+    for parameters in _questions(plain, unit, methods, betas, alphas):
         name = " ".join([parameters["method"], *(f"{k}={v}" for k, v in parameters.items() if k != "method")])
         try:
             answer = plain if parameters["method"] == REFERENCE else ask({**reading, **parameters})
@@ -110,7 +112,7 @@ def _is_about_a_value(problem: Exception, parameters: Mapping[str, Any]) -> bool
 
 def _questions(
     plain: Mapping[str, Any],
-    reading: Mapping[str, Any],
+    unit: str | None,
     methods: Sequence[str],
     betas: Sequence[str],
     alphas: Sequence[str],
@@ -118,8 +120,8 @@ def _questions(
     chosen = [*methods] or [name for name, method in METHODS.items() if method.kind == "weights"]
     for name in dict.fromkeys((REFERENCE, DEFAULT, *chosen)):
         if name == "effective_num":
-            for beta in dict.fromkeys(betas or _betas(plain, reading.get("unit"))):
-                yield {"method": name, "beta": beta}
+            for beta in dict.fromkeys(betas or _betas(plain, unit)):
+                yield {"method": name, "beta": beta, **({} if unit is None else {"unit": unit})}
         elif name == "power":
             for alpha in dict.fromkeys(alphas or ALPHAS):
                 yield {"method": name, "alpha": alpha}

@@ -1,4 +1,4 @@
-"""Joining a trainer's paths with those of the statistics.
+"""Joining a trainer's paths with those of the statistics, and with their probabilities.
 
 The statistics' paths are relative to the folder that was scanned. A trainer's path belongs to the one
 whose folders and name it ends in (`/data/camvid/train/0001.png` to `train/0001.png`), or, if there is
@@ -11,18 +11,24 @@ from __future__ import annotations
 
 import os
 import posixpath
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from statsvc.errors import InvalidParameter
+from statsvc.errors import InvalidParameter, Unanswerable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from statsvc.sampling_result import Sampling
+
     Int64 = NDArray[np.int64]
+
+UNMATCHED = ("error", "skip", "average")
+"""What may become of a path without statistics."""
 
 _EXAMPLES = 3
 
@@ -100,3 +106,49 @@ def unmatched_text(given: Sequence[str | os.PathLike[str]], found: Int64, known:
     more = f" and {len(missing) - _EXAMPLES} more" if len(missing) > _EXAMPLES else ""
     there = f"the statistics have {len(known)}, such as {known[0]}" if known else "the statistics have none"
     return f"{len(missing)} of {len(given)} paths are not in the statistics: {named}{more}; {there}"
+
+
+def probabilities(
+    paths: Sequence[str | os.PathLike[str]],
+    sampling: Sampling,
+    root: str | os.PathLike[str] | None,
+    unmatched: str,
+) -> NDArray[np.float64]:
+    """Return the probability of each path among the statistics' images, float64 [len(paths)].
+
+    They add up to 1 where paths and images are the same. Raises `InvalidParameter` for paths that are
+    ambiguous, or have no statistics and `unmatched` does not say what becomes of them; warns of images
+    that are not among the paths.
+    """
+    if len(paths) == 0:
+        raise InvalidParameter(("paths", "there are none: give the path of each item's label map"))
+    found = join(paths, sampling.paths, root)
+    missing = found < 0
+    if missing.all() or (missing.any() and unmatched == "error"):
+        failed = (
+            f". {sampling.failed} label maps could not be read and have none (statsvc datasets "
+            f"{sampling.dataset})"
+            if sampling.failed
+            else ""
+        )
+        raise InvalidParameter(
+            (
+                "paths",
+                f"{unmatched_text(paths, found, sampling.paths)}. Give the paths of label maps, "
+                'scan those that are new, or choose unmatched="skip" or "average"' + failed,
+            )
+        )
+    filled = 1.0 / len(sampling) if unmatched == "average" else 0.0
+    scores = np.where(missing, filled, sampling.probability[found])
+    unused = len(sampling) - len(np.unique(found[~missing]))
+    if unused:
+        warnings.warn(
+            f"{unused} of the {len(sampling)} images in the statistics of {sampling.dataset} are not among "
+            "the paths: their part of the draws goes to the others in proportion. To choose images for each "
+            "class among the paths only, ask for a split that is these paths (split=)",
+            UserWarning,
+            stacklevel=4,
+        )
+    if not scores.any():
+        raise Unanswerable(f"{sampling.dataset}: every one of the {len(paths)} paths has the probability 0")
+    return scores

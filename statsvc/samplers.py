@@ -18,14 +18,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import warnings
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from statsvc import path_join
-from statsvc.errors import InvalidParameter, Unanswerable, nearest
+from statsvc.errors import InvalidParameter, nearest
 from statsvc.sampling_result import Sampling
 
 try:
@@ -48,11 +47,9 @@ __all__ = ["ImageWeightSampler", "RareClassSampler", "RepeatFactorSampler", "Sta
 
 _log = logging.getLogger("statsvc.samplers")
 
-UNMATCHED = ("error", "skip", "average")
-
 
 class StatisticsSampler(Sampler[int]):
-    """Indices of a dataset, drawn with the probabilities that its statistics give. Use a class of it.
+    """Indices of a dataset, drawn with the probabilities that its statistics give. Use one of its classes.
 
     paths         path of the label map of each item of the dataset, in its order
     source        URL of a server, a `Client`, what `statsvc.scan` returned, or a `Sampling`; STATSVC_URL
@@ -92,15 +89,16 @@ class StatisticsSampler(Sampler[int]):
         **params: Any,
     ) -> None:
         self.rank, self.num_replicas = _place(rank, num_replicas)
-        if unmatched not in UNMATCHED:
+        if unmatched not in path_join.UNMATCHED:
+            known = path_join.UNMATCHED
             raise InvalidParameter(
-                ("unmatched", f"expected one of {', '.join(UNMATCHED)}{nearest(str(unmatched), UNMATCHED)}")
+                ("unmatched", f"expected one of {', '.join(known)}{nearest(str(unmatched), known)}")
             )
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise InvalidParameter(("seed", f"{seed!r} is not an integer from 0 on"))
         self.seed, self.epoch = int(seed), 0
         self.sampling = _sampling(source, self.sampler, dataset, version, params)
-        self._scores = _joined(paths, self.sampling, root, unmatched)
+        self._scores = path_join.probabilities(paths, self.sampling, root, unmatched)
         length = self._default_length() if num_samples is None else num_samples
         if isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 1:
             raise InvalidParameter(("num_samples", f"{length!r} is not a number of draws; give 1 or more"))
@@ -115,6 +113,13 @@ class StatisticsSampler(Sampler[int]):
     def _draw(self, random: np.random.Generator) -> Int64:
         """Return the indices of one epoch, int64 [num_samples], the same on every rank."""
         return _inverse(self._scores, random.random(self.num_samples))
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} of {len(self._scores)} items, {self.sampling.dataset} version "
+            f"{self.sampling.version}: {self.num_samples} draws, seed {self.seed}, epoch {self.epoch}, "
+            f"rank {self.rank} of {self.num_replicas}>"
+        )
 
     @property
     def probability(self) -> NDArray[np.float64]:
@@ -181,9 +186,9 @@ class StatisticsSampler(Sampler[int]):
                 raise InvalidParameter(
                     (
                         name,
-                        f"the state has {state.get(name)!r} and this sampler {mine[name]!r}; it "
-                        f"is of {state.get('sampler')} with {state.get('dataset')} version "
-                        f"{state.get('version')}, seed {state.get('seed')}, and its paths in their order",
+                        f"the state has {state.get(name)!r} and this sampler {mine[name]!r}; the state is of "
+                        f"{state.get('sampler')} with {state.get('dataset')} version {state.get('version')}, "
+                        f"seed {state.get('seed')}, and its paths in their order",
                     )
                 )
         epoch, done = int(state["epoch"]), int(state["done"])
@@ -295,44 +300,3 @@ def _sampling(
     for warning in found.warnings:
         _log.warning("%s: %s", found.dataset, warning["message"])
     return found
-
-
-def _joined(
-    paths: Sequence[str | os.PathLike[str]],
-    sampling: Sampling,
-    root: str | os.PathLike[str] | None,
-    unmatched: str,
-) -> NDArray[np.float64]:
-    """Return the probability of each path among the statistics' images; not normalised over the paths."""
-    if len(paths) == 0:
-        raise InvalidParameter(("paths", "there are none: give the path of each item's label map"))
-    found = path_join.join(paths, sampling.paths, root)
-    missing = found < 0
-    if missing.all() or (missing.any() and unmatched == "error"):
-        failed = (
-            f". {sampling.failed} label maps could not be read and have none (statsvc datasets "
-            f"{sampling.dataset})"
-            if sampling.failed
-            else ""
-        )
-        raise InvalidParameter(
-            (
-                "paths",
-                f"{path_join.unmatched_text(paths, found, sampling.paths)}. Give the paths of label maps, "
-                'scan those that are new, or choose unmatched="skip" or "average"' + failed,
-            )
-        )
-    filled = 1.0 / len(sampling) if unmatched == "average" else 0.0
-    scores = np.where(missing, filled, sampling.probability[found])
-    unused = len(sampling) - len(np.unique(found[~missing]))
-    if unused:
-        warnings.warn(
-            f"{unused} of the {len(sampling)} images in the statistics of {sampling.dataset} are not among "
-            "the paths: their part of the draws goes to the others in proportion. To choose images for each "
-            "class among the paths only, ask for a split that is these paths (split=)",
-            UserWarning,
-            stacklevel=4,
-        )
-    if not scores.any():
-        raise Unanswerable(f"{sampling.dataset}: every one of the {len(paths)} paths has the probability 0")
-    return scores

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from commands import statsvc
 from publishing import publish
 from servers import serving
@@ -17,6 +18,7 @@ from test_streams import N, daformer
 
 from statsvc import comparison
 from statsvc.answers import answer
+from statsvc.cli import cli
 from statsvc.comparison_table import print_comparison
 from statsvc.errors import InvalidParameter
 from statsvc.methods import METHODS
@@ -25,6 +27,8 @@ from statsvc.store import home as homes
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from click.testing import Result
 
     from statsvc.statistics import Table
     from statsvc.store.home import Home
@@ -82,6 +86,9 @@ def test_betas_are_about_the_median_class() -> None:
         assert [f"effective_num beta={beta}" for beta in expected] == sorted(
             (name for name in names if name.startswith("effective")), key=lambda name: names[name]["ratio"]
         )
+    images = named(compare(camvid(num_classes=11, ignore_index=(11,)), {"unit": "images"}))
+    # In images the median class has 349, so beta=0.9999 is past where it turns.
+    assert "effective_num beta=1-1e-3 unit=images" in images
     chosen = compare(camvid(), methods=["effective_num"], betas=["0.9", "auto"])
     assert {"effective_num beta=0.9", "effective_num beta=auto"} <= set(named(chosen))
 
@@ -130,6 +137,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     return home
 
 
+def command(*arguments: str | Path) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
 def test_the_command_prints_tables_of_methods_and_of_classes(home: Home) -> None:
     printed = statsvc(
         "compare", "a", "--home", home.folder, "--method", "enet", "--method", "inverse_freq"
@@ -145,19 +157,19 @@ def test_the_command_prints_tables_of_methods_and_of_classes(home: Home) -> None
 
 
 def test_the_command_gives_json_and_the_same_from_a_server(home: Home) -> None:
-    here = json.loads(statsvc("compare", "a", "--home", home.folder, "--json").stdout)
+    here = json.loads(command("compare", "a", "--home", home.folder, "--json").stdout)
     with serving(home) as url:
-        there = json.loads(statsvc("compare", "a", "--url", url, "--json").stdout)
-        mixed = json.loads(statsvc("compare", "a:0.5,b:0.5", "--url", url, "--json").stdout)
+        there = json.loads(command("compare", "a", "--url", url, "--json").stdout)
+        mixed = json.loads(command("compare", "a:0.5,b:0.5", "--url", url, "--json").stdout)
     assert here == there
     assert mixed["dataset"] == "a@1:0.5,b@1:0.5"
-    assert mixed == json.loads(statsvc("compare", "a:0.5,b:0.5", "--home", home.folder, "--json").stdout)
+    assert mixed == json.loads(command("compare", "a:0.5,b:0.5", "--home", home.folder, "--json").stdout)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_the_command_draws_a_picture(home: Home, tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"compare{suffix}"
-    done = statsvc("compare", "a", "--home", home.folder, "-o", file)
+    done = command("compare", "a", "--home", home.folder, "-o", file)
     assert done.stdout == ""
     assert done.stderr == f"picture written to {file}\n"
     if suffix == ".png":
@@ -183,16 +195,12 @@ def test_pictures_of_many_classes_and_of_equal_weights_are_drawn(tmp_path: Path)
 def test_a_picture_without_matplotlib_names_the_extra(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from click.testing import CliRunner
-
-    from statsvc.cli import cli
-
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    arguments = ["compare", "a", "--home", str(home.folder)]
-    refused = CliRunner().invoke(cli, [*arguments, "-o", str(tmp_path / "x.png")])
+    arguments = ["compare", "a", "--home", home.folder]
+    refused = command(*arguments, "-o", tmp_path / "x.png")
     assert refused.exit_code == 1
     assert "pip install 'statsvc[plot]'" in refused.stderr
-    assert CliRunner().invoke(cli, arguments).exit_code == 0  # tables need none
+    assert command(*arguments).exit_code == 0  # tables need none
 
 
 def test_mistakes_on_the_command_line_say_what_to_do(home: Home, tmp_path: Path) -> None:
@@ -203,10 +211,12 @@ def test_mistakes_on_the_command_line_say_what_to_do(home: Home, tmp_path: Path)
         (["--temperature", "1"], "--temperature: temperature belongs to sampler=rare_class"),
         (["--sampler", "rare"], "--sampler: expected one of rare_class, repeat_factor"),
     ):
-        assert says in statsvc("compare", "a", "--home", home.folder, *arguments, code=2).stderr
-    assert "cannot be written" in statsvc(
-        "compare", "a", "--home", home.folder, "-o", tmp_path / "no" / "x.png", code=1
-    ).stderr  # fmt: skip
+        refused = command("compare", "a", "--home", home.folder, *arguments)
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert says in refused.stderr
+    unwritable = command("compare", "a", "--home", home.folder, "-o", tmp_path / "no" / "x.png")
+    assert unwritable.exit_code == 1
+    assert "cannot be written: No such file or directory" in unwritable.stderr
 
 
 def test_weights_of_streams_on_the_command_line(home: Home) -> None:
@@ -217,16 +227,16 @@ def test_weights_of_streams_on_the_command_line(home: Home) -> None:
     np.testing.assert_allclose(body["weights"], share**-0.5 / (share**-0.5).mean(), rtol=1e-9)
     with serving(home) as url:
         for name, more in (("a", options), ("a:0.7,b:0.3", options[:2]), ("a@1:0.7,b@1:0.3", ())):
-            here = json.loads(statsvc("weights", name, "--home", home.folder, *more).stdout)
-            there = json.loads(statsvc("weights", name, "--url", url, *more).stdout)
+            here = json.loads(command("weights", name, "--home", home.folder, *more).stdout)
+            there = json.loads(command("weights", name, "--url", url, *more).stdout)
             assert here == there
-    table = statsvc("weights", "a", "--home", home.folder, *options, "--format", "table").stdout
+    table = command("weights", "a", "--home", home.folder, *options, "--format", "table").stdout
     assert "expected in 6 draws · by rare_class" in table
     assert "seen" in table
     assert "×" in table
-    refused = statsvc("weights", "a:0.7,b:0.3", "--version", "1", "--home", home.folder, code=2).stderr
+    refused = command("weights", "a:0.7,b:0.3", "--version", "1", "--home", home.folder).stderr
     assert "--version: a number is one dataset's" in refused
-    assert "dataset: 'b' has no share" in statsvc("weights", "a:1,b", "--home", home.folder, code=2).stderr
+    assert "dataset: 'b' has no share" in command("weights", "a:1,b", "--home", home.folder).stderr
 
 
 def test_clients_ask_for_streams(home: Home) -> None:

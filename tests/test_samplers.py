@@ -286,6 +286,9 @@ def test_a_scan_without_a_server_is_a_source_too(tmp_path: Path) -> None:
     files = sorted(tmp_path.rglob("*.npy"))
     sampler = RareClassSampler(files, table, temperature=0.3, min_pixels=20)
     np.testing.assert_allclose(sampler.probability, daformer(N, 0.3, 20), rtol=1e-9)
+    weights = table.weights(sampler="rare_class", temperature=0.3, min_pixels=20).to_list()
+    share = (q := np.array(daformer(N, 0.3, 20))) @ N / (q @ N).sum()
+    np.testing.assert_allclose(weights, share**-0.5 / (share**-0.5).mean(), rtol=1e-9)
     loader = DataLoader(list(range(6)), batch_size=2, sampler=sampler)  # type: ignore[arg-type]
     assert len([index for batch in loader for index in batch.tolist()]) == 6
 
@@ -362,6 +365,22 @@ def test_the_client_fetches_pages_of_one_version(server: str, monkeypatch: pytes
     assert found.spec["threshold"] == 0.9
     whole = client.sampling("street", sampler="repeat_factor", threshold=0.9, version=1)
     assert whole.paths == found.paths
+    again = client.sampling(found.dataset, sampler=found.sampler, version=found.version, **found.spec)
+    assert again.probability.tolist() == found.probability.tolist()
+
+
+def test_a_client_without_a_dataset_takes_the_only_one(tmp_path: Path) -> None:
+    home = homes.resolve(str(tmp_path / "home"))
+    publish(home, "a", label_maps(), num_classes=4)
+    publish(home, "b", label_maps(), num_classes=4)
+    with serving(home) as url, pytest.raises(InvalidParameter, match="there are 2 datasets, give one: a, b"):
+        statsvc.Client(url).sampling(sampler="rare_class")
+
+
+def test_without_torch_the_error_names_the_extra() -> None:
+    code = "import sys; sys.modules['torch'] = None; import statsvc.samplers"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ImportError: statsvc.samplers needs PyTorch: pip install 'statsvc[torch]'" in done.stderr
 
 
 def test_a_table_in_memory_gives_what_the_server_gives(server: str) -> None:

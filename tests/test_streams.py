@@ -16,6 +16,7 @@ from small_tables import CAMVID_NAMES, TotalsTable, table_of
 from statsvc import mixtures, streams
 from statsvc.answers import answer
 from statsvc.api.tables import RememberedTable
+from statsvc.calculate import calculate_class_weights
 from statsvc.configuration import Configuration
 from statsvc.errors import InvalidParameter, NotFound, Unanswerable
 from statsvc.spec import WeightSpec
@@ -300,6 +301,31 @@ def test_totals_and_samples_of_a_dataset_are_no_stream() -> None:
         mix((TotalsTable({0: 10, 1: 5}), 0.5), (of(N[:, :2]), 0.5), num_classes=2)
     with pytest.raises(Unanswerable, match="some of the images"):
         ask(table_of([{0: 10}], exact=False), sampler="rare_class")
+
+
+def test_a_dataset_in_memory_is_weighed_as_its_sampler_draws() -> None:
+    dataset = [(None, np.repeat(np.arange(4), row).astype(np.uint8)) for row in N.tolist() if sum(row)]
+    options: dict[str, Any] = {
+        "sampler": "rare_class",
+        "temperature": 0.3,
+        "min_pixels": 20,
+        "verbose": False,
+    }
+    weights = calculate_class_weights(dataset, 4, **options)
+    n = N[N.sum(1) > 0]
+    share = (q := np.array(daformer(n, 0.3, 20))) @ n / (q @ n).sum()
+    np.testing.assert_allclose(weights, share**-0.5 / (share**-0.5).mean(), rtol=1e-6)
+    with pytest.raises(Unanswerable, match="some of the images"):
+        calculate_class_weights(dataset, 4, samples=3, **options)
+
+
+def test_an_empty_split_has_nothing_to_draw_from() -> None:
+    table = of(N, num_classes=4, splits={"none": _split(["x.png"])})
+    for sampler in ("rare_class", "repeat_factor"):
+        with pytest.raises(Unanswerable, match="nothing to draw from"):
+            ask(table, sampler=sampler, split="none")
+    with pytest.raises(Unanswerable, match="there is no image to draw from"):
+        mix((table, 0.5), (named(of(N), "b"), 0.5), split="none")
 
 
 def named(table: MemoryTable, name: str, version: int | None = None) -> MemoryTable:
