@@ -1,6 +1,6 @@
 """The losses against MONAI and segmentation-models-pytorch: where definitions agree, and where they differ.
 
-segmentation-models-pytorch writes Dice as a Tversky score, (Σpy + s) / (½(Σp + Σy) + s): its smooth is half ours.
+segmentation-models-pytorch writes Dice as a Tversky score, (Σpy + s) / (½(Σp + Σy) + s): half our smooth.
 """
 
 from __future__ import annotations
