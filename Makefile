@@ -38,9 +38,11 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 	@if [ -e /dev/nvidiactl ]; then $(BIN)/python -m pip install --quiet 'torch==2.13.0'; fi
 	@touch $@
 
+# segmentation-models-pytorch alone: its losses need Torch only, and the rest of it torchvision.
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps 'segmentation-models-pytorch==0.6.0'
 	@touch $@ $(VENV)/.run
 
 $(VENV)/bin/python:

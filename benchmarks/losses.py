@@ -98,7 +98,7 @@ def smp(weight: Tensor | None, ignored: bool) -> Loss:
     losses = smp_losses()
     dice = losses.DiceLoss(
         "multiclass",
-        smooth=1.0,
+        smooth=0.5,  # (Σpy + s) / (½(Σp + Σy) + s) is how it writes Dice
         ignore_index=IGNORE if ignored else None,
         class_weights=None if weight is None else weight.tolist(),
     )
@@ -187,6 +187,13 @@ def peak_memory(group: str, name: str, shape: tuple[int, ...]) -> int:
     return resident("VmHWM") - before
 
 
+def peak_of(group: str, name: str, shape: tuple[int, ...]) -> int:
+    """Return `peak_memory` of a fresh process."""
+    command = [sys.executable, __file__, "--peak", group, name, "--shape", ",".join(map(str, shape))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
 def measured(shape: tuple[int, ...], repeats: int) -> list[dict[str, Any]]:
     rows = []
     for group, (ignored, makers) in GROUPS.items():
@@ -206,21 +213,19 @@ def measured(shape: tuple[int, ...], repeats: int) -> list[dict[str, Any]]:
                 step(loss, logits, target)
                 times[name].append(1000 * (time.perf_counter() - start))
         value, gradient = found["statsvc CombinedLoss"]
-        for name in losses:
-            command = [sys.executable, __file__, "--peak", group, name, "--shape", ",".join(map(str, shape))]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            rows.append(
-                {
-                    "group": group,
-                    "loss": name,
-                    "value": found[name][0],
-                    "value_difference": abs(found[name][0] - value),
-                    "gradient_difference": (found[name][1] - gradient).abs().max().item(),
-                    "gradient_largest": found[name][1].abs().max().item(),
-                    "ms": statistics.median(times[name]),
-                    "peak_bytes": int(done.stdout),
-                }
-            )
+        rows += [
+            {
+                "group": group,
+                "loss": name,
+                "value": found[name][0],
+                "value_difference": abs(found[name][0] - value),
+                "gradient_difference": (found[name][1] - gradient).abs().max().item(),
+                "gradient_largest": found[name][1].abs().max().item(),
+                "ms": statistics.median(times[name]),
+                "peak_bytes": peak_of(group, name, shape),
+            }
+            for name in losses
+        ]
     return rows
 
 
