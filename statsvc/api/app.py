@@ -41,6 +41,7 @@ def build_app(
         try:
             yield
         finally:
+            await service.feed.close()
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from statsvc.api.responses import iso
+from statsvc.store.jobs import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
     from statsvc.store.records import Dataset, Job, VersionRecord
@@ -30,6 +31,7 @@ def job_description(job: Job, dataset: str) -> dict[str, Any]:
         "dataset": dataset,
         "state": job.state,
         "attempt": job.attempt,
+        "max_attempts": MAX_ATTEMPTS + job.released,
         "full": job.full,
         "max_removed": job.max_removed,
         "failed": progress.get("failed", 0),

@@ -93,9 +93,15 @@ class Head:
             await self._app(scope, receive, send)
             return
 
+        ended = False
+
         async def bodiless(message: Message) -> None:
+            nonlocal ended
             if message["type"] == "http.response.body":
-                message = {**message, "body": b""}
+                if ended:
+                    return
+                # At the first piece, so that a stream without an end is not waited for.
+                ended, message = True, {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
 
         await self._app({**scope, "method": "GET"}, receive, bodiless)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from statsvc.api.feed import Feed
     from statsvc.store.home import Home
 
 SHUTDOWN_SECONDS = 3
@@ -26,14 +27,19 @@ SHUTDOWN_SECONDS = 3
 class _Server(uvicorn.Server):
     """A uvicorn server that says when it accepts requests."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[int], None] | None) -> None:
+    def __init__(self, config: uvicorn.Config, feed: Feed, ready: Callable[[int], None] | None) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._feed, self._ready = feed, ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started and self._ready is not None:
             self._ready(self.servers[0].sockets[0].getsockname()[1])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Before requests are waited for: those that follow a job would not end by themselves.
+        await self._feed.close()
+        await super().shutdown(sockets=sockets)
 
 
 def run(
@@ -51,14 +57,15 @@ def run(
     """
     listening = listen(host, port)
     with listening:
+        app = build_app(home, roots=roots, allowed_hosts=(*LOOPBACK_NAMES, host))
         config = uvicorn.Config(
-            build_app(home, roots=roots, allowed_hosts=(*LOOPBACK_NAMES, host)),
+            app,
             log_level="warning",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
-        _Server(config, ready).run(sockets=[listening])
+        _Server(config, app.state.service.feed, ready).run(sockets=[listening])
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import anyio.to_thread
 from fastapi import Depends, Request
 
+from statsvc.api.feed import Feed
 from statsvc.api.lru import Lru
 from statsvc.api.once import Once
 from statsvc.api.snapshot import Published, Watch
@@ -39,6 +40,7 @@ class Service:
     def __init__(self, catalog: Catalog, store: Path, roots: Sequence[Path]) -> None:
         self.catalog, self.store, self.roots = catalog, store, tuple(roots)
         self.watch = Watch(catalog)
+        self.feed = Feed(catalog)
         self._older: Once[tuple[str, int], Published] = Once(Lru(1024), THREADS)
         self._tables: Lru[tuple[str, int], RememberedTable] = Lru(TABLES)
         self._answers: Once[str, bytes] = Once(Lru(ANSWER_BYTES, len), THREADS)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from statsvc import __version__
-from statsvc.cli import counting, manage, serving, weighing
+from statsvc.cli import counting, jobs, manage, serving, weighing
 from statsvc.errors import AmbiguousSource, InvalidParameter, NotFound, StatsvcError, nearest
 
 
@@ -80,7 +80,7 @@ for _command in (
     counting.demo,
     manage.datasets,
     manage.versions,
-    manage.jobs,
+    jobs.jobs,
     counting.import_counts,
     manage.upgrade,
 ):

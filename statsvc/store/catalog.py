@@ -76,29 +76,14 @@ class Catalog:
                     f"{name!r}: use letters, digits, '-', '_' and '.', at most 100, a letter or digit first",
                 )
             )
-        with write(self.engine) as connection:
-            if _live(connection, name) is not None:
-                raise Conflict(
-                    f"there is a dataset {name!r} already; choose another name, or delete it first"
-                )
-            # Numbers go on where a deleted dataset of that name stopped: a cached pinned version stays true.
-            number = connection.scalar(
-                sa.select(sa.func.max(datasets.c.next_number)).where(datasets.c.name == name)
-            )
-            uid = uuid.uuid4().hex
-            connection.execute(
-                datasets.insert().values(
-                    uid=uid,
-                    name=name,
-                    source=source,
-                    pattern=pattern,
-                    configuration=configuration.to_dict(),
-                    revision=1,
-                    next_number=number or 1,
-                    created_at=now(),
-                )
-            )
-            return _by_uid(connection, uid)
+        taken = Conflict(f"there is a dataset {name!r} already; choose another name, or delete it first")
+        try:
+            with write(self.engine) as connection:
+                if _live(connection, name) is not None:
+                    raise taken
+                return _insert(connection, name, source, pattern, configuration)
+        except sa.exc.IntegrityError:
+            raise taken from None  # on PostgreSQL two may have looked at once
 
     def dataset(self, name: str) -> Dataset:
         """Return a dataset by name. Raises `NotFound` naming those there are."""
@@ -131,19 +116,24 @@ class Catalog:
             dataset = _live(connection, name)
             if dataset is None:
                 raise NotFound(f"there is no dataset {name!r}")
-            job = connection.execute(
+            connection.execute(
+                sa.select(datasets.c.uid).where(datasets.c.uid == dataset.uid).with_for_update()
+            )
+            unended = connection.execute(
                 sa.select(jobs, now().label("clock")).where(
                     jobs.c.dataset_uid == dataset.uid, jobs.c.state.in_(("queued", "running"))
                 )
-            ).first()
-            if job is not None and job.state == "running" and may_take_over(job):
+            ).all()
+            for job in unended:
+                if job.state == "queued" or not may_take_over(job):
+                    raise Conflict(
+                        f"job {job.id} of {name!r} is {job.state}; cancel it or wait for it to end, then delete"
+                    )
                 connection.execute(
                     jobs.update()
                     .where(jobs.c.id == job.id)
                     .values(state="cancelled", error="its dataset was deleted", finished_at=now())
                 )
-            elif job is not None:
-                raise Conflict(f"job {job.id} of {name!r} is {job.state}; wait for it to end, then delete")
             connection.execute(
                 datasets.update()
                 .where(datasets.c.uid == dataset.uid)
@@ -257,9 +247,10 @@ class Catalog:
         """
         try:
             with write(self.engine) as connection:
+                # The dataset's row before the job's, as everybody takes them: no two wait for each other.
+                _current(connection, dataset)
                 if job is not None:
                     finish(connection, job, dataset.next_number, progress)
-                _current(connection, dataset)
                 connection.execute(
                     versions.insert().values(
                         dataset_uid=dataset.uid,
@@ -305,6 +296,31 @@ class Catalog:
                 )
             ).first()
         return None if row is None else VersionRecord.from_row(row)
+
+
+def _insert(
+    connection: sa.Connection,
+    name: str,
+    source: str | None,
+    pattern: str | None,
+    configuration: Configuration,
+) -> Dataset:
+    # Numbers go on where a deleted dataset of that name stopped: a cached pinned version stays true.
+    number = connection.scalar(sa.select(sa.func.max(datasets.c.next_number)).where(datasets.c.name == name))
+    uid = uuid.uuid4().hex
+    connection.execute(
+        datasets.insert().values(
+            uid=uid,
+            name=name,
+            source=source,
+            pattern=pattern,
+            configuration=configuration.to_dict(),
+            revision=1,
+            next_number=number or 1,
+            created_at=now(),
+        )
+    )
+    return _by_uid(connection, uid)
 
 
 def _live(connection: sa.Connection, name: str) -> Dataset | None:
