@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from statsvc.errors import Conflict, InvalidParameter, NotFound, nearest
 from statsvc.store.engine import open_engine, write
-from statsvc.store.jobs import finish, may_take_over
+from statsvc.store.jobs import finish
+from statsvc.store.owners import may_take_over
 from statsvc.store.records import Dataset, VersionRecord
 from statsvc.store.schema import datasets, jobs, now, versions
 
@@ -127,7 +128,7 @@ class Catalog:
             for job in unended:
                 if job.state == "queued" or not may_take_over(job):
                     raise Conflict(
-                        f"job {job.id} of {name!r} is {job.state}; cancel it or wait for it to end, then delete"
+                        f"job {job.id} of {name!r} is {job.state}; cancel it, or wait, then delete"
                     )
                 connection.execute(
                     jobs.update()

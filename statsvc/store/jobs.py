@@ -13,8 +13,7 @@ import sqlalchemy as sa
 
 from statsvc.errors import Conflict, InvalidParameter, LeaseLost, NotFound
 from statsvc.store.engine import write
-from statsvc.store.owners import may_take_over as may_take_over
-from statsvc.store.owners import process_identity as process_identity
+from statsvc.store.owners import may_take_over, process_identity
 from statsvc.store.records import ENDED, Job
 from statsvc.store.schema import datasets, jobs, now
 
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
     from statsvc.store.catalog import Catalog
     from statsvc.store.records import Dataset
+
+__all__ = ["process_identity"]  # with which whoever leases names itself
 
 LEASE_SECONDS = 15.0
 """How long a lease lasts without a heartbeat."""
@@ -299,7 +300,7 @@ def _hold(connection: sa.Connection, dataset: Dataset) -> None:
         raise NotFound(f"the dataset {dataset.name!r} was deleted meanwhile")
 
 
-def _queued(dataset_uid: str) -> sa.Select[tuple[str]]:
+def _queued(dataset_uid: str) -> sa.Select[Any]:
     return sa.select(jobs.c.id).where(jobs.c.dataset_uid == dataset_uid, jobs.c.state == "queued")
 
 
