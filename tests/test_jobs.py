@@ -293,6 +293,7 @@ def test_no_sample_is_started_two_seconds_after_cancelling_and_the_last_version_
 ) -> None:
     # Batches that take far longer than 2 s, so that waiting for one to end would not do.
     monkeypatch.setattr(stream, "FIRST_BATCH_FILES", 500)
+    monkeypatch.setattr(stream, "BATCH_BYTES", 1 << 40)
     folder = write_folder(tmp_path / "labels")
     cluster = LocalCluster(2)
     place = Place(tmp_path, Catalog.open(f"sqlite:///{tmp_path / 'catalog.sqlite'}"), cluster)
