@@ -13,12 +13,14 @@ import anyio.to_thread
 import xxhash
 
 from statsvc.errors import InvalidParameter, NotFound, StatsvcError, nearest
+from statsvc.store import tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from statsvc.store.catalog import Catalog
     from statsvc.store.records import Dataset, VersionRecord
+    from statsvc.store.tokens import Token
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +59,11 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Every dataset with its current version, as of one moment."""
+    """Every dataset with its current version, and every token that holds, as of one moment."""
 
     revisions: list[tuple[str, int]]
     datasets: Mapping[str, tuple[Dataset, Published | None]]
+    tokens: tuple[Token, ...]
 
     def dataset(self, name: str | None) -> tuple[Dataset, Published | None]:
         """Return a dataset and its current version; without a name, the only one there is.
@@ -98,7 +101,8 @@ def load(catalog: Catalog, previous: Snapshot | None = None) -> Snapshot:
         elif published is None or published.record != record:
             published = Published.of(dataset.name, record)
         datasets[dataset.name] = (dataset, published)
-    return Snapshot(revisions, datasets)
+    held = tuple(token for token in tokens.every(catalog) if token.revoked_at is None)
+    return Snapshot(revisions, datasets, held)
 
 
 class Watch:

@@ -14,7 +14,7 @@ from statsvc.store.engine import open_engine, write
 from statsvc.store.jobs import finish
 from statsvc.store.owners import may_take_over
 from statsvc.store.records import Dataset, VersionRecord
-from statsvc.store.schema import datasets, jobs, now, versions
+from statsvc.store.schema import datasets, jobs, now, tokens, versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -222,14 +222,20 @@ class Catalog:
         return [(_labelled(Dataset, datasets, row), _labelled_version(row)) for row in rows]
 
     def revisions(self) -> list[tuple[str, int]]:
-        """Return (uid, revision) of every dataset: cheap to ask often, and changes when anything does."""
+        """Return (uid, revision) of every dataset, and a number that rises with every change of tokens.
+
+        Cheap to ask often, and changes when anything does.
+        """
         with self.engine.begin() as connection:
             rows = connection.execute(
                 sa.select(datasets.c.uid, datasets.c.revision)
                 .where(datasets.c.deleted_at.is_(None))
                 .order_by(datasets.c.uid)
             )
-            return [(row.uid, row.revision) for row in rows]
+            changes = connection.scalar(
+                sa.select(sa.func.count(tokens.c.id) + sa.func.count(tokens.c.revoked_at))
+            )
+            return [*((row.uid, row.revision) for row in rows), ("tokens", changes or 0)]
 
     # Publication
 
