@@ -37,7 +37,7 @@ async def get_weights(request: Request, service: Shared) -> Response:
     """Return class weights with everything that they rest on; `weights[i]` belongs to class id i."""
     given = query.read(request, PARAMETERS)
     form = formats.chosen(given.pop("format", None), ",".join(request.headers.getlist("accept")))
-    number = query.integer(given, "version", PARAMETERS)
+    number = query.version(given, PARAMETERS)
     spec = WeightSpec.from_params({name: given[name] for name in query.SPEC if name in given})
     published = await service.published(given.get("dataset"), number)
 
@@ -46,7 +46,7 @@ async def get_weights(request: Request, service: Shared) -> Response:
 
     tag = conditional.etag(published.digest, spec.to_dict(), form)
     headers = conditional.cache_headers(
-        tag, pinned=number is not None, age=service.watch.age, negotiated=True
+        tag, pinned=isinstance(number, int), age=service.watch.age, negotiated=True
     )
     return await conditional.respond(
         request, headers, formats.MEDIA_TYPES[form], lambda: service.answer(tag, published, make)

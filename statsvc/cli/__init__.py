@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from statsvc import __version__
-from statsvc.cli import counting, jobs, manage, serving, tokens, weighing
+from statsvc.cli import counting, jobs, keeping, manage, serving, tokens, weighing
 from statsvc.errors import AmbiguousSource, InvalidParameter, NotFound, StatsvcError, nearest
 
 
@@ -82,6 +82,9 @@ for _command in (
     manage.versions,
     jobs.jobs,
     counting.import_counts,
+    keeping.gc,
+    keeping.verify,
+    keeping.rebuild,
     tokens.token,
     manage.upgrade,
 ):

@@ -8,6 +8,7 @@ import click
 
 from statsvc.cli.common import current_table, home_options, json_option, opened, print_json, the_dataset
 from statsvc.cli.tables import iso, print_table, text_of
+from statsvc.errors import InvalidParameter
 from statsvc.store import home as homes
 
 if TYPE_CHECKING:
@@ -17,13 +18,24 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("name", required=False)
 @click.option("--delete", is_flag=True, help="Forget dataset NAME; its label maps are not touched.")
+@click.option("--keep", type=int, metavar="N", help="Let N newest versions keep their rows.  [default: 20]")
 @json_option
 @home_options
 def datasets(
-    name: str | None, delete: bool, as_json: bool, home: str | None, database: str | None, store: str | None
+    name: str | None,
+    delete: bool,
+    keep: int | None,
+    as_json: bool,
+    home: str | None,
+    database: str | None,
+    store: str | None,
 ) -> None:
     """List the datasets, or show dataset NAME with every sample that could not be read."""
     with opened(home, database, store) as (place, catalog):
+        if keep is not None:
+            if name is None or delete:
+                raise click.UsageError("name the dataset: statsvc datasets NAME --keep N")
+            catalog.set_keep(catalog.dataset(name), keep)
         if delete:
             if name is None:
                 raise click.UsageError("name the dataset: statsvc datasets NAME --delete")
@@ -50,6 +62,7 @@ def datasets(
                 "source": dataset.source,
                 "pattern": dataset.pattern,
                 "version": dataset.current_number,
+                "keep": dataset.keep,
                 "configuration": dataset.configuration.to_dict(),
             }
             if dataset.current_number is not None:
@@ -81,21 +94,49 @@ def _describe(shown: dict[str, Any]) -> None:
 
 @click.command()
 @click.argument("name", required=False)
+@click.option("--tag", "tagged", multiple=True, metavar="N=TAG", help="Let TAG stand for version N.")
+@click.option("--untag", multiple=True, metavar="TAG", help="Take TAG away.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
 @json_option
 @home_options
 def versions(
-    name: str | None, limit: int, as_json: bool, home: str | None, database: str | None, store: str | None
+    name: str | None,
+    tagged: tuple[str, ...],
+    untag: tuple[str, ...],
+    limit: int,
+    as_json: bool,
+    home: str | None,
+    database: str | None,
+    store: str | None,
 ) -> None:
-    """List the versions of dataset NAME, newest first."""
+    """List the versions of dataset NAME, newest first; or tag some.
+
+    A tag names a version for --version and ?version=, and keeps its rows from `statsvc gc`.
+    """
+    with opened(home, database, store) as (_place, catalog):
+        from statsvc.store import tags
+
+        dataset = the_dataset(catalog, name)
+        for item in tagged:
+            number, _, tag = item.partition("=")
+            if not (number.isascii() and number.isdigit() and len(number) < 10):
+                raise InvalidParameter(("tagged", f"{item!r}: write N=TAG, a version's number and its tag"))
+            tags.put(catalog, dataset, tag, int(number))
+        for tag in untag:
+            tags.remove(catalog, dataset, tag)
+        found = catalog.versions(dataset, limit)
+        known = tags.of(catalog, dataset)
 
     def row(record: VersionRecord) -> tuple[Any, ...]:
+        names = ", ".join(tag for tag, number in known.items() if number == record.number)
+        rows = "removed" if record.expired_at is not None else "kept" if "path" in record.digests else "none"
         published = iso(record.created_at)
-        return record.number, published, record.kind, record.samples, record.failed, record.pixels
+        return (
+            *(record.number, names or None, published, record.kind),
+            *(record.samples, record.failed, record.pixels, rows),
+        )
 
-    with opened(home, database, store) as (_place, catalog):
-        found = catalog.versions(the_dataset(catalog, name), limit)
-    columns = ("version", "published", "by", "images", "failed", "pixels")
+    columns = ("version", "tags", "published", "by", "images", "failed", "pixels", "rows")
     if as_json:
         print_json([dict(zip(columns, row(record), strict=True)) for record in found])
     else:

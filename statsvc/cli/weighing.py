@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from statsvc import classmaps
-from statsvc.cli.common import home_options, opened, the_dataset
+from statsvc.cli.common import home_options, opened, the_dataset, version_name
 from statsvc.errors import StatsvcError
 from statsvc.representations import FORMATS, render
 from statsvc.spec import PARAMETERS, WeightSpec
@@ -39,7 +39,9 @@ def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--version", "number", type=click.IntRange(1), help="Number of the version.  [default: newest]")
+@click.option(
+    "--version", "number", type=version_name, metavar="N|TAG", help="Number or tag.  [default: newest]"
+)
 @spec_options
 @click.option("--url", metavar="URL", help="Ask this server instead of the home.")
 @click.option(
@@ -54,7 +56,7 @@ def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @home_options
 def weights(
     name: str | None,
-    number: int | None,
+    number: int | str | None,
     url: str | None,
     output: Path | None,
     form: str | None,

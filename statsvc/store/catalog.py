@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from statsvc.errors import Conflict, InvalidParameter, NotFound, nearest
+from statsvc.store import tags
 from statsvc.store.engine import open_engine, write
 from statsvc.store.jobs import finish
 from statsvc.store.owners import may_take_over
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """Dataset names: they stand in URLs, where `:` and `,` have a meaning of their own."""
+
+
+KEEP, MOST_KEPT = 20, 1_000_000
+"""Newest versions that keep their rows, by default and at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +168,24 @@ class Catalog:
             )
             return _by_uid(connection, dataset.uid)
 
+    def set_keep(self, dataset: Dataset, keep: int) -> Dataset:
+        """Set how many newest versions keep their rows, 1 at least; tagged ones keep them anyway."""
+        if not 1 <= keep <= MOST_KEPT:
+            raise InvalidParameter(("keep", f"{keep} is out of range: from 1 to {MOST_KEPT}"))
+        with write(self.engine) as connection:
+            connection.execute(
+                datasets.update()
+                .where(datasets.c.uid == dataset.uid)
+                .values(keep=keep, revision=datasets.c.revision + 1)
+            )
+            return _by_uid(connection, dataset.uid)
+
     # Versions
 
-    def version(self, dataset: Dataset, number: int | None = None) -> VersionRecord:
-        """Return a version, by default the current one. Raises `NotFound`."""
+    def version(self, dataset: Dataset, number: int | str | None = None) -> VersionRecord:
+        """Return a version by number or tag, by default the current one. Raises `NotFound`."""
+        if isinstance(number, str):
+            number = tags.number_of(dataset.name, tags.of(self, dataset), number)
         wanted = dataset.current_number if number is None else number
         if wanted is None or (number is not None and dataset.current_number is None):
             raise NotFound(self.why_unversioned(dataset))
