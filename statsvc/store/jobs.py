@@ -208,6 +208,9 @@ def give_back(catalog: Catalog, job: Job, cause: str, *, orderly: bool = False) 
         connection.execute(
             sa.select(datasets.c.uid).where(datasets.c.uid == job.dataset_uid).with_for_update()
         )
+        now_running = connection.execute(_running(job.dataset_uid)).first()
+        if now_running is None or (now_running.id, now_running.attempt) != (job.id, job.attempt):
+            return  # taken over or ended: no longer this attempt's to give
         newer = connection.scalar(_queued(job.dataset_uid))
         if not orderly and job.attempt - job.released >= MAX_ATTEMPTS:
             _end(connection, job.id, job.attempt, f"given up after {job.attempt} attempts: {cause}")
