@@ -39,8 +39,8 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'catalog.sqlite'}"
+def url(database: str) -> str:
+    return database
 
 
 @pytest.fixture
@@ -406,7 +406,8 @@ def test_recent_jobs_come_newest_first_with_their_datasets_names(catalog: Catalo
 # The engine
 
 
-def test_sqlite_is_made_safe(catalog: Catalog) -> None:
+def test_sqlite_is_made_safe(tmp_path: Path) -> None:
+    catalog = Catalog.open(f"sqlite:///{tmp_path / 'catalog.sqlite'}")
     expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30000}
     with catalog.engine.connect() as connection:
         assert {k: connection.exec_driver_sql(f"PRAGMA {k}").scalar() for k in expected} == expected
@@ -424,6 +425,7 @@ def test_sqlite_is_made_safe(catalog: Catalog) -> None:
                 created_at=0,
             )
         )
+    catalog.close()
 
 
 @pytest.mark.parametrize(

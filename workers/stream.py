@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from workers.tasks import count_samples
+from workers.tasks import count_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -101,7 +101,7 @@ def stream(
                             break
                         batch, alone = suspects.pop(), True
                     future = client.submit(
-                        count_samples, reading, batch, key=f"count-{key}-{next(serial)}", pure=False
+                        count_batch, reading, batch, key=f"count-{key}-{next(serial)}", pure=False
                     )
                     flying[future] = batch
                     completed.add(future)

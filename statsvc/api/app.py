@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from statsvc import __version__
-from statsvc.api import datasets, health, histogram, jobs, problems, samples, sampling, weights
+from statsvc.api import (
+    access,
+    datasets,
+    health,
+    histogram,
+    jobs,
+    problems,
+    samples,
+    sampling,
+    versions,
+    weights,
+)
 from statsvc.api.middleware import LOOPBACK_NAMES, MAX_BODY, BodyLimit, Head, HostCheck
 from statsvc.api.service import Service
 from statsvc.store.catalog import Catalog
@@ -23,12 +34,19 @@ if TYPE_CHECKING:
 
 
 def build_app(
-    home: Home, *, roots: Sequence[Path] = (), allowed_hosts: Sequence[str] = LOOPBACK_NAMES
+    home: Home,
+    *,
+    roots: Sequence[Path] = (),
+    allowed_hosts: Sequence[str] = LOOPBACK_NAMES,
+    any_address: bool = False,
+    policy: access.Policy = access.OPEN,
 ) -> FastAPI:
     """Return the HTTP application over a home; several may serve the same one.
 
     roots          folders below which a request may name a source
     allowed_hosts  host names that it answers to
+    any_address    whether it answers to every IP address as well
+    policy         which requests need a token
 
     Raises `CatalogError` where the catalog cannot be used.
     """
@@ -41,6 +59,7 @@ def build_app(
         try:
             yield
         finally:
+            await service.feed.close()
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
@@ -57,10 +76,12 @@ def build_app(
     )
     app.state.service = service
     problems.install(app)
-    for module in (weights, datasets, histogram, samples, sampling, jobs, health):
+    for module in (weights, datasets, histogram, versions, samples, sampling, jobs, health):
         app.include_router(module.router)
     # The last one added is the first that a request meets.
     app.add_middleware(BodyLimit, largest=MAX_BODY)
-    app.add_middleware(HostCheck, allowed=allowed_hosts)
+    app.add_middleware(access.Access, watch=service.watch, policy=policy)
+    app.add_middleware(HostCheck, allowed=allowed_hosts, any_address=any_address)
     app.add_middleware(Head)
+    access.document(app, policy)
     return app

@@ -19,6 +19,7 @@ from statsvc.api.snapshot import Published
 from statsvc.configuration import Configuration
 from statsvc.errors import DamagedVersion
 from statsvc.store import configuring, jobs, publication
+from statsvc.store.catalog import KEEP, MOST_KEPT
 
 if TYPE_CHECKING:
     from statsvc.store.records import Dataset, Job, VersionRecord
@@ -38,6 +39,18 @@ class NewDataset(ConfigurationBody):
     name: str = Field(description="letters, digits, '-', '_' and '.'")
     source: str = Field(description="absolute path of a folder below one of the server's roots")
     pattern: str | None = Field(None, description="glob of relative paths; by itself the kind that is there")
+
+
+class DatasetChange(ConfigurationBody):
+    """What may be changed of a dataset; null resets a field to its default."""
+
+    keep: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_KEPT,
+        description=f"newest versions that keep their rows; null: {KEEP}. Older ones, unless tagged, "
+        "answer from their aggregates once `statsvc gc` has run",
+    )
 
 
 @router.get("/datasets")
@@ -85,13 +98,15 @@ async def get_dataset(request: Request, name: str, service: Shared) -> Response:
 
 
 @router.patch("/datasets/{name}", dependencies=[Depends(json_only)])
-async def patch_dataset(request: Request, name: str, body: ConfigurationBody, service: Shared) -> Response:
+async def patch_dataset(request: Request, name: str, body: DatasetChange, service: Shared) -> Response:
     """Change how a dataset is read: a new version over the same arrays. null resets a field."""
     query.read(request, {})
     changes = body.changes()
 
     def configure() -> None:
         dataset = service.catalog.dataset(name)
+        if "keep" in body.model_fields_set:
+            dataset = service.catalog.set_keep(dataset, KEEP if body.keep is None else body.keep)
         change = configuring.changed(service.catalog, service.store, dataset, changes)
         publication.configure(service.catalog, service.store, dataset, change)
 

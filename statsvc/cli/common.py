@@ -36,6 +36,15 @@ def home_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def version_name(text: str) -> int | str:
+    """Return a version's number, or its tag as it is."""
+    if text[:1].isalpha():
+        return text
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise click.BadParameter(f"{text!r} is neither the number of a version nor a tag")
+    return int(text)
+
+
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)

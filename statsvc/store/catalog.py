@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from statsvc.errors import Conflict, InvalidParameter, NotFound, nearest
+from statsvc.store import tags
 from statsvc.store.engine import open_engine, write
-from statsvc.store.jobs import finish, may_take_over
+from statsvc.store.jobs import finish
+from statsvc.store.owners import may_take_over
 from statsvc.store.records import Dataset, VersionRecord
-from statsvc.store.schema import datasets, jobs, now, versions
+from statsvc.store.schema import datasets, jobs, now, tokens, versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """Dataset names: they stand in URLs, where `:` and `,` have a meaning of their own."""
+
+
+KEEP, MOST_KEPT = 20, 1_000_000
+"""Newest versions that keep their rows, by default and at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,29 +82,14 @@ class Catalog:
                     f"{name!r}: use letters, digits, '-', '_' and '.', at most 100, a letter or digit first",
                 )
             )
-        with write(self.engine) as connection:
-            if _live(connection, name) is not None:
-                raise Conflict(
-                    f"there is a dataset {name!r} already; choose another name, or delete it first"
-                )
-            # Numbers go on where a deleted dataset of that name stopped: a cached pinned version stays true.
-            number = connection.scalar(
-                sa.select(sa.func.max(datasets.c.next_number)).where(datasets.c.name == name)
-            )
-            uid = uuid.uuid4().hex
-            connection.execute(
-                datasets.insert().values(
-                    uid=uid,
-                    name=name,
-                    source=source,
-                    pattern=pattern,
-                    configuration=configuration.to_dict(),
-                    revision=1,
-                    next_number=number or 1,
-                    created_at=now(),
-                )
-            )
-            return _by_uid(connection, uid)
+        taken = Conflict(f"there is a dataset {name!r} already; choose another name, or delete it first")
+        try:
+            with write(self.engine) as connection:
+                if _live(connection, name) is not None:
+                    raise taken
+                return _insert(connection, name, source, pattern, configuration)
+        except sa.exc.IntegrityError:
+            raise taken from None  # on PostgreSQL two may have looked at once
 
     def dataset(self, name: str) -> Dataset:
         """Return a dataset by name. Raises `NotFound` naming those there are."""
@@ -131,19 +122,24 @@ class Catalog:
             dataset = _live(connection, name)
             if dataset is None:
                 raise NotFound(f"there is no dataset {name!r}")
-            job = connection.execute(
+            connection.execute(
+                sa.select(datasets.c.uid).where(datasets.c.uid == dataset.uid).with_for_update()
+            )
+            unended = connection.execute(
                 sa.select(jobs, now().label("clock")).where(
                     jobs.c.dataset_uid == dataset.uid, jobs.c.state.in_(("queued", "running"))
                 )
-            ).first()
-            if job is not None and job.state == "running" and may_take_over(job):
+            ).all()
+            for job in unended:
+                if job.state == "queued" or not may_take_over(job):
+                    raise Conflict(
+                        f"job {job.id} of {name!r} is {job.state}; cancel it, or wait, then delete"
+                    )
                 connection.execute(
                     jobs.update()
                     .where(jobs.c.id == job.id)
                     .values(state="cancelled", error="its dataset was deleted", finished_at=now())
                 )
-            elif job is not None:
-                raise Conflict(f"job {job.id} of {name!r} is {job.state}; wait for it to end, then delete")
             connection.execute(
                 datasets.update()
                 .where(datasets.c.uid == dataset.uid)
@@ -172,10 +168,24 @@ class Catalog:
             )
             return _by_uid(connection, dataset.uid)
 
+    def set_keep(self, dataset: Dataset, keep: int) -> Dataset:
+        """Set how many newest versions keep their rows, 1 at least; tagged ones keep them anyway."""
+        if not 1 <= keep <= MOST_KEPT:
+            raise InvalidParameter(("keep", f"{keep} is out of range: from 1 to {MOST_KEPT}"))
+        with write(self.engine) as connection:
+            connection.execute(
+                datasets.update()
+                .where(datasets.c.uid == dataset.uid)
+                .values(keep=keep, revision=datasets.c.revision + 1)
+            )
+            return _by_uid(connection, dataset.uid)
+
     # Versions
 
-    def version(self, dataset: Dataset, number: int | None = None) -> VersionRecord:
-        """Return a version, by default the current one. Raises `NotFound`."""
+    def version(self, dataset: Dataset, number: int | str | None = None) -> VersionRecord:
+        """Return a version by number or tag, by default the current one. Raises `NotFound`."""
+        if isinstance(number, str):
+            number = tags.number_of(dataset.name, tags.of(self, dataset), number)
         wanted = dataset.current_number if number is None else number
         if wanted is None or (number is not None and dataset.current_number is None):
             raise NotFound(self.why_unversioned(dataset))
@@ -231,14 +241,20 @@ class Catalog:
         return [(_labelled(Dataset, datasets, row), _labelled_version(row)) for row in rows]
 
     def revisions(self) -> list[tuple[str, int]]:
-        """Return (uid, revision) of every dataset: cheap to ask often, and changes when anything does."""
+        """Return (uid, revision) of every dataset, and a number that rises with every change of tokens.
+
+        Cheap to ask often, and changes when anything does.
+        """
         with self.engine.begin() as connection:
             rows = connection.execute(
                 sa.select(datasets.c.uid, datasets.c.revision)
                 .where(datasets.c.deleted_at.is_(None))
                 .order_by(datasets.c.uid)
             )
-            return [(row.uid, row.revision) for row in rows]
+            changes = connection.scalar(
+                sa.select(sa.func.count(tokens.c.id) + sa.func.count(tokens.c.revoked_at))
+            )
+            return [*((row.uid, row.revision) for row in rows), ("tokens", changes or 0)]
 
     # Publication
 
@@ -257,9 +273,10 @@ class Catalog:
         """
         try:
             with write(self.engine) as connection:
+                # The dataset's row before the job's, as everybody takes them: no two wait for each other.
+                _current(connection, dataset)
                 if job is not None:
                     finish(connection, job, dataset.next_number, progress)
-                _current(connection, dataset)
                 connection.execute(
                     versions.insert().values(
                         dataset_uid=dataset.uid,
@@ -305,6 +322,31 @@ class Catalog:
                 )
             ).first()
         return None if row is None else VersionRecord.from_row(row)
+
+
+def _insert(
+    connection: sa.Connection,
+    name: str,
+    source: str | None,
+    pattern: str | None,
+    configuration: Configuration,
+) -> Dataset:
+    # Numbers go on where a deleted dataset of that name stopped: a cached pinned version stays true.
+    number = connection.scalar(sa.select(sa.func.max(datasets.c.next_number)).where(datasets.c.name == name))
+    uid = uuid.uuid4().hex
+    connection.execute(
+        datasets.insert().values(
+            uid=uid,
+            name=name,
+            source=source,
+            pattern=pattern,
+            configuration=configuration.to_dict(),
+            revision=1,
+            next_number=number or 1,
+            created_at=now(),
+        )
+    )
+    return _by_uid(connection, uid)
 
 
 def _live(connection: sa.Connection, name: str) -> Dataset | None:

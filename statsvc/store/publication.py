@@ -12,6 +12,7 @@ import numpy as np
 
 from statsvc.errors import Conflict, StatsvcError
 from statsvc.store import durable
+from statsvc.store.aggregates import Expired
 from statsvc.store.arrays import ATTRIBUTES, create_group
 from statsvc.store.catalog import NewVersion, Stale
 from statsvc.store.version import Version
@@ -32,6 +33,16 @@ IMPORTED = "import"
 
 def open_version(store: Path, dataset: str, record: VersionRecord) -> Version:
     """Return a published version's table; nothing is read yet."""
+    if record.expired_at is not None:
+        return Expired(
+            store / record.arrays_uri,
+            store / record.group_uri,
+            dataset=dataset,
+            number=record.number,
+            configuration=record.configuration,
+            digests=record.digests,
+            failed=record.failed,
+        )
     return Version(
         store / record.arrays_uri,
         dataset=dataset,
@@ -102,6 +113,13 @@ def describe(folder: Path, values: dict[str, Any]) -> None:
     metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
     metadata["attributes"] = {ATTRIBUTES: values}
     durable.replace(folder / "zarr.json", json.dumps(metadata, indent=2, ensure_ascii=False).encode())
+
+
+def group_attributes(folder: Path) -> dict[str, Any]:
+    """Return what a group says of itself. Raises `OSError`, `ValueError` or `KeyError`."""
+    metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+    said: dict[str, Any] = metadata["attributes"][ATTRIBUTES]
+    return said
 
 
 def configure(
