@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from statsvc.store.home import Home
 
 MAPS = label_maps()
+JSON = {"Content-Type": "application/json"}
 NAMES = ["road", "car", "person", "bicycle"]
 
 
@@ -438,3 +440,42 @@ def test_imported_counts_have_no_samples_and_no_scan(client: TestClient, home: H
     assert client.post("/jobs", json={"dataset": "table"}).status_code == 409
     patched = client.patch("/datasets/table", json={"num_classes": None, "splits": None})
     assert (patched.status_code, patched.json()["configuration"]["num_classes"]) == (200, 3)
+
+
+LONE = "\ud800"
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"class_names": ["road", LONE]}, "class_names"),
+        ({"class_map": {"map": {"0": 0}, "names": [LONE]}}, "class_map"),
+        ({"class_map": {"map": {LONE: 0}}}, "class_map"),
+        ({"splits": {"fold": [f"{LONE}.png"]}}, "splits"),
+        ({"splits": {LONE: ["a.png"]}}, "splits"),
+        ({LONE: 1}, "?"),
+    ],
+)
+def test_text_that_utf8_cannot_encode_is_refused_by_field_and_never_stored(
+    client: TestClient, home: Home, labels: Path, body: dict[str, Any], named: str
+) -> None:
+    publish(home, "street", MAPS, num_classes=4)
+    take_up(client)
+    new = {"name": "new", "source": str(labels)} | body
+    for method, path, sent in (("POST", "/datasets", new), ("PATCH", "/datasets/street", body)):
+        # As `json.dumps` writes it, in ASCII: the half of a pair travels as an escape.
+        response = client.request(method, path, content=json.dumps(sent), headers=JSON)
+        assert parameters(response) == [named]
+    assert [dataset["name"] for dataset in client.get("/datasets").json()["datasets"]] == ["street"]
+    assert client.get("/weights").json()["version"] == 1
+
+
+@pytest.mark.parametrize("field", ["name", "source", "pattern"])
+def test_names_and_paths_that_utf8_cannot_encode_are_refused_too(
+    client: TestClient, labels: Path, field: str
+) -> None:
+    body = {"name": "new", "source": str(labels), "pattern": "*.png"}
+    sent = json.dumps(body | {field: body[field] + LONE})
+    assert parameters(client.post("/datasets", content=sent, headers=JSON)) == [field]
+    sent = json.dumps({"dataset": LONE})
+    assert parameters(client.post("/jobs", content=sent, headers=JSON)) == ["dataset"]
