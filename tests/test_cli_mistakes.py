@@ -49,6 +49,21 @@ def test_a_dataset_whose_first_scan_failed_does_not_stand_in_the_way(
     assert len([line for line in listing if "broken" in line and "failed" in line]) == 1
 
 
+def test_a_scan_that_fails_for_files_that_went_bad_names_them(tmp_path: Path) -> None:
+    labels = make_demo(tmp_path / "street", images=12, size=(64, 32))
+    home = ("--home", tmp_path / "home")
+    scanned(labels, *home)
+    bad = sorted(labels.rglob("*.png"))[:5]
+    for file in bad:
+        file.write_bytes(b"")
+    told = statsvc("scan", labels, *home, code=1)
+    assert "nothing was published" in told.stderr
+    for file in bad:
+        assert f"  {file.relative_to(labels)}: " in told.stderr
+    newest = statsvc("jobs", *home).stdout
+    assert str(bad[0].relative_to(labels)) in newest  # and over HTTP, where there is nothing but the job
+
+
 def test_a_class_map_of_ones_own_is_used_for_one_answer_and_not_kept(
     place: tuple[Path, Path], tmp_path: Path
 ) -> None:

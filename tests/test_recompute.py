@@ -348,7 +348,8 @@ def test_more_files_that_went_bad_than_allowed_fail_the_job(scanned: Place, fold
         (folder / name).write_bytes(b"")
     _, job = scanned.scan()
     assert job.state == "failed"
-    assert "0 are gone and 2 can no longer be read" in str(job.error)
+    assert "0 are gone and 2 can no longer be read (train/00.png: " in str(job.error)
+    assert "; train/01.png: " in str(job.error)
     outcome, _ = scanned.scan(max_removed=1)
     assert done(outcome) == numbers(failed=2, reused=FILES - 2)
     published(scanned, folder, 2)

@@ -28,7 +28,7 @@ from workers.stream import stream
 from workers.tasks import UNREADABLE, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 
 PART_SECONDS = 3.0
 """How often finished rows are written to a part: the most that a kill can cost."""
+
+NAMED_FAILURES = 3
+"""How many samples that cannot be read a job's error names."""
 
 MAX_PIXELS = 1 << 28
 """Largest label map that is decoded, by default; 16384 × 16384."""
@@ -135,9 +138,10 @@ def _against(
     rows = parts.concatenate([recovered, *unopened, *counted])
     _source_is_still_there(dataset, root, progress)
     if base is None and record is not None:
-        _guard(job, found, max(0, progress.failed - record.failed))
+        _guard(job, found, max(0, progress.failed - record.failed), progress.failures)
     else:
-        _guard(job, found, found.newly_failed(listing, rows))
+        newly_failed = found.newly_failed(listing, rows)
+        _guard(job, found, len(newly_failed), newly_failed)
     check()
 
     fresh_row = found.place(listing, rows)
@@ -231,13 +235,19 @@ def _source_is_still_there(dataset: Dataset, root: tuple[int, int], progress: Pr
         )
 
 
-def _guard(job: Job, found: Comparison, newly_failed: int) -> None:
-    """Refuse to lose many samples at once: an unmounted disk must not empty a dataset."""
+def _guard(job: Job, found: Comparison, newly_failed: int, failures: Sequence[tuple[str, str]] = ()) -> None:
+    """Refuse to lose many samples at once: an unmounted disk must not empty a dataset.
+
+    `failures` are samples that cannot be read, with the reason; the first ones are named.
+    """
     if found.lost + newly_failed > job.max_removed * found.base_samples:
+        named = "; ".join(f"{path}: {reason}" for path, reason in failures[:NAMED_FAILURES])
+        more = " …" if newly_failed > NAMED_FAILURES else ""
         raise JobFailed(
             f"of the {found.base_samples} samples in the current version {found.lost} are gone and "
-            f"{newly_failed} can no longer be read, more than {job.max_removed:.0%}; nothing was published. "
-            "Is the disk mounted? If this is meant, allow it: --max-removed 1"
+            f"{newly_failed} can no longer be read{f' ({named}{more})' if named else ''}, more than "
+            f"{job.max_removed:.0%}; nothing was published. Is the disk mounted? If this is meant, allow it: "
+            "--max-removed 1, or over HTTP a job with max_removed 1"
         )
 
 

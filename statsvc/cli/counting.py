@@ -22,7 +22,7 @@ from statsvc.cli.common import (
     reading_changes,
 )
 from statsvc.cli.progress import shown
-from statsvc.errors import Conflict, InvalidParameter, NotFound
+from statsvc.errors import Conflict, InvalidParameter, NotFound, Unanswerable
 from statsvc.splits import FOLDERS
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ def scan(
         now = catalog.dataset_by_uid(dataset.uid)
         if outcome.error is not None:
             click.echo(f"statsvc: {dataset.name}: {outcome.error}", err=True)
+            _name_failures(outcome.progress)
             raise click.exceptions.Exit(1)
         progress = outcome.progress
         _tell(now, before, outcome)
@@ -301,10 +302,15 @@ def _tell(dataset: Dataset, before: int | None, outcome: Outcome) -> None:
         version += ", the same counts read in another way"
     speed = f" ({progress.rate() / 1e9:.2f} Gpx/s)" if progress.pixels else ""
     click.echo(f"{name}: {what}{speed}; {version}", err=True)
+    _name_failures(progress, f": statsvc datasets {name}")
+
+
+def _name_failures(progress: Progress, where: str = "") -> None:
+    """Say on stderr which samples could not be read, and `where` to see those that are left out."""
     for path, reason in progress.failures:
         click.echo(f"  {path}: {reason}", err=True)
-    if progress.failed > len(progress.failures):
-        click.echo(f"  … and more: statsvc datasets {name}", err=True)
+    if (more := progress.failed - len(progress.failures)) > 0:
+        click.echo(f"  … and {more} more{where}", err=True)
 
 
 def _doubts(table: Version) -> list[str]:
@@ -329,7 +335,6 @@ def _doubts(table: Version) -> list[str]:
 def _show(place: Home, catalog: Catalog, dataset: Dataset, progress: Progress, as_json: bool) -> None:
     from statsvc.answers import answer
     from statsvc.display import print_class_table
-    from statsvc.errors import Unanswerable
     from statsvc.spec import WeightSpec
 
     answered = None
@@ -387,7 +392,10 @@ def import_counts(
         record = import_totals(catalog, place.store, dataset, totals, configuration)
         click.echo(f"{name}: version {record.number} from {file}", err=True)
         table = current_table(place, catalog, catalog.dataset(name))
-        print_class_table(answer(table, WeightSpec()), file=sys.stdout)
+        try:
+            print_class_table(answer(table, WeightSpec()), file=sys.stdout)
+        except Unanswerable as error:
+            click.echo(f"statsvc: no weights: {error}", err=True)
 
 
 @click.command()
