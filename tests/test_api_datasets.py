@@ -255,19 +255,29 @@ def test_named_splits_are_counted(client: TestClient, home: Home) -> None:
     assert [row["pixels"] for row in classes] == [int((pixels == c).sum()) for c in range(4)]
 
 
-def test_delete_waits_for_jobs_and_numbers_go_on(client: TestClient, home: Home) -> None:
+def test_delete_waits_for_a_running_job_cancels_a_queued_one_and_numbers_go_on(
+    client: TestClient, home: Home
+) -> None:
     publish(home, "street", MAPS, num_classes=4)
     publish(home, "street", label_maps(1), num_classes=4)
-    job = client.post("/jobs", json={"dataset": "street"}).json()
+    client.post("/jobs", json={"dataset": "street"})
+    catalog = Catalog.open(home.database)
+    running = jobs.lease(catalog, "elsewhere/1/1")
+    assert running is not None
+    queued = client.post("/jobs", json={"dataset": "street"}).json()["id"]
     refused = client.delete("/datasets/street")
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/conflict")
-    assert job["id"] in refused.json()["detail"]
-    end_job(home)
+    assert running.id in refused.json()["detail"]
+    assert client.get(f"/jobs/{queued}").json()["state"] == "queued"
+    jobs.fail(catalog, running, "no")
+    catalog.close()
     deleted = client.delete("/datasets/street")
     assert (deleted.status_code, deleted.content) == (204, b"")
     assert client.get("/weights?dataset=street").status_code == 404
     assert client.get("/datasets/street").status_code == 404
     assert client.delete("/datasets/street").status_code == 404
+    cancelled = client.get(f"/jobs/{queued}").json()
+    assert (cancelled["state"], cancelled["error"]) == ("cancelled", "its dataset was deleted")
     assert publish(home, "street", MAPS, num_classes=4).number == 3
     take_up(client)
     assert client.get("/weights?dataset=street").json()["version"] == 3

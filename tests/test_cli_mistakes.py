@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import resource
 import shutil
 import signal
 import subprocess
@@ -62,6 +63,21 @@ def test_a_scan_that_fails_for_files_that_went_bad_names_them(tmp_path: Path) ->
         assert f"  {file.relative_to(labels)}: " in told.stderr
     newest = statsvc("jobs", *home).stdout
     assert str(bad[0].relative_to(labels)) in newest  # and over HTTP, where there is nothing but the job
+
+
+def test_workers_that_cannot_be_started_are_told_in_one_line_and_stand_in_no_way(tmp_path: Path) -> None:
+    labels = make_demo(tmp_path / "street", images=4, size=(64, 32))
+    home = ("--home", tmp_path / "home")
+
+    def few_files() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
+
+    told = statsvc("scan", labels, "--name", "street", *home, code=1, preexec_fn=few_files).stderr
+    assert "worker processes could not be started" in told
+    assert "ulimit -n" in told
+    assert len(told.splitlines()) == 1
+    assert json.loads(statsvc("jobs", "--json", *home).stdout)[0]["state"] == "failed"
+    statsvc("datasets", "street", "--delete", *home)
 
 
 def test_a_class_map_of_ones_own_is_used_for_one_answer_and_not_kept(

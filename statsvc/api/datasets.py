@@ -102,7 +102,7 @@ async def patch_dataset(request: Request, name: str, body: ConfigurationBody, se
 
 @router.delete("/datasets/{name}", status_code=204)
 async def delete_dataset(request: Request, name: str, service: Shared) -> Response:
-    """Forget a dataset; refused while a job of it is queued or runs. Its version numbers stay used."""
+    """Forget a dataset; refused while a job of it runs. Its version numbers stay used."""
     query.read(request, {})
     await service.in_thread(service.catalog.delete_dataset, name)
     await service.watch.refresh()

@@ -259,7 +259,7 @@ def _run(
     cluster = LocalCluster(workers)
     try:
         with shown(progress.to_dict):
-            return execute(catalog, place.store, job, cluster, settings, progress)
+            return execute(catalog, place.store, job, cluster, settings, progress, retry=False)
     except KeyboardInterrupt:
         # Whoever presses it again is heard already: what follows only ends the workers.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

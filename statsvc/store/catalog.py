@@ -126,24 +126,27 @@ class Catalog:
             return [Dataset.from_row(row) for row in rows]
 
     def delete_dataset(self, name: str) -> None:
-        """Forget a dataset; its number sequence is kept. Raises `Conflict` while a job is queued or runs."""
+        """Forget a dataset and cancel its queued job; its number sequence is kept.
+
+        Raises `NotFound`, and `Conflict` while a job of it runs.
+        """
         with write(self.engine) as connection:
             dataset = _live(connection, name)
             if dataset is None:
                 raise NotFound(f"there is no dataset {name!r}")
-            job = connection.execute(
+            unfinished = connection.execute(
                 sa.select(jobs, now().label("clock")).where(
                     jobs.c.dataset_uid == dataset.uid, jobs.c.state.in_(("queued", "running"))
                 )
-            ).first()
-            if job is not None and job.state == "running" and may_take_over(job):
-                connection.execute(
-                    jobs.update()
-                    .where(jobs.c.id == job.id)
-                    .values(state="cancelled", error="its dataset was deleted", finished_at=now())
-                )
-            elif job is not None:
-                raise Conflict(f"job {job.id} of {name!r} is {job.state}; wait for it to end, then delete")
+            ).all()
+            for job in unfinished:
+                if job.state == "running" and not may_take_over(job):
+                    raise Conflict(f"job {job.id} of {name!r} is running; wait for it to end, then delete")
+            connection.execute(
+                jobs.update()
+                .where(jobs.c.id.in_([job.id for job in unfinished]))
+                .values(state="cancelled", error="its dataset was deleted", finished_at=now(), owner=None)
+            )
             connection.execute(
                 datasets.update()
                 .where(datasets.c.uid == dataset.uid)

@@ -27,6 +27,9 @@ LEASE_SECONDS = 15.0
 MAX_ATTEMPTS = 5
 """Attempts after which a job that keeps dying is failed."""
 
+PAUSES = (1.0, 5.0, 25.0, 125.0)
+"""Seconds before the second, third, … attempt of a job that ended unexpectedly."""
+
 MAX_REMOVED = 0.1
 """Share of a version's samples that one job may lose before it asks."""
 
@@ -75,6 +78,8 @@ def submit_leased(
 def lease(catalog: Catalog, owner: str) -> Job | None:
     """Take the oldest job that may run: queued with none running, or running with a lapsed lease.
 
+    A queued job whose attempt ended unexpectedly waits until its `lease_until`.
+
     A job that has used up its attempts is failed here with its last cause.
     """
     with write(catalog.engine) as connection:
@@ -83,7 +88,11 @@ def lease(catalog: Catalog, owner: str) -> Job | None:
             sa.select(jobs, now().label("clock"))
             .where(
                 sa.or_(
-                    sa.and_(jobs.c.state == "queued", jobs.c.dataset_uid.not_in(busy)),
+                    sa.and_(
+                        jobs.c.state == "queued",
+                        jobs.c.dataset_uid.not_in(busy),
+                        sa.or_(jobs.c.lease_until.is_(None), jobs.c.lease_until <= now()),
+                    ),
                     jobs.c.state == "running",
                 )
             )
@@ -159,13 +168,16 @@ def cancel_own(catalog: Catalog, job: Job) -> None:
 def give_back(catalog: Catalog, job: Job, cause: str, *, orderly: bool = False) -> None:
     """Put a job back in the queue after an unexpected end, or fail it when its attempts are used up.
 
-    An orderly end, of a runner asked to stop, does not use up an attempt.
+    An orderly end, of a runner asked to stop, does not use up an attempt. After another one a runner
+    takes it again when a pause has passed, longer each time.
     """
+    tries = job.attempt - job.released
+    later = None if orderly else now() + PAUSES[min(tries, len(PAUSES)) - 1]
     with write(catalog.engine) as connection:
         newer = connection.scalar(
             sa.select(jobs.c.id).where(jobs.c.dataset_uid == job.dataset_uid, jobs.c.state == "queued")
         )
-        if not orderly and job.attempt - job.released >= MAX_ATTEMPTS:
+        if not orderly and tries >= MAX_ATTEMPTS:
             _end(connection, job.id, job.attempt, f"given up after {job.attempt} attempts: {cause}")
         elif newer is not None:
             # One queued job a dataset: the newer one does this one's work as well.
@@ -178,7 +190,7 @@ def give_back(catalog: Catalog, job: Job, cause: str, *, orderly: bool = False) 
                 .values(
                     state="queued",
                     owner=None,
-                    lease_until=None,
+                    lease_until=later,
                     error=cause,
                     released=jobs.c.released + int(orderly),
                 )
