@@ -97,14 +97,12 @@ def test_only_what_changed_is_counted_and_a_server_tells_within_a_second(
     for file in street.rglob("*.png"):
         (labels / file.parent.name).mkdir(parents=True, exist_ok=True)
         (labels / file.parent.name / file.name).write_bytes(file.read_bytes())
-    settle(labels)
     home = tmp_path / "home"
     scanned(labels, "--name", "street", "--home", home)
     with served(home, "--no-runner") as (url, _):
         assert httpx2.get(url + "/weights").json()["version"] == 1
         changed = next(iter(sorted(labels.rglob("*.png"))))
         changed.write_bytes(grey(3, (64, 128)))
-        settle(labels)
         second = scanned(labels, "--home", home)
         published = time.monotonic()
         assert second["scan"]["counted"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import resource
 import shutil
 import signal
@@ -131,6 +132,45 @@ def test_a_dataset_is_its_folder_and_its_pattern(place: tuple[Path, Path], tmp_p
     for other in ((tmp_path,), (labels, "--pattern", "val/**")):
         refused = statsvc("scan", *other, "--name", "train", *home, code=1).stderr
         assert "choose another name with --name" in refused
+
+
+def test_a_folder_scanned_twice_right_after_it_was_written_is_counted_once(tmp_path: Path) -> None:
+    labels = make_demo(tmp_path / "street", images=24, size=(64, 32))
+    home = ("--home", tmp_path / "home")
+    assert scanned(labels, *home)["scan"]["counted"] == 24
+    told = statsvc("scan", labels, *home).stderr
+    assert "0 counted, 24 unchanged; no new version" in told
+
+
+def test_two_scans_at_once_make_one_version_and_the_second_claims_no_part_in_it(tmp_path: Path) -> None:
+    labels = make_demo(tmp_path / "street", images=24, size=(64, 32))
+    command = [sys.executable, "-m", "statsvc", "scan", str(labels), "--name", "street"]
+    command += ["--home", str(tmp_path / "home")]
+    statsvc("datasets", "--home", tmp_path / "home")  # makes the catalog
+    both = [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in "12"
+    ]
+    told = [process.communicate(timeout=60)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    told.sort(key=lambda text: "0 counted" in text)
+    assert "24 counted, 0 unchanged" in told[0]
+    assert "; version 1" in told[0]
+    assert "0 counted, 24 unchanged; no new version" in told[1]
+
+
+def test_a_first_scan_says_that_it_starts_workers_and_how_fast_it_counts(tmp_path: Path) -> None:
+    labels = make_demo(tmp_path / "street", images=4, size=(64, 32))
+    process, terminal = on_a_terminal("scan", labels, "--home", tmp_path / "home")
+    try:
+        told = read_until(terminal, None).decode()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+    assert "starting workers" in told
+    assert re.search(r"\([0-9.]+ Mpx/s\); version 1", told)
+    assert "Gpx/s" not in told
 
 
 def test_a_scan_that_only_changes_the_reading_tells_its_version(

@@ -24,11 +24,11 @@ from workers.assemble import assemble
 from workers.comparison import Comparison, compare
 from workers.reader import reader_digest
 from workers.sources import Source, list_samples, open_source
-from workers.stream import stream
-from workers.tasks import UNREADABLE, Reading
+from workers.stream import POLL_SECONDS, stream
+from workers.tasks import RACY_NS, UNREADABLE, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -132,7 +132,6 @@ def _against(
     for path, reason in listing.unreadable.items():
         progress.fail(path, reason)
         unopened.append(_failure(path, reason))
-    progress.stage = "counting"
     check()
     counted = _count(attempt, dataset, listing, left, kept / job.id, reader)
     rows = parts.concatenate([recovered, *unopened, *counted])
@@ -294,10 +293,9 @@ def _count(
     key = f"{job.attempt:03d}-{uuid.uuid4().hex}"
     began: float | None = None
     ids = np.zeros(0, np.int64)
-    sample_paths = [listing.path[sample] for sample in left]
-    sizes = listing.size[left].tolist()
     try:
-        for result in stream(attempt.cluster, reading, sample_paths, sizes, key, attempt.check):
+        for result in _in_turn(attempt, reading, listing, left, key):
+            progress.stage = "counting"
             if isinstance(result, tuple):
                 progress.fail(*result)
                 done.append(_failure(*result))
@@ -327,6 +325,38 @@ def _count(
         if unwritten:
             parts.write_part(folder, f"{key}-{serial + 1:06d}", reader, parts.concatenate(unwritten))
     return done
+
+
+def _in_turn(
+    attempt: Attempt, reading: Reading, listing: Listing, left: NDArray[np.int64], key: str
+) -> Iterator[Batch | tuple[str, str]]:
+    """Yield what `stream` gives for the samples that are left, those that changed just now last.
+
+    They are read once no time stamp of theirs is `RACY_NS` old or less, so that their rows can be reused.
+    """
+    progress, check = attempt.progress, attempt.check
+    now = time.time_ns()
+    times = np.stack([listing.mtime_ns[left], listing.ctime_ns[left]])
+    # A time ahead of the clock, set on purpose or by another machine, would not pass by waiting.
+    newest = np.where(times <= now, times, 0).max(axis=0)
+    fresh = newest > now - RACY_NS
+    progress.stage = "counting"
+    if not attempt.cluster.running:
+        # Until the first rows are there, for a new process also loads, or compiles, what it counts with.
+        progress.stage = "starting workers"
+        attempt.cluster.client()
+    for turn, samples in enumerate((left[~fresh], left[fresh])):
+        if not len(samples):
+            continue
+        if turn == 1:
+            stage, progress.stage = progress.stage, "waiting for files that changed just now"
+            while time.time_ns() <= int(newest[fresh].max()) + RACY_NS:
+                check()
+                time.sleep(POLL_SECONDS)
+            progress.stage = stage
+        paths = [listing.path[sample] for sample in samples]
+        sizes = listing.size[samples].tolist()
+        yield from stream(attempt.cluster, reading, paths, sizes, f"{key}-{turn}", check)
 
 
 def _as_rows(batch: Batch) -> Rows:

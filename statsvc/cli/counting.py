@@ -21,7 +21,7 @@ from statsvc.cli.common import (
     print_json,
     reading_changes,
 )
-from statsvc.cli.progress import shown
+from statsvc.cli.progress import pixel_rate, shown
 from statsvc.errors import Conflict, InvalidParameter, NotFound, Unanswerable
 from statsvc.splits import FOLDERS
 
@@ -128,7 +128,7 @@ def scan(
     if max_removed is not None and not math.isfinite(max_removed):
         raise click.UsageError("--max-removed: give a share from 0 to 1")
     with opened(home, database, store) as (place, catalog):
-        dataset, before = _registered(place, catalog, source, name, pattern, splits, reading)
+        dataset, configured = _registered(place, catalog, source, name, pattern, splits, reading)
         settings = Settings(device, max_pixels or MAX_PIXELS)
         outcome = _run(place, catalog, dataset, settings, workers, max_removed, full)
         now = catalog.dataset_by_uid(dataset.uid)
@@ -137,7 +137,7 @@ def scan(
             _name_failures(outcome.progress)
             raise click.exceptions.Exit(1)
         progress = outcome.progress
-        _tell(now, before, outcome)
+        _tell(now, configured, outcome)
         _show(place, catalog, now, progress, as_json)
         if progress.failed:
             raise click.exceptions.Exit(1)
@@ -152,7 +152,10 @@ def _registered(
     splits: tuple[str, ...],
     reading: dict[str, Any],
 ) -> tuple[Dataset, int | None]:
-    """Return the dataset meant, registered and configured as the options say, and its version before."""
+    """Return the dataset meant, registered and configured as the options say.
+
+    With it, the number of the version that this made, if the counts are to be read in another way.
+    """
     from statsvc.configuration import Configuration
     from statsvc.store.configuring import applied, changed, fitting
     from statsvc.store.publication import configure
@@ -168,8 +171,10 @@ def _registered(
         configuration = fitting(applied(Configuration(), changes))
         name = default_name(found.root) if name is None else name
         return catalog.create_dataset(name, found.root, found.pattern, configuration), None
-    configured, _ = configure(catalog, place.store, known, changed(catalog, place.store, known, changes))
-    return configured, known.current_number
+    change = changed(catalog, place.store, known, changes)
+    configured, record = configure(catalog, place.store, known, change)
+    made = record is not None and record.kind == "configuration" and record.number != known.current_number
+    return configured, record.number if record is not None and made else None
 
 
 def _location(source: str) -> tuple[Path, str | None]:
@@ -287,8 +292,11 @@ def _follow(catalog: Catalog, dataset: Dataset) -> None:
             time.sleep(0.5)
 
 
-def _tell(dataset: Dataset, before: int | None, outcome: Outcome) -> None:
-    """Say on stderr what the scan did and which samples it could not read."""
+def _tell(dataset: Dataset, configured: int | None, outcome: Outcome) -> None:
+    """Say on stderr what the scan did and which samples it could not read.
+
+    configured  number of the version that options of this scan made of the same counts, if any
+    """
     name, progress = dataset.name, outcome.progress
     what = f"{progress.counted} counted, {progress.reused} unchanged"
     if progress.recovered:
@@ -297,10 +305,13 @@ def _tell(dataset: Dataset, before: int | None, outcome: Outcome) -> None:
         what += f", {progress.removed} removed"
     if progress.failed:
         what += f", {progress.failed} could not be read"
-    version = "no new version" if dataset.current_number == before else f"version {dataset.current_number}"
-    if outcome.version is None and dataset.current_number != before:
-        version += ", the same counts read in another way"
-    speed = f" ({progress.rate() / 1e9:.2f} Gpx/s)" if progress.pixels else ""
+    if outcome.version is not None:
+        version = f"version {outcome.version.number}"
+    elif configured is not None:
+        version = f"version {configured}, the same counts read in another way"
+    else:
+        version = "no new version"
+    speed = f" ({pixel_rate(progress.rate())})" if progress.pixels else ""
     click.echo(f"{name}: {what}{speed}; {version}", err=True)
     _name_failures(progress, f": statsvc datasets {name}")
 
