@@ -32,17 +32,24 @@ def _shown(value: Any) -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows: a table on a terminal; elsewhere, for another program, a line each with tabs between."""
+    if not sys.stdout.isatty():
+        for row in (columns, *rows):
+            click.echo("\t".join(_shown(value) for value in row))
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=column != "source", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    numbers = {k for row in rows for k, value in enumerate(row) if isinstance(value, int)}
+    for k, column in enumerate(columns):
+        table.add_column(
+            column, justify="right" if k in numbers else "left", no_wrap=column != "source", overflow="fold"
+        )
     for row in rows:
-        table.add_row(*(_shown(value) for value in row))
-    # Rows read by another program are lines, however long.
-    Console(width=None if sys.stdout.isatty() else 10_000).print(table)
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else _shown(value) for value in row))
+    Console().print(table)
 
 
 @click.command()
@@ -118,19 +125,24 @@ def _describe(shown: dict[str, Any]) -> None:
 def versions(
     name: str | None, limit: int, as_json: bool, home: str | None, database: str | None, store: str | None
 ) -> None:
-    """List the versions of dataset NAME, newest first."""
+    """List the versions of dataset NAME, newest first; with --json, each with the folder of its arrays."""
 
     def row(record: VersionRecord) -> tuple[Any, ...]:
         published = iso(record.created_at)
         return record.number, published, record.kind, record.samples, record.failed, record.pixels
 
-    with opened(home, database, store) as (_place, catalog):
+    with opened(home, database, store) as (place, catalog):
         found = catalog.versions(the_dataset(catalog, name), limit)
+    # A version that only reads the counts in another way has the arrays of an earlier one.
+    arrays = [str((place.store / record.arrays_uri).resolve()) for record in found]
     columns = ("version", "published", "by", "images", "failed", "pixels")
     if as_json:
-        print_json([dict(zip(columns, row(record), strict=True)) for record in found])
-    else:
-        _table(columns, [row(record) for record in found])
+        rows = zip(found, arrays, strict=True)
+        print_json([dict(zip(columns, row(one), strict=True)) | {"arrays": folder} for one, folder in rows])
+        return
+    _table(columns, [row(record) for record in found])
+    if found:
+        click.echo(f"the arrays of version {found[0].number}, a Zarr group: {arrays[0]}", err=True)
 
 
 @click.command()

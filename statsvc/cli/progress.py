@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -61,6 +62,29 @@ def _lines(read: Callable[[], dict[str, Any]], ended: threading.Event) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+@contextmanager
+def _quiet_keys() -> Iterator[None]:
+    """Keep the terminal from showing Ctrl-C as ^C: it would push the bar away from where it is erased."""
+    import termios
+
+    terminal = sys.stderr.fileno()
+    try:
+        # Only from the foreground: a job in the background is stopped by the kernel when it sets this.
+        before = termios.tcgetattr(terminal) if os.tcgetpgrp(terminal) == os.getpgrp() else None
+    except OSError:
+        before = None  # not the terminal that controls this process
+    if before is None:
+        yield
+        return
+    quiet = list(before)
+    quiet[3] &= ~termios.ECHOCTL
+    termios.tcsetattr(terminal, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSANOW, before)
+
+
 def _bar(read: Callable[[], dict[str, Any]], ended: threading.Event) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -73,7 +97,7 @@ def _bar(read: Callable[[], dict[str, Any]], ended: threading.Event) -> None:
         console=Console(stderr=True),
         transient=True,
     )
-    with bar:
+    with _quiet_keys(), bar:
         task = bar.add_task("listing", total=None, speed="")
         while True:
             last = ended.wait(REFRESH_SECONDS)
