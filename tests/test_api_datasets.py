@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from publishing import label_maps, publish, take_up
 from starlette.testclient import TestClient
 
 from statsvc.api.app import build_app
+from statsvc.configuration import Configuration
 from statsvc.store import home as homes
 from statsvc.store import jobs
 from statsvc.store.catalog import Catalog
@@ -489,3 +491,90 @@ def test_names_and_paths_that_utf8_cannot_encode_are_refused_too(
     assert parameters(client.post("/datasets", content=sent, headers=JSON)) == [field]
     sent = json.dumps({"dataset": LONE})
     assert parameters(client.post("/jobs", content=sent, headers=JSON)) == ["dataset"]
+
+
+def test_a_dataset_is_moved_to_another_folder_or_pattern_below_the_roots(
+    client: TestClient, home: Home, labels: Path, tmp_path: Path
+) -> None:
+    publish(home, "street", MAPS, source=str(labels), num_classes=4)
+    take_up(client)
+    other = labels.parent / "moved"
+    labels.rename(other)
+    moved = client.patch("/datasets/street", json={"source": str(other), "pattern": "*_labelIds.png"})
+    assert moved.status_code == 200, moved.text
+    assert (moved.json()["source"], moved.json()["pattern"]) == (str(other), "*_labelIds.png")
+    assert moved.json()["version"] == 1  # the next job counts
+    both = client.patch("/datasets/street", json={"pattern": None, "class_names": NAMES}).json()
+    assert (both["source"], both["pattern"], both["version"]) == (str(other), None, 2)
+    assert both["configuration"]["class_names"] == NAMES
+    outside = client.patch("/datasets/street", json={"source": str(tmp_path)})
+    assert (outside.status_code, outside.json()["type"]) == (403, "/problems/forbidden-source")
+    assert client.patch("/datasets/street", json={"source": str(labels)}).status_code == 422  # gone
+    for body, named in (({"source": None}, "source"), ({"pattern": "../*"}, "pattern")):
+        assert parameters(client.patch("/datasets/street", json=body)) == [named]
+    assert client.get("/datasets/street").json()["source"] == str(other)
+
+
+def test_imported_counts_have_no_source_to_change(client: TestClient, home: Home, labels: Path) -> None:
+    catalog = Catalog.open(home.database)
+    catalog.create_dataset("table", None, None, Configuration())
+    catalog.close()
+    take_up(client)
+    refused = client.patch("/datasets/table", json={"source": str(labels)})
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/conflict")
+
+
+def test_what_fits_a_dataset_badly_is_told_over_http_too(client: TestClient, home: Home) -> None:
+    publish(home, "street", MAPS, num_classes=4)
+    take_up(client)
+    assert client.get("/datasets/street").json()["warnings"] == []
+    body = {"class_names": NAMES[:2], "splits": {"a": ["nope.png"], "b": ["train/000.png", "nope.png"]}}
+    told = client.patch("/datasets/street", json=body).json()["warnings"]
+    assert told == client.get("/datasets/street").json()["warnings"]
+    assert [line.partition(",")[0] for line in told] == [
+        "2 class names for 4 classes: ids 2 to 3 have none",
+        "split a: 1 of 1 paths are not in the dataset",
+        "split b: 1 of 2 paths are not in the dataset",
+    ]
+    for path in ("/weights", "/datasets/street/histogram"):
+        answer = client.get(f"{path}?split=a")
+        assert answer.status_code == 422
+        assert "split 'a' matches no sample: none of its 1 paths" in answer.json()["detail"]
+        assert "nope.png" in answer.json()["detail"]
+        assert client.get(f"{path}?split=b").json()["images"] == 1
+
+
+def test_datasets_are_paged_by_name_each_with_its_newest_job(client: TestClient, home: Home) -> None:
+    catalog = Catalog.open(home.database)
+    newest = {}
+    for number in range(5):
+        dataset = catalog.create_dataset(f"d{number}", "/labels", "*.png", Configuration())
+        for _ in range(number):
+            job, _ = jobs.submit(catalog, dataset)
+            leased = jobs.lease(catalog, "elsewhere/1/1")
+            assert leased is not None
+            jobs.fail(catalog, leased, "no")
+            newest[dataset.name] = job.id
+    catalog.close()
+    seen: list[dict[str, Any]] = []
+    after: str | None = ""
+    while after is not None:
+        page = client.get("/datasets", params={"limit": 2, "after": after}).json()
+        assert 0 < len(page["datasets"]) <= 2
+        seen += page["datasets"]
+        after = page["next"]
+    assert [dataset["name"] for dataset in seen] == ["d0", "d1", "d2", "d3", "d4"]
+    assert {d["name"]: d["job"]["id"] for d in seen if d["job"] is not None} == newest
+    assert client.get("/datasets").json() == {"datasets": seen, "next": None}
+    assert parameters(client.get("/datasets?limit=0")) == ["limit"]
+
+
+def test_the_page_of_the_api_needs_nothing_from_outside(client: TestClient) -> None:
+    page = client.get("/docs").text
+    wanted = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(wanted) >= 2
+    for address in wanted:
+        assert address.startswith("/")
+        assert client.get(address).status_code == 200
+    assert "https://" not in page
+    assert client.get("/redoc").status_code == 404

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc import splits
-from statsvc.errors import DamagedVersion, JobFailed, SourceError
+from statsvc.errors import AmbiguousSource, DamagedVersion, JobFailed, SourceError
 from statsvc.settle import settle_num_classes
 from statsvc.statistics import MAX_IDS
 from statsvc.store import durable, jobs, parts
@@ -158,7 +158,7 @@ def _against(
     folder = attempt.store / job.group_uri
     try:
         written = assemble(folder, listing, found, rows, fresh_row, check)
-        settle = _settler(listing, written.totals.class_id)
+        settle = _settler(dataset, listing, written.totals.class_id)
         new = NewVersion(
             kind="scan",
             group_uri=job.group_uri,
@@ -201,7 +201,14 @@ def _source(catalog: Catalog, dataset: Dataset) -> tuple[Source, Dataset]:
         raise JobFailed(f"{dataset.name} holds imported counts; there are no label maps to count")
     if dataset.pattern is not None:
         return Source(dataset.source, dataset.pattern), dataset
-    source = open_source(dataset.source, None)
+    try:
+        source = open_source(dataset.source, None)
+    except AmbiguousSource as several:
+        patterns = ", ".join(several.patterns)
+        raise JobFailed(
+            f"{dataset.source} holds several kinds of label map; choose one of the patterns {patterns}: "
+            f"PATCH /datasets/{dataset.name} with pattern, or statsvc scan --name {dataset.name} --pattern …"
+        ) from several
     try:
         return source, catalog.set_source(dataset, source.root, source.pattern)
     except Stale as stale:
@@ -373,10 +380,20 @@ def _failure(path: str, reason: str) -> Rows:
     return parts.Rows(columns, np.zeros(2, np.int64), empty, empty)
 
 
-def _settler(listing: Listing, class_id: NDArray[np.int64]) -> Callable[[Dataset], Configuration]:
-    """Return how a dataset's counts are read: as configured, the rest settled by its first scan and kept."""
+def _settler(
+    counted: Dataset, listing: Listing, class_id: NDArray[np.int64]
+) -> Callable[[Dataset], Configuration]:
+    """Return how a dataset's counts are read: as configured, the rest settled by its first scan and kept.
+
+    Raises `JobFailed` where the dataset means other files by now than those that were counted.
+    """
 
     def settle(dataset: Dataset) -> Configuration:
+        if (dataset.source, dataset.pattern) != (counted.source, counted.pattern):
+            raise JobFailed(
+                f"{dataset.name} was changed to {dataset.pattern or 'the label maps'} in {dataset.source} "
+                f"while {counted.pattern} in {counted.source} was counted; nothing was published, scan again"
+            )
         configuration = dataset.configuration
         if dataset.current_number is None and not configuration.splits:
             configuration = replace(configuration, splits=splits.detect(listing.path))

@@ -11,6 +11,7 @@ from statsvc import classmaps, splits
 from statsvc.api.query import INT64
 from statsvc.classmaps import MAX_CLASSES, ClassMap
 from statsvc.errors import InvalidParameter, NotFound, nearest
+from statsvc.texts import HALF, shown, storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,15 +30,8 @@ class Body(BaseModel):
     @classmethod
     def _known(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            # JSON can escape one half of a surrogate pair, "\ud800", which cannot be stored or sent back.
-            halves = [
-                (
-                    name.encode(errors="replace").decode(),
-                    "holds half of a surrogate pair, as \\ud800; remove it",
-                )
-                for name, item in value.items()
-                if not _is_text([name, item])
-            ]
+            # JSON can escape one half of a surrogate pair, "\ud800", which could not be sent back either.
+            halves = [(shown(name), HALF) for name, item in value.items() if not storable([name, item])]
             if halves:
                 raise InvalidParameter(*halves)
             known = cls.model_fields
@@ -49,24 +43,6 @@ class Body(BaseModel):
             if unknown:
                 raise InvalidParameter(*unknown)
         return value
-
-
-def _is_text(value: Any) -> bool:
-    """Whether UTF-8 can encode every text in a JSON value."""
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str):
-            try:
-                item.encode()
-            except UnicodeEncodeError:
-                return False
-        elif isinstance(item, list):
-            waiting.extend(item)
-        elif isinstance(item, dict):
-            waiting.extend(item)
-            waiting.extend(item.values())
-    return True
 
 
 class ConfigurationBody(Body):

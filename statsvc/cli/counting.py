@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from statsvc.store.catalog import Catalog
     from statsvc.store.home import Home
     from statsvc.store.records import Dataset
-    from statsvc.store.version import Version
     from workers.lease import Outcome
     from workers.progress import Progress
 
@@ -94,6 +93,7 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Share of the samples that one scan may lose.  [default: 0.1]",
 )
 @click.option("--full", is_flag=True, help="Count every sample again.")
+@click.option("--move", is_flag=True, help="Dataset NAME's label maps are in SOURCE, or match GLOB, now.")
 @json_option
 @home_options
 def scan(
@@ -106,6 +106,7 @@ def scan(
     max_pixels: int | None,
     max_removed: float | None,
     full: bool,
+    move: bool,
     as_json: bool,
     home: str | None,
     database: str | None,
@@ -124,11 +125,13 @@ def scan(
         raise needs("workers", error) from error
     if source is None and name is None:
         raise click.UsageError("name a folder of label maps: statsvc scan SOURCE")
+    if move and (name is None or (source is None and pattern is None)):
+        raise click.UsageError("--move: say which dataset and where: statsvc scan FOLDER --name NAME --move")
     require(device)
     if max_removed is not None and not math.isfinite(max_removed):
         raise click.UsageError("--max-removed: give a share from 0 to 1")
     with opened(home, database, store) as (place, catalog):
-        dataset, configured = _registered(place, catalog, source, name, pattern, splits, reading)
+        dataset, configured = _registered(place, catalog, source, name, pattern, splits, reading, move=move)
         settings = Settings(device, max_pixels or MAX_PIXELS)
         outcome = _run(place, catalog, dataset, settings, workers, max_removed, full)
         now = catalog.dataset_by_uid(dataset.uid)
@@ -151,6 +154,8 @@ def _registered(
     pattern: str | None,
     splits: tuple[str, ...],
     reading: dict[str, Any],
+    *,
+    move: bool,
 ) -> tuple[Dataset, int | None]:
     """Return the dataset meant, registered and configured as the options say.
 
@@ -163,7 +168,10 @@ def _registered(
 
     changes = reading_changes(splits=splits, **reading)
     place_of = None if source is None else _location(source)
-    known = _named(catalog, name, place_of, pattern) if name is not None else _at(catalog, place_of, pattern)
+    if name is not None:
+        known = _named(catalog, name, place_of, pattern, move=move)
+    else:
+        known = _at(catalog, place_of, pattern)
     if known is None:
         if source is None:
             raise NotFound(f"there is no dataset {name!r} yet; give its folder too: statsvc scan SOURCE")
@@ -189,23 +197,54 @@ def _location(source: str) -> tuple[Path, str | None]:
 
 
 def _named(
-    catalog: Catalog, name: str, location: tuple[Path, str | None] | None, pattern: str | None
+    catalog: Catalog,
+    name: str,
+    location: tuple[Path, str | None] | None,
+    pattern: str | None,
+    *,
+    move: bool,
 ) -> Dataset | None:
-    """Return the dataset of that name; a dataset is its folder and its pattern, so both must be the same."""
+    """Return the dataset of that name; a dataset is its folder and its pattern, so both must be the same.
+
+    With `move`, or where its pattern was never found out, it means the given files from now on.
+    """
     known = next((dataset for dataset in catalog.datasets() if dataset.name == name), None)
     if known is None or (location is None and pattern is None):
+        if move:
+            raise NotFound(f"there is no dataset {name!r} to move; leave --move out to register it")
         return known
     folder, file = location or (None, None)
     wanted = file or pattern
     if known.source is None:
         raise Conflict(f"{name} is a table of imported counts; choose another name with --name")
+    if move or (known.pattern is None and folder in (None, Path(known.source).resolve())):
+        return _moved(catalog, known, folder, wanted)
+    instead = (
+        f"choose another name with --name, or, if its label maps are there now, add --name {name} --move"
+    )
     if folder is not None and Path(known.source).resolve() != folder:
-        raise Conflict(f"{name} is {known.source}, not {folder}; choose another name with --name")
+        raise Conflict(f"{name} is {known.source}, not {folder}; {instead}")
     if wanted != known.pattern and (wanted is not None or _is_file(known)):
-        raise Conflict(
-            f"{name} counts the files {known.pattern!r} in {known.source}; choose another name with --name"
-        )
+        raise Conflict(f"{name} counts the files {known.pattern!r} in {known.source}; {instead}")
     return known
+
+
+def _moved(catalog: Catalog, known: Dataset, folder: Path | None, pattern: str | None) -> Dataset:
+    """Return the dataset, registered over the files that it means now. Raises `SourceError` for none."""
+    from statsvc.store.configuring import moved
+    from workers.sources import Source, list_samples, open_source
+
+    def choose(now: Dataset) -> tuple[str, str | None]:
+        root = str(folder or now.source)
+        kept = None if _is_file(now) else now.pattern
+        wanted = pattern or kept
+        if wanted is None:
+            found = open_source(root, None)
+            return found.root, found.pattern
+        list_samples(Source(root, wanted))
+        return root, wanted
+
+    return moved(catalog, known, choose)
 
 
 def _at(catalog: Catalog, location: tuple[Path, str | None] | None, pattern: str | None) -> Dataset | None:
@@ -324,33 +363,15 @@ def _name_failures(progress: Progress, where: str = "") -> None:
         click.echo(f"  … and {more} more{where}", err=True)
 
 
-def _doubts(table: Version) -> list[str]:
-    """Return lines on options that fit the label maps badly: too few names, lists that name no sample."""
-    configuration, lines = table.configuration, []
-    names, classes = len(configuration.class_names), configuration.num_classes
-    if 0 < names < classes:
-        lines.append(f"{names} class names for {classes} classes: ids {names} to {classes - 1} have none")
-    if table.has_rows:
-        paths = table.array("path").tolist()
-        known = set(paths)
-        for name, split in configuration.splits.items():
-            missing = sorted(set(split.paths) - known)
-            if missing:
-                lines.append(
-                    f"split {name}: {len(missing)} of {len(split.paths)} paths are not in the dataset, "
-                    f"for instance {missing[0]}; write them relative to the source, as {paths[0]}"
-                )
-    return lines
-
-
 def _show(place: Home, catalog: Catalog, dataset: Dataset, progress: Progress, as_json: bool) -> None:
     from statsvc.answers import answer
     from statsvc.display import print_class_table
+    from statsvc.doubts import doubts
     from statsvc.spec import WeightSpec
 
     answered = None
     table = current_table(place, catalog, dataset)
-    for line in _doubts(table):
+    for line in doubts(table):
         click.echo(f"statsvc: {line}", err=True)
     try:
         answered = answer(table, WeightSpec())

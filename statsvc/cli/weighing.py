@@ -65,7 +65,9 @@ def weights(
 ) -> None:
     """Print the class weights of dataset NAME, which may be left out where there is one."""
     given = {
-        key: (list(value) if isinstance(value, tuple) else value) for key, value in params.items() if value
+        key: (list(value) if isinstance(value, tuple) else value)
+        for key, value in params.items()
+        if value not in (None, ())  # an empty text was given, and is refused by name
     }
     class_map = _class_map_file(given, url)
     spec = WeightSpec.from_params(given)
