@@ -76,7 +76,9 @@ def test_workers_that_cannot_be_started_are_told_in_one_line_and_stand_in_no_way
     told = statsvc("scan", labels, "--name", "street", *home, code=1, preexec_fn=few_files).stderr
     assert "worker processes could not be started" in told
     assert "ulimit -n" in told
-    assert len(told.splitlines()) == 1
+    # A slow machine is told of the stage on lines of its own.
+    lines = [line for line in told.splitlines() if not line.startswith("starting workers")]
+    assert len(lines) == 1
     assert json.loads(statsvc("jobs", "--json", *home).stdout)[0]["state"] == "failed"
     statsvc("datasets", "street", "--delete", *home)
 
