@@ -7,7 +7,7 @@ import contextlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from statsvc import __version__
 from statsvc.api import (
@@ -29,6 +29,8 @@ from statsvc.store.catalog import Catalog
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
+
+    from fastapi import FastAPI
 
     from statsvc.store.home import Home
 
@@ -65,7 +67,7 @@ def build_app(
                 await watching
             catalog.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="statsvc",
         version=__version__,
         summary="Exact class statistics of segmentation label maps, and the weights that follow.",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc.errors import InvalidParameter, StatsvcError
+from statsvc.errors import CatalogError, InvalidParameter, StatsvcError
+from statsvc.store import durable
 from statsvc.store import home as homes
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def opened(home: str | None, database: str | None, store: str | None) -> Iterator[tuple[Home, Catalog]]:
     """Open the catalog of the home that the options name. Raises `StatsvcError` with the extra to install."""
     try:
+        from sqlalchemy.exc import DBAPIError
+
         from statsvc.store.catalog import Catalog
     except ModuleNotFoundError as error:
         raise needs("workers", error) from error
@@ -61,6 +64,12 @@ def opened(home: str | None, database: str | None, store: str | None) -> Iterato
     catalog = Catalog.open(place.database)
     try:
         yield place, catalog
+    except DBAPIError as error:
+        raise CatalogError(f"the catalog cannot be used: {error.orig}") from error
+    except OSError as error:
+        if (told := durable.advice(error, place.folder)) is None:
+            raise
+        raise StatsvcError(told) from error
     finally:
         catalog.close()
 

@@ -111,9 +111,10 @@ def versions(
 ) -> None:
     """List the versions of dataset NAME, newest first; or tag some.
 
-    A tag names a version for --version and ?version=, and keeps its rows from `statsvc gc`.
+    With --json, each with the folder of its arrays. A tag names a version for --version and ?version=, and
+    keeps its rows from `statsvc gc`.
     """
-    with opened(home, database, store) as (_place, catalog):
+    with opened(home, database, store) as (place, catalog):
         from statsvc.store import tags
 
         dataset = the_dataset(catalog, name)
@@ -136,11 +137,16 @@ def versions(
             *(record.samples, record.failed, record.pixels, rows),
         )
 
+    # A version that only reads the counts in another way has the arrays of an earlier one.
+    arrays = [str((place.store / record.arrays_uri).resolve()) for record in found]
     columns = ("version", "tags", "published", "by", "images", "failed", "pixels", "rows")
     if as_json:
-        print_json([dict(zip(columns, row(record), strict=True)) for record in found])
-    else:
-        print_table(columns, [row(record) for record in found])
+        rows = zip(found, arrays, strict=True)
+        print_json([dict(zip(columns, row(one), strict=True)) | {"arrays": folder} for one, folder in rows])
+        return
+    print_table(columns, [row(record) for record in found])
+    if found:
+        click.echo(f"the arrays of version {found[0].number}, a Zarr group: {arrays[0]}", err=True)
 
 
 @click.command()

@@ -83,22 +83,23 @@ def serve(
     store: str | None,
 ) -> None:
     """Serve weights over HTTP, and run recompute jobs in a process beside."""
+    child = None
     try:
-        from statsvc.api.serve import run
-    except ModuleNotFoundError as error:
-        raise needs("service", error) from error
-    place = homes.resolve(home, database, store)
-    arguments = ["--device", device]
-    arguments += [] if workers is None else ["--workers", str(workers)]
-    arguments += [] if max_pixels is None else ["--max-pixels", str(max_pixels)]
-    child = _Runner(place, arguments) if with_runner else None
+        try:
+            from statsvc.api.serve import run
+        except ModuleNotFoundError as error:
+            raise needs("service", error) from error
+        place = homes.resolve(home, database, store)
+        arguments = ["--device", device]
+        arguments += [] if workers is None else ["--workers", str(workers)]
+        arguments += [] if max_pixels is None else ["--max-pixels", str(max_pixels)]
+        child = _Runner(place, arguments) if with_runner else None
 
-    def ready(bound: int) -> None:
-        if child is not None:
-            child.start()
-        _announce(place, host, bound)
+        def ready(bound: int) -> None:
+            if child is not None:
+                child.start()
+            _announce(place, host, bound)
 
-    try:
         run(
             place,
             host,
@@ -109,7 +110,7 @@ def serve(
             ready=ready,
         )
     except KeyboardInterrupt:
-        pass  # the way to end it; uvicorn finished its requests first
+        pass  # the way to end it, also while it starts; uvicorn finished its requests first
     finally:
         if child is not None:
             child.stop()

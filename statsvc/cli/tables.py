@@ -6,6 +6,8 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import click
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,15 +27,21 @@ def text_of(value: Any) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows under their columns' names."""
+    """Print rows: a table on a terminal; elsewhere, for another program, a line each with tabs between."""
+    if not sys.stdout.isatty():
+        for row in (columns, *rows):
+            click.echo("\t".join(text_of(value) for value in row))
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=column != "source", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    numbers = {k for row in rows for k, value in enumerate(row) if isinstance(value, int)}
+    for k, column in enumerate(columns):
+        table.add_column(
+            column, justify="right" if k in numbers else "left", no_wrap=column != "source", overflow="fold"
+        )
     for row in rows:
-        table.add_row(*(text_of(value) for value in row))
-    # Rows read by another program are lines, however long.
-    Console(width=None if sys.stdout.isatty() else 10_000).print(table)
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else text_of(value) for value in row))
+    Console().print(table)

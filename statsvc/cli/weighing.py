@@ -76,7 +76,9 @@ def weights(
     NAME may be a mixture, a:0.7,b:0.3: of the stream that draws so many of its images from each.
     """
     given: dict[str, Any] = {
-        key: (list(value) if isinstance(value, tuple) else value) for key, value in params.items() if value
+        key: (list(value) if isinstance(value, tuple) else value)
+        for key, value in params.items()
+        if value not in (None, ())  # an empty text was given, and is refused by name
     }
     class_map = class_map_file(given, url)
     spec = WeightSpec.from_params(given)

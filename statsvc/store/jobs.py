@@ -31,6 +31,9 @@ LEASE_SECONDS = 15.0
 MAX_ATTEMPTS = 5
 """Attempts after which a job that keeps dying is failed."""
 
+PAUSES = (1.0, 5.0, 25.0, 125.0)
+"""Seconds before the second, third, … attempt of a job that ended unexpectedly."""
+
 MAX_REMOVED = 0.1
 """Share of a version's samples that one job may lose before it asks."""
 
@@ -82,6 +85,8 @@ def submit_leased(
 def lease(catalog: Catalog, owner: str) -> Job | None:
     """Take the oldest job that may run: queued with none running, or running with a lapsed lease.
 
+    A queued job whose attempt ended unexpectedly waits until its `lease_until`.
+
     A job that has used up its attempts is failed here with its last cause.
     """
     with catalog.engine.begin() as connection:
@@ -120,7 +125,9 @@ def _waiting() -> sa.Select[Any]:
 
 
 def _may_run(row: sa.Row[Any]) -> bool:
-    return row.state == "queued" or may_take_over(row)
+    if row.state == "queued":
+        return row.lease_until is None or bool(row.lease_until <= row.clock)
+    return may_take_over(row)
 
 
 def heartbeat(catalog: Catalog, job: Job, progress: Mapping[str, Any]) -> None:
@@ -202,8 +209,11 @@ def cancel_own(catalog: Catalog, job: Job) -> None:
 def give_back(catalog: Catalog, job: Job, cause: str, *, orderly: bool = False) -> None:
     """Put a job back in the queue after an unexpected end, or fail it when its attempts are used up.
 
-    An orderly end, of a runner asked to stop, does not use up an attempt.
+    An orderly end, of a runner asked to stop, does not use up an attempt. After another one a runner
+    takes it again when a pause has passed, longer each time.
     """
+    tries = job.attempt - job.released
+    later = None if orderly else now() + PAUSES[min(tries, len(PAUSES)) - 1]
     with write(catalog.engine) as connection:
         connection.execute(
             sa.select(datasets.c.uid).where(datasets.c.uid == job.dataset_uid).with_for_update()
@@ -212,7 +222,7 @@ def give_back(catalog: Catalog, job: Job, cause: str, *, orderly: bool = False) 
         if now_running is None or (now_running.id, now_running.attempt) != (job.id, job.attempt):
             return  # taken over or ended: no longer this attempt's to give
         newer = connection.scalar(_queued(job.dataset_uid))
-        if not orderly and job.attempt - job.released >= MAX_ATTEMPTS:
+        if not orderly and tries >= MAX_ATTEMPTS:
             _end(connection, job.id, job.attempt, f"given up after {job.attempt} attempts: {cause}")
         elif newer is not None:
             # One queued job a dataset: the newer one does this one's work as well.
@@ -225,7 +235,7 @@ def give_back(catalog: Catalog, job: Job, cause: str, *, orderly: bool = False) 
                 .values(
                     state="queued",
                     owner=None,
-                    lease_until=None,
+                    lease_until=later,
                     error=cause,
                     released=jobs.c.released + int(orderly),
                 )

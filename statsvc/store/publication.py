@@ -95,8 +95,7 @@ def publish(
     folder = store / new.group_uri
     try:
         while True:
-            describe(folder, attributes(dataset, new, job))
-            durable.sync_tree(folder, store)
+            _make_durable(folder, store, attributes(dataset, new, job))
             try:
                 return catalog.publish(dataset, new, job, progress)
             except Stale as stale:
@@ -104,6 +103,16 @@ def publish(
                 if reconfigure is not None:
                     new = replace(new, configuration=reconfigure(dataset))
     except (StatsvcError, OSError):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _make_durable(folder: Path, store: Path, values: dict[str, Any]) -> None:
+    """Describe a group and flush it; one that was not yet offered to the database goes with any exception."""
+    try:
+        describe(folder, values)
+        durable.sync_tree(folder, store)
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
@@ -153,8 +162,7 @@ def configure(
             pixels=record.pixels,
         )
         create_group(store / uri, {})
-        describe(store / uri, attributes(dataset, new))
-        durable.sync_tree(store / uri, store)
+        _make_durable(store / uri, store, attributes(dataset, new))
         try:
             published = catalog.publish(dataset, new)
         except Stale as stale:
