@@ -195,8 +195,10 @@ def _remove_orphans(catalog: Catalog, store: Path, grace: float, done: Collected
 
 def _age(group: Path) -> float:
     """Return the seconds since a group that no job reserved was changed: it may be on its way in."""
-    newest = max((part.stat().st_mtime for part in (group, *group.iterdir())), default=0.0)
-    return time.time() - newest
+    try:
+        return time.time() - max(part.stat().st_mtime for part in (group, *group.iterdir()))
+    except OSError:
+        return 0.0  # it goes just now, or is no folder
 
 
 def _hold(connection: sa.Connection, dataset: Dataset) -> None:
