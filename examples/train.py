@@ -40,7 +40,7 @@ class Streets(Dataset[tuple[Tensor, Tensor]]):
     An image depends on its label map and its place in the folder alone: the same in every epoch and run.
     """
 
-    def __init__(self, folder: Path, step: int = 1, noise: float = 0.25) -> None:
+    def __init__(self, folder: Path, step: int = 1, noise: float = 0.3) -> None:
         self.files = sorted(folder.glob("*.png"))
         self.step, self.noise = step, noise
         self.colours = np.random.default_rng(0).random((256, 3), dtype=np.float32)
@@ -126,15 +126,26 @@ class Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "sampler": self._sampler_state(),
         }
         part = file.with_name(file.name + ".part")
         torch.save(state, part)
         part.replace(file)
 
     def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint. Raises `SystemExit` where this run draws its images otherwise."""
+        sampler = self.loader.sampler
+        if (state["sampler"] is None) != (self._sampler_state() is None):
+            raise SystemExit("the checkpoint is of a run with the other choice of --shuffle")
+        if isinstance(sampler, RareClassSampler):
+            sampler.load_state_dict(state["sampler"])
         self.epoch = state["epoch"]
         for name in ("model", "optimizer", "schedule"):
             getattr(self, name).load_state_dict(state[name])
+
+    def _sampler_state(self) -> dict[str, Any] | None:
+        sampler = self.loader.sampler
+        return sampler.state_dict() if isinstance(sampler, RareClassSampler) else None
 
 
 def begin(
@@ -188,9 +199,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--ce", type=float, default=0.6, help="part of cross-entropy in the loss")
     parser.add_argument("--dice", type=float, default=0.4, help="part of Dice in the loss")
     parser.add_argument("--shuffle", action="store_true", help="instead of drawing rare classes more often")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--step", type=int, default=4, help="take every n-th row and column")
-    parser.add_argument("--lr", type=float, default=1e-2)
+    parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoint", type=Path, help="go on from it where it exists, and write it")
@@ -203,15 +214,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = Streets(asked.labels / "train", asked.step)
 
     # Weights of what the trainer sees: the training split, as the sampler draws it. A resumed run has those
-    # of its checkpoint, also where the dataset has grown since.
+    # of its checkpoint, also where the dataset has grown since. Small things are never 47 of 8192 pixels,
+    # from where on an image would count for a class by default: hence min_pixels.
     client = statsvc.Client(asked.url)
-    weights = client.weights(
-        method=asked.method,
-        split="train",
-        ignore_index=IGNORE,
-        sampler=None if asked.shuffle else "rare_class",
-        pinned=resumed.get("class_weights"),
-    )
+    seen = {"split": "train", "ignore_index": IGNORE}
+    drawn = {} if asked.shuffle else {"sampler": "rare_class", "min_pixels": 1}
+    weights = client.weights(method=asked.method, **seen, **drawn, pinned=resumed.get("class_weights"))
     sampler = None
     if not asked.shuffle:
         sampler = RareClassSampler(
@@ -219,9 +227,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             client,
             dataset=weights.dataset,
             version=weights.version,
-            split="train",
-            ignore_index=IGNORE,
+            min_pixels=1,
             seed=asked.seed,
+            **seen,
         )
     print(weights, weights.spec)
     run = begin(
