@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -62,46 +61,88 @@ def table(lines: list[str]) -> list[str]:
     return [line for line in lines if "IoU" in line]
 
 
-def test_the_example_trains_with_the_servers_weights_of_what_its_sampler_draws(
-    server: str, labels: Path, tmp_path: Path
+def shown_weights(lines: list[str]) -> list[str]:
+    return [line.split(" weight ")[1].split()[0] for line in table(lines)[:-1]]
+
+
+PLAIN = ("--method", "uniform", "--ce", "1", "--dice", "0", "--shuffle")
+
+
+@pytest.fixture(scope="module")
+def whole(server: str, labels: Path) -> dict[tuple[str, ...], list[str]]:
+    """What runs that nothing interrupts print: of the example as it is, and of plain cross-entropy."""
+    return {options: trained(server, labels, *options) for options in ((), PLAIN)}
+
+
+def test_the_weights_are_the_servers_for_what_the_sampler_draws(
+    whole: dict[tuple[str, ...], list[str]], labels: Path
 ) -> None:
-    lines = trained(server, labels, "--checkpoint", tmp_path / "last.pt")
     counted = statsvc.scan(labels, class_names=CLASS_NAMES, num_classes=12)
     expected = counted.weights(split="train", ignore_index=255, sampler="rare_class", min_pixels=1)
-    shown = [line.split(" weight ")[1].split()[0] for line in table(lines)[:-1]]
-    assert shown == [f"{weight:.4f}" for weight in expected.to_list()]
-
-    checkpoint = torch.load(tmp_path / "last.pt", weights_only=True)
-    kept = statsvc.ClassWeights.from_dict(checkpoint["class_weights"])
-    assert (kept.dataset, kept.version, kept.spec["sampler"]) == ("street", 1, "rare_class")
-    np.testing.assert_allclose(kept.to_list(), expected.to_list(), rtol=1e-12)
-
-    losses = [float(line.split()[-1]) for line in lines if line.startswith("epoch")]
-    assert losses[0] > losses[1] > losses[2]
+    assert shown_weights(whole[()]) == [f"{weight:.4f}" for weight in expected.to_list()]
+    assert set(shown_weights(whole[PLAIN])) == {"1.0000"}
 
 
-def test_plain_cross_entropy_is_the_same_script_without_weights_dice_and_sampler(
-    server: str, labels: Path
+@pytest.mark.parametrize("options", [(), PLAIN])
+def test_the_loss_falls(whole: dict[tuple[str, ...], list[str]], options: tuple[str, ...]) -> None:
+    losses = [float(line.split()[-1]) for line in whole[options] if line.startswith("epoch")]
+    assert len(losses) == 3
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("options", [(), PLAIN])
+def test_a_run_that_was_killed_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
+    whole: dict[tuple[str, ...], list[str]],
+    server: str,
+    labels: Path,
+    tmp_path: Path,
+    options: tuple[str, ...],
 ) -> None:
-    lines = trained(server, labels, "--method", "uniform", "--dice", "0", "--ce", "1", "--shuffle")
-    assert {line.split(" weight ")[1].split()[0] for line in table(lines)[:-1]} == {"1.0000"}
-
-
-@pytest.mark.parametrize("order", [[], ["--shuffle"]])
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
-    server: str, labels: Path, tmp_path: Path, order: list[str]
-) -> None:
-    whole = trained(server, labels, *order)
     file = tmp_path / "last.pt"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        command(server, labels, *order, "--checkpoint", file),
+        command(server, labels, *options, "--checkpoint", file),
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
-        while not process.stdout.readline().startswith("epoch 1"):
-            pass
-        process.send_signal(signal.SIGKILL)
-    resumed = trained(server, labels, *order, "--checkpoint", file)
-    assert any(line.startswith("resumed after epoch") for line in resumed)
-    assert table(resumed) == table(whole)
+        assert any(line.startswith("epoch 1") for line in process.stdout)
+        process.kill()
+    state = torch.load(file, weights_only=True)
+    kept = statsvc.ClassWeights.from_dict(state["class_weights"])
+    assert (kept.dataset, kept.version) == ("street", 1)
+    assert kept.spec["split"] == "train"
+
+    resumed = trained(server, labels, *options, "--checkpoint", file)
+    assert f"resumed after epoch {state['epoch']}" in resumed
+    assert table(resumed) == table(whole[options])
+
+
+SNIPPET = """
+class_weights = calculate_class_weights(dataset=train_dst, num_classes=19, device=device, method='sqrt_inv_freq', ignore_index=255)
+criterion = CombinedLoss(ce_weight=0.6, dice_weight=0.4, smooth=1.0, ignore_index=255, class_weights=class_weights, square_denominator=False)
+"""  # noqa: E501
+
+
+def test_two_lines_of_a_training_script_run_as_they_are_on_the_examples_dataset(
+    labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    from train import Streets
+
+    train_dst = Streets(labels / "train")
+    given = {
+        "calculate_class_weights": statsvc.calculate_class_weights,
+        "CombinedLoss": statsvc.losses.CombinedLoss,
+        "train_dst": train_dst,
+        "device": torch.device("cpu"),
+    }
+    exec(SNIPPET, given)
+    counted = statsvc.scan(labels / "train", num_classes=19).weights("sqrt_inv_freq", ignore_index=255)
+    assert torch.equal(given["class_weights"], counted.tensor())
+    label = torch.stack([train_dst[at][1] for at in range(4)])
+    logits = torch.zeros(4, 19, *label.shape[1:], requires_grad=True)
+    loss = given["criterion"](logits, label)
+    loss.backward()
+    assert given["criterion"].last["ce"].item() == pytest.approx(np.log(19), rel=1e-5)
+    assert logits.grad[label[:, None].expand_as(logits) == 255].count_nonzero() == 0
+    assert logits.grad.isfinite().all()
