@@ -156,7 +156,7 @@ def make_runs(only: list[str], seeds: list[int], jobs: int, minutes: float) -> N
             ended, running = wait(running, return_when=FIRST_COMPLETED)
             for future in ended:
                 line = future.result()
-                found["runs"].append(line)
+                found["runs"] = sorted([*found["runs"], line], key=_key)
                 write(found)
                 made += 1
                 print(f"{made} of {len(missing)}: {line}", flush=True)
@@ -183,17 +183,16 @@ class Results:
     def seeds(self, variant: Variant) -> list[int]:
         return sorted(seed for one, seed in self.runs if one == variant)
 
-    def iou(self, variant: Variant) -> NDArray[np.float64]:
-        """Return IoU in percent, float64 [seeds, C]; NaN becomes 0: the class is in the validation split."""
-        lines = [self.runs[variant, seed]["iou"] for seed in self.seeds(variant)]
+    def score(self, variant: Variant, name: str = "iou") -> NDArray[np.float64]:
+        """Return IoU, or recall, in percent, float64 [seeds, C]."""
+        lines = [self.runs[variant, seed][name] for seed in self.seeds(variant)]
         return 100 * np.array(lines, float)[:, self.order]
 
-    def means(self, variant: Variant) -> dict[str, NDArray[np.float64]]:
-        """Return the mean over classes of each seed: of all, of frequent and of rare ones."""
-        iou = self.iou(variant)
-        return {
-            "all": iou.mean(1), "frequent": iou[:, ~self.rare].mean(1), "rare": iou[:, self.rare].mean(1)
-        }  # fmt: skip
+    def mean(self, variant: Variant, group: str, name: str = "iou") -> NDArray[np.float64]:
+        """Return the mean over classes, "frequent", "rare" or "all" of them, of each seed."""
+        chosen = {"frequent": ~self.rare, "rare": self.rare, "all": self.shares > 0}[group]
+        mean: NDArray[np.float64] = self.score(variant, name)[:, chosen].mean(1)
+        return mean
 
 
 def _spread(values: NDArray[np.float64]) -> str:
@@ -210,13 +209,12 @@ def classes_table(results: Results, variants: dict[str, Variant]) -> str:
         f"| seeds | | {' | '.join(str(len(results.seeds(one))) for one in there.values())} |",
     ]
     for at, name in enumerate(results.names):
-        cells = [_spread(results.iou(one)[:, at]) for one in there.values()]
+        cells = [_spread(results.score(one)[:, at]) for one in there.values()]
         lines.append(f"| {name} | {results.shares[at]:.3%} | {' | '.join(cells)} |")
-    for group in ("frequent", "rare", "all"):
-        cells = [f"**{_spread(results.means(one)[group])}**" for one in there.values()]
-        share = {"frequent": ~results.rare, "rare": results.rare}.get(group)
-        part = "" if share is None else f"{results.shares[share].sum():.3%}"
-        lines.append(f"| mean of {group} | {part} | {' | '.join(cells)} |")
+    for name, kind in (("iou", "IoU"), ("recall", "recall")):
+        for group in ("frequent", "rare", "all"):
+            cells = [_spread(results.mean(one, group, name)) for one in there.values()]
+            lines.append(f"| **mean {kind}, {group}** | | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -226,7 +224,7 @@ def sweep_table(results: Results, group: str) -> str:
     lines = [f"| method | {' | '.join(heads)} |", f"|---|{'--:|' * len(heads)}"]
     for method in METHODS:
         variants = [Variant(method, *ratio) for ratio in RATIOS]
-        cells = [_spread(results.means(one)[group]) if results.seeds(one) else "" for one in variants]
+        cells = [_spread(results.mean(one, group)) if results.seeds(one) else "" for one in variants]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -267,7 +265,7 @@ def draw(found: dict[str, Any], file: Path) -> None:
 def _draw_classes(axes: Axes, results: Results) -> None:
     wide = 0.8 / len(TABLE)
     for number, ((name, variant), colour) in enumerate(zip(TABLE.items(), COLOURS, strict=True)):
-        iou = results.iou(variant)
+        iou = results.score(variant)
         x = np.arange(len(results.names)) - 0.4 + (number + 0.5) * wide
         axes.bar(x, iou.mean(0), wide * 0.92, color=colour, label=name)
         axes.vlines(x, iou.min(0), iou.max(0), color="#1f2937", linewidth=1)
@@ -292,7 +290,7 @@ def _draw_classes(axes: Axes, results: Results) -> None:
 def _draw_sweep(axes: Axes, results: Results, group: str) -> None:
     mean = np.array(
         [
-            [results.means(Variant(method, *ratio))[group].mean() for ratio in RATIOS]
+            [results.mean(Variant(method, *ratio), group).mean() for ratio in RATIOS]
             for method in METHODS
         ]
     )  # fmt: skip
