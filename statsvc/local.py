@@ -15,9 +15,10 @@ import numpy as np
 from statsvc import answers, classmaps
 from statsvc.classmaps import ClassMap
 from statsvc.configuration import Configuration
+from statsvc.counting import read as read_counting
 from statsvc.errors import InvalidParameter, SourceError, Unanswerable
 from statsvc.result import ClassWeights
-from statsvc.settle import settle_num_classes
+from statsvc.settle import named, settle_num_classes
 from statsvc.spec import WeightSpec
 from statsvc.splits import detect
 from statsvc.splits import from_dict as read_splits
@@ -26,6 +27,7 @@ from statsvc.statistics import MAX_IDS, Block, MemoryTable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from workers.members import Member
     from workers.tasks import Reading, Rows
 
 _BATCH = 16
@@ -53,11 +55,13 @@ def scan(
     ignore_index: int | Sequence[int] | None = None,
     num_classes: int | None = None,
     splits: Mapping[str, Any] | None = None,
+    rule: str | Path | None = None,
+    key: str | None = None,
     max_pixels: int = 1 << 28,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LocalTable:
-    """Count the label maps in a folder, or one file, exactly.
+    """Count the label maps in a folder, a container, or one file, exactly.
 
     pattern      glob of the files to count, such as "*_labelIds.png"; None looks what is there
     name         of the dataset, for answers; the folder's name if left out
@@ -66,6 +70,9 @@ def scan(
     ignore_index, num_classes  as in `WeightSpec`; by default 255 and negative ids are ignored, and the
                  highest id left decides how many classes there are
     splits       name → paths; None makes train, val and test of folders of these names
+    rule         what a class id is, where it is not the pixel's value: "id // 1000", a palette's name, or
+                 a CSV file of a palette; see docs/formats.md
+    key          which array, member or column holds the labels, where a file has several
     max_pixels   a larger label map counts as unreadable
     workers      threads; by default one for each CPU this process may use
     progress     called with (samples done, samples) after each batch
@@ -87,11 +94,13 @@ def scan(
     threads = cores() if workers is None else workers
     if threads < 1:
         raise InvalidParameter(("workers", f"{workers} is not a number of threads; give 1 or more"))
+    counting = read_counting(None if rule is None else os.fspath(rule), key)
     configuration = _configuration(class_map, class_names, ignore_index, num_classes, splits)
+    configuration = replace(configuration, counting=counting)
     source = open_source(os.fspath(location), pattern)
-    listing = list_samples(source)
-    readable = [path for path in listing.path if path not in listing.unreadable]
-    batches = list(_count(Reading(source.root, max_pixels, "cpu"), readable, threads, progress))
+    listing = list_samples(source, key)
+    readable = [listing.sample(path) for path in listing.path if path not in listing.unreadable]
+    batches = list(_count(Reading(source.root, max_pixels, "cpu", counting), readable, threads, progress))
 
     raw_id, rows = _assemble(listing.path, listing.unreadable, batches)
     if rows.status.all():
@@ -101,6 +110,7 @@ def scan(
         )
     if splits is None:
         configuration = replace(configuration, splits=detect(listing.path))
+    configuration = named(configuration, listing.class_names)
     if configuration.num_classes == 0:
         configuration = replace(configuration, num_classes=settle_num_classes(raw_id, configuration))
     return LocalTable(name or Path(source.root).name, configuration, raw_id, rows)
@@ -128,7 +138,7 @@ def _configuration(
 
 
 def _count(
-    reading: Reading, paths: Sequence[str], threads: int, progress: Callable[[int, int], None] | None
+    reading: Reading, paths: Sequence[str | Member], threads: int, progress: Callable[[int, int], None] | None
 ) -> Iterator[Rows]:
     """Yield the rows of every batch as it is done, with a bounded number of batches waiting."""
     from workers.tasks import count_samples

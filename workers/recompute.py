@@ -14,7 +14,7 @@ import numpy as np
 
 from statsvc import splits
 from statsvc.errors import DamagedVersion, JobFailed, SourceError
-from statsvc.settle import settle_num_classes
+from statsvc.settle import named, settle_num_classes
 from statsvc.statistics import MAX_IDS
 from statsvc.store import durable, jobs, parts
 from statsvc.store.catalog import NewVersion, Stale
@@ -87,7 +87,7 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
         # What an attempt that died had begun to write; one that had published would have ended the job.
         shutil.rmtree(attempt.store / dataset.uid / f"{job.id}-{earlier}", ignore_errors=True)
     source, dataset = _source(catalog, dataset)
-    listing = list_samples(source)
+    listing = list_samples(source, dataset.configuration.counting.key)
     root = _identity(source.root)
     record = None if dataset.current_number is None else catalog.version(dataset)
     base = None if record is None else open_version(attempt.store, dataset.name, record)
@@ -111,7 +111,7 @@ def _against(
 ) -> VersionRecord | None:
     """Recompute against a base version, or counting everything where there is none that can be read."""
     job, progress, check = attempt.job, attempt.progress, attempt.check
-    reader = reader_digest()
+    reader = reader_digest(dataset.configuration.counting)
     reuse = record is not None and record.reader == reader and not job.full
     found = compare(listing, base, reuse=reuse)
     if base is None and record is not None:
@@ -276,7 +276,8 @@ def _count(
         return []
     assert dataset.source is not None
     job, progress = attempt.job, attempt.progress
-    reading = Reading(dataset.source, attempt.settings.max_pixels, attempt.settings.device)
+    counting = dataset.configuration.counting
+    reading = Reading(dataset.source, attempt.settings.max_pixels, attempt.settings.device, counting)
     done: list[Rows] = []
     unwritten: list[Rows] = []
     written, serial = time.monotonic(), 0
@@ -284,10 +285,9 @@ def _count(
     key = f"{job.attempt:03d}-{uuid.uuid4().hex}"
     began: float | None = None
     ids = np.zeros(0, np.int64)
-    sample_paths = [listing.path[sample] for sample in left]
-    sizes = listing.size[left].tolist()
+    samples = [listing.sample(listing.path[row]) for row in left]
     try:
-        for result in stream(attempt.cluster, reading, sample_paths, sizes, key, attempt.check):
+        for result in stream(attempt.cluster, reading, samples, listing.lengths(left), key, attempt.check):
             if isinstance(result, tuple):
                 progress.fail(*result)
                 done.append(_failure(*result))
@@ -340,6 +340,8 @@ def _settler(listing: Listing, class_id: NDArray[np.int64]) -> Callable[[Dataset
         configuration = dataset.configuration
         if dataset.current_number is None and not configuration.splits:
             configuration = replace(configuration, splits=splits.detect(listing.path))
+        if dataset.current_number is None:
+            configuration = named(configuration, listing.class_names)
         if configuration.num_classes == 0:
             count = settle_num_classes(class_id, configuration)
             configuration = replace(configuration, num_classes=count)

@@ -22,12 +22,14 @@ from statsvc.cli.common import (
     reading_changes,
 )
 from statsvc.cli.progress import shown
+from statsvc.counting import read as read_counting
 from statsvc.errors import Conflict, InvalidParameter, NotFound
 from statsvc.splits import FOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from statsvc.counting import Counting
     from statsvc.store.catalog import Catalog
     from statsvc.store.home import Home
     from statsvc.store.records import Dataset
@@ -67,6 +69,10 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("source", required=False, metavar="SOURCE")
 @click.option("--name", help="Name of the dataset.  [default: after the folder]")
 @click.option("--pattern", metavar="GLOB", help="Files to count, for instance '*_labelIds.png'.")
+@click.option(
+    "--rule", metavar="RULE", help="What an id is: 'id // 1000', a palette's name, or a CSV file r,g,b,id."
+)
+@click.option("--key", metavar="NAME", help="Which array, member or column holds the labels.")
 @reading_options
 @click.option(
     "--split", "splits", multiple=True, metavar="NAME=FILE", help="A split: a file with one path a line."
@@ -100,6 +106,8 @@ def scan(
     source: str | None,
     name: str | None,
     pattern: str | None,
+    rule: str | None,
+    key: str | None,
     splits: tuple[str, ...],
     device: str,
     workers: int | None,
@@ -112,7 +120,7 @@ def scan(
     store: str | None,
     **reading: Any,
 ) -> None:
-    """Count the label maps in SOURCE, a folder; run again, count only what changed.
+    """Count the label maps in SOURCE, a folder, container or file; run again, count only what changed.
 
     Registers the dataset, publishes a version, and prints the classes with their weights. SOURCE may
     be left out for a dataset that is registered. Exit code 1 where label maps could not be read.
@@ -128,7 +136,8 @@ def scan(
     if max_removed is not None and not math.isfinite(max_removed):
         raise click.UsageError("--max-removed: give a share from 0 to 1")
     with opened(home, database, store) as (place, catalog):
-        dataset, before = _registered(place, catalog, source, name, pattern, splits, reading)
+        counting = None if rule is None and key is None else read_counting(rule, key)
+        dataset, before = _registered(place, catalog, source, name, pattern, counting, splits, reading)
         settings = Settings(device, max_pixels or MAX_PIXELS)
         outcome = _run(place, catalog, dataset, settings, workers, max_removed, full)
         now = catalog.dataset_by_uid(dataset.uid)
@@ -148,6 +157,7 @@ def _registered(
     source: str | None,
     name: str | None,
     pattern: str | None,
+    counting: Counting | None,
     splits: tuple[str, ...],
     reading: dict[str, Any],
 ) -> tuple[Dataset, int | None]:
@@ -164,9 +174,15 @@ def _registered(
         if source is None:
             raise NotFound(f"there is no dataset {name!r} yet; give its folder too: statsvc scan SOURCE")
         found = open_source(source, pattern)
-        configuration = fitting(applied(Configuration(), changes))
+        counted = Configuration() if counting is None else Configuration(counting=counting)
+        configuration = fitting(applied(counted, changes))
         name = default_name(found.root) if name is None else name
         return catalog.create_dataset(name, found.root, found.pattern, configuration), None
+    if counting is not None and counting != known.configuration.counting:
+        raise Conflict(
+            f"{known.name} is counted by {known.configuration.counting}, not {counting}; other counts are "
+            "another dataset: choose another name with --name"
+        )
     configured, _ = configure(catalog, place.store, known, changed(catalog, place.store, known, changes))
     return configured, known.current_number
 

@@ -1,0 +1,103 @@
+"""Where the bytes of a sample come from: here local files and folders."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from statsvc.errors import UnreadableSample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class Stamp(NamedTuple):
+    """What tells a file from one that was changed: bytes, times in ns, and the inode."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @property
+    def fingerprint(self) -> tuple[int, int, int]:
+        """What a row keeps of it."""
+        return self.size, self.mtime_ns, self.ctime_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open sample.
+
+    path      where it lies on this machine
+    file      its bytes; None for a folder
+    sidecars  files that belong to its fingerprint
+    """
+
+    path: str
+    file: BinaryIO | None
+    sidecars: tuple[str, ...] = ()
+
+    def stamp(self) -> Stamp:
+        """Return the stamp as it is now. Raises `OSError`, `UnreadableSample` for what is no file."""
+        if self.file is None:
+            own = folder_stamp(self.path)
+        else:
+            status = os.fstat(self.file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UnreadableSample("is a device or pipe, not a file; leave it out with --pattern")
+            own = stamp_of(status)
+        if not self.sidecars:
+            return own
+        return combined([own, *(stamp_of(os.stat(sidecar)) for sidecar in self.sidecars)])  # noqa: PTH116
+
+
+@contextmanager
+def opened(root: str, path: str, sidecar: str = "", *, folder: bool = False) -> Iterator[Opened]:
+    """Open a file, or a folder, by its path relative to `root`. Raises `OSError`."""
+    full = os.path.join(root, path)  # noqa: PTH118 - a million of them
+    sidecars = (os.path.join(root, sidecar),) if sidecar else ()  # noqa: PTH118
+    if folder:
+        yield Opened(full, None, sidecars)
+        return
+    with open(full, "rb", opener=_open_nonblocking) as file:
+        yield Opened(full, file, sidecars)
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """Return the stamp of one file."""
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def combined(stamps: Iterable[Stamp]) -> Stamp:
+    """Return the stamp of several files; whichever changes, its change time, which none sets, is the latest."""
+    size = mtime = ctime = inode = 0
+    for stamp in stamps:
+        size, inode = size + stamp.size, inode ^ stamp.inode
+        mtime, ctime = max(mtime, stamp.mtime_ns), max(ctime, stamp.ctime_ns)
+    return Stamp(size, mtime, ctime, inode)
+
+
+def folder_stamp(path: str) -> Stamp:
+    """Return the stamp of a folder: of every file and folder in it. Raises `OSError`."""
+    return combined(_stamps(path))
+
+
+def _stamps(path: str) -> Iterator[Stamp]:
+    status = os.stat(path)  # noqa: PTH116
+    # Bytes of a folder itself mean nothing; its times tell that something was added or removed.
+    yield Stamp(0, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _stamps(entry.path)
+            else:
+                yield stamp_of(entry.stat())
+
+
+def _open_nonblocking(path: str, flags: int) -> int:
+    # A pipe that took a sample's place would otherwise be waited for without end.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
