@@ -73,7 +73,7 @@ def stamp_of(status: os.stat_result) -> Stamp:
 
 
 def combined(stamps: Iterable[Stamp]) -> Stamp:
-    """Return the stamp of several files; whichever changes, its change time, which none sets, is the latest."""
+    """Return the stamp of several files: a file that changes has the latest change time, which none sets."""
     size = mtime = ctime = inode = 0
     for stamp in stamps:
         size, inode = size + stamp.size, inode ^ stamp.inode
