@@ -43,7 +43,8 @@ def answer(table: Table, spec: WeightSpec) -> dict[str, Any]:
     )
     unexpected = reading.unexpected_ids(table, read, spec.split)
     if unexpected and spec.unexpected == "error":
-        raise Unanswerable(f"{table.dataset} has {notices.unexpected_text(unexpected)}")
+        colours = table.configuration.counting.palette is not None
+        raise Unanswerable(f"{table.dataset} has {notices.unexpected_text(unexpected, colours=colours)}")
     counts = _class_counts(read, spec)
     try:
         result = weights.compute(counts, spec)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc import answers, classmaps
+from statsvc import answers, classmaps, split_files
 from statsvc.classmaps import ClassMap
 from statsvc.configuration import Configuration
 from statsvc.counting import read as read_counting
@@ -27,6 +27,7 @@ from statsvc.statistics import MAX_IDS, Block, MemoryTable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from statsvc.splits import Split
     from workers.members import Member
     from workers.tasks import Reading, Rows
 
@@ -54,7 +55,7 @@ def scan(
     class_names: Sequence[str] = (),
     ignore_index: int | Sequence[int] | None = None,
     num_classes: int | None = None,
-    splits: Mapping[str, Any] | None = None,
+    splits: Mapping[str, Any] | str | Path | None = None,
     rule: str | Path | None = None,
     key: str | None = None,
     max_pixels: int = 1 << 28,
@@ -69,7 +70,8 @@ def scan(
     class_names  names of the classes 0, 1, …
     ignore_index, num_classes  as in `WeightSpec`; by default 255 and negative ids are ignored, and the
                  highest id left decides how many classes there are
-    splits       name → paths; None makes train, val and test of folders of these names
+    splits       name → paths, or the name of a file with one a line, or a glob; or a file of JSON folds;
+                 None makes train, val and test of folders of these names
     rule         what a class id is, where it is not the pixel's value: "id // 1000", a palette's name, or
                  a CSV file of a palette; see docs/formats.md
     key          which array, member or column holds the labels, where a file has several
@@ -121,7 +123,7 @@ def _configuration(
     class_names: Sequence[str],
     ignore_index: int | Sequence[int] | None,
     num_classes: int | None,
-    splits: Mapping[str, Any] | None,
+    splits: Mapping[str, Any] | str | Path | None,
 ) -> Configuration:
     if class_map is not None and not isinstance(class_map, ClassMap):
         class_map = classmaps.resolve(os.fspath(class_map))
@@ -133,8 +135,18 @@ def _configuration(
         class_names=tuple(class_names),
         ignore_index=asked.ignore_index,
         class_map=class_map,
-        splits=read_splits(splits or {}),
+        splits=_splits(splits),
     )
+
+
+def _splits(splits: Mapping[str, Any] | str | Path | None) -> dict[str, Split]:
+    if isinstance(splits, (str, Path)):
+        return split_files.folds(Path(splits))
+    given = dict(splits or {})
+    files = {name: value for name, value in given.items() if isinstance(value, (str, Path))}
+    lists = {name: value for name, value in given.items() if name not in files}
+    read = {name: split_files.read(name, value) for name, value in files.items()}
+    return read_splits(lists) | read
 
 
 def _count(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.palettes import unknown_colour
 from statsvc.parsing import one_minus_beta
 from statsvc.weights import effective_num
 
@@ -39,7 +40,8 @@ def collect(
     if failures[0]:
         found.append(("failed_samples", _failed_text(*failures)))
     if unexpected:
-        found.append(("unexpected_ids", unexpected_text(unexpected)))
+        colours = table.configuration.counting.palette is not None
+        found.append(("unexpected_ids", unexpected_text(unexpected, colours=colours)))
     found += _about_ids(read)
     found += _about_absent(counts, spec, result)
     if spec.method == "effective_num":
@@ -55,13 +57,18 @@ def collect(
     return [{"code": code, "message": message} for code, message in found]
 
 
-def unexpected_text(unexpected: Sequence[dict[str, Any]]) -> str:
-    """Return a sentence that names unexpected ids, their pixels and example files, and what to do."""
+def unexpected_text(unexpected: Sequence[dict[str, Any]], *, colours: bool = False) -> str:
+    """Return a sentence that names unexpected ids, their pixels and example files, and what to do.
+
+    With `colours`, ids beyond a palette are colours that it lacks.
+    """
     most = sorted(unexpected, key=lambda entry: -entry["pixels"])[:3]
     parts = []
     for entry in most:
         example = f", for instance in {entry['examples'][0]}" if entry["examples"] else ""
-        parts.append(f"id {entry['id']} ({entry['pixels']} pixels{example})")
+        colour = unknown_colour(entry["id"]) if colours else None
+        named = f"id {entry['id']}" if colour is None else f"colour {colour}, which the palette lacks,"
+        parts.append(f"{named} ({entry['pixels']} pixels{example})")
     more = f" and {len(unexpected) - 3} more" if len(unexpected) > 3 else ""
     ids = "an unexpected id" if len(unexpected) == 1 else f"{len(unexpected)} unexpected ids"
     return (

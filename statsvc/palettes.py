@@ -22,6 +22,7 @@ UNKNOWN = 1 << 24
 """Added to a colour 0xRRGGBB that is not in the palette: an id beyond every class, so it is unexpected."""
 
 MOST_CLASSES = 65536
+IGNORE = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,9 @@ class Palette:
 
     @property
     def num_classes(self) -> int:
-        """The highest id of a colour, plus 1."""
-        return max(colour[3] for colour in self.colours) + 1
+        """The highest id of a colour, plus 1; 255 is no class where it is the highest, but ignored."""
+        ids = {colour[3] for colour in self.colours}
+        return max(ids - {IGNORE} if max(ids) == IGNORE and len(ids) > 1 else ids) + 1
 
     def class_names(self) -> tuple[str, ...]:
         """Return names of the ids 0 … n−1, the id itself where it has none; empty where none is known."""

@@ -21,6 +21,7 @@ import statsvc
 from statsvc.counting import Counting
 from statsvc.errors import UnreadableSample
 from workers.labelmaps import nifti, open_label_map
+from workers.labelmaps.zarrs import open_folder
 from workers.members import Member
 from workers.tasks import Reading, count_samples
 
@@ -314,8 +315,6 @@ def test_a_damaged_zarr_array_is_refused_by_name_and_the_rest_counted(tmp_path):
 def test_the_limit_holds_for_a_chunk_of_a_zarr_array(tmp_path):
     zarr.create_array(tmp_path / "a.zarr", shape=(1 << 13, 1 << 13), chunks=(1 << 13, 1 << 13), dtype="u1")
     with pytest.raises(UnreadableSample, match="max_pixels"):
-        from workers.labelmaps.zarrs import open_folder
-
         open_folder(str(tmp_path / "a.zarr"), 1 << 25, None)
 
 

@@ -24,7 +24,7 @@ from statsvc.cli.common import (
 from statsvc.cli.progress import shown
 from statsvc.counting import read as read_counting
 from statsvc.errors import Conflict, InvalidParameter, NotFound
-from statsvc.splits import FOLDERS
+from statsvc.splits import FOLDERS, path_stem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--class-map",
             metavar="MAP",
-            help="Raw id to class id: cityscapes, binary, reduce_zero_label, none, or a file.",
+            help="Raw id to class id: a built-in map such as cityscapes or camvid, none, or a file.",
         ),
     ):
         command = option(command)
@@ -75,7 +75,11 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--key", metavar="NAME", help="Which array, member or column holds the labels.")
 @reading_options
 @click.option(
-    "--split", "splits", multiple=True, metavar="NAME=FILE", help="A split: a file with one path a line."
+    "--split",
+    "splits",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="A split: NAME=FILE with a path or name a line, NAME='GLOB', or a JSON of folds.",
 )
 @click.option(
     "--device",
@@ -334,10 +338,13 @@ def _doubts(table: Version) -> list[str]:
         known = set(paths)
         for name, split in configuration.splits.items():
             missing = sorted(set(split.paths) - known)
+            if split.names:
+                stems = {path_stem(path) for path in paths}
+                missing += sorted(split.names - stems - {stem.rpartition("/")[2] for stem in stems})
             if missing:
                 lines.append(
-                    f"split {name}: {len(missing)} of {len(split.paths)} paths are not in the dataset, "
-                    f"for instance {missing[0]}; write them relative to the source, as {paths[0]}"
+                    f"split {name}: {len(missing)} of {len(split.paths | split.names)} paths are not in the "
+                    f"dataset, for instance {missing[0]}; write them relative to the source, as {paths[0]}"
                 )
     return lines
 

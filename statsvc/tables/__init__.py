@@ -22,13 +22,15 @@ class Table:
 
     names    raw id → name, in the order of the source
     colours  raw id → RGB; empty where the source has none
-    targets  raw id → training id, 255 where it is ignored; empty where raw ids are training ids
+    targets  raw id → training id, 255 where it is ignored
+    classes  names of the training ids 0 … n−1
     source   where the content is from
     """
 
     names: dict[int, str]
     colours: dict[int, tuple[int, int, int]]
     targets: dict[int, int]
+    classes: tuple[str, ...]
     source: str
 
 
@@ -38,12 +40,16 @@ def load(name: str) -> Table:
     if name not in NAMES:
         raise KeyError(name)
     first, *lines = (_FOLDER / f"{name}.csv").read_text(encoding="utf-8").splitlines()
-    table = Table({}, {}, {}, first.removeprefix("# "))
+    names: dict[int, str] = {}
+    colours: dict[int, tuple[int, int, int]] = {}
+    targets: dict[int, int] = {}
+    classes: dict[int, str] = {}
     for row in csv.DictReader(lines):
-        raw = int(row["id"])
-        table.names[raw] = row["name"]
-        if row.get("r"):
-            table.colours[raw] = (int(row["r"]), int(row["g"]), int(row["b"]))
-        if row.get("train_id"):
-            table.targets[raw] = int(row["train_id"])
-    return table
+        raw, target = int(row["id"]), int(row["train_id"])
+        names[raw], targets[raw] = row["name"], target
+        if row["r"]:
+            colours[raw] = (int(row["r"]), int(row["g"]), int(row["b"]))
+        if row["train_name"]:
+            classes[target] = row["train_name"]
+    in_order = tuple(classes[k] for k in range(len(classes)))
+    return Table(names, colours, targets, in_order, first.removeprefix("# "))
