@@ -228,6 +228,7 @@ def test_a_picture_that_does_not_fit_its_json_is_refused_and_one_that_is_missing
 
 
 ONE = '"categories": [{"id": 1, "name": "a"}]'
+STRANGE = f'{{"annotations": [{{"image_id": 1, "category_id": 7, "segmentation": []}}], "images": [], {ONE}}}'
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ ONE = '"categories": [{"id": 1, "name": "a"}]'
             "outside",
         ),
         (
-            f'{{"annotations": [{{"image_id": 1, "category_id": 7, "segmentation": []}}], "images": [], {ONE}}}',
+            STRANGE,
             "does not name",
         ),
     ],
@@ -298,7 +299,7 @@ def test_annotations_that_lie_about_their_size_fail_alone_without_being_drawn(tm
     annotations = [{"image_id": k, "category_id": 1, "segmentation": s} for k, s in enumerate(bad.values())]
     file = coco(tmp_path / "a.json", {"images": images, "annotations": annotations, "categories": CATEGORIES})
     table = statsvc.scan(file)
-    failed = dict(table.failures()[1])
+    failed = dict(table.failures(limit=10)[1])
     assert sorted(failed) == [f"a.json/{name}" for name in ("coded", "huge", "polygon", "runs", "size")]
     assert "max_pixels" in failed["a.json/huge"]
 
