@@ -58,6 +58,7 @@ def scan(
     splits: Mapping[str, Any] | str | Path | None = None,
     rule: str | Path | None = None,
     key: str | None = None,
+    rows: str | None = None,
     max_pixels: int = 1 << 28,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -75,6 +76,7 @@ def scan(
     rule         what a class id is, where it is not the pixel's value: "id // 1000", a palette's name, or
                  a CSV file of a palette; see docs/formats.md
     key          which array, member or column holds the labels, where a file has several
+    rows         what one row of an NPY, HDF5 or Zarr array is: "array", "index" along its first axis, "chunk"
     max_pixels   a larger label map counts as unreadable
     workers      threads; by default one for each CPU this process may use
     progress     called with (samples done, samples) after each batch
@@ -96,26 +98,26 @@ def scan(
     threads = cores() if workers is None else workers
     if threads < 1:
         raise InvalidParameter(("workers", f"{workers} is not a number of threads; give 1 or more"))
-    counting = read_counting(None if rule is None else os.fspath(rule), key)
+    counting = read_counting(None if rule is None else os.fspath(rule), key, rows)
     configuration = _configuration(class_map, class_names, ignore_index, num_classes, splits)
     configuration = replace(configuration, counting=counting)
     source = open_source(os.fspath(location), pattern)
-    listing = list_samples(source, key)
+    listing = list_samples(source, counting)
     readable = [listing.sample(path) for path in listing.path if path not in listing.unreadable]
     batches = list(_count(Reading(source.root, max_pixels, "cpu", counting), readable, threads, progress))
 
-    raw_id, rows = _assemble(listing.path, listing.unreadable, batches)
-    if rows.status.all():
+    raw_id, block = _assemble(listing.path, listing.unreadable, batches)
+    if block.status.all():
         raise SourceError(
-            f"none of the {len(rows.path)} label maps in {source.root} could be read; the first, "
-            f"{rows.path[0]}: {rows.error[0]}"
+            f"none of the {len(block.path)} label maps in {source.root} could be read; the first, "
+            f"{block.path[0]}: {block.error[0]}"
         )
     if splits is None:
         configuration = replace(configuration, splits=detect(listing.path))
     configuration = named(configuration, listing.class_names)
     if configuration.num_classes == 0:
         configuration = replace(configuration, num_classes=settle_num_classes(raw_id, configuration))
-    return LocalTable(name or Path(source.root).name, configuration, raw_id, rows)
+    return LocalTable(name or Path(source.root).name, configuration, raw_id, block)
 
 
 def _configuration(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from workers.labelmaps import LabelMap
     from workers.opened import Opened
 
-Kind = Literal["zarr", "range", "row", "panoptic", "annotations"]
+Kind = Literal["zarr", "range", "row", "panoptic", "annotations", "zarr part", "hdf5 part", "npy part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,11 @@ class Member:
              row: a value of a Parquet column, `where` = (column, row group, row in it)
              panoptic: a picture of segments, `where` = {segment: category}
              annotations: COCO annotations of an image, `where` = their JSON
+             zarr part, hdf5 part: a region of the array, `where` = a slice for each axis
+             npy part: bytes of the file, `where` = (offset, length, dtype, shape)
     where    see kind; small, for it travels to the worker
     length   about how many bytes are read for it
-    sidecar  a file, relative to the source, whose change changes the sample; "" for none
+    files    others, relative to the source, whose change changes the sample; of a Zarr part, all that make it
     """
 
     path: str
@@ -39,7 +41,12 @@ class Member:
     kind: Kind
     where: Any = None
     length: int = 0
-    sidecar: str = ""
+    files: tuple[str, ...] = ()
+
+    @property
+    def in_folder(self) -> bool:
+        """Whether `file` is a folder."""
+        return self.kind in ("zarr", "zarr part")
 
 
 def name_of(sample: str | Member) -> str:
@@ -48,10 +55,12 @@ def name_of(sample: str | Member) -> str:
 
 
 def bytes_of(member: Member, source: Opened) -> BinaryIO | None:
-    """Return the sample's bytes as a seekable file; None for a folder."""
-    if member.kind == "range":
+    """Return the sample's bytes as a seekable file; None where it is a folder, or blocks of a file."""
+    if member.kind in ("range", "npy part"):
         assert source.file is not None
-        return cast("BinaryIO", Range(source.file, *member.where))
+        return cast("BinaryIO", Range(source.file, *member.where[:2]))
+    if member.kind == "hdf5 part":
+        return None
     if member.kind == "row":
         from workers.containers.parquet import value
 
@@ -69,6 +78,21 @@ def opener(member: Member, source: Opened, counting: Counting) -> Callable[[Bina
         from workers.labelmaps.zarrs import open_folder
 
         return lambda _file, max_pixels: open_folder(source.path, max_pixels, counting.key)
+    if member.kind == "zarr part":
+        from workers.labelmaps.zarrs import open_part
+
+        files = source.files[1:]
+        return lambda _file, max_pixels: open_part(source.path, max_pixels, counting.key, member.where, files)
+    if member.kind == "hdf5 part":
+        from workers.labelmaps.hdf5 import open_part as open_hdf5
+
+        assert source.file is not None
+        data = source.file
+        return lambda _file, max_pixels: open_hdf5(data, max_pixels, counting.key, member.where)
+    if member.kind == "npy part":
+        from workers.labelmaps.npy import open_part as open_npy
+
+        return lambda file, max_pixels: open_npy(file, max_pixels, *member.where[2:])
     if member.kind == "panoptic":
         return lambda file, max_pixels: open_label_map(member.path, file, max_pixels, colours=True)
     if member.kind == "annotations":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from statsvc.errors import UnreadableSample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 class Stamp(NamedTuple):
@@ -34,37 +34,37 @@ class Opened:
 
     path      where it lies on this machine
     file      its bytes; None for a folder
-    sidecars  files that belong to its fingerprint
+    files     of a file, others that belong to its fingerprint; of a folder, those in it that make it up,
+              where they are there, and the whole folder where none are named
     """
 
     path: str
     file: BinaryIO | None
-    sidecars: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def stamp(self) -> Stamp:
         """Return the stamp as it is now. Raises `OSError`, `UnreadableSample` for what is no file."""
         if self.file is None:
-            own = folder_stamp(self.path)
-        else:
-            status = os.fstat(self.file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise UnreadableSample("is a device or pipe, not a file; leave it out with --pattern")
-            own = stamp_of(status)
-        if not self.sidecars:
+            return folder_stamp(self.path) if not self.files else files_stamp(self.files)
+        status = os.fstat(self.file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableSample("is a device or pipe, not a file; leave it out with --pattern")
+        own = stamp_of(status)
+        if not self.files:
             return own
-        return combined([own, *(stamp_of(os.stat(sidecar)) for sidecar in self.sidecars)])  # noqa: PTH116
+        return combined([own, *(stamp_of(os.stat(file)) for file in self.files)])  # noqa: PTH116
 
 
 @contextmanager
-def opened(root: str, path: str, sidecar: str = "", *, folder: bool = False) -> Iterator[Opened]:
-    """Open a file, or a folder, by its path relative to `root`. Raises `OSError`."""
+def opened(root: str, path: str, files: Sequence[str] = (), *, folder: bool = False) -> Iterator[Opened]:
+    """Open a file, or a folder, by its path relative to `root`, as the `files`. Raises `OSError`."""
     full = os.path.join(root, path)  # noqa: PTH118 - a million of them
-    sidecars = (os.path.join(root, sidecar),) if sidecar else ()  # noqa: PTH118
+    others = tuple(os.path.join(root, file) for file in files)  # noqa: PTH118
     if folder:
-        yield Opened(full, None, sidecars)
+        yield Opened(full, None, others)
         return
     with open(full, "rb", opener=_open_nonblocking) as file:
-        yield Opened(full, file, sidecars)
+        yield Opened(full, file, others)
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
@@ -79,6 +79,15 @@ def combined(stamps: Iterable[Stamp]) -> Stamp:
         size, inode = size + stamp.size, inode ^ stamp.inode
         mtime, ctime = max(mtime, stamp.mtime_ns), max(ctime, stamp.ctime_ns)
     return Stamp(size, mtime, ctime, inode)
+
+
+def files_stamp(files: Iterable[str]) -> Stamp:
+    """Return the stamp of those of some files that are there. Raises `OSError`."""
+    stamps = []
+    for file in files:
+        with suppress(FileNotFoundError):
+            stamps.append(stamp_of(os.stat(file)))  # noqa: PTH116
+    return combined(stamps)
 
 
 def folder_stamp(path: str) -> Stamp:

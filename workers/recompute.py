@@ -87,7 +87,7 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
         # What an attempt that died had begun to write; one that had published would have ended the job.
         shutil.rmtree(attempt.store / dataset.uid / f"{job.id}-{earlier}", ignore_errors=True)
     source, dataset = _source(catalog, dataset)
-    listing = list_samples(source, dataset.configuration.counting.key)
+    listing = list_samples(source, dataset.configuration.counting)
     root = _identity(source.root)
     record = None if dataset.current_number is None else catalog.version(dataset)
     base = None if record is None else open_version(attempt.store, dataset.name, record)

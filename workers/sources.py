@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from wcmatch import glob
 
+from statsvc.counting import Counting
 from statsvc.errors import AmbiguousSource, SourceError, UnreadableSample
 from workers import containers
 from workers.detection import Kind, candidates, kinds
@@ -145,14 +146,15 @@ def _one_pattern(root: str, names: list[str]) -> str:
     return next(iter(found))
 
 
-def list_samples(source: Source, key: str | None = None) -> Listing:
+def list_samples(source: Source, counting: Counting | None = None) -> Listing:
     """List the source's samples with size and times, by `stat`; containers are opened and listed.
 
-    `key` chooses among the members of a container.
+    `counting` chooses among the members of a container, and says what a row of an array is.
 
     Raises `SourceError` for any error while listing, so that a share that goes away in the midst cannot
     pass for files that were removed; and where no file matches.
     """
+    counting = counting or Counting()
     matches = _matcher(source.pattern)
     rows: dict[str, tuple[int, int, int]] = {}
     unreadable: dict[str, str] = {}
@@ -169,6 +171,16 @@ def list_samples(source: Source, key: str | None = None) -> Listing:
         if _shown(path) != path:
             unnameable.append((_shown(path), _fingerprint(source.root, entry)[0]))
             continue
+        if counting.rows != "array" and not containers.is_container(path):
+            try:
+                for member in containers.parts(source.root, path, counting):
+                    members[member.path] = member
+                    rows[member.path] = containers.fingerprint(source.root, member)
+            except UnreadableSample as error:
+                rows[path], unreadable[path] = _fingerprint(source.root, entry)[0], str(error)
+            except OSError as error:
+                raise _listing_failed(source.root, error) from error
+            continue
         if found.endswith("/"):
             try:
                 rows[path] = folder_stamp(entry.path).fingerprint
@@ -179,7 +191,7 @@ def list_samples(source: Source, key: str | None = None) -> Listing:
         fingerprint, reason = _fingerprint(source.root, entry)
         if not reason and containers.is_container(path):
             try:
-                contents = containers.listed(source.root, path, key)
+                contents = containers.listed(source.root, path, counting.key)
             except UnreadableSample as error:
                 rows[path], unreadable[path] = fingerprint, str(error)
                 continue

@@ -163,9 +163,9 @@ def _read(reading: Reading, sample: _Sample, engine: Engine) -> None:
 def _read_once(reading: Reading, sample: _Sample, engine: Engine) -> None:
     started = time.time_ns()
     member = sample.member
-    path, sidecar = (sample.path, "") if member is None else (member.file, member.sidecar)
-    folder = member is not None and member.kind == "zarr"
-    with opened(reading.root, path, sidecar, folder=folder) as source:
+    path, files = (sample.path, ()) if member is None else (member.file, member.files)
+    folder = member is not None and member.in_folder
+    with opened(reading.root, path, files, folder=folder) as source:
         before = source.stamp()
         sample.fingerprint = before.fingerprint
         failure: Exception | None = None

@@ -43,6 +43,7 @@ class NewDataset(ConfigurationBody):
         None, description='what a raw id is: "id // 1000", the name of a palette; null: the pixel\'s value'
     )
     key: str | None = Field(None, description="which array, member or column holds the labels")
+    rows: str | None = Field(None, description="what one row of an array is: array (null), index or chunk")
 
 
 @router.get("/datasets")
@@ -69,7 +70,7 @@ async def post_dataset(request: Request, body: NewDataset, service: Shared) -> R
     """Register a dataset and queue its first scan."""
     query.read(request, {})
     pattern = None if body.pattern is None else checked_pattern(body.pattern)
-    counted = Configuration(counting=counting.read(body.rule, body.key, files=False))
+    counted = Configuration(counting=counting.read(body.rule, body.key, body.rows, files=False))
     configuration = configuring.fitting(configuring.applied(counted, body.changes()))
 
     def register() -> dict[str, Any]:

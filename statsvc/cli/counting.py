@@ -73,6 +73,11 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--rule", metavar="RULE", help="What an id is: 'id // 1000', a palette's name, or a CSV file r,g,b,id."
 )
 @click.option("--key", metavar="NAME", help="Which array, member or column holds the labels.")
+@click.option(
+    "--rows",
+    type=click.Choice(["array", "index", "chunk"]),
+    help="What one row of an NPY, HDF5 or Zarr array is.  [default: array]",
+)
 @reading_options
 @click.option(
     "--split",
@@ -112,6 +117,7 @@ def scan(
     pattern: str | None,
     rule: str | None,
     key: str | None,
+    rows: str | None,
     splits: tuple[str, ...],
     device: str,
     workers: int | None,
@@ -140,7 +146,8 @@ def scan(
     if max_removed is not None and not math.isfinite(max_removed):
         raise click.UsageError("--max-removed: give a share from 0 to 1")
     with opened(home, database, store) as (place, catalog):
-        counting = None if rule is None and key is None else read_counting(rule, key)
+        asked = (rule, key, rows)
+        counting = None if asked == (None, None, None) else read_counting(*asked)
         dataset, before = _registered(place, catalog, source, name, pattern, counting, splits, reading)
         settings = Settings(device, max_pixels or MAX_PIXELS)
         outcome = _run(place, catalog, dataset, settings, workers, max_removed, full)

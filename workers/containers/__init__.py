@@ -8,12 +8,14 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from statsvc.errors import UnreadableSample
-from workers.containers import coco, parquet, tar
-from workers.opened import combined, stamp_of
+from workers.containers import arrays, coco, parquet, tar
+from workers.labelmaps import refusal
+from workers.opened import combined, files_stamp, stamp_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from statsvc.counting import Counting
     from workers.members import Member
 
 EXTENSIONS = (".tar", ".parquet", ".json")
@@ -61,8 +63,21 @@ def listed(root: str, path: str, key: str | None) -> Contents:
     return Contents(members, names)
 
 
+def parts(root: str, path: str, counting: Counting) -> list[Member]:
+    """Return the rows of the array at `path`: its indices along the first axis, or its chunks.
+
+    Raises `UnreadableSample` for what is no array of NPY, HDF5 or Zarr, and `OSError`.
+    """
+    try:
+        return arrays.listed(root, path, counting)
+    except Exception as error:
+        raise refusal(error) from error
+
+
 def fingerprint(root: str, member: Member) -> tuple[int, int, int]:
     """Return size, mtime and ctime of the files that a member depends on. Raises `OSError`."""
-    files = [member.file, member.sidecar] if member.sidecar else [member.file]
-    stamps = [stamp_of(os.stat(os.path.join(root, file))) for file in files]  # noqa: PTH116, PTH118
-    return combined(stamps).fingerprint
+    files = [os.path.join(root, file) for file in member.files]  # noqa: PTH118
+    if member.in_folder:
+        return files_stamp(files).fingerprint
+    own = os.path.join(root, member.file)  # noqa: PTH118
+    return combined(stamp_of(os.stat(file)) for file in (own, *files)).fingerprint  # noqa: PTH116

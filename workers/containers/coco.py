@@ -66,7 +66,7 @@ def _panoptic(root: str, path: str, annotations: list[dict[str, Any]]) -> list[M
             raise UnreadableSample(f"names the file {str(name)!r}, outside its own folder")
         picture = str(folder / name)
         segments = {int(info["id"]): int(info["category_id"]) for info in annotation["segments_info"]}
-        members.append(Member(picture, picture, "panoptic", segments, 1 << 16, path))
+        members.append(Member(picture, picture, "panoptic", segments, 1 << 16, (path,)))
     return members
 
 

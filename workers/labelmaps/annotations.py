@@ -1,7 +1,7 @@
 """COCO annotations of one image, polygons and run lengths, drawn into a label map.
 
-pycocotools fills the polygons. Annotations are drawn in the order of the file, so a later one covers an earlier
-one; what none covers is the background. Format: https://cocodataset.org/#format-data.
+pycocotools fills the polygons. Annotations are drawn in the order of the file, so a later one covers an
+earlier one; what none covers is the background. Format: https://cocodataset.org/#format-data.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _filled(polygons: list[Any], height: int, width: int) -> NDArray[np.bool_]:
 
 
 def _runs(text: str) -> list[int]:
-    """Return the runs of COCO's compressed form: five bits a character, the fourth run and later as differences.
+    """Return the runs of COCO's compressed form: five bits a character, from the fourth run on differences.
 
     Written as `rleFrString` of cocoapi, common/maskApi.c, reads it.
     """

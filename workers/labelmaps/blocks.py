@@ -52,3 +52,12 @@ def blocks(shape: Sequence[int], chunk: Sequence[int] | None) -> Iterator[Place]
         yield tuple(
             slice(at, min(at + side, length)) for at, side, length in zip(corner, sides, shape, strict=True)
         )
+
+
+def blocks_of(region: Sequence[slice], chunk: Sequence[int] | None) -> Iterator[Place]:
+    """Yield the places of blocks that hold every element of a region once, counted from its begin."""
+    for place in blocks([part.stop - part.start for part in region], chunk):
+        yield tuple(
+            slice(own.start + part.start, own.stop + part.start)
+            for own, part in zip(place, region, strict=True)
+        )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from statsvc.errors import UnreadableSample
 from workers.labelmaps.base import LabelMap, Mode, Peek, check_pixels, colour_coded, whole_numbers
-from workers.labelmaps.blocks import blocks, check_block, is_colour
+from workers.labelmaps.blocks import blocks_of, check_block, is_colour
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,44 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, key: str | None) 
 
     Raises `UnreadableSample` for other than whole numbers, and for data that lies in other files.
     """
-    dataset = _dataset(file, key)
+    dataset = _checked(_dataset(file, key))
+    axes = [length for length in dataset.shape if length != 1] or [1]
+    width, height = axes[-1], math.prod(axes[:-1])
+    check_pixels(height, width, max_pixels)
+    check_block(dataset.chunks, max_pixels)
+    if dataset.chunks is None and dataset.id.get_storage_size() > size:
+        raise UnreadableSample(f"is truncated: {dataset.name} is larger than the file; copy it again")
+    return LabelMap(Mode.ARRAY, height, width, _chunks(dataset, _whole(dataset)))
+
+
+def layout(file: BinaryIO, key: str | None) -> tuple[tuple[int, ...], tuple[int, ...] | None, int]:
+    """Return a dataset's shape, its chunks if it has any, and the bytes of an element."""
+    dataset = _checked(_dataset(file, key))
+    return dataset.shape, dataset.chunks, dataset.dtype.itemsize
+
+
+def open_part(file: BinaryIO, max_pixels: int, key: str | None, region: tuple[slice, ...]) -> LabelMap:
+    """Open a region of a dataset."""
+    from workers.labelmaps import refusal
+
+    try:
+        dataset = _checked(_dataset(file, key))
+    except Exception as error:
+        raise refusal(error) from error
+    shape = [place.stop - place.start for place in region]
+    width = ([length for length in shape if length != 1] or [1])[-1]
+    height = math.prod(shape) // max(1, width)
+    check_pixels(height, width, max_pixels)
+    check_block(dataset.chunks, max_pixels)
+    return LabelMap(Mode.ARRAY, height, width, _chunks(dataset, region))
+
+
+def _whole(dataset: Any) -> tuple[slice, ...]:
+    return tuple(slice(0, length) for length in dataset.shape)
+
+
+def _checked(dataset: Any) -> Any:
+    """Return a dataset that can hold labels. Raises `UnreadableSample`."""
     shape, dtype = dataset.shape or (), dataset.dtype
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise UnreadableSample(f"holds {dtype} in {dataset.name}, not class ids; choose a dataset with --key")
@@ -35,13 +72,7 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, key: str | None) 
         raise colour_coded(f"{dataset.name} of shape {shape}, uint8")
     if dataset.external or dataset.is_virtual:
         raise UnreadableSample(f"keeps {dataset.name} in other files; copy the dataset into this one")
-    axes = [length for length in shape if length != 1] or [1]
-    width, height = axes[-1], math.prod(axes[:-1])
-    check_pixels(height, width, max_pixels)
-    check_block(dataset.chunks, max_pixels)
-    if dataset.chunks is None and dataset.id.get_storage_size() > size:
-        raise UnreadableSample(f"is truncated: {dataset.name} is larger than the file; copy it again")
-    return LabelMap(Mode.ARRAY, height, width, _chunks(dataset))
+    return dataset
 
 
 def peek(file: BinaryIO, size: int) -> Peek:
@@ -84,7 +115,12 @@ def _dataset(file: BinaryIO, key: str | None) -> Any:
     return next(iter(found.values()))
 
 
-def _chunks(dataset: Any) -> Iterator[NDArray[Any]]:
-    for place in blocks(dataset.shape, dataset.chunks):
-        part = dataset[place]
-        yield whole_numbers(part) if part.dtype.kind == "f" else part
+def _chunks(dataset: Any, region: tuple[slice, ...]) -> Iterator[NDArray[Any]]:
+    from workers.labelmaps import refusal
+
+    try:
+        for place in blocks_of(region, dataset.chunks):
+            part = dataset[place]
+            yield whole_numbers(part) if part.dtype.kind == "f" else part
+    except Exception as error:
+        raise refusal(error) from error

@@ -58,6 +58,24 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
     return LabelMap(Mode.ARRAY, height, width, _chunks(file, start, height * width, dtype))
 
 
+def layout(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Return shape, type and where the pixels begin, of an array in C order. Raises `UnreadableSample`."""
+    shape, dtype, fortran = _whole_header(file)
+    if fortran and len(shape) > 1:
+        raise UnreadableSample("is in Fortran order, in which an index along the first axis is scattered")
+    if dtype.kind not in "biu" or dtype.subdtype:
+        raise UnreadableSample(f"holds {dtype} values, not class ids; save an integer type")
+    return shape, dtype, file.tell()
+
+
+def open_part(file: BinaryIO, max_pixels: int, dtype: str, shape: tuple[int, ...]) -> LabelMap:
+    """Open the bytes of an index along the first axis, which are an array of this type and shape."""
+    width = ([length for length in shape if length != 1] or [1])[-1]
+    height = math.prod(shape) // max(1, width)
+    check_pixels(height, width, max_pixels)
+    return LabelMap(Mode.ARRAY, height, width, _chunks(file, 0, height * width, np.dtype(dtype)))
+
+
 def open_colours(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
     """Read an array of colours, uint8 [..., 3 or 4] in C order. Raises `UnreadableSample` for any other."""
     shape, dtype, fortran = _whole_header(file)

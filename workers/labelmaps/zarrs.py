@@ -7,7 +7,11 @@ https://zarr-specs.readthedocs.io/, https://ngff.openmicroscopy.org/.
 from __future__ import annotations
 
 import math
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from statsvc.errors import UnreadableSample
 from workers.labelmaps.base import (
@@ -18,10 +22,10 @@ from workers.labelmaps.base import (
     colour_coded,
     whole_numbers,
 )
-from workers.labelmaps.blocks import blocks, check_block, is_colour
+from workers.labelmaps.blocks import blocks_of, check_block, is_colour
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -43,7 +47,8 @@ def open_folder(path: str, max_pixels: int, key: str | None) -> LabelMap:
         raise refusal(error) from error
 
 
-def _label_map(array: Any, max_pixels: int) -> LabelMap:
+def _label_map(array: Any, max_pixels: int | None) -> LabelMap:
+    """Return an array as a label map; without `max_pixels`, its size does not matter."""
     shape, dtype = array.shape, array.dtype
     if getattr(dtype, "kind", "?") not in "biuf" or dtype.itemsize > 8:
         raise UnreadableSample(f"holds {dtype} in {array.name}, not class ids; choose an array with --key")
@@ -51,9 +56,50 @@ def _label_map(array: Any, max_pixels: int) -> LabelMap:
         raise colour_coded(f"{array.name} of shape {shape}, uint8")
     axes = [length for length in shape if length != 1] or [1]
     width, height = axes[-1], math.prod(axes[:-1])
-    check_pixels(height, width, max_pixels)
-    check_block(array.chunks, max_pixels)
-    return LabelMap(Mode.ARRAY, height, width, _chunks(array))
+    if max_pixels is not None:
+        check_pixels(height, width, max_pixels)
+        check_block(array.chunks, max_pixels)
+    return LabelMap(Mode.ARRAY, height, width, _chunks(array, tuple(slice(0, length) for length in shape)))
+
+
+def layout(
+    path: str, key: str | None
+) -> tuple[tuple[int, ...], tuple[int, ...], int, str, Callable[..., str]]:
+    """Return an array's shape, its chunks as they are stored, bytes of an element, and where it is.
+
+    The last two are its path below `path`, and a function from a chunk's place in the grid to its file's.
+    Of a sharded array a chunk is a shard: a file.
+    """
+    array = _array(_node(path), key)
+    grid = array.shards or array.chunks
+    return array.shape, grid, array.dtype.itemsize, array.path, array.metadata.encode_chunk_key
+
+
+def open_part(
+    path: str, max_pixels: int, key: str | None, region: tuple[slice, ...], files: Sequence[str]
+) -> LabelMap:
+    """Open a region of an array, which lies in these chunk files; where none is there, it is not decoded."""
+    from workers.labelmaps import refusal
+
+    try:
+        array = _array(_node(path), key)
+        whole = _label_map(array, None)
+        shape = [place.stop - place.start for place in region]
+        width = ([length for length in shape if length != 1] or [1])[-1]
+        height = math.prod(shape) // max(1, width)
+        check_pixels(height, width, max_pixels)
+        check_block(array.chunks, max_pixels)
+        if array.dtype.kind in "biu" and not any(Path(file).exists() for file in files):
+            histogram = partial(_filled, array.fill_value, height * width)
+            return LabelMap(whole.mode, height, width, _chunks(array, region), histogram)
+        return LabelMap(whole.mode, height, width, _chunks(array, region))
+    except Exception as error:
+        raise refusal(error) from error
+
+
+def _filled(value: Any, pixels: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    # Version 2 may have no fill value; zarr-python then takes zero.
+    return np.array([0 if value is None else int(value)], np.int64), np.array([pixels], np.int64)
 
 
 def _node(path: str) -> Any:
@@ -105,11 +151,11 @@ def _there(node: Any) -> str:
     return f"there are {names}" if names else "it is an array by itself"
 
 
-def _chunks(array: Any) -> Iterator[NDArray[Any]]:
+def _chunks(array: Any, region: tuple[slice, ...]) -> Iterator[NDArray[Any]]:
     from workers.labelmaps import refusal
 
     try:
-        for place in blocks(array.shape, array.chunks):
+        for place in blocks_of(region, array.chunks):
             part = array[place]
             yield whole_numbers(part) if part.dtype.kind == "f" else part
     except Exception as error:
