@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from statsvc.errors import UnreadableSample
@@ -28,19 +27,26 @@ class Stamp(NamedTuple):
         return self.size, self.mtime_ns, self.ctime_ns
 
 
-@dataclass(frozen=True, slots=True)
 class Opened:
-    """An open sample.
+    """An open sample, closed at the end of a `with`.
 
-    path      where it lies on this machine
-    file      its bytes; None for a folder
-    files     of a file, others that belong to its fingerprint; of a folder, those in it that make it up,
-              where they are there, and the whole folder where none are named
+    path   where it lies on this machine
+    file   its bytes; None for a folder
+    files  of a file, others that belong to its fingerprint; of a folder, those in it that make it up,
+           where they are there, and the whole folder where none are named
     """
 
-    path: str
-    file: BinaryIO | None
-    files: tuple[str, ...] = ()
+    __slots__ = ("file", "files", "path")
+
+    def __init__(self, path: str, file: BinaryIO | None, files: tuple[str, ...]) -> None:
+        self.path, self.file, self.files = path, file, files
+
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self.file is not None:
+            self.file.close()
 
     def stamp(self) -> Stamp:
         """Return the stamp as it is now. Raises `OSError`, `UnreadableSample` for what is no file."""
@@ -55,16 +61,11 @@ class Opened:
         return combined([own, *(stamp_of(os.stat(file)) for file in self.files)])  # noqa: PTH116
 
 
-@contextmanager
-def opened(root: str, path: str, files: Sequence[str] = (), *, folder: bool = False) -> Iterator[Opened]:
+def opened(root: str, path: str, files: Sequence[str] = (), *, folder: bool = False) -> Opened:
     """Open a file, or a folder, by its path relative to `root`, as the `files`. Raises `OSError`."""
     full = os.path.join(root, path)  # noqa: PTH118 - a million of them
-    others = tuple(os.path.join(root, file) for file in files)  # noqa: PTH118
-    if folder:
-        yield Opened(full, None, others)
-        return
-    with open(full, "rb", opener=_open_nonblocking) as file:
-        yield Opened(full, file, others)
+    others = tuple(os.path.join(root, file) for file in files) if files else ()  # noqa: PTH118
+    return Opened(full, None if folder else open(full, "rb", opener=_open_nonblocking), others)
 
 
 def stamp_of(status: os.stat_result) -> Stamp:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from statsvc.counting import VALUE
 from statsvc.errors import UnreadableSample
 from statsvc.palettes import UNKNOWN
 
@@ -38,15 +39,16 @@ def applied(counting: Counting, ids: Int64, counts: Int64) -> tuple[Int64, Int64
 
     Raises `UnreadableSample` for a label map of many colours that the palette does not have.
     """
+    if counting.rule == VALUE:
+        return ids, counts
     if counting.palette is not None:
         return _by_palette(counting, ids, counts)
     if counting.rule == "id // 1000":
         return merged(np.where(ids < 1000, ids, ids // 1000), counts)
     if counting.rule == "id // 256":
         return merged(ids // 256, counts)
-    if counting.rule == "id % 65536":
-        return merged(ids % 65536, counts)
-    return ids, counts
+    assert counting.rule == "id % 65536"
+    return merged(ids % 65536, counts)
 
 
 def by_segments(category_of: Mapping[int, int], ids: Int64, counts: Int64) -> tuple[Int64, Int64]:
