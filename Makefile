@@ -1,6 +1,7 @@
 # make run [SOURCE=folder of label maps] [PORT=8000] [NAME=dataset] [PATTERN=glob]
 # make test        everything that CI runs
 # make check       ruff, mypy and the import contract alone
+# make bench       every comparison with other tools, as tables, JSON and a plot; some minutes
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 PORT ?= 8000
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STATE := .run
 
-.PHONY: run test check clean
+.PHONY: run test check bench clean
 
 run: $(VENV)/.run
 	@STATSVC="$(BIN)/statsvc" STATE="$(STATE)" SOURCE="$(SOURCE)" NAME="$(NAME)" PATTERN="$(PATTERN)" \
@@ -27,15 +28,21 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+bench: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/all.py
+
 # Where there is an NVIDIA driver, labels can be counted on the GPU, which needs Torch.
 $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[workers,service]'
 	@if [ -e /dev/nvidiactl ]; then $(BIN)/python -m pip install --quiet 'torch==2.13.0'; fi
 	@touch $@
 
+# segmentation-models-pytorch alone: its losses need Torch only, and the rest of it torchvision.
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps 'segmentation-models-pytorch==0.6.0'
 	@touch $@ $(VENV)/.run
 
 $(VENV)/bin/python:

@@ -2,71 +2,162 @@
 
     python benchmarks/counting.py [--size 2048x1024] [--images 6] [--repeats 9] [--json FILE]
 
-Draws its own label maps with a fixed seed. PNG: Pillow and `np.bincount` against statsvc, from bytes in
-memory. Arrays: `np.bincount` against statsvc, on label maps and on noise. What is compiled at first use is
+Draws its own label maps with a fixed seed. PNG files are read from the disk; peers are Pillow, OpenCV (where
+`cv2` is installed) and a Torch tensor's `bincount` (where Torch is). What is compiled at first use is
 compiled before the clock starts, and its time printed apart.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
+import importlib.util
+import math
 import statistics
 import tempfile
 import time
 import zlib
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import deflate
 import numpy as np
+from measuring import Row, faster, medians_ms, report
 from PIL import Image
 
 from statsvc.demo import make_demo
 from workers.bincount import Counter
 from workers.labelmaps import open_label_map
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+CLASSES = 19
 
 
-def milliseconds(run: Callable[[], Any], repeats: int) -> float:
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
+def by_pillow(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.bincount(np.asarray(image).ravel(), minlength=256)
 
 
-def by_pillow(data: bytes) -> np.ndarray:
-    return np.bincount(np.asarray(Image.open(io.BytesIO(data))).ravel(), minlength=256)
+def by_opencv(path: Path) -> np.ndarray:
+    import cv2
+
+    return np.bincount(cv2.imread(str(path), cv2.IMREAD_UNCHANGED).ravel(), minlength=256)
 
 
-def by_statsvc(data: bytes) -> np.ndarray:
-    label_map = open_label_map("x.png", io.BytesIO(data), 1 << 30)
-    assert label_map.histogram is not None
+def by_statsvc(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        histogram = open_label_map(path.name, file, 1 << 30).histogram
+        assert histogram is not None
+        ids, pixels = histogram()
     counts = np.zeros(256, np.int64)
-    ids, pixels = label_map.histogram()
     counts[ids] = pixels
     return counts
 
 
-def counted(array: np.ndarray) -> Counter:
+def counted(array: np.ndarray) -> np.ndarray:
     counter = Counter()
     counter.add(array)
-    return counter
+    return counter.result()[1]
 
 
-def stream_of(png: bytes) -> bytes:
-    """Return the zlib stream of a PNG that Pillow wrote."""
-    parts, at = [], 8
-    while at < len(png):
-        length = int.from_bytes(png[at : at + 4], "big")
-        if png[at + 4 : at + 8] == b"IDAT":
-            parts.append(png[at + 8 : at + 8 + length])
+def image_data(path: Path) -> bytes:
+    """Return the zlib stream of a PNG."""
+    data, parts, at = path.read_bytes(), [], 8
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] == b"IDAT":
+            parts.append(data[at + 8 : at + 8 + length])
         at += 12 + length
     return b"".join(parts)
+
+
+def written(folder: Path, maps: list[np.ndarray]) -> dict[str, list[Path]]:
+    """Write the maps as each encoder does; return the files of each."""
+    files: dict[str, list[Path]] = {"Pillow's grey": [], "palette": []}
+    for number, array in enumerate(maps):
+        grey, palette = folder / f"grey-{number}.png", folder / f"palette-{number}.png"
+        image = Image.fromarray(array)
+        image.save(grey)
+        files["Pillow's grey"].append(grey)
+        image.putpalette(list(range(256)) * 3)
+        image.save(palette)
+        files["palette"].append(palette)
+    if importlib.util.find_spec("cv2") is None:
+        print("OpenCV is not installed: its encoder and decoder are missing from the table")
+        return files
+    import cv2
+
+    files["OpenCV's grey"] = []
+    for number, array in enumerate(maps):
+        path = folder / f"opencv-{number}.png"
+        cv2.imwrite(str(path), array)
+        files["OpenCV's grey"].append(path)
+    return files
+
+
+def png_rows(size: str, maps: list[np.ndarray], repeats: int, least: float) -> list[Row]:
+    """Return the rows of PNG files: each encoder and their mean, another decoder, and inflating alone."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = written(Path(folder), maps)
+        for encoder, paths in files.items():
+            pairs = [
+                medians_ms(partial(by_pillow, path), partial(by_statsvc, path), repeats) for path in paths
+            ]
+            for path in paths:
+                assert np.array_equal(by_pillow(path), by_statsvc(path))
+            theirs, ours = (statistics.mean(side) for side in zip(*pairs, strict=True))
+            rows.append(faster(f"PNG {size}, {encoder}: Pillow + np.bincount", theirs, ours))
+        mean = math.prod(row.ratio for row in rows) ** (1 / len(rows))
+        theirs = statistics.mean(row.theirs for row in rows)
+        rows.append(faster(f"PNG {size}: geometric mean of these", theirs, theirs / mean, least))
+        first = next(iter(files.values()))
+        if "OpenCV's grey" in files:
+            pairs = [
+                medians_ms(partial(by_opencv, path), partial(by_statsvc, path), repeats) for path in first
+            ]
+            theirs, ours = (statistics.mean(side) for side in zip(*pairs, strict=True))
+            rows.append(faster(f"PNG {size}: OpenCV + np.bincount", theirs, ours))
+        for name, inflate in (("zlib", zlib.decompress), ("libdeflate", None)):
+            pairs = []
+            for path, array in zip(first, maps, strict=True):
+                stream, length = image_data(path), array.shape[0] * (1 + array.shape[1])
+                run = (
+                    partial(inflate, stream) if inflate else partial(deflate.zlib_decompress, stream, length)
+                )
+                pairs.append(medians_ms(run, partial(by_statsvc, path), repeats))
+            theirs, ours = (statistics.mean(side) for side in zip(*pairs, strict=True))
+            rows.append(faster(f"PNG {size}: {name}'s inflate alone", theirs, ours))
+    return rows
+
+
+def array_rows(array: np.ndarray, repeats: int) -> list[Row]:
+    """Return the rows of arrays: label map and noise, each dtype, and two other peers."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, array.shape)
+    rows: list[Row] = []
+    goals = {
+        ("uint8", "label map"): 8,
+        ("uint8", "noise"): 2,
+        ("uint16", "label map"): 3,
+        ("int32", "label map"): 3,
+    }
+    for kind in ("uint8", "uint16", "int32", "int64"):
+        for what, values in (("label map", array), ("noise", noise)):
+            typed = values.astype(kind)
+            assert np.array_equal(counted(typed), np.unique(typed, return_counts=True)[1])
+            theirs, ours = medians_ms(partial(np.bincount, typed.ravel()), partial(counted, typed), repeats)
+            rows.append(faster(f"{kind} {what}: np.bincount", theirs, ours, goals.get((kind, what), 1)))
+    loop = partial(lambda labels: [(labels == c).sum() for c in range(CLASSES)], array)
+    theirs, ours = medians_ms(loop, partial(counted, array), repeats)
+    rows.append(faster(f"uint8 label map: (label == c).sum() of {CLASSES} classes", theirs, ours))
+    if importlib.util.find_spec("torch") is None:
+        print("Torch is not installed: torch.bincount is missing from the table")
+    else:
+        import torch
+
+        tensor = torch.from_numpy(array.copy()).flatten()
+        theirs, ours = medians_ms(partial(torch.bincount, tensor), partial(counted, array), repeats)
+        rows.append(faster("uint8 label map: torch.bincount", theirs, ours))
+    return rows
 
 
 def main() -> None:
@@ -77,52 +168,23 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
-    with tempfile.TemporaryDirectory() as folder:
-        make_demo(Path(folder), images=options.images, size=(width, height), seed=0)
-        maps = [np.asarray(Image.open(file)) for file in sorted(Path(folder).rglob("*.png"))]
 
-    def written(array: np.ndarray, mode: str) -> bytes:
-        file = io.BytesIO()
-        image = Image.fromarray(array)
-        if mode == "palette":
-            image = image.copy()
-            image.putpalette(list(range(256)) * 3)
-        image.save(file, "PNG")
-        return file.getvalue()
+    def drawn(size: tuple[int, int]) -> list[np.ndarray]:
+        with tempfile.TemporaryDirectory() as folder:
+            make_demo(Path(folder), images=options.images, size=size, seed=0)
+            return [np.asarray(Image.open(file)) for file in sorted(Path(folder).rglob("*.png"))]
 
+    maps, small = drawn((width, height)), drawn((480, 360))
     start = time.perf_counter()
-    by_statsvc(written(maps[0], "grey"))
-    first = time.perf_counter() - start
-    rows: list[tuple[str, float, float]] = []
-    for mode in ("grey", "palette"):
-        files = [written(array, mode) for array in maps]
-        for data in files:
-            assert np.array_equal(by_pillow(data), by_statsvc(data))
-        theirs = statistics.mean(milliseconds(lambda d=d: by_pillow(d), options.repeats) for d in files)
-        ours = statistics.mean(milliseconds(lambda d=d: by_statsvc(d), options.repeats) for d in files)
-        rows.append((f"PNG, {mode}: Pillow + np.bincount", theirs, ours))
-    streams = [stream_of(data) for data in files]
-    inflate = statistics.mean(milliseconds(lambda s=s: zlib.decompress(s), options.repeats) for s in streams)
-    rows.append(("PNG, palette: zlib's inflate alone", inflate, ours))
-    rng = np.random.default_rng(0)
-    for kind in (np.uint8, np.uint16, np.int32):
-        for what, array in (
-            ("label map", maps[0].astype(kind)),
-            ("noise", rng.integers(0, 256, (height, width)).astype(kind)),
-        ):
-            counted(array)
-            theirs = milliseconds(lambda a=array: np.bincount(a.ravel()), options.repeats)
-            ours = milliseconds(lambda a=array: counted(a), options.repeats)
-            rows.append((f"{np.dtype(kind).name} {what}: np.bincount", theirs, ours))
-    print(
-        f"{options.size}, {options.images} label maps, medians of {options.repeats}; first use {first:.1f} s"
-    )
-    print(f"{'':42} theirs ms  statsvc ms  ratio")
-    for name, theirs, ours in rows:
-        print(f"{name:42} {theirs:9.2f}  {ours:10.2f}  {theirs / ours:5.1f}")
-    if options.json is not None:
-        found = [{"row": name, "theirs_ms": a, "statsvc_ms": b, "ratio": a / b} for name, a, b in rows]
-        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    for kind in ("uint8", "uint16", "int32", "int64"):
+        counted(small[0].astype(kind))
+    with tempfile.TemporaryDirectory() as folder:
+        by_statsvc(written(Path(folder), small[:1])["palette"][0])
+    print(f"compiled, or loaded from the cache, in {time.perf_counter() - start:.1f} s")
+    rows = png_rows(options.size, maps, options.repeats, 10)
+    rows += png_rows("480x360", small, 3 * options.repeats, 5)
+    rows += array_rows(maps[0], options.repeats)
+    report(f"one core, {options.images} label maps, medians of {options.repeats}", rows, options.json)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from statsvc.errors import (
 )
 
 if TYPE_CHECKING:
+    from statsvc import losses as losses
     from statsvc.calculate import calculate_class_weights as calculate_class_weights
     from statsvc.client import Client as Client
     from statsvc.client import class_weights as class_weights
@@ -46,6 +47,8 @@ _HOME = {
     "class_weights": "client",
     "scan": "local",
 }
+
+_MODULES = ("losses",)  # they need Torch, so `from statsvc import *` leaves them
 
 __all__ = [
     "ClassWeights",
@@ -68,6 +71,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
@@ -76,4 +81,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})

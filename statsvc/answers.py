@@ -29,22 +29,16 @@ def answer(table: Table, spec: WeightSpec) -> dict[str, Any]:
 
     Raises `InvalidParameter` for a contradictory spec, `NotFound` for an unknown split, `Unanswerable`
     where these counts cannot answer.
+
+    With a sampler, the numbers are those of the stream that it draws: see `statsvc.streams`.
     """
     spec = spec.resolved()
+    if spec.sampler is not None:
+        from statsvc import streams
+
+        return streams.answer([(table, 1.0)], spec)
     method = METHODS[spec.method]
-    recipe = RECIPES.get(spec.recipe or "")
-    read = reading.read(
-        table,
-        split=spec.split,
-        class_map=spec.class_map,
-        ignore_index=spec.ignore_index,
-        num_classes=spec.num_classes,
-        void_takes_part=recipe is not None and recipe.void_takes_part,
-    )
-    unexpected = reading.unexpected_ids(table, read, spec.split)
-    if unexpected and spec.unexpected == "error":
-        colours = table.configuration.counting.palette is not None
-        raise Unanswerable(f"{table.dataset} has {notices.unexpected_text(unexpected, colours=colours)}")
+    read, unexpected = read_as_asked(table, spec)
     counts = _class_counts(read, spec)
     try:
         result = weights.compute(counts, spec)
@@ -75,7 +69,7 @@ def answer(table: Table, spec: WeightSpec) -> dict[str, Any]:
         "pixels": read.pixels(read.counted),
         "ignored_pixels": read.pixels(read.ignored),
         "expected_weight": result.expected_weight,
-        "classes": _classes(counts, result),
+        "classes": class_rows(counts, result),
         "weights": result.weights.tolist(),
         "unexpected": unexpected,
         "warnings": notices.collect(table, read, counts, spec, result, unexpected, failures),
@@ -113,7 +107,28 @@ def _class_counts(read: Reading, spec: WeightSpec) -> weights.ClassCounts:
     )
 
 
-def _classes(counts: weights.ClassCounts, result: weights.Weights) -> list[dict[str, Any]]:
+def read_as_asked(table: Table, spec: WeightSpec) -> tuple[Reading, list[dict[str, Any]]]:
+    """Return the table's counts as a resolved spec reads them, and the unexpected ids.
+
+    Raises `Unanswerable` for these under `unexpected=error`, and as `reading.read` does.
+    """
+    recipe = RECIPES.get(spec.recipe or "")
+    read = reading.read(
+        table,
+        split=spec.split,
+        class_map=spec.class_map,
+        ignore_index=spec.ignore_index,
+        num_classes=spec.num_classes,
+        void_takes_part=recipe is not None and recipe.void_takes_part,
+    )
+    unexpected = reading.unexpected_ids(table, read, spec.split)
+    if unexpected and spec.unexpected == "error":
+        raise Unanswerable(f"{table.dataset} has {notices.unexpected_text(unexpected)}")
+    return read, unexpected
+
+
+def class_rows(counts: weights.ClassCounts, result: weights.Weights) -> list[dict[str, Any]]:
+    """Return the answer's `classes`, one for each class id."""
     classes = len(counts.pixels)
     unknown = [None] * classes
     columns = zip(

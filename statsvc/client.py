@@ -1,39 +1,33 @@
-"""What a trainer imports: ask a statsvc server for class weights, with a conditional request."""
+"""What a trainer imports: ask a statsvc server for class weights, or its cache while the server is away."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urlsplit
 
-from statsvc import client_cache, errors
+from statsvc import client_cache, client_question, client_retry
 from statsvc.client_cache import Entry
+from statsvc.client_http import Away
+from statsvc.client_settings import checked_offline, checked_timeout, checked_token, checked_url
+from statsvc.distributed import from_rank_zero, rank
 from statsvc.errors import InvalidParameter, ServerError
 
 if TYPE_CHECKING:
-    import httpx2
+    from collections.abc import Callable, Mapping, Sequence
+
     import torch
 
+    from statsvc.client_http import Read
     from statsvc.result import ClassWeights
+    from statsvc.sampling_result import Sampling
 
 _log = logging.getLogger("statsvc.client")
-
-TIMEOUT = 10.0
-"""Seconds to wait for a connection, and then for the next bytes, unless told otherwise."""
-
-_ERRORS: dict[str, type[errors.StatsvcError]] = {
-    "not-found": errors.NotFound,
-    "conflict": errors.Conflict,
-    "unanswerable": errors.Unanswerable,
-    "source": errors.SourceError,
-    "damaged-version": errors.DamagedVersion,
-}
-"""The exception of each problem type `/problems/<kind>` that is not about one parameter."""
+_warned: set[Path] = set()
 
 
 class Client:
@@ -41,10 +35,12 @@ class Client:
 
     url      where the server is, for instance "http://stats:8000"; STATSVC_URL if left out
     token    bearer token where the server asks for one; STATSVC_TOKEN if left out
-    timeout  seconds to wait for a connection, and for the next bytes; STATSVC_TIMEOUT, else 10
+    timeout  seconds for one attempt; STATSVC_TIMEOUT, else 10. At most four are made, in at most three
+             times this
     cache    folder for answers; STATSVC_CACHE, else `~/.cache/statsvc`
 
-    Raises `InvalidParameter` where one of them is missing or malformed.
+    With STATSVC_OFFLINE=1 it answers from the cache alone. Raises `InvalidParameter` where a setting is
+    missing or malformed.
     """
 
     def __init__(
@@ -55,77 +51,145 @@ class Client:
         timeout: float | None = None,
         cache: str | Path | None = None,
     ) -> None:
-        self.url = _checked_url(url or os.environ.get("STATSVC_URL", ""))
-        self._token = _checked_token(token or os.environ.get("STATSVC_TOKEN") or None)
-        self.timeout = _checked_timeout(timeout if timeout is not None else os.environ.get("STATSVC_TIMEOUT"))
+        self.url = checked_url(url or os.environ.get("STATSVC_URL", ""))
+        self._token = checked_token(token or os.environ.get("STATSVC_TOKEN") or None)
+        self.timeout = checked_timeout(timeout if timeout is not None else os.environ.get("STATSVC_TIMEOUT"))
         self.cache = Path(cache).expanduser() if cache else client_cache.default_folder()
+        self.offline = checked_offline(os.environ.get("STATSVC_OFFLINE", ""))
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
 
     def weights(
-        self, dataset: str | None = None, *, version: int | str | None = None, **params: Any
+        self,
+        dataset: str | None = None,
+        *,
+        version: int | str | None = None,
+        expect_classes: Sequence[str] | None = None,
+        pinned: dict[str, Any] | None = None,
+        sync: bool = False,
+        **params: Any,
     ) -> ClassWeights:
         """Ask for class weights.
 
-        `params` are those of `GET /weights`, in their own types: `method="effective_num"`, `beta=0.999`,
-        `ignore_index=[255]` (`[]` ignores nothing), `clip=(0.1, 10)`, `multiply={"person": 2}`. What is
-        left out or None is the server's choice. The answer is asked for with `If-None-Match` and
-        taken from the cache where the server says that it still holds.
+        version         number, which is asked for once and then read from the cache, or tag
+        expect_classes  the trainer's class names in order; others are refused
+        pinned          `ClassWeights.to_dict()` from the checkpoint of a run that is resumed: these
+                        weights are returned, and nothing is asked; None asks
+        sync            a collective of torch.distributed: rank 0 asks, every rank gets its answer or its
+                        error, and every rank must call this. Without it each rank asks for itself
+        params          those of `GET /weights`, in their own types: `method="effective_num"`, `beta=0.999`,
+                        `ignore_index=[255]` (`[]` ignores nothing), `clip=(0.1, 10)`,
+                        `multiply={"person": 2}`. What is left out or None is the server's choice
+
+        While the server is away the last answer to the same question stands in, with a warning in the log
+        "statsvc.client".
 
         Raises `InvalidParameter`, `NotFound`, `Unanswerable` and their like where the server refuses
         the question, `ServerError` where there is no answer.
         """
-        from statsvc.result import ClassWeights
+        question = {"dataset": dataset, "version": version, **params}
 
-        if "format" in params:
-            raise InvalidParameter(("format", "the client always asks for JSON; use .to_list() or .numpy()"))
-        return ClassWeights(
-            self._get("/weights", {"dataset": dataset, "version": version, **params}, _answer)
+        def ask() -> ClassWeights:
+            return _answer(lambda: self, question, pinned, expect_classes)
+
+        return _shared(ask, sync)
+
+    def prefetch(
+        self, dataset: str | None = None, *, version: int | str | None = None, **params: Any
+    ) -> list[tuple[ClassWeights, Path]]:
+        """Ask the server for class weights and keep them for where it cannot be reached.
+
+        Return each answer with the file that holds it: that to the question and, where it does not name
+        a number, that to the same question about the version which answered.
+
+        Raises as `weights` does, but never takes an answer from the cache; `ServerError` also where the
+        server does not let the answer be kept, `OSError` where the cache cannot be written.
+        """
+        if self.offline:
+            raise InvalidParameter(("offline", "STATSVC_OFFLINE is set; unset it to fetch from a server"))
+        kept = [self._prefetched({"dataset": dataset, "version": version, **params})]
+        number = kept[0][0].version
+        if number is not None and not client_question.is_number(version):
+            kept.append(self._prefetched({"dataset": dataset, "version": number, **params}))
+        return kept
+
+    def sampling(
+        self, dataset: str | None = None, *, sampler: str, version: int | None = None, **params: Any
+    ) -> Sampling:
+        """Ask how probable each image is for a sampler: `rare_class`, `repeat_factor` or `image_weights`.
+
+        `params` are those of `GET /datasets/{name}/sampling`, such as `split="train"` and
+        `temperature=0.01`. Pages are cached as answers are. Raises as `weights` does.
+        """
+        from statsvc import sampling_result
+
+        name = dataset if dataset is not None else sampling_result.only_dataset(self.datasets())
+        return sampling_result.fetch(
+            lambda path, asked, read: self._get(path + client_question.query(asked), read),
+            name,
+            version,
+            {"sampler": sampler, **params},
         )
 
     def datasets(self) -> list[dict[str, Any]]:
         """Return the server's datasets, as `GET /datasets` describes each."""
-        found: list[dict[str, Any]] = self._get("/datasets", {}, lambda body: _list(body, "datasets"))
+        found: list[dict[str, Any]] = self._get("/datasets", lambda body: _list(body, "datasets"))
         return found
 
     def methods(self) -> list[dict[str, Any]]:
         """Return every weighting method with formula, parameters, ranges and reference."""
-        found: list[dict[str, Any]] = self._get("/methods", {}, lambda body: _list(body, "methods"))
+        found: list[dict[str, Any]] = self._get("/methods", lambda body: _list(body, "methods"))
         return found
 
-    def _get(self, path: str, params: Mapping[str, Any], read: Callable[[Any], Any]) -> Any:
-        """Return what `read` makes of the JSON at `path`.
+    def _weights(self, params: Mapping[str, Any]) -> ClassWeights:
+        answer: ClassWeights = self._get(_path(params), _read_weights, lambda: self._advice(params))
+        return answer
 
-        `read` raises `LookupError` or `TypeError` for JSON that is not statsvc's.
-        """
-        url = self.url + path + _query(params)
-        entry = client_cache.load(self.cache, url)
-        response = self._send(url, entry)
-        if response.status_code == 304 and entry is not None:
-            try:
-                return read(json.loads(entry.body))
-            except (ValueError, LookupError, TypeError):
-                # Whole, yet not an answer: another version of statsvc wrote it.
-                entry = None
-                response = self._send(url, None)
-        if response.status_code != 200:
-            raise _refusal(url, response)
+    def _advice(self, params: Mapping[str, Any]) -> str:
+        folder = None if self.cache == client_cache.default_folder() else self.cache
+        command = client_question.prefetch_command(self.url, folder, params)
+        return f"; where the server can be reached, run: {command}"
+
+    def _prefetched(self, params: Mapping[str, Any]) -> tuple[ClassWeights, Path]:
+        url = self.url + _path(params)
         try:
-            _require_json(response)
-            result = read(json.loads(response.content))
-        except (ValueError, LookupError, TypeError) as problem:
-            raise ServerError(
-                f"{url} answered, but not as statsvc does: {problem}; does the URL name a statsvc server?"
-            ) from None
-        etag = response.headers.get("etag")
-        if etag and "no-store" not in response.headers.get("cache-control", ""):
-            client_cache.store(self.cache, url, Entry(etag, response.content))
-        return result
+            answer, entry = self._asked(url, _read_weights, None)
+        except Away as away:
+            raise away.error from None
+        if entry is None:
+            raise ServerError(f"{url} answered, but does not let the answer be kept (no-store, or no ETag)")
+        return answer, client_cache.store(self.cache, url, entry)
 
-    def _send(self, url: str, entry: Entry | None) -> httpx2.Response:
-        import httpx2
+    def _get(self, path: str, read: Read, advice: Callable[[], str] = str) -> Any:
+        """Return what `read` makes of the JSON at `path`, from the server or, where that may be, the cache.
 
+        `advice` ends the message where there is neither.
+        """
+        url = self.url + path
+        entry = self._load(url)
+        held = None if entry is None else _value(entry, read)
+        if entry is not None and held is not None and (self.offline or entry.immutable):
+            _log.info("%s from the cache: %s, %s", url, _named(held), entry.when())
+            return held
+        if self.offline:
+            raise ServerError(f"STATSVC_OFFLINE is set, and {self.cache} has no answer to {url}{advice()}")
+        try:
+            value, fresh = self._asked(url, read, None if held is None else entry)
+        except Away as away:
+            if entry is None or held is None:
+                raise away.error from None
+            _log.warning("going on with the last good answer, %s, %s: %s", _named(held), entry.when(), away)
+            return held
+        if fresh is not None:
+            self._keep(url, fresh, new=entry is None or fresh.body != entry.body)
+        return value
+
+    def _asked(self, url: str, read: Read, entry: Entry | None) -> tuple[Any, Entry | None]:
+        """Return the server's present answer, and the entry to keep of it, None where it is not to be kept.
+
+        Raises `Away` where there is none, and the exception of what the server refused.
+        """
         from statsvc import __version__
 
         headers = {"Accept": "application/json", "User-Agent": f"statsvc/{__version__}"}
@@ -134,21 +198,31 @@ class Client:
         if entry is not None:
             headers["If-None-Match"] = entry.etag
         _log.debug("GET %s (If-None-Match: %s)", url, entry and entry.etag)
+        reply = client_retry.ask(url, headers, self.timeout, read)
+        now = time.time()
+        if reply is None:
+            assert entry is not None
+            return _value(entry, read), replace(entry, confirmed=now)
+        if reply.etag is None:
+            return reply.value, None
+        return reply.value, Entry(reply.etag, reply.body, reply.immutable, now)
+
+    def _load(self, url: str) -> Entry | None:
         try:
-            # A redirect is not followed: it would take the token elsewhere, or end on a sign-in page.
-            return httpx2.get(url, headers=headers, timeout=self.timeout, follow_redirects=False)
-        except httpx2.TimeoutException:
-            raise ServerError(
-                f"{url} did not answer within {self.timeout:g} s; is the server busy or behind a firewall? "
-                "Look at its log, or give a longer timeout (STATSVC_TIMEOUT)"
-            ) from None
-        except httpx2.ConnectError as problem:
-            raise ServerError(
-                f"cannot connect to {self.url}: {problem}; is `statsvc serve` running there, and is the URL "
-                "right (STATSVC_URL)?"
-            ) from None
-        except (httpx2.HTTPError, httpx2.InvalidURL) as problem:
-            raise ServerError(f"{url} broke off or answered malformed HTTP: {problem}; try again") from None
+            return client_cache.load(self.cache, url)
+        except OSError as problem:
+            _warn_once(self.cache, "read", problem)
+            return None
+
+    def _keep(self, url: str, entry: Entry, *, new: bool) -> None:
+        try:
+            client_cache.store(self.cache, url, entry)
+        except OSError as problem:
+            if new:
+                _warn_once(self.cache, "written", problem)
+            else:
+                # The folder of a container image, say: what it holds is right, only its date stays.
+                _log.debug("%s keeps its date: %s", url, problem)
 
 
 def class_weights(
@@ -156,97 +230,66 @@ def class_weights(
     *,
     dataset: str | None = None,
     device: torch.device | str | None = None,
+    sync: bool = False,
+    pinned: dict[str, Any] | None = None,
+    expect_classes: Sequence[str] | None = None,
     **params: Any,
 ) -> torch.Tensor:
     """Return class weights from a statsvc server, float32 [num_classes] on `device`, for a weighted loss.
 
-    `url` is STATSVC_URL if left out; `params` are those of `Client.weights`. What the answer warns of
-    goes to the log "statsvc.client". Raises as `Client.weights` does; needs PyTorch.
+    `url` is STATSVC_URL if left out; with `pinned` none is needed, with `sync` on rank 0 only. The rest
+    is that of `Client.weights`. What the answer warns of goes to the log "statsvc.client". Raises as
+    `Client.weights` does; needs PyTorch.
     """
-    answer = Client(url).weights(dataset, **params)
+
+    def ask() -> ClassWeights:
+        answer = _answer(lambda: Client(url), {"dataset": dataset, **params}, pinned, expect_classes)
+        for warning in answer.warnings:
+            _log.warning("%s: %s", answer.dataset, warning["message"])
+        return answer
+
+    answer = _shared(ask, sync)
     answer.warn_if_not_weights()
-    for warning in answer.warnings:
-        _log.warning("%s: %s", answer.dataset, warning["message"])
     return answer.tensor(device)
 
 
-def _checked_url(url: str) -> str:
-    if not url:
-        raise InvalidParameter(
-            ("url", "give the server's URL, for instance http://127.0.0.1:8000, or set STATSVC_URL")
-        )
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidParameter(("url", f"{url!r} is not a URL like http://127.0.0.1:8000"))
-    if "@" in parts.netloc:
-        raise InvalidParameter(
-            ("url", "leave user and password out of the URL; give token= or STATSVC_TOKEN")
-        )
-    if parts.query or parts.fragment:
-        raise InvalidParameter(("url", f"{url!r}: leave out what follows ? or #; parameters are arguments"))
-    return url.rstrip("/")
+def _answer(
+    client: Callable[[], Client],
+    question: Mapping[str, Any],
+    pinned: dict[str, Any] | None,
+    expect_classes: Sequence[str] | None,
+) -> ClassWeights:
+    """Return the weights of a question, pinned ones without a client."""
+    if pinned is None:
+        answer = client()._weights(question)
+    else:
+        from statsvc.pinned import recorded
+
+        answer = recorded(pinned, question)
+    if expect_classes is not None:
+        answer.require_classes(expect_classes)
+    return answer
 
 
-def _checked_token(token: str | None) -> str | None:
-    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
-        raise InvalidParameter(
-            ("token", "a token is printable ASCII without spaces; is there a line break in it?")
-        )
-    return token
+def _shared(ask: Callable[[], ClassWeights], sync: bool) -> ClassWeights:
+    """Return what `ask` returns, with `sync` what it returns on rank 0, and log what it is."""
+    answer = from_rank_zero(ask) if sync else ask()
+    here = rank()
+    by = "" if here is None else f"rank {here}: "
+    _log.info("%s%s, weights with digest %s", by, _named(answer), answer.digest)
+    return answer
 
 
-def _checked_timeout(value: float | str | None) -> float:
-    if value is None or value == "":
-        return TIMEOUT
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise InvalidParameter(("timeout", f"{value!r} is not a number of seconds above 0"))
-    return seconds
+def _path(params: Mapping[str, Any]) -> str:
+    if "format" in params:
+        raise InvalidParameter(("format", "the client always asks for JSON; use .to_list() or .numpy()"))
+    return "/weights" + client_question.query(params)
 
 
-def _query(params: Mapping[str, Any]) -> str:
-    """Return `?…` in the order of names, so that one question has one URL and one cache entry."""
-    pairs = sorted((name, _text(value)) for name, value in params.items() if value is not None)
-    return f"?{urlencode(pairs, safe=',:')}" if pairs else ""
+def _read_weights(body: Any) -> ClassWeights:
+    from statsvc.result import ClassWeights, checked_answer
 
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return ",".join(f"{key}:{_text(item)}" for key, item in value.items())
-    if isinstance(value, Iterable) and getattr(value, "shape", None) != ():
-        return ",".join(_text(item) for item in value) or "none"
-    # item() makes a Python number of a NumPy or Torch scalar, whose own text may name its type.
-    return str(value.item() if hasattr(value, "item") else value)
-
-
-def _require_json(response: httpx2.Response) -> None:
-    kind = response.headers.get("content-type", "no content type").partition(";")[0].strip()
-    if kind not in ("application/json", "application/problem+json"):
-        raise ValueError(f"the content is {kind}, not JSON")
-
-
-_KEYS = ("dataset", "version", "method", "kind", "spec", "exact", "classes", "weights", "warnings")
-
-
-def _answer(body: Any) -> dict[str, Any]:
-    for key in _KEYS:
-        if key not in body:
-            raise LookupError(f"{key!r} is missing")
-    weights = body["weights"]
-    if len(weights) != len(body["classes"]) or not all(_is_number(weight) for weight in weights):
-        raise TypeError("the weights are not one number for each class")
-    return dict(body)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return ClassWeights(checked_answer(body))
 
 
 def _list(body: Any, key: str) -> list[dict[str, Any]]:
@@ -255,27 +298,24 @@ def _list(body: Any, key: str) -> list[dict[str, Any]]:
     return list(body[key])
 
 
-def _refusal(url: str, response: httpx2.Response) -> errors.StatsvcError:
-    """Return the exception for an answer that is not 200."""
-    status = response.status_code
-    if response.has_redirect_location:
-        return ServerError(
-            f"{url} redirects to {response.headers['location']}, which is not followed; "
-            "give the server's own URL (STATSVC_URL)"
-        )
+def _value(entry: Entry, read: Read) -> Any:
+    """Return what an entry holds, or None where another version of statsvc wrote something else."""
     try:
-        _require_json(response)
-        problem = json.loads(response.content)
-        kind, detail = str(problem["type"]).rpartition("/problems/")[2], str(problem["detail"])
-        if kind == "invalid-parameter":
-            return InvalidParameter(*((item["parameter"], item["message"]) for item in problem["errors"]))
+        return read(json.loads(entry.body))
     except (ValueError, LookupError, TypeError):
-        return ServerError(
-            f"{url} answered {status} {response.reason_phrase}, and not as statsvc does; "
-            "does the URL name a statsvc server?"
-        )
-    if kind in _ERRORS:
-        return _ERRORS[kind](detail)
-    if status in (401, 403):
-        return ServerError(f"{url} answered {status}: {detail} (give token= or STATSVC_TOKEN)")
-    return ServerError(f"{url} answered {status} {response.reason_phrase}: {detail}")
+        return None
+
+
+def _named(value: Any) -> str:
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return f"{value['dataset']} version {value['version']} ({value['sampler']})"
+    number = "" if value.version is None else f" version {value.version}"
+    return f"{value.dataset}{number} ({value.method})"
+
+
+def _warn_once(folder: Path, done: str, problem: OSError) -> None:
+    level = logging.DEBUG if folder in _warned else logging.WARNING
+    _warned.add(folder)
+    _log.log(level, "the cache folder %s cannot be %s, going on without it: %s", folder, done, problem)

@@ -15,7 +15,7 @@ WIDEST = 110
 
 _NAME = 24
 # Where the output is not UTF-8: signs of the same width.
-_ASCII = str.maketrans("·…█▉▊▋▌▍▎▏–", "-~#####   -")
+_ASCII = str.maketrans("·…█▉▊▋▌▍▎▏–×", "-~#####   -x")
 
 
 def print_class_table(answer: Mapping[str, Any], file: IO[str] | None = None) -> None:
@@ -23,11 +23,16 @@ def print_class_table(answer: Mapping[str, Any], file: IO[str] | None = None) ->
 
     In ASCII where the file's encoding is not UTF-8.
     """
+    printed(lambda width: class_table(answer, width=width), file or sys.stdout)
+
+
+def printed(make: Callable[[int], RenderableType], file: IO[str], widest: int = WIDEST) -> None:
+    """Print what `make` returns for the terminal's width, `widest` columns at most, to a file."""
     from rich.console import Console
 
-    console = Console(file=file or sys.stdout, highlight=False)
+    console = Console(file=file, highlight=False)
     with console.capture() as captured:
-        console.print(class_table(answer, width=min(console.width, WIDEST)))
+        console.print(make(min(console.width, widest)))
     text = "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
     encoding = console.encoding
     if not encoding.startswith("utf"):
@@ -40,7 +45,8 @@ def class_table(answer: Mapping[str, Any], *, width: int | None = None) -> Rende
 
     A heading, then id, name, pixels, share, images, weight and bar of each class, ignored and absent
     classes dimmed, then the warnings. Columns that say nothing (names that are the ids, unknown image
-    counts) are left out; an estimate has the 95 % interval of each share.
+    counts) are left out; an estimate has the 95 % interval of each share, and a stream how many times more
+    often than in the files each class is seen.
     """
     from rich.bar import Bar
     from rich.console import Group
@@ -67,6 +73,8 @@ def class_table(answer: Mapping[str, Any], *, width: int | None = None) -> Rende
         table.add_column("95 % interval", justify="right", no_wrap=True)
     if counted:
         table.add_column("images", justify="right", no_wrap=True)
+    if "stream" in answer:
+        table.add_column("seen", justify="right", no_wrap=True)
     table.add_column(_WEIGHT[answer["kind"]], justify="right", no_wrap=True)
     table.add_column("", ratio=1, min_width=6)
 
@@ -75,11 +83,13 @@ def class_table(answer: Mapping[str, Any], *, width: int | None = None) -> Rende
         cells: list[RenderableType] = [str(row["id"])]
         if named:
             cells.append(Text(row["name"]))
-        cells += [f"{row['pixels']:,}", _share(row["frequency"])]
+        cells += [f"{round(row['pixels']):,}", _share(row["frequency"])]
         if estimated:
             cells.append(_interval(row.get("interval")))
         if counted:
-            cells.append("" if row["images"] is None else f"{row['images']:,}")
+            cells.append("" if row["images"] is None else f"{round(row['images']):,}")
+        if "stream" in answer:
+            cells.append("" if row["seen"] is None else f"{row['seen']:.2f}×")
         cells.append(show(weight))
         state = "ignored" if row.get("ignored") else "absent" if row.get("absent") else ""
         cells.append(Text(state) if state else Bar(largest or 1.0, 0, abs(weight), color="cyan"))
@@ -105,7 +115,12 @@ def _heading(answer: Mapping[str, Any]) -> RenderableType:
         parts.append((f"{answer['images']:,} image{'' if answer['images'] == 1 else 's'}", ""))
     if answer["failed"]:
         parts.append((f"{answer['failed']:,} failed", "red"))
-    parts.append(("exact", "") if answer["exact"] else ("estimated", "yellow"))
+    if "stream" in answer:
+        sampler = answer["stream"]["sampler"]
+        parts.append((f"expected in {answer['stream']['draws']:,} draws", "yellow"))
+        parts.append((f"by {sampler}" if sampler else "of the mixture", ""))
+    else:
+        parts.append(("exact", "") if answer["exact"] else ("estimated", "yellow"))
     return Text(" · ").join(Text(text, style) for text, style in parts)
 
 

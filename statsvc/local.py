@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc import answers, classmaps, split_files
+from statsvc import answers, classmaps, sampling_result, split_files
 from statsvc.classmaps import ClassMap
 from statsvc.configuration import Configuration
 from statsvc.counting import read as read_counting
@@ -27,6 +27,7 @@ from statsvc.statistics import MAX_IDS, Block, MemoryTable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from statsvc.sampling_result import Sampling
     from statsvc.splits import Split
     from workers.members import Member
     from workers.tasks import Reading, Rows
@@ -44,6 +45,13 @@ class LocalTable(MemoryTable):
         Raises `InvalidParameter`, `NotFound` for an unknown split, `Unanswerable`.
         """
         return ClassWeights(answers.answer(self, WeightSpec.from_params({"method": method, **params})))
+
+    def sampling(self, sampler: str, **params: Any) -> Sampling:
+        """Return how probable each image is for a sampler: `rare_class`, `repeat_factor`, `image_weights`.
+
+        `params` are those of `GET /datasets/{name}/sampling`. Raises as `weights` does.
+        """
+        return sampling_result.of_table(self, sampler, params)
 
 
 def scan(

@@ -50,6 +50,7 @@ class Method:
                   "pos_weight": for a binary loss per class
     formula       before normalising, in terms of n, N, p, I, m and C
     needs_images  True where totals alone do not do: it asks in which images a class occurs
+    of_shares     False where it needs amounts, which a stream of drawn samples does not have
     """
 
     name: str
@@ -59,6 +60,7 @@ class Method:
     parameters: tuple[Parameter, ...] = ()
     kind: Kind = "weights"
     needs_images: bool = False
+    of_shares: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, for `GET /methods`."""
@@ -115,6 +117,7 @@ _METHODS = (
         "Inverse effective number of samples, with n in pixels or in images.",
         "Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019",
         (_BETA, _UNIT),
+        of_shares=False,
     ),
     Method(
         "median_freq",
@@ -140,6 +143,7 @@ _METHODS = (
         "1/ln(max(n, 2))",
         "Inverse logarithm of the number of pixels: weights that hardly differ.",
         "OCNet and HRNet lists for Cityscapes (openseg-group/OCNet.pytorch#14)",
+        of_shares=False,
     ),
     Method(
         "inverse_eps",

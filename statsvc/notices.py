@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.palettes import unknown_colour
 from statsvc.parsing import one_minus_beta
 from statsvc.weights import effective_num
 
@@ -36,37 +35,54 @@ def collect(
     failures: tuple[int, Sequence[tuple[str, str]]],
 ) -> list[dict[str, str]]:
     """Return the warnings about an answer as `{"code", "message"}`, in a fixed order."""
-    found: list[Notice] = []
-    if failures[0]:
-        found.append(("failed_samples", _failed_text(*failures)))
-    if unexpected:
-        colours = table.configuration.counting.palette is not None
-        found.append(("unexpected_ids", unexpected_text(unexpected, colours=colours)))
-    found += _about_ids(read)
-    found += _about_absent(counts, spec, result)
-    if spec.method == "effective_num":
-        found += _about_effective_num(counts, spec, result)
-    if result.loss_share is not None:
-        found += _about_weights(counts, result)
-    splits = table.configuration.splits
-    if spec.split is None and "train" in splits and ("val" in splits or "test" in splits):
-        there = ", ".join(name for name in ("train", "val", "test") if name in splits)
-        found.append(
-            ("all_splits", f"all splits are counted together ({there}); for training use split=train")
-        )
+    found = [
+        *about_files(read, unexpected, failures),
+        *about_weights(counts, spec, result),
+        *about_splits(table, spec),
+    ]
+    return as_dicts(found)
+
+
+def as_dicts(found: Iterable[Notice]) -> list[dict[str, str]]:
+    """Return notices as answers hold them."""
     return [{"code": code, "message": message} for code, message in found]
 
 
-def unexpected_text(unexpected: Sequence[dict[str, Any]], *, colours: bool = False) -> str:
-    """Return a sentence that names unexpected ids, their pixels and example files, and what to do.
+def about_files(
+    read: Reading, unexpected: Sequence[dict[str, Any]], failures: tuple[int, Sequence[tuple[str, str]]]
+) -> Iterator[Notice]:
+    """Yield what is to be said of a table's label maps and their ids."""
+    if failures[0]:
+        yield ("failed_samples", _failed_text(*failures))
+    if unexpected:
+        yield ("unexpected_ids", unexpected_text(unexpected))
+    yield from _about_ids(read)
 
-    With `colours`, ids beyond a palette are colours that it lacks.
-    """
+
+def about_weights(counts: ClassCounts, spec: WeightSpec, result: Weights) -> Iterator[Notice]:
+    """Yield what is to be said of the weights themselves."""
+    yield from _about_absent(counts, spec, result)
+    if spec.method == "effective_num":
+        yield from _about_effective_num(counts, spec, result)
+    if result.loss_share is not None:
+        yield from _about_weights(counts, result)
+
+
+def about_splits(table: Table, spec: WeightSpec) -> Iterator[Notice]:
+    """Yield a notice where all splits are counted together."""
+    splits = table.configuration.splits
+    if spec.split is None and "train" in splits and ("val" in splits or "test" in splits):
+        there = ", ".join(name for name in ("train", "val", "test") if name in splits)
+        yield ("all_splits", f"all splits are counted together ({there}); for training use split=train")
+
+
+def unexpected_text(unexpected: Sequence[dict[str, Any]]) -> str:
+    """Return a sentence that names unexpected ids, their pixels and example files, and what to do."""
     most = sorted(unexpected, key=lambda entry: -entry["pixels"])[:3]
     parts = []
     for entry in most:
         example = f", for instance in {entry['examples'][0]}" if entry["examples"] else ""
-        colour = unknown_colour(entry["id"]) if colours else None
+        colour = entry.get("colour")
         named = f"id {entry['id']}" if colour is None else f"colour {colour}, which the palette lacks,"
         parts.append(f"{named} ({entry['pixels']} pixels{example})")
     more = f" and {len(unexpected) - 3} more" if len(unexpected) > 3 else ""
@@ -114,7 +130,7 @@ def _about_absent(counts: ClassCounts, spec: WeightSpec, result: Weights) -> Ite
     classes = int((~counts.ignored).sum())
     present = int(result.present.sum())
     if len(absent):
-        names = _listed(counts.name(int(c)) for c in absent)
+        names = listed(counts.name(int(c)) for c in absent)
         if spec.absent is None:
             got = "the smallest value of a present class"
         else:
@@ -202,7 +218,7 @@ def _about_weights(counts: ClassCounts, result: Weights) -> Iterator[Notice]:
         yield (
             "zero_in_float32",
             f"{len(zero)} of {len(ids)} present classes have a weight that is 0 in float32, "
-            f"and teach nothing: {_listed(counts.name(int(c)) for c in zero)}; use another normalize, "
+            f"and teach nothing: {listed(counts.name(int(c)) for c in zero)}; use another normalize, "
             "or clip=lo,hi",
         )
     if result.without_effect:
@@ -212,7 +228,8 @@ def _about_weights(counts: ClassCounts, result: Weights) -> Iterator[Notice]:
         )
 
 
-def _listed(names: Iterable[str], most: int = 10) -> str:
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """Return the first names, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

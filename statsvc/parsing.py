@@ -7,6 +7,7 @@ import re
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any
 
+from statsvc import schemes
 from statsvc.classmaps import BUILTIN, MAX_CLASSES
 from statsvc.errors import nearest
 from statsvc.methods import METHODS, OWNER
@@ -74,7 +75,8 @@ def _one_of(choices: Iterable[str]) -> Callable[[Any], str]:
 
 
 def _in_range(name: str) -> Callable[[Any], float]:
-    parameter = next(p for p in OWNER[name].parameters if p.name == name)
+    owner = OWNER.get(name) or schemes.OWNER[name]
+    parameter = next(p for p in owner.parameters if p.name == name)
 
     def parser(value: Any) -> float:
         number = _number(value)
@@ -194,6 +196,24 @@ def _multiply(value: Any) -> tuple[tuple[str, float], ...]:
     return tuple(sorted(factors.items()))
 
 
+def _sampler(value: Any) -> str:
+    if isinstance(value, str) and value in schemes.SCHEMES and value not in schemes.STREAMS:
+        raise ValueError(
+            f"{value} follows from class weights, so none follow from it: give "
+            f"{' or '.join(schemes.STREAMS)}; GET /datasets/NAME/sampling has its probabilities"
+        )
+    return _one_of(schemes.STREAMS)(value)
+
+
+def _min_pixels(value: Any) -> int | str:
+    if value == "auto":
+        return "auto"
+    number = _integer(value)
+    if not 1 <= number < 2**63:
+        raise ValueError(f"{number} is out of range: a number of pixels from 1 on, or auto")
+    return number
+
+
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "method": _one_of(METHODS),
     "beta": _beta,
@@ -214,4 +234,8 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "clip": _clip,
     "multiply": _multiply,
     "recipe": _one_of(RECIPES),
+    "sampler": _sampler,
+    "temperature": _in_range("temperature"),
+    "min_pixels": _min_pixels,
+    "threshold": _in_range("threshold"),
 }

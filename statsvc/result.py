@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.errors import InvalidParameter
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
     from numpy.typing import NDArray
 
@@ -17,10 +23,33 @@ _USE = {
 }
 
 
+_KEYS = ("dataset", "version", "method", "kind", "spec", "exact", "classes", "weights", "warnings")
+
+
+def checked_answer(body: Any) -> dict[str, Any]:
+    """Return an answer that has what `ClassWeights` needs. Raises `LookupError` or `TypeError` for others."""
+    for key in _KEYS:
+        if key not in body:
+            raise LookupError(f"{key!r} is missing")
+    weights = body["weights"]
+    if len(weights) != len(body["classes"]) or not all(_is_number(weight) for weight in weights):
+        raise TypeError("the weights are not one number for each class")
+    return dict(body)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+_SHOWN = 6
+"""How many differences a message names."""
+
+
 class ClassWeights:
     """An answer of statsvc: a weight for each class, and what they rest on.
 
-    dataset, version, method, kind, spec, exact, classes and warnings are the answer's.
+    dataset, version, method, kind, spec, exact, classes and warnings are the answer's. Pickles; for a
+    checkpoint take `to_dict()`, which `torch.load(weights_only=True)` reads, and `from_dict`.
     """
 
     def __init__(self, answer: dict[str, Any]) -> None:
@@ -33,6 +62,46 @@ class ClassWeights:
         self.exact: bool = answer["exact"]
         self.classes: list[dict[str, Any]] = answer["classes"]
         self.warnings: list[dict[str, str]] = answer["warnings"]
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> ClassWeights:
+        """Return the weights that `to_dict` gave, for instance to a checkpoint.
+
+        Raises `InvalidParameter` where the record is none.
+        """
+        try:
+            return cls(checked_answer(record))
+        except (LookupError, TypeError) as problem:
+            raise InvalidParameter(
+                ("record", f"this is not what ClassWeights.to_dict() gave: {problem}")
+            ) from None
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that are equal exactly where the weights are, in float64."""
+        return hashlib.sha256(np.array(self._answer["weights"], "<f8").tobytes()).hexdigest()[:16]
+
+    def require_classes(self, expected: Sequence[str]) -> None:
+        """Raise `InvalidParameter`, naming what differs, unless `expected` are the class names in order."""
+        names = [row["name"] for row in self.classes]
+        wrong = [
+            f"class {class_id} is {there!r}, not {wanted!r}"
+            for class_id, (there, wanted) in enumerate(zip(names, expected, strict=False))
+            if there != wanted
+        ]
+        if len(names) != len(expected):
+            wrong.insert(0, f"there are {len(names)} classes, not {len(expected)}")
+        if not wrong:
+            return
+        if len(wrong) > _SHOWN:
+            wrong[_SHOWN:] = [f"and {len(wrong) - _SHOWN} more"]
+        if sorted(names) == sorted(expected):
+            hint = "the names are the same in another order: put the trainer's labels in the dataset's"
+        elif names == [str(row["id"]) for row in self.classes]:
+            hint = "the dataset has no class names; give them with statsvc scan --class-names"
+        else:
+            hint = "does the trainer use another class map (class_map=), or another dataset?"
+        raise InvalidParameter(("expect_classes", f"{self.dataset}: {'; '.join(wrong)}; {hint}"))
 
     def warn_if_not_weights(self) -> None:
         """Warn where the vector must not be a loss's `weight`: what is added to logits can be negative."""

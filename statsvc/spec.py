@@ -6,13 +6,15 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from statsvc import parsing
+from statsvc import parsing, schemes
 from statsvc.errors import InvalidParameter, nearest
 from statsvc.methods import DEFAULT, METHODS, OWNER
 from statsvc.recipes import RECIPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from statsvc.methods import Method
 
 PARAMETERS: dict[str, str] = {
     "method": f"weighting method, one of {', '.join(METHODS)}; default {DEFAULT}",
@@ -35,11 +37,19 @@ PARAMETERS: dict[str, str] = {
     "clip": "lo,hi: bounds of the weights of present classes",
     "multiply": "factors for classes by name or id, for instance person:2,11:1.5",
     "recipe": f"settings behind published weights, one of {', '.join(RECIPES)}",
+    "sampler": "weigh the stream that this sampler draws, not the files: "
+    f"{' or '.join(schemes.STREAMS)}; default none, every image equally often",
+    "temperature": "rare_class: above 0; default 0.01",
+    "min_pixels": "rare_class: pixels of a class from which on an image counts for it; default auto, "
+    f"{schemes.MIN_PIXELS} and less for small images",
+    "threshold": "repeat_factor: in (0, 1]; default 0.001",
 }
 """Every parameter of a spec and what it takes."""
 
 DEFAULTS = {"normalize": "mean", "absent": "zero", "denominator": "counted", "unexpected": "report"}
 _ONLY_WEIGHTS = ("normalize", "absent", "clip", "multiply")
+SAMPLING = ("sampler", *schemes.OWNER)
+"""The parameters that choose a stream; a spec without a sampler has none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,7 @@ class WeightSpec:
     class_map      built-in name, "none" for raw ids
     clip           lowest and highest weight of a present class
     multiply       (class name or id as text, factor)
+    min_pixels     number of pixels, or "auto"
     """
 
     method: str = DEFAULT
@@ -74,6 +85,10 @@ class WeightSpec:
     clip: tuple[float, float] | None = None
     multiply: tuple[tuple[str, float], ...] = ()
     recipe: str | None = None
+    sampler: str | None = None
+    temperature: float | None = None
+    min_pixels: int | str | None = None
+    threshold: float | None = None
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> WeightSpec:
@@ -105,16 +120,19 @@ class WeightSpec:
     def to_dict(self) -> dict[str, Any]:
         """Return the canonical JSON form of the resolved spec: what `from_params` reads, in fixed order.
 
-        Parameters of other methods are left out, and for methods that are no class weights also
-        normalize, absent, clip and multiply.
+        Parameters of other methods are left out, for methods that are no class weights also normalize,
+        absent, clip and multiply; without a sampler also its name, and always other samplers' parameters.
         """
         values = self.resolved()._values()
         method = METHODS[values["method"]]
+        scheme = schemes.SCHEMES.get(values["sampler"])
         result: dict[str, Any] = {}
         for name, value in values.items():
             if (name in OWNER and OWNER[name] is not method) or (
                 name in _ONLY_WEIGHTS and method.kind != "weights"
             ):
+                continue
+            if name in SAMPLING and (scheme is None or schemes.OWNER.get(name, scheme) is not scheme):
                 continue
             if name == "multiply":
                 result[name] = dict(value) or None
@@ -139,6 +157,9 @@ def _resolved(spec: WeightSpec) -> WeightSpec:
     filled = WeightSpec.from_params(given)._values()
     method = METHODS[filled["method"]]
     for parameter in method.parameters:
+        if filled[parameter.name] is None:
+            filled[parameter.name] = parameter.default
+    for parameter in schemes.SCHEMES[filled["sampler"]].parameters if filled["sampler"] else ():
         if filled[parameter.name] is None:
             filled[parameter.name] = parameter.default
     for name, default in DEFAULTS.items():
@@ -186,6 +207,33 @@ def _contradictions(given: Mapping[str, Any], malformed: set[str]) -> Iterable[t
                 parameter,
                 f"{name} gives {method.kind}, not class weights: leave {parameter} out",
             )
+    yield from _contradictions_of_a_sampler(given, malformed, method)
     for required in method.parameters:
         if required.default is None and required.name not in {*given, *settings, *malformed}:
             yield required.name, f"{name} needs {required.name}, in {required.range}"
+
+
+def _contradictions_of_a_sampler(
+    given: Mapping[str, Any], malformed: set[str], method: Method
+) -> Iterable[tuple[str, str]]:
+    if "sampler" in malformed:
+        return
+    sampler = given.get("sampler")
+    for parameter in given:
+        owner = schemes.OWNER.get(parameter)
+        if owner is not None and owner.name != sampler:
+            yield (
+                parameter,
+                f"{parameter} belongs to sampler={owner.name}" + (f", not to {sampler}" if sampler else ""),
+            )
+    if sampler is not None and not method.of_shares:
+        yield ("method", no_amounts(method))
+
+
+def no_amounts(method: Method) -> str:
+    """Return why a method that needs amounts cannot weigh a stream."""
+    return (
+        f"{method.name} needs to know how much different data a class has, and a stream has shares only: "
+        "what is drawn again is no new data. Use a method of shares, such as sqrt_inv_freq, or leave sampler "
+        "and shares of datasets out"
+    )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from statsvc.errors import NotFound, Unanswerable, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 
     Int64 = NDArray[np.int64]
 
+T = TypeVar("T")
+
 MAX_IDS = 4096
 """Different raw ids that a label map, or a dataset, may hold: beyond that they are no classes."""
+
+ROWS = 4096
+"""How many rows `Table.sample_counts` yields at a time at most."""
 
 EXAMPLES = 3
 """How many files an answer names as examples."""
@@ -123,6 +128,39 @@ class Table(ABC):
                 pixels = _merge(totals.pixels[None, :], columns)[0]
                 return Histogram(columns.class_id, columns.mapped, pixels, None, None, totals.samples)
         return aggregate(self.blocks(), columns, chosen)
+
+    def sample_counts(
+        self, split: str | None = None, class_map: ClassMap | None = None
+    ) -> Iterator[tuple[list[str], Int64]]:
+        """Yield the paths and counts of a split's counted samples, in path order, `ROWS` at most at a time.
+
+        The counts are int64 [n, K], a column for each id of `histogram(split, class_map)`.
+
+        Raises `NotFound` for an unknown split, `Unanswerable` where no rows are kept.
+        """
+        chosen = None if split is None else self.split(split)
+        if not self.has_rows:
+            raise Unanswerable(
+                f"{self.dataset} keeps totals only, and this needs the counts of each image: scan the label "
+                "maps"
+            )
+        for block in self.blocks():
+            take = block.status == 0
+            if chosen is not None:
+                take &= np.fromiter((chosen.contains(str(p)) for p in block.path), bool, len(block.path))
+            kept = np.flatnonzero(take)
+            for start in range(0, len(kept), ROWS):
+                at = kept[start : start + ROWS]
+                yield [str(block.path[row]) for row in at.tolist()], self.mapped(block.counts[at], class_map)
+
+    def mapped(self, counts: Int64, class_map: ClassMap | None) -> Int64:
+        """Return counts over raw ids, int64 [n, raw], as counts over the ids of `histogram`, [n, K]."""
+        return counts if class_map is None else _merge(counts, _columns(self.totals().class_id, class_map))
+
+    def remembered(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return `make()`; a table that remembers makes it once for a key."""
+        del key
+        return make()
 
     def split(self, name: str) -> Split:
         """Return the split of that name. Raises `NotFound` listing those there are."""

@@ -34,7 +34,7 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, slots=True)
 class ClassCounts:
-    """Pixels of classes 0 … C−1 and what their shares are of.
+    """Pixels of classes 0 … C−1 and what their shares are of; expected ones, float64, for a stream.
 
     pixels        int64 [C], pixels of each class, ignored ones too
     ignored       bool [C], True for a class that takes no part and keeps weight 0
@@ -45,10 +45,10 @@ class ClassCounts:
     names         names of classes 0 … n−1, for messages and `multiply`
     """
 
-    pixels: NDArray[np.int64]
+    pixels: NDArray[np.int64] | Float64
     ignored: NDArray[np.bool_]
-    total: int
-    images: NDArray[np.int64] | None = None
+    total: float
+    images: NDArray[np.int64] | Float64 | None = None
     image_pixels: Float64 | None = None
     samples: int | None = None
     names: tuple[str, ...] = ()

@@ -10,6 +10,8 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
+OUTAGES = pytest.StashKey[list[tuple[str, ...]]]()
+
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -20,3 +22,20 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STATSVC_HOME", str(tmp_path / "statsvc-home"))
     monkeypatch.setenv("STATSVC_CACHE", str(tmp_path / "statsvc-cache"))
     monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture
+def outage_table(request: pytest.FixtureRequest) -> list[tuple[str, ...]]:
+    """Rows of the table of outages, which ends the tests' output: what happens, and what the client does."""
+    return request.config.stash.setdefault(OUTAGES, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table of outages where its tests have run."""
+    if rows := config.stash.get(OUTAGES, []):
+        rows = [("the server", "attempts", "took", "without a cached entry", "with one"), *rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        terminalreporter.section("outages")
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            terminalreporter.write_line("  ".join(cells).rstrip())

@@ -106,7 +106,7 @@ def test_exactly_4096_ids_are_counted_and_one_more_is_refused(dtype):
 
 
 def test_too_many_ids_end_the_count_within_a_chunk():
-    with pytest.raises(UnreadableSample, match=r"more than 4096 different ids \(from 0 to (\d+)\)") as caught:
+    with pytest.raises(UnreadableSample, match=r"more than 4096 different ids \(from \d+ to \d+\)") as caught:
         Counter().add(np.arange(10**7, dtype=np.int32))
     assert "9999999" not in str(caught.value)
 

@@ -6,11 +6,9 @@ import json
 import logging
 import os
 import pickle
-import socket
 import threading
-import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,6 +156,7 @@ def test_class_weights_logs_what_the_answer_warns_of(
         ({"ignore_index": []}, "ignore_index=none"),
         ({"ignore_index": -1}, "ignore_index=-1"),
         ({"clip": (0.1, 10)}, "clip=0.1,10"),
+        ({"clip": (0.1, 10.0)}, "clip=0.1,10"),
         ({"multiply": {"person": 2, "11": 1.5}}, "multiply=person:2,11:1.5"),
         ({"multiply": {"traffic light & co": 2}}, "multiply=traffic+light+%26+co:2"),
         ({"beta": 1 - 1e-7}, "beta=0.9999999"),
@@ -252,6 +251,9 @@ def test_a_url_that_is_missing_or_malformed_is_refused_with_what_to_give() -> No
     with pytest.raises(InvalidParameter, match="STATSVC_URL"):
         Client()
     for url in ("stats:8000", "ftp://stats", "http://", "stats"):
+        with pytest.raises(InvalidParameter, match="is not a URL like"):
+            Client(url)
+    for url in ("http://stats:port", "http://stats:99999"):
         with pytest.raises(InvalidParameter, match="is not a URL like"):
             Client(url)
     with pytest.raises(InvalidParameter, match="parameters are arguments"):
@@ -369,14 +371,15 @@ def test_an_entry_of_another_url_is_no_entry(server: Server) -> None:
     assert Client(server.url).weights().method == "sqrt_inv_freq"
 
 
-def test_an_entry_that_is_whole_but_no_answer_is_asked_for_again(server: Server) -> None:
+def test_an_entry_that_is_whole_but_no_answer_is_no_entry(server: Server) -> None:
     client = Client(server.url)
     expected = client.weights().to_dict()
-    (entry,) = cached()
-    etag = json.loads(entry.read_bytes().partition(b"\n")[0])["etag"]
-    client_cache.store(client.cache, f"{server.url}/weights", client_cache.Entry(etag, b'{"older": 1}'))
+    url = f"{server.url}/weights"
+    entry = client_cache.load(client.cache, url)
+    assert entry is not None
+    client_cache.store(client.cache, url, replace(entry, body=b'{"older": 1}'))
     assert client.weights().to_dict() == expected
-    assert [("if-none-match" in headers) for _, headers in server.asked] == [False, True, False]
+    assert [("if-none-match" in headers) for _, headers in server.asked] == [False, False]
 
 
 def test_a_cache_that_cannot_be_written_costs_one_warning(
@@ -448,7 +451,7 @@ def test_a_problem_becomes_the_exception_of_its_type(
         serving(lambda *_: problem(kind, status, "the very reason")) as server,
         pytest.raises(StatsvcError, match="the very reason") as caught,
     ):
-        Client(server.url).weights()
+        Client(server.url, timeout=0.5).weights()
     assert type(caught.value) is error
 
 
@@ -490,23 +493,16 @@ GOOD = answer(TABLE, WeightSpec())
 )
 def test_what_is_not_statsvc_is_told_with_the_url(reply: Reply) -> None:
     with serving(lambda *_: reply) as server, pytest.raises(ServerError) as caught:
-        Client(server.url).weights()
+        Client(server.url, timeout=0.5).weights()
     assert f"{server.url}/weights" in str(caught.value)
     assert "does the URL name a statsvc server?" in str(caught.value)
     assert cached() == []
 
 
-def test_a_body_shorter_than_it_says_is_an_error() -> None:
-    body = json.dumps(GOOD).encode()
-    short = Reply(200, body, {"Content-Length": str(len(body) + 10), "Connection": "close"})
-    with serving(lambda *_: short) as server, pytest.raises(ServerError, match="broke off"):
-        Client(server.url).weights()
-
-
 def test_a_body_that_is_not_compressed_as_it_says_is_an_error() -> None:
     wrong = Reply(200, b"not gzip", {"Content-Encoding": "gzip"})
     with serving(lambda *_: wrong) as server, pytest.raises(ServerError, match="malformed HTTP"):
-        Client(server.url).weights()
+        Client(server.url, timeout=0.5).weights()
 
 
 def test_a_compressed_answer_is_read() -> None:
@@ -530,60 +526,3 @@ def test_a_redirect_is_named_and_not_followed(status: int, server: Server) -> No
 
 
 # No answer
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def test_a_refused_connection_asks_whether_the_server_runs() -> None:
-    url = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(ServerError, match="is `statsvc serve` running there") as caught:
-        Client(url).weights()
-    assert url in str(caught.value)
-
-
-def test_an_unknown_host_is_told() -> None:
-    with pytest.raises(ServerError, match=r"cannot connect to http://no-such-host\.invalid:8000"):
-        Client("http://no-such-host.invalid:8000").weights()
-
-
-def test_a_silent_server_is_given_up_after_the_timeout() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        started = time.monotonic()
-        with pytest.raises(ServerError, match=r"did not answer within 0\.2 s.*STATSVC_TIMEOUT"):
-            Client(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=0.2).weights()
-    assert time.monotonic() - started < 5
-
-
-def test_a_server_that_hangs_up_is_told() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def hang_up() -> None:
-            connection, _ = listener.accept()
-            connection.recv(65536)
-            connection.close()
-
-        thread = threading.Thread(target=hang_up)
-        thread.start()
-        with pytest.raises(ServerError, match="broke off"):
-            Client(f"http://127.0.0.1:{listener.getsockname()[1]}").weights()
-        thread.join()
-
-
-def test_something_that_does_not_speak_http_is_told() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def greet() -> None:
-            connection, _ = listener.accept()
-            connection.recv(65536)
-            connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
-            connection.close()
-
-        thread = threading.Thread(target=greet)
-        thread.start()
-        with pytest.raises(ServerError, match="malformed HTTP"):
-            Client(f"http://127.0.0.1:{listener.getsockname()[1]}").weights()
-        thread.join()

@@ -22,6 +22,7 @@ HEAVY = [
     "h5py",
     "httpx2",
     "llvmlite",
+    "matplotlib",
     "nibabel",
     "numba",
     "numcodecs",

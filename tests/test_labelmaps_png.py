@@ -57,14 +57,52 @@ def test_files_that_pillow_wrote_read_as_pillow_reads_them(mode):
     np.testing.assert_array_equal(read(file.getvalue())[1], array)
 
 
-def test_a_large_image_comes_in_chunks_that_hold_every_pixel_once(monkeypatch):
-    monkeypatch.setattr(png, "CHUNK_PIXELS", 100)
-    array = np.random.default_rng(0).integers(0, 9, (37, 30))
-    label_map = open_label_map("x.png", io.BytesIO(damage.png(array)), LARGE)
+@pytest.mark.parametrize("at_once", [1, 1 << 26])
+@pytest.mark.parametrize(("colour", "depth"), KINDS)
+@pytest.mark.parametrize("kind", [None, 0, 2, 4])
+def test_an_image_read_band_by_band_equals_what_pillow_reads(monkeypatch, colour, depth, kind, at_once):
+    monkeypatch.setattr(png, "BAND", 100)
+    monkeypatch.setattr(png, "AT_ONCE", at_once)
+    monkeypatch.setattr(png, "BLOCK", 50)
+    rng = np.random.default_rng(depth)
+    array = rng.integers(0, 1 << depth, (37, 30)).repeat(2, axis=0)  # rows that repeat the one above
+
+    def filtered(raw: bytes) -> bytes:
+        rows = np.frombuffer(raw, np.uint8).reshape(74, -1).copy()
+        rows[:, 0] = rng.integers(0, 5, 74) if kind is None else kind
+        return zlib.compress(rows.tobytes())
+
+    data = damage.png(array, depth, colour, stream=filtered)
+    label_map = open_label_map("x.png", io.BytesIO(data), LARGE)
     chunks = list(label_map.chunks)
-    assert len(chunks) == 13
-    assert max(chunk.size for chunk in chunks) <= 100
-    np.testing.assert_array_equal(np.concatenate(chunks), array)
+    assert len(chunks) > 1 or depth < 8
+    pillow = np.asarray(Image.open(io.BytesIO(data))).astype(np.int64)
+    if colour == damage.GREY:
+        pillow //= {2: 85, 4: 17}.get(depth, 1)  # Pillow scales these to 0…255
+    np.testing.assert_array_equal(np.concatenate(chunks), pillow)
+    if label_map.histogram is not None:
+        ids, counts = np.unique(pillow, return_counts=True)
+        found = open_label_map("x.png", io.BytesIO(data), LARGE).histogram()
+        assert [part.tolist() for part in found] == [ids.tolist(), counts.tolist()]
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_an_image_larger_than_what_is_inflated_at_once_needs_little_memory(depth):
+    import tracemalloc
+
+    side, row = 12_000, 12_000 * depth // 8
+    deflater = zlib.compressobj()
+    stream = b"".join(deflater.compress(bytes(1 + row)) for _ in range(side)) + deflater.flush()
+    data = damage.png(np.zeros((1, 1), int), depth, stream=lambda _: stream)
+    header = side.to_bytes(4, "big") * 2 + data[24:29]
+    data = data[:8] + damage.chunk(b"IHDR", header) + data[33:]
+    tracemalloc.start()
+    label_map = open_label_map("x.png", io.BytesIO(data), LARGE)
+    pixels = sum(chunk.size for chunk in label_map.chunks if not chunk.any())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert pixels == side * side
+    assert peak < 40 << 20, "the image data are 137 or 275 MiB"
 
 
 def test_text_profiles_and_bytes_after_the_end_do_not_matter():

@@ -280,12 +280,12 @@ def test_an_unknown_device_and_missing_cuda_are_refused(tmp_path, monkeypatch):
             count(tmp_path, device=name)
 
 
-def test_counting_on_the_cpu_loads_neither_torch_nor_dask(mixed):
+def test_counting_png_by_itself_loads_neither_torch_nor_dask_on_any_machine(mixed):
     root, _ = mixed
     code = (
-        "import sys; from workers.tasks import Reading, count_samples; from workers.device import _nvidia;"
-        "auto = 'cpu' if _nvidia() else 'auto';"
-        f"rows = count_samples(Reading({str(root)!r}, 10**9, auto), ['a.png', 'c.tif']);"
+        "import sys; from workers import device; from workers.tasks import Reading, count_samples;"
+        "device._nvidia = lambda: True;"  # as on a machine with a GPU
+        f"rows = count_samples(Reading({str(root)!r}, 10**9, 'auto'), ['a.png']);"
         "sys.exit(int(rows.status.any() or 'torch' in sys.modules or 'dask' in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

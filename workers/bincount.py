@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Int64 = NDArray[np.int64]
 
 PIECE = 1 << 18
-"""Pixels counted at once: few enough to stay in the cache between finding their range and counting."""
+"""Pixels converted, or hashed, at once: few enough to stay in the cache."""
 
 DENSE_SPAN = 1 << 16
 """Widest range of ids counted by their value; a wider one is hashed."""
@@ -26,12 +26,6 @@ DENSE_SPAN = 1 << 16
 BATCH_PIXELS = 1 << 24
 """Pixels that one `torch.bincount` counts: 128 MB of int64 on the device."""
 
-
-# Bytes of an id -> its bits, all set, and the factor that makes a word of it (`kernels.count_dense`).
-_WORDS = {
-    size: (np.uint64(2 ** (8 * size) - 1), np.uint64((2**64 - 1) // (2 ** (8 * size) - 1)))
-    for size in (1, 2, 4, 8)
-}
 
 _SLOTS = 4 * MAX_IDS  # of the hash table, which is full at half
 
@@ -41,10 +35,15 @@ class TooManyIds(UnreadableSample):
 
 
 class Counter:
-    """Histogram of one sample, fed chunk by chunk."""
+    """Histogram of one sample, fed chunk by chunk.
+
+    Ids that lie close together are counted in a table with a column for each id of a range, which starts
+    at 256 ids and is widened up to `DENSE_SPAN`; others are hashed, a piece of the chunk at a time.
+    """
 
     def __init__(self) -> None:
-        self._bytes = np.zeros((2, 256), np.int64)
+        self._low = 0  # the id of the table's first column
+        self._table = np.zeros((kernels.COUNTERS, 256), np.int64)
         self._ids = np.empty(0, np.int64)
         self._counts = np.empty(0, np.int64)
 
@@ -53,11 +52,38 @@ class Counter:
 
         Raises `UnreadableSample` beyond `MAX_IDS` ids, and for ids that int64 cannot hold.
         """
-        for piece in _pieces(chunk):
-            if piece.dtype.itemsize == 1 and piece.dtype.kind != "i":
-                kernels.count_dense(piece.view(np.uint8), 0, self._bytes, *_WORDS[1])
-            else:
-                self.merge(*_histogram(piece))
+        # What can be counted as it lies is counted at once; what must be converted, piece by piece.
+        for piece in _pieces(chunk, max(1, chunk.size) if chunk.dtype.isnative else PIECE):
+            flat = _native(piece)
+            begin = 0
+            while begin < len(flat):
+                begin += kernels.count_dense(flat[begin:], self._low, self._table)
+                if begin < len(flat) and not self._widened(flat[begin : begin + PIECE]):
+                    self.merge(*_hashed(flat[begin : begin + PIECE]))
+                    begin += PIECE
+        if self._table.shape[1] > MAX_IDS:
+            self._drain()
+
+    def _widened(self, piece: NDArray[Any]) -> bool:
+        """Widen the table to hold the ids of a non-empty piece; False where their range is too wide."""
+        low, span = _range(piece)
+        if span > DENSE_SPAN:
+            return False
+        self._drain()
+        together = min(low, self._low)
+        reach = max(low + span, self._low + self._table.shape[1]) - together
+        # Ids too far from those before get a table of their own.
+        self._low, span = (together, reach) if reach <= DENSE_SPAN else (low, span)
+        self._table = np.zeros((kernels.COUNTERS, span), np.int64)
+        return True
+
+    def _drain(self) -> None:
+        """Move the table's counts to the ids that are known."""
+        counts = self._table.sum(axis=0)
+        present = np.flatnonzero(counts)
+        if len(present):
+            self._table[:] = 0
+            self.merge(present + self._low, counts[present])
 
     def merge(self, ids: Int64, counts: Int64) -> None:
         """Add counts taken elsewhere, int64 [k] each, ids ascending. Raises `UnreadableSample`."""
@@ -76,11 +102,7 @@ class Counter:
 
     def result(self) -> tuple[Int64, Int64]:
         """Return the ids that occur, ascending, and the pixels of each: int64 [k], int64 [k]."""
-        counts = self._bytes.sum(axis=0)
-        present = np.flatnonzero(counts)
-        if len(present):
-            self._bytes[:] = 0
-            self.merge(present.astype(np.int64), counts[present])
+        self._drain()
         return self._ids, self._counts
 
 
@@ -112,7 +134,7 @@ def count_batch_torch(arrays: Sequence[NDArray[Any]], device: str) -> list[tuple
             low, span = _range(piece)
             if span > DENSE_SPAN:
                 for part in _pieces(piece):
-                    tally.add(*_histogram(part))
+                    tally.add(*_hashed(part))
                 continue
             if batch and filled + len(piece) > BATCH_PIXELS:
                 _launch(batch, device)
@@ -169,8 +191,6 @@ def _for_torch(piece: NDArray[Any]) -> NDArray[Any]:
     if piece.dtype.kind == "u" and piece.dtype.itemsize > 1:
         # Wider than the type, so that no id changes its sign; uint64 was checked to fit int64.
         return piece.astype({2: np.int32, 4: np.int64, 8: np.int64}[piece.dtype.itemsize])
-    if piece.dtype.kind == "b":
-        piece = piece.view(np.uint8)
     native = _native(piece)
     return native if native.flags.writeable else native.copy()
 
@@ -194,18 +214,11 @@ def _range(piece: NDArray[Any]) -> tuple[int, int]:
     return low, int(piece.max()) - low + 1
 
 
-def _histogram(piece: NDArray[Any]) -> tuple[Int64, Int64]:
+def _hashed(piece: NDArray[Any]) -> tuple[Int64, Int64]:
     """Return the ids of a non-empty piece, ascending, and their counts. Raises `UnreadableSample`."""
-    low, span = _range(piece)
-    if span <= DENSE_SPAN:
-        values = piece.view(np.uint8) if piece.dtype.kind == "b" else piece
-        table = np.zeros((2, span), np.int64)
-        kernels.count_dense(_native(values), low, table, *_WORDS[values.itemsize])
-        counts = table.sum(axis=0)
-        present = np.flatnonzero(counts)
-        return present.astype(np.int64) + low, counts[present]
     ids, counts = np.zeros(_SLOTS, np.int64), np.zeros(_SLOTS, np.int64)
     if kernels.count_sparse(_native(piece), ids, counts) < 0:
+        low, span = _range(piece)
         raise _too_many(np.array([low, low + span - 1], np.int64))
     taken = np.flatnonzero(counts)
     taken = taken[np.argsort(ids[taken])]
@@ -213,6 +226,9 @@ def _histogram(piece: NDArray[Any]) -> tuple[Int64, Int64]:
 
 
 def _native(piece: NDArray[Any]) -> NDArray[Any]:
+    """Return the piece in this machine's byte order, bool as uint8."""
+    if piece.dtype.kind == "b":
+        return piece.view(np.uint8)
     return piece.astype(piece.dtype.newbyteorder("="), copy=False)
 
 

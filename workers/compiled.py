@@ -53,3 +53,13 @@ def put_word(_typing: Any, array: Any, index: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.uint64), save
+
+
+@intrinsic
+def trailing_zeros(_typing: Any, value: Any) -> Any:
+    """Return how many of the lowest bits of a uint64 are zero; of 0 the result is undefined."""
+
+    def count(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], cgutils.true_bit)
+
+    return types.uint64(types.uint64), count

@@ -28,7 +28,8 @@ class Engine:
     """Counts the chunks of many samples, each into its `Counter`.
 
     With CUDA, chunks wait until enough of them make a launch worth it; so a sample's counter is complete,
-    and its failure known, only after `flush`.
+    and its failure known, only after `flush`. With "auto" it is looked for when the first chunk comes, and
+    the first batch decides: what is counted while it is decoded (PNG) never loads Torch.
     """
 
     def __init__(self, device: str) -> None:
@@ -44,6 +45,8 @@ class Engine:
 
     def add(self, counter: Counter, chunk: NDArray[Any]) -> None:
         """Count a chunk, now or with the next launch. Raises `UnreadableSample`."""
+        if self.device == "auto":
+            self.device = _auto or ("undecided" if _nvidia() and _torch_sees_cuda() else "cpu")
         if self.device == "cpu":
             counter.add(chunk)
             return
@@ -60,7 +63,7 @@ class Engine:
         waiting, self._waiting, self._bytes = self._waiting, [], 0
         if not waiting:
             return
-        if self.device == "auto":
+        if self.device == "undecided":
             self.device = _faster([chunk for _, chunk in waiting])
         if self.device == "cpu":
             for counter, chunk in waiting:
@@ -103,13 +106,9 @@ def require(device: str) -> None:
 
 
 def _resolve(device: str) -> str:
-    """Return "cpu", "cuda", or "auto" while the first batch has yet to decide."""
-    if device == "cpu":
-        return "cpu"
-    if device == "auto":
-        if _auto is not None:
-            return _auto
-        return "auto" if _nvidia() and _torch_sees_cuda() else "cpu"
+    """Return the device where it is one that is there. Raises `InvalidParameter`."""
+    if device in ("cpu", "auto"):
+        return device
     if device == "cuda":
         if not _torch_sees_cuda():
             raise InvalidParameter(("device", "no CUDA device that Torch can use here; take cpu or auto"))

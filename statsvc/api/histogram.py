@@ -47,7 +47,7 @@ async def get_histogram(request: Request, name: str, service: Shared) -> Respons
         tag, pinned=number is not None, age=service.watch.age, negotiated=False
     )
     return await conditional.respond(
-        request, headers, "application/json", lambda: service.answer(tag, published, make)
+        request, headers, "application/json", lambda: service.answer(tag, make, published)
     )
 
 

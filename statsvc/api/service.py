@@ -68,9 +68,9 @@ class Service:
             self._tables.put(published.key, table)
         return table
 
-    async def answer(self, tag: str, published: Published, make: Callable[[RememberedTable], bytes]) -> bytes:
-        """Return the answer with an ETag, made from the version's table once."""
-        return await self._answers.get(tag, partial(make, self.table(published)))
+    async def answer(self, tag: str, make: Callable[..., bytes], *published: Published) -> bytes:
+        """Return the answer with an ETag, made from the versions' tables once."""
+        return await self._answers.get(tag, partial(make, *map(self.table, published)))
 
     async def in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run what waits for the catalog or the disk in a worker thread."""

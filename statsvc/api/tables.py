@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from statsvc.api.lru import Lru
-from statsvc.statistics import EXAMPLES, Table
+from statsvc.statistics import EXAMPLES, T, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from statsvc.classmaps import ClassMap
     from statsvc.statistics import Block, Histogram
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 HISTOGRAM_BYTES = 64 * 2**20
 """How much one version's histograms may take in memory; a common one takes a few kilobytes."""
+
+DERIVED = 32
+"""Other values kept of one version, such as what a sampler draws; each a few arrays over the classes."""
 
 
 class RememberedTable(Table):
@@ -31,6 +34,7 @@ class RememberedTable(Table):
         self.configuration, self.has_rows = stored.configuration, stored.has_rows
         self._reading = threading.RLock()
         self._histograms: Lru[tuple[str | None, ClassMap | None], Histogram] = Lru(HISTOGRAM_BYTES, _bytes)
+        self._derived: Lru[Hashable, Any] = Lru(DERIVED)
         self._examples: Lru[tuple[tuple[int, ...], str | None, int], dict[int, list[str]]] = Lru(64)
 
     def totals(self) -> Histogram:
@@ -52,6 +56,15 @@ class RememberedTable(Table):
             if found is None:
                 found = super().histogram(split, class_map)
                 self._histograms.put((split, class_map), found)
+            return found
+
+    def remembered(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return `make()`, made once for a key."""
+        with self._reading:
+            found: T | None = self._derived.get(key)
+            if found is None:
+                found = make()
+                self._derived.put(key, found)
             return found
 
     def failures(

@@ -1,11 +1,13 @@
-"""GET /weights and GET /methods."""
+"""GET /weights, GET /methods and GET /samplers."""
 
 from __future__ import annotations
+
+import json
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from statsvc import answers, methods, representations
+from statsvc import answers, methods, mixtures, representations, schemes, streams
 from statsvc.api import conditional, formats, query
 from statsvc.api.responses import json_response
 from statsvc.api.service import Shared
@@ -15,7 +17,10 @@ from statsvc.spec import WeightSpec
 router = APIRouter()
 
 PARAMETERS = {
-    "dataset": query.Parameter("name of a dataset; may be left out where there is one only"),
+    "dataset": query.Parameter(
+        "name of a dataset; may be left out where there is one only. a:0.7,b:0.3 weighs the stream that "
+        "draws so many images of each, a@3:0.7,b@12:0.3 of these versions"
+    ),
     "version": query.VERSION,
     **query.SPEC,
     "format": query.Parameter(
@@ -39,17 +44,26 @@ async def get_weights(request: Request, service: Shared) -> Response:
     form = formats.chosen(given.pop("format", None), ",".join(request.headers.getlist("accept")))
     number = query.integer(given, "version", PARAMETERS)
     spec = WeightSpec.from_params({name: given[name] for name in query.SPEC if name in given})
-    published = await service.published(given.get("dataset"), number)
+    parts = mixtures.parse(given.get("dataset"))
+    if parts is None:
+        published = [await service.published(given.get("dataset"), number)]
+        digest, pinned = published[0].digest, number is not None
+    else:
+        mixtures.without_version(number)
+        published = [await service.published(part.dataset, part.number) for part in parts]
+        digest = json.dumps([[one.digest, part.share] for one, part in zip(published, parts, strict=True)])
+        pinned = all(part.number is not None for part in parts)
 
-    def make(table: RememberedTable) -> bytes:
-        return representations.render(form, answers.answer(table, spec))
+    def make(*tables: RememberedTable) -> bytes:
+        if parts is None:
+            return representations.render(form, answers.answer(tables[0], spec))
+        shares = [part.share for part in parts]
+        return representations.render(form, streams.answer(list(zip(tables, shares, strict=True)), spec))
 
-    tag = conditional.etag(published.digest, spec.to_dict(), form)
-    headers = conditional.cache_headers(
-        tag, pinned=number is not None, age=service.watch.age, negotiated=True
-    )
+    tag = conditional.etag(digest, spec.to_dict(), form)
+    headers = conditional.cache_headers(tag, pinned=pinned, age=service.watch.age, negotiated=True)
     return await conditional.respond(
-        request, headers, formats.MEDIA_TYPES[form], lambda: service.answer(tag, published, make)
+        request, headers, formats.MEDIA_TYPES[form], lambda: service.answer(tag, make, *published)
     )
 
 
@@ -58,3 +72,10 @@ async def get_methods(request: Request) -> Response:
     """Return every weighting method with its formula, parameters, ranges and reference."""
     query.read(request, {})
     return json_response({"methods": methods.describe()})
+
+
+@router.get("/samplers")
+async def get_samplers(request: Request) -> Response:
+    """Return every sampler with its formula, parameters, ranges and reference."""
+    query.read(request, {})
+    return json_response({"samplers": schemes.describe()})

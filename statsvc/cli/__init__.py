@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from statsvc import __version__
-from statsvc.cli import counting, manage, serving, weighing
+from statsvc.cli import comparing, counting, manage, prefetching, serving, weighing
 from statsvc.errors import AmbiguousSource, InvalidParameter, NotFound, StatsvcError, nearest
 
 
@@ -28,7 +28,7 @@ class _Group(click.Group):
         """Return a parameter as the command in hand spells it: --split, --ignore-index, FILE."""
         command = self.commands.get(ctx.invoked_subcommand or "")
         for parameter in command.params if command is not None else ():
-            if parameter.name == name:
+            if parameter.name == name or f"--{name.replace('_', '-')}" in parameter.opts:
                 return parameter.opts[0] if isinstance(parameter, click.Option) else name.upper()
         return name
 
@@ -75,6 +75,8 @@ def cli(verbose: bool) -> None:
 for _command in (
     counting.scan,
     weighing.weights,
+    comparing.compare,
+    prefetching.prefetch,
     serving.serve,
     serving.runner,
     counting.demo,

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NICENESS = 10
+"""How far the runner beside a server stands behind it: answering a request takes a millisecond."""
+
 
 def runner_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a runner."""
@@ -162,6 +165,8 @@ def runner(
     except ModuleNotFoundError as error:
         raise needs("workers", error) from error
     require(device)
+    if parent is not None:
+        os.nice(NICENESS)  # inherited by the worker processes, which count in what is left of the cores
     with opened(home, database, store):
         pass  # a catalog that cannot be used is an error now, not a line in a loop
     stopping = threading.Event()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc import classmaps
+from statsvc import classmaps, mixtures
 from statsvc.cli.common import home_options, opened, the_dataset
 from statsvc.errors import StatsvcError
 from statsvc.representations import FORMATS, render
@@ -19,28 +19,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from statsvc.classmaps import ClassMap
+    from statsvc.store.catalog import Catalog
+    from statsvc.store.home import Home
 
 
-def spec_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add one option for each parameter of a weight spec."""
-    for name, description in reversed(PARAMETERS.items()):
-        flags = [f"--{name.replace('_', '-')}"]
-        if name == "ignore_index":
-            flags.append("--ignore")
-        command = click.option(
-            *flags,
-            name,
-            metavar="X",
-            multiple=name == "ignore_index",
-            help=description + ".",
-        )(command)
-    return command
+def spec_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add one option for each of these parameters of a weight spec."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names):
+            flags = [f"--{name.replace('_', '-')}"]
+            if name == "ignore_index":
+                flags.append("--ignore")
+            command = click.option(
+                *flags,
+                name,
+                metavar="X",
+                multiple=name == "ignore_index",
+                help=PARAMETERS[name] + ".",
+            )(command)
+        return command
+
+    return add
 
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("--version", "number", type=click.IntRange(1), help="Number of the version.  [default: newest]")
-@spec_options
+@spec_options(*PARAMETERS)
 @click.option("--url", metavar="URL", help="Ask this server instead of the home.")
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write .json, .csv or .npy."
@@ -63,29 +69,24 @@ def weights(
     store: str | None,
     **params: Any,
 ) -> None:
-    """Print the class weights of dataset NAME, which may be left out where there is one."""
-    given = {
+    """Print the class weights of dataset NAME, which may be left out where there is one.
+
+    NAME may be a mixture, a:0.7,b:0.3: of the stream that draws so many of its images from each.
+    """
+    given: dict[str, Any] = {
         key: (list(value) if isinstance(value, tuple) else value) for key, value in params.items() if value
     }
-    class_map = _class_map_file(given, url)
+    class_map = class_map_file(given, url)
     spec = WeightSpec.from_params(given)
+    if mixtures.parse(name) is not None:
+        mixtures.without_version(number)
     if url is not None:
         from statsvc.client import Client
 
         answered = Client(url).weights(name, version=number, **given).to_dict()
     else:
-        from statsvc.answers import answer
-
         with opened(home, database, store) as (place, catalog):
-            from statsvc.store.configuring import applied
-            from statsvc.store.publication import open_version
-
-            dataset = the_dataset(catalog, name)
-            record = catalog.version(dataset, number)
-            if class_map is not None:
-                configuration = applied(record.configuration, {"class_map": class_map})
-                record = replace(record, configuration=configuration)
-            answered = answer(open_version(place.store, dataset.name, record), spec)
+            answered = asker(place, catalog, name, number, class_map)(spec)
     if output is not None:
         _write(output, form, answered)
         return
@@ -101,7 +102,34 @@ def weights(
             click.echo(f"statsvc: {warning['message']}", err=True)
 
 
-def _class_map_file(given: dict[str, Any], url: str | None) -> ClassMap | None:
+def asker(
+    place: Home, catalog: Catalog, name: str | None, number: int | None, class_map: ClassMap | None
+) -> Callable[[WeightSpec], dict[str, Any]]:
+    """Return a function that answers specs about a dataset or a mixture, reading rows once.
+
+    class_map  reads the counts through another map than the dataset's own
+    """
+    from statsvc import answers, streams
+    from statsvc.api.tables import RememberedTable
+    from statsvc.store.configuring import applied
+    from statsvc.store.publication import open_version
+
+    def table(one: str | None, version: int | None) -> RememberedTable:
+        dataset = the_dataset(catalog, one)
+        record = catalog.version(dataset, version)
+        if class_map is not None:
+            record = replace(record, configuration=applied(record.configuration, {"class_map": class_map}))
+        return RememberedTable(open_version(place.store, dataset.name, record))
+
+    parts = mixtures.parse(name)
+    if parts is None:
+        single = table(name, number)
+        return lambda spec: answers.answer(single, spec)
+    mixed = [(table(part.dataset, part.number), part.share) for part in parts]
+    return lambda spec: streams.answer(mixed, spec)
+
+
+def class_map_file(given: dict[str, Any], url: str | None) -> ClassMap | None:
     """Take a class map that is a file out of the parameters. Raises `NotFound`, `InvalidParameter`."""
     text = given.get("class_map")
     if text is None or text == "none" or text in classmaps.BUILTIN:

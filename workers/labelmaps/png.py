@@ -51,6 +51,12 @@ END = b"\0\0\0\0IEND\xaeB`\x82"
 
 BLOCK = 1 << 20
 
+AT_ONCE = 1 << 26
+"""Longest image data, in bytes, that is inflated at once."""
+
+BAND = 1 << 22
+"""Bytes of image data that are unfiltered, and counted, at once: about; whole rows at least."""
+
 
 @dataclass(frozen=True, slots=True)
 class Image:
@@ -197,21 +203,41 @@ def _checked(file: BinaryIO, size: int, header: Header, start: bytes) -> Image:
     return Image(b"".join(head), b"".join(stream))
 
 
-def _rows(image: Image, header: Header) -> NDArray[np.uint8]:
-    """Return the inflated stream: for each row its filter type, then its bytes; uint8 [n], writable.
+def _bands(image: Image, header: Header) -> Iterator[NDArray[np.uint8]]:
+    """Yield the inflated rows, some at a time: each row's filter type, then its bytes; uint8 [n], writable.
 
-    The result is allocated by what the header declares, which was checked against the limit.
+    What is allocated follows from what the header declares, which was checked against the limit. A stream of
+    up to `AT_ONCE` bytes is inflated by libdeflate, which is many times as fast as zlib and cannot stop on
+    the way; a longer one band by band.
     """
     expected = header.stream_bytes()
+    line = expected // header.height
+    band = line * max(1, BAND // line)
+    if expected <= AT_ONCE:
+        whole = np.frombuffer(_inflated(image, header), np.uint8)
+        for start in range(0, expected, band):
+            yield whole[start : start + band]
+        return
+    _diagnose(image, header)  # so that the stream is known to hold all that is taken from it
+    inflater, source = zlib.decompressobj(), io.BytesIO(image.stream)
+    for start in range(0, expected, band):
+        rows = bytearray()
+        while (missing := min(band, expected - start) - len(rows)) > 0:
+            rows += inflater.decompress(inflater.unconsumed_tail or source.read(BLOCK), missing)
+        yield np.frombuffer(rows, np.uint8)
+
+
+def _inflated(image: Image, header: Header) -> bytearray:
+    expected = header.stream_bytes()
     try:
-        data = deflate.zlib_decompress(image.stream, expected)
+        data: bytearray = deflate.zlib_decompress(image.stream, expected)
     except deflate.DeflateError:
-        data = b""
+        data = bytearray()
     if len(data) != expected:
         # libdeflate says only that it failed; zlib finds out how.
         _diagnose(image, header)
         data = bytearray(zlib.decompressobj().decompress(image.stream, expected))
-    return np.frombuffer(data, np.uint8)
+    return data
 
 
 def _diagnose(image: Image, header: Header) -> None:
@@ -261,7 +287,11 @@ def _histogram(image: Image, header: Header) -> tuple[NDArray[np.int64], NDArray
     row = (header.width * header.depth + 7) // 8
     whole, rest = divmod(header.width * header.depth, 8)
     counts, tails = np.zeros(256, np.int64), np.zeros(256, np.int64)
-    _known_filter(kernels.count_rows(_rows(image, header), header.height, row, whole, counts, tails))
+    before, top = np.zeros(row, np.uint8), 0
+    for band in _bands(image, header):
+        rows = len(band) // (1 + row)
+        _known_filter(top, kernels.count_rows(band, rows, row, whole, counts, tails, before))
+        top += rows
     if header.depth < 8:
         shifts = np.arange(8 - header.depth, -1, -header.depth)
         packed = (np.arange(256)[:, None] >> shifts) & ((1 << header.depth) - 1)  # [byte, pixel in it]
@@ -276,12 +306,12 @@ def _histogram(image: Image, header: Header) -> tuple[NDArray[np.int64], NDArray
 def _chunks(image: Image, header: Header) -> Iterator[NDArray[Any]]:
     """Inflate and unfilter an image; yield its rows as uint8 or big-endian uint16 [rows, width]."""
     row = (header.width * header.depth + 7) // 8
-    pixels = np.empty((header.height, row), np.uint8)
-    step = header.depth // 8 or 1
-    _known_filter(kernels.unfilter(_rows(image, header), header.height, row, step, pixels))
-    rows = max(1, CHUNK_PIXELS // header.width)
-    for top in range(0, header.height, rows):
-        part = pixels[top : top + rows]
+    before, top = np.zeros(row, np.uint8), 0
+    for band in _bands(image, header):
+        rows = len(band) // (1 + row)
+        part = np.empty((rows, row), np.uint8)
+        _known_filter(top, kernels.unfilter(band, rows, row, header.depth // 8 or 1, part, before))
+        top += rows
         if header.depth == 16:
             yield part.view(">u2")
         elif header.depth == 8:
@@ -289,20 +319,22 @@ def _chunks(image: Image, header: Header) -> Iterator[NDArray[Any]]:
         else:
             shifts = np.arange(8 - header.depth, -1, -header.depth, dtype=np.uint8)
             spread = (part[:, :, None] >> shifts) & np.uint8((1 << header.depth) - 1)
-            yield spread.reshape(len(part), -1)[:, : header.width]
+            yield spread.reshape(rows, -1)[:, : header.width]
 
 
 def _colours(image: Image, header: Header) -> Iterator[NDArray[np.int32]]:
     """Inflate and unfilter an image of 8-bit channels; yield its rows as colours [rows, width]."""
     channels = CHANNELS[header.colour]
     row = header.width * channels
-    pixels = np.empty((header.height, row), np.uint8)
-    _known_filter(kernels.unfilter(_rows(image, header), header.height, row, channels, pixels))
-    rows = max(1, CHUNK_PIXELS // header.width)
-    for top in range(0, header.height, rows):
-        part = pixels[top : top + rows].reshape(-1, header.width, channels)
+    before, top = np.zeros(row, np.uint8), 0
+    for band in _bands(image, header):
+        rows = len(band) // (1 + row)
+        part = np.empty((rows, row), np.uint8)
+        _known_filter(top, kernels.unfilter(band, rows, row, channels, part, before))
+        top += rows
+        pixels = part.reshape(rows, header.width, channels)
         # Grey with alpha: the one value three times.
-        yield packed_colours(part if channels > 2 else part[..., [0, 0, 0]])
+        yield packed_colours(pixels if channels > 2 else pixels[..., [0, 0, 0]])
 
 
 def _colours_by_pillow(image: Image, header: Header) -> Iterator[NDArray[np.int32]]:
@@ -332,11 +364,12 @@ def _shown(colours: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int
     return colours[ids]
 
 
-def _known_filter(row: int) -> None:
-    """Refuse an image in which a kernel met a row of an unknown filter type."""
+def _known_filter(top: int, row: int) -> None:
+    """Refuse an image in which a kernel met a row of an unknown filter type, counted from row `top`."""
     if row >= 0:
         raise UnreadableSample(
-            f"is damaged: row {row} of its pixels has a filter type that PNG does not have; {COPY_AGAIN}"
+            f"is damaged: row {top + row} of its pixels has a filter type that PNG does not have; "
+            f"{COPY_AGAIN}"
         )
 
 

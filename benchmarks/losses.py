@@ -1,0 +1,271 @@
+"""Losses beside those that people use now: values, gradients, time and memory, side by side in one run.
+
+    python benchmarks/losses.py [--shape 4,19,512,512] [--repeats 9] [--json FILE]
+
+Forward and backward on the CPU in float32. Within a group every loss has the same logits, target and
+options, and they take turns, so that a busy moment of the machine hits all. Memory is what the process's
+resident set rises by at most during one forward and backward, each loss in a process of its own (Linux).
+Peers: MONAI; segmentation-models-pytorch (its losses alone, see `smp_losses`); a plain form with a softmax
+and one-hot targets. A peer that is not installed is named in the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from statsvc.losses import CombinedLoss
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Loss = Callable[[Tensor, Tensor], Tensor]
+
+CE, DICE = 0.6, 0.4
+IGNORE = 255
+
+
+def smp_losses() -> Any:
+    """Return segmentation-models-pytorch's own package of losses.
+
+    The whole package imports torchvision, its losses only Torch: their files are loaded as they are.
+    """
+    whole = importlib.util.find_spec("segmentation_models_pytorch")
+    if whole is None or whole.origin is None:
+        raise ImportError("segmentation_models_pytorch is not installed")
+    folder = Path(whole.origin).parent / "losses"
+    name = "smp_losses"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def ce_alone(weight: Tensor | None) -> Loss:
+    return torch.nn.CrossEntropyLoss(weight, ignore_index=IGNORE)
+
+
+def one_hot(batch: bool, weight: Tensor | None) -> Loss:
+    """Return the loss as it is usually written, with the ignored pixels masked."""
+
+    def loss(logits: Tensor, target: Tensor) -> Tensor:
+        classes, space = logits.shape[1], [2, 3][: target.ndim - 1]
+        valid = (target != IGNORE)[:, None]
+        y = F.one_hot(target.where(target != IGNORE, 0), classes).movedim(-1, 1) * valid
+        p = logits.softmax(1) * valid
+        overlap, mass, pixels = (p * y).sum(space), p.sum(space), y.sum(space)
+        if batch:
+            overlap, mass, pixels = overlap.sum(0), mass.sum(0), pixels.sum(0)
+        w = torch.ones(classes) if weight is None else weight
+        dice = ((1 - (2 * overlap + 1) / (mass + pixels + 1)) * w).sum(-1) / w.sum()
+        return CE * F.cross_entropy(logits, target, weight, ignore_index=IGNORE) + DICE * dice.mean()
+
+    return loss
+
+
+def monai(batch: bool) -> Loss:
+    from monai.losses import DiceCELoss
+
+    loss = DiceCELoss(
+        softmax=True,
+        to_onehot_y=True,
+        smooth_nr=1.0,
+        smooth_dr=1.0,
+        batch=batch,
+        lambda_ce=CE,
+        lambda_dice=DICE,
+    )
+    return lambda logits, target: loss(logits, target[:, None])
+
+
+def smp(weight: Tensor | None, ignored: bool) -> Loss:
+    losses = smp_losses()
+    dice = losses.DiceLoss(
+        "multiclass",
+        smooth=0.5,  # (Σpy + s) / (½(Σp + Σy) + s) is how it writes Dice
+        ignore_index=IGNORE if ignored else None,
+        class_weights=None if weight is None else weight.tolist(),
+    )
+    ce = ce_alone(weight)
+    return lambda logits, target: CE * ce(logits, target) + DICE * dice(logits, target)
+
+
+def ours(batch: bool, weight: Tensor | None) -> Loss:
+    return CombinedLoss(
+        ce_weight=CE, dice_weight=DICE, class_weights=weight, batch_dice=batch, absent="penalise"
+    )
+
+
+def data(shape: tuple[int, ...], ignored: bool) -> tuple[Tensor, Tensor]:
+    """Return logits and a target of patches 16 pixels wide; with `ignored`, a tenth of them."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(shape, generator=generator)
+    coarse = [shape[0], *(-(-size // 16) for size in shape[2:])]
+    target = torch.randint(shape[1], coarse, generator=generator)
+    if ignored:
+        target[torch.rand(coarse, generator=generator) < 0.1] = IGNORE
+    for axis, size in enumerate(shape[2:], start=1):
+        target = target.repeat_interleave(16, axis).narrow(axis, 0, size)
+    return logits.requires_grad_(), target.contiguous()
+
+
+def weights(classes: int) -> Tensor:
+    return torch.linspace(0.2, 3, classes)
+
+
+# Each group has the same options; the first loss that is there is what the others' values are compared with.
+GROUPS: dict[str, tuple[bool, dict[str, Callable[[int], Loss]]]] = {
+    "unweighted, Dice of each sample": (
+        False,
+        {
+            "statsvc CombinedLoss": lambda _: ours(False, None),
+            "MONAI DiceCELoss": lambda _: monai(False),
+            "one-hot form": lambda _: one_hot(False, None),
+            "cross-entropy alone": lambda _: ce_alone(None),
+        },
+    ),
+    "unweighted, Dice of the batch": (
+        False,
+        {
+            "statsvc CombinedLoss": lambda _: ours(True, None),
+            "MONAI DiceCELoss": lambda _: monai(True),
+            "smp DiceLoss + cross-entropy": lambda _: smp(None, False),
+            "one-hot form": lambda _: one_hot(True, None),
+        },
+    ),
+    "weighted, a tenth ignored, Dice of the batch": (
+        True,
+        {
+            "statsvc CombinedLoss": lambda classes: ours(True, weights(classes)),
+            "smp DiceLoss + cross-entropy": lambda classes: smp(weights(classes), True),
+            "one-hot form": lambda classes: one_hot(True, weights(classes)),
+            "cross-entropy alone": lambda classes: ce_alone(weights(classes)),
+        },
+    ),
+}
+
+
+def step(loss: Loss, logits: Tensor, target: Tensor) -> tuple[float, Tensor]:
+    logits.grad = None
+    value = loss(logits, target)
+    value.backward()
+    assert logits.grad is not None
+    return value.item(), logits.grad
+
+
+def resident(field: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split(f"{field}:")[1].split()[0])
+
+
+def peak_memory(group: str, name: str, shape: tuple[int, ...]) -> int:
+    """Return the bytes by which the resident set rises at most; run in a process of its own."""
+    ignored, losses = GROUPS[group]
+    loss = losses[name](shape[1])
+    small = (shape[0], shape[1], *(32 for _ in shape[2:]))
+    step(loss, *data(small, ignored))  # code is loaded before
+    logits, target = data(shape, ignored)
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    step(loss, logits, target)
+    return resident("VmHWM") - before
+
+
+def peak_of(group: str, name: str, shape: tuple[int, ...]) -> int:
+    """Return `peak_memory` of a fresh process."""
+    command = [sys.executable, __file__, "--peak", group, name, "--shape", ",".join(map(str, shape))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def measured(shape: tuple[int, ...], repeats: int) -> list[dict[str, Any]]:
+    rows = []
+    for group, (ignored, makers) in GROUPS.items():
+        logits, target = data(shape, ignored)
+        losses, found = {}, {}
+        for name, make in makers.items():
+            try:
+                losses[name] = make(shape[1])
+            except ImportError as problem:
+                rows.append({"group": group, "loss": name, "missing": str(problem)})
+        for name, loss in losses.items():
+            found[name] = step(loss, logits, target)
+        times: dict[str, list[float]] = {name: [] for name in losses}
+        for _ in range(repeats):
+            for name, loss in losses.items():
+                start = time.perf_counter()
+                step(loss, logits, target)
+                times[name].append(1000 * (time.perf_counter() - start))
+        value, gradient = found["statsvc CombinedLoss"]
+        rows += [
+            {
+                "group": group,
+                "loss": name,
+                "value": found[name][0],
+                "value_difference": abs(found[name][0] - value),
+                "gradient_difference": (found[name][1] - gradient).abs().max().item(),
+                "gradient_largest": found[name][1].abs().max().item(),
+                "ms": statistics.median(times[name]),
+                "peak_bytes": peak_of(group, name, shape),
+            }
+            for name in losses
+        ]
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--shape", default="4,19,512,512", metavar="N,C,H,W")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--peak", nargs=2, metavar=("GROUP", "LOSS"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    shape = tuple(map(int, options.shape.split(",")))
+    if options.peak:
+        print(peak_memory(*options.peak, shape))
+        return
+    rows = measured(shape, options.repeats)
+    logits = 4 * torch.Size(shape).numel()
+    print(
+        f"{list(shape)} float32, logits of {logits / 2**20:.0f} MiB, {torch.get_num_threads()} threads, "
+        f"medians of {options.repeats}; ours/theirs is statsvc's part of their time and memory"
+    )
+    group = ""
+    for row in rows:
+        if row["group"] != group:
+            group = row["group"]
+            mine = next(r for r in rows if r["group"] == group and r["loss"] == "statsvc CombinedLoss")
+            print(
+                f"\n{group}\n{'':30} {'value':>9}  {'max |Δ grad|':>12}  {'ms':>7}  {'ours/theirs':>11}  "
+                f"{'peak MiB':>8}  {'ours/theirs':>11}"
+            )
+        if "missing" in row:
+            print(f"{row['loss']:30} not compared: {row['missing']}")
+            continue
+        print(
+            f"{row['loss']:30} {row['value']:9.6f}  {row['gradient_difference']:12.1e}  {row['ms']:7.1f}  "
+            f"{mine['ms'] / row['ms']:11.2f}  {row['peak_bytes'] / 2**20:8.0f}  "
+            f"{mine['peak_bytes'] / row['peak_bytes']:11.2f}"
+        )
+    if options.json is not None:
+        options.json.write_text(json.dumps({"shape": shape, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

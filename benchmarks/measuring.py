@@ -1,0 +1,88 @@
+"""What the benchmarks share: rows of a table, each a ratio of two things measured in one run."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison.
+
+    name     what is compared with what
+    theirs   the peer's figure, in `unit`
+    ours     statsvc's figure
+    ratio    how many times better statsvc is, or, where `goal` is an upper bound, ours / theirs
+    goal     as text, for instance "≥ 10"; empty where there is none
+    met      whether `ratio` reaches the goal; None without one
+    """
+
+    name: str
+    theirs: float
+    ours: float
+    unit: str
+    ratio: float
+    goal: str = ""
+    met: bool | None = None
+
+
+def faster(name: str, theirs: float, ours: float, least: float | None = None, unit: str = "ms") -> Row:
+    """Return the row of two durations; the goal is a ratio of at least `least`."""
+    ratio = theirs / ours
+    goal = "" if least is None else f"≥ {least:g}"
+    return Row(name, theirs, ours, unit, ratio, goal, None if least is None else ratio >= least)
+
+
+def at_most(name: str, theirs: float, ours: float, most: float, unit: str = "s") -> Row:
+    """Return the row of a cost; the goal is ours / theirs of at most `most`."""
+    return Row(name, theirs, ours, unit, ours / theirs, f"≤ {most:g}", ours / theirs <= most)
+
+
+def within(name: str, ours: float, most: float, unit: str = "s") -> Row:
+    """Return the row of a figure with a limit of its own: its ratio is to that limit."""
+    return Row(name, most, ours, unit, ours / most, "≤ 1", ours <= most)
+
+
+def median_ms(run: Callable[[], Any], repeats: int) -> float:
+    """Return the median duration of `run` in milliseconds."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def medians_ms(theirs: Callable[[], Any], ours: Callable[[], Any], repeats: int) -> tuple[float, float]:
+    """Return the median durations of two functions that are run in turn, in milliseconds."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for run, kept in ((theirs, times[0]), (ours, times[1])):
+            start = time.perf_counter()
+            run()
+            kept.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times[0]), 1000 * statistics.median(times[1])
+
+
+def report(title: str, rows: Sequence[Row], json_file: Path | None = None) -> None:
+    """Print the rows as a table and, where asked, write them as JSON."""
+    width = max(len(row.name) for row in rows)
+    print(title)
+    print(f"{'':{width}}      theirs       ours         ratio  goal")
+    for row in rows:
+        mark = {None: "", True: "met", False: "NOT met"}[row.met]
+        print(
+            f"{row.name:{width}}  {row.theirs:10.2f} {row.ours:10.2f} {row.unit:<4} {row.ratio:8.2f}  "
+            f"{row.goal:<7} {mark}".rstrip()
+        )
+    if json_file is not None:
+        text = json.dumps({"title": title, "rows": [asdict(row) for row in rows]}, indent=2)
+        json_file.write_text(text + "\n", encoding="utf-8")

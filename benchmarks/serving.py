@@ -1,0 +1,254 @@
+"""How fast answers come: `GET /weights` beside a constant FastAPI endpoint of the same bytes, and start-up.
+
+    python benchmarks/serving.py [--seconds 3] [--rounds 5] [--json FILE]
+
+Both servers are processes of their own under uvicorn, asked in turn over four kept connections on loopback
+by this process. The latency under a scan is taken at a fifth of the rate that an idle server reaches, from
+when a request was due; the scan counts label maps drawn for it (kept in build/).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import selectors
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from measuring import Row, at_most, report, within
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[1]
+CONNECTIONS = 4
+QUESTION = "/weights?method=sqrt_inv_freq&dataset=bench"
+
+CONSTANT = """
+import sys
+import uvicorn
+from fastapi import FastAPI
+from starlette.responses import Response
+
+body = open(sys.argv[1], "rb").read()
+app = FastAPI()
+
+@app.get("/weights")
+async def constant() -> Response:
+    return Response(body, media_type="application/json")
+
+uvicorn.run(app, port=int(sys.argv[2]), log_level="warning", access_log=False)
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class Connection:
+    """One kept connection that asks the same question again and again."""
+
+    def __init__(self, port: int, etag: str | None = None) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        condition = "" if etag is None else f"If-None-Match: {etag}\r\n"
+        self.request = f"GET {QUESTION} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{condition}\r\n".encode()
+
+    def send(self) -> None:
+        self.socket.sendall(self.request)
+
+    def receive(self) -> tuple[bytes, bytes]:
+        """Return head and body of one answer."""
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += self._some()
+        head, _, body = data.partition(b"\r\n\r\n")
+        length = 0
+        for line in head.split(b"\r\n"):
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        while len(body) < length:
+            body += self._some()
+        return head, body
+
+    def _some(self) -> bytes:
+        data = self.socket.recv(1 << 16)
+        if not data:
+            raise ConnectionError("the server closed the connection")
+        return data
+
+
+def rate(port: int, seconds: float, etag: str | None = None, status: bytes = b"200") -> float:
+    """Return the answers a second over `CONNECTIONS` connections that each ask again at once."""
+    connections = [Connection(port, etag) for _ in range(CONNECTIONS)]
+    waiting = selectors.DefaultSelector()
+    for connection in connections:
+        waiting.register(connection.socket, selectors.EVENT_READ, connection)
+        connection.send()
+    answered, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        for key, _ in waiting.select(1):
+            head, _ = key.data.receive()
+            assert head.split(b" ", 2)[1] == status, head
+            answered += 1
+            key.data.send()
+    elapsed = time.perf_counter() - start
+    for connection in connections:
+        connection.receive()
+        connection.socket.close()
+    return answered / elapsed
+
+
+def latency_p99(port: int, per_second: float, seconds: float) -> float:
+    """Return the 99th percentile, in ms, of the time from when a request is due to its answer."""
+    connection = Connection(port)
+    times = []
+    start = time.perf_counter()
+    for number in range(int(per_second * seconds)):
+        due = start + number / per_second
+        if (pause := due - time.perf_counter()) > 0:
+            time.sleep(pause)
+        connection.send()
+        connection.receive()
+        times.append(1000 * (time.perf_counter() - due))
+    connection.socket.close()
+    return sorted(times)[int(0.99 * len(times))]
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int) -> Iterator[float]:
+    """Run a server until it is no longer needed; yield the seconds until it accepted a connection."""
+    start = time.perf_counter()
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        try:
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                if process.poll() is not None:
+                    raise SystemExit(f"{command} ended with code {process.returncode}")
+                time.sleep(0.005)
+            yield time.perf_counter() - start
+        finally:
+            process.terminate()
+
+
+def statsvc(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "statsvc", *map(str, arguments)]
+
+
+def labels(images: int, size: str) -> Path:
+    """Return a folder of demo label maps, drawn at the first call."""
+    folder = ROOT / "build" / f"demo-{images}-{size}"
+    if not (folder / "classes.txt").exists():
+        subprocess.run(statsvc("demo", folder, "--images", images, "--size", size), check=True)
+    return folder
+
+
+def started(command: list[str], repeats: int = 7) -> float:
+    """Return the median seconds that a command takes."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def answer_rows(home: str, seconds: float, rounds: int) -> list[Row]:
+    """Return the rows of answers a second and of latency under a scan."""
+    port, peer_port = free_port(), free_port()
+    serve = statsvc("serve", "--home", home, "--port", port, "--root", ROOT / "build")
+    with running(serve, port):
+        first = Connection(port)
+        first.send()
+        head, body = first.receive()
+        etag = next(
+            line.split(b":", 1)[1].strip().decode()
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"etag:")
+        )
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(body)
+            file.flush()
+            with running([sys.executable, "-c", CONSTANT, file.name, str(peer_port)], peer_port):
+                rates: dict[str, list[float]] = {"constant": [], "weights": [], "304": []}
+                for _ in range(rounds):
+                    rates["constant"].append(rate(peer_port, seconds))
+                    rates["weights"].append(rate(port, seconds))
+                    rates["304"].append(rate(port, seconds, etag, b"304"))
+        constant, weights, unchanged = (statistics.median(rates[name]) for name in rates)
+        rows = [
+            Row(
+                "GET /weights: a constant FastAPI Response",
+                constant,
+                weights,
+                "/s",
+                weights / constant,
+                "≥ 0.65",
+                weights >= 0.65 * constant,
+            ),
+            Row(
+                "GET /weights, 304: the same with its body",
+                weights,
+                unchanged,
+                "/s",
+                unchanged / weights,
+                "≥ 1",
+                unchanged >= weights,
+            ),
+        ]
+        idle = latency_p99(port, 0.2 * weights, 2 * seconds)
+        source = labels(3000, "2048x1024")
+        new = json.dumps({"name": "busy", "source": str(source)}).encode()
+        with socket.create_connection(("127.0.0.1", port)) as asking:
+            asking.sendall(
+                b"POST /datasets HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(new), new)
+            )
+            assert b" 201 " in asking.recv(100)
+        time.sleep(2)  # until the workers count
+        busy = latency_p99(port, 0.2 * weights, 2 * seconds)
+        rows.append(at_most("p99 at a fifth of that rate while a scan runs: idle", idle, busy, 3, "ms"))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    rows = [
+        within(
+            "import statsvc",
+            started([sys.executable, "-c", "import statsvc"]) - started([sys.executable, "-c", "pass"]),
+            0.15,
+        ),
+        within("statsvc --help", started(statsvc("--help")), 0.5),
+    ]
+    with tempfile.TemporaryDirectory() as home:
+        small = labels(60, "512x256")
+        subprocess.run(
+            statsvc("scan", small, "--name", "bench", "--home", home), check=True, capture_output=True
+        )
+        times = []
+        for _ in range(3):
+            port = free_port()
+            with running(statsvc("serve", "--home", home, "--port", port), port) as seconds:
+                times.append(seconds)
+        rows.append(within("statsvc serve, until it accepts", statistics.median(times), 3))
+        rows += answer_rows(home, options.seconds, options.rounds)
+    report("serving; start-up times beside their limits", rows, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""How long a stream's weights and a sampler take for a large dataset, and how much memory.
+
+python benchmarks/streams.py [samples] [classes]     (by default 1000000 samples of 19 classes)
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from statsvc import answers
+from statsvc.api.sampling import page
+from statsvc.api.tables import RememberedTable
+from statsvc.configuration import Configuration
+from statsvc.sampling_answer import Question, sampled
+from statsvc.sampling_result import Sampling
+from statsvc.spec import WeightSpec
+from statsvc.store import home as homes
+from statsvc.store import publication
+from statsvc.store.catalog import Catalog, NewVersion
+from statsvc.store.writer import VersionWriter, strings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SIZE = 2048 * 1024
+
+
+def peak() -> float:
+    """Return the highest memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    begin = time.perf_counter()
+    yield
+    print(f"{what:<58} {time.perf_counter() - begin:7.2f} s   peak {peak():5.0f} MB", flush=True)
+
+
+def publish(folder: Path, samples: int, classes: int) -> RememberedTable:
+    """Publish a version of random counts in which rare classes are in few images."""
+    place = homes.resolve(str(folder))
+    catalog = Catalog.open(place.database)
+    dataset = catalog.create_dataset("large", "/labels/large", None, Configuration())
+    uri = f"{dataset.uid}/benchmark"
+    class_id = np.arange(classes, dtype=np.int64)
+    writer = VersionWriter(place.store / uri, class_id, samples, {})
+    rng = np.random.default_rng(0)
+    often = 1 / np.arange(1, classes + 1)
+    for start in range(0, samples, 2048):
+        n = min(2048, samples - start)
+        there = rng.random((n, classes)) < np.sqrt(often)
+        there[:, 0] = True
+        share = rng.random((n, classes)) * often * there
+        counts = (SIZE * share / share.sum(axis=1, keepdims=True)).astype(np.int64)
+        counts[:, 0] += SIZE - counts.sum(axis=1)
+        numbers = np.arange(start, start + n, dtype=np.int64)
+        columns = {
+            "path": strings([f"train/city{k // 1000:04}/{k:08}_labelIds.png" for k in numbers]),
+            "size": numbers,
+            "mtime_ns": numbers,
+            "ctime_ns": numbers,
+            "etag": strings([""] * n),
+            "content": numbers.astype(np.uint64),
+            "height": np.full(n, 1024),
+            "width": np.full(n, 2048),
+            "pixels": counts.sum(axis=1),
+            "mode": np.zeros(n, np.uint8),
+            "status": np.zeros(n, np.uint8),
+            "error": strings([""] * n),
+        }
+        writer.append(columns, counts)
+    totals, digests = writer.finish()
+    record = publication.publish(
+        catalog,
+        place.store,
+        dataset,
+        NewVersion(
+            kind="scan",
+            group_uri=uri,
+            arrays_uri=uri,
+            configuration=Configuration(num_classes=classes),
+            reader="benchmark",
+            digests=digests,
+            samples=samples,
+            failed=0,
+            pixels=int(totals.pixels.sum()),
+        ),
+    )
+    catalog.close()
+    return RememberedTable(publication.open_version(place.store, "large", record))
+
+
+def main() -> None:
+    given = sys.argv[1:]
+    samples, classes = int(given[0]) if given else 1_000_000, int(given[1]) if len(given) > 1 else 19
+    with tempfile.TemporaryDirectory() as folder:
+        with timed(f"write {samples} samples of {classes} classes"):
+            table = publish(Path(folder), samples, classes)
+        for spec in (
+            {},
+            {"sampler": "rare_class"},
+            {"sampler": "rare_class", "method": "median_freq"},
+            {"sampler": "repeat_factor"},
+        ):
+            with timed(f"weights {spec}"):
+                answers.answer(table, WeightSpec.from_params(spec))
+        question = Question.from_params("rare_class", {})
+        with timed("sampling, first page of 50000"):
+            found = sampled(table, question)
+            first = page(table, found, None, None, 50_000)
+        with timed("sampling, all pages"):
+            pages = [first]
+            while pages[-1]["next"] is not None:
+                pages.append(page(table, found, None, pages[-1]["next"], 50_000))
+        paths = [sample["path"] for part in pages for sample in part["samples"]]
+        q = np.array([sample["probability"] for part in pages for sample in part["samples"]])
+        del pages, first
+        sampling = Sampling(found.head, paths, q)
+        from statsvc.samplers import RareClassSampler
+
+        with timed("RareClassSampler, paths joined"):
+            sampler = RareClassSampler([f"/data/labels/{path}" for path in paths], sampling)
+        with timed("one epoch of draws"):
+            drawn = sum(1 for _ in sampler)
+        assert drawn == samples
+
+
+if __name__ == "__main__":
+    main()

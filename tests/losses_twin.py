@@ -1,0 +1,62 @@
+"""The losses again, slow and plain: float64, one sample and one class at a time, gradients by autograd."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def twin(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ce_weight: float = 0.6,
+    dice_weight: float = 0.4,
+    smooth: float = 1.0,
+    ignore_index: int = 255,
+    class_weights: Sequence[float] | None = None,
+    square_denominator: bool = False,
+    batch_dice: bool = False,
+    include_background: bool = True,
+    absent: str = "skip",
+    kind: str = "weights",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (loss, cross-entropy, Dice), float64 scalars."""
+    classes = logits.shape[1]
+    given = torch.ones(classes) if class_weights is None else torch.tensor(class_weights)
+    weight = given.double() if kind == "weights" else torch.ones(classes).double()
+    samples = []  # (logits [k, C], labels [k]) of the valid pixels
+    for x, labels in zip(logits.double(), target.long(), strict=True):
+        pixels = x.flatten(1).T[labels.flatten() != ignore_index]
+        if kind == "additive":
+            pixels = pixels + given.double()
+        samples.append((pixels, labels[labels != ignore_index]))
+    joined = torch.cat([x for x, _ in samples]), torch.cat([labels for _, labels in samples])
+
+    zero = logits.double().nan_to_num(0, 0, 0).sum() * 0
+    total = weight[joined[1]].sum()
+    losses = -joined[0].log_softmax(1)[torch.arange(len(joined[1])), joined[1]]
+    ce = (weight[joined[1]] * losses).sum() / total if total > 0 else zero
+
+    of_samples = []
+    for x, labels in [joined] if batch_dice else samples:
+        if len(labels) == 0:
+            continue
+        p, above, below = x.softmax(1), zero, 0.0
+        for c in range(classes):
+            if (c == 0 and not include_background) or c == ignore_index:
+                continue
+            y = (labels == c).double()
+            if absent == "skip" and y.sum() == 0:
+                continue
+            q, z = (p[:, c] ** 2, y**2) if square_denominator else (p[:, c], y)
+            overlap = (2 * (p[:, c] * y).sum() + smooth) / (q.sum() + z.sum() + smooth)
+            above, below = above + weight[c] * (1 - overlap), below + weight[c].item()
+        of_samples.append(above / below if below else zero)
+    dice = torch.stack(of_samples).mean() if of_samples else zero
+    return ce_weight * ce + dice_weight * dice, ce, dice
