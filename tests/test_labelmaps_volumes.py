@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import struct
+import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -322,3 +323,14 @@ def test_an_extension_alone_is_not_trusted(tmp_path):
     for name in ("a.nii", "a.nii.gz", "a.npz", "a.h5"):
         with pytest.raises(UnreadableSample, match="text file"):
             open_label_map(name, io.BytesIO(b"some words of text\n" * 20), LARGE)
+
+
+def test_a_library_that_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch):
+    for name in ("nibabel.nifti1", "h5py"):
+        monkeypatch.setitem(sys.modules, name, None)
+    (tmp_path / "a.nii").write_bytes(nifti_bytes(labels("u1")))
+    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
+    for name, library in {"a.nii": "nibabel", "a.h5": "h5py"}.items():
+        assert f"needs {library}, which is not installed: pip install 'statsvc[formats]'" in counted(
+            tmp_path / name
+        )

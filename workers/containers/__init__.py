@@ -56,7 +56,7 @@ def listed(root: str, path: str, key: str | None) -> Contents:
         members, names = read[PurePosixPath(path).suffix.lower()](root, path, key)
     except ModuleNotFoundError as error:
         raise UnreadableSample(
-            f"needs {error.name}, which is not installed: pip install 'statsvc[formats]', then scan again"
+            f"needs {(error.name or '').partition('.')[0]}, which is not installed: pip install 'statsvc[formats]', then scan again"
         ) from error
     if not members:
         raise UnreadableSample("lists no label maps; name another file, or leave it out with --pattern")

@@ -148,7 +148,7 @@ def refusal(error: Exception) -> Exception:
         return error  # the file system's, not a decoder's
     if isinstance(error, ModuleNotFoundError):
         return UnreadableSample(
-            f"needs {error.name}, which is not installed: pip install 'statsvc[formats]', then scan again"
+            f"needs {(error.name or '').partition('.')[0]}, which is not installed: pip install 'statsvc[formats]', then scan again"
         )
     reason = " ".join(str(error).split())[:200]
     return UnreadableSample(f"cannot be decoded ({type(error).__name__}: {reason}); {COPY_AGAIN}")
