@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from statsvc import tables
 from statsvc.errors import InvalidParameter, NotFound, nearest
 
 if TYPE_CHECKING:
@@ -157,45 +159,8 @@ def _integer_tuples(value: Any, key: str, length: int) -> Any:
     return tuple(tuple(item) for item in value)
 
 
-_CITYSCAPES = (
-    # labelId, name, RGB; in the order of the training ids 0 … 18.
-    (7, "road", (128, 64, 128)),
-    (8, "sidewalk", (244, 35, 232)),
-    (11, "building", (70, 70, 70)),
-    (12, "wall", (102, 102, 156)),
-    (13, "fence", (190, 153, 153)),
-    (17, "pole", (153, 153, 153)),
-    (19, "traffic light", (250, 170, 30)),
-    (20, "traffic sign", (220, 220, 0)),
-    (21, "vegetation", (107, 142, 35)),
-    (22, "terrain", (152, 251, 152)),
-    (23, "sky", (70, 130, 180)),
-    (24, "person", (220, 20, 60)),
-    (25, "rider", (255, 0, 0)),
-    (26, "car", (0, 0, 142)),
-    (27, "truck", (0, 0, 70)),
-    (28, "bus", (0, 60, 100)),
-    (31, "train", (0, 80, 100)),
-    (32, "motorcycle", (0, 0, 230)),
-    (33, "bicycle", (119, 11, 32)),
-)
-
-
-def _cityscapes() -> ClassMap:
-    targets = dict.fromkeys(range(-1, 34), IGNORE)
-    targets.update({label_id: train_id for train_id, (label_id, _, _) in enumerate(_CITYSCAPES)})
-    return checked(
-        "cityscapes",
-        targets.items(),
-        tuple(name for _, name, _ in _CITYSCAPES),
-        tuple(color for _, _, color in _CITYSCAPES),
-        "cityscapesScripts, cityscapesscripts/helpers/labels.py; licence plate (-1) is ignored as well",
-    )
-
-
 _BUILTIN = {
     "binary": checked("binary", [(0, 0), (1, 1), (255, 1)], source="masks of 0 and 255, or of 0 and 1"),
-    "cityscapes": _cityscapes(),
     "reduce_zero_label": checked(
         "reduce_zero_label",
         [(0, IGNORE), (IGNORE, IGNORE)],
@@ -204,15 +169,28 @@ _BUILTIN = {
     ),
 }
 
-BUILTIN = tuple(_BUILTIN)
+BUILTIN = tuple(sorted((*_BUILTIN, *tables.NAMES)))
 """Names of the built-in class maps."""
 
 
 def builtin(name: str) -> ClassMap:
     """Return a built-in class map. Raises `NotFound` listing them."""
-    if name not in _BUILTIN:
+    if name not in BUILTIN:
         raise NotFound(f"no class map {name!r}{nearest(name, BUILTIN)}; there are {', '.join(BUILTIN)}")
-    return _BUILTIN[name]
+    return _BUILTIN[name] if name in _BUILTIN else _of_table(name)
+
+
+@functools.cache
+def _of_table(name: str) -> ClassMap:
+    table = tables.load(name)
+    # A class of several raw ids has the colour of the first.
+    colours: dict[int, tuple[int, int, int]] = {}
+    for raw, target in table.targets.items():
+        if raw in table.colours:
+            colours.setdefault(target, table.colours[raw])
+    classes = range(len(table.classes))
+    shown = tuple(colours[k] for k in classes) if all(k in colours for k in classes) else ()
+    return checked(name, table.targets.items(), table.classes, shown, table.source)
 
 
 def load(path: Path) -> ClassMap:
@@ -230,8 +208,8 @@ def resolve(text: str) -> ClassMap:
 
     Raises `NotFound` where it is neither, `InvalidParameter` for a malformed file.
     """
-    if text in _BUILTIN:
-        return _BUILTIN[text]
+    if text in BUILTIN:
+        return builtin(text)
     path = Path(text)
     if text and path.exists():
         return load(path)

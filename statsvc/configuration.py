@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc import splits
 from statsvc.classmaps import ClassMap
+from statsvc.counting import Counting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +25,7 @@ class Configuration:
                   255 and every negative id, except that 255 is a class where ids above it occur
     class_map     raw id → training id; None where raw ids are training ids
     splits        name → the samples that belong
+    counting      what a raw id is; unlike the rest, fixed when the dataset is registered
     """
 
     num_classes: int = 0
@@ -31,6 +33,7 @@ class Configuration:
     ignore_index: tuple[int, ...] | None = None
     class_map: ClassMap | None = None
     splits: Mapping[str, Split] = field(default_factory=dict)
+    counting: Counting = field(default_factory=Counting)
 
     def name(self, class_id: int) -> str:
         """Return the class's name, or its id as text where it has none."""
@@ -40,13 +43,14 @@ class Configuration:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, which `from_dict` reads."""
+        counting = self.counting.to_dict()
         return {
             "num_classes": self.num_classes,
             "class_names": list(self.class_names),
             "ignore_index": None if self.ignore_index is None else list(self.ignore_index),
             "class_map": None if self.class_map is None else self.class_map.to_dict(),
             "splits": {name: split.to_dict() for name, split in self.splits.items()},
-        }
+        } | ({"counting": counting} if counting else {})
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Configuration:
@@ -58,4 +62,5 @@ class Configuration:
             ignore_index=None if ignore is None else tuple(ignore),
             class_map=None if class_map is None else ClassMap.from_dict(class_map),
             splits=splits.from_dict(value["splits"]),
+            counting=Counting.from_dict(value.get("counting", {})),
         )

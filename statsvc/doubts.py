@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from statsvc.splits import path_stem
+
 if TYPE_CHECKING:
     from statsvc.store.version import Version
 
@@ -17,14 +19,17 @@ def doubts(table: Version) -> list[str]:
     names, classes = len(configuration.class_names), configuration.num_classes
     if 0 < names < classes:
         lines.append(f"{names} class names for {classes} classes: ids {names} to {classes - 1} have none")
-    if table.has_rows and any(split.paths for split in configuration.splits.values()):
+    if table.has_rows and any(split.paths or split.names for split in configuration.splits.values()):
         paths = table.array("path").tolist()
         known = set(paths)
         for name, split in configuration.splits.items():
             missing = sorted(split.paths - known)
+            if split.names:
+                stems = {path_stem(path) for path in paths}
+                missing += sorted(split.names - stems - {stem.rpartition("/")[2] for stem in stems})
             if missing:
                 lines.append(
-                    f"split {name}: {len(missing)} of {len(split.paths)} paths are not in the dataset, "
-                    f"for instance {missing[0]}; write them relative to the source, as {paths[0]}"
+                    f"split {name}: {len(missing)} of {len(split.paths | split.names)} paths are not in the "
+                    f"dataset, for instance {missing[0]}; write them relative to the source, as {paths[0]}"
                 )
     return lines

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc import answers, classmaps, sampling_result
+from statsvc import answers, classmaps, sampling_result, split_files
 from statsvc.classmaps import ClassMap
 from statsvc.configuration import Configuration
+from statsvc.counting import read as read_counting
 from statsvc.errors import InvalidParameter, SourceError, Unanswerable
 from statsvc.result import ClassWeights
-from statsvc.settle import settle_num_classes
+from statsvc.settle import named, settle_num_classes
 from statsvc.spec import WeightSpec
 from statsvc.splits import detect
 from statsvc.splits import from_dict as read_splits
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from statsvc.sampling_result import Sampling
+    from statsvc.splits import Split
+    from workers.members import Member
     from workers.tasks import Reading, Rows
 
 _BATCH = 16
@@ -60,12 +63,15 @@ def scan(
     class_names: Sequence[str] = (),
     ignore_index: int | Sequence[int] | None = None,
     num_classes: int | None = None,
-    splits: Mapping[str, Any] | None = None,
+    splits: Mapping[str, Any] | str | Path | None = None,
+    rule: str | Path | None = None,
+    key: str | None = None,
+    rows: str | None = None,
     max_pixels: int = 1 << 28,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LocalTable:
-    """Count the label maps in a folder, or one file, exactly.
+    """Count the label maps in a folder, a container, or one file, exactly.
 
     pattern      glob of the files to count, such as "*_labelIds.png"; None looks what is there
     name         of the dataset, for answers; the folder's name if left out
@@ -73,7 +79,12 @@ def scan(
     class_names  names of the classes 0, 1, …
     ignore_index, num_classes  as in `WeightSpec`; by default 255 and negative ids are ignored, and the
                  highest id left decides how many classes there are
-    splits       name → paths; None makes train, val and test of folders of these names
+    splits       name → paths, or the name of a file with one a line, or a glob; or a file of JSON folds;
+                 None makes train, val and test of folders of these names
+    rule         what a class id is, where it is not the pixel's value: "id // 1000", a palette's name, or
+                 a CSV file of a palette; see docs/formats.md
+    key          which array, member or column holds the labels, where a file has several
+    rows         what one row of an NPY, HDF5 or Zarr array is: "array", "index" along its first axis, "chunk"
     max_pixels   a larger label map counts as unreadable
     workers      threads; by default one for each CPU this process may use
     progress     called with (samples done, samples) after each batch
@@ -95,23 +106,26 @@ def scan(
     threads = cores() if workers is None else workers
     if threads < 1:
         raise InvalidParameter(("workers", f"{workers} is not a number of threads; give 1 or more"))
+    counting = read_counting(None if rule is None else os.fspath(rule), key, rows)
     configuration = _configuration(class_map, class_names, ignore_index, num_classes, splits)
+    configuration = replace(configuration, counting=counting)
     source = open_source(os.fspath(location), pattern)
-    listing = list_samples(source)
-    readable = [path for path in listing.path if path not in listing.unreadable]
-    batches = list(_count(Reading(source.root, max_pixels, "cpu"), readable, threads, progress))
+    listing = list_samples(source, counting)
+    readable = [listing.sample(path) for path in listing.path if path not in listing.unreadable]
+    batches = list(_count(Reading(source.root, max_pixels, "cpu", counting), readable, threads, progress))
 
-    raw_id, rows = _assemble(listing.path, listing.unreadable, batches)
-    if rows.status.all():
+    raw_id, block = _assemble(listing.path, listing.unreadable, batches)
+    if block.status.all():
         raise SourceError(
-            f"none of the {len(rows.path)} label maps in {source.root} could be read; the first, "
-            f"{rows.path[0]}: {rows.error[0]}"
+            f"none of the {len(block.path)} label maps in {source.root} could be read; the first, "
+            f"{block.path[0]}: {block.error[0]}"
         )
     if splits is None:
         configuration = replace(configuration, splits=detect(listing.path))
+    configuration = named(configuration, listing.class_names)
     if configuration.num_classes == 0:
         configuration = replace(configuration, num_classes=settle_num_classes(raw_id, configuration))
-    return LocalTable(name or Path(source.root).name, configuration, raw_id, rows)
+    return LocalTable(name or Path(source.root).name, configuration, raw_id, block)
 
 
 def _configuration(
@@ -119,7 +133,7 @@ def _configuration(
     class_names: Sequence[str],
     ignore_index: int | Sequence[int] | None,
     num_classes: int | None,
-    splits: Mapping[str, Any] | None,
+    splits: Mapping[str, Any] | str | Path | None,
 ) -> Configuration:
     if class_map is not None and not isinstance(class_map, ClassMap):
         class_map = classmaps.resolve(os.fspath(class_map))
@@ -131,12 +145,22 @@ def _configuration(
         class_names=tuple(class_names),
         ignore_index=asked.ignore_index,
         class_map=class_map,
-        splits=read_splits(splits or {}),
+        splits=_splits(splits),
     )
 
 
+def _splits(splits: Mapping[str, Any] | str | Path | None) -> dict[str, Split]:
+    if isinstance(splits, (str, Path)):
+        return split_files.folds(Path(splits))
+    given = dict(splits or {})
+    files = {name: value for name, value in given.items() if isinstance(value, (str, Path))}
+    lists = {name: value for name, value in given.items() if name not in files}
+    read = {name: split_files.read(name, value) for name, value in files.items()}
+    return read_splits(lists) | read
+
+
 def _count(
-    reading: Reading, paths: Sequence[str], threads: int, progress: Callable[[int, int], None] | None
+    reading: Reading, paths: Sequence[str | Member], threads: int, progress: Callable[[int, int], None] | None
 ) -> Iterator[Rows]:
     """Yield the rows of every batch as it is done, with a bounded number of batches waiting."""
     from workers.tasks import count_samples

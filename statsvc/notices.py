@@ -88,7 +88,9 @@ def unexpected_text(unexpected: Sequence[dict[str, Any]], read: Reading) -> str:
     for entry in most:
         example = f", for instance in {entry['examples'][0]}" if entry["examples"] else ""
         kind = "id" if not mapped else "raw id" if entry["id"] in strangers else "training id"
-        parts.append(f"{kind} {entry['id']} ({entry['pixels']} pixels{example})")
+        colour = entry.get("colour")
+        named = f"{kind} {entry['id']}" if colour is None else f"colour {colour}, which the palette lacks,"
+        parts.append(f"{named} ({entry['pixels']} pixels{example})")
     more = f" and {len(unexpected) - 3} more" if len(unexpected) > 3 else ""
     ids = "an unexpected id" if len(unexpected) == 1 else f"{len(unexpected)} unexpected ids"
     advice = "Ignore them with ignore_index, make them classes with num_classes, or "

@@ -10,6 +10,7 @@ import numpy as np
 from statsvc import classmaps
 from statsvc.classmaps import IGNORE, MAX_CLASSES
 from statsvc.errors import Unanswerable
+from statsvc.palettes import unknown_colour
 from statsvc.statistics import EXAMPLES
 
 if TYPE_CHECKING:
@@ -145,7 +146,10 @@ def _empty(table: Table, name: str) -> str:
 
 
 def unexpected_ids(table: Table, reading: Reading, split: str | None) -> list[dict[str, Any]]:
-    """Return id (after the map, where it knows it), pixels and example files of every unexpected id."""
+    """Return id (after the map, where it knows it), pixels and example files of every unexpected id.
+
+    Where colours were counted, `colour` says which one is not in the palette.
+    """
     if not reading.unexpected.any():
         return []
     histogram = reading.histogram
@@ -158,10 +162,16 @@ def unexpected_ids(table: Table, reading: Reading, split: str | None) -> list[di
     most = at[np.argsort(-histogram.pixels[at], kind="stable")[:_WITH_EXAMPLES]]
     raws = {int(k): raw_ids[(mapped == histogram.class_id[k]) & (known == histogram.mapped[k])] for k in most}
     found = table.samples_with([int(raw) for group in raws.values() for raw in group], split)
-    result = []
+    coloured = table.configuration.counting.palette is not None
+    result: list[dict[str, Any]] = []
     for k in at:
         examples = sorted({path for raw in raws.get(int(k), ()) for path in found[int(raw)]})[:EXAMPLES]
-        result.append(
-            {"id": int(histogram.class_id[k]), "pixels": int(histogram.pixels[k]), "examples": examples}
-        )
+        entry: dict[str, Any] = {
+            "id": int(histogram.class_id[k]),
+            "pixels": int(histogram.pixels[k]),
+            "examples": examples,
+        }
+        if coloured and (colour := unknown_colour(entry["id"])) is not None:
+            entry["colour"] = colour
+        result.append(entry)
     return sorted(result, key=lambda entry: int(entry["id"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +36,26 @@ class _Occurring(Table):
 
     def failed(self) -> int:
         return 0
+
+
+def named(configuration: Configuration, class_names: tuple[str, ...]) -> Configuration:
+    """Return a configuration with the names, and so many classes, that its source gives, where it has none.
+
+    A source gives them by its palette, or by `class_names` of the ids 0 … n−1. With a class map they are
+    the map's.
+    """
+    if configuration.class_map is not None:
+        return configuration
+    classes = len(class_names)
+    if (palette := configuration.counting.palette) is not None:
+        class_names, classes = palette.class_names(), palette.num_classes
+    if not classes:
+        return configuration
+    if configuration.num_classes == 0:
+        configuration = replace(configuration, num_classes=max(classes, len(configuration.class_names)))
+    if not configuration.class_names and len(class_names) <= configuration.num_classes:
+        configuration = replace(configuration, class_names=class_names)
+    return configuration
 
 
 def settle_num_classes(class_id: NDArray[np.int64], configuration: Configuration) -> int:

@@ -80,6 +80,18 @@ def test_a_dataset_is_registered_with_its_first_scan_queued(client: TestClient, 
     assert client.get("/weights").status_code == 404
 
 
+def test_what_a_raw_id_is_belongs_to_the_registration_alone(client: TestClient, labels: Path) -> None:
+    body = {"name": "street", "source": str(labels), "rule": "id // 1000", "key": "seg.png", "rows": "chunk"}
+    assert client.post("/datasets", json=body).status_code == 201
+    described = client.get("/datasets/street").json()["configuration"]["counting"]
+    assert described == {"rule": "id // 1000", "key": "seg.png", "rows": "chunk"}
+    assert client.patch("/datasets/street", json={"rule": "camvid"}).status_code == 422
+    (labels / "mine.csv").write_text("r,g,b,id\n0,0,0,0\n")
+    # A palette's file would be read with the server's rights, wherever it lies.
+    wrong = {"name": "b", "source": str(labels), "rule": str(labels / "mine.csv")}
+    assert parameters(client.post("/datasets", json=wrong)) == ["rule"]
+
+
 def test_a_name_is_given_once(client: TestClient, labels: Path) -> None:
     body = {"name": "street", "source": str(labels)}
     assert client.post("/datasets", json=body).status_code == 201

@@ -202,7 +202,7 @@ def test_a_foreign_file_called_png_is_told_by_its_content(data, words):
 
 
 def test_an_unknown_extension_is_refused_with_the_known_ones():
-    with pytest.raises(UnreadableSample, match=r"'\.jpg', which is not read; JPEG is lossy.*\.npy, \.png"):
+    with pytest.raises(UnreadableSample, match=r"'\.jpg', which is not read; JPEG is lossy.*\.npz, \.png"):
         open_label_map("a.jpg", io.BytesIO(b"\xff\xd8\xff"), LARGE)
 
 

@@ -30,6 +30,10 @@ BATCH_PIXELS = 1 << 24
 _SLOTS = 4 * MAX_IDS  # of the hash table, which is full at half
 
 
+class TooManyIds(UnreadableSample):
+    """A label map with more ids than there are classes anywhere."""
+
+
 class Counter:
     """Histogram of one sample, fed chunk by chunk.
 
@@ -228,8 +232,8 @@ def _native(piece: NDArray[Any]) -> NDArray[Any]:
     return piece.astype(piece.dtype.newbyteorder("="), copy=False)
 
 
-def _too_many(ids: Int64) -> UnreadableSample:
-    return UnreadableSample(
+def _too_many(ids: Int64) -> TooManyIds:
+    return TooManyIds(
         f"holds more than {MAX_IDS} different ids (from {ids[0]} to {ids[-1]}), which are no classes. "
         "Instance ids? A CT scan or a depth map? Choose the files that hold class ids with --pattern"
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from wcmatch import glob
 
-from workers.labelmaps import FORMATS, peek
+from workers.labelmaps import FORMATS, extension, peek
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -65,7 +65,7 @@ class _File:
 
 def candidates(paths: Iterable[str]) -> list[str]:
     """Return the paths whose extension a reader of label maps has."""
-    return [path for path in paths if Path(path).suffix.lower() in FORMATS]
+    return [path for path in paths if extension(path) in FORMATS]
 
 
 def kinds(root: str, paths: Sequence[str]) -> list[Kind]:
@@ -85,12 +85,12 @@ def kinds(root: str, paths: Sequence[str]) -> list[Kind]:
 
 def _file(path: str) -> _File:
     folder, _, name = path.rpartition("/")
-    extension = Path(name).suffix
-    stem = name[: -len(extension)]
+    suffix = name[len(name) - len(extension(name)) :]
+    stem = name[: -len(suffix)]
     match = TOKEN.search(stem)
     # A word that is the whole stem (`_a.png`) is the picture's name.
     token = match.group() if match and match.start() else ""
-    return _File(path, folder, stem, extension, token)
+    return _File(path, folder, stem, suffix, token)
 
 
 def _grouped(files: Iterable[_File], key: Callable[[_File], str]) -> dict[str, list[_File]]:

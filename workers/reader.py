@@ -6,13 +6,12 @@ import json
 
 import xxhash
 
+from statsvc.counting import Counting
 from workers.labelmaps import FORMATS, REVISION
 
 
-def reader_digest(rule: str = "pixel value") -> str:
-    """Return the digest of the formats, the counting rule and the decoders' revision.
-
-    `rule` says what a raw id is: here always the pixel's value.
-    """
+def reader_digest(counting: Counting | None = None) -> str:
+    """Return the digest of the formats, the counting rule with all it holds, and the decoders' revision."""
+    rule = (counting or Counting()).to_dict()
     described = {"formats": sorted(FORMATS), "rule": rule, "revision": REVISION}
     return xxhash.xxh3_128_hexdigest(json.dumps(described, sort_keys=True).encode())

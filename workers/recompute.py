@@ -14,7 +14,7 @@ import numpy as np
 
 from statsvc import splits
 from statsvc.errors import AmbiguousSource, DamagedVersion, JobFailed, SourceError
-from statsvc.settle import settle_num_classes
+from statsvc.settle import named, settle_num_classes
 from statsvc.statistics import MAX_IDS
 from statsvc.store import durable, jobs, parts
 from statsvc.store.catalog import NewVersion, Stale
@@ -90,7 +90,7 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
         # What an attempt that died had begun to write; one that had published would have ended the job.
         shutil.rmtree(attempt.store / dataset.uid / f"{job.id}-{earlier}", ignore_errors=True)
     source, dataset = _source(catalog, dataset)
-    listing = list_samples(source)
+    listing = list_samples(source, dataset.configuration.counting)
     root = _identity(source.root)
     record = None if dataset.current_number is None else catalog.version(dataset)
     base = None if record is None else open_version(attempt.store, dataset.name, record)
@@ -114,7 +114,7 @@ def _against(
 ) -> VersionRecord | None:
     """Recompute against a base version, or counting everything where there is none that can be read."""
     job, progress, check = attempt.job, attempt.progress, attempt.check
-    reader = reader_digest()
+    reader = reader_digest(dataset.configuration.counting)
     reuse = record is not None and record.reader == reader and not job.full
     found = compare(listing, base, reuse=reuse)
     if base is None and record is not None:
@@ -292,7 +292,8 @@ def _count(
         return []
     assert dataset.source is not None
     job, progress = attempt.job, attempt.progress
-    reading = Reading(dataset.source, attempt.settings.max_pixels, attempt.settings.device)
+    counting = dataset.configuration.counting
+    reading = Reading(dataset.source, attempt.settings.max_pixels, attempt.settings.device, counting)
     done: list[Rows] = []
     unwritten: list[Rows] = []
     written, serial = time.monotonic(), 0
@@ -352,8 +353,8 @@ def _in_turn(
         # Until the first rows are there, for a new process also loads, or compiles, what it counts with.
         progress.stage = "starting workers"
         attempt.cluster.client()
-    for turn, samples in enumerate((left[~fresh], left[fresh])):
-        if not len(samples):
+    for turn, rows in enumerate((left[~fresh], left[fresh])):
+        if not len(rows):
             continue
         if turn == 1:
             stage, progress.stage = progress.stage, "waiting for files that changed just now"
@@ -361,9 +362,8 @@ def _in_turn(
                 check()
                 time.sleep(POLL_SECONDS)
             progress.stage = stage
-        paths = [listing.path[sample] for sample in samples]
-        sizes = listing.size[samples].tolist()
-        yield from stream(attempt.cluster, reading, paths, sizes, f"{key}-{turn}", check)
+        samples = [listing.sample(listing.path[row]) for row in rows]
+        yield from stream(attempt.cluster, reading, samples, listing.lengths(rows), f"{key}-{turn}", check)
 
 
 def _as_rows(batch: Batch) -> Rows:
@@ -397,6 +397,8 @@ def _settler(
         configuration = dataset.configuration
         if dataset.current_number is None and not configuration.splits:
             configuration = replace(configuration, splits=splits.detect(listing.path))
+        if dataset.current_number is None:
+            configuration = named(configuration, listing.class_names)
         if configuration.num_classes == 0:
             count = settle_num_classes(class_id, configuration)
             configuration = replace(configuration, num_classes=count)

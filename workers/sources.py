@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from wcmatch import glob
 
-from statsvc.errors import AmbiguousSource, SourceError
+from statsvc.counting import Counting
+from statsvc.errors import AmbiguousSource, SourceError, UnreadableSample
+from workers import containers
 from workers.detection import Kind, candidates, kinds
+from workers.labelmaps.zarrs import MARKS
+from workers.members import Member
+from workers.opened import folder_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +51,8 @@ class Listing:
     mtime_ns    int64 [n], last modification
     ctime_ns    int64 [n], last change of the inode
     unreadable  path → why it cannot be opened and what to do; such samples are in the columns, too
+    members     path → how to find it, of samples that are not a file by themselves
+    class_names  names of the ids 0 … n−1, where the source gives them
     """
 
     path: list[str]
@@ -53,6 +60,23 @@ class Listing:
     mtime_ns: NDArray[np.int64]
     ctime_ns: NDArray[np.int64]
     unreadable: dict[str, str] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+
+    def sample(self, path: str) -> str | Member:
+        """Return what a worker needs to find a sample."""
+        return self.members.get(path, path)
+
+    def lengths(self, rows: NDArray[np.int64]) -> list[int]:
+        """Return about how many bytes are read for each of some samples."""
+        sizes: list[int] = self.size[rows].tolist()
+        if not self.members:
+            return sizes
+        found = (self.members.get(self.path[row]) for row in rows)
+        return [
+            size if one is None or not one.length else one.length
+            for size, one in zip(sizes, found, strict=True)
+        ]
 
 
 def open_source(location: str, pattern: str | None) -> Source:
@@ -74,42 +98,114 @@ def open_source(location: str, pattern: str | None) -> Source:
         if pattern is not None:
             raise SourceError(f"{place} is one file; leave --pattern out, or name its folder")
         return Source(str(place.parent), "/" + glob.escape(place.name, unix=True))
+    if _is_zarr(place):
+        if pattern is not None:
+            raise SourceError(f"{place} is one Zarr folder; leave --pattern out, or name the folder it is in")
+        return Source(str(place.parent), "/" + glob.escape(place.name, unix=True))
     root = str(place)
     if pattern is not None:
         matches = _matcher(pattern)
-        names = [path for path, _ in _walk(root)]
+        names = [path.rstrip("/") for path, _ in _walk(root)]
         if not any(matches(path) for path in names):
             raise _no_match(root, pattern, names)
         return Source(root, pattern)
-    names = [path for path, _ in _walk(root)]
-    readable = candidates(names)
+    entries = dict(_walk(root))
+    names = list(entries)
+    readable = candidates(path for path in names if not path.endswith("/"))
     if not readable:
-        raise _nothing_readable(root, names)
+        return Source(root, _one_pattern(root, names))
     found = kinds(root, readable)
     if len(found) > 1:
         raise _ambiguous(root, found)
     return Source(root, found[0].pattern)
 
 
-def list_samples(source: Source) -> Listing:
-    """List the source's files with size and times, by `stat`.
+def _is_zarr(folder: Path) -> bool:
+    try:
+        return any((folder / mark).is_file() for mark in MARKS)
+    except OSError:
+        return False
+
+
+def _one_pattern(root: str, names: list[str]) -> str:
+    """Return the pattern of the Zarr folders or containers of a source without label maps in files.
+
+    Raises `SourceError`, also where there are both.
+    """
+    found: dict[str, int] = Counter()
+    for name in names:
+        suffix = Path(name).suffix
+        if name.endswith("/"):
+            found[f"*{suffix}" if suffix else name.rstrip("/").rpartition("/")[2]] += 1
+        elif containers.is_container(name, containers.DETECTED):
+            found[f"*{suffix}"] += 1
+    if not found:
+        raise _nothing_readable(root, names)
+    if len(found) > 1:
+        raise _ambiguous(root, [Kind(pattern, f"{count} of them") for pattern, count in found.items()])
+    return next(iter(found))
+
+
+def list_samples(source: Source, counting: Counting | None = None) -> Listing:
+    """List the source's samples with size and times, by `stat`; containers are opened and listed.
+
+    `counting` chooses among the members of a container, and says what a row of an array is.
 
     Raises `SourceError` for any error while listing, so that a share that goes away in the midst cannot
     pass for files that were removed; and where no file matches.
     """
+    counting = counting or Counting()
     matches = _matcher(source.pattern)
     rows: dict[str, tuple[int, int, int]] = {}
     unreadable: dict[str, str] = {}
     unnameable: list[tuple[str, tuple[int, int, int]]] = []
     others: list[str] = []
-    for path, entry in _walk(source.root):
+    members: dict[str, Member] = {}
+    class_names: tuple[str, ...] = ()
+    for found, entry in _walk(source.root):
+        path = found.rstrip("/")
         if not matches(path):
             if len(others) < EXAMPLES:
                 others.append(path)
             continue
-        fingerprint, reason = _fingerprint(source.root, entry)
         if _shown(path) != path:
-            unnameable.append((_shown(path), fingerprint))
+            unnameable.append((_shown(path), _fingerprint(source.root, entry)[0]))
+            continue
+        if counting.rows != "array" and not containers.is_container(path):
+            try:
+                for member in containers.parts(source.root, path, counting):
+                    members[member.path] = member
+                    rows[member.path] = containers.fingerprint(source.root, member)
+            except UnreadableSample as error:
+                rows[path], unreadable[path] = _fingerprint(source.root, entry)[0], str(error)
+            except OSError as error:
+                raise _listing_failed(source.root, error) from error
+            continue
+        if found.endswith("/"):
+            try:
+                rows[path] = folder_stamp(entry.path).fingerprint
+            except OSError as error:
+                raise _listing_failed(source.root, error) from error
+            members[path] = Member(path, path, "zarr")
+            continue
+        fingerprint, reason = _fingerprint(source.root, entry)
+        if not reason and containers.is_container(path):
+            try:
+                contents = containers.listed(source.root, path, counting.key)
+            except UnreadableSample as error:
+                rows[path], unreadable[path] = fingerprint, str(error)
+                continue
+            except OSError as error:
+                raise _listing_failed(source.root, error) from error
+            class_names = class_names or contents.class_names
+            for member in contents.members:
+                members[member.path] = member
+                rows[member.path] = fingerprint
+                if member.file != path:
+                    try:
+                        rows[member.path] = containers.fingerprint(source.root, member)
+                    except OSError:
+                        unreadable[member.path] = f"is named in {path}, but is not there; complete the folder"
             continue
         rows[path] = fingerprint
         if reason:
@@ -124,7 +220,7 @@ def list_samples(source: Source) -> Listing:
     paths = sorted(rows)
     table = np.array([rows[path] for path in paths], np.int64).reshape(-1, 3)
     size, mtime_ns, ctime_ns = (np.ascontiguousarray(table[:, column]) for column in range(3))
-    return Listing(paths, size, mtime_ns, ctime_ns, unreadable)
+    return Listing(paths, size, mtime_ns, ctime_ns, unreadable, members, class_names)
 
 
 def _fingerprint(root: str, entry: os.DirEntry[str]) -> tuple[tuple[int, int, int], str]:
@@ -146,28 +242,33 @@ def _fingerprint(root: str, entry: os.DirEntry[str]) -> tuple[tuple[int, int, in
 def _walk(root: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yield (relative path, entry) of every file below `root`, following links, without dot-names.
 
+    A Zarr folder is yielded as one, its path with a "/" at the end, and not gone into.
     Any error is raised as `SourceError`.
     """
     # Each folder with the (device, inode) of those above it: a link back up is a loop, and is not
     # followed; a folder reached by two names is listed under both, whatever the order of the walk.
-    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    waiting: list[tuple[str, frozenset[tuple[int, int]], os.DirEntry[str] | None]] = [("", frozenset(), None)]
     while waiting:
-        folder, above = waiting.pop()
+        folder, above, itself = waiting.pop()
         full = os.path.join(root, folder)  # noqa: PTH118 - a million of them
         try:
             status = os.stat(full)  # noqa: PTH116
             identity = (status.st_dev, status.st_ino)
             if identity in above:
                 continue
-            with os.scandir(full) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    path = f"{folder}/{entry.name}" if folder else entry.name
-                    if _is_folder(entry):
-                        waiting.append((path, above | {identity}))
-                    else:
-                        yield path, entry
+            with os.scandir(full) as scanned:
+                entries = list(scanned)
+            if itself is not None and any(entry.name in MARKS for entry in entries):
+                yield folder + "/", itself
+                continue
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                if _is_folder(entry):
+                    waiting.append((path, above | {identity}, entry))
+                else:
+                    yield path, entry
         except SourceError:
             raise
         except OSError as error:
@@ -232,8 +333,7 @@ def _nothing_readable(root: str, names: list[str]) -> SourceError:
     )
     lossy = "; JPEG is lossy, so it cannot hold labels" if counts.keys() & {".jpg", ".jpeg"} else ""
     return SourceError(
-        f"{root} holds no label maps that can be read (.png, .npy, .tif, .tiff), only {there}{lossy}; "
-        "name the folder of the label maps"
+        f"{root} holds no label maps that can be read, only {there}{lossy}; name the folder of the label maps"
     )
 
 

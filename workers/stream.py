@@ -7,12 +7,14 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from workers.members import name_of
 from workers.tasks import count_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from workers.cluster import LocalCluster
+    from workers.members import Member
     from workers.tasks import Reading, Rows
 
 log = logging.getLogger(__name__)
@@ -43,7 +45,7 @@ RESTARTS = 3
 class _Sizer:
     """Cuts the next batch so that it takes about `BATCH_SECONDS`."""
 
-    def __init__(self, paths: Sequence[str], sizes: Sequence[int]) -> None:
+    def __init__(self, paths: Sequence[str | Member], sizes: Sequence[int]) -> None:
         self._paths, self._sizes, self._next = paths, sizes, 0
         self._seconds_per_file: float | None = None
 
@@ -52,7 +54,7 @@ class _Sizer:
         before = self._seconds_per_file
         self._seconds_per_file = measured if before is None else 0.7 * before + 0.3 * measured
 
-    def cut(self) -> list[str]:
+    def cut(self) -> list[str | Member]:
         """Return the next batch, empty at the end."""
         limit = FIRST_BATCH_FILES
         if self._seconds_per_file is not None:
@@ -69,7 +71,7 @@ class _Sizer:
 def stream(
     cluster: LocalCluster,
     reading: Reading,
-    paths: Sequence[str],
+    paths: Sequence[str | Member],
     sizes: Sequence[int],
     key: str,
     check: Callable[[], None],
@@ -82,12 +84,12 @@ def stream(
     called often and may raise to stop.
     """
     sizer, serial = _Sizer(paths, sizes), itertools.count()
-    waiting: list[list[str]] = []
-    suspects: list[list[str]] = []
+    waiting: list[list[str | Member]] = []
+    suspects: list[list[str | Member]] = []
     restarts = 0
     while True:
         client = cluster.client()
-        flying: dict[Any, list[str]] = {}
+        flying: dict[Any, list[str | Member]] = {}
         alone = False
         try:
             from distributed import as_completed
@@ -122,7 +124,7 @@ def stream(
                 elif not tried_alone:
                     suspects.extend([path] for path in batch)
                 else:
-                    yield batch[0], _cause(result)
+                    yield name_of(batch[0]), _cause(result)
         except (OSError, TimeoutError, StopIteration) as error:
             # Dask's CommClosedError is an OSError: the scheduler is gone, and its client with it.
             waiting.extend(flying.values())

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import errno
 import io
-import os
-import stat
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 import xxhash
 
+from statsvc.counting import Counting
 from statsvc.errors import UnreadableSample
+from workers import members, rules
+from workers.bincount import TooManyIds
 from workers.device import Engine
 from workers.labelmaps import Mode, open_label_map
+from workers.members import Member, name_of
+from workers.opened import Opened, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from workers.bincount import Counter
+    from workers.labelmaps import LabelMap
 
 COUNTED, UNREADABLE = 0, 1
 
@@ -43,11 +47,13 @@ class Reading:
     max_pixels  a larger label map is refused before it is decoded
     device      where pixels are counted: "cpu", "cuda", or "auto", which takes CUDA only where there is
                 one and the first batch, counted both ways, was faster there
+    counting    what a raw id is
     """
 
     root: str
     max_pixels: int
     device: str
+    counting: Counting = field(default_factory=Counting)
 
 
 @dataclass(slots=True)
@@ -91,6 +97,7 @@ class _Sample:
     """One row in the making."""
 
     path: str
+    member: Member | None = None
     fingerprint: tuple[int, int, int] = (0, 0, 0)
     content: int = 0
     height: int = 0
@@ -98,6 +105,7 @@ class _Sample:
     mode: int = Mode.UNKNOWN
     error: str = ""
     counter: Counter | None = None
+    meaning: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
     bytes_read: int = 0
     histogram: tuple[NDArray[np.int64], NDArray[np.int64]] = field(
         default_factory=lambda: (np.empty(0, np.int64), np.empty(0, np.int64))
@@ -109,9 +117,9 @@ class _Changed(Exception):
 
 
 def count_samples(
-    reading: Reading, paths: Sequence[str], should_stop: Callable[[], bool] | None = None
+    reading: Reading, paths: Sequence[str | Member], should_stop: Callable[[], bool] | None = None
 ) -> Rows:
-    """Read and count the samples at these paths; what fails is a row that says why.
+    """Read and count these samples, files by their path; what fails is a row that says why.
 
     `should_stop` is asked before each sample; once true, the rows of the samples before are returned,
     so there are fewer of them than paths.
@@ -125,22 +133,23 @@ def count_samples(
     for path in paths:
         if should_stop is not None and should_stop():
             break
-        sample = _Sample(path)
+        sample = _Sample(name_of(path), path if isinstance(path, Member) else None)
         samples.append(sample)
         try:
             _read(reading, sample, engine)
         except Exception as error:
             if isinstance(error, MemoryError):
                 raise
-            sample.error = _explain(error)
+            many = isinstance(error, TooManyIds) and reading.counting.palette is not None
+            sample.error = _explain(rules.too_many_colours() if many else error)
     engine.flush()
     for sample in samples:
         if not sample.error:
-            _finish(sample, engine)
+            _finish(reading, sample, engine)
     return _rows(samples, time.perf_counter() - started)
 
 
-def count_batch(reading: Reading, paths: Sequence[str]) -> Rows:
+def count_batch(reading: Reading, paths: Sequence[str | Member]) -> Rows:
     """Run `count_samples` as a Dask task that ends before its next sample once it is cancelled.
 
     Dask does not interrupt a thread: it forgets the task, and so marks it, and lets the thread go on.
@@ -170,62 +179,80 @@ def _read(reading: Reading, sample: _Sample, engine: Engine) -> None:
 
 def _read_once(reading: Reading, sample: _Sample, engine: Engine) -> None:
     started = time.time_ns()
-    full = os.path.join(reading.root, sample.path)  # noqa: PTH118 - a million of them
-    with open(full, "rb", opener=_open_nonblocking) as file:
-        before = os.fstat(file.fileno())
-        sample.fingerprint = (before.st_size, before.st_mtime_ns, before.st_ctime_ns)
-        if not stat.S_ISREG(before.st_mode):
-            raise UnreadableSample("is a device or pipe, not a file; leave it out with --pattern")
-        hashed = _Hashed(file)
+    member = sample.member
+    path, files = (sample.path, ()) if member is None else (member.file, member.files)
+    folder = member is not None and member.in_folder
+    with opened(reading.root, path, files, folder=folder) as source:
+        before = source.stamp()
+        sample.fingerprint = before.fingerprint
         failure: Exception | None = None
         sample.counter = engine.counter()
         try:
-            label_map = open_label_map(sample.path, cast("BinaryIO", hashed), reading.max_pixels)
-            sample.height, sample.width, sample.mode = label_map.height, label_map.width, label_map.mode
-            if label_map.histogram is not None and engine.device != "cuda":
-                sample.counter.merge(*label_map.histogram())
-            else:
-                for chunk in label_map.chunks:
-                    engine.add(sample.counter, chunk)
-            sample.content = hashed.finish()
+            _count(reading, sample, source, engine)
         except UnreadableSample as error:
             failure = error
-        sample.bytes_read += hashed.bytes_read
-        after = os.fstat(file.fileno())
-    if _identity(before) != _identity(after):
+        after = source.stamp()
+    if before != after:
         raise _Changed
     if failure is not None:
         raise failure
     # An mtime far ahead of the clock was set on purpose; a ctime ahead of it is another machine's clock.
-    if started - before.st_ctime_ns < RACY_NS or abs(started - before.st_mtime_ns) < RACY_NS:
-        sample.fingerprint = (before.st_size, before.st_mtime_ns, -1)
+    if started - before.ctime_ns < RACY_NS or abs(started - before.mtime_ns) < RACY_NS:
+        sample.fingerprint = (before.size, before.mtime_ns, -1)
 
 
-def _finish(sample: _Sample, engine: Engine) -> None:
-    """Take the sample's histogram and check it against its shape."""
+def _count(reading: Reading, sample: _Sample, source: Opened, engine: Engine) -> None:
+    """Read an open sample into its counter. Raises `UnreadableSample`."""
+    assert sample.counter is not None
+    member, counting = sample.member, reading.counting
+    data = source.file if member is None else members.bytes_of(member, source)
+    hashed = _Hashed(data)
+    file = cast("BinaryIO", hashed)
+    try:
+        label_map: LabelMap
+        if member is None:
+            colours = counting.palette is not None
+            label_map = open_label_map(
+                sample.path, file, reading.max_pixels, key=counting.key, colours=colours
+            )
+        else:
+            label_map = members.opener(member, source, counting)(file, reading.max_pixels)
+        sample.height, sample.width, sample.mode = label_map.height, label_map.width, label_map.mode
+        sample.meaning = label_map.meaning
+        if label_map.histogram is not None and engine.device != "cuda":
+            sample.counter.merge(*label_map.histogram())
+        else:
+            for chunk in label_map.chunks:
+                if data is None:
+                    hashed.add(chunk)
+                engine.add(sample.counter, chunk)
+        sample.content = hashed.finish()
+    finally:
+        sample.bytes_read += hashed.bytes_read
+
+
+def _finish(reading: Reading, sample: _Sample, engine: Engine) -> None:
+    """Take the sample's histogram, by the rule, and check it against its shape."""
     assert sample.counter is not None
     try:
-        histogram = engine.result(sample.counter)
+        ids, counts = engine.result(sample.counter)
+        if sample.meaning is not None:
+            ids, counts = rules.merged(sample.meaning(ids), counts)
+        if sample.member is not None and sample.member.kind == "panoptic":
+            ids, counts = rules.by_segments(sample.member.where, ids, counts)
+        else:
+            ids, counts = rules.applied(reading.counting, ids, counts)
     except UnreadableSample as error:
         sample.error = str(error)
         return
-    counted = int(histogram[1].sum())
+    counted = int(counts.sum())
     if counted != sample.height * sample.width:
         sample.error = (
             f"gave {counted} pixels where its header has {sample.width} x {sample.height}; "
             "copy or export it again from where it came"
         )
         return
-    sample.histogram = histogram
-
-
-def _open_nonblocking(path: str, flags: int) -> int:
-    # A pipe that took a sample's place would otherwise be waited for without end.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+    sample.histogram = ids, counts
 
 
 def _explain(error: Exception) -> str:
@@ -274,32 +301,53 @@ def _rows(samples: list[_Sample], seconds: float) -> Rows:
 
 
 class _Hashed:
-    """A file that hashes its bytes as they are first read, in whatever order the reader takes them."""
+    """A file that hashes its bytes as they are first read, in whatever order the reader takes them.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
+    A folder has no bytes of its own (`file` is None): what was decoded is hashed instead.
+    """
+
+    def __init__(self, file: BinaryIO | None) -> None:
+        self.file: Any = file
         self.hash = xxhash.xxh3_64()
         self.hashed = 0  # bytes from the start that are in the hash
         self.bytes_read = 0
 
     def read(self, count: int = -1) -> bytes:
         position = self.file.tell()
-        data = self.file.read(count)
+        data: bytes = self.file.read(count)
         self.bytes_read += len(data)
         if position <= self.hashed < position + len(data):
             self.hash.update(memoryview(data)[self.hashed - position :])
             self.hashed = position + len(data)
         return data
 
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self.file.seek(offset, whence)
+        place: int = self.file.seek(offset, whence)
+        return place
 
     def tell(self) -> int:
-        return self.file.tell()
+        place: int = self.file.tell()
+        return place
+
+    def seekable(self) -> bool:
+        return True
+
+    def add(self, chunk: NDArray[Any]) -> None:
+        """Hash what a folder's reader decoded."""
+        self.hash.update(f"{chunk.dtype.str} {chunk.shape}".encode())
+        self.hash.update(np.ascontiguousarray(chunk).view(np.uint8).data)
+        self.bytes_read += chunk.nbytes
 
     def finish(self) -> int:
         """Hash what the reader did not take, and return the digest of the whole file."""
-        self.seek(self.hashed)
-        while self.read(BLOCK):
-            pass
+        if self.file is not None:
+            self.seek(self.hashed)
+            while self.read(BLOCK):
+                pass
         return self.hash.intdigest()

@@ -65,7 +65,8 @@ class ConfigurationBody(Body):
     )
     splits: dict[str, Any] | None = Field(
         None,
-        description='name → list of relative paths, or {"folder": "train"}; null: folders train, val, test',
+        description='name → list of relative paths, {"folder": "train"} or {"glob": "*_val.png"}; '
+        "null: folders train, val, test",
     )
 
     def changes(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from statsvc import counting
 from statsvc.api import query
 from statsvc.api.bodies import json_only
 from statsvc.api.configurations import ConfigurationBody
@@ -40,6 +41,11 @@ class NewDataset(ConfigurationBody):
     name: str = Field(description="letters, digits, '-', '_' and '.'")
     source: str = Field(description="absolute path of a folder below one of the server's roots")
     pattern: str | None = Field(None, description="glob of relative paths; by itself the kind that is there")
+    rule: str | None = Field(
+        None, description='what a raw id is: "id // 1000", the name of a palette; null: the pixel\'s value'
+    )
+    key: str | None = Field(None, description="which array, member or column holds the labels")
+    rows: str | None = Field(None, description="what one row of an array is: array (null), index or chunk")
 
 
 class DatasetChanges(ConfigurationBody):
@@ -87,7 +93,8 @@ async def post_dataset(request: Request, body: NewDataset, service: Shared) -> R
     """Register a dataset and queue its first scan."""
     query.read(request, {})
     pattern = None if body.pattern is None else checked_pattern(body.pattern)
-    configuration = configuring.fitting(configuring.applied(Configuration(), body.changes()))
+    counted = Configuration(counting=counting.read(body.rule, body.key, body.rows, files=False))
+    configuration = configuring.fitting(configuring.applied(counted, body.changes()))
 
     def register() -> dict[str, Any]:
         source = allowed_source(body.source, service.roots)

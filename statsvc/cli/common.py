@@ -16,6 +16,7 @@ from statsvc.store import home as homes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from statsvc.splits import Split
     from statsvc.store.catalog import Catalog
     from statsvc.store.home import Home
     from statsvc.store.records import Dataset
@@ -116,7 +117,7 @@ def reading_changes(
     """Return the parts of a configuration that options give. Raises `InvalidParameter`."""
     from statsvc import classmaps
     from statsvc.spec import WeightSpec
-    from statsvc.splits import Split
+    from statsvc.split_files import read_option
 
     changes: dict[str, Any] = {}
     if class_map is not None:
@@ -134,17 +135,9 @@ def reading_changes(
     if num_classes is not None:
         changes["num_classes"] = num_classes
     if splits:
-        given = {}
+        given: dict[str, Split] = {}
         for item in splits:
-            name, _, file_name = item.partition("=")
-            if not name or not file_name:
-                raise InvalidParameter(
-                    ("split", f"{item!r}: write NAME=FILE, a file with one relative path a line")
-                )
-            if not Path(file_name).is_file():
-                raise InvalidParameter(("split", f"{item!r}: there is no file {file_name}"))
-            paths = _lines("split", Path(file_name))
-            given[name] = Split.from_dict(name, [path.strip() for path in paths if path.strip()])
+            given |= read_option(item)
         changes["splits"] = given
     return changes
 

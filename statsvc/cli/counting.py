@@ -22,12 +22,14 @@ from statsvc.cli.common import (
     reading_changes,
 )
 from statsvc.cli.progress import pixel_rate, shown
+from statsvc.counting import read as read_counting
 from statsvc.errors import Conflict, InvalidParameter, NotFound, Unanswerable
 from statsvc.splits import FOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from statsvc.counting import Counting
     from statsvc.store.catalog import Catalog
     from statsvc.store.home import Home
     from statsvc.store.records import Dataset
@@ -55,7 +57,7 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--class-map",
             metavar="MAP",
-            help="Raw id to class id: cityscapes, binary, reduce_zero_label, none, or a file.",
+            help="Raw id to class id: a built-in map such as cityscapes or camvid, none, or a file.",
         ),
     ):
         command = option(command)
@@ -66,9 +68,22 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("source", required=False, metavar="SOURCE")
 @click.option("--name", help="Name of the dataset.  [default: after the folder]")
 @click.option("--pattern", metavar="GLOB", help="Files to count, for instance '*_labelIds.png'.")
+@click.option(
+    "--rule", metavar="RULE", help="What an id is: 'id // 1000', a palette's name, or a CSV file r,g,b,id."
+)
+@click.option("--key", metavar="NAME", help="Which array, member or column holds the labels.")
+@click.option(
+    "--rows",
+    type=click.Choice(["array", "index", "chunk"]),
+    help="What one row of an NPY, HDF5 or Zarr array is.  [default: array]",
+)
 @reading_options
 @click.option(
-    "--split", "splits", multiple=True, metavar="NAME=FILE", help="A split: a file with one path a line."
+    "--split",
+    "splits",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="A split: NAME=FILE with a path or name a line, NAME='GLOB', or a JSON of folds.",
 )
 @click.option(
     "--device",
@@ -100,6 +115,9 @@ def scan(
     source: str | None,
     name: str | None,
     pattern: str | None,
+    rule: str | None,
+    key: str | None,
+    rows: str | None,
     splits: tuple[str, ...],
     device: str,
     workers: int | None,
@@ -113,7 +131,7 @@ def scan(
     store: str | None,
     **reading: Any,
 ) -> None:
-    """Count the label maps in SOURCE, a folder; run again, count only what changed.
+    """Count the label maps in SOURCE, a folder, container or file; run again, count only what changed.
 
     Registers the dataset, publishes a version, and prints the classes with their weights. SOURCE may
     be left out for a dataset that is registered. Exit code 1 where label maps could not be read.
@@ -131,7 +149,11 @@ def scan(
     if max_removed is not None and not math.isfinite(max_removed):
         raise click.UsageError("--max-removed: give a share from 0 to 1")
     with opened(home, database, store) as (place, catalog):
-        dataset, configured = _registered(place, catalog, source, name, pattern, splits, reading, move=move)
+        asked = (rule, key, rows)
+        counting = None if asked == (None, None, None) else read_counting(*asked)
+        dataset, configured = _registered(
+            place, catalog, source, name, pattern, counting, splits, reading, move=move
+        )
         settings = Settings(device, max_pixels or MAX_PIXELS)
         outcome = _run(place, catalog, dataset, settings, workers, max_removed, full)
         now = catalog.dataset_by_uid(dataset.uid)
@@ -152,6 +174,7 @@ def _registered(
     source: str | None,
     name: str | None,
     pattern: str | None,
+    counting: Counting | None,
     splits: tuple[str, ...],
     reading: dict[str, Any],
     *,
@@ -176,9 +199,15 @@ def _registered(
         if source is None:
             raise NotFound(f"there is no dataset {name!r} yet; give its folder too: statsvc scan SOURCE")
         found = open_source(source, pattern)
-        configuration = fitting(applied(Configuration(), changes))
+        counted = Configuration() if counting is None else Configuration(counting=counting)
+        configuration = fitting(applied(counted, changes))
         name = default_name(found.root) if name is None else name
         return catalog.create_dataset(name, found.root, found.pattern, configuration), None
+    if counting is not None and counting != known.configuration.counting:
+        raise Conflict(
+            f"{known.name} is counted by {known.configuration.counting}, not {counting}; other counts are "
+            "another dataset: choose another name with --name"
+        )
     change = changed(catalog, place.store, known, changes)
     configured, record = configure(catalog, place.store, known, change)
     made = record is not None and record.kind == "configuration" and record.number != known.current_number

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from statsvc.errors import UnreadableSample
-from workers.labelmaps import npy, png, tiff
+from workers.labelmaps import hdf5, nifti, npy, npz, pictures, png, tiff
 from workers.labelmaps.base import COPY_AGAIN, LabelMap, Mode, Peek, looks_like
 
 if TYPE_CHECKING:
@@ -23,28 +23,55 @@ if TYPE_CHECKING:
 
     from workers.labelmaps.base import Histogram
 
-__all__ = ["FORMATS", "REVISION", "LabelMap", "Mode", "open_label_map", "peek"]
+__all__ = ["FORMATS", "REVISION", "LabelMap", "Mode", "extension", "open_label_map", "peek"]
 
-REVISION = 1
+REVISION = 2
 """Rises whenever a file would be counted differently, so that rows of before are not reused."""
 
-FORMATS: dict[str, ModuleType] = {".png": png, ".npy": npy, ".tif": tiff, ".tiff": tiff}
-"""File extension in lower case → the module that reads it."""
+FORMATS: dict[str, ModuleType] = {
+    ".png": png,
+    ".npy": npy,
+    ".npz": npz,
+    ".tif": tiff,
+    ".tiff": tiff,
+    ".nii": nifti,
+    ".nii.gz": nifti,
+    ".bmp": pictures,
+    ".gif": pictures,
+    ".webp": pictures,
+    ".h5": hdf5,
+    ".hdf5": hdf5,
+}
+"""File extension in lower case → the module that reads it.
+
+A module has NAME, MAGIC (first bytes), `open_label_map(file, size, max_pixels)` and `peek(file, size)`. Where
+it can read colours, it has also `open_colours`, like the first but with chunks of colours 0xRRGGBB; where one
+file may hold several arrays, KEYED, and then `open_label_map` takes a key as well.
+"""
 
 HEAD_BYTES = 64
 
 
-def open_label_map(name: str, file: BinaryIO, max_pixels: int) -> LabelMap:
+def extension(name: str) -> str:
+    """Return the extension of a name in lower case, `.nii.gz` as one."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return ".nii.gz" if suffix == ".gz" and name.lower().endswith(".nii.gz") else suffix
+
+
+def open_label_map(
+    name: str, file: BinaryIO, max_pixels: int, *, key: str | None = None, colours: bool = False
+) -> LabelMap:
     """Open the label map in `file` (seekable), whose format the extension of `name` tells.
 
     Reads the header; the pixels are decoded as `chunks` is iterated, so `file` stays open until then.
+    `key` names an array of a file that may hold several; with `colours`, ids are colours 0xRRGGBB.
 
     Raises `UnreadableSample` here or while iterating. An `OSError` of the file system passes through.
     """
     try:
-        label_map = _open(name, file, max_pixels)
+        label_map = _open(name, file, max_pixels, key, colours)
     except Exception as error:
-        raise _refusal(error) from error
+        raise refusal(error) from error
     label_map.chunks = _guarded(label_map.chunks)
     if label_map.histogram is not None:
         label_map.histogram = partial(_guarded_call, label_map.histogram)
@@ -62,25 +89,33 @@ def peek(name: str, file: BinaryIO) -> Peek | None:
     return found
 
 
-def _open(name: str, file: BinaryIO, max_pixels: int) -> LabelMap:
+def _open(name: str, file: BinaryIO, max_pixels: int, key: str | None, colours: bool) -> LabelMap:
     module = _module(name)
     size, head = _head(file)
     if not head.startswith(module.MAGIC):
         raise UnreadableSample(f"is no {module.NAME}: it {looks_like(head)}")
-    label_map: LabelMap = module.open_label_map(file, size, max_pixels)
+    if colours:
+        if not hasattr(module, "open_colours"):
+            raise UnreadableSample(
+                f"is a {module.NAME}, which is not read as colours; leave --rule out if it holds class ids"
+            )
+        coloured: LabelMap = module.open_colours(file, size, max_pixels)
+        return coloured
+    more = (key,) if getattr(module, "KEYED", False) else ()
+    label_map: LabelMap = module.open_label_map(file, size, max_pixels, *more)
     return label_map
 
 
 def _module(name: str) -> ModuleType:
-    extension = PurePosixPath(name).suffix.lower()
-    if extension not in FORMATS:
-        lossy = "; JPEG is lossy, so it cannot hold labels" if extension in {".jpg", ".jpeg"} else ""
+    suffix = extension(name)
+    if suffix not in FORMATS:
+        lossy = "; JPEG is lossy, so it cannot hold labels" if suffix in {".jpg", ".jpeg"} else ""
         known = ", ".join(sorted(FORMATS))
         raise UnreadableSample(
-            f"has the extension {extension!r}, which is not read{lossy}; convert it to one of {known}, "
+            f"has the extension {suffix!r}, which is not read{lossy}; convert it to one of {known}, "
             "or leave it out with --pattern"
         )
-    return FORMATS[extension]
+    return FORMATS[suffix]
 
 
 def _head(file: BinaryIO) -> tuple[int, bytes]:
@@ -95,21 +130,26 @@ def _guarded(chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     try:
         yield from chunks
     except Exception as error:
-        raise _refusal(error) from error
+        raise refusal(error) from error
 
 
 def _guarded_call(histogram: Callable[[], Histogram]) -> Histogram:
     try:
         return histogram()
     except Exception as error:
-        raise _refusal(error) from error
+        raise refusal(error) from error
 
 
-def _refusal(error: Exception) -> Exception:
+def refusal(error: Exception) -> Exception:
     """Return what a failure while decoding means: the one place where decoders' exceptions are read."""
     if isinstance(error, (UnreadableSample, MemoryError)):
         return error
     if isinstance(error, OSError) and error.errno is not None:
         return error  # the file system's, not a decoder's
+    if isinstance(error, ModuleNotFoundError):
+        return UnreadableSample(
+            f"needs {(error.name or '').partition('.')[0]}, which is not installed: "
+            "pip install 'statsvc[formats]', then scan again"
+        )
     reason = " ".join(str(error).split())[:200]
     return UnreadableSample(f"cannot be decoded ({type(error).__name__}: {reason}); {COPY_AGAIN}")

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from statsvc.errors import UnreadableSample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    import numpy as np
     from numpy.typing import NDArray
 
     Histogram = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -42,6 +43,8 @@ class LabelMap:
             pixel once; iterating may raise `UnreadableSample`
     histogram  where the format is counted without making an array of it: counts the file and returns its
             ids, ascending, and their pixels, int64 [k] each; may raise `UnreadableSample`
+    meaning  where the numbers in the file stand for others (a scale): returns what ids stand for, int64 [k]
+            for int64 [k]; may raise `UnreadableSample`
     """
 
     mode: Mode
@@ -49,6 +52,7 @@ class LabelMap:
     width: int
     chunks: Iterable[NDArray[Any]]
     histogram: Callable[[], Histogram] | None = None
+    meaning: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +77,33 @@ def check_pixels(height: int, width: int, max_pixels: int) -> None:
 def colour_coded(what: str) -> UnreadableSample:
     """Return the refusal of an image that shows classes as colours, or is a photograph."""
     return UnreadableSample(
-        f"is colour-coded ({what}): statsvc counts class ids, one channel; convert its colours to ids with "
-        "the dataset's colour table, or choose the files that hold ids with --pattern"
+        f"is colour-coded ({what}): statsvc counts class ids, one channel; give the dataset's colour table "
+        "with --rule (a palette's name, or a CSV file r,g,b,id), or choose files that hold ids with --pattern"
     )
+
+
+def packed_colours(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Return the colours of uint8 [..., 3 or more] (red, green, blue, then what is left out) as 0xRRGGBB."""
+    colours = pixels[..., 0].astype(np.int32)
+    for channel in (1, 2):
+        colours <<= 8
+        colours |= pixels[..., channel]
+    return colours
+
+
+def whole_numbers(values: NDArray[Any]) -> NDArray[np.int64]:
+    """Return floating-point labels as integers. Raises `UnreadableSample` where one is none."""
+    ids = np.rint(values)
+    if not (ids == values).all():
+        odd = values[ids != values].ravel()[0]
+        raise UnreadableSample(
+            f"holds the value {odd}, which is no class id: probabilities, an image, or labels resized with "
+            "interpolation? Export the labels as integers"
+        )
+    if values.size and not (abs(values).max() < 2**53):
+        raise UnreadableSample("holds values beyond 2**53, which are no class ids; export integers")
+    whole: NDArray[np.int64] = ids.astype(np.int64)
+    return whole
 
 
 def looks_like(head: bytes) -> str:
@@ -86,7 +114,7 @@ def looks_like(head: bytes) -> str:
         if head.startswith(magic):
             return what
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "is a WebP image by its content; convert it to PNG"
+        return "is a WebP image by its content; rename it to .webp"
     if not any(head):
         return f"begins with zero bytes only, as after an interrupted copy; {COPY_AGAIN}"
     try:
@@ -108,9 +136,14 @@ _MAGIC = (
     (b"II+\0", "is a BigTIFF by its content; rename it to .tif"),
     (b"MM\0+", "is a BigTIFF by its content; rename it to .tif"),
     (b"\xff\xd8\xff", "is a JPEG by its content; JPEG is lossy, so it cannot hold labels: export it as PNG"),
-    (b"GIF8", "is a GIF by its content; convert it to PNG"),
-    (b"BM", "is a BMP by its content; convert it to PNG"),
-    (b"PK\x03\x04", "is a zip archive by its content (.npz?); unpack it"),
+    (b"GIF8", "is a GIF by its content; rename it to .gif"),
+    (b"\x89HDF\r\n\x1a\n", "is an HDF5 file by its content; rename it to .h5"),
+    (b"PAR1", "is a Parquet file by its content; rename it to .parquet"),
+    (b"BM", "is a BMP by its content; rename it to .bmp"),
+    (
+        b"PK\x03\x04",
+        "is a zip archive by its content; rename it to .npz if it holds NumPy arrays",
+    ),
     (b"\x1f\x8b", "is gzip-compressed by its content; unpack it"),
     (b"%PDF", "is a PDF by its content; choose the label maps with --pattern"),
     (b"version https://git-lfs", "is a Git LFS pointer, not the file itself; run `git lfs pull`"),

@@ -20,7 +20,16 @@ import numpy as np
 
 from statsvc.errors import UnreadableSample
 from workers import kernels
-from workers.labelmaps.base import CHUNK_PIXELS, COPY_AGAIN, LabelMap, Mode, Peek, check_pixels, colour_coded
+from workers.labelmaps.base import (
+    CHUNK_PIXELS,
+    COPY_AGAIN,
+    LabelMap,
+    Mode,
+    Peek,
+    check_pixels,
+    colour_coded,
+    packed_colours,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +109,27 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
         return LabelMap(mode, header.height, header.width, _chunks_by_pillow(image, header))
     histogram = partial(_histogram, image, header) if header.depth <= 8 else None
     return LabelMap(mode, header.height, header.width, _chunks(image, header), histogram)
+
+
+def open_colours(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
+    """Check the whole file, then return its colours 0xRRGGBB; transparency is left out.
+
+    Raises `UnreadableSample` as `open_label_map` does, and for 16 bits a channel.
+    """
+    header, start = _header(file, size)
+    if header.depth == 16:
+        raise UnreadableSample("has 16 bits a channel, which is no palette's colours; leave --rule out")
+    check_pixels(header.height, header.width, max_pixels)
+    image = _checked(file, size, header, start)
+    mode = Mode.PALETTE if header.colour == PALETTE else Mode.GREY
+    if header.interlaced:
+        chunks = _colours_by_pillow(image, header)
+        return LabelMap(mode, header.height, header.width, chunks)
+    if header.colour not in (GREY, PALETTE):
+        return LabelMap(mode, header.height, header.width, _colours(image, header))
+    meaning = partial(_shown, _palette(image) if header.colour == PALETTE else _greys(header.depth))
+    histogram = partial(_histogram, image, header)
+    return LabelMap(mode, header.height, header.width, _chunks(image, header), histogram, meaning)
 
 
 def peek(file: BinaryIO, size: int) -> Peek:
@@ -292,6 +322,48 @@ def _chunks(image: Image, header: Header) -> Iterator[NDArray[Any]]:
             yield spread.reshape(rows, -1)[:, : header.width]
 
 
+def _colours(image: Image, header: Header) -> Iterator[NDArray[np.int32]]:
+    """Inflate and unfilter an image of 8-bit channels; yield its rows as colours [rows, width]."""
+    channels = CHANNELS[header.colour]
+    row = header.width * channels
+    before, top = np.zeros(row, np.uint8), 0
+    for band in _bands(image, header):
+        rows = len(band) // (1 + row)
+        part = np.empty((rows, row), np.uint8)
+        _known_filter(top, kernels.unfilter(band, rows, row, channels, part, before))
+        top += rows
+        pixels = part.reshape(rows, header.width, channels)
+        # Grey with alpha: the one value three times.
+        yield packed_colours(pixels if channels > 2 else pixels[..., [0, 0, 0]])
+
+
+def _colours_by_pillow(image: Image, header: Header) -> Iterator[NDArray[np.int32]]:
+    for part in _strips_by_pillow(image, header):
+        yield packed_colours(np.asarray(part.convert("RGB")))
+
+
+def _palette(image: Image) -> NDArray[np.int64]:
+    """Return the colours of the indices, int64 [n]."""
+    at = 33
+    if image.head[at + 4 : at + 8] != b"PLTE":
+        raise UnreadableSample(f"is damaged: a palette image without a palette; {COPY_AGAIN}")
+    length = int.from_bytes(image.head[at : at + 4], "big")
+    entries = np.frombuffer(image.head, np.uint8, length // 3 * 3, at + 8).reshape(-1, 3)
+    return packed_colours(entries).astype(np.int64)
+
+
+def _greys(depth: int) -> NDArray[np.int64]:
+    return np.arange(1 << depth, dtype=np.int64) * (255 // ((1 << depth) - 1)) * 0x010101
+
+
+def _shown(colours: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    if len(ids) and ids[-1] >= len(colours):
+        raise UnreadableSample(
+            f"has the index {ids[-1]} in a palette of {len(colours)} colours; {COPY_AGAIN}"
+        )
+    return colours[ids]
+
+
 def _known_filter(top: int, row: int) -> None:
     """Refuse an image in which a kernel met a row of an unknown filter type, counted from row `top`."""
     if row >= 0:
@@ -302,6 +374,14 @@ def _known_filter(top: int, row: int) -> None:
 
 
 def _chunks_by_pillow(image: Image, header: Header) -> Iterator[NDArray[Any]]:
+    # Pillow scales grey of 2 and 4 bits to 0…255.
+    scale = {2: 85, 4: 17}.get(header.depth, 1) if header.colour == GREY else 1
+    for part in _strips_by_pillow(image, header):
+        chunk = np.asarray(part)
+        yield chunk // np.uint8(scale) if scale > 1 else chunk
+
+
+def _strips_by_pillow(image: Image, header: Header) -> Iterator[Any]:
     # The plugin itself: `Image.open` warns about large images by a global limit, and the size was
     # checked against max_pixels already.
     from PIL.PngImagePlugin import PngImageFile
@@ -310,15 +390,11 @@ def _chunks_by_pillow(image: Image, header: Header) -> Iterator[NDArray[Any]]:
     length = len(image.stream).to_bytes(4, "big")
     crc = zlib.crc32(image.stream, zlib.crc32(b"IDAT")).to_bytes(4, "big")
     file = b"".join((image.head, length, b"IDAT", image.stream, crc, END))
-    # Pillow scales grey of 2 and 4 bits to 0…255.
-    scale = {2: 85, 4: 17}.get(header.depth, 1) if header.colour == GREY else 1
     rows = max(1, CHUNK_PIXELS // header.width)
     with PngImageFile(io.BytesIO(file)) as opened:
         opened.load()
         for top in range(0, header.height, rows):
-            part = opened.crop((0, top, header.width, min(top + rows, header.height)))
-            chunk = np.asarray(part)
-            yield chunk // np.uint8(scale) if scale > 1 else chunk
+            yield opened.crop((0, top, header.width, min(top + rows, header.height)))
 
 
 def _truncated(size: int, where: str) -> UnreadableSample:
