@@ -6,13 +6,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from statsvc.errors import InvalidParameter
+
 
 class MonaiLoss(nn.Module):
     """A loss for label maps as MONAI's transforms make them.
 
     `loss(logits, target)` takes the target [N, 1, *spatial] of any number type, and `MetaTensor`s; the
     criterion gets int64 [N, *spatial]. It goes into `monai.losses.DeepSupervisionLoss`, or wherever
-    `DiceCELoss(to_onehot_y=True, softmax=True)` stood::
+    `DiceCELoss(to_onehot_y=True, softmax=True)` stood. Raises `InvalidParameter` for one-hot targets. ::
 
         MonaiLoss(statsvc.losses.CombinedLoss(class_weights=weights, ignore_index=255))
     """
@@ -23,10 +25,16 @@ class MonaiLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss, a scalar."""
-        labels = _plain(target)
-        loss: Tensor = self.criterion(
-            _plain(logits), labels.squeeze(1).long() if labels.shape[1] == 1 else labels
-        )
+        logits, target = _plain(logits), _plain(target)
+        if target.ndim != logits.ndim or target.shape[1] != 1:
+            raise InvalidParameter(
+                (
+                    "target",
+                    f"has shape {list(target.shape)}; give label maps [N, 1, *spatial]; of one-hot ones they "
+                    "are target.argmax(1, keepdim=True)",
+                )
+            )
+        loss: Tensor = self.criterion(logits, target.squeeze(1).long())
         return loss
 
 
