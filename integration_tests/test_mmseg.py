@@ -1,6 +1,6 @@
 """The config fragment in MMEngine's real Config, and its loss in MMSegmentation's real registry.
 
-MMSegmentation's models need mmcv's compiled operators, which are not built here. So `mmseg.models` is an empty
+MMSegmentation's models need mmcv's compiled operators, not built here. So `mmseg.models` is an empty
 package with the real folder as its path, from which single real files are imported: the registry and the
 cross-entropy are MMSegmentation's own, a whole segmentor is not run.
 """
