@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def _callback() -> Any:
     for name in ("lightning.pytorch", "pytorch_lightning"):
-        if name in sys.modules:  # the trainer's
-            return sys.modules[name].Callback
+        if (loaded := sys.modules.get(name)) is not None:  # the trainer's
+            return loaded.Callback
     try:
         from lightning.pytorch import Callback
     except ImportError:
