@@ -67,12 +67,14 @@ def train(
         logging_steps=1,
         save_strategy="steps",
         save_steps=1,
-        report_to=[],
         use_cpu=True,
         disable_tqdm=True,
         dataloader_num_workers=0,
         dataloader_pin_memory=False,
-        **({"learning_rate": 0.01, "max_steps": 2, "per_device_train_batch_size": 4} | options),
+        **(
+            {"report_to": [], "learning_rate": 0.01, "max_steps": 2, "per_device_train_batch_size": 4}
+            | options
+        ),
     )
     trainer = Trainer(
         model=model(),
@@ -151,6 +153,22 @@ def test_a_checkpoint_holds_the_weights_and_resuming_with_others_warns(
     (tmp_path / "checkpoint-2" / "trainer_state.json").write_text(json.dumps(state))
     with pytest.raises(InvalidParameter, match="was saved without ClassWeightsCallback"):
         recorded(str(tmp_path / "checkpoint-2"))
+
+
+def test_the_trainers_run_of_mlflow_holds_the_weights(
+    weights: statsvc.ClassWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    train(tmp_path, weights, max_steps=1, report_to=["mlflow"])
+    from mlflow import MlflowClient
+
+    (run,) = MlflowClient().search_runs(["0"])
+    assert run.data.params["class_weights/_digest"] == weights.digest
+    assert run.data.params["class_weights/_method"] == "sqrt_inv_freq"
+    assert run.data.params["optim"] == "sgd"  # the Trainer's own
+    artifacts = MlflowClient().list_artifacts(run.info.run_id)
+    assert "class_weights.json" in [artifact.path for artifact in artifacts]
 
 
 def test_a_model_without_logits_and_a_batch_without_labels_are_refused(weights: statsvc.ClassWeights) -> None:
