@@ -187,3 +187,13 @@ def test_nnunet_finds_the_trainer_in_a_file_of_its_own_folder(folder: Path, tmp_
         patch.syspath_prepend(str(tmp_path))
         found = recursive_find_python_class(str(package), "nnUNetTrainerClassWeights", "trainers")
     assert found.__module__ == "statsvc.integrations.nnunet"
+
+
+def test_numbers_that_are_no_weights_are_refused(
+    folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATSVC_URL", url)
+    made = trainer(dataset(), fold=2)
+    monkeypatch.setattr(type(made), "query", {"method": "logit_adjustment"})
+    with pytest.raises(InvalidParameter, match="logit_adjustment gives numbers of kind additive"):
+        made.initialize()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,8 +24,6 @@ from statsvc.integrations.transformers import ClassWeightsCallback, compute_loss
 from statsvc.losses import CombinedLoss
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import statsvc
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Transformers and Accelerate have their own
@@ -65,12 +67,14 @@ def train(
         logging_steps=1,
         save_strategy="steps",
         save_steps=1,
-        report_to=[],
         use_cpu=True,
         disable_tqdm=True,
         dataloader_num_workers=0,
         dataloader_pin_memory=False,
-        **({"learning_rate": 0.01, "max_steps": 2, "per_device_train_batch_size": 4} | options),
+        **(
+            {"report_to": [], "learning_rate": 0.01, "max_steps": 2, "per_device_train_batch_size": 4}
+            | options
+        ),
     )
     trainer = Trainer(
         model=model(),
@@ -151,9 +155,59 @@ def test_a_checkpoint_holds_the_weights_and_resuming_with_others_warns(
         recorded(str(tmp_path / "checkpoint-2"))
 
 
+def test_the_trainers_run_of_mlflow_holds_the_weights(
+    weights: statsvc.ClassWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
+    train(tmp_path, weights, max_steps=1, report_to=["mlflow"])
+    from mlflow import MlflowClient
+
+    (run,) = MlflowClient().search_runs(["0"])
+    assert run.data.params["class_weights/_digest"] == weights.digest
+    assert run.data.params["class_weights/_method"] == "sqrt_inv_freq"
+    assert run.data.params["optim"] == "sgd"  # the Trainer's own
+    artifacts = MlflowClient().list_artifacts(run.info.run_id)
+    assert "class_weights.json" in [artifact.path for artifact in artifacts]
+
+
 def test_a_model_without_logits_and_a_batch_without_labels_are_refused(weights: statsvc.ClassWeights) -> None:
     compute = compute_loss_func(CombinedLoss(class_weights=weights))
     with pytest.raises(InvalidParameter, match="Mask2Former, has a loss of its own"):
         compute({"masks_queries_logits": torch.zeros(1)}, torch.zeros(1, 2, 2))
     with pytest.raises(InvalidParameter, match="needs a batch with `labels`"):
         compute({"logits": torch.zeros(1, 4, 2, 2)}, None)
+
+
+RANKS = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+from test_transformers import *
+
+folder = Path(sys.argv[1])
+weights = weights_of(folder / "counted")
+trainer, history = train(folder / "run", weights, per_device_train_batch_size=2,
+                         gradient_accumulation_steps=2, max_steps=1, ddp_backend="gloo")
+if trainer.is_world_process_zero():
+    (folder / "history.json").write_text(json.dumps([trainer.args.world_size, history]))
+"""
+
+
+def test_the_batches_of_two_ranks_are_one_mean(weights: statsvc.ClassWeights, tmp_path: Path) -> None:
+    script = tmp_path / "ranks.py"
+    script.write_text(RANKS)
+    weights_of(tmp_path / "counted")
+    tests = Path(__file__).parent
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, str(script), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}", "OMP_NUM_THREADS": "1"},
+        timeout=200,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    ranks, history = json.loads((tmp_path / "history.json").read_text())
+    assert ranks == 2
+    means = [expected_loss(weights, DATA[at : at + 2]) for at in range(0, 8, 2)]
+    assert history[0]["loss"] == pytest.approx(sum(means) / 4, rel=1e-3)

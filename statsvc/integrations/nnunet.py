@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from statsvc.errors import InvalidParameter
+from statsvc.losses.weighting import vector_of
 
 try:
     from nnunetv2.training.loss.robust_ce_loss import RobustCrossEntropyLoss
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from statsvc.result import ClassWeights
 
 
-class nnUNetTrainerClassWeights(nnUNetTrainer):  # type: ignore[misc]  # noqa: N801  nnU-Net's way
+class nnUNetTrainerClassWeights(nnUNetTrainer):  # noqa: N801  nnU-Net's way
     """nnU-Net's own loss, Dice and cross-entropy, with class weights in cross-entropy.
 
     They are those of the dataset of nnU-Net's name (`Dataset004_Hippocampus`) on the server at STATSVC_URL,
@@ -31,7 +32,8 @@ class nnUNetTrainerClassWeights(nnUNetTrainer):  # type: ignore[misc]  # noqa: N
 
     The log names the weights, and `class_weights.json` in the fold's folder holds the whole answer; a
     training that is continued takes them from there and asks nobody. Raises `InvalidParameter` for datasets
-    with regions, whose loss is a sigmoid for each region.
+    with regions, whose loss is a sigmoid for each region, and for methods that give no weights
+    (`logit_adjustment`).
     """
 
     query: ClassVar[dict[str, Any]] = {"method": "sqrt_inv_freq"}
@@ -51,7 +53,9 @@ class nnUNetTrainerClassWeights(nnUNetTrainer):  # type: ignore[misc]  # noqa: N
         inner = getattr(loss, "loss", loss)  # of deep supervision
         ignored = self.label_manager.ignore_label
         options = {} if ignored is None else {"ignore_index": ignored}
-        inner.ce = RobustCrossEntropyLoss(weight=weights.tensor(self.device), **options)
+        vector = vector_of(weights, "weights")
+        assert vector is not None
+        inner.ce = RobustCrossEntropyLoss(weight=vector.to(self.device), **options)
         self.print_to_log_file(f"class weights: {weights}, digest {weights.digest}: {weights.to_list()}")
         result: nn.Module = loss
         return result

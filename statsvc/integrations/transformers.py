@@ -61,7 +61,7 @@ def compute_loss_func(criterion: nn.Module) -> Callable[..., Tensor]:
     return compute
 
 
-class ClassWeightsCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
+class ClassWeightsCallback(TrainerCallback, ExportableState):
     """Keeps the weights with a run of the `Trainer`.
 
     weights  `ClassWeights`, or their `to_dict()`
