@@ -87,7 +87,7 @@ def fit(folder: Path, callback: ClassWeightsCallback, epochs: int, ckpt: Path | 
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClassWeightsCallback, Net]:
     folder = tmp_path_factory.mktemp("run")
     callback = ClassWeightsCallback(
-        weights_of(folder / "labels"),
+        weights_of(),
         iou=lambda module: module.iou.compute(),
         loss="train_loss",
         baseline=[1.0, 1.0, 0.0, 0.0],
@@ -137,7 +137,7 @@ def test_a_checkpoint_holds_the_weights_and_resuming_with_others_warns(
         fit(tmp_path, ClassWeightsCallback(callback.weights), 3, folder / "last.ckpt")
     assert not [w for w in caught if "other class weights" in str(w.message)]
     with pytest.warns(UserWarning, match=r"trained with other class weights: <.*sqrt_inv_freq.* now"):
-        fit(tmp_path, ClassWeightsCallback(weights_of(tmp_path / "l", "enet")), 3, folder / "last.ckpt")
+        fit(tmp_path, ClassWeightsCallback(weights_of("enet")), 3, folder / "last.ckpt")
 
 
 RANKS = """
@@ -149,7 +149,7 @@ from statsvc.errors import Conflict
 folder, rank = Path(sys.argv[1]), int(os.environ["LOCAL_RANK"])
 outcomes = []
 for methods in (("sqrt_inv_freq", "enet"), ("sqrt_inv_freq", "sqrt_inv_freq")):
-    weights = weights_of(folder / f"labels{rank}", methods[rank])
+    weights = weights_of(methods[rank])
     callback = ClassWeightsCallback(weights, iou=lambda module: module.iou.compute(), loss="train_loss")
     trainer = pl.Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, callbacks=[callback], logger=False,
@@ -182,7 +182,7 @@ def test_two_ranks_train_with_equal_weights_and_both_refuse_different_ones(tmp_p
     )
     assert different[0] == different[1]
     assert different[0].startswith("the ranks train with different class weights (digests rank 0: ")
-    digest = weights_of(tmp_path / "again").digest
+    digest = weights_of().digest
     assert list(same) == [[digest, 1], [digest, 0]]  # rank 0 watches
 
 
@@ -190,7 +190,6 @@ def test_a_script_of_pytorch_lightning_gets_a_callback_of_pytorch_lightning(tmp_
     code = """
 import sys, warnings
 warnings.simplefilter("ignore")
-from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from small_segmentation import batch, weights_of
@@ -205,7 +204,7 @@ class Net(pl.LightningModule):
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.1)
 
-weights = weights_of(Path("labels"))
+weights = weights_of()
 callback = ClassWeightsCallback(weights)
 assert isinstance(callback, pl.Callback)
 trainer = pl.Trainer(accelerator="cpu", max_epochs=1, callbacks=[callback], logger=False,
