@@ -53,8 +53,8 @@ def bare_models() -> Iterator[None]:
 
 
 @pytest.fixture
-def weights(tmp_path: Path) -> ClassWeights:
-    return weights_of(tmp_path / "labels")
+def weights() -> ClassWeights:
+    return weights_of()
 
 
 def logits() -> torch.Tensor:

@@ -87,7 +87,7 @@ def fit(folder: Path, callback: ClassWeightsCallback, epochs: int, ckpt: Path | 
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClassWeightsCallback, Net]:
     folder = tmp_path_factory.mktemp("run")
     callback = ClassWeightsCallback(
-        weights_of(folder / "labels"),
+        weights_of(),
         iou=lambda module: module.iou.compute(),
         loss="train_loss",
         baseline=[1.0, 1.0, 0.0, 0.0],
@@ -137,7 +137,7 @@ def test_a_checkpoint_holds_the_weights_and_resuming_with_others_warns(
         fit(tmp_path, ClassWeightsCallback(callback.weights), 3, folder / "last.ckpt")
     assert not [w for w in caught if "other class weights" in str(w.message)]
     with pytest.warns(UserWarning, match=r"trained with other class weights: <.*sqrt_inv_freq.* now"):
-        fit(tmp_path, ClassWeightsCallback(weights_of(tmp_path / "l", "enet")), 3, folder / "last.ckpt")
+        fit(tmp_path, ClassWeightsCallback(weights_of("enet")), 3, folder / "last.ckpt")
 
 
 RANKS = """
@@ -149,7 +149,7 @@ from statsvc.errors import Conflict
 folder, rank = Path(sys.argv[1]), int(os.environ["LOCAL_RANK"])
 outcomes = []
 for methods in (("sqrt_inv_freq", "enet"), ("sqrt_inv_freq", "sqrt_inv_freq")):
-    weights = weights_of(folder / f"labels{rank}", methods[rank])
+    weights = weights_of(methods[rank])
     callback = ClassWeightsCallback(weights, iou=lambda module: module.iou.compute(), loss="train_loss")
     trainer = pl.Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, callbacks=[callback], logger=False,
@@ -182,5 +182,46 @@ def test_two_ranks_train_with_equal_weights_and_both_refuse_different_ones(tmp_p
     )
     assert different[0] == different[1]
     assert different[0].startswith("the ranks train with different class weights (digests rank 0: ")
-    digest = weights_of(tmp_path / "again").digest
+    digest = weights_of().digest
     assert list(same) == [[digest, 1], [digest, 0]]  # rank 0 watches
+
+
+def test_a_script_of_pytorch_lightning_gets_a_callback_of_pytorch_lightning(tmp_path: Path) -> None:
+    code = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import pytorch_lightning as pl
+import torch
+from small_segmentation import batch, weights_of
+from statsvc.integrations.lightning import ClassWeightsCallback
+
+class Net(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Conv2d(3, 4, 1)
+    def training_step(self, pair, _):
+        return self.net(pair[0]).sum()
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+weights = weights_of()
+callback = ClassWeightsCallback(weights)
+assert isinstance(callback, pl.Callback)
+trainer = pl.Trainer(accelerator="cpu", max_epochs=1, callbacks=[callback], logger=False,
+                     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+trainer.fit(Net(), torch.utils.data.DataLoader([batch(0)], batch_size=None))
+trainer.save_checkpoint("last.ckpt")
+saved = torch.load("last.ckpt", weights_only=False)["callbacks"]["ClassWeightsCallback"]["record"]
+assert saved == weights.to_dict()
+print("lightning" in sys.modules)
+"""
+    tests = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "False\n"

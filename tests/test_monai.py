@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> statsvc.ClassWeights:
-    return weights_of(tmp_path_factory.mktemp("labels"))
+def weights() -> statsvc.ClassWeights:
+    return weights_of()
 
 
 def logits(seed: int, *spatial: int) -> torch.Tensor:

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from small_tables import table_of
 
 import statsvc
+from statsvc import answers
 from statsvc.errors import InvalidParameter
 from statsvc.integrations import Monitor, monitor
+from statsvc.spec import WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,13 +30,10 @@ NAMES = ("road", "sky", "person", "pole", "door;double (grün)")
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> statsvc.ClassWeights:
+def weights() -> statsvc.ClassWeights:
     """Of road (60 %), sky (30 %), person (8 %), pole (2 %), and a class without a pixel."""
-    folder = tmp_path_factory.mktemp("labels")
-    label = np.repeat(np.arange(4, dtype=np.uint8), (60, 30, 8, 2)).reshape(10, 10)
-    for number in range(3):
-        np.save(folder / f"{number}.npy", label)
-    return statsvc.scan(folder, class_names=NAMES, num_classes=5).weights(method="sqrt_inv_freq")
+    table = table_of([{0: 60, 1: 30, 2: 8, 3: 2}], num_classes=5, class_names=NAMES)
+    return statsvc.ClassWeights(answers.answer(table, WeightSpec.from_params({"method": "sqrt_inv_freq"})))
 
 
 def codes(warnings: Sequence[dict[str, str]]) -> list[str]:

@@ -100,8 +100,8 @@ def expected_loss(weights: statsvc.ClassWeights, items: list[dict[str, Any]]) ->
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> statsvc.ClassWeights:
-    return weights_of(tmp_path_factory.mktemp("labels"))
+def weights() -> statsvc.ClassWeights:
+    return weights_of()
 
 
 def test_the_trainers_first_loss_is_torchs_weighted_cross_entropy(
@@ -145,7 +145,7 @@ def test_a_checkpoint_holds_the_weights_and_resuming_with_others_warns(
         warnings.simplefilter("always")
         train(tmp_path, weights, resume=checkpoint)
     assert not [w for w in caught if "other class weights" in str(w.message)]
-    other = weights_of(tmp_path / "labels", "enet")
+    other = weights_of("enet")
     with pytest.warns(UserWarning, match=r"trained with other class weights: <.*sqrt_inv_freq.*enet.* now"):
         train(tmp_path, other, resume=checkpoint)
     state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
@@ -185,7 +185,7 @@ warnings.simplefilter("ignore")
 from test_transformers import *
 
 folder = Path(sys.argv[1])
-weights = weights_of(folder / "counted")
+weights = weights_of()
 trainer, history = train(folder / "run", weights, per_device_train_batch_size=2,
                          gradient_accumulation_steps=2, max_steps=1, ddp_backend="gloo")
 if trainer.is_world_process_zero():
@@ -196,7 +196,6 @@ if trainer.is_world_process_zero():
 def test_the_batches_of_two_ranks_are_one_mean(weights: statsvc.ClassWeights, tmp_path: Path) -> None:
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
-    weights_of(tmp_path / "counted")
     tests = Path(__file__).parent
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
