@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 IGNORE = 255
 MIN_PIXELS = 1
-"""Of a class, for an image to count for it. The default, 0.6 % of the image, no traffic light here has."""
+"""Of a class, for an image to count for it. By default 0.6 % of an image, which no traffic light has."""
 
 
 class Streets(Dataset[tuple[Tensor, Tensor]]):

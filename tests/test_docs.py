@@ -56,7 +56,8 @@ def test_the_tables_of_the_training_page_follow_from_the_runs_that_are_kept(
     plain = [
         line["iou"][names.index("bicyclist")]
         for line in found["runs"]
-        if (line["method"], line["dice"], line["sampled"], line["long"]) == ("uniform", 0, False, 1)
+        if [line[name] for name in ("method", "dice", "sampled", "long", "lr")]
+        == ["uniform", 0, False, 1, 0.1]
     ]
     row = next(line for line in page.splitlines() if line.startswith("| bicyclist |"))
     cell = row.split("|")[3].split("±")

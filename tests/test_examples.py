@@ -117,6 +117,26 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint_as_if_nothing_had_hap
     assert table(resumed) == table(whole[options])
 
 
+def test_a_checkpoint_of_a_run_that_drew_its_images_otherwise_is_refused(
+    labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    from train import Streets, begin
+
+    from statsvc.samplers import RareClassSampler
+
+    data, counted = Streets(labels / "train"), statsvc.scan(labels, num_classes=12)
+    weights = counted.weights(split="train")
+    sampler = RareClassSampler(data.files, counted, split="train", min_pixels=1)
+    settings = {"ce": 0.6, "dice": 0.4, "epochs": 3, "lr": 0.1}
+    shuffled = begin(data, weights, sampler=None, **settings)
+    shuffled.save(tmp_path / "last.pt")
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    with pytest.raises(SystemExit, match="--shuffle"):
+        begin(data, weights, sampler=sampler, **settings).resume(state)
+    begin(data, weights, sampler=None, **settings).resume(state)
+
+
 SNIPPET = """
 class_weights = calculate_class_weights(dataset=train_dst, num_classes=19, device=device, method='sqrt_inv_freq', ignore_index=255)
 criterion = CombinedLoss(ce_weight=0.6, dice_weight=0.4, smooth=1.0, ignore_index=255, class_weights=class_weights, square_denominator=False)
