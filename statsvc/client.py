@@ -133,8 +133,13 @@ class Client:
         )
 
     def datasets(self) -> list[dict[str, Any]]:
-        """Return the server's datasets, as `GET /datasets` describes each."""
-        found: list[dict[str, Any]] = self._get("/datasets", lambda body: _list(body, "datasets"))
+        """Return the server's datasets by name, as `GET /datasets` describes each."""
+        found: list[dict[str, Any]] = []
+        after: str | None = ""
+        while after is not None:
+            path = "/datasets" + client_question.query({"after": after or None})
+            page, after = self._get(path, lambda body: (_list(body, "datasets"), body.get("next")))
+            found += page
         return found
 
     def methods(self) -> list[dict[str, Any]]:
@@ -307,6 +312,8 @@ def _value(entry: Entry, read: Read) -> Any:
 
 
 def _named(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"a page of {len(value[0])}"
     if isinstance(value, list):
         return f"a list of {len(value)}"
     if isinstance(value, dict):

@@ -203,6 +203,15 @@ def test_datasets_and_methods_are_lists() -> None:
         assert "sqrt_inv_freq" in [method["name"] for method in Client(server.url).methods()]
 
 
+def test_datasets_of_all_pages_are_one_list() -> None:
+    pages = {
+        "/datasets": {"datasets": [{"name": "a"}], "next": "a"},
+        "/datasets?after=a": {"datasets": [{"name": "b"}], "next": None},
+    }
+    with serving(lambda path, _: Reply(body=pages[path])) as server:
+        assert Client(server.url).datasets() == [{"name": "a"}, {"name": "b"}]
+
+
 def test_another_format_is_not_asked_for() -> None:
     with pytest.raises(InvalidParameter, match="format"):
         Client("http://127.0.0.1:1").weights(format="csv")
