@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from statsvc import __version__
-from statsvc.cli import comparing, counting, manage, prefetching, serving, weighing
+from statsvc.cli import comparing, counting, exporting, manage, prefetching, serving, weighing
 from statsvc.errors import AmbiguousSource, InvalidParameter, NotFound, StatsvcError, nearest
 
 
@@ -84,6 +84,7 @@ for _command in (
     manage.versions,
     manage.jobs,
     counting.import_counts,
+    exporting.export,
     manage.upgrade,
 ):
     cli.add_command(_command)
