@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from statsvc import __version__
-from statsvc.api import datasets, health, histogram, imports, jobs, problems, samples, sampling, weights
+from statsvc.api import (
+    datasets,
+    doctor,
+    health,
+    histogram,
+    imports,
+    jobs,
+    problems,
+    samples,
+    sampling,
+    weights,
+)
 from statsvc.api.middleware import LOOPBACK_NAMES, MAX_BODY, BodyLimit, Head, HostCheck
 from statsvc.api.service import Service
 from statsvc.store.catalog import Catalog
@@ -57,7 +68,7 @@ def build_app(
     )
     app.state.service = service
     problems.install(app)
-    for module in (weights, datasets, histogram, samples, sampling, imports, jobs, health):
+    for module in (weights, datasets, histogram, samples, sampling, imports, doctor, jobs, health):
         app.include_router(module.router)
     # The last one added is the first that a request meets.
     app.add_middleware(BodyLimit, largest=MAX_BODY)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from statsvc import __version__
-from statsvc.cli import comparing, counting, exporting, manage, prefetching, serving, weighing
+from statsvc.cli import comparing, counting, doctoring, exporting, manage, prefetching, serving, weighing
 from statsvc.errors import AmbiguousSource, InvalidParameter, NotFound, StatsvcError, nearest
 
 
@@ -85,6 +85,7 @@ for _command in (
     manage.jobs,
     counting.import_counts,
     exporting.export,
+    doctoring.doctor,
     manage.upgrade,
 ):
     cli.add_command(_command)
