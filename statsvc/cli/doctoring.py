@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,9 +12,16 @@ import click
 from statsvc.cli.common import current_table, home_options, json_option, opened, print_json, the_dataset
 from statsvc.doctor.finding import SERIOUS
 from statsvc.doctor.report import examine
+from statsvc.errors import UnreadableSample
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.console import RenderableType
+
+    from statsvc.store.version import Version
 
 
 @click.command()
@@ -30,12 +39,14 @@ def doctor(
 ) -> None:
     """Say what looks wrong in dataset NAME: where, how far it moves the weights, and what to do.
 
-    From the counts alone, in seconds; no label map is read again. Exit code 1 where something serious
-    was found.
+    From the counts, in seconds; of a few label maps, the edges are looked at too where they are still
+    there. Exit code 1 where something serious was found.
     """
     with opened(home, database, store) as (place, catalog):
-        table = current_table(place, catalog, the_dataset(catalog, name), number)
-        report = examine(table, table.array if table.has_rows else None)
+        dataset = the_dataset(catalog, name)
+        table = current_table(place, catalog, dataset, number)
+        look = None if dataset.source is None else partial(_pixels, Path(dataset.source), table)
+        report = examine(table, table.array if table.has_rows else None, look)
     if as_json:
         print_json(report)
     else:
@@ -44,6 +55,25 @@ def doctor(
         printed(lambda _width: _shown(report), sys.stdout)
     if report["serious"]:
         raise click.exceptions.Exit(1)
+
+
+def _pixels(source: Path, table: Version, name: str) -> Iterator[NDArray[np.integer]]:
+    """Yield the pixels of a sample that is a file, as 2-D blocks; nothing where it cannot be read."""
+    try:
+        from workers.labelmaps import open_label_map
+        from workers.recompute import MAX_PIXELS
+    except ModuleNotFoundError:
+        return
+    file = source / name
+    if not file.is_file():
+        return
+    try:
+        with file.open("rb") as opened_file:
+            label_map = open_label_map(name, opened_file, MAX_PIXELS, key=table.configuration.counting.key)
+            for chunk in label_map.chunks:
+                yield chunk.reshape(-1, label_map.width) if chunk.size % label_map.width == 0 else chunk
+    except (OSError, UnreadableSample):
+        return
 
 
 def _shown(report: dict[str, Any]) -> RenderableType:

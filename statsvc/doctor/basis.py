@@ -65,15 +65,17 @@ class Basis:
         except Unanswerable:
             return None
 
-    def moved(self, before: Int64, after: Int64) -> dict[str, Any] | None:
+    def moved(self, before: Int64, after: Int64, among: int | None = None) -> dict[str, Any] | None:
         """Return the class whose weight changes most in proportion, with its weight before and after.
 
         before, after  pixels of classes, int64 [C]
+        among          look at classes 0 … among−1 only
         None where one of them gives no weights, or nothing changes.
         """
         old, new = self.weights(before), self.weights(after)
         if old is None or new is None:
             return None
+        old, new = old[:among], new[:among]
         larger = np.maximum(old, new)
         change = np.where(larger > 0, np.abs(new - old) / np.where(larger > 0, larger, 1.0), 0.0)
         k = int(change.argmax()) if len(change) else 0

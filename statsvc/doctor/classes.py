@@ -24,13 +24,13 @@ ENOUGH = 20
 """Samples from which that is remarkable."""
 
 
-def absent_from_split(facts: Facts) -> Iterator[Finding]:
-    """Classes that the dataset has and a split of it lacks."""
+def absent_from_split(facts: Facts, explained: set[int]) -> Iterator[Finding]:
+    """Classes that the dataset has and a split of it lacks, but those that are no classes."""
     for split, raw_pixels in facts.split_pixels.items():
         if not facts.members[split].any():
             continue
         pixels = facts.class_pixels(raw_pixels)
-        missing = facts.class_id[pixels[facts.class_id] == 0]
+        missing = facts.class_id[(pixels[facts.class_id] == 0) & ~_are(facts, explained)]
         if not len(missing) or not pixels.any():
             continue
         names = listed(facts.basis.name(int(class_id)) for class_id in missing)
@@ -51,12 +51,12 @@ def absent_from_split(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def hangs_on_one_file(facts: Facts) -> Iterator[Finding]:
+def hangs_on_one_file(facts: Facts, explained: set[int]) -> Iterator[Finding]:
     """Classes of which one file has most pixels: its weight is that file's doing."""
     if facts.counted < ENOUGH:
         return
     pixels = facts.class_pixels()[facts.class_id]
-    for k in np.flatnonzero(facts.most > HANGS * pixels).tolist():
+    for k in np.flatnonzero((facts.most > HANGS * pixels) & ~_are(facts, explained)).tolist():
         class_id, row = int(facts.class_id[k]), facts.most_row[k : k + 1]
         before, without = (facts.basis.weights(p) for p in _with_and_without(facts, k))
         moves = None
@@ -82,3 +82,10 @@ def hangs_on_one_file(facts: Facts) -> Iterator[Finding]:
 
 def _with_and_without(facts: Facts, k: int) -> tuple[Int64, Int64]:
     return facts.class_pixels(), facts.class_pixels(facts.pixels - facts.most_counts[k])
+
+
+def _are(facts: Facts, explained: set[int]) -> NDArray[np.bool_]:
+    """Return which classes, bool [T], are ids that another finding explains."""
+    wrong = facts.basis.place(np.array(sorted(explained), np.int64))
+    right = facts.basis.place(facts.raw_ids[~np.isin(facts.raw_ids, list(explained))])
+    return np.isin(facts.class_id, wrong) & ~np.isin(facts.class_id, right)

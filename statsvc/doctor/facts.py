@@ -32,6 +32,8 @@ MASK = 0.05
 WITH_EXAMPLES = 64
 """Ids that are no class, those with most pixels, of which files are named."""
 
+UNSIGNED_MINUS_ONE = (2**16 - 1, 2**32 - 1)
+
 COMMON = 0.9
 """Share of the samples that have one size where the others are odd."""
 
@@ -182,8 +184,8 @@ def _add(facts: Facts, block: Block, start: int, place: Int64, target: Int64) ->
 
 
 def _unplaced(raw_ids: Int64, pixels: Int64, place: Int64) -> list[int]:
-    """Return the ids that are no class, those with most pixels, of which examples are wanted."""
-    which = np.flatnonzero((place < 0) & (pixels > 0))
+    """Return the ids that are no class or look like −1 in another type, those with most pixels."""
+    which = np.flatnonzero(((place < 0) | np.isin(raw_ids, UNSIGNED_MINUS_ONE)) & (pixels > 0))
     most = which[np.argsort(-pixels[which], kind="stable")[:WITH_EXAMPLES]]
     found: list[int] = raw_ids[most].tolist()
     return found
@@ -193,16 +195,15 @@ def _masks(raw_ids: Int64, counts: Int64, pixels: Int64, ids_in: Int64) -> Bool:
     """Return which rows hold 0 and 255 alone, with more 255 than void would be."""
     ends = np.isin(raw_ids, (0, 255))
     white = counts[:, raw_ids == 255].sum(axis=1)
-    masks: Bool = (ids_in == (counts[:, ends] > 0).sum(axis=1)) & (white >= np.maximum(1, MASK * pixels))
-    return masks
+    alone = ids_in == (counts[:, ends] > 0).sum(axis=1)
+    return np.asarray(alone & (white >= np.maximum(1, MASK * pixels)), np.bool_)
 
 
 def _swapped(raw_ids: Int64, present: Bool) -> Bool:
     """Return which rows hold, beside 0, multiples of 256 alone: what ids are in the other byte order."""
     other = raw_ids % 256 != 0
     multiples = present[:, ~other & (raw_ids != 0)]
-    swapped: Bool = multiples.any(axis=1) & ~present[:, other].any(axis=1)
-    return swapped
+    return np.asarray(multiples.any(axis=1) & ~present[:, other].any(axis=1), np.bool_)
 
 
 def _odd(files: Files) -> Bool:
@@ -212,8 +213,7 @@ def _odd(files: Files) -> Bool:
     unique, count = np.unique(sizes[there], axis=0, return_counts=True)
     if not len(unique) or count.max() < COMMON * there.sum():
         return np.zeros(len(there), bool)
-    odd: Bool = there & (sizes != unique[count.argmax()]).any(axis=1)
-    return odd
+    return np.asarray(there & (sizes != unique[count.argmax()]).any(axis=1), np.bool_)
 
 
 def _copies(files: Files) -> Bool:

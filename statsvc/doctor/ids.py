@@ -8,6 +8,7 @@ import numpy as np
 
 from statsvc import palettes
 from statsvc.counting import VALUE
+from statsvc.doctor.facts import UNSIGNED_MINUS_ONE
 from statsvc.doctor.finding import NAMED, NOTICE, SERIOUS, Finding, listed, plural
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ FRINGE_IN_FILE = 4
 
 FEW_COLOURS = 40
 """Palettes of more colours are passed over: their grey values are nearly all there are."""
-
-UNSIGNED_MINUS_ONE = {2**16 - 1: "16", 2**32 - 1: "32"}
 
 
 def binary_masks(facts: Facts) -> Finding | None:
@@ -166,7 +165,7 @@ def wrong_sign(facts: Facts) -> Finding | None:
         return None
     place, there = facts.basis.place(facts.raw_ids), facts.pixels > 0
     # Ids up to 1000 are plausible; what else there is beyond them makes 65535 one of many.
-    marks = there & np.isin(facts.raw_ids, list(UNSIGNED_MINUS_ONE))
+    marks = there & np.isin(facts.raw_ids, UNSIGNED_MINUS_ONE)
     if (there & (facts.raw_ids > 1000) & ~marks).any() or facts.table.configuration.class_map is not None:
         marks &= False
     negative = there & (facts.raw_ids < -1) & (facts.raw_ids >= -128) & (place < 0)
@@ -175,7 +174,7 @@ def wrong_sign(facts: Facts) -> Finding | None:
     if not which.any():
         return None
     ids = facts.raw_ids[which]
-    meant = [f"{i} is −1 in {UNSIGNED_MINUS_ONE[i]} bits" for i in facts.raw_ids[marks].tolist()]
+    meant = [f"{i} is −1 in {i.bit_length()} bits" for i in facts.raw_ids[marks].tolist()]
     meant += [f"{i} is {i + 256} in 8 bits" for i in facts.raw_ids[negative].tolist()]
     right = np.where(negative, facts.raw_ids + 256, np.where(marks, -1, facts.raw_ids))
     return Finding(
@@ -240,7 +239,7 @@ def unexpected(facts: Facts, explained: set[int]) -> Finding | None:
         _examples(facts, ids[most]),
         int(facts.images[which].max()),
         tuple(ids.tolist()),
-        facts.basis.moved(np.concatenate([before, np.zeros_like(pixels)]), after),
+        facts.basis.moved(np.concatenate([before, np.zeros_like(pixels)]), after, len(before)),
     )
 
 

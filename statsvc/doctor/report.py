@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from statsvc.answers import SCHEMA
-from statsvc.doctor import classes, files, ids
+from statsvc.doctor import classes, edges, files, ids
 from statsvc.doctor.basis import SPEC, Basis
 from statsvc.doctor.facts import Files, gather
 from statsvc.doctor.finding import SERIOUS, Finding
@@ -15,24 +15,29 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from statsvc.doctor.edges import Look
     from statsvc.doctor.facts import Facts
     from statsvc.statistics import Table
 
-UNSEEN = "edges blended between ids that are classes: this needs the pixels, which are not read again"
+UNSEEN = "edges blended between ids that are classes: this needs the pixels, which statsvc doctor looks at"
 TOTALS = "everything about files and splits: these counts were imported as totals, without rows"
 SHAPES = "sizes, pixel types and copies: these counts were imported, and do not tell"
 
 
-def examine(table: Table, array: Callable[[str], np.ndarray[Any, Any]] | None) -> dict[str, Any]:
+def examine(
+    table: Table, array: Callable[[str], np.ndarray[Any, Any]] | None, look: Look | None = None
+) -> dict[str, Any]:
     """Return the report on a table as JSON.
 
     array  returns a per-sample array of the version by name; None for a table without rows
+    look   yields a sample's pixels, for the one finding that needs them; None to do without
 
     Raises `DamagedVersion` where an array is not what was written, `Unanswerable` where the ids are no
     classes at all.
     """
     found: list[Finding] = []
     unseen = [UNSEEN]
+    looked = 0
     if array is None:
         basis = Basis(table)
         unseen.insert(0, TOTALS)
@@ -40,6 +45,11 @@ def examine(table: Table, array: Callable[[str], np.ndarray[Any, Any]] | None) -
     else:
         facts = gather(table, Files.of(array))
         found += findings(facts)
+        if look is not None and not any(one.code == "interpolated" for one in found):
+            one, looked = edges.blended(facts, look)
+            found += [] if one is None else [one]
+        if looked:
+            unseen.remove(UNSEEN)
         if facts.counted and not facts.files.height.any():
             unseen.insert(0, SHAPES)
     found.sort(key=lambda one: (one.level != SERIOUS, -_change(one)))
@@ -50,6 +60,7 @@ def examine(table: Table, array: Callable[[str], np.ndarray[Any, Any]] | None) -
         "weights": {"method": SPEC.method, "split": None},
         "serious": sum(one.level == SERIOUS for one in found),
         "findings": [one.to_dict() for one in found],
+        "looked_at": looked,
         "not_examined": unseen,
         "schema": SCHEMA,
     }
@@ -74,8 +85,10 @@ def findings(facts: Facts) -> Iterator[Finding]:
             yield one
     if (one := ids.unexpected(facts, explained)) is not None:
         yield one
-    for several in (files.unreadable, files.leakage, classes.absent_from_split, classes.hangs_on_one_file):
-        yield from several(facts)
+    yield from files.unreadable(facts)
+    yield from files.leakage(facts)
+    yield from classes.absent_from_split(facts, explained)
+    yield from classes.hangs_on_one_file(facts, explained)
 
 
 def _of_totals(table: Table, basis: Basis) -> Iterator[Finding]:
