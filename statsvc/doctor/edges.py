@@ -72,8 +72,8 @@ def blended(facts: Facts, look: Look) -> tuple[Finding | None, int]:
     finding = Finding(
         "blended_edges",
         SERIOUS,
-        f"in {len(rows)} of {plural(len(shares), 'label map')} looked at, pixels between two classes have ids "
-        f"between theirs, as interpolation makes them ({listed(each, 3)} of the pixels at edges)",
+        f"in {len(rows)} of {plural(len(shares), 'label map')} looked at, pixels between two classes have "
+        f"ids between theirs, as interpolation makes them ({listed(each, 3)} of the pixels at edges)",
         "resize label maps with nearest neighbour, and write them again from where they came; others of the "
         "dataset are probably so too",
         facts.files.named(np.array(rows)),
