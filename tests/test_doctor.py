@@ -294,6 +294,8 @@ def test_copies_within_a_split_and_across_splits_are_told_apart() -> None:
     assert set(found) == {"leakage"}
     assert found["leakage"]["level"] == "serious"
     assert set(found["leakage"]["files"]) == {"train/000.png", "val/copy.png"}
+    k = found["leakage"]["moves"]["class"]
+    assert found["leakage"]["moves"]["mended"] == pytest.approx(weights(streets())[k])
 
 
 def test_empty_label_maps_are_no_copies_of_each_other() -> None:

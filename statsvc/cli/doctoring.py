@@ -80,6 +80,7 @@ def _shown(report: dict[str, Any]) -> RenderableType:
     """Return a report for people: a paragraph a finding, the serious ones first."""
     from rich.console import Group
     from rich.padding import Padding
+    from rich.table import Table
     from rich.text import Text
 
     serious, findings = report["serious"], report["findings"]
@@ -98,8 +99,12 @@ def _shown(report: dict[str, Any]) -> RenderableType:
         if one["moves"] is not None:
             lines.append(("moves", _moves(one["moves"])))
         lines.append(("do", one["do"]))
-        parts += [Padding(Text(f"{label:<6} {text}"), (0, 0, 0, 2)) for label, text in lines]
-    parts += ["", *(Text(f"not examined: {what}", "dim") for what in report["not_examined"])]
+        table = Table.grid(padding=(0, 2))
+        for label, text in lines:
+            table.add_row(Text(f"{label:<5}"), Text(text))
+        parts.append(Padding(table, (0, 0, 0, 2)))
+    for what in report["not_examined"]:
+        parts += ["", Text(f"not examined: {what}", "dim")]
     return Group(*parts)
 
 

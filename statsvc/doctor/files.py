@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from statsvc.doctor.finding import NAMED, NOTICE, SERIOUS, Finding, listed, plural
+from statsvc.doctor.finding import NAMED, NOTICE, SERIOUS, Finding, listed, plural, subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ def unreadable(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "colours",
             SERIOUS,
-            f"{plural(len(colours), 'file')} show classes as colours and are not counted",
+            f"{subject(len(colours), 'file', 'shows', 'show')} classes as colours, so none of it is counted",
             "if these are the label maps, scan them as another dataset with --rule (a palette's name, or a "
             "CSV file r,g,b,id); else leave them out with --pattern",
             tuple(colours[:NAMED]),
@@ -47,7 +47,7 @@ def unreadable(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "unreadable",
             SERIOUS,
-            f"{plural(len(others), 'file')} could not be read and are not counted: {'; '.join(reasons)}",
+            f"{plural(len(others), 'file')} could not be read, so not counted: {'; '.join(reasons)}",
             "mend or remove the files, and scan again",
             tuple(path for path, _ in others[:NAMED]),
             len(others),
@@ -65,8 +65,8 @@ def odd_sizes(facts: Facts) -> Finding | None:
     sizes = np.unique(np.stack([files.width[rows], files.height[rows]], axis=1), axis=0).tolist()
     turned = int((rows & (files.height == width) & (files.width == height)).sum()) if height != width else 0
     saw = (
-        f"{plural(int(rows.sum()), 'file')} are {listed((f'{w}x{h}' for w, h in sizes), 4)} where all others "
-        f"are {width}x{height}"
+        f"{subject(int(rows.sum()), 'file', 'is', 'are')} {listed((f'{w}x{h}' for w, h in sizes), 4)} where all "
+        f"others are {width}x{height}"
     )
     return Finding(
         "odd_sizes",
@@ -96,8 +96,8 @@ def pixel_types(facts: Facts) -> Finding | None:
     return Finding(
         "pixel_types",
         SERIOUS,
-        f"{plural(int(modes[few].sum()), 'file')} are {names[few]} images and the others {names[1 - few]}; "
-        f"their ids {listed(alone)} occur in no other",
+        f"{subject(int(modes[few].sum()), 'file', 'is', 'are')} {names[few]} and the others {names[1 - few]}: "
+        f"the ids {listed(alone)} occur in no other",
         "open some: a palette's indices and grey values are ids only where both were written so; convert "
         "these files, or leave them out with --pattern",
         facts.files.named(modes[few]),
@@ -132,7 +132,7 @@ def duplicates(facts: Facts) -> Finding | None:
     return Finding(
         "duplicates",
         NOTICE,
-        f"{plural(len(copies), 'file')} have the same bytes as another of the same split: {listed(pairs, 2)}",
+        f"{many} the same bytes as another of the same split: {listed(pairs, 2)}",
         "remove the copies, or weigh them knowingly: they count twice",
         facts.files.named(np.array(copies)),
         len(copies),
@@ -160,10 +160,13 @@ def leakage(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "leakage",
             SERIOUS,
-            f"{plural(len(common), 'label map')} are in {one} and in {other}: {listed(both, 3)}",
+            f"{subject(len(common), 'label map', 'is', 'are')} in {one} and in {other}: {listed(both, 3)}",
             f"remove them from {one}: what a model has seen in training tells nothing in {other}",
             tuple(dict.fromkeys(path for pair in named for path in pair))[:NAMED],
             len(common),
+            moves=facts.moved_without(facts.flagged_pixels["copy"])
+            if len(common) == facts.flagged["copy"].sum()
+            else None,
         )
 
 

@@ -53,3 +53,8 @@ def plural(number: int, noun: str) -> str:
     """Return `1 file`, `1,200 files`."""
     many = "es" if noun.endswith("s") else "s"
     return f"{number:,} {noun}{'' if number == 1 else many}"
+
+
+def subject(number: int, noun: str, one: str, many: str) -> str:
+    """Return a count with its verb: `1 file holds`, `3 files hold`."""
+    return f"{plural(number, noun)} {one if number == 1 else many}"

@@ -9,7 +9,7 @@ import numpy as np
 from statsvc import palettes
 from statsvc.counting import VALUE
 from statsvc.doctor.facts import UNSIGNED_MINUS_ONE
-from statsvc.doctor.finding import NAMED, NOTICE, SERIOUS, Finding, listed, plural
+from statsvc.doctor.finding import NAMED, NOTICE, SERIOUS, Finding, listed, plural, subject
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,8 +49,8 @@ def binary_masks(facts: Facts) -> Finding | None:
     return Finding(
         "binary_masks",
         SERIOUS,
-        f"{plural(count, 'file')} hold 0 and 255 alone, and 255 is ignored: the {plural(number, 'pixel')} "
-        "that the masks mark are not counted",
+        f"{subject(count, 'file', 'holds', 'hold')} 0 and 255 alone, and 255 is ignored: the "
+        f"{plural(number, 'pixel')} that the masks mark are not counted",
         "read 255 as class 1 with --class-map binary"
         if whole
         else "leave these masks out with --pattern, or write them with the ids of the other files",
@@ -149,8 +149,8 @@ def swapped_bytes(facts: Facts) -> Finding | None:
     return Finding(
         "swapped_bytes",
         SERIOUS,
-        f"{plural(int(rows.sum()), 'file')} hold multiples of 256 alone ({listed(ids)}), which in the other "
-        f"byte order are {listed(right)}",
+        f"{subject(int(rows.sum()), 'file', 'holds', 'hold')} multiples of 256 alone ({listed(ids)}), which in "
+        f"the other byte order are {listed(right)}",
         "write these files again in the byte order that their header says (NumPy: array.astype('<u2'))",
         facts.files.named(rows),
         int(rows.sum()),
@@ -232,7 +232,7 @@ def unexpected(facts: Facts, explained: set[int]) -> Finding | None:
     return Finding(
         "unexpected_ids",
         SERIOUS,
-        f"{plural(len(ids), 'id')} {'is' if len(ids) == 1 else 'are'} neither class nor ignored, and not "
+        f"{subject(len(ids), 'id', 'is', 'are')} neither class nor ignored, and not "
         f"counted: {listed(each, 4)}",
         "ignore them with --ignore-index, make them classes with --num-classes, or give them a place in the "
         "class map",
