@@ -65,8 +65,8 @@ def odd_sizes(facts: Facts) -> Finding | None:
     sizes = np.unique(np.stack([files.width[rows], files.height[rows]], axis=1), axis=0).tolist()
     turned = int((rows & (files.height == width) & (files.width == height)).sum()) if height != width else 0
     saw = (
-        f"{subject(int(rows.sum()), 'file', 'is', 'are')} {listed((f'{w}x{h}' for w, h in sizes), 4)} where all "
-        f"others are {width}x{height}"
+        f"{subject(int(rows.sum()), 'file', 'is', 'are')} {listed((f'{w}x{h}' for w, h in sizes), 4)} where "
+        f"all others are {width}x{height}"
     )
     return Finding(
         "odd_sizes",
@@ -96,7 +96,7 @@ def pixel_types(facts: Facts) -> Finding | None:
     return Finding(
         "pixel_types",
         SERIOUS,
-        f"{subject(int(modes[few].sum()), 'file', 'is', 'are')} {names[few]} and the others {names[1 - few]}: "
+        f"{subject(int(modes[few].sum()), 'file', 'is', 'are')} {names[few]}, the others {names[1 - few]}: "
         f"the ids {listed(alone)} occur in no other",
         "open some: a palette's indices and grey values are ids only where both were written so; convert "
         "these files, or leave them out with --pattern",
@@ -132,7 +132,8 @@ def duplicates(facts: Facts) -> Finding | None:
     return Finding(
         "duplicates",
         NOTICE,
-        f"{many} the same bytes as another of the same split: {listed(pairs, 2)}",
+        f"{subject(len(copies), 'file', 'has', 'have')} the same bytes as another of the same split: "
+        f"{listed(pairs, 2)}",
         "remove the copies, or weigh them knowingly: they count twice",
         facts.files.named(np.array(copies)),
         len(copies),

@@ -149,8 +149,8 @@ def swapped_bytes(facts: Facts) -> Finding | None:
     return Finding(
         "swapped_bytes",
         SERIOUS,
-        f"{subject(int(rows.sum()), 'file', 'holds', 'hold')} multiples of 256 alone ({listed(ids)}), which in "
-        f"the other byte order are {listed(right)}",
+        f"{subject(int(rows.sum()), 'file', 'holds', 'hold')} multiples of 256 alone ({listed(ids)}), which "
+        f"in the other byte order are {listed(right)}",
         "write these files again in the byte order that their header says (NumPy: array.astype('<u2'))",
         facts.files.named(rows),
         int(rows.sum()),
