@@ -230,6 +230,10 @@ def test_minus_one_in_an_unsigned_type_is_recognised(dtype: Any, number: int) ->
     assert found["wrong_sign"]["files"] == ["train/000.png"]
 
 
+def test_minus_100_is_a_mark_of_torch_and_nothing_to_report() -> None:
+    assert report({path: np.where(labels == 255, -100, labels) for path, labels in streets().items()}) == {}
+
+
 def test_bytes_read_as_signed_are_recognised() -> None:
     maps = {path: np.where(labels == 4, 200, labels) for path, labels in streets().items()}
     read = {path: labels.astype(np.uint8).view(np.int8).astype(np.int64) for path, labels in maps.items()}

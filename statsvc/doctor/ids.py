@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Bool = NDArray[np.bool_]
     Int64 = NDArray[np.int64]
 
-FRINGE = 16
+FRINGE = 32
 """Ids that are nowhere more than an edge, from which there are too many: interpolation makes them."""
 
 FRINGE_SHARE = 0.75
@@ -31,6 +31,13 @@ FRINGE_IN_FILE = 4
 
 FEW_COLOURS = 40
 """Palettes of more colours are passed over: their grey values are nearly all there are."""
+
+
+CHANCE = 1e-3
+"""How likely ids may be the brightness of a palette's colours by chance, and still be called so."""
+
+TORCH_IGNORE = -100
+"""What Torch's losses ignore by default: a mark, and not 156 with a wrong sign."""
 
 
 def binary_masks(facts: Facts) -> Finding | None:
@@ -109,7 +116,10 @@ def greyed_colours(facts: Facts) -> Finding | None:
         return None
     for name in palettes.BUILTIN:
         palette = palettes.find(name, files=False)
-        if palette is None or len(palette.colours) > FEW_COLOURS or not set(ids.tolist()) <= _greys(palette):
+        if palette is None or len(palette.colours) > FEW_COLOURS:
+            continue
+        greys = _greys(palette)
+        if not set(ids.tolist()) <= greys or (len(greys) / 256) ** len(ids) > CHANCE:
             continue
         return Finding(
             "greyed_colours",
@@ -125,11 +135,11 @@ def greyed_colours(facts: Facts) -> Finding | None:
 
 
 def _greys(palette: Palette) -> set[int]:
-    """Return the grey values of a palette's colours, by ITU-R 601-2 as Pillow and OpenCV have it, ±1."""
+    """Return the grey values of a palette's colours by ITU-R 601-2, as Pillow and as OpenCV round them."""
     found: set[int] = set()
     for red, green, blue, _ in palette.colours:
-        grey = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
-        found |= {grey - 1, grey, grey + 1}
+        found.add((red * 19595 + green * 38470 + blue * 7471 + (1 << 15)) >> 16)
+        found.add((red * 4899 + green * 9617 + blue * 1868 + (1 << 13)) >> 14)
     return found
 
 
@@ -151,7 +161,8 @@ def swapped_bytes(facts: Facts) -> Finding | None:
         SERIOUS,
         f"{subject(int(rows.sum()), 'file', 'holds', 'hold')} multiples of 256 alone ({listed(ids)}), which "
         f"in the other byte order are {listed(right)}",
-        "write these files again in the byte order that their header says (NumPy: array.astype('<u2'))",
+        "write these files again in the byte order that their header says (NumPy: array.astype('<u2')); if "
+        "they hold instance ids, class times 256, count them with --rule 'id // 256'",
         facts.files.named(rows),
         int(rows.sum()),
         tuple(ids.tolist()),
@@ -168,7 +179,8 @@ def wrong_sign(facts: Facts) -> Finding | None:
     marks = there & np.isin(facts.raw_ids, UNSIGNED_MINUS_ONE)
     if (there & (facts.raw_ids > 1000) & ~marks).any() or facts.table.configuration.class_map is not None:
         marks &= False
-    negative = there & (facts.raw_ids < -1) & (facts.raw_ids >= -128) & (place < 0)
+    negative = there & (facts.raw_ids < -1) & (facts.raw_ids >= -128) & (facts.raw_ids != TORCH_IGNORE)
+    negative &= place < 0
     negative &= ~np.isin(facts.raw_ids, facts.table.configuration.ignore_index or ())
     which = marks | negative
     if not which.any():

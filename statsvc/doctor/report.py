@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from statsvc.doctor.facts import Facts
     from statsvc.statistics import Table
 
-UNSEEN = "edges blended between ids that are classes: this needs the pixels, which statsvc doctor looks at"
+UNSEEN = "edges blended between ids that are classes: this needs pixels, and no label map was read again"
 TOTALS = "everything about files and splits: these counts were imported as totals, without rows"
 SHAPES = "sizes, pixel types and copies: these counts were imported, and do not tell"
 
