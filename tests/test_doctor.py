@@ -22,12 +22,13 @@ from statsvc.doctor.report import examine
 from statsvc.palettes import BUILTIN, find
 from statsvc.spec import WeightSpec
 from statsvc.splits import Split, detect
+from statsvc.statistics import Block, Table
 from statsvc.store import home as homes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from statsvc.statistics import MemoryTable
+    from statsvc.statistics import Histogram, MemoryTable
 
     Labels = np.ndarray[Any, Any]
 
@@ -44,6 +45,26 @@ def streets(images: int = 40, seed: int = 0, classes: int = 5) -> dict[str, Labe
         labels[0] = 255
         maps[f"{'val' if number % 4 == 3 else 'train'}/{number:03}.png"] = labels
     return maps
+
+
+class InBlocks(Table):
+    """A table that yields its rows seven at a time."""
+
+    def __init__(self, table: MemoryTable) -> None:
+        self.dataset, self.version = table.dataset, table.version
+        self.configuration, self.whole = table.configuration, table
+
+    def totals(self) -> Histogram:
+        return self.whole.totals()
+
+    def failed(self) -> int:
+        return self.whole.failed()
+
+    def blocks(self) -> Iterator[Block]:
+        rows = self.whole.rows
+        for start in range(0, len(rows.path), 7):
+            part = slice(start, start + 7)
+            yield Block(rows.path[part], rows.status[part], rows.error[part], rows.counts[part])
 
 
 def table_with_files(
@@ -76,8 +97,10 @@ def table_with_files(
 def report(maps: Mapping[str, Labels], **more: Any) -> dict[str, dict[str, Any]]:
     """Return the findings by code."""
     table, files = table_with_files(maps, **more)
-    body = examine(table, lambda name: getattr(files, name))
+    body = examine(table, files.__getattribute__)
     json.dumps(body, allow_nan=False)
+    # The same whatever blocks the rows come in.
+    assert examine(InBlocks(table), files.__getattribute__) == body
     found = {one["code"]: one for one in body["findings"]}
     assert len(found) == len(body["findings"])
     return found
