@@ -55,9 +55,7 @@ def listed(root: str, path: str, key: str | None) -> Contents:
     try:
         members, names = read[PurePosixPath(path).suffix.lower()](root, path, key)
     except ModuleNotFoundError as error:
-        raise UnreadableSample(
-            f"needs {(error.name or '').partition('.')[0]}, which is not installed: pip install 'statsvc[formats]', then scan again"
-        ) from error
+        raise refusal(error) from error
     if not members:
         raise UnreadableSample("lists no label maps; name another file, or leave it out with --pattern")
     return Contents(members, names)

@@ -147,8 +147,9 @@ def refusal(error: Exception) -> Exception:
     if isinstance(error, OSError) and error.errno is not None:
         return error  # the file system's, not a decoder's
     if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
         return UnreadableSample(
-            f"needs {(error.name or '').partition('.')[0]}, which is not installed: pip install 'statsvc[formats]', then scan again"
+            f"needs {package}, which is not installed: pip install 'statsvc[formats]', then scan again"
         )
     reason = " ".join(str(error).split())[:200]
     return UnreadableSample(f"cannot be decoded ({type(error).__name__}: {reason}); {COPY_AGAIN}")
