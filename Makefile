@@ -2,14 +2,16 @@
 # make test        everything that CI runs
 # make check       ruff, mypy and the import contract alone
 # make bench       every comparison with other tools, as tables, JSON and a plot; some minutes
+# make test-integrations   MMSegmentation and nnU-Net, in an environment of their own (a few minutes to install)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 STATE := .run
+INTEGRATIONS := .venv-integrations
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench test-integrations clean
 
 run: $(VENV)/.run
 	@STATSVC="$(BIN)/statsvc" STATE="$(STATE)" SOURCE="$(SOURCE)" NAME="$(NAME)" PATTERN="$(PATTERN)" \
@@ -32,6 +34,16 @@ bench: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/all.py
 
+test-integrations: $(INTEGRATIONS)/.test
+	$(INTEGRATIONS)/bin/python -m pytest integration_tests
+
+$(INTEGRATIONS)/.test: pyproject.toml
+	$(PYTHON) -m venv $(INTEGRATIONS)
+	$(INTEGRATIONS)/bin/python -m pip install --quiet --upgrade pip
+	$(INTEGRATIONS)/bin/python -m pip install --quiet 'torch==2.13.0'
+	$(INTEGRATIONS)/bin/python -m pip install --quiet --editable '.[integrations]'
+	@touch $@
+
 # Where there is an NVIDIA driver, labels can be counted on the GPU, which needs Torch.
 $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[workers,service]'
@@ -40,6 +52,7 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 
 # segmentation-models-pytorch alone: its losses need Torch only, and the rest of it torchvision.
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	sh scripts/postgres.sh
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps 'segmentation-models-pytorch==0.6.0'
@@ -51,4 +64,4 @@ $(VENV)/bin/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 clean:
-	rm -rf $(VENV) $(STATE) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(INTEGRATIONS) $(STATE) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -123,7 +123,7 @@ def read_as_asked(table: Table, spec: WeightSpec) -> tuple[Reading, list[dict[st
     )
     unexpected = reading.unexpected_ids(table, read, spec.split)
     if unexpected and spec.unexpected == "error":
-        raise Unanswerable(f"{table.dataset} has {notices.unexpected_text(unexpected)}")
+        raise Unanswerable(f"{table.dataset} has {notices.unexpected_text(unexpected, read)}")
     return read, unexpected
 
 

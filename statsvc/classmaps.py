@@ -211,7 +211,7 @@ def resolve(text: str) -> ClassMap:
     if text in BUILTIN:
         return builtin(text)
     path = Path(text)
-    if path.exists():
+    if text and path.exists():
         return load(path)
     raise NotFound(
         f"no class map {text!r}{nearest(text, BUILTIN)}: there is no such file, and the built-in maps "

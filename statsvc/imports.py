@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections import Counter
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from statsvc.errors import InvalidParameter
 from statsvc.statistics import MAX_IDS, Histogram
+from statsvc.texts import storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_COUNT = 2**63 - 1
+_INTEGER = re.compile(r"[+-]?[0-9]{1,25}")
 
 FILE = "file"
 """The key of a sample's name in DAFormer's `sample_class_stats.json`, beside its classes."""
@@ -75,10 +77,10 @@ def read_totals(counts: Mapping[str, Any], images: Mapping[str, Any] | None = No
 
     Raises `ValueError` saying what is wrong.
     """
-    pixels = {_integer(f"id {key!r}", key): _count(key, count) for key, count in counts.items()}
+    pixels = _by_id("", counts)
     if images is None:
         return _totals({raw_id: (count, None) for raw_id, count in pixels.items()})
-    known = {_integer(f"images of id {key!r}", key): _count(key, count) for key, count in images.items()}
+    known = _by_id("images of ", images)
     if set(known) != set(pixels):
         odd = min(set(known) ^ set(pixels))
         raise _Malformed(f": id {odd} is in one of counts and images only")
@@ -92,7 +94,7 @@ def read_samples(value: list[Any] | Mapping[str, Any]) -> SampleCounts:
     """
     named: dict[str, Mapping[str, Any]] = {}
     for number, (path, stats) in enumerate(_named(value)):
-        if not isinstance(path, str) or not path or "\0" in path:
+        if not isinstance(path, str) or not path or "\0" in path or not storable(path):
             raise _Malformed(f', sample {number}: "{FILE}" is {path!r}, not the name of its label map')
         if not isinstance(stats, dict):
             raise _Malformed(f", {path}: expected an object of class id and pixels")
@@ -101,19 +103,29 @@ def read_samples(value: list[Any] | Mapping[str, Any]) -> SampleCounts:
         named[path] = stats
     paths, offsets, ids, counts = sorted(named), [0], [], []
     for path in paths:
-        row = {_integer(f"{path}, id {key!r}", key): _count(path, n) for key, n in named[path].items()}
+        row = _by_id(f"{path}, ", named[path])
         occurring = sorted(raw_id for raw_id, n in row.items() if n)
         ids += occurring
         counts += [row[raw_id] for raw_id in occurring]
         offsets.append(len(ids))
     if not ids:
-        raise _Malformed(" holds no counts")
+        raise _Malformed(" holds no counts above 0")
     _within(counts)
-    if (different := len(set(ids))) > MAX_IDS:
-        raise _Malformed(f" has {different} different ids, and classes are at most {MAX_IDS}")
+    _not_too_many(len(set(ids)))
     return SampleCounts(
         paths, np.array(offsets, np.int64), np.array(ids, np.int64), np.array(counts, np.int64)
     )
+
+
+def _by_id(where: str, counts: Mapping[str, Any]) -> dict[int, int]:
+    """Return raw id → count; "7" beside "07" or " 7" is refused, for one of the two would be lost."""
+    found: dict[int, int] = {}
+    for key, count in counts.items():
+        raw_id = _integer(f"{where}id {key!r}", key)
+        if raw_id in found:
+            raise _Malformed(f", {where}id {key!r}: id {raw_id} is there twice")
+        found[raw_id] = _count(f"{where}id {key!r}", count)
+    return found
 
 
 def _named(value: list[Any] | Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
@@ -127,8 +139,9 @@ def _named(value: list[Any] | Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
 
 
 def _totals(rows: dict[int, tuple[int, int | None]]) -> Histogram:
-    if not rows:
-        raise _Malformed(" holds no counts")
+    _not_too_many(len(rows))
+    if not any(pixels for pixels, _ in rows.values()):
+        raise _Malformed(" holds no counts above 0")
     order = sorted(rows)
     pixels = [rows[raw_id][0] for raw_id in order]
     _within(pixels)
@@ -138,6 +151,11 @@ def _totals(rows: dict[int, tuple[int, int | None]]) -> Histogram:
     return Histogram(class_id, np.ones(len(order), bool), np.array(pixels, np.int64), images, None, None)
 
 
+def _not_too_many(ids: int) -> None:
+    if ids > MAX_IDS:
+        raise _Malformed(f" holds more than {MAX_IDS} different ids: are they instance ids, not classes?")
+
+
 def _within(pixels: list[int]) -> None:
     if sum(pixels) > MAX_COUNT:
         raise _Malformed(f": the pixels add up to more than {MAX_COUNT}")
@@ -145,23 +163,29 @@ def _within(pixels: list[int]) -> None:
 
 def _json(text: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            twice = min(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-            raise _Malformed(f": {twice!r} is there twice")
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise _Malformed(f": {key!r} is there twice")
+            found[key] = value
         return found
 
     try:
         return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise _Malformed(f", line {error.lineno}: not JSON ({error.msg})") from error
-    except RecursionError:
-        raise _Malformed(": not JSON of counts (nested too deeply)") from None
+    except _Malformed:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise _Malformed(f": JSON that cannot be read ({error})") from error
 
 
 def _csv_rows(text: str) -> dict[int, tuple[int, int | None]]:
     table = csv.DictReader(text.splitlines(), skipinitialspace=True)
-    columns = [name.strip().lower() for name in table.fieldnames or ()]
+    try:
+        columns = [name.strip().lower() for name in table.fieldnames or ()]
+    except csv.Error as error:
+        raise _Malformed(f", line 1: not CSV ({error})") from error
     if not {"id", "pixels"} <= set(columns):
         raise _Malformed(
             ': expected JSON {"raw id": pixels, …}, CSV with columns id,pixels[,images], or the '
@@ -169,24 +193,28 @@ def _csv_rows(text: str) -> dict[int, tuple[int, int | None]]:
         )
     table.fieldnames = columns
     rows: dict[int, tuple[int, int | None]] = {}
-    for row in table:
-        where = f"line {table.line_num}"
-        raw_id = _integer(f"{where}, id", row["id"])
-        if raw_id in rows:
-            raise _Malformed(f", {where}: id {raw_id} is there twice")
-        images = row.get("images") or None
-        rows[raw_id] = (
-            _count(where, row["pixels"]),
-            None if images is None else _count(f"{where}, images", images),
-        )
+    try:
+        for row in table:
+            where = f"line {table.line_num}"
+            raw_id = _integer(f"{where}, id", row["id"])
+            if raw_id in rows:
+                raise _Malformed(f", {where}: id {raw_id} is there twice")
+            images = row.get("images") or None
+            rows[raw_id] = (
+                _count(where, row["pixels"]),
+                None if images is None else _count(f"{where}, images", images),
+            )
+            _not_too_many(len(rows))
+    except csv.Error as error:
+        raise _Malformed(f", line {table.line_num + 1}: not CSV ({error})") from error
     return rows
 
 
 def _integer(where: str, value: Any) -> int:
-    try:
-        number = int(str(value).strip())
-    except ValueError:
-        raise _Malformed(f", {where}: {value!r} is not an integer") from None
+    text = str(value).strip()
+    if not _INTEGER.fullmatch(text):
+        raise _Malformed(f", {where}: {value!r} is not an integer")
+    number = int(text)
     if not -MAX_COUNT <= number <= MAX_COUNT:
         raise _Malformed(f", {where}: {number} does not fit 64 bits")
     return number

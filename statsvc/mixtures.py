@@ -55,7 +55,7 @@ def text_of(parts: tuple[Part, ...]) -> str:
     )
 
 
-def without_version(number: int | None) -> None:
+def without_version(number: int | str | None) -> None:
     """Refuse a version beside a mixture. Raises `InvalidParameter`."""
     if number is not None:
         raise InvalidParameter(

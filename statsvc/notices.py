@@ -55,7 +55,7 @@ def about_files(
     if failures[0]:
         yield ("failed_samples", _failed_text(*failures))
     if unexpected:
-        yield ("unexpected_ids", unexpected_text(unexpected))
+        yield ("unexpected_ids", unexpected_text(unexpected, read))
     yield from _about_ids(read)
 
 
@@ -76,21 +76,29 @@ def about_splits(table: Table, spec: WeightSpec) -> Iterator[Notice]:
         yield ("all_splits", f"all splits are counted together ({there}); for training use split=train")
 
 
-def unexpected_text(unexpected: Sequence[dict[str, Any]]) -> str:
-    """Return a sentence that names unexpected ids, their pixels and example files, and what to do."""
+def unexpected_text(unexpected: Sequence[dict[str, Any]], read: Reading) -> str:
+    """Return a sentence that names unexpected ids, their pixels and example files, and what to do.
+
+    Ids after a class map are training ids; one that the map does not know is a raw id.
+    """
+    mapped = read.class_map is not None
+    strangers = set(read.histogram.class_id[read.unexpected & ~read.histogram.mapped].tolist())
     most = sorted(unexpected, key=lambda entry: -entry["pixels"])[:3]
     parts = []
     for entry in most:
         example = f", for instance in {entry['examples'][0]}" if entry["examples"] else ""
+        kind = "id" if not mapped else "raw id" if entry["id"] in strangers else "training id"
         colour = entry.get("colour")
-        named = f"id {entry['id']}" if colour is None else f"colour {colour}, which the palette lacks,"
+        named = f"{kind} {entry['id']}" if colour is None else f"colour {colour}, which the palette lacks,"
         parts.append(f"{named} ({entry['pixels']} pixels{example})")
     more = f" and {len(unexpected) - 3} more" if len(unexpected) > 3 else ""
     ids = "an unexpected id" if len(unexpected) == 1 else f"{len(unexpected)} unexpected ids"
-    return (
-        f"{ids}, not counted: {'; '.join(parts)}{more}. Ignore them with ignore_index, make them classes "
-        "with num_classes, or give them a place in the class map"
-    )
+    advice = "Ignore them with ignore_index, make them classes with num_classes, or "
+    advice += "give them a place in the class map"
+    if strangers:
+        # ignore_index and num_classes speak of training ids, which a raw id outside the map never becomes.
+        advice = "The class map has no place for the raw ids: give them one, as a class or as ignore"
+    return f"{ids}, not counted: {'; '.join(parts)}{more}. {advice}"
 
 
 def _failed_text(count: int, examples: Sequence[tuple[str, str]]) -> str:
@@ -115,12 +123,13 @@ def _about_ids(read: Reading) -> Iterator[Notice]:
             "the only ids are 0 and 255: a binary mask? class_map=binary makes 255 class 1",
         )
     total = read.all_pixels()
+    kind = "id" if read.class_map is None else "training id"
     for k in np.flatnonzero(read.ignored):
         if 2 * int(histogram.pixels[k]) > total:
             share = int(histogram.pixels[k]) / total
             yield (
                 "ignored_majority",
-                f"id {int(histogram.class_id[k])} is ignored and covers {share:.1%} of all pixels; "
+                f"{kind} {int(histogram.class_id[k])} is ignored and covers {share:.1%} of all pixels; "
                 "if it is a class, give ignore_index=none or other ids",
             )
 

@@ -81,6 +81,8 @@ def read(
         mapping = None if class_map == "none" else classmaps.builtin(class_map)
     own = mapping == configuration.class_map
     histogram = table.histogram(split, mapping)
+    if split is not None and histogram.samples == 0:
+        raise Unanswerable(_empty(table, split))
     ids = histogram.class_id
     there = histogram.mapped & (histogram.pixels > 0)
 
@@ -127,6 +129,20 @@ def read(
     counted = histogram.mapped & ~ignored & (ids >= 0) & (ids < classes)
     unexpected = (histogram.pixels > 0) & ~ignored & ~counted
     return Reading(histogram, mapping, names, classes, ignore_index, ignored, counted, unexpected, byte_class)
+
+
+def _empty(table: Table, name: str) -> str:
+    """Say why a split holds no sample that was counted."""
+    failed, _ = table.failures(name)
+    if failed:
+        return f"{table.dataset}: none of the {failed} samples in split {name!r} could be read; scan again"
+    split = table.split(name)
+    if split.folder is not None:
+        return f"{table.dataset}: split {name!r} holds no sample: no file lies in a folder of that name"
+    return (
+        f"{table.dataset}: split {name!r} matches no sample: none of its {len(split.paths)} paths is in the "
+        f"dataset, for instance {min(split.paths)}; write them relative to the source"
+    )
 
 
 def unexpected_ids(table: Table, reading: Reading, split: str | None) -> list[dict[str, Any]]:

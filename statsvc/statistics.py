@@ -125,8 +125,7 @@ class Table(ABC):
             if chosen is None and columns.order is not None:
                 return _permuted(totals, columns)
             if not self.has_rows:
-                pixels = _merge(totals.pixels[None, :], columns)[0]
-                return Histogram(columns.class_id, columns.mapped, pixels, None, None, totals.samples)
+                return under_map(totals, class_map)
         return aggregate(self.blocks(), columns, chosen)
 
     def sample_counts(
@@ -246,6 +245,15 @@ def _permuted(totals: Histogram, columns: _Columns) -> Histogram:
         None if totals.cooccurrence is None else totals.cooccurrence[np.ix_(order, order)],  # type: ignore[arg-type]
         totals.samples,
     )
+
+
+def under_map(totals: Histogram, class_map: ClassMap) -> Histogram:
+    """Return aggregates over raw ids after a class map; presence is not known where it merges ids."""
+    columns = _columns(totals.class_id, class_map)
+    if columns.order is not None:
+        return _permuted(totals, columns)
+    pixels = _merge(totals.pixels[None, :], columns)[0]
+    return Histogram(columns.class_id, columns.mapped, pixels, None, None, totals.samples)
 
 
 def _merge(counts: Int64, columns: _Columns) -> Int64:

@@ -37,7 +37,7 @@ def scanned(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
 
 
 def settle(folder: Path) -> None:
-    """Wait until no file is so new that a scan would count it again next time."""
+    """Wait until no file is so new that a scan would wait before it reads it."""
     newest = max(file.stat().st_ctime for file in folder.rglob("*") if file.is_file())
     time.sleep(max(0.0, newest + 2.1 - time.time()))
 

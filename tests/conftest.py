@@ -6,6 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from postgres import database, migrated, postgresql, postgresql_server
+
+__all__ = ["database", "migrated", "postgresql", "postgresql_server"]
 
 if TYPE_CHECKING:
     from pathlib import Path

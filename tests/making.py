@@ -150,9 +150,14 @@ class Place:
     ) -> tuple[Outcome, Job]:
         """Run one job to its end; return how it went and its row then."""
         job = self.lease(name, **options)
+        return self.run(job, stop, progress), jobs.get(self.catalog, job.id)
+
+    def run(
+        self, job: Job, stop: Callable[[], bool] = lambda: False, progress: Progress | None = None
+    ) -> Outcome:
+        """Run a leased job to its end."""
         settings = Settings(device=self.device)
-        outcome = execute(self.catalog, self.store, job, self.cluster, settings, progress or Progress(), stop)
-        return outcome, jobs.get(self.catalog, job.id)
+        return execute(self.catalog, self.store, job, self.cluster, settings, progress or Progress(), stop)
 
     def version(self, name: str = "streets", number: int | None = None) -> Version:
         """Open a version, by default the current one, as from a new process: nothing is remembered."""

@@ -1,9 +1,10 @@
-"""Giving up root's right to read everything, so that permission tests run in a container too."""
+"""Giving up root's rights, and room on the disk, so that refusals are tested anywhere."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -39,3 +40,14 @@ def ordinary_rights() -> Iterator[None]:
     finally:
         data[0].effective = before
         assert libc.capset(ctypes.byref(header), data) == 0
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond `size` bytes: writing more fails as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -87,6 +87,21 @@ def test_unexpected_ids_can_be_an_error():
     assert ask(table, unexpected="error", ignore_index="7")["pixels"] == 10
 
 
+def test_warnings_tell_raw_ids_from_training_ids():
+    class_map = ClassMap("mine", ((7, 0), (8, 1), (10, 255)))
+    table = table_of([{7: 1, 8: 2, 10: 80, 255: 16}], class_map=class_map, num_classes=2)
+    told = {w["code"]: w["message"] for w in ask(table, ignore_index="255")["warnings"]}
+    # 255 is both: a raw id that the map does not know, and the training id that 10 becomes.
+    assert "raw id 255 (16 pixels" in told["unexpected_ids"]
+    assert "give them one, as a class or as ignore" in told["unexpected_ids"]
+    assert "ignore_index" not in told["unexpected_ids"]
+    assert told["ignored_majority"].startswith("training id 255 is ignored")
+    table = table_of([{7: 1, 8: 2}], class_map=class_map, num_classes=1)
+    told = {w["code"]: w["message"] for w in ask(table)["warnings"]}
+    assert "training id 1 (2 pixels" in told["unexpected_ids"]
+    assert "ignore_index" in told["unexpected_ids"]
+
+
 def test_ids_that_the_map_does_not_know_are_unexpected_under_their_raw_id():
     class_map = ClassMap("mine", ((7, 0), (8, 1), (9, 1), (10, 255), (11, 5)))
     body = ask(table_of([{7: 1, 8: 2, 9: 4, 10: 8, 11: 3, 0: 16}], class_map=class_map, num_classes=2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from publishing import label_maps, publish, take_up
 from starlette.testclient import TestClient
 
 from statsvc.api.app import build_app
+from statsvc.configuration import Configuration
 from statsvc.store import home as homes
 from statsvc.store import jobs
 from statsvc.store.catalog import Catalog
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from statsvc.store.home import Home
 
 MAPS = label_maps()
+JSON = {"Content-Type": "application/json"}
 NAMES = ["road", "car", "person", "bicycle"]
 
 
@@ -111,7 +115,7 @@ def test_sources_outside_the_roots_are_forbidden(client: TestClient, labels: Pat
         assert (response.status_code, response.json()["type"]) == (403, "/problems/forbidden-source")
         assert "statsvc serve --root" in response.json()["detail"]
         assert str(tmp_path / "data") in response.json()["detail"]
-    assert client.get("/datasets").json() == {"datasets": []}
+    assert client.get("/datasets").json()["datasets"] == []
 
 
 def test_a_link_that_stays_inside_the_roots_is_followed(client: TestClient, labels: Path) -> None:
@@ -165,7 +169,7 @@ def test_a_bad_field_is_named(client: TestClient, labels: Path) -> None:
     good = {"name": "x", "source": str(labels)}
     for fields, parameter in BAD_FIELDS:
         assert parameter in parameters(client.post("/datasets", json=good | fields)), fields
-    assert client.get("/datasets").json() == {"datasets": []}
+    assert client.get("/datasets").json()["datasets"] == []
 
 
 def test_an_unknown_field_gets_the_nearest_name(client: TestClient, home: Home) -> None:
@@ -265,19 +269,29 @@ def test_named_splits_are_counted(client: TestClient, home: Home) -> None:
     assert [row["pixels"] for row in classes] == [int((pixels == c).sum()) for c in range(4)]
 
 
-def test_delete_waits_for_jobs_and_numbers_go_on(client: TestClient, home: Home) -> None:
+def test_delete_waits_for_a_running_job_cancels_a_queued_one_and_numbers_go_on(
+    client: TestClient, home: Home
+) -> None:
     publish(home, "street", MAPS, num_classes=4)
     publish(home, "street", label_maps(1), num_classes=4)
-    job = client.post("/jobs", json={"dataset": "street"}).json()
+    client.post("/jobs", json={"dataset": "street"})
+    catalog = Catalog.open(home.database)
+    running = jobs.lease(catalog, "elsewhere/1/1")
+    assert running is not None
+    queued = client.post("/jobs", json={"dataset": "street"}).json()["id"]
     refused = client.delete("/datasets/street")
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/conflict")
-    assert job["id"] in refused.json()["detail"]
-    end_job(home)
+    assert running.id in refused.json()["detail"]
+    assert client.get(f"/jobs/{queued}").json()["state"] == "queued"
+    jobs.fail(catalog, running, "no")
+    catalog.close()
     deleted = client.delete("/datasets/street")
     assert (deleted.status_code, deleted.content) == (204, b"")
     assert client.get("/weights?dataset=street").status_code == 404
     assert client.get("/datasets/street").status_code == 404
     assert client.delete("/datasets/street").status_code == 404
+    cancelled = client.get(f"/jobs/{queued}").json()
+    assert (cancelled["state"], cancelled["error"]) == ("cancelled", "its dataset was deleted")
     assert publish(home, "street", MAPS, num_classes=4).number == 3
     take_up(client)
     assert client.get("/weights?dataset=street").json()["version"] == 3
@@ -441,3 +455,129 @@ def test_imported_counts_have_no_samples_and_no_scan(client: TestClient) -> None
     assert client.post("/jobs", json={"dataset": "table"}).status_code == 409
     patched = client.patch("/datasets/table", json={"num_classes": None, "splits": None})
     assert (patched.status_code, patched.json()["configuration"]["num_classes"]) == (200, 3)
+
+
+LONE = "\ud800"
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"class_names": ["road", LONE]}, "class_names"),
+        ({"class_map": {"map": {"0": 0}, "names": [LONE]}}, "class_map"),
+        ({"class_map": {"map": {LONE: 0}}}, "class_map"),
+        ({"splits": {"fold": [f"{LONE}.png"]}}, "splits"),
+        ({"splits": {LONE: ["a.png"]}}, "splits"),
+        ({LONE: 1}, "?"),
+    ],
+)
+def test_text_that_utf8_cannot_encode_is_refused_by_field_and_never_stored(
+    client: TestClient, home: Home, labels: Path, body: dict[str, Any], named: str
+) -> None:
+    publish(home, "street", MAPS, num_classes=4)
+    take_up(client)
+    new = {"name": "new", "source": str(labels)} | body
+    for method, path, sent in (("POST", "/datasets", new), ("PATCH", "/datasets/street", body)):
+        # As `json.dumps` writes it, in ASCII: the half of a pair travels as an escape.
+        response = client.request(method, path, content=json.dumps(sent), headers=JSON)
+        assert parameters(response) == [named]
+    assert [dataset["name"] for dataset in client.get("/datasets").json()["datasets"]] == ["street"]
+    assert client.get("/weights").json()["version"] == 1
+
+
+@pytest.mark.parametrize("field", ["name", "source", "pattern"])
+def test_names_and_paths_that_utf8_cannot_encode_are_refused_too(
+    client: TestClient, labels: Path, field: str
+) -> None:
+    body = {"name": "new", "source": str(labels), "pattern": "*.png"}
+    sent = json.dumps(body | {field: body[field] + LONE})
+    assert parameters(client.post("/datasets", content=sent, headers=JSON)) == [field]
+    sent = json.dumps({"dataset": LONE})
+    assert parameters(client.post("/jobs", content=sent, headers=JSON)) == ["dataset"]
+
+
+def test_a_dataset_is_moved_to_another_folder_or_pattern_below_the_roots(
+    client: TestClient, home: Home, labels: Path, tmp_path: Path
+) -> None:
+    publish(home, "street", MAPS, source=str(labels), num_classes=4)
+    take_up(client)
+    other = labels.parent / "moved"
+    labels.rename(other)
+    moved = client.patch("/datasets/street", json={"source": str(other), "pattern": "*_labelIds.png"})
+    assert moved.status_code == 200, moved.text
+    assert (moved.json()["source"], moved.json()["pattern"]) == (str(other), "*_labelIds.png")
+    assert moved.json()["version"] == 1  # the next job counts
+    both = client.patch("/datasets/street", json={"pattern": None, "class_names": NAMES}).json()
+    assert (both["source"], both["pattern"], both["version"]) == (str(other), None, 2)
+    assert both["configuration"]["class_names"] == NAMES
+    outside = client.patch("/datasets/street", json={"source": str(tmp_path)})
+    assert (outside.status_code, outside.json()["type"]) == (403, "/problems/forbidden-source")
+    assert client.patch("/datasets/street", json={"source": str(labels)}).status_code == 422  # gone
+    for body, named in (({"source": None}, "source"), ({"pattern": "../*"}, "pattern")):
+        assert parameters(client.patch("/datasets/street", json=body)) == [named]
+    assert client.get("/datasets/street").json()["source"] == str(other)
+
+
+def test_imported_counts_have_no_source_to_change(client: TestClient, home: Home, labels: Path) -> None:
+    catalog = Catalog.open(home.database)
+    catalog.create_dataset("table", None, None, Configuration())
+    catalog.close()
+    take_up(client)
+    refused = client.patch("/datasets/table", json={"source": str(labels)})
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/conflict")
+
+
+def test_what_fits_a_dataset_badly_is_told_over_http_too(client: TestClient, home: Home) -> None:
+    publish(home, "street", MAPS, num_classes=4)
+    take_up(client)
+    assert client.get("/datasets/street").json()["warnings"] == []
+    body = {"class_names": NAMES[:2], "splits": {"a": ["nope.png"], "b": ["train/000.png", "nope.png"]}}
+    told = client.patch("/datasets/street", json=body).json()["warnings"]
+    assert told == client.get("/datasets/street").json()["warnings"]
+    assert [line.partition(",")[0] for line in told] == [
+        "2 class names for 4 classes: ids 2 to 3 have none",
+        "split a: 1 of 1 paths are not in the dataset",
+        "split b: 1 of 2 paths are not in the dataset",
+    ]
+    for path in ("/weights", "/datasets/street/histogram"):
+        answer = client.get(f"{path}?split=a")
+        assert answer.status_code == 422
+        assert "split 'a' matches no sample: none of its 1 paths" in answer.json()["detail"]
+        assert "nope.png" in answer.json()["detail"]
+        assert client.get(f"{path}?split=b").json()["images"] == 1
+
+
+def test_datasets_are_paged_by_name_each_with_its_newest_job(client: TestClient, home: Home) -> None:
+    catalog = Catalog.open(home.database)
+    newest = {}
+    for number in range(5):
+        dataset = catalog.create_dataset(f"d{number}", "/labels", "*.png", Configuration())
+        for _ in range(number):
+            job, _ = jobs.submit(catalog, dataset)
+            leased = jobs.lease(catalog, "elsewhere/1/1")
+            assert leased is not None
+            jobs.fail(catalog, leased, "no")
+            newest[dataset.name] = job.id
+    catalog.close()
+    seen: list[dict[str, Any]] = []
+    after: str | None = ""
+    while after is not None:
+        page = client.get("/datasets", params={"limit": 2, "after": after}).json()
+        assert 0 < len(page["datasets"]) <= 2
+        seen += page["datasets"]
+        after = page["next"]
+    assert [dataset["name"] for dataset in seen] == ["d0", "d1", "d2", "d3", "d4"]
+    assert {d["name"]: d["job"]["id"] for d in seen if d["job"] is not None} == newest
+    assert client.get("/datasets").json() == {"datasets": seen, "next": None}
+    assert parameters(client.get("/datasets?limit=0")) == ["limit"]
+
+
+def test_the_page_of_the_api_needs_nothing_from_outside(client: TestClient) -> None:
+    page = client.get("/docs").text
+    wanted = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(wanted) >= 2
+    for address in wanted:
+        assert address.startswith("/")
+        assert client.get(address).status_code == 200
+    assert "https://" not in page
+    assert client.get("/redoc").status_code == 404

@@ -66,7 +66,7 @@ def test_errors_of_the_framework_are_problems(client: TestClient) -> None:
         ("/weights", "POST", "GET, HEAD"),
         ("/datasets", "DELETE", "GET, HEAD, POST"),
         ("/datasets/street", "PUT", "GET, HEAD, PATCH, DELETE"),
-        ("/jobs", "GET", "POST"),
+        ("/jobs", "DELETE", "GET, HEAD, POST"),
     ],
 )
 def test_a_method_that_is_not_taken_is_405_and_says_which_are(

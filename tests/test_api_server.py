@@ -14,7 +14,7 @@ import pytest
 from publishing import label_maps, publish
 from servers import free_port, serving
 
-from statsvc.api.serve import listen
+from statsvc.api.serve import listen, run
 from statsvc.errors import Conflict, InvalidParameter
 from statsvc.splits import detect
 from statsvc.store import home as homes
@@ -87,10 +87,16 @@ sys.exit(", ".join(sorted(heavy & {name.partition(".")[0] for name in sys.module
     assert process.returncode == 0, process.stderr
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", "", "127.0.0.1.example.org"])
-def test_other_addresses_than_loopback_are_refused(host: str) -> None:
-    with pytest.raises(InvalidParameter, match=r"loopback only; .* ssh -L 8000:127\.0\.0\.1:8000 HOST"):
-        listen(host, 8000)
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_addresses_beyond_loopback_are_refused_without_a_token(home: Home, host: str) -> None:
+    with pytest.raises(InvalidParameter, match=r"token create --scope write.* ssh -L 8000:127\.0\.0\.1:8000"):
+        run(home, host, 8000, [])
+
+
+@pytest.mark.parametrize("host", ["example.org", "", "127.0.0.1.example.org"])
+def test_what_is_no_address_is_refused(home: Home, host: str) -> None:
+    with pytest.raises(InvalidParameter, match=r"is not an IP address of this machine; 0\.0\.0\.0 means"):
+        run(home, host, 8000, [])
 
 
 def test_a_taken_port_is_a_clear_error() -> None:

@@ -39,8 +39,8 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'catalog.sqlite'}"
+def url(database: str) -> str:
+    return database
 
 
 @pytest.fixture
@@ -125,10 +125,8 @@ def test_numbers_go_on_where_a_deleted_dataset_of_that_name_stopped(catalog: Cat
     assert add(catalog, "another").next_number == 1
 
 
-def test_a_dataset_with_a_job_is_not_deleted(catalog: Catalog) -> None:
-    job, _ = jobs.submit(catalog, add(catalog))
-    with pytest.raises(Conflict, match=f"job {job.id} of 'streets' is queued"):
-        catalog.delete_dataset("streets")
+def test_a_dataset_whose_job_runs_is_not_deleted(catalog: Catalog) -> None:
+    jobs.submit(catalog, add(catalog))
     leased = jobs.lease(catalog, "me//")
     assert leased is not None
     with pytest.raises(Conflict, match="is running"):
@@ -136,6 +134,14 @@ def test_a_dataset_with_a_job_is_not_deleted(catalog: Catalog) -> None:
     jobs.fail(catalog, leased, "no")
     catalog.delete_dataset("streets")
     assert catalog.dataset_by_uid(leased.dataset_uid).name == "streets"
+
+
+def test_a_queued_job_is_cancelled_with_its_dataset(catalog: Catalog) -> None:
+    job, _ = jobs.submit(catalog, add(catalog))
+    catalog.delete_dataset("streets")
+    ended = jobs.get(catalog, job.id)
+    assert (ended.state, ended.error) == ("cancelled", "its dataset was deleted")
+    assert jobs.lease(catalog, ELSEWHERE) is None
 
 
 def test_a_job_whose_process_is_gone_does_not_keep_a_dataset(catalog: Catalog, url: str) -> None:
@@ -287,8 +293,48 @@ def test_a_job_that_keeps_failing_unexpectedly_is_given_up_with_the_last_cause(c
         assert job is not None
         assert job.attempt == attempt
         jobs.give_back(catalog, job, f"OSError: {attempt}")
+        expire(catalog, job)
     ended = jobs.get(catalog, job.id)
     assert (ended.state, ended.error) == ("failed", "given up after 5 attempts: OSError: 5")
+
+
+def test_a_job_that_ended_unexpectedly_waits_longer_each_time_and_holds_no_other_up(catalog: Catalog) -> None:
+    jobs.submit(catalog, add(catalog))
+    pauses = []
+    for _ in range(jobs.MAX_ATTEMPTS - 1):
+        job = jobs.lease(catalog, ELSEWHERE)
+        assert job is not None
+        jobs.give_back(catalog, job, "OSError: 5")
+        assert jobs.lease(catalog, ELSEWHERE) is None
+        with catalog.engine.begin() as connection:
+            until = connection.scalar(
+                sa.text("SELECT lease_until - (julianday('now') - 2440587.5) * 86400 FROM jobs")
+            )
+        pauses.append(round(until))
+        expire(catalog, job)
+    assert pauses == [1, 5, 25, 125]
+    job = jobs.lease(catalog, ELSEWHERE)
+    assert job is not None
+    other, _ = jobs.submit(catalog, add(catalog, "other"))
+    jobs.give_back(catalog, job, "stopped", orderly=True)  # no pause: the next runner goes on at once
+    again = jobs.lease(catalog, ELSEWHERE)
+    assert again is not None
+    assert again.id == job.id
+    sql(catalog, "UPDATE jobs SET state = 'queued', lease_until = 1e12 WHERE id = :id", id=job.id)
+    leased = jobs.lease(catalog, ELSEWHERE)
+    assert leased is not None
+    assert leased.id == other.id
+
+
+def test_a_person_who_scans_does_not_wait_for_the_pause(catalog: Catalog) -> None:
+    dataset = add(catalog)
+    jobs.submit(catalog, dataset)
+    job = jobs.lease(catalog, ELSEWHERE)
+    assert job is not None
+    jobs.give_back(catalog, job, "OSError: 5")
+    taken = jobs.submit_leased(catalog, dataset, ELSEWHERE)
+    assert taken is not None
+    assert (taken.id, taken.attempt) == (job.id, 2)
 
 
 def test_an_orderly_stop_uses_up_no_attempt(catalog: Catalog) -> None:
@@ -406,7 +452,8 @@ def test_recent_jobs_come_newest_first_with_their_datasets_names(catalog: Catalo
 # The engine
 
 
-def test_sqlite_is_made_safe(catalog: Catalog) -> None:
+def test_sqlite_is_made_safe(tmp_path: Path) -> None:
+    catalog = Catalog.open(f"sqlite:///{tmp_path / 'catalog.sqlite'}")
     expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30000}
     with catalog.engine.connect() as connection:
         assert {k: connection.exec_driver_sql(f"PRAGMA {k}").scalar() for k in expected} == expected
@@ -424,6 +471,7 @@ def test_sqlite_is_made_safe(catalog: Catalog) -> None:
                 created_at=0,
             )
         )
+    catalog.close()
 
 
 @pytest.mark.parametrize(

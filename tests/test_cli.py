@@ -97,14 +97,12 @@ def test_only_what_changed_is_counted_and_a_server_tells_within_a_second(
     for file in street.rglob("*.png"):
         (labels / file.parent.name).mkdir(parents=True, exist_ok=True)
         (labels / file.parent.name / file.name).write_bytes(file.read_bytes())
-    settle(labels)
     home = tmp_path / "home"
     scanned(labels, "--name", "street", "--home", home)
     with served(home, "--no-runner") as (url, _):
         assert httpx2.get(url + "/weights").json()["version"] == 1
         changed = next(iter(sorted(labels.rglob("*.png"))))
         changed.write_bytes(grey(3, (64, 128)))
-        settle(labels)
         second = scanned(labels, "--home", home)
         published = time.monotonic()
         assert second["scan"]["counted"] == 1
@@ -378,6 +376,16 @@ def test_deleting_a_dataset_never_gives_its_numbers_out_again(street: Path, tmp_
     ("text", "words"),
     [
         ('{"7": 1, "7": 2}', ["twice"]),
+        ('{"0": 5, " 0": 7}', ["id 0 is there twice"]),
+        ('{"07": 5, "7": 7}', ["id 7 is there twice"]),
+        ("id,pixels\n7,1\n07,2\n", ["line 3", "id 7 is there twice"]),
+        ('{"1_0": 5}', ["1_0"]),
+        ('{"7": ' + "9" * 5000 + "}", ["cannot be read"]),
+        ("[" * 100_000, ["cannot be read"]),
+        ("id,pixels\n" + "9" * 200_000 + ",1\n", ["line 2"]),
+        ('{"7": 0, "8": 0}', ["no counts above 0"]),
+        ("id,pixels\n7,0\n", ["no counts above 0"]),
+        (json.dumps({str(raw): 1 for raw in range(200_000)}), ["more than 4096 different ids"]),
         ('{"7": -1}', ["-1"]),
         ('{"seven": 1}', ["seven"]),
         ('{"7": 0.5}', ["0.5"]),
@@ -394,6 +402,15 @@ def test_a_table_that_cannot_be_imported_says_where(text: str, words: list[str],
     assert str(table) in done.stderr
     for word in words:
         assert word in done.stderr
+    assert statsvc("datasets", "--home", tmp_path / "home").stdout == ""
+
+
+def test_imported_counts_of_ignored_ids_only_are_kept_and_said_to_give_no_weights(tmp_path: Path) -> None:
+    table = tmp_path / "counts.json"
+    table.write_text('{"255": 5}')
+    home = ("--home", tmp_path / "home")
+    assert "no weights:" in statsvc("import", table, "--name", "x", *home).stderr
+    assert json.loads(statsvc("datasets", "--json", *home).stdout)[0]["pixels"] == 5
 
 
 def test_imported_image_counts_answer_methods_over_images(tmp_path: Path) -> None:

@@ -220,6 +220,7 @@ def test_totals_imported_over_http_answer_what_they_can(client: TestClient) -> N
         ({}, "counts", "one of them"),
         ({"counts": {"0": 1}, "samples": []}, "counts", "one of them"),
         ({"counts": {}}, "counts", "no counts"),
+        ({"counts": {"7": 1, "07": 2}}, "counts", "id 7 is there twice"),
         ({"counts": {"road": 1}}, "counts", "'road' is not an integer"),
         ({"counts": {"0": -4}}, "counts", "-4 pixels"),
         ({"counts": {"0": 4}, "images": {"1": 1}}, "counts", "one of counts and images only"),

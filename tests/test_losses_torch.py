@@ -313,7 +313,7 @@ def test_dice_of_the_batch_over_two_processes_is_that_of_the_joined_batch(tmp_pa
         for rank in range(2)
     ]
     try:
-        ended = [process.communicate(timeout=120) for process in processes]
+        ended = [process.communicate(timeout=240) for process in processes]
     finally:
         for process in processes:
             process.kill()

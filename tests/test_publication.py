@@ -170,6 +170,36 @@ def test_an_unchanged_scan_flushes_nothing_and_inserts_no_version(
     assert not [sql for _, statements in transactions(events) for sql in statements if "INTO versions" in sql]
 
 
+@pytest.mark.parametrize("made_by", ["scan", "configuration"])
+def test_an_interrupt_before_the_transaction_leaves_no_group_behind(
+    place: Place, folder: Path, made_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = place.add(folder)
+    if made_by == "configuration":
+        place.scan()
+    before, flush = place.groups(), os.fsync
+    interrupted: list[int] = []
+
+    def interrupt(descriptor: int) -> None:
+        flush(descriptor)
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "zarr.json" and not interrupted:
+            interrupted.append(descriptor)
+            raise KeyboardInterrupt
+
+    def configure() -> None:
+        now = place.catalog.dataset_by_uid(dataset.uid)
+        publication.configure(
+            place.catalog, place.store, now, lambda old: replace(old, class_names=("road",))
+        )
+
+    make = place.scan if made_by == "scan" else configure
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        make()
+    assert interrupted
+    assert place.groups() == before
+
+
 # The fence
 
 
@@ -207,6 +237,25 @@ def test_the_next_attempt_publishes_what_the_old_one_could_not(place: Place, fol
     assert outcome.version is not None
     assert place.groups() == {f"{job.dataset_uid}/{job.id}-3"}
     assert_exact(place.version(), folder)
+
+
+def test_a_dataset_moved_while_its_old_folder_is_counted_gets_no_version_of_that(
+    place: Place, folder: Path, tmp_path: Path
+) -> None:
+    dataset = place.add(folder)
+    progress = Progress()
+    other = write_folder(tmp_path / "other", seed=9)
+
+    def move() -> None:
+        place.catalog.set_source(dataset, str(other), "*.png")
+
+    _, job = place.scan(stop=once_at(progress, "publishing", move), progress=progress)
+    assert job.state == "failed"
+    assert f"{folder} was counted; nothing was published, scan again" in str(job.error)
+    assert place.groups() == set()
+    _, job = place.scan()
+    assert job.state == "succeeded"
+    assert_exact(place.version(), other)
 
 
 def test_a_dataset_deleted_meanwhile_gets_no_version(place: Place, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -258,20 +259,52 @@ def test_same_size_content_with_its_mtime_set_back_is_seen(scanned: Place, folde
     published(scanned, folder, 2)
 
 
-def test_a_file_changed_just_before_it_was_read_is_counted_again_next_time(
+def ctimes(place: Place) -> dict[str, int]:
+    version = place.version()
+    return dict(zip(version.array("path"), version.array("ctime_ns").tolist(), strict=True))
+
+
+def test_a_file_changed_just_before_a_scan_is_waited_for_and_counted_once(
+    scanned: Place, folder: Path
+) -> None:
+    changed = write_png(folder / "train/04.png", random_labels(50))
+    outcome, _ = scanned.scan()
+    assert done(outcome) == numbers(counted=1, reused=FILES - 1)
+    assert ctimes(scanned)["train/04.png"] == changed.stat().st_ctime_ns
+    outcome, _ = scanned.scan()
+    assert done(outcome) == numbers(reused=FILES)
+    published(scanned, folder, 2)
+
+
+def test_a_file_changed_again_while_it_is_waited_for_is_counted_again_next_time(
     scanned: Place, folder: Path
 ) -> None:
     write_png(folder / "train/04.png", random_labels(50))
-    scanned.scan()
-    ctimes = dict(zip(scanned.version().array("path"), scanned.version().array("ctime_ns"), strict=True))
-    assert [path for path, ctime in ctimes.items() if ctime == -1] == ["train/04.png"]
-    settle_files(folder)
+    progress = Progress()
+    changed = []
+
+    def change() -> bool:
+        if progress.stage.startswith("waiting") and not changed:
+            changed.append(write_png(folder / "train/04.png", random_labels(51)))
+        return False
+
+    scanned.scan(stop=change, progress=progress)
+    assert [path for path, ctime in ctimes(scanned).items() if ctime == -1] == ["train/04.png"]
+    published(scanned, folder, 2)
     outcome, _ = scanned.scan()
     assert done(outcome) == numbers(counted=1, reused=FILES - 1)
-    published(scanned, folder, 3)
     outcome, _ = scanned.scan()
     assert done(outcome) == numbers(reused=FILES)
-    assert outcome.version is None
+    published(scanned, folder, 3)
+
+
+def test_a_time_stamp_ahead_of_the_clock_is_not_waited_for(scanned: Place, folder: Path) -> None:
+    ahead = time.time() + 3600
+    os.utime(folder / "train/04.png", (ahead, ahead))
+    began = time.monotonic()
+    outcome, _ = scanned.scan()
+    assert time.monotonic() - began < 10
+    assert done(outcome) == numbers(counted=1, reused=FILES - 1)
 
 
 def test_failed_samples_are_tried_again_each_time(scanned: Place, folder: Path) -> None:
@@ -348,7 +381,8 @@ def test_more_files_that_went_bad_than_allowed_fail_the_job(scanned: Place, fold
         (folder / name).write_bytes(b"")
     _, job = scanned.scan()
     assert job.state == "failed"
-    assert "0 are gone and 2 can no longer be read" in str(job.error)
+    assert "0 are gone and 2 can no longer be read (train/00.png: " in str(job.error)
+    assert "; train/01.png: " in str(job.error)
     outcome, _ = scanned.scan(max_removed=1)
     assert done(outcome) == numbers(failed=2, reused=FILES - 2)
     published(scanned, folder, 2)

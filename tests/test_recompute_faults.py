@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from damage import ADAM7, SIGNATURE, chunk
-from making import Place, assert_exact, done, settle_files, write_folder
+from making import FILES, Place, assert_exact, done, settle_files, write_folder
+from rights import files_of_at_most, ordinary_rights
 
 import workers.cluster
 from statsvc.store.catalog import Catalog
@@ -132,3 +133,46 @@ def test_workers_have_their_share_of_the_memory_and_never_less_than_they_need(
         monkeypatch.setattr(workers.cluster, "memory", lambda memory=memory: memory)
         assert LocalCluster().workers == count
     assert LocalCluster(workers=3).workers == 3
+
+
+@pytest.mark.parametrize("cluster", [1], indirect=True)
+def test_a_store_that_cannot_be_written_fails_the_job_at_once_and_says_what_to_mend(
+    place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_folder(tmp_path / "labels")
+    place.add(folder)
+    place.store.mkdir()
+    place.store.chmod(0o555)
+    with ordinary_rights():
+        outcome, job = place.scan()
+    assert (job.state, job.attempt) == ("failed", 1)
+    assert f"{place.store}" in str(job.error)
+    assert "Permission denied; give this user the right to write there" in str(job.error)
+    assert outcome.error == job.error
+    assert caplog.text == ""
+    place.store.chmod(0o755)
+    outcome, job = place.scan()
+    assert (job.state, outcome.progress.counted) == ("succeeded", FILES)
+    assert_exact(place.version(), folder)
+
+
+@pytest.mark.parametrize("cluster", [1], indirect=True)
+def test_a_disk_that_takes_neither_rows_nor_the_jobs_end_is_told_in_one_line_and_the_next_scan_goes_on(
+    place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_folder(tmp_path / "labels")
+    place.add(folder)
+    place.cluster.client()  # its processes are not to inherit the limit
+    job = place.lease()
+    with files_of_at_most(64):
+        outcome = place.run(job)
+    assert "File too large; raise the limit on file sizes" in str(outcome.error)
+    assert "\n" not in str(outcome.error)
+    assert "Traceback" not in caplog.text
+    assert "its lease will lapse" in caplog.text
+    assert list(place.store.rglob(".*tmp")) == []
+    with place.catalog.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE jobs SET lease_until = 1")  # as in 15 s, or when its process ends
+    outcome, job = place.scan()
+    assert (job.state, outcome.progress.counted) == ("succeeded", FILES)
+    assert_exact(place.version(), folder)

@@ -14,6 +14,7 @@ import xarray
 import zarr
 from damage import flipped
 from publishing import label_maps, publish
+from rights import files_of_at_most
 
 from statsvc.errors import DamagedVersion
 from statsvc.store import parts
@@ -298,6 +299,12 @@ def test_a_damaged_part_is_passed_over_wherever_the_damage_is(tmp_path: Path) ->
     for broken in harmed:
         (tmp_path / "bad.part").write_bytes(broken)
         assert by_path(parts.read_parts(tmp_path, "reader")) == by_path(good)
+
+
+def test_a_part_that_the_disk_refuses_leaves_nothing_behind(tmp_path: Path) -> None:
+    with files_of_at_most(100), pytest.raises(OSError, match="too large"):
+        parts.write_part(tmp_path, "part", "reader", some_rows(["a.png"]))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_part_whose_texts_do_not_match_its_rows_is_passed_over(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import threading
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
+from statsvc.errors import JobFailed
 from workers.machine import cores, memory
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ class LocalCluster:
         self._cluster: Any = None
 
     def client(self) -> Client:
-        """Return a client of the running cluster, starting it where needed."""
+        """Return a client of the running cluster, starting it where needed.
+
+        Raises `JobFailed` where its processes cannot be started.
+        """
         if self._client is None:
             import dask
 
@@ -66,6 +70,13 @@ class LocalCluster:
                         silence_logs=logging.CRITICAL,
                     )
                     self._client = distributed.Client(self._cluster)
+            except Exception as error:
+                self.close()
+                raise JobFailed(
+                    f"the {self.workers} worker processes could not be started "
+                    f"({type(error).__name__}: {error}); give fewer with --workers, or see what is short: "
+                    "memory, processes (ulimit -u), open files (ulimit -n), room in the temporary folder"
+                ) from error
             except BaseException:
                 self.close()
                 raise

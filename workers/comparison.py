@@ -45,17 +45,18 @@ class Comparison:
             [-1 if kept else at[path] for path, kept in zip(listing.path, self.reused, strict=True)], np.int64
         )
 
-    def newly_failed(self, listing: Listing, rows: Rows) -> int:
-        """Return how many samples that the base counted cannot be read any more."""
+    def newly_failed(self, listing: Listing, rows: Rows) -> list[tuple[str, str]]:
+        """Return (path, why) of every sample that the base counted and that cannot be read any more."""
         if self.base is None:
-            return 0
+            return []
         status = self.base.array("status")
-        failed = {path for path, bad in zip(rows.columns["path"], rows.columns["status"], strict=True) if bad}
-        return sum(
-            1
+        columns = (rows.columns[name] for name in ("path", "status", "error"))
+        failed = {path: str(error) for path, bad, error in zip(*columns, strict=True) if bad}
+        return [
+            (path, failed[path])
             for path, row in zip(listing.path, self.base_row, strict=True)
             if row >= 0 and path in failed and status[row] == 0
-        )
+        ]
 
     def unchanged(self, listing: Listing, rows: Rows, fresh_row: NDArray[np.int64]) -> bool:
         """Whether a version made now would equal the base row by row."""

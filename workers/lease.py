@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from dataclasses import dataclass
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from statsvc.errors import LeaseLost, StatsvcError
-from statsvc.store import jobs
+from statsvc.store import durable, jobs
 from workers.recompute import Attempt, recompute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from statsvc.store.catalog import Catalog
@@ -67,7 +68,7 @@ class Heartbeat:
                 return
             except sa.exc.SQLAlchemyError as error:
                 # The catalog may be away for a moment; the lease says how long a moment may be.
-                log.warning("the catalog did not take a heartbeat: %s", error)
+                log.warning("the catalog did not take a heartbeat: %s", _text(error))
 
     def check(self) -> None:
         """Raise `LeaseLost` or `Stopped` where the attempt should end."""
@@ -85,10 +86,13 @@ def execute(
     settings: Settings,
     progress: Progress,
     stop: Callable[[], bool] = lambda: False,
+    *,
+    retry: bool = True,
 ) -> Outcome:
     """Run one attempt of a leased job to its end and record that end in the catalog.
 
-    What a person must mend fails the job; anything unexpected puts it back in the queue.
+    What a person must mend fails the job; anything unexpected puts it back in the queue, or fails it too
+    without `retry`, where a person waits for it.
     """
     with Heartbeat(catalog, job, progress, stop) as heartbeat:
         try:
@@ -97,17 +101,43 @@ def execute(
             log.warning("%s", lost)
             return Outcome(progress, error=str(lost))
         except Stopped:
-            jobs.give_back(catalog, job, "its runner was stopped", orderly=True)
+            with _recording(job):
+                jobs.give_back(catalog, job, "its runner was stopped", orderly=True)
             return Outcome(progress, error="stopped; the next runner goes on with it")
         except StatsvcError as error:
-            jobs.fail(catalog, job, str(error), progress.to_dict())
+            with _recording(job):
+                jobs.fail(catalog, job, str(error), progress.to_dict())
             return Outcome(progress, error=str(error))
         except KeyboardInterrupt:
-            jobs.cancel_own(catalog, job)
+            with _recording(job):
+                jobs.cancel_own(catalog, job)
             raise
         except Exception as error:
-            log.exception("attempt %d of job %s ended unexpectedly", job.attempt, job.id)
-            cause = f"{type(error).__name__}: {error}"
-            jobs.give_back(catalog, job, cause)
+            log.info("attempt %d of job %s ended unexpectedly", job.attempt, job.id, exc_info=True)
+            mendable = durable.advice(error, store)
+            cause = mendable or _text(error)
+            with _recording(job):
+                if mendable or not retry:
+                    jobs.fail(catalog, job, cause, progress.to_dict())
+                else:
+                    jobs.give_back(catalog, job, cause)
             return Outcome(progress, error=cause)
     return Outcome(progress, version)
+
+
+@contextlib.contextmanager
+def _recording(job: Job) -> Iterator[None]:
+    """Let a catalog that cannot be written, as on a full disk, not hide why the attempt ended."""
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        log.warning(
+            "the catalog did not take the end of job %s (%s); its lease will lapse", job.id, _text(error)
+        )
+
+
+def _text(error: Exception) -> str:
+    """Return an error in one line: the database's own words, without the statement."""
+    if isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
+        return f"the catalog: {error.orig}"
+    return f"{type(error).__name__}: {error}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc import splits
-from statsvc.errors import DamagedVersion, JobFailed, SourceError
+from statsvc.errors import AmbiguousSource, DamagedVersion, JobFailed, SourceError
 from statsvc.settle import named, settle_num_classes
 from statsvc.statistics import MAX_IDS
 from statsvc.store import durable, jobs, parts
@@ -24,11 +24,11 @@ from workers.assemble import assemble
 from workers.comparison import Comparison, compare
 from workers.reader import reader_digest
 from workers.sources import Source, list_samples, open_source
-from workers.stream import stream
-from workers.tasks import UNREADABLE, Reading
+from workers.stream import POLL_SECONDS, stream
+from workers.tasks import RACY_NS, UNREADABLE, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 
 PART_SECONDS = 3.0
 """How often finished rows are written to a part: the most that a kill can cost."""
+
+NAMED_FAILURES = 3
+"""How many samples that cannot be read a job's error names."""
 
 MAX_PIXELS = 1 << 28
 """Largest label map that is decoded, by default; 16384 × 16384."""
@@ -129,15 +132,15 @@ def _against(
     for path, reason in listing.unreadable.items():
         progress.fail(path, reason)
         unopened.append(_failure(path, reason))
-    progress.stage = "counting"
     check()
     counted = _count(attempt, dataset, listing, left, kept / job.id, reader)
     rows = parts.concatenate([recovered, *unopened, *counted])
     _source_is_still_there(dataset, root, progress)
     if base is None and record is not None:
-        _guard(job, found, max(0, progress.failed - record.failed))
+        _guard(job, found, max(0, progress.failed - record.failed), progress.failures)
     else:
-        _guard(job, found, found.newly_failed(listing, rows))
+        newly_failed = found.newly_failed(listing, rows)
+        _guard(job, found, len(newly_failed), newly_failed)
     check()
 
     fresh_row = found.place(listing, rows)
@@ -155,7 +158,7 @@ def _against(
     folder = attempt.store / job.group_uri
     try:
         written = assemble(folder, listing, found, rows, fresh_row, check)
-        settle = _settler(listing, written.totals.class_id)
+        settle = _settler(dataset, listing, written.totals.class_id)
         new = NewVersion(
             kind="scan",
             group_uri=job.group_uri,
@@ -198,7 +201,14 @@ def _source(catalog: Catalog, dataset: Dataset) -> tuple[Source, Dataset]:
         raise JobFailed(f"{dataset.name} holds imported counts; there are no label maps to count")
     if dataset.pattern is not None:
         return Source(dataset.source, dataset.pattern), dataset
-    source = open_source(dataset.source, None)
+    try:
+        source = open_source(dataset.source, None)
+    except AmbiguousSource as several:
+        patterns = ", ".join(several.patterns)
+        raise JobFailed(
+            f"{dataset.source} holds several kinds of label map; choose one of the patterns {patterns}: "
+            f"PATCH /datasets/{dataset.name} with pattern, or statsvc scan --name {dataset.name} --pattern …"
+        ) from several
     try:
         return source, catalog.set_source(dataset, source.root, source.pattern)
     except Stale as stale:
@@ -231,13 +241,19 @@ def _source_is_still_there(dataset: Dataset, root: tuple[int, int], progress: Pr
         )
 
 
-def _guard(job: Job, found: Comparison, newly_failed: int) -> None:
-    """Refuse to lose many samples at once: an unmounted disk must not empty a dataset."""
+def _guard(job: Job, found: Comparison, newly_failed: int, failures: Sequence[tuple[str, str]] = ()) -> None:
+    """Refuse to lose many samples at once: an unmounted disk must not empty a dataset.
+
+    `failures` are samples that cannot be read, with the reason; the first ones are named.
+    """
     if found.lost + newly_failed > job.max_removed * found.base_samples:
+        named = "; ".join(f"{path}: {reason}" for path, reason in failures[:NAMED_FAILURES])
+        more = " …" if newly_failed > NAMED_FAILURES else ""
         raise JobFailed(
             f"of the {found.base_samples} samples in the current version {found.lost} are gone and "
-            f"{newly_failed} can no longer be read, more than {job.max_removed:.0%}; nothing was published. "
-            "Is the disk mounted? If this is meant, allow it: --max-removed 1"
+            f"{newly_failed} can no longer be read{f' ({named}{more})' if named else ''}, more than "
+            f"{job.max_removed:.0%}; nothing was published. Is the disk mounted? If this is meant, allow it: "
+            "--max-removed 1, or over HTTP a job with max_removed 1"
         )
 
 
@@ -285,9 +301,9 @@ def _count(
     key = f"{job.attempt:03d}-{uuid.uuid4().hex}"
     began: float | None = None
     ids = np.zeros(0, np.int64)
-    samples = [listing.sample(listing.path[row]) for row in left]
     try:
-        for result in stream(attempt.cluster, reading, samples, listing.lengths(left), key, attempt.check):
+        for result in _in_turn(attempt, reading, listing, left, key):
+            progress.stage = "counting"
             if isinstance(result, tuple):
                 progress.fail(*result)
                 done.append(_failure(*result))
@@ -319,6 +335,37 @@ def _count(
     return done
 
 
+def _in_turn(
+    attempt: Attempt, reading: Reading, listing: Listing, left: NDArray[np.int64], key: str
+) -> Iterator[Batch | tuple[str, str]]:
+    """Yield what `stream` gives for the samples that are left, those that changed just now last.
+
+    They are read once no time stamp of theirs is `RACY_NS` old or less, so that their rows can be reused.
+    """
+    progress, check = attempt.progress, attempt.check
+    now = time.time_ns()
+    times = np.stack([listing.mtime_ns[left], listing.ctime_ns[left]])
+    # A time ahead of the clock, set on purpose or by another machine, would not pass by waiting.
+    newest = np.where(times <= now, times, 0).max(axis=0)
+    fresh = newest > now - RACY_NS
+    progress.stage = "counting"
+    if not attempt.cluster.running:
+        # Until the first rows are there, for a new process also loads, or compiles, what it counts with.
+        progress.stage = "starting workers"
+        attempt.cluster.client()
+    for turn, rows in enumerate((left[~fresh], left[fresh])):
+        if not len(rows):
+            continue
+        if turn == 1:
+            stage, progress.stage = progress.stage, "waiting for files that changed just now"
+            while time.time_ns() <= int(newest[fresh].max()) + RACY_NS:
+                check()
+                time.sleep(POLL_SECONDS)
+            progress.stage = stage
+        samples = [listing.sample(listing.path[row]) for row in rows]
+        yield from stream(attempt.cluster, reading, samples, listing.lengths(rows), f"{key}-{turn}", check)
+
+
 def _as_rows(batch: Batch) -> Rows:
     columns: dict[str, np.ndarray[Any, Any]] = {name: getattr(batch, name) for name in parts.COLUMNS}
     columns |= {name: np.array(getattr(batch, name), object) for name in parts.TEXTS}
@@ -333,10 +380,20 @@ def _failure(path: str, reason: str) -> Rows:
     return parts.Rows(columns, np.zeros(2, np.int64), empty, empty)
 
 
-def _settler(listing: Listing, class_id: NDArray[np.int64]) -> Callable[[Dataset], Configuration]:
-    """Return how a dataset's counts are read: as configured, the rest settled by its first scan and kept."""
+def _settler(
+    counted: Dataset, listing: Listing, class_id: NDArray[np.int64]
+) -> Callable[[Dataset], Configuration]:
+    """Return how a dataset's counts are read: as configured, the rest settled by its first scan and kept.
+
+    Raises `JobFailed` where the dataset means other files by now than those that were counted.
+    """
 
     def settle(dataset: Dataset) -> Configuration:
+        if (dataset.source, dataset.pattern) != (counted.source, counted.pattern):
+            raise JobFailed(
+                f"{dataset.name} was changed to {dataset.pattern or 'the label maps'} in {dataset.source} "
+                f"while {counted.pattern} in {counted.source} was counted; nothing was published, scan again"
+            )
         configuration = dataset.configuration
         if dataset.current_number is None and not configuration.splits:
             configuration = replace(configuration, splits=splits.detect(listing.path))

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from workers.members import name_of
-from workers.tasks import count_samples
+from workers.tasks import count_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -103,7 +103,7 @@ def stream(
                             break
                         batch, alone = suspects.pop(), True
                     future = client.submit(
-                        count_samples, reading, batch, key=f"count-{key}-{next(serial)}", pure=False
+                        count_batch, reading, batch, key=f"count-{key}-{next(serial)}", pure=False
                     )
                     flying[future] = batch
                     completed.add(future)

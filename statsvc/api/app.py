@@ -7,10 +7,11 @@ import contextlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from statsvc import __version__
 from statsvc.api import (
+    access,
     datasets,
     doctor,
     health,
@@ -20,6 +21,7 @@ from statsvc.api import (
     problems,
     samples,
     sampling,
+    versions,
     weights,
 )
 from statsvc.api.middleware import LOOPBACK_NAMES, MAX_BODY, BodyLimit, Head, HostCheck
@@ -30,16 +32,25 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from fastapi import FastAPI
+
     from statsvc.store.home import Home
 
 
 def build_app(
-    home: Home, *, roots: Sequence[Path] = (), allowed_hosts: Sequence[str] = LOOPBACK_NAMES
+    home: Home,
+    *,
+    roots: Sequence[Path] = (),
+    allowed_hosts: Sequence[str] = LOOPBACK_NAMES,
+    any_address: bool = False,
+    policy: access.Policy = access.OPEN,
 ) -> FastAPI:
     """Return the HTTP application over a home; several may serve the same one.
 
     roots          folders below which a request may name a source
     allowed_hosts  host names that it answers to
+    any_address    whether it answers to every IP address as well
+    policy         which requests need a token
 
     Raises `CatalogError` where the catalog cannot be used.
     """
@@ -52,12 +63,13 @@ def build_app(
         try:
             yield
         finally:
+            await service.feed.close()
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
             catalog.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="statsvc",
         version=__version__,
         summary="Exact class statistics of segmentation label maps, and the weights that follow.",
@@ -68,10 +80,23 @@ def build_app(
     )
     app.state.service = service
     problems.install(app)
-    for module in (weights, datasets, histogram, samples, sampling, imports, doctor, jobs, health):
+    for module in (
+        weights,
+        datasets,
+        histogram,
+        versions,
+        imports,
+        samples,
+        sampling,
+        doctor,
+        jobs,
+        health,
+    ):
         app.include_router(module.router)
     # The last one added is the first that a request meets.
     app.add_middleware(BodyLimit, largest=MAX_BODY)
-    app.add_middleware(HostCheck, allowed=allowed_hosts)
+    app.add_middleware(access.Access, watch=service.watch, policy=policy)
+    app.add_middleware(HostCheck, allowed=allowed_hosts, any_address=any_address)
     app.add_middleware(Head)
+    access.document(app, policy)
     return app

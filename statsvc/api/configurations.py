@@ -11,6 +11,7 @@ from statsvc import classmaps, splits
 from statsvc.api.query import INT64
 from statsvc.classmaps import MAX_CLASSES, ClassMap
 from statsvc.errors import InvalidParameter, NotFound, nearest
+from statsvc.texts import HALF, shown, storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,10 @@ class Body(BaseModel):
     @classmethod
     def _known(cls, value: Any) -> Any:
         if isinstance(value, dict):
+            # JSON can escape one half of a surrogate pair, "\ud800", which could not be sent back either.
+            halves = [(shown(name), HALF) for name, item in value.items() if not storable([name, item])]
+            if halves:
+                raise InvalidParameter(*halves)
             known = cls.model_fields
             unknown = [
                 (name, f"unknown field{nearest(name, known) or '; there are ' + ', '.join(known)}")

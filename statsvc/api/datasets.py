@@ -18,8 +18,10 @@ from statsvc.api.roots import allowed_source, checked_pattern
 from statsvc.api.service import Service, Shared
 from statsvc.api.snapshot import Published
 from statsvc.configuration import Configuration
-from statsvc.errors import DamagedVersion
+from statsvc.doubts import doubts
+from statsvc.errors import DamagedVersion, InvalidParameter
 from statsvc.store import configuring, jobs, publication
+from statsvc.store.catalog import KEEP, MOST_KEPT
 
 if TYPE_CHECKING:
     from statsvc.store.records import Dataset, Job, VersionRecord
@@ -46,23 +48,44 @@ class NewDataset(ConfigurationBody):
     rows: str | None = Field(None, description="what one row of an array is: array (null), index or chunk")
 
 
-@router.get("/datasets")
+class DatasetChanges(ConfigurationBody):
+    """Where a dataset's label maps are, how their counts are read, and how many versions keep their rows."""
+
+    source: str | None = Field(
+        None, description="absolute path of the folder where the label maps are now, below a root"
+    )
+    pattern: str | None = Field(
+        None, description="glob of relative paths; null: the kind that the next job finds there"
+    )
+    keep: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_KEPT,
+        description=f"newest versions that keep their rows; null: {KEEP}. Older ones, unless tagged, "
+        "answer from their aggregates once `statsvc gc` has run",
+    )
+
+
+DATASETS = {
+    "limit": query.integer_parameter("datasets on a page; default 1000", high=1000),
+    "after": query.Parameter("only datasets behind this name: the `next` of the page before"),
+}
+
+
+@router.get("/datasets", openapi_extra=query.documented(DATASETS))
 async def get_datasets(request: Request, service: Shared) -> Response:
-    """Return all datasets, each with its current version and its newest job."""
-    query.read(request, {})
+    """Return the datasets by name, each with its current version and its newest job."""
+    given = query.read(request, DATASETS)
+    limit = query.integer(given, "limit", DATASETS) or 1000
 
-    def summaries() -> list[dict[str, Any]]:
-        found = service.catalog.current()
-        return [
-            dataset_summary(dataset, record, _newest(jobs.recent(service.catalog, dataset, 1)))
-            for dataset, record in found
-        ]
+    def page() -> dict[str, Any]:
+        found = service.catalog.current(limit + 1, given.get("after"))
+        shown = found[:limit]
+        newest = service.catalog.newest_jobs([dataset for dataset, _ in shown])
+        summaries = [dataset_summary(dataset, record, newest.get(dataset.uid)) for dataset, record in shown]
+        return {"datasets": summaries, "next": shown[-1][0].name if len(found) > limit else None}
 
-    return json_response({"datasets": await service.in_thread(summaries)})
-
-
-def _newest(recent: list[tuple[Job, str]]) -> Job | None:
-    return recent[0][0] if recent else None
+    return json_response(await service.in_thread(page))
 
 
 @router.post("/datasets", status_code=201, dependencies=[Depends(json_only)])
@@ -77,7 +100,7 @@ async def post_dataset(request: Request, body: NewDataset, service: Shared) -> R
         source = allowed_source(body.source, service.roots)
         dataset = service.catalog.create_dataset(body.name, str(source), pattern, configuration)
         job, _ = jobs.submit(service.catalog, dataset)
-        return _described(dataset, None, [], [job]) | {"job": job_description(job, dataset.name)}
+        return _described(dataset, None, [], [job], []) | {"job": job_description(job, dataset.name)}
 
     described = await service.in_thread(register)
     await service.watch.refresh()
@@ -86,21 +109,38 @@ async def post_dataset(request: Request, body: NewDataset, service: Shared) -> R
 
 @router.get("/datasets/{name}")
 async def get_dataset(request: Request, name: str, service: Shared) -> Response:
-    """Return a dataset: source, configuration, current version, unreadable samples and jobs."""
+    """Return a dataset: source, configuration and what fits it badly, version, unreadable samples, jobs."""
     query.read(request, {})
     return json_response(await _description(service, name))
 
 
 @router.patch("/datasets/{name}", dependencies=[Depends(json_only)])
-async def patch_dataset(request: Request, name: str, body: ConfigurationBody, service: Shared) -> Response:
-    """Change how a dataset is read: a new version over the same arrays. null resets a field."""
+async def patch_dataset(request: Request, name: str, body: DatasetChanges, service: Shared) -> Response:
+    """Change how a dataset is read: a new version over the same arrays. null resets a field.
+
+    A new source or pattern is listed by the next job, which fails where too many samples would be lost.
+    """
     query.read(request, {})
     changes = body.changes()
+    given = body.model_fields_set
+    if "source" in given and body.source is None:
+        raise InvalidParameter(("source", "a dataset of label maps has a source; leave it out to keep it"))
+    pattern = None if body.pattern is None else checked_pattern(body.pattern)
 
     def configure() -> None:
         dataset = service.catalog.dataset(name)
-        change = configuring.changed(service.catalog, service.store, dataset, changes)
-        publication.configure(service.catalog, service.store, dataset, change)
+        source = None if body.source is None else str(allowed_source(body.source, service.roots))
+        if "keep" in given:
+            dataset = service.catalog.set_keep(dataset, KEEP if body.keep is None else body.keep)
+        if changes:
+            change = configuring.changed(service.catalog, service.store, dataset, changes)
+            dataset, _ = publication.configure(service.catalog, service.store, dataset, change)
+        if {"source", "pattern"} & given:
+            configuring.moved(
+                service.catalog,
+                dataset,
+                lambda now: (source or str(now.source), pattern if "pattern" in given else now.pattern),
+            )
 
     await service.in_thread(configure)
     await service.watch.refresh()
@@ -109,7 +149,7 @@ async def patch_dataset(request: Request, name: str, body: ConfigurationBody, se
 
 @router.delete("/datasets/{name}", status_code=204)
 async def delete_dataset(request: Request, name: str, service: Shared) -> Response:
-    """Forget a dataset; refused while a job of it is queued or runs. Its version numbers stay used."""
+    """Forget a dataset; refused while a job of it runs. Its version numbers stay used."""
     query.read(request, {})
     await service.in_thread(service.catalog.delete_dataset, name)
     await service.watch.refresh()
@@ -124,21 +164,29 @@ async def _description(service: Service, name: str) -> dict[str, Any]:
 
     dataset, record, recent = await service.in_thread(read)
     failures: list[tuple[str, str]] = []
-    if record is not None and record.failed:
+    warnings: list[str] = []
+    if record is not None:
         table = service.table(Published.of(name, record))
         try:
-            _, failures = await service.in_thread(table.failures, limit=FAILURES)
+            if record.failed:
+                _, failures = await service.in_thread(table.failures, limit=FAILURES)
+            warnings = await service.in_thread(doubts, table.stored)
         except DamagedVersion as damage:
             # The description must not fail where one looks for what is wrong.
             failures = [("", str(damage))]
-    return _described(dataset, record, failures, recent)
+    return _described(dataset, record, failures, recent, warnings)
 
 
 def _described(
-    dataset: Dataset, record: VersionRecord | None, failures: list[tuple[str, str]], recent: list[Job]
+    dataset: Dataset,
+    record: VersionRecord | None,
+    failures: list[tuple[str, str]],
+    recent: list[Job],
+    warnings: list[str],
 ) -> dict[str, Any]:
     return dataset_summary(dataset, record, recent[0] if recent else None) | {
         "configuration": dataset.configuration.to_dict(),
+        "warnings": warnings,
         "failures": [{"path": path, "error": error} for path, error in failures],
         "jobs": [job_summary(job) for job in recent],
     }

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from statsvc.api.responses import iso
+from statsvc.store.jobs import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from statsvc.store.records import Dataset, Job, VersionRecord
 
 
@@ -30,6 +33,7 @@ def job_description(job: Job, dataset: str) -> dict[str, Any]:
         "dataset": dataset,
         "state": job.state,
         "attempt": job.attempt,
+        "max_attempts": MAX_ATTEMPTS + job.released,
         "full": job.full,
         "max_removed": job.max_removed,
         "failed": progress.get("failed", 0),
@@ -49,6 +53,7 @@ def dataset_summary(dataset: Dataset, current: VersionRecord | None, job: Job | 
         "name": dataset.name,
         "source": dataset.source,
         "pattern": dataset.pattern,
+        "keep": dataset.keep,
         "version": None if current is None else current.number,
         "samples": None if current is None else current.samples,
         "failed": 0 if current is None else current.failed,
@@ -59,11 +64,13 @@ def dataset_summary(dataset: Dataset, current: VersionRecord | None, job: Job | 
     }
 
 
-def version_description(record: VersionRecord) -> dict[str, Any]:
+def version_description(record: VersionRecord, tags: Sequence[str]) -> dict[str, Any]:
     """Return a version; the splits by name only, for a list of paths can be long."""
     configuration = record.configuration
     return {
         "number": record.number,
+        "tags": list(tags),
+        "rows": record.expired_at is None and "path" in record.digests,
         "kind": record.kind,
         "samples": record.samples,
         "failed": record.failed,

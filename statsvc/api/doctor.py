@@ -20,7 +20,7 @@ PARAMETERS = {"version": query.VERSION}
 async def get_doctor(request: Request, name: str, service: Shared) -> Response:
     """Return findings on a version: what was seen, in which files, how far it moves weights, what to do."""
     given = query.read(request, PARAMETERS)
-    number = query.integer(given, "version", PARAMETERS)
+    number = query.version(given, PARAMETERS)
     published = await service.published(name, number)
 
     def make(table: RememberedTable) -> bytes:
@@ -28,7 +28,7 @@ async def get_doctor(request: Request, name: str, service: Shared) -> Response:
 
     tag = conditional.etag(published.digest, {}, "doctor")
     headers = conditional.cache_headers(
-        tag, pinned=number is not None, age=service.watch.age, negotiated=False
+        tag, pinned=isinstance(number, int), age=service.watch.age, negotiated=False
     )
     return await conditional.respond(
         request, headers, "application/json", lambda: service.answer(tag, make, published)

@@ -61,7 +61,7 @@ async def post_import(request: Request, name: str, body: NewCounts, service: Sha
 
     def publish() -> dict[str, Any]:
         record = import_counts(service.catalog, service.store, name, body.read(), changes)
-        return {"dataset": name} | version_description(record)
+        return {"dataset": name} | version_description(record, [])
 
     described = await service.in_thread(publish)
     await service.watch.refresh()

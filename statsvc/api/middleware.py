@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -23,11 +24,13 @@ MAX_BODY = 64 * 2**20
 class HostCheck:
     """Answers only to the given host names, whatever the port.
 
-    A web page can point a name of its own at 127.0.0.1 (DNS rebinding); its Host header gives it away.
+    A web page can point a name of its own at this server's address (DNS rebinding); its Host header
+    gives it away. An address in it is no name, so with `any_address` every address will do.
     """
 
-    def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, allowed: Sequence[str], any_address: bool = False) -> None:
         self._app, self._allowed = app, frozenset(name.lower() for name in allowed)
+        self._any_address = any_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it with 421."""
@@ -35,10 +38,14 @@ class HostCheck:
             await self._app(scope, receive, send)
             return
         host = Headers(scope=scope).get("host", "")
-        if host_name(host) in self._allowed:
+        name = host_name(host)
+        if name in self._allowed or (self._any_address and _is_address(name)):
             await self._app(scope, receive, send)
             return
-        detail = f"this server answers to {', '.join(sorted(self._allowed))}, not to Host: {host!r}"
+        detail = (
+            f"this server answers to {', '.join(sorted(self._allowed))}, not to Host: {host!r}; "
+            "allow another name with: statsvc serve --allow-host NAME"
+        )
         await problem(MISDIRECTED, detail)(scope, receive, send)
 
 
@@ -47,6 +54,14 @@ def host_name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].rstrip(".").lower()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 class BodyLimit:
@@ -93,9 +108,15 @@ class Head:
             await self._app(scope, receive, send)
             return
 
+        ended = False
+
         async def bodiless(message: Message) -> None:
+            nonlocal ended
             if message["type"] == "http.response.body":
-                message = {**message, "body": b""}
+                if ended:
+                    return
+                # At the first piece, so that a stream without an end is not waited for.
+                ended, message = True, {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
 
         await self._app({**scope, "method": "GET"}, receive, bodiless)

@@ -71,6 +71,8 @@ INVALID = Kind("invalid-parameter", 422, "A parameter is not accepted")
 MALFORMED = Kind("malformed-request", 400, "The request cannot be read")
 MISDIRECTED = Kind("misdirected-request", 421, "This server does not answer for that host")
 TOO_LARGE = Kind("content-too-large", 413, "The body is too large")
+UNAUTHORIZED = Kind("unauthorized", 401, "A token is needed")
+FORBIDDEN = Kind("forbidden", 403, "The token does not allow this")
 UNAVAILABLE = Kind("catalog-unavailable", 503, "The catalog does not answer", retry_after=1)
 _DATABASE = replace(UNAVAILABLE, says="its database does not answer as it should; try again in a moment")
 _DEFECT = Kind("internal-error", 500, "An unexpected error", "a defect of statsvc; its log has the details")
@@ -157,7 +159,7 @@ def _methods(request: Request) -> list[str]:
     """Return the methods that some route takes on the request's path."""
     taken = [
         method
-        for method in ("GET", "POST", "PATCH", "DELETE")
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
         if any(
             route.matches({**request.scope, "method": method})[0] is Match.FULL
             for route in request.app.router.routes

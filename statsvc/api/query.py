@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc.errors import InvalidParameter, nearest
 from statsvc.spec import PARAMETERS
+from statsvc.store.tags import checked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +33,10 @@ def integer_parameter(description: str, low: int = 1, high: int = 2**31 - 1) -> 
     return Parameter(description, {"type": "integer", "minimum": low, "maximum": high})
 
 
-VERSION = integer_parameter("number of a version; the current one if left out", low=0)
+VERSION = Parameter(
+    "number or tag of a version; the current one if left out",
+    {"type": ["integer", "string"], "minimum": 0, "maximum": 2**31 - 1},
+)
 
 SPEC = {
     name: Parameter(description, repeatable=name == "ignore_index")
@@ -77,6 +81,14 @@ def read(request: Request, known: Mapping[str, Parameter]) -> dict[str, str]:
     if problems:
         raise InvalidParameter(*problems.items())
     return given
+
+
+def version(given: Mapping[str, str], known: Mapping[str, Parameter]) -> int | str | None:
+    """Return the `version` parameter: a number, a tag, or None. Raises `InvalidParameter`."""
+    text = given.get("version")
+    if text is not None and text[:1].isalpha():
+        return checked(text, "version")
+    return integer(given, "version", known)
 
 
 def integer(given: Mapping[str, str], name: str, known: Mapping[str, Parameter]) -> int | None:

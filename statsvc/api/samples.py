@@ -38,7 +38,7 @@ PARAMETERS = {
 async def get_samples(request: Request, name: str, service: Shared) -> Response:
     """Return samples in path order, each with its size, shape and the pixels of every raw id."""
     given = query.read(request, PARAMETERS)
-    number = query.integer(given, "version", PARAMETERS)
+    number = query.version(given, PARAMETERS)
     limit = query.integer(given, "limit", PARAMETERS) or 100
     class_id = query.integer(given, "class_id", PARAMETERS)
     status = given.get("status")
@@ -69,7 +69,7 @@ def matching(
     Raises `Unanswerable` for a version without rows.
     """
     if not version.has_rows:
-        raise Unanswerable(f"{version.dataset} was imported as totals: it keeps no samples")
+        raise Unanswerable(version.why_no_rows())
     paths, states, ids = version.array("path"), version.array("status"), version.raw_ids()
     start = 0 if after is None else bisect_right(paths, after)
     column = None if class_id is None else int(np.searchsorted(ids, class_id))

@@ -38,7 +38,7 @@ async def get_sampling(request: Request, name: str, service: Shared) -> Response
     The probabilities of all pages add up to 1. Label maps that could not be read are left out.
     """
     given = query.read(request, PARAMETERS)
-    number = query.integer(given, "version", PARAMETERS)
+    number = query.version(given, PARAMETERS)
     limit = query.integer(given, "limit", PARAMETERS) or 1000
     after = given.get("after")
     params = {key: given[key] for key in query.SPEC if key in given and key != "sampler"}
@@ -52,7 +52,7 @@ async def get_sampling(request: Request, name: str, service: Shared) -> Response
     asked = {"sampler": question.sampler, "spec": question.to_dict(), "after": after, "limit": limit}
     tag = conditional.etag(published.digest, asked, "sampling")
     headers = conditional.cache_headers(
-        tag, pinned=number is not None, age=service.watch.age, negotiated=False
+        tag, pinned=isinstance(number, int), age=service.watch.age, negotiated=False
     )
     return await conditional.respond(
         request, headers, "application/json", lambda: service.answer(tag, make, published)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import anyio.to_thread
 from fastapi import Depends, Request
 
+from statsvc.api.feed import Feed
 from statsvc.api.lru import Lru
 from statsvc.api.once import Once
 from statsvc.api.snapshot import Published, Watch
 from statsvc.api.tables import RememberedTable
 from statsvc.errors import NotFound
+from statsvc.store import tags
 from statsvc.store.publication import open_version
 
 if TYPE_CHECKING:
@@ -39,26 +41,31 @@ class Service:
     def __init__(self, catalog: Catalog, store: Path, roots: Sequence[Path]) -> None:
         self.catalog, self.store, self.roots = catalog, store, tuple(roots)
         self.watch = Watch(catalog)
-        self._older: Once[tuple[str, int], Published] = Once(Lru(1024), THREADS)
-        self._tables: Lru[tuple[str, int], RememberedTable] = Lru(TABLES)
+        self.feed = Feed(catalog)
+        self._older: Once[tuple[str, int, int], Published] = Once(Lru(1024), THREADS)
+        self._tables: Lru[tuple[str, int, bool], RememberedTable] = Lru(TABLES)
         self._answers: Once[str, bytes] = Once(Lru(ANSWER_BYTES, len), THREADS)
 
-    async def published(self, name: str | None, number: int | None) -> Published:
-        """Return a dataset's version, by default the current one; an older one is looked up once.
+    async def published(self, name: str | None, number: int | str | None) -> Published:
+        """Return a dataset's version by number or tag, by default the current one.
 
-        Raises `NotFound`, or `InvalidParameter` where the name must be given.
+        An older one is looked up once, until something of its dataset changes. Raises `NotFound`, or
+        `InvalidParameter` where the name must be given.
         """
         dataset, current = self.watch.snapshot.dataset(name)
         if current is None:
             raise NotFound(await self.in_thread(self.catalog.why_unversioned, dataset))
+        if isinstance(number, str):
+            number = tags.number_of(dataset.name, self.watch.snapshot.tags.get(dataset.uid, {}), number)
         if number in (None, current.record.number):
             return current
         assert number is not None
+        asked = number
 
         def look_up() -> Published:
-            return Published.of(dataset.name, self.catalog.version(dataset, number))
+            return Published.of(dataset.name, self.catalog.version(dataset, asked))
 
-        return await self._older.get((dataset.uid, number), look_up)
+        return await self._older.get((dataset.uid, dataset.revision, asked), look_up)
 
     def table(self, published: Published) -> RememberedTable:
         """Return a version's table; opening it reads nothing."""

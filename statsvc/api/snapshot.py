@@ -13,12 +13,14 @@ import anyio.to_thread
 import xxhash
 
 from statsvc.errors import InvalidParameter, NotFound, StatsvcError, nearest
+from statsvc.store import tags, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from statsvc.store.catalog import Catalog
     from statsvc.store.records import Dataset, VersionRecord
+    from statsvc.store.tokens import Token
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +52,22 @@ class Published:
         return cls(dataset, record, xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode()))
 
     @property
-    def key(self) -> tuple[str, int]:
-        """The dataset's uid and the number: a version for ever."""
-        return self.record.dataset_uid, self.record.number
+    def key(self) -> tuple[str, int, bool]:
+        """The dataset's uid, the number, and whether it has lost its rows: a version as it is read."""
+        return self.record.dataset_uid, self.record.number, self.record.expired_at is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Every dataset with its current version, as of one moment."""
+    """Every dataset with its current version, every token that holds, and the tags, as of one moment.
+
+    Tags are {uid of the dataset: {tag: number}}.
+    """
 
     revisions: list[tuple[str, int]]
     datasets: Mapping[str, tuple[Dataset, Published | None]]
+    tokens: tuple[Token, ...]
+    tags: Mapping[str, dict[str, int]]
 
     def dataset(self, name: str | None) -> tuple[Dataset, Published | None]:
         """Return a dataset and its current version; without a name, the only one there is.
@@ -98,7 +105,8 @@ def load(catalog: Catalog, previous: Snapshot | None = None) -> Snapshot:
         elif published is None or published.record != record:
             published = Published.of(dataset.name, record)
         datasets[dataset.name] = (dataset, published)
-    return Snapshot(revisions, datasets)
+    held = tuple(token for token in tokens.every(catalog) if token.revoked_at is None)
+    return Snapshot(revisions, datasets, held, tags.every(catalog))
 
 
 class Watch:

@@ -54,7 +54,7 @@ class RememberedTable(Table):
         with self._reading:
             found = self._histograms.get((split, class_map))
             if found is None:
-                found = super().histogram(split, class_map)
+                found = self.stored.histogram(split, class_map)
                 self._histograms.put((split, class_map), found)
             return found
 
@@ -81,7 +81,7 @@ class RememberedTable(Table):
         with self._reading:
             found = self._examples.get(key)
             if found is None:
-                found = super().samples_with(raw_ids, split, limit)
+                found = self.stored.samples_with(raw_ids, split, limit)
                 self._examples.put(key, found)
             return found
 

@@ -42,12 +42,12 @@ async def get_weights(request: Request, service: Shared) -> Response:
     """Return class weights with everything that they rest on; `weights[i]` belongs to class id i."""
     given = query.read(request, PARAMETERS)
     form = formats.chosen(given.pop("format", None), ",".join(request.headers.getlist("accept")))
-    number = query.integer(given, "version", PARAMETERS)
+    number = query.version(given, PARAMETERS)
     spec = WeightSpec.from_params({name: given[name] for name in query.SPEC if name in given})
     parts = mixtures.parse(given.get("dataset"))
     if parts is None:
         published = [await service.published(given.get("dataset"), number)]
-        digest, pinned = published[0].digest, number is not None
+        digest, pinned = published[0].digest, isinstance(number, int)
     else:
         mixtures.without_version(number)
         published = [await service.published(part.dataset, part.number) for part in parts]

@@ -9,7 +9,19 @@ from typing import Any
 import click
 
 from statsvc import __version__
-from statsvc.cli import comparing, counting, doctoring, exporting, manage, prefetching, serving, weighing
+from statsvc.cli import (
+    comparing,
+    counting,
+    doctoring,
+    exporting,
+    jobs,
+    keeping,
+    manage,
+    prefetching,
+    serving,
+    tokens,
+    weighing,
+)
 from statsvc.errors import AmbiguousSource, InvalidParameter, NotFound, StatsvcError, nearest
 
 
@@ -82,10 +94,14 @@ for _command in (
     counting.demo,
     manage.datasets,
     manage.versions,
-    manage.jobs,
+    jobs.jobs,
     counting.import_counts,
     exporting.export,
     doctoring.doctor,
+    keeping.gc,
+    keeping.verify,
+    keeping.rebuild,
+    tokens.token,
     manage.upgrade,
 ):
     cli.add_command(_command)

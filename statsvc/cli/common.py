@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc.errors import InvalidParameter, StatsvcError
+from statsvc.errors import CatalogError, InvalidParameter, StatsvcError
+from statsvc.store import durable
 from statsvc.store import home as homes
 
 if TYPE_CHECKING:
@@ -37,6 +38,15 @@ def home_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def version_name(text: str) -> int | str:
+    """Return a version's number, or its tag as it is."""
+    if text[:1].isalpha():
+        return text
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise click.BadParameter(f"{text!r} is neither the number of a version nor a tag")
+    return int(text)
+
+
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
@@ -46,6 +56,8 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def opened(home: str | None, database: str | None, store: str | None) -> Iterator[tuple[Home, Catalog]]:
     """Open the catalog of the home that the options name. Raises `StatsvcError` with the extra to install."""
     try:
+        from sqlalchemy.exc import DBAPIError
+
         from statsvc.store.catalog import Catalog
     except ModuleNotFoundError as error:
         raise needs("workers", error) from error
@@ -53,6 +65,12 @@ def opened(home: str | None, database: str | None, store: str | None) -> Iterato
     catalog = Catalog.open(place.database)
     try:
         yield place, catalog
+    except DBAPIError as error:
+        raise CatalogError(f"the catalog cannot be used: {error.orig}") from error
+    except OSError as error:
+        if (told := durable.advice(error, place.folder)) is None:
+            raise
+        raise StatsvcError(told) from error
     finally:
         catalog.close()
 
@@ -76,7 +94,9 @@ def the_dataset(catalog: Catalog, name: str | None) -> Dataset:
     raise click.UsageError("which dataset? name one of: " + ", ".join(one.name for one in meant))
 
 
-def current_table(place: Home, catalog: Catalog, dataset: Dataset, number: int | None = None) -> Version:
+def current_table(
+    place: Home, catalog: Catalog, dataset: Dataset, number: int | str | None = None
+) -> Version:
     """Return the table of a dataset's version, by default the current one."""
     from statsvc.store.publication import open_version
 

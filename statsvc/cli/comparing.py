@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from statsvc import comparison, mixtures
-from statsvc.cli.common import home_options, json_option, opened, print_json
+from statsvc.cli.common import home_options, json_option, opened, print_json, version_name
 from statsvc.cli.weighing import asker, class_map_file, spec_options
 from statsvc.errors import StatsvcError
 from statsvc.spec import SAMPLING, WeightSpec
@@ -28,7 +28,9 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--version", "number", type=click.IntRange(1), help="Number of the version.  [default: newest]")
+@click.option(
+    "--version", "number", type=version_name, metavar="N|TAG", help="Number or tag.  [default: newest]"
+)
 @click.option(
     "--method",
     "methods",
@@ -62,7 +64,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
 @home_options
 def compare(
     name: str | None,
-    number: int | None,
+    number: int | str | None,
     methods: tuple[str, ...],
     betas: tuple[str, ...],
     alphas: tuple[str, ...],

@@ -21,10 +21,10 @@ from statsvc.cli.common import (
     print_json,
     reading_changes,
 )
-from statsvc.cli.progress import shown
+from statsvc.cli.progress import pixel_rate, shown
 from statsvc.counting import read as read_counting
-from statsvc.errors import Conflict, InvalidParameter, NotFound
-from statsvc.splits import FOLDERS, path_stem
+from statsvc.errors import Conflict, InvalidParameter, NotFound, Unanswerable
+from statsvc.splits import FOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from statsvc.store.catalog import Catalog
     from statsvc.store.home import Home
     from statsvc.store.records import Dataset
-    from statsvc.store.version import Version
     from workers.lease import Outcome
     from workers.progress import Progress
 
@@ -109,6 +108,7 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Share of the samples that one scan may lose.  [default: 0.1]",
 )
 @click.option("--full", is_flag=True, help="Count every sample again.")
+@click.option("--move", is_flag=True, help="Dataset NAME's label maps are in SOURCE, or match GLOB, now.")
 @json_option
 @home_options
 def scan(
@@ -124,6 +124,7 @@ def scan(
     max_pixels: int | None,
     max_removed: float | None,
     full: bool,
+    move: bool,
     as_json: bool,
     home: str | None,
     database: str | None,
@@ -142,21 +143,26 @@ def scan(
         raise needs("workers", error) from error
     if source is None and name is None:
         raise click.UsageError("name a folder of label maps: statsvc scan SOURCE")
+    if move and (name is None or (source is None and pattern is None)):
+        raise click.UsageError("--move: say which dataset and where: statsvc scan FOLDER --name NAME --move")
     require(device)
     if max_removed is not None and not math.isfinite(max_removed):
         raise click.UsageError("--max-removed: give a share from 0 to 1")
     with opened(home, database, store) as (place, catalog):
         asked = (rule, key, rows)
         counting = None if asked == (None, None, None) else read_counting(*asked)
-        dataset, before = _registered(place, catalog, source, name, pattern, counting, splits, reading)
+        dataset, configured = _registered(
+            place, catalog, source, name, pattern, counting, splits, reading, move=move
+        )
         settings = Settings(device, max_pixels or MAX_PIXELS)
         outcome = _run(place, catalog, dataset, settings, workers, max_removed, full)
         now = catalog.dataset_by_uid(dataset.uid)
         if outcome.error is not None:
             click.echo(f"statsvc: {dataset.name}: {outcome.error}", err=True)
+            _name_failures(outcome.progress)
             raise click.exceptions.Exit(1)
         progress = outcome.progress
-        _tell(now, before, outcome)
+        _tell(now, configured, outcome)
         _show(place, catalog, now, progress, as_json)
         if progress.failed:
             raise click.exceptions.Exit(1)
@@ -171,8 +177,13 @@ def _registered(
     counting: Counting | None,
     splits: tuple[str, ...],
     reading: dict[str, Any],
+    *,
+    move: bool,
 ) -> tuple[Dataset, int | None]:
-    """Return the dataset meant, registered and configured as the options say, and its version before."""
+    """Return the dataset meant, registered and configured as the options say.
+
+    With it, the number of the version that this made, if the counts are to be read in another way.
+    """
     from statsvc.configuration import Configuration
     from statsvc.store.configuring import applied, changed, fitting
     from statsvc.store.publication import configure
@@ -180,7 +191,10 @@ def _registered(
 
     changes = reading_changes(splits=splits, **reading)
     place_of = None if source is None else _location(source)
-    known = _named(catalog, name, place_of, pattern) if name is not None else _at(catalog, place_of, pattern)
+    if name is not None:
+        known = _named(catalog, name, place_of, pattern, move=move)
+    else:
+        known = _at(catalog, place_of, pattern)
     if known is None:
         if source is None:
             raise NotFound(f"there is no dataset {name!r} yet; give its folder too: statsvc scan SOURCE")
@@ -194,8 +208,10 @@ def _registered(
             f"{known.name} is counted by {known.configuration.counting}, not {counting}; other counts are "
             "another dataset: choose another name with --name"
         )
-    configured, _ = configure(catalog, place.store, known, changed(catalog, place.store, known, changes))
-    return configured, known.current_number
+    change = changed(catalog, place.store, known, changes)
+    configured, record = configure(catalog, place.store, known, change)
+    made = record is not None and record.kind == "configuration" and record.number != known.current_number
+    return configured, record.number if record is not None and made else None
 
 
 def _location(source: str) -> tuple[Path, str | None]:
@@ -210,23 +226,54 @@ def _location(source: str) -> tuple[Path, str | None]:
 
 
 def _named(
-    catalog: Catalog, name: str, location: tuple[Path, str | None] | None, pattern: str | None
+    catalog: Catalog,
+    name: str,
+    location: tuple[Path, str | None] | None,
+    pattern: str | None,
+    *,
+    move: bool,
 ) -> Dataset | None:
-    """Return the dataset of that name; a dataset is its folder and its pattern, so both must be the same."""
+    """Return the dataset of that name; a dataset is its folder and its pattern, so both must be the same.
+
+    With `move`, or where its pattern was never found out, it means the given files from now on.
+    """
     known = next((dataset for dataset in catalog.datasets() if dataset.name == name), None)
     if known is None or (location is None and pattern is None):
+        if move:
+            raise NotFound(f"there is no dataset {name!r} to move; leave --move out to register it")
         return known
     folder, file = location or (None, None)
     wanted = file or pattern
     if known.source is None:
         raise Conflict(f"{name} is a table of imported counts; choose another name with --name")
+    if move or (known.pattern is None and folder in (None, Path(known.source).resolve())):
+        return _moved(catalog, known, folder, wanted)
+    instead = (
+        f"choose another name with --name, or, if its label maps are there now, add --name {name} --move"
+    )
     if folder is not None and Path(known.source).resolve() != folder:
-        raise Conflict(f"{name} is {known.source}, not {folder}; choose another name with --name")
+        raise Conflict(f"{name} is {known.source}, not {folder}; {instead}")
     if wanted != known.pattern and (wanted is not None or _is_file(known)):
-        raise Conflict(
-            f"{name} counts the files {known.pattern!r} in {known.source}; choose another name with --name"
-        )
+        raise Conflict(f"{name} counts the files {known.pattern!r} in {known.source}; {instead}")
     return known
+
+
+def _moved(catalog: Catalog, known: Dataset, folder: Path | None, pattern: str | None) -> Dataset:
+    """Return the dataset, registered over the files that it means now. Raises `SourceError` for none."""
+    from statsvc.store.configuring import moved
+    from workers.sources import Source, list_samples, open_source
+
+    def choose(now: Dataset) -> tuple[str, str | None]:
+        root = str(folder or now.source)
+        kept = None if _is_file(now) else now.pattern
+        wanted = pattern or kept
+        if wanted is None:
+            found = open_source(root, None)
+            return found.root, found.pattern
+        list_samples(Source(root, wanted))
+        return root, wanted
+
+    return moved(catalog, known, choose)
 
 
 def _at(catalog: Catalog, location: tuple[Path, str | None] | None, pattern: str | None) -> Dataset | None:
@@ -285,7 +332,7 @@ def _run(
     cluster = LocalCluster(workers)
     try:
         with shown(progress.to_dict):
-            return execute(catalog, place.store, job, cluster, settings, progress)
+            return execute(catalog, place.store, job, cluster, settings, progress, retry=False)
     except KeyboardInterrupt:
         # Whoever presses it again is heard already: what follows only ends the workers.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -313,8 +360,11 @@ def _follow(catalog: Catalog, dataset: Dataset) -> None:
             time.sleep(0.5)
 
 
-def _tell(dataset: Dataset, before: int | None, outcome: Outcome) -> None:
-    """Say on stderr what the scan did and which samples it could not read."""
+def _tell(dataset: Dataset, configured: int | None, outcome: Outcome) -> None:
+    """Say on stderr what the scan did and which samples it could not read.
+
+    configured  number of the version that options of this scan made of the same counts, if any
+    """
     name, progress = dataset.name, outcome.progress
     what = f"{progress.counted} counted, {progress.reused} unchanged"
     if progress.recovered:
@@ -323,48 +373,34 @@ def _tell(dataset: Dataset, before: int | None, outcome: Outcome) -> None:
         what += f", {progress.removed} removed"
     if progress.failed:
         what += f", {progress.failed} could not be read"
-    version = "no new version" if dataset.current_number == before else f"version {dataset.current_number}"
-    if outcome.version is None and dataset.current_number != before:
-        version += ", the same counts read in another way"
-    speed = f" ({progress.rate() / 1e9:.2f} Gpx/s)" if progress.pixels else ""
+    if outcome.version is not None:
+        version = f"version {outcome.version.number}"
+    elif configured is not None:
+        version = f"version {configured}, the same counts read in another way"
+    else:
+        version = "no new version"
+    speed = f" ({pixel_rate(progress.rate())})" if progress.pixels else ""
     click.echo(f"{name}: {what}{speed}; {version}", err=True)
+    _name_failures(progress, f": statsvc datasets {name}")
+
+
+def _name_failures(progress: Progress, where: str = "") -> None:
+    """Say on stderr which samples could not be read, and `where` to see those that are left out."""
     for path, reason in progress.failures:
         click.echo(f"  {path}: {reason}", err=True)
-    if progress.failed > len(progress.failures):
-        click.echo(f"  … and more: statsvc datasets {name}", err=True)
-
-
-def _doubts(table: Version) -> list[str]:
-    """Return lines on options that fit the label maps badly: too few names, lists that name no sample."""
-    configuration, lines = table.configuration, []
-    names, classes = len(configuration.class_names), configuration.num_classes
-    if 0 < names < classes:
-        lines.append(f"{names} class names for {classes} classes: ids {names} to {classes - 1} have none")
-    if table.has_rows:
-        paths = table.array("path").tolist()
-        known = set(paths)
-        for name, split in configuration.splits.items():
-            missing = sorted(set(split.paths) - known)
-            if split.names:
-                stems = {path_stem(path) for path in paths}
-                missing += sorted(split.names - stems - {stem.rpartition("/")[2] for stem in stems})
-            if missing:
-                lines.append(
-                    f"split {name}: {len(missing)} of {len(split.paths | split.names)} paths are not in the "
-                    f"dataset, for instance {missing[0]}; write them relative to the source, as {paths[0]}"
-                )
-    return lines
+    if (more := progress.failed - len(progress.failures)) > 0:
+        click.echo(f"  … and {more} more{where}", err=True)
 
 
 def _show(place: Home, catalog: Catalog, dataset: Dataset, progress: Progress, as_json: bool) -> None:
     from statsvc.answers import answer
     from statsvc.display import print_class_table
-    from statsvc.errors import Unanswerable
+    from statsvc.doubts import doubts
     from statsvc.spec import WeightSpec
 
     answered = None
     table = current_table(place, catalog, dataset)
-    for line in _doubts(table):
+    for line in doubts(table):
         click.echo(f"statsvc: {line}", err=True)
     try:
         answered = answer(table, WeightSpec())
@@ -402,7 +438,10 @@ def import_counts(
         record = publish(catalog, place.store, name, counts, reading_changes(**reading))
         click.echo(f"{name}: version {record.number} from {file}", err=True)
         table = current_table(place, catalog, catalog.dataset(name))
-        print_class_table(answer(table, WeightSpec()), file=sys.stdout)
+        try:
+            print_class_table(answer(table, WeightSpec()), file=sys.stdout)
+        except Unanswerable as error:
+            click.echo(f"statsvc: no weights: {error}", err=True)
 
 
 @click.command()

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc.cli.common import current_table, home_options, json_option, opened, print_json, the_dataset
+from statsvc.cli.common import (
+    current_table,
+    home_options,
+    json_option,
+    opened,
+    print_json,
+    the_dataset,
+    version_name,
+)
 from statsvc.doctor.finding import SERIOUS
 from statsvc.doctor.report import examine
 from statsvc.errors import UnreadableSample
@@ -26,12 +34,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--version", "number", type=click.IntRange(1), help="Number of the version.  [default: newest]")
+@click.option(
+    "--version", "number", type=version_name, metavar="N|TAG", help="Number or tag.  [default: newest]"
+)
 @json_option
 @home_options
 def doctor(
     name: str | None,
-    number: int | None,
+    number: int | str | None,
     as_json: bool,
     home: str | None,
     database: str | None,

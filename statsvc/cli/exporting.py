@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from statsvc import exports
-from statsvc.cli.common import home_options, opened, the_dataset
+from statsvc.cli.common import home_options, opened, the_dataset, version_name
 from statsvc.cli.weighing import class_map_file, spec_options
 from statsvc.errors import StatsvcError
 from statsvc.spec import PARAMETERS, SAMPLING, WeightSpec
@@ -30,14 +30,16 @@ from statsvc.spec import PARAMETERS, SAMPLING, WeightSpec
     required=True,
     help="File to write (mmseg: .npy or .json); for daformer a folder.",
 )
-@click.option("--version", "number", type=click.IntRange(1), help="Number of the version.  [default: newest]")
+@click.option(
+    "--version", "number", type=version_name, metavar="N|TAG", help="Number or tag.  [default: newest]"
+)
 @spec_options(*(name for name in PARAMETERS if name not in SAMPLING))
 @home_options
 def export(
     name: str | None,
     form: str,
     output: Path,
-    number: int | None,
+    number: int | str | None,
     home: str | None,
     database: str | None,
     store: str | None,

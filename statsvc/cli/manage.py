@@ -1,60 +1,41 @@
-"""`statsvc datasets`, `versions`, `jobs` and `upgrade`: looking at what there is."""
+"""`statsvc datasets`, `versions` and `upgrade`: looking at what there is."""
 
 from __future__ import annotations
 
-import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from statsvc.cli.common import current_table, home_options, json_option, opened, print_json, the_dataset
+from statsvc.cli.tables import iso, print_table, text_of
+from statsvc.errors import InvalidParameter
 from statsvc.store import home as homes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from statsvc.store.records import Job, VersionRecord
-
-
-def iso(seconds: float | None) -> str | None:
-    """Return a catalog time as ISO 8601 in UTC."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def _shown(value: Any) -> str:
-    """Return a value for a table: local time, and a dash for what there is not."""
-    if value is None:
-        return "–"
-    if isinstance(value, str) and value.endswith("+00:00"):
-        return datetime.fromisoformat(value).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    return str(value)
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=column != "source", overflow="fold")
-    for row in rows:
-        table.add_row(*(_shown(value) for value in row))
-    # Rows read by another program are lines, however long.
-    Console(width=None if sys.stdout.isatty() else 10_000).print(table)
+    from statsvc.store.records import VersionRecord
 
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("--delete", is_flag=True, help="Forget dataset NAME; its label maps are not touched.")
+@click.option("--keep", type=int, metavar="N", help="Let N newest versions keep their rows.  [default: 20]")
 @json_option
 @home_options
 def datasets(
-    name: str | None, delete: bool, as_json: bool, home: str | None, database: str | None, store: str | None
+    name: str | None,
+    delete: bool,
+    keep: int | None,
+    as_json: bool,
+    home: str | None,
+    database: str | None,
+    store: str | None,
 ) -> None:
     """List the datasets, or show dataset NAME with every sample that could not be read."""
     with opened(home, database, store) as (place, catalog):
+        if keep is not None:
+            if name is None or delete:
+                raise click.UsageError("name the dataset: statsvc datasets NAME --keep N")
+            catalog.set_keep(catalog.dataset(name), keep)
         if delete:
             if name is None:
                 raise click.UsageError("name the dataset: statsvc datasets NAME --delete")
@@ -70,7 +51,7 @@ def datasets(
             if as_json:
                 print_json([dict(zip(columns, row, strict=True)) for row in rows])
             elif rows:
-                _table(columns, rows)
+                print_table(columns, rows)
             else:
                 click.echo("no datasets yet; add one with: statsvc scan SOURCE", err=True)
         else:
@@ -81,6 +62,7 @@ def datasets(
                 "source": dataset.source,
                 "pattern": dataset.pattern,
                 "version": dataset.current_number,
+                "keep": dataset.keep,
                 "configuration": dataset.configuration.to_dict(),
             }
             if dataset.current_number is not None:
@@ -105,88 +87,66 @@ def _describe(shown: dict[str, Any]) -> None:
         "splits": ", ".join(configuration["splits"]) or "–",
     }
     for key, value in shown.items():
-        click.echo(f"{key:<10} {_shown(value)}")
+        click.echo(f"{key:<10} {text_of(value)}")
     for failure in failures:
         click.echo(f"  {failure['path']}: {failure['error']}")
 
 
 @click.command()
 @click.argument("name", required=False)
+@click.option("--tag", "tagged", multiple=True, metavar="N=TAG", help="Let TAG stand for version N.")
+@click.option("--untag", multiple=True, metavar="TAG", help="Take TAG away.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
 @json_option
 @home_options
 def versions(
-    name: str | None, limit: int, as_json: bool, home: str | None, database: str | None, store: str | None
+    name: str | None,
+    tagged: tuple[str, ...],
+    untag: tuple[str, ...],
+    limit: int,
+    as_json: bool,
+    home: str | None,
+    database: str | None,
+    store: str | None,
 ) -> None:
-    """List the versions of dataset NAME, newest first."""
+    """List the versions of dataset NAME, newest first; or tag some.
+
+    With --json, each with the folder of its arrays. A tag names a version for --version and ?version=, and
+    keeps its rows from `statsvc gc`.
+    """
+    with opened(home, database, store) as (place, catalog):
+        from statsvc.store import tags
+
+        dataset = the_dataset(catalog, name)
+        for item in tagged:
+            number, _, tag = item.partition("=")
+            if not (number.isascii() and number.isdigit() and len(number) < 10):
+                raise InvalidParameter(("tagged", f"{item!r}: write N=TAG, a version's number and its tag"))
+            tags.put(catalog, dataset, tag, int(number))
+        for tag in untag:
+            tags.remove(catalog, dataset, tag)
+        found = catalog.versions(dataset, limit)
+        known = tags.of(catalog, dataset)
 
     def row(record: VersionRecord) -> tuple[Any, ...]:
+        names = ", ".join(tag for tag, number in known.items() if number == record.number)
+        rows = "removed" if record.expired_at is not None else "kept" if "path" in record.digests else "none"
         published = iso(record.created_at)
-        return record.number, published, record.kind, record.samples, record.failed, record.pixels
+        return (
+            *(record.number, names or None, published, record.kind),
+            *(record.samples, record.failed, record.pixels, rows),
+        )
 
-    with opened(home, database, store) as (_place, catalog):
-        found = catalog.versions(the_dataset(catalog, name), limit)
-    columns = ("version", "published", "by", "images", "failed", "pixels")
+    # A version that only reads the counts in another way has the arrays of an earlier one.
+    arrays = [str((place.store / record.arrays_uri).resolve()) for record in found]
+    columns = ("version", "tags", "published", "by", "images", "failed", "pixels", "rows")
     if as_json:
-        print_json([dict(zip(columns, row(record), strict=True)) for record in found])
-    else:
-        _table(columns, [row(record) for record in found])
-
-
-@click.command()
-@click.argument("job_id", required=False, metavar="[JOB]")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
-@json_option
-@home_options
-def jobs(
-    job_id: str | None, limit: int, as_json: bool, home: str | None, database: str | None, store: str | None
-) -> None:
-    """List the newest jobs, or show one with what it failed on."""
-    from statsvc.cli.progress import speed
-
-    def described(job: Job, dataset: str) -> dict[str, Any]:
-        return {
-            "id": job.id,
-            "dataset": dataset,
-            "state": job.state,
-            "attempt": job.attempt,
-            "version": job.version_number,
-            "created": iso(job.created_at),
-            "finished": iso(job.finished_at),
-            "error": job.error,
-            "progress": dict(job.progress),
-        }
-
-    with opened(home, database, store) as (_place, catalog):
-        from statsvc.store import jobs as queue
-
-        if job_id is not None:
-            job = queue.get(catalog, job_id)
-            shown = described(job, catalog.dataset_by_uid(job.dataset_uid).name)
-            if as_json:
-                print_json(shown)
-                return
-            progress = shown.pop("progress")
-            for key, value in shown.items():
-                click.echo(f"{key:<10} {_shown(value)}")
-            click.echo(f"{'progress':<10} {speed(progress)}")
-            for failure in progress.get("failures", []):
-                click.echo(f"  {failure['path']}: {failure['error']}")
-            return
-        found = [described(job, dataset) for job, dataset in queue.recent(catalog, limit=limit)]
-    if as_json:
-        print_json(found)
+        rows = zip(found, arrays, strict=True)
+        print_json([dict(zip(columns, row(one), strict=True)) | {"arrays": folder} for one, folder in rows])
         return
-    if not found:
-        click.echo("no jobs yet", err=True)
-        return
-    _table(
-        ("job", "dataset", "state", "version", "created"),
-        [(row["id"], row["dataset"], row["state"], row["version"], row["created"]) for row in found],
-    )
-    for row in found:
-        if row["error"]:
-            click.echo(f"{row['id']}: {row['error']}")
+    print_table(columns, [row(record) for record in found])
+    if found:
+        click.echo(f"the arrays of version {found[0].number}, a Zarr group: {arrays[0]}", err=True)
 
 
 @click.command()

@@ -42,7 +42,12 @@ def runner_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="An address of this machine; beyond loopback writes need a token.",
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
 @click.option(
     "--root",
@@ -51,6 +56,15 @@ def runner_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder below which requests may register sources.  [default: the current folder]",
 )
+@click.option(
+    "--allow-host", "names", multiple=True, metavar="NAME", help="A further host name that it answers to."
+)
+@click.option(
+    "--require-token-for-reads",
+    "reads_need_token",
+    is_flag=True,
+    help="Ask for a token also where one reads.",
+)
 @click.option("--runner/--no-runner", "with_runner", default=True, help="Run jobs too.  [default: yes]")
 @runner_options
 @home_options
@@ -58,6 +72,8 @@ def serve(
     host: str,
     port: int,
     roots: tuple[Path, ...],
+    names: tuple[str, ...],
+    reads_need_token: bool,
     with_runner: bool,
     device: str,
     workers: int | None,
@@ -67,25 +83,34 @@ def serve(
     store: str | None,
 ) -> None:
     """Serve weights over HTTP, and run recompute jobs in a process beside."""
+    child = None
     try:
-        from statsvc.api.serve import run
-    except ModuleNotFoundError as error:
-        raise needs("service", error) from error
-    place = homes.resolve(home, database, store)
-    arguments = ["--device", device]
-    arguments += [] if workers is None else ["--workers", str(workers)]
-    arguments += [] if max_pixels is None else ["--max-pixels", str(max_pixels)]
-    child = _Runner(place, arguments) if with_runner else None
+        try:
+            from statsvc.api.serve import run
+        except ModuleNotFoundError as error:
+            raise needs("service", error) from error
+        place = homes.resolve(home, database, store)
+        arguments = ["--device", device]
+        arguments += [] if workers is None else ["--workers", str(workers)]
+        arguments += [] if max_pixels is None else ["--max-pixels", str(max_pixels)]
+        child = _Runner(place, arguments) if with_runner else None
 
-    def ready(bound: int) -> None:
-        if child is not None:
-            child.start()
-        _announce(place, host, bound)
+        def ready(bound: int) -> None:
+            if child is not None:
+                child.start()
+            _announce(place, host, bound)
 
-    try:
-        run(place, host, port, roots or (Path.cwd(),), ready=ready)
+        run(
+            place,
+            host,
+            port,
+            roots or (Path.cwd(),),
+            names=names,
+            reads_need_token=reads_need_token,
+            ready=ready,
+        )
     except KeyboardInterrupt:
-        pass  # the way to end it; uvicorn finished its requests first
+        pass  # the way to end it, also while it starts; uvicorn finished its requests first
     finally:
         if child is not None:
             child.stop()

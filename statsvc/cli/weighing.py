@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from statsvc import classmaps, mixtures
-from statsvc.cli.common import home_options, opened, the_dataset
+from statsvc.cli.common import home_options, opened, the_dataset, version_name
 from statsvc.errors import StatsvcError
 from statsvc.representations import FORMATS, render
 from statsvc.spec import PARAMETERS, WeightSpec
@@ -45,7 +45,9 @@ def spec_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., An
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--version", "number", type=click.IntRange(1), help="Number of the version.  [default: newest]")
+@click.option(
+    "--version", "number", type=version_name, metavar="N|TAG", help="Number or tag.  [default: newest]"
+)
 @spec_options(*PARAMETERS)
 @click.option("--url", metavar="URL", help="Ask this server instead of the home.")
 @click.option(
@@ -60,7 +62,7 @@ def spec_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., An
 @home_options
 def weights(
     name: str | None,
-    number: int | None,
+    number: int | str | None,
     url: str | None,
     output: Path | None,
     form: str | None,
@@ -74,7 +76,9 @@ def weights(
     NAME may be a mixture, a:0.7,b:0.3: of the stream that draws so many of its images from each.
     """
     given: dict[str, Any] = {
-        key: (list(value) if isinstance(value, tuple) else value) for key, value in params.items() if value
+        key: (list(value) if isinstance(value, tuple) else value)
+        for key, value in params.items()
+        if value not in (None, ())  # an empty text was given, and is refused by name
     }
     class_map = class_map_file(given, url)
     spec = WeightSpec.from_params(given)
@@ -103,7 +107,7 @@ def weights(
 
 
 def asker(
-    place: Home, catalog: Catalog, name: str | None, number: int | None, class_map: ClassMap | None
+    place: Home, catalog: Catalog, name: str | None, number: int | str | None, class_map: ClassMap | None
 ) -> Callable[[WeightSpec], dict[str, Any]]:
     """Return a function that answers specs about a dataset or a mixture, reading rows once.
 
@@ -114,7 +118,7 @@ def asker(
     from statsvc.store.configuring import applied
     from statsvc.store.publication import open_version
 
-    def table(one: str | None, version: int | None) -> RememberedTable:
+    def table(one: str | None, version: int | str | None) -> RememberedTable:
         dataset = the_dataset(catalog, one)
         record = catalog.version(dataset, version)
         if class_map is not None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from statsvc.statistics import Table
 
 UNSEEN = "edges blended between ids that are classes: this needs pixels, and no label map was read again"
-TOTALS = "everything about files and splits: these counts were imported as totals, without rows"
+TOTALS = "everything about files and splits: this version keeps totals, without rows"
 SHAPES = "sizes, pixel types and copies: these counts were imported, and do not tell"
 
 
@@ -99,7 +99,7 @@ def _of_totals(table: Table, basis: Basis) -> Iterator[Finding]:
         yield Finding(
             "unexpected_ids",
             SERIOUS,
-            notices.unexpected_text(unexpected),
+            notices.unexpected_text(unexpected, basis.read),
             "ignore them, make them classes, or give them a place in the class map",
             ids=tuple(entry["id"] for entry in unexpected),
         )

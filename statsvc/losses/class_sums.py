@@ -65,31 +65,30 @@ def class_sums(
     pixels = flat.new_zeros((samples, classes), dtype=torch.int64)
     log_sum = flat.new_empty(labels.shape, dtype=dtype)
     extremes: list[Tensor] = []
-    with torch.autocast(flat.device.type, enabled=False):
-        for at, span in _blocks(flat):
-            x, (label, ignored) = flat[at, :, span], _labels(labels[at, span], ignore_index)
-            extremes += label.aminmax()
-            label.clamp_(0, classes - 1)
-            if offset is not None:
-                x = x + offset[:, None]
+    for at, span in _blocks(flat):
+        x, (label, ignored) = flat[at, :, span], _labels(labels[at, span], ignore_index)
+        extremes += label.aminmax()
+        label.clamp_(0, classes - 1)
+        if offset is not None:
+            x = x + offset[:, None]
+        top = x.amax(1, keepdim=True)
+        if _to_be_cleaned(ignored, top):
+            x = x.masked_fill(ignored, 0)
             top = x.amax(1, keepdim=True)
-            if _to_be_cleaned(ignored, top):
-                x = x.masked_fill(ignored, 0)
-                top = x.amax(1, keepdim=True)
-            top = top.to(dtype)
-            p = x - top
-            of_label = p.gather(1, label)
-            total = p.exp_().sum(1, keepdim=True)
-            log_total = total.log()
-            pixel_nll = (log_total - of_label)[:, 0]
-            log_sum[at, span] = log_total.add_(top).masked_fill_(ignored, torch.inf)[:, 0]
-            p.mul_(total.reciprocal_().masked_fill_(ignored, 0))
-            by_class = _by_class_on_cpu if flat.device.type == "cpu" else _by_class
-            found = by_class(label[:, 0], ignored[:, 0], pixel_nll, (-pixel_nll).exp_(), classes)
-            pixels[at] += found[0]
-            nll[at] += found[1]
-            overlap[at] += found[2]
-            mass[at] += (p.square_() if square else p).sum(2)
+        top = top.to(dtype)
+        p = x - top
+        of_label = p.gather(1, label)
+        total = p.exp_().sum(1, keepdim=True)
+        log_total = total.log()
+        pixel_nll = (log_total - of_label)[:, 0]
+        log_sum[at, span] = log_total.add_(top).masked_fill_(ignored, torch.inf)[:, 0]
+        p.mul_(total.reciprocal_().masked_fill_(ignored, 0))
+        by_class = _by_class_on_cpu if flat.device.type == "cpu" else _by_class
+        found = by_class(label[:, 0], ignored[:, 0], pixel_nll, (-pixel_nll).exp_(), classes)
+        pixels[at] += found[0]
+        nll[at] += found[1]
+        overlap[at] += found[2]
+        mass[at] += (p.square_() if square else p).sum(2)
     _check(target, extremes, ignore_index, classes)
     return nll, overlap, mass, pixels, log_sum
 
@@ -109,26 +108,25 @@ def class_sums_gradient(
     """Return the gradient with respect to the logits, of their shape and dtype; see the module."""
     flat, labels = logits.flatten(2), target.flatten(1)
     gradient = torch.empty_like(flat)
-    with torch.autocast(flat.device.type, enabled=False):
-        for at, span in _blocks(flat):
-            x, (label, ignored) = flat[at, :, span], _labels(labels[at, span], ignore_index)
-            if offset is not None:
-                x = x + offset[:, None]
-            p = (x - log_sum[at, None, span]).exp_()
-            g = nll_gradient[at].gather(1, label[:, 0])[:, None].masked_fill_(ignored, 0)
-            b_p = overlap_gradient[at].gather(1, label[:, 0])[:, None] * p.gather(1, label)
-            place = gradient[at, :, span]
-            out = place if place.dtype == p.dtype else torch.empty_like(p)
-            torch.mul(p, mass_gradient[at, :, None], out=out)
-            if square:
-                out.mul_(p).mul_(2)
-            a_p = out.sum(1, keepdim=True)
-            out.addcmul_(p, g - a_p - b_p)
-            out.scatter_add_(1, label, b_p - g)
-            if _to_be_cleaned(ignored, a_p):
-                out.masked_fill_(ignored, 0)
-            if out is not place:
-                place.copy_(out)
+    for at, span in _blocks(flat):
+        x, (label, ignored) = flat[at, :, span], _labels(labels[at, span], ignore_index)
+        if offset is not None:
+            x = x + offset[:, None]
+        p = (x - log_sum[at, None, span]).exp_()
+        g = nll_gradient[at].gather(1, label[:, 0])[:, None].masked_fill_(ignored, 0)
+        b_p = overlap_gradient[at].gather(1, label[:, 0])[:, None] * p.gather(1, label)
+        place = gradient[at, :, span]
+        out = place if place.dtype == p.dtype else torch.empty_like(p)
+        torch.mul(p, mass_gradient[at, :, None], out=out)
+        if square:
+            out.mul_(p).mul_(2)
+        a_p = out.sum(1, keepdim=True)
+        out.addcmul_(p, g - a_p - b_p)
+        out.scatter_add_(1, label, b_p - g)
+        if _to_be_cleaned(ignored, a_p):
+            out.masked_fill_(ignored, 0)
+        if out is not place:
+            place.copy_(out)
     return gradient.view(logits.shape)
 
 

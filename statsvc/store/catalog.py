@@ -10,19 +10,25 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from statsvc.errors import Conflict, InvalidParameter, NotFound, nearest
+from statsvc.store import tags
 from statsvc.store.engine import open_engine, write
-from statsvc.store.jobs import finish, may_take_over
-from statsvc.store.records import Dataset, VersionRecord
-from statsvc.store.schema import datasets, jobs, now, versions
+from statsvc.store.jobs import finish
+from statsvc.store.owners import may_take_over
+from statsvc.store.records import Dataset, Job, VersionRecord
+from statsvc.store.schema import datasets, jobs, now, tokens, versions
+from statsvc.texts import HALF, shown, storable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from statsvc.configuration import Configuration
-    from statsvc.store.records import Job
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """Dataset names: they stand in URLs, where `:` and `,` have a meaning of their own."""
+
+
+KEEP, MOST_KEPT = 20, 1_000_000
+"""Newest versions that keep their rows, by default and at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,29 +82,15 @@ class Catalog:
                     f"{name!r}: use letters, digits, '-', '_' and '.', at most 100, a letter or digit first",
                 )
             )
-        with write(self.engine) as connection:
-            if _live(connection, name) is not None:
-                raise Conflict(
-                    f"there is a dataset {name!r} already; choose another name, or delete it first"
-                )
-            # Numbers go on where a deleted dataset of that name stopped: a cached pinned version stays true.
-            number = connection.scalar(
-                sa.select(sa.func.max(datasets.c.next_number)).where(datasets.c.name == name)
-            )
-            uid = uuid.uuid4().hex
-            connection.execute(
-                datasets.insert().values(
-                    uid=uid,
-                    name=name,
-                    source=source,
-                    pattern=pattern,
-                    configuration=configuration.to_dict(),
-                    revision=1,
-                    next_number=number or 1,
-                    created_at=now(),
-                )
-            )
-            return _by_uid(connection, uid)
+        _check_texts(source, pattern)
+        taken = Conflict(f"there is a dataset {name!r} already; choose another name, or delete it first")
+        try:
+            with write(self.engine) as connection:
+                if _live(connection, name) is not None:
+                    raise taken
+                return _insert(connection, name, source, pattern, configuration)
+        except sa.exc.IntegrityError:
+            raise taken from None  # on PostgreSQL two may have looked at once
 
     def dataset(self, name: str) -> Dataset:
         """Return a dataset by name. Raises `NotFound` naming those there are."""
@@ -126,32 +118,39 @@ class Catalog:
             return [Dataset.from_row(row) for row in rows]
 
     def delete_dataset(self, name: str) -> None:
-        """Forget a dataset; its number sequence is kept. Raises `Conflict` while a job is queued or runs."""
+        """Forget a dataset and cancel its queued job; its number sequence is kept.
+
+        Raises `NotFound`, and `Conflict` while a job of it runs.
+        """
         with write(self.engine) as connection:
             dataset = _live(connection, name)
             if dataset is None:
                 raise NotFound(f"there is no dataset {name!r}")
-            job = connection.execute(
+            connection.execute(
+                sa.select(datasets.c.uid).where(datasets.c.uid == dataset.uid).with_for_update()
+            )
+            unfinished = connection.execute(
                 sa.select(jobs, now().label("clock")).where(
                     jobs.c.dataset_uid == dataset.uid, jobs.c.state.in_(("queued", "running"))
                 )
-            ).first()
-            if job is not None and job.state == "running" and may_take_over(job):
-                connection.execute(
-                    jobs.update()
-                    .where(jobs.c.id == job.id)
-                    .values(state="cancelled", error="its dataset was deleted", finished_at=now())
-                )
-            elif job is not None:
-                raise Conflict(f"job {job.id} of {name!r} is {job.state}; wait for it to end, then delete")
+            ).all()
+            for job in unfinished:
+                if job.state == "running" and not may_take_over(job):
+                    raise Conflict(f"job {job.id} of {name!r} is running; cancel it, or wait, then delete")
+            connection.execute(
+                jobs.update()
+                .where(jobs.c.id.in_([job.id for job in unfinished]))
+                .values(state="cancelled", error="its dataset was deleted", finished_at=now(), owner=None)
+            )
             connection.execute(
                 datasets.update()
                 .where(datasets.c.uid == dataset.uid)
                 .values(deleted_at=now(), revision=datasets.c.revision + 1)
             )
 
-    def set_source(self, dataset: Dataset, source: str, pattern: str) -> Dataset:
-        """Record which files of its source a dataset means, once they are found out. Raises `Stale`."""
+    def set_source(self, dataset: Dataset, source: str, pattern: str | None) -> Dataset:
+        """Record where a dataset's label maps are and which files it means, if known. Raises `Stale`."""
+        _check_texts(source, pattern)
         with write(self.engine) as connection:
             _current(connection, dataset)
             connection.execute(
@@ -172,10 +171,24 @@ class Catalog:
             )
             return _by_uid(connection, dataset.uid)
 
+    def set_keep(self, dataset: Dataset, keep: int) -> Dataset:
+        """Set how many newest versions keep their rows, 1 at least; tagged ones keep them anyway."""
+        if not 1 <= keep <= MOST_KEPT:
+            raise InvalidParameter(("keep", f"{keep} is out of range: from 1 to {MOST_KEPT}"))
+        with write(self.engine) as connection:
+            connection.execute(
+                datasets.update()
+                .where(datasets.c.uid == dataset.uid)
+                .values(keep=keep, revision=datasets.c.revision + 1)
+            )
+            return _by_uid(connection, dataset.uid)
+
     # Versions
 
-    def version(self, dataset: Dataset, number: int | None = None) -> VersionRecord:
-        """Return a version, by default the current one. Raises `NotFound`."""
+    def version(self, dataset: Dataset, number: int | str | None = None) -> VersionRecord:
+        """Return a version by number or tag, by default the current one. Raises `NotFound`."""
+        if isinstance(number, str):
+            number = tags.number_of(dataset.name, tags.of(self, dataset), number)
         wanted = dataset.current_number if number is None else number
         if wanted is None or (number is not None and dataset.current_number is None):
             raise NotFound(self.why_unversioned(dataset))
@@ -213,8 +226,10 @@ class Catalog:
             rows = connection.execute(query.order_by(versions.c.number.desc()).limit(limit))
             return [VersionRecord.from_row(row) for row in rows]
 
-    def current(self) -> list[tuple[Dataset, VersionRecord | None]]:
-        """Return every dataset with its current version, in one query."""
+    def current(
+        self, limit: int | None = None, after: str | None = None
+    ) -> list[tuple[Dataset, VersionRecord | None]]:
+        """Return the datasets by name, those behind the name `after` only, each with its current version."""
         joined = datasets.outerjoin(
             versions,
             sa.and_(versions.c.dataset_uid == datasets.c.uid, versions.c.number == datasets.c.current_number),
@@ -224,21 +239,40 @@ class Catalog:
             .select_from(joined)
             .where(datasets.c.deleted_at.is_(None))
             .order_by(datasets.c.name)
+            .limit(limit)
             .set_label_style(sa.LABEL_STYLE_TABLENAME_PLUS_COL)
         )
+        if after is not None:
+            query = query.where(datasets.c.name > after)
         with self.engine.begin() as connection:
             rows = connection.execute(query).all()
         return [(_labelled(Dataset, datasets, row), _labelled_version(row)) for row in rows]
 
+    def newest_jobs(self, found: Sequence[Dataset]) -> dict[str, Job]:
+        """Return the newest job of each of some datasets, by the dataset's uid, in one query."""
+        order = (jobs.c.created_at.desc(), jobs.c.id.desc())
+        place = sa.func.row_number().over(partition_by=jobs.c.dataset_uid, order_by=order).label("place")
+        uids = [dataset.uid for dataset in found]
+        ranked = sa.select(jobs, place).where(jobs.c.dataset_uid.in_(uids)).subquery()
+        with self.engine.begin() as connection:
+            rows = connection.execute(sa.select(ranked).where(ranked.c.place == 1)).all()
+        return {row.dataset_uid: Job.from_row(row) for row in rows}
+
     def revisions(self) -> list[tuple[str, int]]:
-        """Return (uid, revision) of every dataset: cheap to ask often, and changes when anything does."""
+        """Return (uid, revision) of every dataset, and a number that rises with every change of tokens.
+
+        Cheap to ask often, and changes when anything does.
+        """
         with self.engine.begin() as connection:
             rows = connection.execute(
                 sa.select(datasets.c.uid, datasets.c.revision)
                 .where(datasets.c.deleted_at.is_(None))
                 .order_by(datasets.c.uid)
             )
-            return [(row.uid, row.revision) for row in rows]
+            changes = connection.scalar(
+                sa.select(sa.func.count(tokens.c.id) + sa.func.count(tokens.c.revoked_at))
+            )
+            return [*((row.uid, row.revision) for row in rows), ("tokens", changes or 0)]
 
     # Publication
 
@@ -257,9 +291,10 @@ class Catalog:
         """
         try:
             with write(self.engine) as connection:
+                # The dataset's row before the job's, as everybody takes them: no two wait for each other.
+                _current(connection, dataset)
                 if job is not None:
                     finish(connection, job, dataset.next_number, progress)
-                _current(connection, dataset)
                 connection.execute(
                     versions.insert().values(
                         dataset_uid=dataset.uid,
@@ -305,6 +340,41 @@ class Catalog:
                 )
             ).first()
         return None if row is None else VersionRecord.from_row(row)
+
+
+def _insert(
+    connection: sa.Connection,
+    name: str,
+    source: str | None,
+    pattern: str | None,
+    configuration: Configuration,
+) -> Dataset:
+    # Numbers go on where a deleted dataset of that name stopped: a cached pinned version stays true.
+    number = connection.scalar(sa.select(sa.func.max(datasets.c.next_number)).where(datasets.c.name == name))
+    uid = uuid.uuid4().hex
+    connection.execute(
+        datasets.insert().values(
+            uid=uid,
+            name=name,
+            source=source,
+            pattern=pattern,
+            configuration=configuration.to_dict(),
+            revision=1,
+            next_number=number or 1,
+            created_at=now(),
+        )
+    )
+    return _by_uid(connection, uid)
+
+
+def _check_texts(source: str | None, pattern: str | None) -> None:
+    found = [
+        (name, f"{shown(text)}: {HALF}")
+        for name, text in (("source", source), ("pattern", pattern))
+        if text is not None and not storable(text)
+    ]
+    if found:
+        raise InvalidParameter(*found)
 
 
 def _live(connection: sa.Connection, name: str) -> Dataset | None:

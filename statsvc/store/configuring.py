@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from statsvc import splits
-from statsvc.errors import InvalidParameter
+from statsvc.errors import Conflict, InvalidParameter
 from statsvc.settle import settle_num_classes
+from statsvc.store.catalog import Stale
 from statsvc.store.publication import open_version
+from statsvc.texts import HALF, storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +25,8 @@ def applied(configuration: Configuration, changes: Mapping[str, Any]) -> Configu
     """Return a configuration with changes; 0 classes where they are to be settled anew.
 
     With another class map, the names, the number of classes and the ignored ids that are not given
-    as well no longer apply. Raises `InvalidParameter` where the parts do not fit each other.
+    as well no longer apply. Raises `InvalidParameter` where the parts do not fit each other, or hold text
+    that cannot be stored.
     """
     values = dict(changes)
     if "class_map" in values and values["class_map"] != configuration.class_map:
@@ -32,7 +35,11 @@ def applied(configuration: Configuration, changes: Mapping[str, Any]) -> Configu
     for name, value in empty.items():
         if name in values and values[name] is None:
             values[name] = value
-    return replace(configuration, **values)
+    result = replace(configuration, **values)
+    halves = [(name, HALF) for name, value in result.to_dict().items() if not storable(value)]
+    if halves:
+        raise InvalidParameter(*halves)
+    return result
 
 
 def fitting(configuration: Configuration) -> Configuration:
@@ -73,3 +80,21 @@ def changed(
         return fitting(wanted)
 
     return change
+
+
+def moved(catalog: Catalog, dataset: Dataset, choose: Callable[[Dataset], tuple[str, str | None]]) -> Dataset:
+    """Say that a dataset's label maps are elsewhere, or are other files: what its next job lists.
+
+    `choose` returns source and pattern from the dataset as it is when the change is made. Raises
+    `Conflict` for imported counts.
+    """
+    while True:
+        if dataset.source is None:
+            raise Conflict(f"{dataset.name} is a table of imported counts: it has no source to change")
+        source, pattern = choose(dataset)
+        if (source, pattern) == (dataset.source, dataset.pattern):
+            return dataset
+        try:
+            return catalog.set_source(dataset, source, pattern)
+        except Stale as stale:
+            dataset = stale.dataset

@@ -1,7 +1,8 @@
-"""Making files survive a power failure, and replacing them in one step."""
+"""Making files survive a power failure, replacing them in one step, and what to do where a disk refuses."""
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from typing import TYPE_CHECKING
@@ -54,3 +55,23 @@ def replace(file: Path, data: bytes) -> None:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+_ADVICE = {
+    errno.ENOSPC: "free some space there, or put --home or --store on a larger disk",
+    errno.EDQUOT: "free some of your quota there, or put --home or --store on another disk",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or put --home or --store on another disk",
+    errno.EACCES: "give this user the right to write there, or choose another --home or --store",
+    errno.EPERM: "give this user the right to write there, or choose another --home or --store",
+    errno.EROFS: "mount it for writing, or choose another --home or --store",
+}
+
+
+def advice(error: BaseException, folder: Path) -> str | None:
+    """Return a line on what a person must mend where a disk refused, None for any other error.
+
+    `folder` is where was written to, for an error that names no file.
+    """
+    if not isinstance(error, OSError) or error.errno not in _ADVICE:
+        return None
+    return f"{error.filename or folder}: {error.strerror}; {_ADVICE[error.errno]}"

@@ -1,25 +1,29 @@
-"""The job queue in the catalog: submit, lease, heartbeat, end."""
+"""The job queue in the catalog: submit, lease, heartbeat, end.
+
+Whoever changes which jobs of a dataset are queued or running holds the dataset's row meanwhile, so on
+PostgreSQL, too, two of them take turns; on SQLite every writing transaction has the file to itself.
+"""
 
 from __future__ import annotations
 
-import os
-import socket
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from statsvc.errors import LeaseLost, NotFound
+from statsvc.errors import Conflict, InvalidParameter, LeaseLost, NotFound
 from statsvc.store.engine import write
-from statsvc.store.records import Job
+from statsvc.store.owners import may_take_over, process_identity
+from statsvc.store.records import ENDED, Job
 from statsvc.store.schema import datasets, jobs, now
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from statsvc.store.catalog import Catalog
     from statsvc.store.records import Dataset
+
+__all__ = ["process_identity"]  # with which whoever leases names itself
 
 LEASE_SECONDS = 15.0
 """How long a lease lasts without a heartbeat."""
@@ -27,8 +31,13 @@ LEASE_SECONDS = 15.0
 MAX_ATTEMPTS = 5
 """Attempts after which a job that keeps dying is failed."""
 
+PAUSES = (1.0, 5.0, 25.0, 125.0)
+"""Seconds before the second, third, … attempt of a job that ended unexpectedly."""
+
 MAX_REMOVED = 0.1
 """Share of a version's samples that one job may lose before it asks."""
+
+STATES = ("queued", "running", *sorted(ENDED))
 
 
 def submit(
@@ -36,14 +45,20 @@ def submit(
 ) -> tuple[Job, bool]:
     """Queue a recompute; return it and whether it is new. One already queued is joined, and widened."""
     with write(catalog.engine) as connection:
-        queued = connection.execute(
-            sa.select(jobs).where(jobs.c.dataset_uid == dataset.uid, jobs.c.state == "queued")
-        ).first()
-        if queued is not None:
-            _widen(connection, queued.id, full, max_removed)
-            return _one(connection, queued.id), False
-        job_id = _insert(connection, dataset, "queued", full, max_removed)
-        return _one(connection, job_id), True
+        return submit_in(connection, dataset, full=full, max_removed=max_removed)
+
+
+def submit_in(
+    connection: sa.Connection, dataset: Dataset, *, full: bool, max_removed: float
+) -> tuple[Job, bool]:
+    """Queue a recompute in the caller's transaction, as `submit` does. Raises `NotFound` once deleted."""
+    _hold(connection, dataset)
+    queued = connection.scalar(_queued(dataset.uid))
+    if queued is not None:
+        _widen(connection, queued, full, max_removed)
+        return _one(connection, queued), False
+    job_id = _insert(connection, dataset, "queued", full, max_removed)
+    return _one(connection, job_id), True
 
 
 def submit_leased(
@@ -54,19 +69,14 @@ def submit_leased(
     Returns None while another process runs a job of this dataset.
     """
     with write(catalog.engine) as connection:
-        running = connection.execute(
-            sa.select(jobs, now().label("clock")).where(
-                jobs.c.dataset_uid == dataset.uid, jobs.c.state == "running"
-            )
-        ).first()
+        _hold(connection, dataset)
+        running = connection.execute(_running(dataset.uid)).first()
         if running is not None:
             if not may_take_over(running):
                 return None
             job_id = running.id
         else:
-            queued = connection.scalar(
-                sa.select(jobs.c.id).where(jobs.c.dataset_uid == dataset.uid, jobs.c.state == "queued")
-            )
+            queued = connection.scalar(_queued(dataset.uid))
             job_id = queued or _insert(connection, dataset, "queued", full, max_removed)
         _widen(connection, job_id, full, max_removed)
         return _take(connection, job_id, owner)
@@ -75,30 +85,49 @@ def submit_leased(
 def lease(catalog: Catalog, owner: str) -> Job | None:
     """Take the oldest job that may run: queued with none running, or running with a lapsed lease.
 
+    A queued job whose attempt ended unexpectedly waits until its `lease_until`.
+
     A job that has used up its attempts is failed here with its last cause.
     """
-    with write(catalog.engine) as connection:
-        busy = sa.select(jobs.c.dataset_uid).where(jobs.c.state == "running").scalar_subquery()
-        candidates = connection.execute(
-            sa.select(jobs, now().label("clock"))
-            .where(
-                sa.or_(
-                    sa.and_(jobs.c.state == "queued", jobs.c.dataset_uid.not_in(busy)),
-                    jobs.c.state == "running",
-                )
-            )
-            .order_by(jobs.c.created_at)
-            .with_for_update(skip_locked=True)
-        ).all()
-        for row in candidates:
-            if row.state == "running" and not may_take_over(row):
-                continue
-            if row.attempt - row.released >= MAX_ATTEMPTS:
-                cause = row.error or "the process that ran it died"
-                _end(connection, row.id, row.attempt, f"given up after {row.attempt} attempts: {cause}")
-                continue
-            return _take(connection, row.id, owner)
+    with catalog.engine.begin() as connection:
+        # Looking takes no lock, so idle runners keep nobody waiting.
+        candidates = [row for row in connection.execute(_waiting()).all() if _may_run(row)]
+    for candidate in candidates:
+        with write(catalog.engine) as connection:
+            held = connection.execute(
+                sa.select(datasets.c.uid)
+                .where(datasets.c.uid == candidate.dataset_uid)
+                .with_for_update(skip_locked=True)
+            ).first()
+            row = connection.execute(_waiting().where(jobs.c.id == candidate.id)).first()
+            if held is None or row is None or not _may_run(row):
+                continue  # another runner was first
+            if row.attempt - row.released < MAX_ATTEMPTS:
+                return _take(connection, row.id, owner)
+            cause = row.error or "the process that ran it died"
+            _end(connection, row.id, row.attempt, f"given up after {row.attempt} attempts: {cause}")
     return None
+
+
+def _waiting() -> sa.Select[Any]:
+    """Return the query for jobs that run, or wait with none of their dataset running; oldest first."""
+    busy = sa.select(jobs.c.dataset_uid).where(jobs.c.state == "running").scalar_subquery()
+    return (
+        sa.select(jobs, now().label("clock"))
+        .where(
+            sa.or_(
+                jobs.c.state == "running",
+                sa.and_(jobs.c.state == "queued", jobs.c.dataset_uid.not_in(busy)),
+            )
+        )
+        .order_by(jobs.c.created_at, jobs.c.id)
+    )
+
+
+def _may_run(row: sa.Row[Any]) -> bool:
+    if row.state == "queued":
+        return row.lease_until is None or bool(row.lease_until <= row.clock)
+    return may_take_over(row)
 
 
 def heartbeat(catalog: Catalog, job: Job, progress: Mapping[str, Any]) -> None:
@@ -109,8 +138,11 @@ def heartbeat(catalog: Catalog, job: Job, progress: Mapping[str, Any]) -> None:
             .where(jobs.c.id == job.id, jobs.c.attempt == job.attempt, jobs.c.state == "running")
             .values(lease_until=now() + LEASE_SECONDS, progress=dict(progress))
         ).rowcount
-    if changed != 1:
-        raise LeaseLost(f"job {job.id} was taken over or ended; attempt {job.attempt} stops")
+        if changed == 1:
+            return
+        found = _one(connection, job.id)
+    became = f"was {found.error}" if found.state == "cancelled" else "was taken over or ended"
+    raise LeaseLost(f"job {job.id} {became}; attempt {job.attempt} stops")
 
 
 def succeed_unchanged(catalog: Catalog, job: Job, progress: Mapping[str, Any]) -> None:
@@ -150,6 +182,24 @@ def fail(catalog: Catalog, job: Job, error: str, progress: Mapping[str, Any] | N
         _end(connection, job.id, job.attempt, error, progress=progress)
 
 
+def cancel(catalog: Catalog, job_id: str) -> Job:
+    """End a job that is queued or running; whoever runs it stops at its next heartbeat.
+
+    The last version stays, and what was counted is kept for the next job. Cancelling twice is
+    cancelling once. Raises `NotFound`, or `Conflict` where it has ended by itself already.
+    """
+    with write(catalog.engine) as connection:
+        connection.execute(
+            jobs.update()
+            .where(jobs.c.id == job_id, jobs.c.state.in_(("queued", "running")))
+            .values(state="cancelled", error="cancelled on request", finished_at=now(), owner=None)
+        )
+    job = get(catalog, job_id)
+    if job.state != "cancelled":
+        raise Conflict(f"job {job_id} has {job.state} already; there is nothing to cancel")
+    return job
+
+
 def cancel_own(catalog: Catalog, job: Job) -> None:
     """End a job because the person who ran it stopped it."""
     with write(catalog.engine) as connection:
@@ -159,13 +209,20 @@ def cancel_own(catalog: Catalog, job: Job) -> None:
 def give_back(catalog: Catalog, job: Job, cause: str, *, orderly: bool = False) -> None:
     """Put a job back in the queue after an unexpected end, or fail it when its attempts are used up.
 
-    An orderly end, of a runner asked to stop, does not use up an attempt.
+    An orderly end, of a runner asked to stop, does not use up an attempt. After another one a runner
+    takes it again when a pause has passed, longer each time.
     """
+    tries = job.attempt - job.released
+    later = None if orderly else now() + PAUSES[min(tries, len(PAUSES)) - 1]
     with write(catalog.engine) as connection:
-        newer = connection.scalar(
-            sa.select(jobs.c.id).where(jobs.c.dataset_uid == job.dataset_uid, jobs.c.state == "queued")
+        connection.execute(
+            sa.select(datasets.c.uid).where(datasets.c.uid == job.dataset_uid).with_for_update()
         )
-        if not orderly and job.attempt - job.released >= MAX_ATTEMPTS:
+        now_running = connection.execute(_running(job.dataset_uid)).first()
+        if now_running is None or (now_running.id, now_running.attempt) != (job.id, job.attempt):
+            return  # taken over or ended: no longer this attempt's to give
+        newer = connection.scalar(_queued(job.dataset_uid))
+        if not orderly and tries >= MAX_ATTEMPTS:
             _end(connection, job.id, job.attempt, f"given up after {job.attempt} attempts: {cause}")
         elif newer is not None:
             # One queued job a dataset: the newer one does this one's work as well.
@@ -178,7 +235,7 @@ def give_back(catalog: Catalog, job: Job, cause: str, *, orderly: bool = False) 
                 .values(
                     state="queued",
                     owner=None,
-                    lease_until=None,
+                    lease_until=later,
                     error=cause,
                     released=jobs.c.released + int(orderly),
                 )
@@ -203,54 +260,67 @@ def lapsed(catalog: Catalog, job_id: str) -> bool:
     return may_take_over(row)
 
 
-def recent(catalog: Catalog, dataset: Dataset | None = None, limit: int = 20) -> list[tuple[Job, str]]:
-    """Return the newest jobs, each with its dataset's name."""
+def several(catalog: Catalog, job_ids: Iterable[str]) -> list[tuple[Job, str]]:
+    """Return those of the jobs that there are, each with its dataset's name."""
     query = sa.select(jobs, datasets.c.name.label("dataset_name")).join(datasets)
-    if dataset is not None:
-        query = query.where(jobs.c.dataset_uid == dataset.uid)
     with catalog.engine.begin() as connection:
-        rows = connection.execute(query.order_by(jobs.c.created_at.desc()).limit(limit)).all()
+        rows = connection.execute(query.where(jobs.c.id.in_(list(job_ids)))).all()
     return [(Job.from_row(row), row.dataset_name) for row in rows]
 
 
-def process_identity() -> str:
-    """Return host, process namespace, id and start time: who holds a lease, and whether it still lives."""
-    return "/".join((_machine(), str(os.getpid()), _started(os.getpid()) or ""))
+def recent(
+    catalog: Catalog,
+    dataset: Dataset | None = None,
+    limit: int = 20,
+    *,
+    state: str | None = None,
+    before: str | None = None,
+) -> list[tuple[Job, str]]:
+    """Return the newest jobs, each with its dataset's name.
+
+    state   only jobs in that state
+    before  only jobs older than the job of that id
+
+    Raises `InvalidParameter` for a state, or a job in `before`, that there is not.
+    """
+    query = sa.select(jobs, datasets.c.name.label("dataset_name")).join(datasets)
+    if dataset is not None:
+        query = query.where(jobs.c.dataset_uid == dataset.uid)
+    if state is not None:
+        if state not in STATES:
+            raise InvalidParameter(("state", f"{state!r} is none of {', '.join(STATES)}"))
+        query = query.where(jobs.c.state == state)
+    with catalog.engine.begin() as connection:
+        if before is not None:
+            last = connection.execute(
+                sa.select(jobs.c.created_at, jobs.c.id).where(jobs.c.id == before)
+            ).first()
+            if last is None:
+                raise InvalidParameter(("before", f"there is no job {before!r}; take `next` of a page"))
+            query = query.where(sa.tuple_(jobs.c.created_at, jobs.c.id) < sa.tuple_(*last))
+        rows = connection.execute(
+            query.order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
+        ).all()
+    return [(Job.from_row(row), row.dataset_name) for row in rows]
 
 
-def _machine() -> str:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        space = Path("/proc/self/ns/pid").readlink()
-    except OSError:
-        return socket.gethostname()
-    return f"{socket.gethostname()}/{boot}/{space}"
+def _hold(connection: sa.Connection, dataset: Dataset) -> None:
+    """Take the dataset's row for this transaction. Raises `NotFound` where it was deleted meanwhile."""
+    row = connection.execute(
+        sa.select(datasets.c.deleted_at).where(datasets.c.uid == dataset.uid).with_for_update()
+    ).one()
+    if row.deleted_at is not None:
+        raise NotFound(f"the dataset {dataset.name!r} was deleted meanwhile")
 
 
-def _started(pid: int) -> str | None:
-    """Return the start time of a process in clock ticks since boot, or None where it is gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    # Field 22, counted after the command name, which may itself hold spaces and parentheses: proc(5).
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]
+def _queued(dataset_uid: str) -> sa.Select[Any]:
+    return sa.select(jobs.c.id).where(jobs.c.dataset_uid == dataset_uid, jobs.c.state == "queued")
 
 
-def may_take_over(row: sa.Row[Any]) -> bool:
-    """Whether a running job's lease, with the database's `clock` beside it, has ended or its process has."""
-    return bool(row.lease_until is None or row.lease_until < row.clock or _process_is_dead(row.owner))
-
-
-def _process_is_dead(owner: str | None) -> bool:
-    """Whether a lease's owner ran here and is certainly gone; elsewhere only the lease's end tells."""
-    if owner is None:
-        return True
-    machine, pid, started = owner.rsplit("/", 2)
-    if machine != _machine() or not started or not pid.isdigit():
-        return False
-    return _started(int(pid)) != started
+def _running(dataset_uid: str) -> sa.Select[Any]:
+    return sa.select(jobs, now().label("clock")).where(
+        jobs.c.dataset_uid == dataset_uid, jobs.c.state == "running"
+    )
 
 
 def _insert(connection: sa.Connection, dataset: Dataset, state: str, full: bool, max_removed: float) -> str:

@@ -116,9 +116,12 @@ def write_part(folder: Path, name: str, reader: str, rows: Rows) -> None:
     )
     data = payload.getvalue()
     temporary = folder / f".{name}.tmp"
-    # Not flushed to the disk: a part lost in a power failure costs a recount, and its digest tells.
-    temporary.write_bytes(xxhash.xxh3_128_digest(data) + data)
-    temporary.replace(folder / f"{name}.part")
+    try:
+        # Not flushed to the disk: a part lost in a power failure costs a recount, and its digest tells.
+        temporary.write_bytes(xxhash.xxh3_128_digest(data) + data)
+        temporary.replace(folder / f"{name}.part")
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_parts(folder: Path, reader: str) -> Rows:

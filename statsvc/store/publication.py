@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc.errors import StatsvcError
 from statsvc.store import durable
+from statsvc.store.aggregates import Expired
 from statsvc.store.arrays import ATTRIBUTES, create_group
 from statsvc.store.catalog import NewVersion, Stale
 from statsvc.store.version import Version
@@ -28,6 +29,16 @@ IMPORTED = "import"
 
 def open_version(store: Path, dataset: str, record: VersionRecord) -> Version:
     """Return a published version's table; nothing is read yet."""
+    if record.expired_at is not None:
+        return Expired(
+            store / record.arrays_uri,
+            store / record.group_uri,
+            dataset=dataset,
+            number=record.number,
+            configuration=record.configuration,
+            digests=record.digests,
+            failed=record.failed,
+        )
     return Version(
         store / record.arrays_uri,
         dataset=dataset,
@@ -80,8 +91,7 @@ def publish(
     folder = store / new.group_uri
     try:
         while True:
-            describe(folder, attributes(dataset, new, job))
-            durable.sync_tree(folder, store)
+            _make_durable(folder, store, attributes(dataset, new, job))
             try:
                 return catalog.publish(dataset, new, job, progress)
             except Stale as stale:
@@ -93,11 +103,28 @@ def publish(
         raise
 
 
+def _make_durable(folder: Path, store: Path, values: dict[str, Any]) -> None:
+    """Describe a group and flush it; one that was not yet offered to the database goes with any exception."""
+    try:
+        describe(folder, values)
+        durable.sync_tree(folder, store)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def describe(folder: Path, values: dict[str, Any]) -> None:
     """Write a group's attributes, leaving its arrays as they are."""
     metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
     metadata["attributes"] = {ATTRIBUTES: values}
     durable.replace(folder / "zarr.json", json.dumps(metadata, indent=2, ensure_ascii=False).encode())
+
+
+def group_attributes(folder: Path) -> dict[str, Any]:
+    """Return what a group says of itself. Raises `OSError`, `ValueError` or `KeyError`."""
+    metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+    said: dict[str, Any] = metadata["attributes"][ATTRIBUTES]
+    return said
 
 
 def configure(
@@ -131,8 +158,7 @@ def configure(
             pixels=record.pixels,
         )
         create_group(store / uri, {})
-        describe(store / uri, attributes(dataset, new))
-        durable.sync_tree(store / uri, store)
+        _make_durable(store / uri, store, attributes(dataset, new))
         try:
             published = catalog.publish(dataset, new)
         except Stale as stale:

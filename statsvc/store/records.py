@@ -18,7 +18,10 @@ ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A registered dataset. `source` is None for imported counts; `revision` rises with every change."""
+    """A registered dataset. `source` is None for imported counts; `revision` rises with every change.
+
+    `keep` newest versions keep their rows; older ones, unless tagged, answer from their aggregates.
+    """
 
     uid: str
     name: str
@@ -29,6 +32,7 @@ class Dataset:
     next_number: int
     current_number: int | None
     created_at: float
+    keep: int
 
     @classmethod
     def from_row(cls, row: sa.Row[Any]) -> Dataset:
@@ -39,7 +43,10 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class VersionRecord:
-    """A published version: where its arrays lie and what they must hash to."""
+    """A published version: where its arrays lie and what they must hash to.
+
+    From `expired_at` on it answers from its aggregates alone, and its rows may be gone.
+    """
 
     dataset_uid: str
     number: int
@@ -54,6 +61,7 @@ class VersionRecord:
     failed: int
     pixels: int
     created_at: float
+    expired_at: float | None
 
     @classmethod
     def from_row(cls, row: sa.Row[Any]) -> VersionRecord:

@@ -29,6 +29,13 @@ datasets = sa.Table(
     sa.Column("current_number", sa.Integer),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("deleted_at", sa.Double),
+    sa.Column(
+        "keep",
+        sa.Integer,
+        nullable=False,
+        server_default="20",
+        comment="newest versions that keep their rows",
+    ),
 )
 # A deleted dataset keeps its row, so that its version numbers are never given out again.
 sa.Index(
@@ -62,6 +69,7 @@ jobs = sa.Table(
         "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="ck_jobs_state"
     ),
 )
+sa.Index("ix_jobs_created_at", jobs.c.created_at)
 for _state in ("queued", "running"):
     sa.Index(
         f"uq_jobs_one_{_state}",
@@ -88,7 +96,43 @@ versions = sa.Table(
     sa.Column("failed", sa.Integer, nullable=False),
     sa.Column("pixels", sa.BigInteger, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("expired_at", sa.Double, comment="since then it answers from its aggregates alone"),
+    sa.Column("rows_removed_at", sa.Double),
     sa.UniqueConstraint("dataset_uid", "number"),
+)
+
+tags = sa.Table(
+    "tags",
+    metadata,
+    sa.Column("dataset_uid", sa.ForeignKey("datasets.uid"), primary_key=True),
+    sa.Column("tag", sa.String, primary_key=True),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["dataset_uid", "number"],
+        ["versions.dataset_uid", "versions.number"],
+        name="fk_tags_dataset_uid_number",
+    ),
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("request", sa.String, nullable=False, comment="xxh3_128 of the request that came with it"),
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False, index=True),
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("name", sa.String, nullable=False, comment="whom it was made for"),
+    sa.Column("scope", sa.String, nullable=False),
+    sa.Column("digest", sa.String, nullable=False, comment="SHA-256; the token itself is kept nowhere"),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("revoked_at", sa.Double),
+    sa.CheckConstraint("scope IN ('read', 'write', 'admin')", name="ck_tokens_scope"),
 )
 
 

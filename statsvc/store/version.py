@@ -67,6 +67,10 @@ class Version(Table):
             f"count it again with: statsvc scan --name {self.dataset} --full SOURCE"
         )
 
+    def why_no_rows(self) -> str:
+        """Return why there are no rows, where there are none."""
+        return f"{self.dataset} was imported as totals: it keeps no samples"
+
     def totals(self) -> Histogram:
         """Return the counts of all samples over raw ids."""
         if self._totals is None:

@@ -1,0 +1,117 @@
+"""The config fragment in MMEngine's real Config, and its loss in MMSegmentation's real registry.
+
+MMSegmentation's models need mmcv's compiled operators, not built here. So `mmseg.models` is an empty
+package with the real folder as its path, from which single real files are imported: the registry and the
+cross-entropy are MMSegmentation's own, a whole segmentor is not run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mmseg
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.registry import MODELS
+from small_segmentation import batch, weights_of
+from torch.nn.functional import cross_entropy
+
+from statsvc.errors import InvalidParameter
+from statsvc.integrations.mmseg import config
+from statsvc.losses import CombinedLoss
+from statsvc.result import ClassWeights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MMEngine and MMSegmentation have their own
+
+BASE = """
+model = dict(
+    type='EncoderDecoder',
+    decode_head=dict(
+        type='FCNHead', num_classes=4,
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bare_models() -> Iterator[None]:
+    folder = Path(mmseg.__file__).parent / "models"
+    names = {"mmseg.models": folder, "mmseg.models.losses": folder / "losses"}
+    for name, path in names.items():
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = [str(path)]  # type: ignore[attr-defined]
+    yield
+    for name in names:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def weights() -> ClassWeights:
+    return weights_of()
+
+
+def logits() -> torch.Tensor:
+    return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def loaded(tmp_path: Path, text: str) -> Config:
+    (tmp_path / "base.py").write_text(BASE)
+    (tmp_path / "weights.py").write_text("_base_ = './base.py'\n" + text)
+    return Config.fromfile(str(tmp_path / "weights.py"))
+
+
+def built(found: Config) -> Any:
+    return MODELS.build(found.model.decode_head.loss_decode)
+
+
+def test_the_fragment_replaces_the_heads_loss_by_statsvcs(weights: ClassWeights, tmp_path: Path) -> None:
+    found = loaded(tmp_path, config(weights, ce_weight=0.7, dice_weight=0.3))
+    assert found.model.type == "EncoderDecoder"
+    head = found.model.decode_head.loss_decode
+    assert set(head) == {"type", "class_weights", "ce_weight", "dice_weight"}
+    loss = built(found)
+    label = batch(0)[1]
+    expected = CombinedLoss(ce_weight=0.7, dice_weight=0.3, class_weights=weights)(logits(), label)
+    # How a decode head calls it:
+    assert torch.equal(loss(logits(), label, weight=None, ignore_index=255), expected)
+    assert loss.loss_name == "loss_statsvc"
+    ce = built(loaded(tmp_path, config(weights, ce_weight=1, dice_weight=0)))(logits(), label)
+    torch.testing.assert_close(ce, cross_entropy(logits(), label, weights.tensor(), ignore_index=255))
+
+
+def test_the_config_that_a_run_keeps_holds_the_weights(weights: ClassWeights, tmp_path: Path) -> None:
+    found = loaded(tmp_path, config(weights))
+    found.dump(str(tmp_path / "kept.py"))
+    kept = Config.fromfile(str(tmp_path / "kept.py"))
+    record = kept.model.decode_head.loss_decode.class_weights.to_dict()
+    assert record == weights.to_dict()
+    assert ClassWeights.from_dict(record).digest == weights.digest
+    assert built(kept).criterion.provenance["dataset"] == weights.dataset
+
+
+def test_what_the_loss_cannot_do_is_refused(weights: ClassWeights, tmp_path: Path) -> None:
+    loss = built(loaded(tmp_path, config(weights)))
+    label = batch(0)[1]
+    with pytest.raises(InvalidParameter, match="the head ignores 0 and the loss 255"):
+        loss(logits(), label, ignore_index=0)
+    with pytest.raises(InvalidParameter, match="no weights of pixels"):
+        loss(logits(), label, weight=torch.ones(2, 8, 8))
+
+
+def test_mmsegs_own_weighted_cross_entropy_fails_where_a_pixel_is_ignored(weights: ClassWeights) -> None:
+    """Why the fragment does not use it; where none is ignored it is the same loss."""
+    own = importlib.import_module("mmseg.models.losses.cross_entropy_loss")
+    loss = own.CrossEntropyLoss(class_weight=weights.to_list(), avg_non_ignore=True)
+    label = batch(0)[1]
+    with pytest.raises(IndexError):
+        loss(logits(), label, ignore_index=255)
+    whole = label.clamp(max=3)
+    expected = CombinedLoss(ce_weight=1, dice_weight=0, class_weights=weights)(logits(), whole)
+    torch.testing.assert_close(loss(logits(), whole, ignore_index=255), expected)

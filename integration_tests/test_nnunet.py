@@ -1,0 +1,199 @@
+"""The trainer in the real nnU-Net: its loss, a training step, its checkpoint, and a training continued."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from publishing import label_maps, publish
+from servers import serving
+
+from statsvc.client import Client
+from statsvc.errors import InvalidParameter
+from statsvc.losses import CombinedLoss
+from statsvc.store import home as homes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # nnU-Net and what it imports have their own
+
+NAME = "Dataset001_Street"
+PLANS: dict[str, Any] = {
+    "dataset_name": NAME,
+    "plans_name": "nnUNetPlans",
+    "image_reader_writer": "NaturalImage2DIO",
+    "transpose_forward": [0, 1, 2],
+    "transpose_backward": [0, 1, 2],
+    "label_manager": "LabelManager",
+    "configurations": {
+        "2d": {
+            "data_identifier": "nnUNetPlans_2d",
+            "batch_size": 2,
+            "patch_size": [32, 32],
+            "spacing": [1.0, 1.0],
+            "normalization_schemes": ["ZScoreNormalization"],
+            "use_mask_for_norm": [False],
+            "batch_dice": True,
+            "architecture": {
+                "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+                "arch_kwargs": {
+                    "n_stages": 3,
+                    "features_per_stage": [4, 8, 8],
+                    "conv_op": "torch.nn.modules.conv.Conv2d",
+                    "kernel_sizes": [[3, 3]] * 3,
+                    "strides": [[1, 1], [2, 2], [2, 2]],
+                    "n_conv_per_stage": [1, 1, 1],
+                    "n_conv_per_stage_decoder": [1, 1],
+                    "conv_bias": True,
+                    "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
+                    "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+                    "dropout_op": None,
+                    "dropout_op_kwargs": None,
+                    "nonlin": "torch.nn.LeakyReLU",
+                    "nonlin_kwargs": {"inplace": True},
+                },
+                "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+            },
+        }
+    },
+}
+
+
+def dataset(**more: Any) -> dict[str, Any]:
+    labels = {"background": 0, "person": 1, "pole": 2, "sky": 3}
+    return {"channel_names": {"0": "grey"}, "labels": labels | more, "numTraining": 6, "file_ending": ".png"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """nnU-Net reads its folders when it is imported."""
+    folder = tmp_path_factory.mktemp("nnunet")
+    for part in ("raw", "preprocessed", "results"):
+        os.environ[f"nnUNet_{part}"] = str(folder / part)
+    made = folder / "preprocessed" / NAME / "nnUNetPlans_2d"
+    made.mkdir(parents=True)
+    (made / "case_0.npz").touch()  # its kind of file tells which reader
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = homes.resolve(str(tmp_path_factory.mktemp("statsvc") / "home"))
+    publish(home, NAME, label_maps(), num_classes=4)
+    with serving(home) as running:
+        yield running
+
+
+def trainer(described: dict[str, Any], fold: int = 0) -> Any:
+    from statsvc.integrations.nnunet import nnUNetTrainerClassWeights
+
+    torch.manual_seed(0)
+    return nnUNetTrainerClassWeights(PLANS, "2d", fold, described, torch.device("cpu"))
+
+
+def batch(seed: int, ignored: int | None = None) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(0, 4, (2, 1, 32, 32), generator=generator).float()
+    if ignored is not None:
+        label[:, :, :5] = ignored
+    # Deep supervision: nnU-Net's targets at each resolution.
+    return {"data": torch.randn(2, 1, 32, 32, generator=generator), "target": [label, label[:, :, ::2, ::2]]}
+
+
+@pytest.mark.parametrize("ignored", [None, 4])
+def test_cross_entropy_is_statsvcs_and_dice_nnunets(
+    folder: Path, url: str, ignored: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    monkeypatch.setenv("STATSVC_URL", url)
+    described = dataset() if ignored is None else dataset(ignore=ignored)
+    ours = trainer(described)
+    ours.initialize()
+    plain = nnUNetTrainer(PLANS, "2d", 0, described, torch.device("cpu"))
+    plain.initialize()
+    answer = Client(url).weights(
+        NAME, method="sqrt_inv_freq", num_classes=4, ignore_index=[] if ignored is None else [ignored]
+    )
+    made, scales = batch(0, ignored), ours.loss.weight_factors
+    with torch.no_grad():
+        outputs = ours.network(made["data"])
+        found = ours.loss(outputs, made["target"])
+        expected = plain.loss(outputs, made["target"])
+        for weight, logits, label in zip(scales, outputs, made["target"], strict=True):
+            for sign, weights in ((1, answer), (-1, None)):
+                ce = CombinedLoss(
+                    ce_weight=1,
+                    dice_weight=0,
+                    class_weights=weights,
+                    ignore_index=-100 if ignored is None else ignored,
+                )
+                expected = expected + sign * weight * ce(logits, label[:, 0].long())
+    torch.testing.assert_close(found, expected)
+    assert not torch.isclose(found, plain.loss(outputs, made["target"]), rtol=1e-3)
+
+
+def test_a_training_is_continued_with_its_weights_and_without_a_server(
+    folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATSVC_URL", url)
+    first = trainer(dataset(), fold=1)
+    first.initialize()
+    losses = [float(first.train_step(batch(0))["loss"]) for _ in range(3)]
+    assert losses[2] < losses[0]
+    first.save_checkpoint(os.path.join(first.output_folder, "checkpoint_latest.pth"))
+    record = json.loads(
+        (folder / "results" / NAME)
+        .joinpath("nnUNetTrainerClassWeights__nnUNetPlans__2d", "fold_1", "class_weights.json")
+        .read_text()
+    )
+    answer = Client(url).weights(NAME, method="sqrt_inv_freq", num_classes=4)
+    assert record["weights"] == answer.to_list()
+    with open(first.log_file) as log:
+        assert f"digest {answer.digest}" in log.read()
+
+    monkeypatch.setenv("STATSVC_URL", "http://127.0.0.1:1")
+    again = trainer(dataset(), fold=1)
+    again.load_checkpoint(os.path.join(again.output_folder, "checkpoint_latest.pth"))
+    assert torch.equal(again.loss.loss.ce.weight, first.loss.loss.ce.weight)
+    assert torch.equal(again.loss.loss.ce.weight, answer.tensor())
+
+
+def test_regions_are_refused(folder: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATSVC_URL", url)
+    described = dataset() | {
+        "labels": {"background": 0, "whole": [1, 2], "core": [2]},
+        "regions_class_order": [1, 2],
+    }
+    with pytest.raises(InvalidParameter, match="has regions"):
+        trainer(described).initialize()
+
+
+def test_nnunet_finds_the_trainer_in_a_file_of_its_own_folder(folder: Path, tmp_path: Path) -> None:
+    """What docs/integrations.md says to put there, and how nnU-Net looks for a trainer by its name."""
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    package = tmp_path / "trainers"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    line = "from statsvc.integrations.nnunet import nnUNetTrainerClassWeights\n"
+    (package / "class_weights.py").write_text(line)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        found = recursive_find_python_class(str(package), "nnUNetTrainerClassWeights", "trainers")
+    assert found.__module__ == "statsvc.integrations.nnunet"
+
+
+def test_numbers_that_are_no_weights_are_refused(
+    folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATSVC_URL", url)
+    made = trainer(dataset(), fold=2)
+    monkeypatch.setattr(type(made), "query", {"method": "logit_adjustment"})
+    with pytest.raises(InvalidParameter, match="logit_adjustment gives numbers of kind additive"):
+        made.initialize()
