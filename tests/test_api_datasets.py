@@ -445,18 +445,9 @@ def test_unknown_jobs_and_datasets_are_404(client: TestClient) -> None:
     assert client.patch("/datasets/none", json={}).status_code == 404
 
 
-def test_imported_counts_have_no_samples_and_no_scan(client: TestClient, home: Home) -> None:
-    from statsvc.configuration import Configuration
-    from statsvc.statistics import Histogram
-    from statsvc.store.publication import import_totals
-
-    catalog = Catalog.open(home.database)
-    dataset = catalog.create_dataset("table", None, None, Configuration())
-    ids = np.arange(3)
-    totals = Histogram(ids, np.ones(3, bool), np.array([5, 3, 2]), None, None, None)
-    import_totals(catalog, home.store, dataset, totals, Configuration(num_classes=3))
-    catalog.close()
-    take_up(client)
+def test_imported_counts_have_no_samples_and_no_scan(client: TestClient) -> None:
+    response = client.post("/datasets/table/versions/import", json={"counts": {"0": 5, "1": 3, "2": 2}})
+    assert response.status_code == 201, response.text
     frequency = [row["frequency"] for row in client.get("/weights").json()["classes"]]
     np.testing.assert_allclose(frequency, [0.5, 0.3, 0.2])
     for path in ("/datasets/table/samples", "/weights?method=median_freq"):

@@ -13,8 +13,10 @@ from statsvc import __version__
 from statsvc.api import (
     access,
     datasets,
+    doctor,
     health,
     histogram,
+    imports,
     jobs,
     problems,
     samples,
@@ -78,7 +80,18 @@ def build_app(
     )
     app.state.service = service
     problems.install(app)
-    for module in (weights, datasets, histogram, versions, samples, sampling, jobs, health):
+    for module in (
+        weights,
+        datasets,
+        histogram,
+        versions,
+        imports,
+        samples,
+        sampling,
+        doctor,
+        jobs,
+        health,
+    ):
         app.include_router(module.router)
     # The last one added is the first that a request meets.
     app.add_middleware(BodyLimit, largest=MAX_BODY)

@@ -91,12 +91,14 @@ def matching(
 
 def _sample(version: Version, row: int, ids: NDArray[np.int64], count: NDArray[np.int64]) -> dict[str, Any]:
     counted = version.array("status")[row] == 0
+    # Imported counts do not say what shape their label maps had.
+    height, width = int(version.array("height")[row]), int(version.array("width")[row])
     present = np.flatnonzero(count)
     return {
         "path": str(version.array("path")[row]),
         "size": int(version.array("size")[row]),
-        "height": int(version.array("height")[row]) if counted else None,
-        "width": int(version.array("width")[row]) if counted else None,
+        "height": height if counted and height else None,
+        "width": width if counted and width else None,
         "pixels": int(version.array("pixels")[row]) if counted else None,
         "status": "counted" if counted else "failed",
         "error": None if counted else str(version.array("error")[row]),

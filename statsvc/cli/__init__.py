@@ -9,7 +9,19 @@ from typing import Any
 import click
 
 from statsvc import __version__
-from statsvc.cli import comparing, counting, jobs, keeping, manage, prefetching, serving, tokens, weighing
+from statsvc.cli import (
+    comparing,
+    counting,
+    doctoring,
+    exporting,
+    jobs,
+    keeping,
+    manage,
+    prefetching,
+    serving,
+    tokens,
+    weighing,
+)
 from statsvc.errors import AmbiguousSource, InvalidParameter, NotFound, StatsvcError, nearest
 
 
@@ -84,6 +96,8 @@ for _command in (
     manage.versions,
     jobs.jobs,
     counting.import_counts,
+    exporting.export,
+    doctoring.doctor,
     keeping.gc,
     keeping.verify,
     keeping.rebuild,

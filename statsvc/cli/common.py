@@ -94,7 +94,9 @@ def the_dataset(catalog: Catalog, name: str | None) -> Dataset:
     raise click.UsageError("which dataset? name one of: " + ", ".join(one.name for one in meant))
 
 
-def current_table(place: Home, catalog: Catalog, dataset: Dataset, number: int | None = None) -> Version:
+def current_table(
+    place: Home, catalog: Catalog, dataset: Dataset, number: int | str | None = None
+) -> Version:
     """Return the table of a dataset's version, by default the current one."""
     from statsvc.store.publication import open_version
 

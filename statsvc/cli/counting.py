@@ -422,35 +422,20 @@ def import_counts(
 ) -> None:
     """Make a version of counts taken elsewhere.
 
-    FILE is JSON, {"7": 2036416525, …} (raw id to pixels), or CSV with the columns id, pixels and,
-    where known, images (in how many images the class occurs).
+    FILE is JSON, {"7": 2036416525, …} (raw id to pixels), CSV with the columns id, pixels and, where
+    known, images (in how many images the class occurs), or DAFormer's sample_class_stats.json, which
+    has the counts of each image.
     """
     from statsvc.answers import answer
-    from statsvc.configuration import Configuration
     from statsvc.display import print_class_table
     from statsvc.imports import read_counts
     from statsvc.spec import WeightSpec
 
-    totals = read_counts(file)
+    counts = read_counts(file)
     with opened(home, database, store) as (place, catalog):
-        from dataclasses import replace
+        from statsvc.store.importing import import_counts as publish
 
-        from statsvc.settle import settle_num_classes
-        from statsvc.store.configuring import applied, fitting
-        from statsvc.store.publication import import_totals
-
-        try:
-            dataset = catalog.dataset(name)
-        except NotFound:
-            dataset = None
-        before = Configuration() if dataset is None else dataset.configuration
-        configuration = fitting(applied(before, reading_changes(**reading)))
-        if configuration.num_classes == 0:
-            count = settle_num_classes(totals.class_id[totals.pixels > 0], configuration)
-            configuration = replace(configuration, num_classes=count)
-        if dataset is None:
-            dataset = catalog.create_dataset(name, None, None, configuration)
-        record = import_totals(catalog, place.store, dataset, totals, configuration)
+        record = publish(catalog, place.store, name, counts, reading_changes(**reading))
         click.echo(f"{name}: version {record.number} from {file}", err=True)
         table = current_table(place, catalog, catalog.dataset(name))
         try:

@@ -8,22 +8,18 @@ import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from statsvc.errors import Conflict, StatsvcError
+from statsvc.errors import StatsvcError
 from statsvc.store import durable
 from statsvc.store.aggregates import Expired
 from statsvc.store.arrays import ATTRIBUTES, create_group
 from statsvc.store.catalog import NewVersion, Stale
 from statsvc.store.version import Version
-from statsvc.store.writer import write_totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from statsvc.configuration import Configuration
-    from statsvc.statistics import Histogram
     from statsvc.store.catalog import Catalog
     from statsvc.store.records import Dataset, Job, VersionRecord
 
@@ -171,31 +167,3 @@ def configure(
             dataset = stale.dataset
             continue
         return catalog.dataset_by_uid(dataset.uid), published
-
-
-def import_totals(
-    catalog: Catalog, store: Path, dataset: Dataset, totals: Histogram, configuration: Configuration
-) -> VersionRecord:
-    """Publish counts taken elsewhere as a version without rows.
-
-    Raises `Conflict` for a dataset whose label maps are counted here.
-    """
-    if dataset.source is not None:
-        raise Conflict(
-            f"{dataset.name} is counted from {dataset.source}; import into another name with --name"
-        )
-    durable.make_folder(store)
-    uri = f"{dataset.uid}/import-{uuid.uuid4().hex}"
-    digests = write_totals(create_group(store / uri, {}), totals)
-    new = NewVersion(
-        kind="import",
-        group_uri=uri,
-        arrays_uri=uri,
-        configuration=configuration,
-        reader=IMPORTED,
-        digests=digests,
-        samples=totals.samples,
-        failed=0,
-        pixels=int(np.sum(totals.pixels)),
-    )
-    return publish(catalog, store, dataset, new)
