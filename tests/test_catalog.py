@@ -18,6 +18,7 @@ from statsvc.store import jobs
 from statsvc.store.catalog import Catalog, NewVersion, Stale
 from statsvc.store.engine import file_system, open_engine
 from statsvc.store.schema import jobs as jobs_table
+from statsvc.store.schema import now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -307,9 +308,7 @@ def test_a_job_that_ended_unexpectedly_waits_longer_each_time_and_holds_no_other
         jobs.give_back(catalog, job, "OSError: 5")
         assert jobs.lease(catalog, ELSEWHERE) is None
         with catalog.engine.begin() as connection:
-            until = connection.scalar(
-                sa.text("SELECT lease_until - (julianday('now') - 2440587.5) * 86400 FROM jobs")
-            )
+            until = connection.scalar(sa.select(jobs_table.c.lease_until - now()))
         pauses.append(round(until))
         expire(catalog, job)
     assert pauses == [1, 5, 25, 125]

@@ -96,7 +96,7 @@ class Model(RuleBasedStateMachine):
                 self.catalog.delete_dataset(name)
             return
         unended = [job for job in self.jobs.values() if job["name"] == name and job["state"] in OPEN]
-        if any(job["state"] == "queued" or not job["lapsed"] for job in unended):
+        if any(job["state"] == "running" and not job["lapsed"] for job in unended):
             with pytest.raises(Conflict):
                 self.catalog.delete_dataset(name)
             return

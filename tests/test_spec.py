@@ -111,7 +111,7 @@ REFUSED = [
     ({"num_classes": 0}, "num_classes: 0 is out of range"),
     ({"num_classes": "65537"}, "num_classes: 65537 is out of range"),
     ({"num_classes": 2.0}, "num_classes: expected an integer"),
-    ({"class_map": "../map.yaml"}, "class_map: expected one of binary, cityscapes, reduce_zero_label, none"),
+    ({"class_map": "../map.yaml"}, "class_map: expected one of ade20k, bdd100k, .*, voc, none, not"),
     ({"clip": "5"}, "clip: expected lo,hi"),
     ({"clip": "5,1"}, "clip: 5,1 is out of range"),
     ({"clip": "-1,1"}, "clip: -1,1 is out of range"),

@@ -202,7 +202,13 @@ def _registered(
         counted = Configuration() if counting is None else Configuration(counting=counting)
         configuration = fitting(applied(counted, changes))
         name = default_name(found.root) if name is None else name
-        return catalog.create_dataset(name, found.root, found.pattern, configuration), None
+        try:
+            return catalog.create_dataset(name, found.root, found.pattern, configuration), None
+        except Conflict:
+            # Another scan may have registered the same files since we looked.
+            known = _named(catalog, name, place_of, pattern, move=False)
+            if known is None:
+                raise
     if counting is not None and counting != known.configuration.counting:
         raise Conflict(
             f"{known.name} is counted by {known.configuration.counting}, not {counting}; other counts are "
