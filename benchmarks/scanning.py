@@ -26,6 +26,9 @@ from measuring import Row, at_most, faster, report, within
 from PIL import Image
 
 from statsvc.demo import street_scene
+from statsvc.store import home as homes
+from statsvc.store import jobs
+from statsvc.store.catalog import Catalog
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 19
@@ -116,13 +119,12 @@ def walked(folder: Path) -> float:
 
 def job_seconds(home: str) -> float:
     """Return the seconds from lease to end of the newest job."""
-    command = [sys.executable, "-m", "statsvc", "jobs", "--json", "--home", home]
-    listed = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    newest = max(listed, key=lambda job: job["created_at"])
-    from datetime import datetime
-
-    began, ended = (datetime.fromisoformat(newest[key]) for key in ("started_at", "finished_at"))
-    return (ended - began).total_seconds()
+    catalog = Catalog.open(homes.resolve(home, None, None).database)
+    [(job, _)] = jobs.recent(catalog, limit=1)
+    catalog.close()
+    assert job.started_at is not None
+    assert job.finished_at is not None
+    return job.finished_at - job.started_at
 
 
 def recomputed(files: int) -> list[Row]:
@@ -137,8 +139,10 @@ def recomputed(files: int) -> list[Row]:
                 Image.fromarray(street_scene(number, (64, 32))).save(first)
             else:
                 os.link(first, part / f"{number:06d}.png")
+        # By itself: removing one of several links would change the others' ctime.
+        changed = folder / "0000" / "single.png"
+        Image.fromarray(street_scene(1, (64, 32))).save(changed)
         home = str(Path(place) / "home")
-        time.sleep(2.1)  # a file changed less than 2 s ago is counted again
         scan(folder, home, "--name", "many")
         tree = walked(folder)
         unchanged = []
@@ -146,10 +150,8 @@ def recomputed(files: int) -> list[Row]:
             report_of = scan(folder, home, "--name", "many")[1]["scan"]
             assert report_of["counted"] == 0
             unchanged.append(job_seconds(home))
-        changed = folder / "0000" / "000001.png"
-        changed.unlink()
-        Image.fromarray(street_scene(1, (64, 32))).save(changed)
-        time.sleep(2.1)
+        Image.fromarray(street_scene(2, (64, 32))).save(changed)
+        time.sleep(2.1)  # a file changed less than 2 s ago is waited for
         report_of = scan(folder, home, "--name", "many")[1]["scan"]
         assert report_of["counted"] == 1
         one = job_seconds(home)
