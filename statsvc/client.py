@@ -122,11 +122,19 @@ class Client:
         `params` are those of `GET /datasets/{name}/sampling`, such as `split="train"` and
         `temperature=0.01`. Pages are cached as answers are. Raises as `weights` does.
         """
-        from statsvc import sampling_result
+        from statsvc import mixtures, sampling_result
 
+        if mixtures.parse(dataset) is not None:
+            raise InvalidParameter(
+                ("dataset", f"{dataset} is a mixture, which no sampler draws from: make one for each dataset")
+            )
         name = dataset if dataset is not None else sampling_result.only_dataset(self.datasets())
         return sampling_result.fetch(
-            lambda path, asked, read: self._get(path + client_question.query(asked), read),
+            lambda path, asked, read: self._get(
+                path + client_question.query(asked),
+                read,
+                lambda: "; ask for the same sampler once where the server can be reached: its pages are kept",
+            ),
             name,
             version,
             {"sampler": sampler, **params},

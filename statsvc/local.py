@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import threading
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from workers.members import Member
     from workers.tasks import Reading, Rows
 
+_log = logging.getLogger("statsvc.local")
+
 _BATCH = 16
 _BATCHES_PER_THREAD = 3
 
@@ -42,9 +45,13 @@ class LocalTable(MemoryTable):
     def weights(self, method: str | None = None, **params: Any) -> ClassWeights:
         """Return class weights, by default of `sqrt_inv_freq`; `params` are those of `WeightSpec`.
 
-        Raises `InvalidParameter`, `NotFound` for an unknown split, `Unanswerable`.
+        What the answer warns of goes to the log "statsvc.local" as well. Raises `InvalidParameter`,
+        `NotFound` for an unknown split, `Unanswerable`.
         """
-        return ClassWeights(answers.answer(self, WeightSpec.from_params({"method": method, **params})))
+        found = ClassWeights(answers.answer(self, WeightSpec.from_params({"method": method, **params})))
+        for warning in found.warnings:
+            _log.warning("%s: %s", self.dataset, warning["message"])
+        return found
 
     def sampling(self, sampler: str, **params: Any) -> Sampling:
         """Return how probable each image is for a sampler: `rare_class`, `repeat_factor`, `image_weights`.

@@ -37,7 +37,7 @@ def collect(
     """Return the warnings about an answer as `{"code", "message"}`, in a fixed order."""
     found = [
         *about_files(read, unexpected, failures),
-        *about_weights(counts, spec, result),
+        *about_weights(counts, spec, result, exact=table.exact),
         *about_splits(table, spec),
     ]
     return as_dicts(found)
@@ -59,9 +59,11 @@ def about_files(
     yield from _about_ids(read)
 
 
-def about_weights(counts: ClassCounts, spec: WeightSpec, result: Weights) -> Iterator[Notice]:
+def about_weights(
+    counts: ClassCounts, spec: WeightSpec, result: Weights, *, exact: bool = True
+) -> Iterator[Notice]:
     """Yield what is to be said of the weights themselves."""
-    yield from _about_absent(counts, spec, result)
+    yield from _about_absent(counts, spec, result, exact)
     if spec.method == "effective_num":
         yield from _about_effective_num(counts, spec, result)
     if result.loss_share is not None:
@@ -134,7 +136,7 @@ def _about_ids(read: Reading) -> Iterator[Notice]:
             )
 
 
-def _about_absent(counts: ClassCounts, spec: WeightSpec, result: Weights) -> Iterator[Notice]:
+def _about_absent(counts: ClassCounts, spec: WeightSpec, result: Weights, exact: bool) -> Iterator[Notice]:
     absent = np.flatnonzero(~result.present & ~counts.ignored)
     classes = int((~counts.ignored).sum())
     present = int(result.present.sum())
@@ -144,10 +146,13 @@ def _about_absent(counts: ClassCounts, spec: WeightSpec, result: Weights) -> Ite
             got = "the smallest value of a present class"
         else:
             got = f"weight {result.weights[absent].max():.6g} (absent={spec.absent})"
-        yield (
-            "absent_classes",
-            f"{len(absent)} of {classes} classes have no pixel and get {got}: {names}",
-        )
+        what = f"{len(absent)} of {classes} classes have no pixel and get {got}: {names}"
+        if not exact:
+            what = (
+                f"{len(absent)} of {classes} classes were not seen in the sample and get {got}: {names}; "
+                "they may be rare rather than absent: count every label, or choose absent=max"
+            )
+        yield ("absent_classes", what)
         if spec.absent == "eps":
             yield (
                 "absent_eps",

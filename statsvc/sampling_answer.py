@@ -10,7 +10,7 @@ import numpy as np
 from statsvc import drawing, notices, schemes, streams
 from statsvc.answers import SCHEMA, answer, read_as_asked
 from statsvc.errors import InvalidParameter, Unanswerable, nearest
-from statsvc.spec import WeightSpec
+from statsvc.spec import PARAMETERS, WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +53,8 @@ class Question:
             raise InvalidParameter(
                 *(
                     (name, f"it is for sampler=image_weights{nearest(name, known)}: leave it out")
+                    if name in PARAMETERS
+                    else (name, f"unknown parameter{nearest(name, known)}")
                     for name in unknown
                 )
             )

@@ -10,7 +10,7 @@ import click
 
 from statsvc import comparison, mixtures
 from statsvc.cli.common import home_options, json_option, opened, print_json, version_name
-from statsvc.cli.weighing import asker, class_map_file, spec_options
+from statsvc.cli.weighing import asker, class_map_file, given_of, spec_options, tell_warnings
 from statsvc.errors import StatsvcError
 from statsvc.spec import SAMPLING, WeightSpec
 
@@ -82,9 +82,7 @@ def compare(
     """
     if output is not None:
         _check(output)
-    given = {
-        key: (list(value) if isinstance(value, tuple) else value) for key, value in params.items() if value
-    }
+    given = given_of(params)
     class_map = class_map_file(given, url)
     if mixtures.parse(name) is not None:
         mixtures.without_version(number)
@@ -109,6 +107,8 @@ def compare(
         except OSError as error:
             raise StatsvcError(f"{output} cannot be written: {error.strerror or error}") from error
         click.echo(f"picture written to {output}", err=True)
+        if not (as_json or sys.stdout.isatty()):
+            tell_warnings(found)
     if as_json:
         print_json(found)
     elif output is None or sys.stdout.isatty():

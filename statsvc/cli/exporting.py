@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from statsvc import exports
+from statsvc import answers, exports
 from statsvc.cli.common import home_options, opened, the_dataset, version_name
-from statsvc.cli.weighing import class_map_file, spec_options
+from statsvc.cli.weighing import class_map_file, given_of, spec_options, tell_warnings
 from statsvc.errors import StatsvcError
 from statsvc.spec import PARAMETERS, SAMPLING, WeightSpec
 
@@ -56,9 +56,7 @@ def export(
     from statsvc.store.configuring import applied
     from statsvc.store.publication import open_version
 
-    given: dict[str, Any] = {
-        key: (list(value) if isinstance(value, tuple) else value) for key, value in params.items() if value
-    }
+    given = given_of(params)
     class_map = class_map_file(given, None)
     if form == "mmseg" and "normalize" not in given and "recipe" not in given:
         given["normalize"] = "expected"
@@ -70,6 +68,7 @@ def export(
             record = replace(record, configuration=applied(record.configuration, {"class_map": class_map}))
         table = RememberedTable(open_version(place.store, dataset.name, record))
         written = exports.files(form, table, spec, output)
+        warnings = {} if form in ("daformer", "csv") else answers.answer(table, spec)
     for file, content in written.items():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -77,3 +76,5 @@ def export(
         except OSError as error:
             raise StatsvcError(f"{file} cannot be written: {error.strerror}") from error
         click.echo(f"{file} written, from version {record.number} of {dataset.name}", err=True)
+    if warnings:
+        tell_warnings(warnings)

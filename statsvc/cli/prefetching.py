@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from statsvc.cli.common import json_option, print_json
-from statsvc.cli.weighing import spec_options
+from statsvc.cli.weighing import given_of, spec_options, tell_warnings
 from statsvc.errors import StatsvcError
 from statsvc.spec import PARAMETERS
 
@@ -48,7 +48,7 @@ def prefetch(
     """
     from statsvc.client import Client
 
-    given: dict[str, Any] = {name: value for name, value in params.items() if value}
+    given = given_of(params)
     client = Client(url, cache=cache)
     kept: list[tuple[ClassWeights, Path]] = []
     for name, version in product(names or (None,), versions or (None,)):
@@ -64,6 +64,8 @@ def prefetch(
     for answer, path in kept:
         what = f"{answer.dataset} version {answer.version}: {len(answer)} weights by {answer.method}"
         click.echo(f"{what} in {path}")
+    for answer in {answer.digest: answer for answer, _ in kept}.values():
+        tell_warnings(answer.to_dict())
 
 
 def _described(answer: ClassWeights, path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from statsvc.representations import FORMATS, render
 from statsvc.spec import PARAMETERS, WeightSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from statsvc.classmaps import ClassMap
     from statsvc.store.catalog import Catalog
@@ -75,11 +75,7 @@ def weights(
 
     NAME may be a mixture, a:0.7,b:0.3: of the stream that draws so many of its images from each.
     """
-    given: dict[str, Any] = {
-        key: (list(value) if isinstance(value, tuple) else value)
-        for key, value in params.items()
-        if value not in (None, ())  # an empty text was given, and is refused by name
-    }
+    given = given_of(params)
     class_map = class_map_file(given, url)
     spec = WeightSpec.from_params(given)
     if mixtures.parse(name) is not None:
@@ -93,6 +89,7 @@ def weights(
             answered = asker(place, catalog, name, number, class_map)(spec)
     if output is not None:
         _write(output, form, answered)
+        tell_warnings(answered)
         return
     form = form or ("table" if sys.stdout.isatty() else "json")
     if form == "table":
@@ -102,8 +99,22 @@ def weights(
         return
     click.echo(render(form, answered), nl=form == "json")
     if not sys.stdout.isatty():
-        for warning in answered["warnings"]:
-            click.echo(f"statsvc: {warning['message']}", err=True)
+        tell_warnings(answered)
+
+
+def given_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that were given; an empty text was, and is refused by name."""
+    return {
+        name: (list(value) if isinstance(value, tuple) else value)
+        for name, value in params.items()
+        if value not in (None, ())
+    }
+
+
+def tell_warnings(answered: Mapping[str, Any]) -> None:
+    """Say on stderr what an answer warns of."""
+    for warning in answered["warnings"]:
+        click.echo(f"statsvc: {warning['message']}", err=True)
 
 
 def asker(
