@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
+from statsvc import mixtures
 from statsvc.client_question import is_number, text
 from statsvc.errors import InvalidParameter
 from statsvc.methods import OWNER
@@ -49,7 +51,11 @@ def _differences(weights: ClassWeights, question: Mapping[str, Any]) -> list[tup
     wanted: Any
     for name, value in question.items():
         key = "ignore_index" if name == "ignore" else name
+        if given.get(name) == "auto":
+            continue  # the record has what auto came to
         if key == "dataset":
+            if _same_mixture(weights.dataset, str(value)):
+                continue
             there, wanted = weights.dataset, value
         elif key == "version":
             there, wanted = weights.version, int(value) if is_number(value) else weights.version
@@ -58,6 +64,20 @@ def _differences(weights: ClassWeights, question: Mapping[str, Any]) -> list[tup
         if _plain(wanted) != _plain(there):
             found.append((name, there, wanted))
     return found
+
+
+def _same_mixture(there: str, wanted: str) -> bool:
+    """Whether a record's mixture, which names every version, is the one asked for, which need not."""
+    known, asked = mixtures.parse(there), mixtures.parse(wanted)
+    return (
+        known is not None
+        and asked is not None
+        and [part.dataset for part in known] == [part.dataset for part in asked]
+        and all(
+            other.number in (None, one.number) and math.isclose(one.share, other.share, rel_tol=1e-9)
+            for one, other in zip(known, asked, strict=True)
+        )
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -260,6 +260,7 @@ def on_a_terminal(*arguments: str | Path) -> tuple[subprocess.Popen[bytes], int]
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
+            env=os.environ | {"TERM": "xterm"},
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no thread runs
         )
     finally:

@@ -194,6 +194,8 @@ class Model(RuleBasedStateMachine):
                 model["state"] = "failed"
         else:
             jobs.give_back(self.catalog, job, "no", orderly=how == "stop")
+            # As if the pause before the next attempt were over.
+            self.sql("UPDATE jobs SET lease_until = NULL WHERE id = :id AND state = 'queued'", id=job.id)
             if not current:
                 return
             queued = [

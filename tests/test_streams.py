@@ -17,6 +17,7 @@ from statsvc import mixtures, streams
 from statsvc.answers import answer
 from statsvc.api.tables import RememberedTable
 from statsvc.calculate import calculate_class_weights
+from statsvc.client import Client
 from statsvc.configuration import Configuration
 from statsvc.errors import InvalidParameter, NotFound, Unanswerable
 from statsvc.spec import WeightSpec
@@ -421,3 +422,13 @@ def test_a_remembered_table_reads_its_rows_once_for_a_sampler() -> None:
     ask(remembered, sampler="rare_class", min_pixels=20, method="median_freq")
     assert len(reads) == 2
     assert ask(remembered, sampler="rare_class", min_pixels=10)["weights"] != first["weights"]
+
+
+def test_a_run_of_a_mixture_resumes_with_the_question_that_it_asked() -> None:
+    record = mix((named(of(N), "a", 3), 0.7), (named(of(OTHER), "b", 12), 0.3), sampler="rare_class")
+    client = Client("http://127.0.0.1:1")  # no server: a record needs none
+    again = client.weights("a:7,b:3", sampler="rare_class", min_pixels="auto", pinned=record)
+    assert again.to_list() == record["weights"]
+    for other in ("a:1,b:1", "a@4:7,b:3", "b:7,a:3"):
+        with pytest.raises(InvalidParameter, match="dataset"):
+            client.weights(other, sampler="rare_class", pinned=record)

@@ -117,6 +117,8 @@ def stream(
                 tried_alone, alone = alone, False
                 if status == "finished":
                     sizer.learn(result)
+                    if rest := batch[len(result.path) :]:
+                        waiting.append(rest)  # the worker was told to stop between two samples
                     yield result
                 elif status != "error":
                     waiting.append(batch)  # cancelled or lost with the scheduler

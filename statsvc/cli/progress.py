@@ -20,7 +20,9 @@ LINE_SECONDS = 5.0
 def shown(read: Callable[[], dict[str, Any]]) -> Iterator[None]:
     """Show what `read` returns, a job's progress, until the block ends."""
     ended = threading.Event()
-    target = _bar if sys.stderr.isatty() else _lines
+    # A terminal that cannot go back in a line, such as an editor's, gets lines too.
+    dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
+    target = _bar if sys.stderr.isatty() and not dumb else _lines
     thread = threading.Thread(target=target, args=(read, ended), name="progress", daemon=True)
     thread.start()
     try:

@@ -63,7 +63,8 @@ def classes_of(weights: ClassWeights | Numbers) -> Classes:
 def numbers(name: str, values: Numbers, length: int | None = None) -> NDArray[np.float64]:
     """Return a vector as float64. Raises `InvalidParameter` for what is none, or of another length."""
     try:
-        array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, np.float64)
+        plain = values.detach().cpu().double() if hasattr(values, "detach") else values
+        array = np.asarray(plain, np.float64)
     except (TypeError, ValueError) as problem:
         raise InvalidParameter((name, f"is no vector of numbers: {problem}")) from None
     if array.ndim != 1 or len(array) == 0 or length not in (None, len(array)):

@@ -56,7 +56,7 @@ def compute_loss_func(criterion: nn.Module) -> Callable[..., Tensor]:
         loss: Tensor = criterion.to(logits.device)(logits, labels)
         if num_items_in_batch is None:
             return loss
-        return loss * (labels != -100).sum() / num_items_in_batch
+        return loss * (labels != -100).sum() / max(num_items_in_batch, 1)
 
     return compute
 

@@ -54,8 +54,7 @@ def submit_in(
     """Queue a recompute in the caller's transaction, as `submit` does. Raises `NotFound` once deleted."""
     _hold(connection, dataset)
     queued = connection.scalar(_queued(dataset.uid))
-    if queued is not None:
-        _widen(connection, queued, full, max_removed)
+    if queued is not None and _widen(connection, queued, full, max_removed):
         return _one(connection, queued), False
     job_id = _insert(connection, dataset, "queued", full, max_removed)
     return _one(connection, job_id), True
@@ -78,7 +77,8 @@ def submit_leased(
         else:
             queued = connection.scalar(_queued(dataset.uid))
             job_id = queued or _insert(connection, dataset, "queued", full, max_removed)
-        _widen(connection, job_id, full, max_removed)
+        if not _widen(connection, job_id, full, max_removed):
+            job_id = _insert(connection, dataset, "queued", full, max_removed)
         return _take(connection, job_id, owner)
 
 
@@ -103,7 +103,10 @@ def lease(catalog: Catalog, owner: str) -> Job | None:
             if held is None or row is None or not _may_run(row):
                 continue  # another runner was first
             if row.attempt - row.released < MAX_ATTEMPTS:
-                return _take(connection, row.id, owner)
+                taken = _take(connection, row.id, owner)
+                if taken is None:
+                    continue  # it was cancelled, or ended, meanwhile
+                return taken
             cause = row.error or "the process that ran it died"
             _end(connection, row.id, row.attempt, f"given up after {row.attempt} attempts: {cause}")
     return None
@@ -224,9 +227,8 @@ def give_back(catalog: Catalog, job: Job, cause: str, *, orderly: bool = False) 
         newer = connection.scalar(_queued(job.dataset_uid))
         if not orderly and tries >= MAX_ATTEMPTS:
             _end(connection, job.id, job.attempt, f"given up after {job.attempt} attempts: {cause}")
-        elif newer is not None:
+        elif newer is not None and _widen(connection, newer, job.full, job.max_removed):
             # One queued job a dataset: the newer one does this one's work as well.
-            _widen(connection, newer, job.full, job.max_removed)
             _end(connection, job.id, job.attempt, f"superseded by job {newer} after: {cause}")
         else:
             connection.execute(
@@ -341,19 +343,36 @@ def _insert(connection: sa.Connection, dataset: Dataset, state: str, full: bool,
     return job_id
 
 
-def _widen(connection: sa.Connection, job_id: str, full: bool, max_removed: float) -> None:
-    """Let a job do what a second request asks for as well."""
-    row = connection.execute(sa.select(jobs).where(jobs.c.id == job_id).with_for_update()).one()
+def _widen(connection: sa.Connection, job_id: str, full: bool, max_removed: float) -> bool:
+    """Let a job do what a second request asks for as well; return whether it has not ended."""
+    row = _locked(connection, job_id)
+    if row is None:
+        return False
     connection.execute(
         jobs.update()
         .where(jobs.c.id == job_id)
         .values(full=row.full or full, max_removed=max(row.max_removed, max_removed))
     )
+    return True
 
 
-def _take(connection: sa.Connection, job_id: str, owner: str) -> Job:
-    """Start the next attempt; its group is reserved in the row before the first byte is written."""
-    row = connection.execute(sa.select(jobs).where(jobs.c.id == job_id)).one()
+def _locked(connection: sa.Connection, job_id: str) -> sa.Row[Any] | None:
+    """Return a job's row, locked, or None where it has ended.
+
+    Who cancels or ends a job does not hold its dataset's row, and may have done so since it was read.
+    """
+    row = connection.execute(sa.select(jobs).where(jobs.c.id == job_id).with_for_update()).one()
+    return row if row.state in ("queued", "running") else None
+
+
+def _take(connection: sa.Connection, job_id: str, owner: str) -> Job | None:
+    """Start the next attempt of a job that has not ended.
+
+    Its group is reserved in the row before the first byte is written.
+    """
+    row = _locked(connection, job_id)
+    if row is None:
+        return None
     attempt = row.attempt + 1
     connection.execute(
         jobs.update()
