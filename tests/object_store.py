@@ -1,0 +1,104 @@
+"""A local S3 server in a process of its own: moto's, on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BUCKET = "statsvc-test"
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running server, its address, and the environment under which clients find it."""
+
+    url: str
+    pid: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": self.url,
+        }
+
+    def boto(self) -> Any:
+        """Return boto3's client, an independent way to the same objects."""
+        import boto3
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+
+
+@contextlib.contextmanager
+def s3_server(port: int | None = None) -> Iterator[S3Server]:
+    """Run a server with the empty bucket `BUCKET`."""
+    port = port or free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _MAIN, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/moto-api/", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None, "moto's server ended"
+                assert time.monotonic() < deadline, "moto's server did not answer"
+                time.sleep(0.05)
+        server = S3Server(url, process.pid)
+        server.boto().create_bucket(Bucket=BUCKET)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+def free_port() -> int:
+    """Return a port of loopback that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+_MAIN = """
+import sys
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=True)
+"""
+
+
+@contextlib.contextmanager
+def environment(server: S3Server) -> Iterator[None]:
+    """Let this process, and those it starts, find the server."""
+    before = {name: os.environ.get(name) for name in server.environment}
+    os.environ.update(server.environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
