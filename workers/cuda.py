@@ -77,6 +77,26 @@ def count_batch(arrays: Sequence[NDArray[Any]]) -> list[tuple[Int64, Int64]]:
     return [(ids, counts[ids]) for ids, counts in zip(present, table, strict=True)]
 
 
+def launched(pixels: Any, words: Int64, stream: Any) -> Any:
+    """Start counting label maps, one after the other on the device; return where their counts will be.
+
+    pixels  uint64 [n] on the device, eight pixels a word
+    words   int64 [k], words of each label map; their sum is n
+
+    The result is int64 [k, 256] on the device, complete when `stream` has come to it.
+    """
+    tiles = -(-words // TILE_WORDS)
+    label_map = np.repeat(np.arange(len(words)), tiles)
+    within = np.arange(len(label_map)) - np.repeat(np.cumsum(tiles) - tiles, tiles)
+    starts = np.cumsum(words) - words
+    first = starts[label_map] + within * TILE_WORDS
+    last = np.minimum(first + TILE_WORDS, starts[label_map] + words[label_map])
+    places = [cuda.to_device(column, stream=stream) for column in (label_map, first, last)]
+    counts = cuda.to_device(np.zeros((len(words), 256), np.int64), stream=stream)
+    _count[len(label_map), THREADS, stream](pixels, *places, counts)
+    return counts
+
+
 @dataclass(slots=True)
 class _Turn:
     """One buffer, its stream, and what was launched from it."""
@@ -106,17 +126,8 @@ class _Turn:
         """Copy and count what was taken; the host goes on meanwhile."""
         if not self.filled:
             return
-        words = np.array(self.words, np.int64)
-        tiles = -(-words // TILE_WORDS)
-        label_map = np.repeat(np.arange(len(words)), tiles)
-        within = np.arange(len(label_map)) - np.repeat(np.cumsum(tiles) - tiles, tiles)
-        starts = np.cumsum(words) - words
-        first = starts[label_map] + within * TILE_WORDS
-        last = np.minimum(first + TILE_WORDS, starts[label_map] + words[label_map])
         pixels = cuda.to_device(self.host[: self.filled].view(np.uint64), stream=self.stream)
-        places = [cuda.to_device(column, stream=self.stream) for column in (label_map, first, last)]
-        self.counts = cuda.to_device(np.zeros((len(words), 256), np.int64), stream=self.stream)
-        _count[len(label_map), THREADS, self.stream](pixels, *places, self.counts)
+        self.counts = launched(pixels, np.array(self.words, np.int64), self.stream)
 
     def collect(self, table: Int64) -> None:
         """Wait for what was launched, add it to the rows of `table`, int64 [n, 256], and be empty again."""
