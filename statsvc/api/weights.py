@@ -47,11 +47,16 @@ async def get_weights(request: Request, service: Shared) -> Response:
     parts = mixtures.parse(given.get("dataset"))
     if parts is None:
         published = [await service.published(given.get("dataset"), number)]
-        digest, pinned = published[0].digest, isinstance(number, int)
+        digest, pinned = published[0].digest_under(spec.class_map), isinstance(number, int)
     else:
         mixtures.without_version(number)
         published = [await service.published(part.dataset, part.number) for part in parts]
-        digest = json.dumps([[one.digest, part.share] for one, part in zip(published, parts, strict=True)])
+        digest = json.dumps(
+            [
+                [one.digest_under(spec.class_map), part.share]
+                for one, part in zip(published, parts, strict=True)
+            ]
+        )
         pinned = all(part.number is not None for part in parts)
 
     def make(*tables: RememberedTable) -> bytes:
