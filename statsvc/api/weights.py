@@ -9,7 +9,6 @@ from starlette.responses import Response
 
 from statsvc import answers, methods, mixtures, representations, schemes, streams
 from statsvc.api import conditional, formats, query
-from statsvc.api.responses import json_response
 from statsvc.api.service import Shared
 from statsvc.api.tables import RememberedTable
 from statsvc.spec import WeightSpec
@@ -76,11 +75,11 @@ async def get_weights(request: Request, service: Shared) -> Response:
 async def get_methods(request: Request) -> Response:
     """Return every weighting method with its formula, parameters, ranges and reference."""
     query.read(request, {})
-    return json_response({"methods": methods.describe()})
+    return await conditional.respond_json(request, {"methods": methods.describe()})
 
 
 @router.get("/samplers")
 async def get_samplers(request: Request) -> Response:
     """Return every sampler with its formula, parameters, ranges and reference."""
     query.read(request, {})
-    return json_response({"samplers": schemes.describe()})
+    return await conditional.respond_json(request, {"samplers": schemes.describe()})
