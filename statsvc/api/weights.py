@@ -18,7 +18,7 @@ router = APIRouter()
 PARAMETERS = {
     "dataset": query.Parameter(
         "name of a dataset; may be left out where there is one only. a:0.7,b:0.3 weighs the stream that "
-        "draws so many images of each, a@3:0.7,b@12:0.3 of these versions"
+        "draws so many images of each, a@3:0.7,b@paper:0.3 of these versions"
     ),
     "version": query.VERSION,
     **query.SPEC,
@@ -56,7 +56,7 @@ async def get_weights(request: Request, service: Shared) -> Response:
                 for one, part in zip(published, parts, strict=True)
             ]
         )
-        pinned = all(part.number is not None for part in parts)
+        pinned = all(isinstance(part.number, int) for part in parts)
 
     def make(*tables: RememberedTable) -> bytes:
         if parts is None:
