@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from statsvc import client_cache, client_question, client_retry
 from statsvc.client_cache import Entry
@@ -159,6 +160,12 @@ class Client:
         if found.version is not None and not client_question.is_number(version):
             _sampling(get, found.dataset, sampler, found.version, params)
         return found, list(files)
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """Return a dataset as `GET /datasets/{name}` describes it: configuration, splits, newest jobs."""
+        path = f"/datasets/{quote(name, safe='')}"
+        found: dict[str, Any] = self._get(path, lambda body: dict(body) | {"name": body["name"]})
+        return found
 
     def datasets(self) -> list[dict[str, Any]]:
         """Return the server's datasets by name, as `GET /datasets` describes each."""
