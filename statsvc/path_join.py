@@ -147,6 +147,10 @@ def probabilities(
     ambiguous, or have no statistics and `unmatched` does not say what becomes of them; warns of images
     that are not among the paths. `whole` is as in `elsewhere`, asked only for an error's message.
     """
+    if isinstance(paths, str | bytes | os.PathLike):
+        raise InvalidParameter(
+            ("paths", f"{paths!r} is one path; give a list, the path of each item's label map")
+        )
     if len(paths) == 0:
         raise InvalidParameter(("paths", "there are none: give the path of each item's label map"))
     found = join(paths, sampling.paths, root)

@@ -291,6 +291,7 @@ def test_a_scan_without_a_server_is_a_source_too(tmp_path: Path) -> None:
         np.save((tmp_path / path).with_suffix(".npy"), labels)
     table = statsvc.scan(tmp_path, num_classes=4)
     files = sorted(tmp_path.rglob("*.npy"))
+    assert repr(table) == f"<LocalTable of {tmp_path.name}: 6 label maps, 4 classes>"
     sampler = RareClassSampler(files, table, temperature=0.3, min_pixels=20)
     np.testing.assert_allclose(sampler.probability, daformer(N, 0.3, 20), rtol=1e-9)
     weights = table.weights(sampler="rare_class", temperature=0.3, min_pixels=20).to_list()
@@ -407,6 +408,13 @@ def test_without_torch_the_error_names_the_extra() -> None:
     code = "import sys; sys.modules['torch'] = None; import statsvc.samplers"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ImportError: statsvc.samplers needs PyTorch: pip install 'statsvc[torch]'" in done.stderr
+
+
+def test_one_text_is_no_list_of_texts(server: str) -> None:
+    with pytest.raises(InvalidParameter, match=r"paths: 'train/0000.png' is one path; give a list"):
+        RareClassSampler(PATHS[0], server, dataset="street")
+    with pytest.raises(InvalidParameter, match="expect_classes: 'sky' is one text; give a list of names"):
+        statsvc.Client(server).weights("street", expect_classes="sky")
 
 
 def test_a_table_in_memory_gives_what_the_server_gives(server: str) -> None:
