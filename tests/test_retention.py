@@ -23,6 +23,7 @@ from statsvc.splits import detect
 from statsvc.store import home as homes
 from statsvc.store import jobs, publication, retention, tags
 from statsvc.store.catalog import Catalog
+from statsvc.store.engine import alone
 from statsvc.store.rebuilding import rebuild
 from statsvc.store.verifying import verify
 
@@ -67,7 +68,9 @@ def rows_of(home: Home, catalog: Catalog, name: str = "street") -> list[int]:
     """Return the numbers of the versions whose rows lie on the disk."""
     dataset = catalog.dataset(name)
     return sorted(
-        v.number for v in catalog.versions(dataset, 100) if (home.store / v.arrays_uri / "counts").exists()
+        v.number
+        for v in catalog.versions(dataset, 100)
+        if (home.store.path / v.arrays_uri / "counts").exists()
     )
 
 
@@ -166,12 +169,12 @@ def test_the_base_of_a_running_job_and_its_staging_group_stay(home: Home, catalo
     job = jobs.lease(catalog, "elsewhere/1/1")
     assert job is not None
     assert job.group_uri is not None
-    dead = home.store / dataset.uid / f"{job.id}-0"
-    fresh = home.store / dataset.uid / "configuration-abc"
-    for group in (home.store / job.group_uri, dead, fresh):
+    dead = home.store.path / dataset.uid / f"{job.id}-0"
+    fresh = home.store.path / dataset.uid / "configuration-abc"
+    for group in (home.store.path / job.group_uri, dead, fresh):
         group.mkdir()
         (group / "zarr.json").write_text("{}")
-    part = home.store / dataset.uid / "parts" / "x"
+    part = home.store.path / dataset.uid / "parts" / "x"
     part.mkdir(parents=True)
     done = retention.collect(catalog, home.store, grace=60)
     assert done.orphans == [f"{dataset.uid}/{dead.name}"]
@@ -179,7 +182,7 @@ def test_the_base_of_a_running_job_and_its_staging_group_stay(home: Home, catalo
     done = retention.collect(catalog, home.store, grace=0)
     assert done.removed == []
     assert rows_of(home, catalog) == [1, 2, 3]
-    assert (home.store / job.group_uri).exists()
+    assert (home.store.path / job.group_uri).exists()
     assert not fresh.exists()
     jobs.fail(catalog, job, "no")
     done = retention.collect(catalog, home.store, grace=0)
@@ -194,13 +197,13 @@ def test_a_deleted_dataset_goes_and_what_the_catalog_does_not_know_stays(
     fill(home, 1)
     fill(home, 1, "other")
     uid = catalog.dataset("street").uid
-    (home.store / "strange" / "group").mkdir(parents=True)
+    (home.store.path / "strange" / "group").mkdir(parents=True)
     catalog.delete_dataset("street")
     assert retention.collect(catalog, home.store).orphans == []
     done = retention.collect(catalog, home.store, grace=0)
     assert (done.orphans, done.unknown) == ([uid], ["strange"])
-    assert not (home.store / uid).exists()
-    assert (home.store / "strange" / "group").exists()
+    assert not (home.store.path / uid).exists()
+    assert (home.store.path / "strange" / "group").exists()
     assert rows_of(home, catalog, "other") == [1]
 
 
@@ -248,11 +251,11 @@ def test_no_reader_fails_while_gc_runs_throughout(home: Home, catalog: Catalog) 
 
 def test_gc_is_paused_and_runs_once_at_a_time(home: Home, catalog: Catalog) -> None:
     fill(home, 1)
-    retention.pause(home.store)
+    retention.pause(catalog, home.store)
     with pytest.raises(Conflict, match="statsvc gc --resume"):
         retention.collect(catalog, home.store)
     retention.resume(home.store)
-    with retention._locked(home.store), pytest.raises(Conflict, match="another gc"):
+    with alone(catalog.engine, "gc"), pytest.raises(Conflict, match="another gc"):
         retention.collect(catalog, home.store)
     assert retention.collect(catalog, home.store).expired == []
 
@@ -333,7 +336,7 @@ def test_verify_names_what_is_damaged(tmp_path: Path) -> None:
     statsvc("gc", "--grace", "0s", *place)
     assert "6 versions read, 0 damaged" in statsvc("verify", *place).stderr
     catalog = Catalog.open(home.database)
-    records = {v.number: home.store / v.group_uri for v in catalog.versions(catalog.dataset("street"))}
+    records = {v.number: home.store.path / v.group_uri for v in catalog.versions(catalog.dataset("street"))}
     chunk = next(file for file in (records[2] / "counts" / "c").rglob("*") if file.is_file())
     data = bytearray(chunk.read_bytes())
     data[len(data) // 2] ^= 1
@@ -367,13 +370,15 @@ def test_a_lost_catalog_is_rebuilt_from_the_groups(home: Home, catalog: Catalog,
     retention.collect(catalog, home.store, grace=0)
     dataset = catalog.dataset("street")
     # A group that was described but never published has the number that a later one got.
-    stray = home.store / dataset.uid / "stray-1"
-    shutil.copytree(home.store / catalog.version(dataset, 3).group_uri, stray, copy_function=shutil.copyfile)
-    early = (home.store / catalog.version(dataset, 3).group_uri / "zarr.json").stat().st_mtime - 100
+    stray = home.store.path / dataset.uid / "stray-1"
+    shutil.copytree(
+        home.store.path / catalog.version(dataset, 3).group_uri, stray, copy_function=shutil.copyfile
+    )
+    early = (home.store.path / catalog.version(dataset, 3).group_uri / "zarr.json").stat().st_mtime - 100
     import os
 
     os.utime(stray / "zarr.json", (early, early))
-    (home.store / dataset.uid / "half-2").mkdir()
+    (home.store.path / dataset.uid / "half-2").mkdir()
     with pytest.raises(Conflict, match="not empty"):
         rebuild(catalog, home.store)
     questions = ["dataset=street", "dataset=gone", *(f"dataset=street&version={n}" for n in (1, 2, 3, 4))]
@@ -429,7 +434,7 @@ def test_a_backup_taken_while_versions_come_is_whole_when_restored(tmp_path: Pat
         publishing.set()
         writer.join()
     restored = homes.resolve(str(backup))
-    (restored.store / retention.PAUSED).unlink()
+    (restored.store.path / retention.PAUSED).unlink()
     assert "0 damaged" in statsvc("verify", "--home", restored.folder).stderr
     statsvc("gc", "--grace", "0s", "--home", restored.folder)
     catalog = Catalog.open(restored.database)
@@ -437,7 +442,7 @@ def test_a_backup_taken_while_versions_come_is_whole_when_restored(tmp_path: Pat
     assert dataset.current_number is not None
     assert dataset.current_number >= 2
     # Groups younger than the catalog's copy went as orphans; the next version takes the next number.
-    assert len(list((restored.store / dataset.uid).iterdir())) == dataset.current_number
+    assert len(list((restored.store.path / dataset.uid).iterdir())) == dataset.current_number
     assert publish(restored, "street", label_maps()).number == dataset.current_number + 1
     catalog.close()
 
@@ -482,7 +487,7 @@ def test_keep_has_bounds(catalog: Catalog, home: Home) -> None:
 def test_a_version_too_damaged_to_aggregate_is_named_and_left(home: Home, catalog: Catalog) -> None:
     fill(home, 2)
     dataset = catalog.set_keep(catalog.dataset("street"), 1)
-    shutil.rmtree(home.store / catalog.version(dataset, 1).group_uri / "counts")
+    shutil.rmtree(home.store.path / catalog.version(dataset, 1).group_uri / "counts")
     done = retention.collect(catalog, home.store, grace=0)
     assert done.expired == []
     assert "'counts'" in done.damaged[0]
