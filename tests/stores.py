@@ -1,4 +1,4 @@
-"""Stores of both kinds for tests: a folder, and a bucket of moto's server; what is in them seen by other means."""
+"""Stores of both kinds: a folder, and a bucket of moto's server; what is in them, seen by other means."""
 
 from __future__ import annotations
 
