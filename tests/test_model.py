@@ -357,22 +357,13 @@ class Model(RuleBasedStateMachine):
 OPEN = ("queued", "running")
 
 
-@pytest.mark.parametrize(
-    ("place", "examples"), [("sqlite, folder", 20), ("postgresql, folder", 20), ("postgresql, bucket", 5)]
-)
-def test_store_and_catalog_do_as_a_dictionary_does(
-    request: pytest.FixtureRequest, tmp_path: Path, place: str, examples: int
-) -> None:
-    on_sqlite = f"sqlite:///{tmp_path / 'catalog.sqlite'}"
-    catalog = Catalog.open(on_sqlite if "sqlite" in place else request.getfixturevalue("postgresql"))
-    if "bucket" in place:
-        raw = request.getfixturevalue("bucket")
-    else:
-        raw = Raw(places.at(str(tmp_path / "versions")))
+def test_store_and_catalog_do_as_a_dictionary_does(database: str, tmp_path: Path) -> None:
+    catalog = Catalog.open(database)
+    raw = Raw(places.at(str(tmp_path / "versions")))
     run_state_machine_as_test(
         lambda: Model(catalog, raw),  # type: ignore[arg-type]
         settings=settings(
-            max_examples=examples,
+            max_examples=20,
             stateful_step_count=25,
             deadline=None,
             database=None,

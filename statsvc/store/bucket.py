@@ -32,8 +32,7 @@ class _Service:
     """The client of one prefix, made when it is first needed, and how the service answered last."""
 
     url: str
-    retries: int = objects.RETRIES
-    timeout: float = objects.TIMEOUT_SECONDS
+    hurried: bool = False
     trouble: str | None = None
     _client: Any = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -41,8 +40,10 @@ class _Service:
     def client(self) -> Any:
         with self._lock:
             if self._client is None:
+                patience = (objects.RETRIES, objects.TIMEOUT_SECONDS)
+                retries, timeout = (HURRIED_RETRIES, HURRIED_SECONDS) if self.hurried else patience
                 try:
-                    self._client = objects.open_prefix(self.url, retries=self.retries, timeout=self.timeout)
+                    self._client = objects.open_prefix(self.url, retries=retries, timeout=timeout)
                 except ModuleNotFoundError as error:
                     install = f"{error.name}, which the extra brings: pip install 'statsvc[s3]'"
                     raise StoreError(f"{self.url} needs {install}") from error
@@ -107,6 +108,7 @@ class Bucket(Place):
     @contextmanager
     def answering(self) -> Iterator[None]:
         """Turn obstore's errors into `StoreError`; an object that is not there is `FileNotFoundError`."""
+        self._service.client()  # without the extra, the error that names it
         from obstore.exceptions import BaseError
 
         try:
@@ -177,8 +179,8 @@ class Bucket(Place):
         """Do nothing: what was put is durable."""
 
     def hurried(self) -> Bucket:
-        """Return the same place with a client that gives up within some ten seconds."""
-        return Bucket(_Service(self._service.url, HURRIED_RETRIES, HURRIED_SECONDS), self._key)
+        """Return the same place with a client that gives up within some fifteen seconds."""
+        return Bucket(_Service(self._service.url, hurried=True), self._key)
 
     def check(self, *, writing: bool) -> None:
         """Raise `StoreError` where the bucket cannot be listed, or no object put."""

@@ -60,14 +60,18 @@ def import_counts(
         dataset = catalog.create_dataset(name, None, None, configuration)
     store.make()
     uri = f"{dataset.uid}/import-{uuid.uuid4().hex}"
-    if isinstance(counts, SampleCounts):
-        totals, digests = _write_rows(store / uri, counts, occurring)
-        samples: int | None = len(counts.path)
-    else:
-        group = create_group(store / uri, {})
-        with store.answering():
-            totals, digests = counts, write_totals(group, counts)
-        samples = counts.samples
+    try:
+        if isinstance(counts, SampleCounts):
+            totals, digests = _write_rows(store / uri, counts, occurring)
+            samples: int | None = len(counts.path)
+        else:
+            group = create_group(store / uri, {})
+            with store.answering():
+                totals, digests = counts, write_totals(group, counts)
+            samples = counts.samples
+    except BaseException:
+        (store / uri).remove()
+        raise
     new = NewVersion(
         kind="import",
         group_uri=uri,

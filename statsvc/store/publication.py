@@ -101,9 +101,14 @@ def publish(
         raise
 
 
-def _make_durable(folder: Place, store: Place, values: dict[str, Any]) -> None:
-    """Describe a group and flush it; one that was not yet offered to the database goes with any exception."""
+def _make_durable(folder: Place, store: Place, values: dict[str, Any], *, fresh: bool = False) -> None:
+    """Describe a group, after making it where it is `fresh`, and flush it.
+
+    It was not yet offered to the database, and goes with any exception.
+    """
     try:
+        if fresh:
+            create_group(folder, {})
         describe(folder, values)
         folder.settle(store)
     except BaseException:
@@ -155,8 +160,7 @@ def configure(
             failed=record.failed,
             pixels=record.pixels,
         )
-        create_group(store / uri, {})
-        _make_durable(store / uri, store, attributes(dataset, new))
+        _make_durable(store / uri, store, attributes(dataset, new), fresh=True)
         try:
             published = catalog.publish(dataset, new)
         except Stale as stale:
