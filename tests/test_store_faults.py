@@ -103,7 +103,7 @@ def test_a_dataset_is_counted_served_changed_and_collected_in_a_bucket_alone(
     assert [row["arrays"].startswith(f"{bucket.store}/") for row in listed] == [True, True]
     resolved = homes.resolve(str(tmp_path / "home"), postgresql, str(bucket.store))
     with serving(resolved, roots=[tmp_path]) as url:
-        answer = httpx2.get(f"{url}/weights?method=inv_freq").json()
+        answer = httpx2.get(f"{url}/weights").json()
         counted = zip(oracle(labels).ids, oracle(labels).table().sum(axis=0).tolist(), strict=True)
         assert answer["pixels"] == sum(pixels for raw, pixels in counted if raw != 255)
         changed = httpx2.patch(f"{url}/datasets/streets", json={"num_classes": 9, "keep": 1}).json()
