@@ -12,12 +12,12 @@ from statsvc.store.writer import VersionWriter, strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from statsvc.statistics import Histogram
     from statsvc.store.parts import Rows
+    from statsvc.store.places import Place
     from statsvc.store.version import Version
     from workers.comparison import Comparison
     from workers.sources import Listing
@@ -33,7 +33,7 @@ class Written:
 
 
 def assemble(
-    folder: Path,
+    folder: Place,
     listing: Listing,
     found: Comparison,
     rows: Rows,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 import uuid
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from statsvc import splits
 from statsvc.errors import AmbiguousSource, DamagedVersion, JobFailed, SourceError
 from statsvc.settle import named, settle_num_classes
 from statsvc.statistics import MAX_IDS
-from statsvc.store import durable, jobs, parts
+from statsvc.store import jobs, parts
 from statsvc.store.catalog import NewVersion, Stale
 from statsvc.store.publication import open_version, publish
 from statsvc.store.version import Version
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from statsvc.configuration import Configuration
     from statsvc.store.catalog import Catalog
     from statsvc.store.parts import Rows
+    from statsvc.store.places import Place
     from statsvc.store.records import Dataset, Job, VersionRecord
     from workers.cluster import LocalCluster
     from workers.progress import Progress
@@ -69,7 +69,7 @@ class Attempt:
     """
 
     catalog: Catalog
-    store: Path
+    store: Place
     job: Job
     cluster: LocalCluster
     settings: Settings
@@ -85,10 +85,10 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
     """
     catalog, job = attempt.catalog, attempt.job
     dataset = catalog.dataset_by_uid(job.dataset_uid)
-    durable.make_folder(attempt.store)
+    attempt.store.make()
     for earlier in range(1, job.attempt):
         # What an attempt that died had begun to write; one that had published would have ended the job.
-        shutil.rmtree(attempt.store / dataset.uid / f"{job.id}-{earlier}", ignore_errors=True)
+        (attempt.store / dataset.uid / f"{job.id}-{earlier}").remove()
     source, dataset = _source(catalog, dataset)
     listing = list_samples(source, dataset.configuration.counting)
     root = _identity(source.root)
@@ -147,7 +147,7 @@ def _against(
     if reuse and found.base is not None and found.unchanged(listing, rows, fresh_row):
         found.base.verify()  # a damaged version must not pass for a good one because no file changed
         jobs.succeed_unchanged(attempt.catalog, job, progress.to_dict())
-        parts.remove_parts(kept)
+        kept.remove()
         return None
     if progress.failed == progress.total:
         path, reason = progress.failures[0]
@@ -181,7 +181,7 @@ def _against(
         progress.stage = "publishing"
         check()
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.remove()
         raise
     version = publish(
         attempt.catalog,
@@ -192,7 +192,7 @@ def _against(
         progress=progress.to_dict(),
         reconfigure=settle,
     )
-    parts.remove_parts(kept)
+    kept.remove()
     return version
 
 
@@ -258,7 +258,7 @@ def _guard(job: Job, found: Comparison, newly_failed: int, failures: Sequence[tu
 
 
 def _recover(
-    folder: Path, reader: str, listing: Listing, found: Comparison
+    folder: Place, reader: str, listing: Listing, found: Comparison
 ) -> tuple[Rows, NDArray[np.int64]]:
     """Return rows that earlier attempts counted of files as they are now, and the samples left to count."""
     stored = parts.read_parts(folder, reader)
@@ -284,7 +284,7 @@ def _count(
     dataset: Dataset,
     listing: Listing,
     left: NDArray[np.int64],
-    folder: Path,
+    folder: Place,
     reader: str,
 ) -> list[Rows]:
     """Count the samples that are left on the cluster, keeping finished rows in parts on the way."""

@@ -90,6 +90,7 @@ def serve(
         except ModuleNotFoundError as error:
             raise needs("service", error) from error
         place = homes.resolve(home, database, store)
+        place.store.check(writing=with_runner)
         arguments = ["--device", device]
         arguments += [] if workers is None else ["--workers", str(workers)]
         arguments += [] if max_pixels is None else ["--max-pixels", str(max_pixels)]
@@ -192,8 +193,9 @@ def runner(
     require(device)
     if parent is not None:
         os.nice(NICENESS)  # inherited by the worker processes, which count in what is left of the cores
-    with opened(home, database, store):
-        pass  # a catalog that cannot be used is an error now, not a line in a loop
+    with opened(home, database, store) as (place, _catalog):
+        # What cannot be used is an error now, not a line in a loop or the end of the first job.
+        place.store.check(writing=True)
     stopping = threading.Event()
 
     def stop(_signal: int, _frame: Any) -> None:
@@ -203,7 +205,7 @@ def runner(
     # Ctrl-C reaches the whole group; under `serve` the parent says when to stop.
     signal.signal(signal.SIGINT, stop)
     run(
-        homes.resolve(home, database, store),
+        place,
         Settings(device, max_pixels or MAX_PIXELS),
         workers=workers,
         parent=parent,

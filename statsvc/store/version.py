@@ -7,29 +7,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.errors import DamagedVersion
+from statsvc.errors import DamagedVersion, StoreError
 from statsvc.statistics import EXAMPLES, Block, Histogram, Table
 from statsvc.store.arrays import CLASS_ARRAYS, ROWS_PER_CHUNK, SAMPLE_ARRAYS, digest, dtype_of, open_group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
+    import zarr
     from numpy.typing import NDArray
 
     from statsvc.configuration import Configuration
+    from statsvc.store.places import Place
+
+READ_BYTES = 32 * 2**20
+"""Rows of `counts` read at once, in bytes: several chunks, which Zarr asks for side by side."""
 
 
 class Version(Table):
     """A version's table, read from its Zarr group when asked for and checked on the way.
 
     Every array but `counts` is compared with the digest the catalog keeps; each row of `counts`
-    must add up to its `pixels`. Raises `DamagedVersion` naming the array where that fails.
+    must add up to its `pixels`. Raises `DamagedVersion` naming the array where that fails, `StoreError`
+    where the store does not let it be known.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: Place,
         *,
         dataset: str,
         number: int,
@@ -41,6 +46,8 @@ class Version(Table):
         self.has_rows = "path" in digests
         self._folder, self._digests, self._failed = folder, digests, failed
         self._lock = threading.Lock()
+        self._zarr: zarr.Group | None = None
+        self._counts: Any = None
         self._loaded: dict[str, np.ndarray[Any, Any]] = {}
         self._totals: Histogram | None = None
 
@@ -52,14 +59,25 @@ class Version(Table):
             return self._loaded[name]
 
     def _read(self, name: str) -> np.ndarray[Any, Any]:
-        try:
-            values = np.asarray(open_group(self._folder)[name][...])  # type: ignore[index]
-        except Exception as error:
-            raise self._damaged(name, f"cannot be read ({type(error).__name__}: {error})") from error
+        values = self._values(lambda: self._stored(name)[...], name)
         if values.dtype != dtype_of(name) or digest(values) != self._digests[name]:
             raise self._damaged(name, "does not hold what was written")
         values.setflags(write=False)
         return values
+
+    def _stored(self, name: str) -> Any:
+        if self._zarr is None:
+            self._zarr = open_group(self._folder)
+        return self._zarr[name]
+
+    def _values(self, read: Callable[[], Any], name: str) -> np.ndarray[Any, Any]:
+        try:
+            with self._folder.answering():
+                return np.asarray(read())
+        except StoreError as error:
+            raise type(error)(f"{self.dataset} version {self.version} cannot be read: {error}") from error
+        except Exception as error:
+            raise self._damaged(name, f"cannot be read ({type(error).__name__}: {error})") from error
 
     def _damaged(self, name: str, what: str) -> DamagedVersion:
         return DamagedVersion(
@@ -109,10 +127,13 @@ class Version(Table):
 
     def counts(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return rows [start, stop) of `counts`, int64 [n, C], each checked against its pixels."""
-        try:
-            rows = np.asarray(open_group(self._folder)["counts"][start:stop])  # type: ignore[index]
-        except Exception as error:
-            raise self._damaged("counts", f"cannot be read ({type(error).__name__}: {error})") from error
+
+        def read() -> Any:
+            # Described once, not at every chunk: each look is a request to an object store.
+            self._counts = self._stored("counts") if self._counts is None else self._counts
+            return self._counts[start:stop]
+
+        rows = self._values(read, "counts")
         if rows.dtype != dtype_of("counts") or rows.shape[1:] != self.totals().class_id.shape:
             raise self._damaged("counts", f"is {rows.dtype} with columns {rows.shape[1:]}")
         if (rows < 0).any() or not np.array_equal(rows.sum(axis=1), self.array("pixels")[start:stop]):
@@ -124,14 +145,18 @@ class Version(Table):
         if not self.has_rows:
             return
         path, status, error = self.array("path"), self.array("status"), self.array("error")
-        for start in range(0, len(path), ROWS_PER_CHUNK):
-            stop = min(start + ROWS_PER_CHUNK, len(path))
-            yield Block(
-                path[start:stop].tolist(),
-                status[start:stop],
-                error[start:stop].tolist(),
-                self.counts(start, stop),
-            )
+        chunk_bytes = 8 * ROWS_PER_CHUNK * max(1, len(self.totals().class_id))
+        at_once = ROWS_PER_CHUNK * max(1, READ_BYTES // chunk_bytes)
+        for first in range(0, len(path), at_once):
+            rows = self.counts(first, min(first + at_once, len(path)))
+            for start in range(first, first + len(rows), ROWS_PER_CHUNK):
+                stop = min(start + ROWS_PER_CHUNK, len(path))
+                yield Block(
+                    path[start:stop].tolist(),
+                    status[start:stop],
+                    error[start:stop].tolist(),
+                    rows[start - first : stop - first],
+                )
 
     def verify(self) -> None:
         """Read every array; raise `DamagedVersion` naming the first that is not as written."""
