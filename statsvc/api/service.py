@@ -38,7 +38,7 @@ THREADS = 4
 class Service:
     """The parts of one application; used from its event loop only."""
 
-    def __init__(self, catalog: Catalog, store: Path, roots: Sequence[Path]) -> None:
+    def __init__(self, catalog: Catalog, store: Path, roots: Sequence[Path | str]) -> None:
         self.catalog, self.store, self.roots = catalog, store, tuple(roots)
         self.watch = Watch(catalog)
         self.feed = Feed(catalog)
