@@ -121,7 +121,8 @@ def explain(url: str, error: BaseException) -> str:
     name = type(error).__name__
     if code is not None and code[1] == "NoSuchBucket":
         return f"{url}: there is no such bucket; check the URL and AWS_ENDPOINT_URL"
-    if name in ("PermissionDeniedError", "UnauthenticatedError") or isinstance(error, PermissionError):
+    refused = re.search(r"status code: 40[13]\b", text)  # which a listing gives without a class of its own
+    if refused or name in ("PermissionDeniedError", "UnauthenticatedError"):
         return f"{url}: access was refused; check the credentials in the environment and their rights"
     if isinstance(error, FileNotFoundError):
         return f"{url}: is not there"

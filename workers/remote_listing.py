@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from statsvc import objects
 from statsvc.errors import SourceError, UnreadableSample
 from workers import containers
+from workers.labelmaps import FORMATS, extension
 from workers.labelmaps.zarrs import MARKS
 from workers.members import Member
 
@@ -47,7 +48,10 @@ def location(url: str) -> tuple[str, str]:
     with _asking(url):
         if not objects.lists(url):
             root, name = objects.parent(url)
-            if not _named(_bucket(root), name):
+            # A server answers for its folders, too, with a page.
+            readable = extension(name) in FORMATS or containers.is_container(name)
+            there = _named(_bucket(root), name)
+            if not there or (name in there and not readable):
                 raise SourceError(
                     f"{url}: a web server lists nothing, and there is no file or Zarr of this name; name "
                     "a file, such as a tar, Parquet or COCO JSON, or use the store's URL (s3://, gs://, az://)"
@@ -198,8 +202,8 @@ def _folder(inside: list[tuple[str, Stamp]]) -> Stamp:
 
 
 def _named(bucket: Bucket, name: str) -> dict[str, Stamp]:
-    """Return the file of that name, or what marks the Zarr of that name."""
-    return dict(bucket.heads([name])) or dict(bucket.heads([f"{name}/{mark}" for mark in sorted(MARKS)]))
+    """Return what marks the Zarr of that name, or the file; servers answer for folders, too."""
+    return dict(bucket.heads([f"{name}/{mark}" for mark in sorted(MARKS)])) or dict(bucket.heads([name]))
 
 
 def _bucket(root: str) -> Bucket:
