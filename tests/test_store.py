@@ -257,6 +257,7 @@ def some_rows(paths: list[str], seed: int = 0) -> parts.Rows:
     columns: dict[str, Any] = {name: rng.integers(0, 100, n) for name in parts.COLUMNS}
     columns["content"] = rng.integers(0, 2**63, n).astype(np.uint64)
     columns["path"] = np.array(paths, object)
+    columns["etag"] = np.array([f'"{k}"' if k % 2 else "" for k in range(n)], object)
     columns["error"] = np.array(["is empty" if k % 3 == 2 else "" for k in range(n)], object)
     lengths = rng.integers(0, 4, n)
     ids = np.concatenate([np.sort(rng.permutation(9)[:k]) for k in lengths] or [[]]).astype(np.int64)
@@ -280,6 +281,14 @@ def test_parts_come_back_as_they_were_written(raw: Raw) -> None:
     assert by_path(parts.read_parts(store, "reader")) == by_path(first) | by_path(second)
     assert len(parts.read_parts(store, "another reader")) == 0
     assert len(parts.read_parts(store / "none", "reader")) == 0
+
+
+def test_a_part_from_before_there_were_etags_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = some_rows(["a.png"])
+    with monkeypatch.context() as earlier:
+        earlier.setattr(parts, "TEXTS", ("path", "error"))
+        parts.write_part(tmp_path, "1", "reader", rows)
+    assert by_path(parts.read_parts(tmp_path, "reader")) == by_path(rows)
 
 
 def test_taking_rows_keeps_their_histograms(tmp_path: Path) -> None:

@@ -60,8 +60,7 @@ def assemble(
             if name == "path":
                 continue
             column = np.full(stop - start, fill, dtype)
-            # A file has no ETag; only object stores give one.
-            column[fresh_at] = rows.columns[name][own].astype(dtype) if name in rows.columns else ""
+            column[fresh_at] = rows.columns[name][own].astype(dtype)
             if found.base is not None and len(kept):
                 column[base_at] = found.base.array(name)[kept]
             columns[name] = column

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from statsvc.store.parts import Rows
     from statsvc.store.version import Version
     from workers.sources import Listing
 
-IDENTITY = ("size", "mtime_ns", "ctime_ns", "content", "status", "error")
-"""What two rows of one path must share to be the same row: equal bytes under one reader count equally."""
+IDENTITY = ("content", "status", "error")
+"""What two rows of one path must share beside the fingerprint to be the same: equal bytes count equally."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +70,15 @@ class Comparison:
             return False
         return all(
             self.base.array(name)[base_rows].tolist() == rows.columns[name][own_rows].tolist()
-            for name in IDENTITY
+            for name in (*fingerprint(listing), *IDENTITY)
         )
 
 
 def compare(listing: Listing, base: Version | None, *, reuse: bool) -> Comparison:
     """Match a listing with a version by path and fingerprint. Raises `DamagedVersion`.
 
-    A sample's row is reused where size, mtime and ctime are equal and it was readable; failed samples
-    are always tried again. `reuse=False` matches paths only.
+    A sample's row is reused where its fingerprint is equal and it was readable; failed samples are always
+    tried again. `reuse=False` matches paths only.
     """
     n = len(listing.path)
     if base is None:
@@ -85,9 +87,10 @@ def compare(listing: Listing, base: Version | None, *, reuse: bool) -> Compariso
     base_row = _match(listing.path, paths)
     known = base_row >= 0
     reused = known & (base.array("status")[base_row] == 0) if len(paths) else known
-    for name in ("size", "mtime_ns", "ctime_ns"):
-        if len(paths):
-            reused &= base.array(name)[base_row] == getattr(listing, name)
+    if len(paths):
+        reused &= unchanged_files(
+            listing, {name: base.array(name)[base_row] for name in fingerprint(listing)}
+        )
     if not reuse:
         reused = np.zeros(n, bool)
     removed = len(paths) - int(np.count_nonzero(known))
@@ -95,6 +98,32 @@ def compare(listing: Listing, base: Version | None, *, reuse: bool) -> Compariso
     kept[base_row[known]] = True
     lost = int(np.count_nonzero(~kept & (base.array("status") == 0)))
     return Comparison(base, base_row, reused, removed, len(paths), lost)
+
+
+def fingerprint(listing: Listing) -> tuple[str, ...]:
+    """Return the names of the arrays by which a listing's files are compared; files have no ETag to read."""
+    return ("size", "mtime_ns", "ctime_ns", *(() if listing.etag is None else ("etag",)))
+
+
+def unchanged_files(
+    listing: Listing,
+    rows: Mapping[str, np.ndarray[Any, Any]],
+    samples: NDArray[np.int64] | slice = slice(None),
+) -> NDArray[np.bool_]:
+    """Return whether samples have the fingerprints of these rows: bool [n].
+
+    An equal ETag tells equal contents, whatever the time; without, the times must be equal. `rows` holds the
+    arrays of `fingerprint`, each [n], of the listing's `samples`.
+    """
+    same: NDArray[np.bool_] = rows["size"] == listing.size[samples]
+    times = (rows["mtime_ns"] == listing.mtime_ns[samples]) & (rows["ctime_ns"] == listing.ctime_ns[samples])
+    if listing.etag is None:
+        same &= times
+        return same
+    listed = listing.etag[samples]
+    same &= np.asarray(rows["etag"], listed.dtype) == listed
+    same &= times | (listed != np.array("", listed.dtype))
+    return same
 
 
 def _match(wanted: list[str], known: list[str]) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from statsvc import splits
 from statsvc.errors import AmbiguousSource, DamagedVersion, JobFailed, SourceError
+from statsvc.objects import is_url
 from statsvc.settle import named, settle_num_classes
 from statsvc.statistics import MAX_IDS
 from statsvc.store import jobs, parts
@@ -20,8 +21,9 @@ from statsvc.store.catalog import NewVersion, Stale
 from statsvc.store.publication import open_version, publish
 from statsvc.store.version import Version
 from workers.assemble import assemble
-from workers.comparison import Comparison, compare
+from workers.comparison import Comparison, compare, fingerprint, unchanged_files
 from workers.reader import reader_digest
+from workers.remote_listing import still_there
 from workers.sources import Source, list_samples, open_source
 from workers.stream import POLL_SECONDS, stream
 from workers.tasks import RACY_NS, UNREADABLE, Reading
@@ -91,7 +93,7 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
         (attempt.store / dataset.uid / f"{job.id}-{earlier}").remove()
     source, dataset = _source(catalog, dataset)
     listing = list_samples(source, dataset.configuration.counting)
-    root = _identity(source.root)
+    root = (0, 0) if is_url(source.root) else _identity(source.root)
     record = None if dataset.current_number is None else catalog.version(dataset)
     base = None if record is None else open_version(attempt.store, dataset.name, record)
     try:
@@ -216,6 +218,10 @@ def _source(catalog: Catalog, dataset: Dataset) -> tuple[Source, Dataset]:
 
 
 def _identity(root: str) -> tuple[int, int]:
+    """Return what tells a folder from another of its name; of a URL only that it answers."""
+    if is_url(root):
+        still_there(root)
+        return 0, 0
     try:
         found = Path(root).stat()
     except OSError as error:
@@ -234,7 +240,7 @@ def _source_is_still_there(dataset: Dataset, root: tuple[int, int], progress: Pr
     """Tell an unmounted disk from files that are really bad: an empty mount point is another folder."""
     if not progress.failed or dataset.source is None:
         return
-    if _identity(dataset.source) != root or _is_empty(dataset.source):
+    if _identity(dataset.source) != root or (not is_url(dataset.source) and _is_empty(dataset.source)):
         raise SourceError(
             f"the folder {dataset.source} was unmounted, replaced or emptied during the scan; mount it and "
             "scan again: what was counted so far is kept"
@@ -264,19 +270,15 @@ def _recover(
     stored = parts.read_parts(folder, reader)
     columns = stored.columns
     by_path = {path: row for row, path in enumerate(columns["path"].tolist()) if columns["status"][row] == 0}
-    use, left = [], []
-    for sample in np.flatnonzero(~found.reused):
-        path = listing.path[sample]
-        row = by_path.get(path)
-        if path in listing.unreadable:
-            continue
-        if row is not None and all(
-            columns[name][row] == getattr(listing, name)[sample] for name in ("size", "mtime_ns", "ctime_ns")
-        ):
-            use.append(row)
-        else:
-            left.append(int(sample))
-    return stored.take(np.array(use, np.int64)), np.array(left, np.int64)
+    readable = [path not in listing.unreadable for path in listing.path]
+    wanted = np.flatnonzero(~found.reused & np.array(readable, bool))
+    row = np.array([by_path.get(listing.path[sample], -1) for sample in wanted], np.int64)
+    use = row >= 0
+    samples = wanted[use]
+    use[use] = unchanged_files(
+        listing, {name: columns[name][row[use]] for name in fingerprint(listing)}, samples
+    )
+    return stored.take(row[use]), wanted[~use]
 
 
 def _count(
@@ -300,6 +302,7 @@ def _count(
     # New for each pass, also for the second one of an attempt whose base turned out to be damaged.
     key = f"{job.attempt:03d}-{uuid.uuid4().hex}"
     began: float | None = None
+    look_again = 0.0
     ids = np.zeros(0, np.int64)
     try:
         for result in _in_turn(attempt, reading, listing, left, key):
@@ -311,6 +314,10 @@ def _count(
             rows = _as_rows(result)
             for at in np.flatnonzero(rows.columns["status"] == UNREADABLE):
                 progress.fail(result.path[at], result.error[at])
+            if progress.failed and is_url(dataset.source) and time.monotonic() >= look_again:
+                # Not a wait for every object of a store that went away, or whose credentials expired.
+                still_there(dataset.source)
+                look_again = time.monotonic() + PART_SECONDS
             ids = np.union1d(ids, rows.ids)
             if len(ids) > MAX_IDS:
                 raise JobFailed(
@@ -348,6 +355,8 @@ def _in_turn(
     # A time ahead of the clock, set on purpose or by another machine, would not pass by waiting.
     newest = np.where(times <= now, times, 0).max(axis=0)
     fresh = newest > now - RACY_NS
+    if listing.etag is not None:
+        fresh &= listing.etag[left] == np.array("", listing.etag.dtype)
     progress.stage = "counting"
     if not attempt.cluster.running:
         # Until the first rows are there, for a new process also loads, or compiles, what it counts with.

@@ -39,7 +39,7 @@ THREADS = 4
 class Service:
     """The parts of one application; used from its event loop only."""
 
-    def __init__(self, catalog: Catalog, store: Place, roots: Sequence[Path]) -> None:
+    def __init__(self, catalog: Catalog, store: Place, roots: Sequence[Path | str]) -> None:
         self.catalog, self.store, self.roots = catalog, store.hurried(), tuple(roots)
         self.watch = Watch(catalog)
         self.feed = Feed(catalog)

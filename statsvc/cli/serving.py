@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from statsvc.cli.common import home_options, needs, opened
+from statsvc.objects import is_url, normalized
 from statsvc.store import home as homes
 
 if TYPE_CHECKING:
@@ -41,6 +42,21 @@ def runner_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _root(
+    _context: click.Context, _option: click.Parameter, given: tuple[str, ...]
+) -> tuple[Path | str, ...]:
+    """Return roots as folders that are there, and URLs."""
+    roots: list[Path | str] = []
+    for root in given:
+        if is_url(root):
+            roots.append(normalized(root))
+        elif Path(root).is_dir():
+            roots.append(Path(root))
+        else:
+            raise click.BadParameter(f"{root!r} is no folder and no URL such as s3://bucket/prefix")
+    return tuple(roots)
+
+
 @click.command()
 @click.option(
     "--host",
@@ -53,8 +69,9 @@ def runner_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--root",
     "roots",
     multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder below which requests may register sources.  [default: the current folder]",
+    callback=_root,
+    metavar="FOLDER|URL",
+    help="Folder or URL below which requests may register sources.  [default: the current folder]",
 )
 @click.option(
     "--allow-host", "names", multiple=True, metavar="NAME", help="A further host name that it answers to."
@@ -71,7 +88,7 @@ def runner_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def serve(
     host: str,
     port: int,
-    roots: tuple[Path, ...],
+    roots: tuple[Path | str, ...],
     names: tuple[str, ...],
     reads_need_token: bool,
     with_runner: bool,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COLUMNS = ("size", "mtime_ns", "ctime_ns", "content", "height", "width", "pixels", "mode", "status")
-TEXTS = ("path", "error")
+TEXTS = ("path", "etag", "error")
 
 
 @dataclass(slots=True)
@@ -141,6 +141,9 @@ def read_parts(folder: Place, reader: str) -> Rows:
 def _rows(stored: Mapping[str, np.ndarray[Any, Any]]) -> Rows:
     columns = {name: stored[name] for name in COLUMNS}
     for text in TEXTS:
+        if text == "etag" and text not in stored:  # a part from before objects were counted
+            columns[text] = np.full(len(stored["offsets"]) - 1, "", object)
+            continue
         values = stored[text].tobytes().decode().split("\0")
         columns[text] = np.array(values if len(stored["offsets"]) > 1 else [], object)
         if len(columns[text]) != len(stored["offsets"]) - 1:
