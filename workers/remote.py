@@ -281,6 +281,7 @@ class ReadAhead:
         if isinstance(found, Stamp):
             return OpenedObject(self, file, files, None, found)
         ranges = found or self._shared(file)
+        ranges.failure = None  # of the sample before, where they share a file
         if not isinstance(sample, str) and sample.etag:
             container = self.known(files[0]) if sample.kind == "panoptic" else ranges.stamp
             if container.etag != sample.etag:
