@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from statsvc.errors import LeaseLost, StatsvcError
 from statsvc.store import durable, jobs
 from workers.recompute import Attempt, recompute
+from workers.remote import ClusterAway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from statsvc.store.catalog import Catalog
     from statsvc.store.records import Job, VersionRecord
-    from workers.cluster import LocalCluster
+    from workers.cluster import Cluster
     from workers.progress import Progress
     from workers.recompute import Settings
 
@@ -82,7 +83,7 @@ def execute(
     catalog: Catalog,
     store: Path,
     job: Job,
-    cluster: LocalCluster,
+    cluster: Cluster,
     settings: Settings,
     progress: Progress,
     stop: Callable[[], bool] = lambda: False,
@@ -104,6 +105,10 @@ def execute(
             with _recording(job):
                 jobs.give_back(catalog, job, "its runner was stopped", orderly=True)
             return Outcome(progress, error="stopped; the next runner goes on with it")
+        except ClusterAway as away:
+            with _recording(job):
+                jobs.give_back(catalog, job, str(away))
+            return Outcome(progress, error=str(away))
         except StatsvcError as error:
             with _recording(job):
                 jobs.fail(catalog, job, str(error), progress.to_dict())
