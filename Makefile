@@ -52,7 +52,7 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 
 # segmentation-models-pytorch alone: its losses need Torch only, and the rest of it torchvision.
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
-	sh scripts/postgres.sh
+	sh scripts/servers.sh
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps 'segmentation-models-pytorch==0.6.0'

@@ -114,10 +114,12 @@ class Cluster:
         )
         return f"tcp://127.0.0.1:{port}"
 
-    def add_worker(self, name: str, dask: str | None = None, **environment: str) -> Role:
+    def add_worker(
+        self, name: str, dask: str | None = None, *, prefix: Sequence[str] = (), **environment: str
+    ) -> Role:
         """Start a Dask worker, one process with one thread, as its nanny would have it."""
         return self.add(
-            *(name, sys.executable, "-m", "distributed.cli.dask_worker", dask or self.dask),
+            *(name, *prefix, sys.executable, "-m", "distributed.cli.dask_worker", dask or self.dask),
             *("--host", "127.0.0.1", "--nthreads", 1, "--no-nanny", "--no-dashboard", "--memory-limit", 0),
             *("--local-directory", self.folder / "dask"),
             **environment,
