@@ -253,9 +253,14 @@ def _wait_for_jobs(cluster: Cluster, tally: Tally) -> None:
     while waiting:
         _start_what_died(cluster)
         for job_id in sorted(waiting):
-            with contextlib.suppress(OSError):
+            try:
                 if _ask(f"{cluster.url}/jobs/{job_id}")["state"] in ENDED:
                     waiting.discard(job_id)
+            except urllib.error.HTTPError as error:
+                if error.code == 404:
+                    raise AssertionError(f"job {job_id} was accepted and is not there") from error
+            except OSError:
+                pass  # no server answers now
         assert time.monotonic() < end, f"jobs that do not end: {waiting}"
         time.sleep(0.2)
 

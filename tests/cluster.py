@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from object_store import s3_server
-from postgres import Server, server
+from postgres import KILLED, Server, server
 from servers import free_port
 
 from statsvc.store.engine import upgrade_url
@@ -174,7 +174,7 @@ def running(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        database = stack.enter_context(server())
+        database = stack.enter_context(server(KILLED))
         url = database.url(database.database())
         upgrade_url(url)
         store = stack.enter_context(s3_server())

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
 """What tests that end no machine can do without."""
 
+KILLED = tuple(setting for setting in FAST if setting != "synchronous_commit=off")
+"""What may be left out where the server is killed: a commit is then in the system's hands, not in its own."""
+
 _serial = itertools.count()
 
 
@@ -33,11 +36,12 @@ class Server:
 
     folder: Path
     binaries: Path
+    settings: tuple[str, ...] = FAST
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        options = [option for setting in FAST for option in ("-c", setting)]
+        options = [option for setting in self.settings for option in ("-c", setting)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -94,7 +98,7 @@ def _ordinary_user() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def server() -> Iterator[Server]:
+def server(settings: tuple[str, ...] = FAST) -> Iterator[Server]:
     """Run a server over an empty cluster in a folder that goes with it."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     assert found, "this needs PostgreSQL: apt-get install postgresql"
@@ -102,7 +106,7 @@ def server() -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="statsvc-pg-"))
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres", "postgres")
-    made = Server(folder, found[-1])
+    made = Server(folder, found[-1], settings)
     try:
         subprocess.run(
             [
