@@ -105,14 +105,15 @@ class Cluster:
         role.start()
         return role
 
-    def add_scheduler(self, name: str = "scheduler") -> str:
+    def add_scheduler(self, name: str = "scheduler", protocol: str = "tcp", **environment: str) -> str:
         """Start a Dask scheduler; return its address."""
         port = free_port()
         self.add(
             *(name, sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"),
-            *("--port", port, "--no-dashboard", "--no-jupyter"),
+            *("--port", port, "--protocol", protocol, "--no-dashboard", "--no-jupyter"),
+            **environment,
         )
-        return f"tcp://127.0.0.1:{port}"
+        return f"{protocol}://127.0.0.1:{port}"
 
     def add_worker(
         self, name: str, dask: str | None = None, *, prefix: Sequence[str] = (), **environment: str
@@ -125,10 +126,10 @@ class Cluster:
             **environment,
         )
 
-    def add_runner(self, name: str, *options: str, dask: str | None = None) -> Role:
+    def add_runner(self, name: str, *options: str, dask: str | None = None, **environment: str) -> Role:
         """Start a runner on the scheduler's workers."""
         arguments = ("-m", "statsvc", "-v", "runner", "--dask", dask or self.dask, *options)
-        return self.add(name, sys.executable, *arguments)
+        return self.add(name, sys.executable, *arguments, **environment)
 
     def add_api(self, name: str, roots: Sequence[Path]) -> str:
         """Start an API server; return its URL."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -15,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cluster import Cluster, running
 from commands import statsvc, waited_for, without_end
+from distributed import Security
 from making import Place, oracle, settle_files, write_folder
 from servers import free_port, serving
 
 from statsvc import __version__
 from statsvc.configuration import Configuration
 from statsvc.store import home as homes
+from statsvc.store import jobs
 from statsvc.store.catalog import Catalog
 from workers import remote
 from workers.progress import Progress
@@ -33,6 +37,7 @@ CAMVID = Path(__file__).resolve().parents[2] / "shared" / "data" / "camvid"
 QUESTION = "/weights?method=median_freq&dataset="
 MAPS = 12
 SLOW = 60
+PARTS = ("cert", "key")
 
 
 @pytest.fixture(scope="module")
@@ -170,15 +175,16 @@ def test_a_hundred_jobs_of_two_runners_are_each_run_once_and_number_without_gaps
 ) -> None:
     settle_files(labels)
     names = [f"d{number}" for number in range(10)]
-    jobs = [register(cluster, name, labels) for name in names]
+    waiting = [register(cluster, name, labels) for name in names]
     for turn in range(9):
-        for name in names:
-            ended(cluster, ask(f"{cluster.url}/jobs/{jobs[names.index(name)]['id']}"))
-        apis = [cluster.apis[(turn + n) % 2] for n in range(len(names))]
+        for job in waiting:
+            ended(cluster, job)
+        asked = [
+            (cluster.apis[(turn + n) % 2], {"dataset": name, "full": True}) for n, name in enumerate(names)
+        ]
         with ThreadPoolExecutor(10) as pool:
-            asked = [{"dataset": name, "full": True} for name in names]
-            jobs = list(pool.map(lambda pair: ask(f"{pair[0]}/jobs", pair[1]), zip(apis, asked, strict=True)))
-    for job in jobs:
+            waiting = list(pool.map(lambda pair: ask(f"{pair[0]}/jobs", pair[1]), asked))
+    for job in waiting:
         ended(cluster, job)
     published = time.monotonic()
     for name in names:
@@ -274,3 +280,47 @@ def test_a_worker_that_cannot_read_the_source_fails_the_job_and_is_named(
     assert f"on {socket.gethostname()} cannot read {labels}" in str(job.error)
     assert "Permission denied" in str(job.error)
     assert (progress.counted > 0) == (joins == "meanwhile")
+
+
+def test_a_scheduler_is_reached_over_tls_with_certificates_from_dasks_configuration(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Security.temporary()
+    certificates = {"CA_FILE": made.tls_ca_file}
+    for role in ("scheduler", "worker", "client"):
+        certificates |= {
+            f"{role.upper()}__{part.upper()}": getattr(made, f"tls_{role}_{part}") for part in PARTS
+        }
+    tls = {}
+    for name, text in certificates.items():
+        (tmp_path / name).write_text(text)
+        tls[f"DASK_DISTRIBUTED__COMM__TLS__{name}"] = str(tmp_path / name)
+    address = cluster.add_scheduler("tls-scheduler", "tls", **tls)
+    cluster.add_worker("tls-worker", address, **tls)
+    labels = write_folder(tmp_path / "labels", files=4)
+    home = ("--home", str(tmp_path / "home"), "--database", f"sqlite:///{tmp_path / 'catalog.sqlite'}")
+    catalog = Catalog.open(home[3])
+    job, _ = jobs.submit(catalog, catalog.create_dataset("tls", str(labels), "*.png", Configuration()))
+    cluster.add_runner("tls-runner", *home, dask=address, **tls)
+    waited_for(lambda: jobs.get(catalog, job.id).ended, 60)
+    found = jobs.get(catalog, job.id)
+    catalog.close()
+    assert (found.state, found.error) == ("succeeded", None)
+
+
+def test_the_password_of_the_catalog_is_on_no_command_line(cluster: Cluster, tmp_path: Path) -> None:
+    secret = "hunter2-of-nobody"
+    database = cluster.home.database.replace("postgres@", f"postgres:{secret}@")
+    serve = ("-m", "statsvc", "serve", "--port", "0", "--root", tmp_path, "--workers", 1)
+    role = cluster.add("serve", sys.executable, *serve, STATSVC_DATABASE=database)
+
+    def runner() -> str | None:
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                text = file.read_text()
+                if f"--parent\0{role.pid}\0" in text:
+                    return text
+        return None
+
+    assert secret not in waited_for(runner)
+    role.stop()
