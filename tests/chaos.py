@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
 import json
 import os
@@ -328,14 +329,20 @@ def _equals_the_files(version: Version, folder: Folder, began: float, ended: flo
 def _ask(url: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})})
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        return json.loads(answer.read())
+    return json.loads(_answer(request)[1])
 
 
 def _weights(api: str, name: str, number: int) -> tuple[str, bytes]:
-    url = f"{api}/weights?method=sqrt_inv_freq&dataset={name}&version={number}"
-    with urllib.request.urlopen(url, timeout=20) as answer:
-        return answer.headers["ETag"], answer.read()
+    return _answer(f"{api}/weights?method=sqrt_inv_freq&dataset={name}&version={number}")
+
+
+def _answer(request: urllib.request.Request | str) -> tuple[str, bytes]:
+    """Return the ETag and the body. Raises `OSError` also where a server dies in the middle of it."""
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.headers["ETag"], answer.read()
+    except http.client.HTTPException as error:
+        raise ConnectionError("the answer ended early") from error
 
 
 @contextlib.contextmanager
