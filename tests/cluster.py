@@ -116,12 +116,27 @@ class Cluster:
         return f"{protocol}://127.0.0.1:{port}"
 
     def add_worker(
-        self, name: str, dask: str | None = None, *, prefix: Sequence[str] = (), **environment: str
+        self,
+        name: str,
+        dask: str | None = None,
+        *,
+        prefix: Sequence[str] = (),
+        memory: str = "0",
+        **environment: str,
     ) -> Role:
         """Start a Dask worker, one process with one thread, as its nanny would have it."""
         return self.add(
             *(name, *prefix, sys.executable, "-m", "distributed.cli.dask_worker", dask or self.dask),
-            *("--host", "127.0.0.1", "--nthreads", 1, "--no-nanny", "--no-dashboard", "--memory-limit", 0),
+            *(
+                "--host",
+                "127.0.0.1",
+                "--nthreads",
+                1,
+                "--no-nanny",
+                "--no-dashboard",
+                "--memory-limit",
+                memory,
+            ),
             *("--local-directory", self.folder / "dask"),
             **environment,
         )

@@ -28,7 +28,7 @@ from statsvc.store import jobs
 from statsvc.store.catalog import Catalog
 from workers import remote
 from workers.progress import Progress
-from workers.remote import RemoteCluster
+from workers.remote import ClusterAway, RemoteCluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -214,6 +214,17 @@ def place(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     catalog.close()
 
 
+def joined(place: Place, workers: int) -> None:
+    """Wait until so many workers have joined the scheduler of a place's own."""
+
+    def look() -> bool:
+        with contextlib.suppress(ClusterAway):
+            return len(place.cluster.client().nthreads()) == workers
+        return False
+
+    waited_for(look, 60)
+
+
 def test_without_a_scheduler_a_job_waits_and_says_so(place: Place) -> None:
     place.cluster = RemoteCluster(f"tcp://127.0.0.1:{free_port()}")
     outcome, job = place.scan()
@@ -230,6 +241,20 @@ def test_without_a_worker_a_job_waits_and_says_how_to_start_one(cluster: Cluster
     assert f"no worker that takes work; start some: dask worker {address}" in str(job.error)
 
 
+def test_a_worker_that_is_paused_for_want_of_memory_is_none_that_takes_work(
+    cluster: Cluster, place: Place
+) -> None:
+    address = cluster.add_scheduler("full-scheduler")
+    place.cluster = RemoteCluster(address)
+    cluster.add_worker("full-worker", address, memory="64MB")  # less than Python takes
+    joined(place, 1)
+    waited_for(lambda: place.cluster.connected() == 0)
+    _, job = place.scan()
+    assert job.state == "queued"
+    assert "no worker that takes work" in str(job.error)
+    assert "pauses for want of memory" in str(job.error)
+
+
 def test_a_worker_with_another_statsvc_fails_the_job_and_is_named(
     cluster: Cluster, place: Place, tmp_path: Path
 ) -> None:
@@ -239,7 +264,7 @@ def test_a_worker_with_another_statsvc_fails_the_job_and_is_named(
     address = cluster.add_scheduler("other-scheduler")
     cluster.add_worker("other-worker", address, PYTHONPATH=str(tmp_path / "other"))
     place.cluster = RemoteCluster(address)
-    waited_for(place.cluster.connected)
+    joined(place, 1)
     _, job = place.scan()
     assert job.state == "failed"
     assert f"on {socket.gethostname()} has statsvc 9.9 where the runner has {__version__}" in str(job.error)
@@ -274,7 +299,7 @@ def test_a_worker_that_cannot_read_the_source_fails_the_job_and_is_named(
 
     if joins == "before":
         cluster.add_worker(f"strange-{joins}", address, prefix=strange)
-        waited_for(lambda: place.cluster.connected() == 2)
+        joined(place, 2)
     _, job = place.scan("closed", stop, progress)
     assert job.state == "failed"
     assert f"on {socket.gethostname()} cannot read {labels}" in str(job.error)

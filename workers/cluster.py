@@ -105,9 +105,9 @@ class LocalCluster:
         """Whether the cluster's processes are up."""
         return self._client is not None
 
-    def connected(self) -> int:
-        """Return how many workers the scheduler can reach now."""
-        return len(self.client().nthreads())
+    def stalled(self) -> bool:
+        """Whether the scheduler can reach no worker now."""
+        return not self.client().nthreads()
 
     def worker_pids(self) -> list[int]:
         """Return the process ids of the workers."""

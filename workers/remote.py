@@ -123,7 +123,7 @@ class RemoteCluster:
         """How many batches the workers can count at once."""
         looked, threads = self._threads
         if time.monotonic() - looked > LOOK_SECONDS:
-            threads = sum(self.client().nthreads().values())
+            threads = sum(self._connection().nthreads().values())
             self._threads = time.monotonic(), threads
         return max(1, threads)
 
@@ -134,8 +134,23 @@ class RemoteCluster:
 
     def connected(self) -> int:
         """Return how many workers take work: those that are paused for want of memory do not."""
-        workers = self.client().scheduler_info(n_workers=-1)["workers"]
-        return sum(worker["status"] == "running" for worker in workers.values())
+        return len(self._taking_work())
+
+    def stalled(self) -> bool:
+        """Whether no batch runs: each waits for a worker, or at one that is paused and may stay so."""
+        processing = self._connection().processing()
+        return not any(processing.get(worker) for worker in self._taking_work())
+
+    def _taking_work(self) -> list[str]:
+        workers = self._connection().scheduler_info(n_workers=-1)["workers"]
+        return [address for address, worker in workers.items() if worker["status"] == "running"]
+
+    def _connection(self) -> Client:
+        """Return the client that batches were sent with. Raises `OSError` where its scheduler is gone."""
+        if self._client is None or self._client.status != "running":
+            raise ConnectionError(f"the Dask scheduler at {self.address} went away")
+        client: Client = self._client
+        return client
 
     def close(self) -> None:
         """Leave the scheduler; the next `client` connects anew."""

@@ -36,7 +36,7 @@ POLL_SECONDS = 0.02
 """How often a wish to stop is looked for while batches run."""
 
 STALL_SECONDS = 60.0
-"""How long nothing may come back while no worker is connected, until the cluster is started anew."""
+"""How long nothing may come back while no worker is at it, until the cluster is started anew."""
 
 RESTARTS = 3
 """How often a cluster that breaks down is started anew in one scan."""
@@ -153,8 +153,8 @@ def _wait(completed: Any, cluster: Cluster, check: Callable[[], None]) -> None:
         check()
         time.sleep(POLL_SECONDS)
         if time.monotonic() - quiet_since > STALL_SECONDS:
-            if not cluster.connected():
-                raise TimeoutError(f"no worker process for {STALL_SECONDS:.0f} s")
+            if cluster.stalled():
+                raise TimeoutError(f"no worker process took a batch for {STALL_SECONDS:.0f} s")
             quiet_since = time.monotonic()
 
 
