@@ -17,15 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from object_store import s3_server
+from object_store import BUCKET, S3Server, s3_server
+from object_store import environment as in_environment
 from postgres import KILLED, Server, server
 from servers import free_port
 
+from statsvc.store import home as homes
 from statsvc.store.engine import upgrade_url
-from statsvc.store.home import Home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from statsvc.store.home import Home
 
 PROJECT = Path(__file__).parents[1]
 HAPROXY = PROJECT / "deploy" / "haproxy.cfg"
@@ -90,6 +93,7 @@ class Cluster:
     folder: Path
     home: Home
     postgres: Server
+    objects: S3Server
     environment: dict[str, str]
     dask: str = ""
     url: str = ""
@@ -154,6 +158,17 @@ class Cluster:
         self.apis.append(f"http://127.0.0.1:{port}")
         return self.apis[-1]
 
+    def stored(self) -> list[str]:
+        """Return the path in the store of every file, or object, that lies there."""
+        store = self.environment["STATSVC_STORE"]
+        if not store.startswith("s3://"):
+            return [str(file.relative_to(store)) for file in Path(store).rglob("*") if file.is_file()]
+        bucket, _, prefix = store.removeprefix("s3://").partition("/")
+        pages = (
+            self.objects.boto().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
+        )
+        return [one["Key"].removeprefix(f"{prefix}/") for page in pages for one in page.get("Contents", [])]
+
     def output(self, name: str) -> str:
         """Return what a role has said."""
         return self.roles[name].log.read_text(errors="replace")
@@ -181,33 +196,27 @@ def running(
     workers: int = 2,
     runners: int = 1,
     apis: int = 2,
+    bucket: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Cluster]:
     """Run the roles over a folder of their own, and end them all, whatever happened.
 
     roots  folders below which requests may register label maps
     port   of the front; default: a free one
+    bucket whether versions lie in the S3 server's bucket, not in a folder
     """
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(server(KILLED))
         url = database.url(database.database())
         upgrade_url(url)
-        store = stack.enter_context(s3_server())
-        home = Home(folder / "home", url, folder / "versions")
-        cluster = Cluster(
-            folder,
-            home,
-            database,
-            {
-                **os.environ,
-                **store.environment,
-                "STATSVC_HOME": str(home.folder),
-                "STATSVC_DATABASE": home.database,
-                "STATSVC_STORE": str(home.store),
-                **(environment or {}),
-            },
-        )
+        objects = stack.enter_context(s3_server())
+        stack.enter_context(in_environment(objects))
+        store = f"s3://{BUCKET}/versions" if bucket else str(folder / "versions")
+        home = homes.resolve(str(folder / "home"), url, store)
+        places = {"HOME": str(home.folder), "DATABASE": url, "STORE": store}
+        given = {f"STATSVC_{name}": place for name, place in places.items()} | dict(environment or {})
+        cluster = Cluster(folder, home, database, objects, {**os.environ, **given})
         stack.callback(lambda: [role.kill() for role in cluster.roles.values()])
         stack.callback(lambda: [role.stop() for role in reversed(cluster.roles.values())])
         cluster.dask = cluster.add_scheduler()

@@ -26,9 +26,9 @@ from statsvc.configuration import Configuration
 from statsvc.store import home as homes
 from statsvc.store import jobs
 from statsvc.store.catalog import Catalog
-from workers import remote
+from workers import remote_cluster
 from workers.progress import Progress
-from workers.remote import ClusterAway, RemoteCluster
+from workers.remote_cluster import ClusterAway, RemoteCluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -206,7 +206,7 @@ def test_a_hundred_jobs_of_two_runners_are_each_run_once_and_number_without_gaps
 def place(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """Return a catalog of this process's own, counted for by whatever scheduler a test names."""
     for name in ("WAIT_SECONDS", "ANSWER_SECONDS"):
-        monkeypatch.setattr(remote, name, 1.0)
+        monkeypatch.setattr(remote_cluster, name, 1.0)
     catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
     made = Place(tmp_path / "home", catalog, RemoteCluster(cluster.dask))
     made.add(write_folder(tmp_path / "labels", files=4))

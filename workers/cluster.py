@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from workers.members import Member
-    from workers.remote import RemoteCluster
+    from workers.remote_cluster import RemoteCluster
     from workers.tasks import Reading
 
 log = logging.getLogger(__name__)

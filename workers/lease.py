@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from statsvc.errors import LeaseLost, StatsvcError
 from statsvc.store import durable, jobs
 from workers.recompute import Attempt, recompute
-from workers.remote import ClusterAway
+from workers.remote_cluster import ClusterAway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ from statsvc.store.catalog import Catalog
 from workers.cluster import LocalCluster
 from workers.lease import execute
 from workers.progress import Progress
-from workers.remote import RemoteCluster
+from workers.remote_cluster import RemoteCluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -198,7 +198,7 @@ def runner(
     try:
         from workers.device import require
         from workers.recompute import MAX_PIXELS, Settings
-        from workers.remote import checked_address
+        from workers.remote_cluster import checked_address
         from workers.runner import run
     except ModuleNotFoundError as error:
         raise needs("workers", error) from error
