@@ -237,6 +237,7 @@ def test_without_a_scheduler_a_job_waits_and_says_so(place: Place) -> None:
 def test_without_a_worker_a_job_waits_and_says_how_to_start_one(cluster: Cluster, place: Place) -> None:
     address = cluster.add_scheduler("idle-scheduler")
     place.cluster = RemoteCluster(address)
+    joined(place, 0)
     _, job = place.scan()
     assert job.state == "queued"
     assert f"no worker that takes work; start some: dask worker {address}" in str(job.error)
@@ -300,7 +301,7 @@ def test_a_worker_that_cannot_read_the_source_fails_the_job_and_is_named(
 
     if joins == "before":
         cluster.add_worker(f"strange-{joins}", address, prefix=strange)
-        joined(place, 2)
+    joined(place, 2 if joins == "before" else 1)
     _, job = place.scan("closed", stop, progress)
     assert job.state == "failed"
     assert f"on {socket.gethostname()} cannot read {labels}" in str(job.error)
