@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from statsvc.store.catalog import Catalog
     from statsvc.store.records import Dataset, Job, VersionRecord
     from statsvc.store.version import Version
-    from workers.cluster import LocalCluster
+    from workers.cluster import Cluster
     from workers.lease import Outcome
 
 FILES = 12
@@ -124,7 +124,7 @@ class Place:
 
     home: Path
     catalog: Catalog
-    cluster: LocalCluster
+    cluster: Cluster
     device: str = "cpu"
 
     @property

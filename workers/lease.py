@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from statsvc.errors import LeaseLost, StatsvcError, StoreUnavailable
 from statsvc.store import durable, jobs
 from workers.recompute import Attempt, recompute
+from workers.remote_cluster import ClusterAway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from statsvc.store.catalog import Catalog
     from statsvc.store.places import Place
     from statsvc.store.records import Job, VersionRecord
-    from workers.cluster import LocalCluster
+    from workers.cluster import Cluster
     from workers.progress import Progress
     from workers.recompute import Settings
 
@@ -82,7 +83,7 @@ def execute(
     catalog: Catalog,
     store: Place,
     job: Job,
-    cluster: LocalCluster,
+    cluster: Cluster,
     settings: Settings,
     progress: Progress,
     stop: Callable[[], bool] = lambda: False,
@@ -104,7 +105,7 @@ def execute(
             with _recording(job):
                 jobs.give_back(catalog, job, "its runner was stopped", orderly=True)
             return Outcome(progress, error="stopped; the next runner goes on with it")
-        except StoreUnavailable as error:
+        except (StoreUnavailable, ClusterAway) as error:
             log.warning("attempt %d of job %s: %s", job.attempt, job.id, error)
             with _recording(job):
                 _end(catalog, job, str(error), progress, again=retry)

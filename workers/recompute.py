@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from statsvc.store.parts import Rows
     from statsvc.store.places import Place
     from statsvc.store.records import Dataset, Job, VersionRecord
-    from workers.cluster import LocalCluster
+    from workers.cluster import Cluster
     from workers.progress import Progress
     from workers.sources import Listing
     from workers.tasks import Rows as Batch
@@ -73,7 +73,7 @@ class Attempt:
     catalog: Catalog
     store: Place
     job: Job
-    cluster: LocalCluster
+    cluster: Cluster
     settings: Settings
     progress: Progress
     check: Callable[[], None]
@@ -361,7 +361,7 @@ def _in_turn(
     if not attempt.cluster.running:
         # Until the first rows are there, for a new process also loads, or compiles, what it counts with.
         progress.stage = "starting workers"
-        attempt.cluster.client()
+        attempt.cluster.prepare(reading, listing.sample(listing.path[left[0]]), check)
     for turn, rows in enumerate((left[~fresh], left[fresh])):
         if not len(rows):
             continue

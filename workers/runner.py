@@ -1,4 +1,4 @@
-"""The runner: takes jobs from the catalog one after the other and owns the Dask cluster that counts."""
+"""The runner: takes jobs from the catalog one after the other, and has Dask workers count."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from statsvc.store.catalog import Catalog
 from workers.cluster import LocalCluster
 from workers.lease import execute
 from workers.progress import Progress
+from workers.remote_cluster import RemoteCluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from statsvc.store.home import Home
+    from workers.cluster import Cluster
     from workers.lease import Outcome
     from workers.recompute import Settings
 
@@ -35,12 +37,17 @@ def run(
     settings: Settings,
     *,
     workers: int | None = None,
+    dask: str | None = None,
     parent: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Lease and run jobs until asked to stop, or until the process `parent` is gone."""
+    """Lease and run jobs until asked to stop, or until the process `parent` is gone.
+
+    workers  processes on this machine; default: as many as `LocalCluster` takes
+    dask     address of a running scheduler, whose workers count instead
+    """
+    cluster: Cluster = LocalCluster(workers) if dask is None else RemoteCluster(dask)
     catalog = Catalog.open(home.database)
-    cluster = LocalCluster(workers)
     owner = jobs.process_identity()
 
     def ended() -> bool:

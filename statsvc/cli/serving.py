@@ -156,9 +156,11 @@ class _Runner:
     def __init__(self, place: Home, arguments: list[str]) -> None:
         self._command = [
             *(sys.executable, "-m", "statsvc", "-v", "runner", "--parent", str(os.getpid())),
-            *("--home", str(place.folder), "--database", place.database, "--store", str(place.store)),
+            *("--home", str(place.folder), "--store", str(place.store)),
             *arguments,
         ]
+        # Not among the arguments, which every user of the machine can read: it may hold a password.
+        self._environment = os.environ | {"STATSVC_DATABASE": place.database}
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="runner", daemon=True)
@@ -169,7 +171,9 @@ class _Runner:
     def _watch(self) -> None:
         while not self._stopping.is_set():
             began = time.monotonic()
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own command
+            self._process = subprocess.Popen(  # noqa: S603 - our own command
+                self._command, stdin=subprocess.DEVNULL, env=self._environment
+            )
             code = self._process.wait()
             if self._stopping.is_set():
                 return
@@ -189,25 +193,41 @@ class _Runner:
 
 @click.command()
 @runner_options
+@click.option(
+    "--dask",
+    metavar="ADDRESS",
+    envvar="STATSVC_DASK",
+    show_envvar=True,
+    help="A running Dask scheduler, tcp://HOST:8786 or tls://HOST:8786, whose workers count.",
+)
 @click.option("--parent", type=int, hidden=True, help="End with this process.")
 @home_options
 def runner(
     device: str,
     workers: int | None,
     max_pixels: int | None,
+    dask: str | None,
     parent: int | None,
     home: str | None,
     database: str | None,
     store: str | None,
 ) -> None:
-    """Run recompute jobs as they come, until stopped."""
+    """Run recompute jobs as they come, until stopped: on this machine, or on the workers of --dask."""
     try:
         from workers.device import require
         from workers.recompute import MAX_PIXELS, Settings
+        from workers.remote_cluster import checked_address
         from workers.runner import run
     except ModuleNotFoundError as error:
         raise needs("workers", error) from error
-    require(device)
+    if dask is not None:
+        checked_address(dask)
+        if workers is not None:
+            raise click.UsageError(
+                "--workers are processes of this machine; with --dask the scheduler has its own"
+            )
+    else:
+        require(device)
     if parent is not None:
         os.nice(NICENESS)  # inherited by the worker processes, which count in what is left of the cores
     with opened(home, database, store) as (place, _catalog):
@@ -225,6 +245,7 @@ def runner(
         place,
         Settings(device, max_pixels or MAX_PIXELS),
         workers=workers,
+        dask=dask,
         parent=parent,
         stop=stopping.is_set,
     )
