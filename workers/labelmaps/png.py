@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import deflate
 import numpy as np
+from imagecodecs import DeflateError, deflate_decode
 
 from statsvc.errors import UnreadableSample
 from workers import kernels
@@ -30,6 +30,7 @@ from workers.labelmaps.base import (
     colour_coded,
     packed_colours,
 )
+from workers.labelmaps.room import room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,6 +207,7 @@ def _checked(file: BinaryIO, size: int, header: Header, start: bytes) -> Image:
 def _bands(image: Image, header: Header) -> Iterator[NDArray[np.uint8]]:
     """Yield the inflated rows, some at a time: each row's filter type, then its bytes; uint8 [n], writable.
 
+    What was yielded is overwritten once the next is asked for, or another image is inflated.
     What is allocated follows from what the header declares, which was checked against the limit. A stream of
     up to `AT_ONCE` bytes is inflated by libdeflate, which is many times as fast as zlib and cannot stop on
     the way; a longer one band by band.
@@ -214,9 +216,10 @@ def _bands(image: Image, header: Header) -> Iterator[NDArray[np.uint8]]:
     line = expected // header.height
     band = line * max(1, BAND // line)
     if expected <= AT_ONCE:
-        whole = np.frombuffer(_inflated(image, header), np.uint8)
-        for start in range(0, expected, band):
-            yield whole[start : start + band]
+        with room(expected) as whole:
+            _inflate_into(whole, image, header)
+            for start in range(0, expected, band):
+                yield whole[start : start + band]
         return
     _diagnose(image, header)  # so that the stream is known to hold all that is taken from it
     inflater, source = zlib.decompressobj(), io.BytesIO(image.stream)
@@ -227,17 +230,16 @@ def _bands(image: Image, header: Header) -> Iterator[NDArray[np.uint8]]:
         yield np.frombuffer(rows, np.uint8)
 
 
-def _inflated(image: Image, header: Header) -> bytearray:
-    expected = header.stream_bytes()
+def _inflate_into(whole: NDArray[np.uint8], image: Image, header: Header) -> None:
+    """Inflate the image data, which must be as long as `whole`. Raises `UnreadableSample`."""
     try:
-        data: bytearray = deflate.zlib_decompress(image.stream, expected)
-    except deflate.DeflateError:
-        data = bytearray()
-    if len(data) != expected:
+        complete = len(deflate_decode(image.stream, out=whole)) == len(whole)
+    except DeflateError:
+        complete = False
+    if not complete:
         # libdeflate says only that it failed; zlib finds out how.
         _diagnose(image, header)
-        data = bytearray(zlib.decompressobj().decompress(image.stream, expected))
-    return data
+        whole[:] = np.frombuffer(zlib.decompressobj().decompress(image.stream, len(whole)), np.uint8)
 
 
 def _diagnose(image: Image, header: Header) -> None:
