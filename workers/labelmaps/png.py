@@ -233,7 +233,7 @@ def _bands(image: Image, header: Header) -> Iterator[NDArray[np.uint8]]:
 def _inflate_into(whole: NDArray[np.uint8], image: Image, header: Header) -> None:
     """Inflate the image data, which must be as long as `whole`. Raises `UnreadableSample`."""
     try:
-        complete = len(deflate_decode(image.stream, out=whole)) == len(whole)
+        complete = len(deflate_decode(image.stream, out=whole.data)) == len(whole)
     except DeflateError:
         complete = False
     if not complete:
