@@ -22,6 +22,7 @@ from statsvc.store.publication import open_version, publish
 from statsvc.store.version import Version
 from workers.assemble import assemble
 from workers.comparison import Comparison, compare
+from workers.here import count_here, few
 from workers.reader import reader_digest
 from workers.sources import Source, list_samples, open_source
 from workers.stream import POLL_SECONDS, stream
@@ -349,10 +350,7 @@ def _in_turn(
     newest = np.where(times <= now, times, 0).max(axis=0)
     fresh = newest > now - RACY_NS
     progress.stage = "counting"
-    if not attempt.cluster.running:
-        # Until the first rows are there, for a new process also loads, or compiles, what it counts with.
-        progress.stage = "starting workers"
-        attempt.cluster.client()
+    in_process = not attempt.cluster.running and few(listing.lengths(left))
     for turn, rows in enumerate((left[~fresh], left[fresh])):
         if not len(rows):
             continue
@@ -362,8 +360,18 @@ def _in_turn(
                 check()
                 time.sleep(POLL_SECONDS)
             progress.stage = stage
-        samples = [listing.sample(listing.path[row]) for row in rows]
-        yield from stream(attempt.cluster, reading, samples, listing.lengths(rows), f"{key}-{turn}", check)
+        samples, sizes = [listing.sample(listing.path[row]) for row in rows], listing.lengths(rows)
+        if in_process:
+            counted, samples = count_here(reading, samples, check)
+            if counted is not None:
+                yield counted
+            sizes = [0] * len(samples)  # no need to cut so few
+        if samples:
+            if not attempt.cluster.running:
+                # Until the first rows are there: a new process also loads, or compiles, what it counts with.
+                progress.stage = "starting workers"
+                attempt.cluster.client()
+            yield from stream(attempt.cluster, reading, samples, sizes, f"{key}-{turn}", check)
 
 
 def _as_rows(batch: Batch) -> Rows:

@@ -139,6 +139,15 @@ def peek(file: BinaryIO, size: int) -> Peek:
     return Peek(f"{header.depth}-bit {COLOURS[header.colour]}", header.colour not in (GREY, PALETTE))
 
 
+def inflated_bytes(file: BinaryIO, size: int) -> int | None:
+    """Return how many bytes the image inflates to, by its header; None where Pillow decodes it.
+
+    Raises `UnreadableSample` for a damaged header.
+    """
+    header, _ = _header(file, size)
+    return None if header.interlaced else header.stream_bytes()
+
+
 def _header(file: BinaryIO, size: int) -> tuple[Header, bytes]:
     """Read signature and IHDR; return the header and these bytes."""
     start = file.read(33)
