@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from workers.bincount import Counter
+from workers.bincount import COUNTERS, Counter
 from workers.labelmaps import open_label_map
 
 GREY, PALETTE = 0, 3
@@ -157,7 +157,7 @@ for dtype in (np.uint8, np.uint16, np.int32, np.int64):
         for top in (1, 4):
             flat = memory[-length * np.dtype(dtype).itemsize :].view(dtype)
             flat[:] = rng.integers(0, top, length)
-            table = np.zeros((kernels.COUNTERS, 4), np.int64)
+            table = np.zeros((COUNTERS, 4), np.int64)
             assert kernels.count_dense(flat, 0, table) == length
             assert table.sum(0).tolist() == np.bincount(flat.astype(int), minlength=4).tolist()
             ids, found = np.zeros(64, np.int64), np.zeros(64, np.int64)

@@ -20,9 +20,6 @@ EACH_BYTE = np.uint64(0x0101010101010101)
 LOW_BITS = np.uint64(0x7F7F7F7F7F7F7F7F)
 """All bits of a word's bytes but the highest of each."""
 
-COUNTERS = 8
-"""Rows of a table of counts: pixels that follow each other without runs are counted in different ones."""
-
 NONE, SUB, UP, AVERAGE, PAETH = range(5)
 """PNG filter types, https://www.w3.org/TR/png-3/#9Filter-types."""
 
@@ -337,7 +334,7 @@ def count_dense(flat, low, table):
 
     flat   integers [n] that int64 can hold
     low    the id of the table's first column
-    table  int64 [COUNTERS, span], to whose rows together the counts of the ids from `low` on are added
+    table  int64 [8, span], to whose rows together the counts of the ids from `low` on are added
 
     Returns how many integers were counted: n, or the place of the first one that the table has no room for.
 

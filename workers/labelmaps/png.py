@@ -19,7 +19,6 @@ import numpy as np
 from imagecodecs import DeflateError, deflate_decode
 
 from statsvc.errors import UnreadableSample
-from workers import kernels
 from workers.labelmaps.base import (
     CHUNK_PIXELS,
     COPY_AGAIN,
@@ -295,6 +294,8 @@ def _skip(file: BinaryIO, length: int, crc: int) -> tuple[int, bytes]:
 
 def _histogram(image: Image, header: Header) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Inflate, unfilter and count an image of at most 8 bits a pixel; return ids and pixels."""
+    from workers import kernels  # numba takes 0.3 s to load: not where files are only listed
+
     row = (header.width * header.depth + 7) // 8
     whole, rest = divmod(header.width * header.depth, 8)
     counts, tails = np.zeros(256, np.int64), np.zeros(256, np.int64)
@@ -316,6 +317,8 @@ def _histogram(image: Image, header: Header) -> tuple[NDArray[np.int64], NDArray
 
 def _chunks(image: Image, header: Header) -> Iterator[NDArray[Any]]:
     """Inflate and unfilter an image; yield its rows as uint8 or big-endian uint16 [rows, width]."""
+    from workers import kernels
+
     row = (header.width * header.depth + 7) // 8
     before, top = np.zeros(row, np.uint8), 0
     for band in _bands(image, header):
@@ -335,6 +338,8 @@ def _chunks(image: Image, header: Header) -> Iterator[NDArray[Any]]:
 
 def _colours(image: Image, header: Header) -> Iterator[NDArray[np.int32]]:
     """Inflate and unfilter an image of 8-bit channels; yield its rows as colours [rows, width]."""
+    from workers import kernels
+
     channels = CHANNELS[header.colour]
     row = header.width * channels
     before, top = np.zeros(row, np.uint8), 0
