@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from workers.bincount import COUNTERS, Counter
+from workers.bincount import Counter
 from workers.labelmaps import open_label_map
 
 GREY, PALETTE = 0, 3
@@ -127,6 +127,7 @@ GUARDED = """
 import ctypes, mmap
 import numpy as np
 from workers import kernels
+from workers.bincount import COUNTERS
 
 PAGE = mmap.PAGESIZE
 area = mmap.mmap(-1, 3 * PAGE)
