@@ -62,7 +62,7 @@ def count_here(
         if rows.status[at] == UNREADABLE and looked_at[path] != _fingerprint(rows, at):
             return None, list(samples)
     done = set(rows.path)
-    return (rows if done else None), [one for one in samples if one not in done]
+    return (rows if done else None), [one for one in samples if not (isinstance(one, str) and one in done)]
 
 
 def _fingerprint(rows: Rows, at: int) -> tuple[int, int, int]:
