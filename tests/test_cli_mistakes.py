@@ -67,7 +67,7 @@ def test_a_scan_that_fails_for_files_that_went_bad_names_them(tmp_path: Path) ->
 
 
 def test_workers_that_cannot_be_started_are_told_in_one_line_and_stand_in_no_way(tmp_path: Path) -> None:
-    labels = make_demo(tmp_path / "street", images=4, size=(64, 32))
+    labels = make_demo(tmp_path / "street", images=40, size=(64, 32))
     home = ("--home", tmp_path / "home")
 
     def few_files() -> None:
@@ -211,7 +211,7 @@ def test_two_scans_at_once_make_one_version_and_the_second_claims_no_part_in_it(
 
 
 def test_a_first_scan_says_that_it_starts_workers_and_how_fast_it_counts(tmp_path: Path) -> None:
-    labels = make_demo(tmp_path / "street", images=4, size=(64, 32))
+    labels = make_demo(tmp_path / "street", images=40, size=(64, 32))
     process, terminal = on_a_terminal("scan", labels, "--home", tmp_path / "home")
     try:
         told = read_until(terminal, None).decode(errors="replace")  # Ctrl-C cuts what waits, in a letter too

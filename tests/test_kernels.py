@@ -127,6 +127,7 @@ GUARDED = """
 import ctypes, mmap
 import numpy as np
 from workers import kernels
+from workers.bincount import COUNTERS
 
 PAGE = mmap.PAGESIZE
 area = mmap.mmap(-1, 3 * PAGE)
@@ -157,7 +158,7 @@ for dtype in (np.uint8, np.uint16, np.int32, np.int64):
         for top in (1, 4):
             flat = memory[-length * np.dtype(dtype).itemsize :].view(dtype)
             flat[:] = rng.integers(0, top, length)
-            table = np.zeros((kernels.COUNTERS, 4), np.int64)
+            table = np.zeros((COUNTERS, 4), np.int64)
             assert kernels.count_dense(flat, 0, table) == length
             assert table.sum(0).tolist() == np.bincount(flat.astype(int), minlength=4).tolist()
             ids, found = np.zeros(64, np.int64), np.zeros(64, np.int64)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import xxhash
-from damage import bad_files, flipped, truncated
+from damage import bad_files, flipped, png, truncated
 from making import (
     FILES,
     Place,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     made = LocalCluster(workers=2)
+    made.client()  # a few files would start none
     yield made
     made.close()
 
@@ -204,6 +205,28 @@ def test_nothing_changed_counts_nothing_publishes_nothing_and_starts_no_cluster(
     assert not idle.running
     assert place.groups() == groups
     assert place.version().version == 1
+
+
+def test_a_few_changed_files_start_no_cluster_unless_another_library_decodes_one(
+    scanned: Place, folder: Path
+) -> None:
+    write_png(folder / "train/00.png", random_labels(99, classes=9))
+    write_png(folder / "new/wide.png", random_labels(98).astype(np.uint16) + 300)
+    (folder / "new/cut.png").write_bytes((folder / "train/01.png").read_bytes()[:-20])
+    place = Place(scanned.home, scanned.catalog, LocalCluster(workers=1))
+    try:
+        outcome, _ = place.scan()
+        assert done(outcome) == numbers(counted=2, reused=FILES - 1, failed=1)
+        assert "truncated" in outcome.progress.failures[0][1]
+        assert not place.cluster.running
+        (folder / "new/cut.png").unlink()
+        (folder / "new/interlaced.png").write_bytes(png(random_labels(97), interlaced=True))
+        outcome, _ = place.scan()
+        assert done(outcome) == numbers(counted=1, reused=FILES + 1, removed=1)
+        assert place.cluster.running
+    finally:
+        place.cluster.close()
+    published(place, folder, 3)
 
 
 def test_a_changed_an_added_and_a_removed_file_cost_what_they_are(scanned: Place, folder: Path) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 
 from statsvc.errors import UnreadableSample
 from statsvc.statistics import MAX_IDS
-from workers import kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +25,8 @@ DENSE_SPAN = 1 << 16
 BATCH_PIXELS = 1 << 24
 """Pixels that one `torch.bincount` counts: 128 MB of int64 on the device."""
 
+COUNTERS = 8
+"""Rows of a table of counts: pixels that follow each other without runs are counted in different ones."""
 
 _SLOTS = 4 * MAX_IDS  # of the hash table, which is full at half
 
@@ -43,7 +44,7 @@ class Counter:
 
     def __init__(self) -> None:
         self._low = 0  # the id of the table's first column
-        self._table = np.zeros((kernels.COUNTERS, 256), np.int64)
+        self._table = np.zeros((COUNTERS, 256), np.int64)
         self._ids = np.empty(0, np.int64)
         self._counts = np.empty(0, np.int64)
 
@@ -52,6 +53,8 @@ class Counter:
 
         Raises `UnreadableSample` beyond `MAX_IDS` ids, and for ids that int64 cannot hold.
         """
+        from workers import kernels  # numba takes 0.3 s to load: not where files are only listed
+
         # What can be counted as it lies is counted at once; what must be converted, piece by piece.
         for piece in _pieces(chunk, max(1, chunk.size) if chunk.dtype.isnative else PIECE):
             flat = _native(piece)
@@ -74,7 +77,7 @@ class Counter:
         reach = max(low + span, self._low + self._table.shape[1]) - together
         # Ids too far from those before get a table of their own.
         self._low, span = (together, reach) if reach <= DENSE_SPAN else (low, span)
-        self._table = np.zeros((kernels.COUNTERS, span), np.int64)
+        self._table = np.zeros((COUNTERS, span), np.int64)
         return True
 
     def _drain(self) -> None:
@@ -216,6 +219,8 @@ def _range(piece: NDArray[Any]) -> tuple[int, int]:
 
 def _hashed(piece: NDArray[Any]) -> tuple[Int64, Int64]:
     """Return the ids of a non-empty piece, ascending, and their counts. Raises `UnreadableSample`."""
+    from workers import kernels
+
     ids, counts = np.zeros(_SLOTS, np.int64), np.zeros(_SLOTS, np.int64)
     if kernels.count_sparse(_native(piece), ids, counts) < 0:
         low, span = _range(piece)

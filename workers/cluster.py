@@ -64,6 +64,15 @@ class LocalCluster:
             dask.config.set(
                 {f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")}
             )
+            # No pages given back that the next label map would have to touch anew: glibc's own limits, where
+            # Dask's would have it return every piece of more than 64 kB.
+            dask.config.set(
+                {
+                    f"distributed.nanny.pre-spawn-environ.MALLOC_{name}_THRESHOLD_": bytes_
+                    for name, bytes_ in (("MMAP", 32 << 20), ("TRIM", 64 << 20))
+                }
+            )
+            dask.config.set({"distributed.worker.profile.enabled": False})
             import distributed
 
             try:

@@ -128,6 +128,8 @@ def unchanged_files(
 
 def _match(wanted: list[str], known: list[str]) -> NDArray[np.int64]:
     """Return the position of each wanted path in `known`, −1 where absent; both strictly ascending."""
+    if wanted == known:
+        return np.arange(len(wanted))
     rows = np.full(len(wanted), -1, np.int64)
     k = 0
     for i, path in enumerate(wanted):

@@ -1,8 +1,8 @@
 """Compiled loops over pixels: PNG rows unfiltered and counted, arrays counted.
 
-A label map is nearly all long runs of one id. Each loop looks at a word of eight bytes at once: where it
-continues the run, which one comparison tells, the run grows and nothing else happens; only words in which
-the id changes are gone through pixel by pixel.
+A label map is nearly all long runs of one id, and each row is nearly the one above. Each loop looks at a word
+of eight bytes at once: where it continues the run, or repeats the row above, which one comparison tells,
+nothing else happens; only words in which the id changes are gone through pixel by pixel.
 
 Compiled by numba at first use and kept (see `compiled`); the loops hold no Python object and release the
 GIL. They never look beyond the lengths of the arrays that they are given, whatever these hold.
@@ -20,22 +20,8 @@ EACH_BYTE = np.uint64(0x0101010101010101)
 LOW_BITS = np.uint64(0x7F7F7F7F7F7F7F7F)
 """All bits of a word's bytes but the highest of each."""
 
-COUNTERS = 8
-"""Rows of a table of counts: pixels that follow each other without runs are counted in different ones."""
-
 NONE, SUB, UP, AVERAGE, PAETH = range(5)
 """PNG filter types, https://www.w3.org/TR/png-3/#9Filter-types."""
-
-
-@inlined
-def _add(seen, touched, n, value, run):
-    """Add a finished run to the row's histogram; return how many ids the row has."""
-    if run > 0:
-        if seen[value] == 0:
-            touched[n] = value
-            n += 1
-        seen[value] += run
-    return n
 
 
 @inlined
@@ -66,21 +52,6 @@ def _predicted(kind, left, up, corner):
 
 
 @inlined
-def _zero(line, stop):
-    """Whether line[:stop] is all zero."""
-    i = 0
-    while i + 8 <= stop:
-        if word(line, i) != 0:
-            return False
-        i += 8
-    while i < stop:
-        if line[i] != 0:
-            return False
-        i += 1
-    return True
-
-
-@inlined
 def _all_equal(flat, i, inside, pattern):
     """Whether the eight words from flat[i] on all equal `pattern`: one branch for 64 bytes."""
     differs = word(flat, i) ^ pattern
@@ -95,160 +66,193 @@ def _all_equal(flat, i, inside, pattern):
 
 
 @inlined
-def _put_all(line, i, pattern):
-    """Write `pattern` over the eight words from line[i] on."""
-    put_word(line, i, pattern)
-    put_word(line, i + 8, pattern)
-    put_word(line, i + 16, pattern)
-    put_word(line, i + 24, pattern)
-    put_word(line, i + 32, pattern)
-    put_word(line, i + 40, pattern)
-    put_word(line, i + 48, pattern)
-    put_word(line, i + 56, pattern)
+def _repeats(kind, line, begin, above, i, left, corner, pattern):
+    """Whether the row above certainly goes on for 64 bytes from above[i] on, seen at once.
 
-
-@inlined
-def _decode_byte(kind, line, above, i, left):
-    """Decode line[i] in place, from the byte to its left and those above; return it."""
-    corner = above[i - 1] if i > 0 else np.uint8(0)
-    byte = np.uint8(line[i] + _predicted(kind, np.int32(left), np.int32(above[i]), np.int32(corner)))
-    line[i] = byte
-    return byte
+    left, corner  the bytes before them, in this row and above; the former eight times in `pattern`
+    """
+    if kind == NONE:
+        differs = word(line, begin + i) ^ word(above, i)
+        for k in range(1, 8):
+            differs |= word(line, begin + i + 8 * k) ^ word(above, i + 8 * k)
+        return differs == 0
+    if not _all_equal(line, begin + i, 8, np.uint64(0)):
+        return False
+    # With nothing added, Up repeats the row above, and Paeth does where left and corner agree …
+    if kind == UP or (kind == PAETH and left == corner):
+        return True
+    # … and every filter goes on with the left byte where that is also what stands above.
+    return left == corner and _all_equal(above, i, 8, pattern)
 
 
 @kernel
-def _decode_word(kind, line, above, i, left, residual, pattern):
-    """Decode the eight bytes from line[i] on in place, and return them as a word.
+def _decoded(kind, residual, up, left, corner, pattern):
+    """Return eight decoded bytes as a word.
 
-    left      the byte before them, eight times in `pattern`
-    residual  the word as it stands there: what a filter added to its prediction
+    residual  what the filter added to its predictions
+    up        the eight bytes above
+    left, corner  the bytes before these, in this row and above; the former eight times in `pattern`
     """
-    up = word(above, i)
-    corner = above[i - 1] if i > 0 else np.uint8(0)
-    decoded = pattern
-    known = False
+    if kind == NONE:
+        return residual
     if kind == UP:
         # Eight sums modulo 256 at once: without the top bits nothing is carried into the next byte.
-        decoded = ((residual & LOW_BITS) + (up & LOW_BITS)) ^ ((residual ^ up) & ~LOW_BITS)
-        known = True
-    elif residual == 0:
+        return ((residual & LOW_BITS) + (up & LOW_BITS)) ^ ((residual ^ up) & ~LOW_BITS)
+    if residual == 0:
         # Nothing is added, so a run goes on where the filter predicts the left byte …
-        if kind == SUB:
-            known = True
-        elif kind == AVERAGE:
-            known = up == pattern
-        elif left == corner:
+        if kind == SUB or up == pattern:
+            return pattern
+        if kind == PAETH:
             # … and the row above is repeated where left and corner agree, and go on to.
-            decoded = up
-            known = True
-        else:
-            known = up == np.uint64(corner) * EACH_BYTE
-    if not known:
-        # Byte by byte, in registers: reading back what was just written in smaller parts would wait for it.
-        decoded = np.uint64(0)
-        shift = np.uint64(0)
-        a = np.int32(left)
-        c = np.int32(corner)
-        for _ in range(8):
-            b = np.int32((up >> shift) & np.uint64(0xFF))
-            a = (np.int32((residual >> shift) & np.uint64(0xFF)) + _predicted(kind, a, b, c)) & 0xFF
-            decoded |= np.uint64(a) << shift
-            c = b
-            shift += np.uint64(8)
-    put_word(line, i, decoded)
+            if left == corner:
+                return up
+            if up == np.uint64(corner) * EACH_BYTE:
+                return pattern
+    # Byte by byte, in registers: reading back what was just written in smaller parts would wait for it.
+    decoded = np.uint64(0)
+    shift = np.uint64(0)
+    a = np.int32(left)
+    c = np.int32(corner)
+    for _ in range(8):
+        b = np.int32((up >> shift) & np.uint64(0xFF))
+        a = (np.int32((residual >> shift) & np.uint64(0xFF)) + _predicted(kind, a, b, c)) & 0xFF
+        decoded |= np.uint64(a) << shift
+        c = b
+        shift += np.uint64(8)
     return decoded
+
+
+@kernel
+def _exchange(old, new, rows, counts):
+    """Move the bytes in which two words differ from their old to their new ids, for so many rows."""
+    shift = np.uint64(0)
+    while shift < 64:
+        # As many bytes as go on as pairs of one old and one new id.
+        before = (old >> shift) & np.uint64(0xFF)
+        after = (new >> shift) & np.uint64(0xFF)
+        differs = ((old >> shift) ^ (before * EACH_BYTE)) | ((new >> shift) ^ (after * EACH_BYTE))
+        same = np.uint64(8)
+        if differs != 0:
+            same = trailing_zeros(differs) >> np.uint64(3)
+        same = min(same, np.uint64(8) - (shift >> np.uint64(3)))
+        if before != after:
+            counts[before] -= np.int64(same) * rows
+            counts[after] += np.int64(same) * rows
+        shift += np.uint64(8) * same
+
+
+@kernel
+def _count_line(line, stop, rows, counts):
+    """Count line[:stop] as it stands in so many rows, run by run; a negative number takes it back."""
+    i = 0
+    while i < stop:
+        value = line[i]
+        pattern = np.uint64(value) * EACH_BYTE
+        begin = i
+        i += 1
+        while i + 8 <= stop:
+            differs = word(line, i) ^ pattern
+            if differs != 0:
+                i += int(trailing_zeros(differs) >> np.uint64(3))
+                break
+            i += 8
+        while i < stop and line[i] == value:
+            i += 1
+        counts[value] += (i - begin) * rows
+
+
+@kernel
+def _decode_row(kind, data, begin, whole, above, rows, counts):
+    """Decode whole bytes of a row over the row above, in place; return how many words changed.
+
+    rows  where it is not 0: for so many rows, what changed is moved in `counts` from old to new ids
+    """
+    changed = 0
+    left = np.uint8(0)  # before the first byte PNG has zero
+    corner = np.uint8(0)
+    i = 0
+    while i + 8 <= whole:
+        pattern = np.uint64(left) * EACH_BYTE
+        if i + 64 <= whole and _repeats(kind, data, begin, above, i, left, corner, pattern):
+            i += 64
+            left = above[i - 1]
+            corner = left
+            continue
+        old = word(above, i)
+        new = _decoded(kind, word(data, begin + i), old, left, corner, pattern)
+        if new != old:
+            changed += 1
+            put_word(above, i, new)
+            if rows != 0:
+                _exchange(old, new, rows, counts)
+        left = np.uint8(new >> np.uint64(56))
+        corner = np.uint8(old >> np.uint64(56))
+        i += 8
+    while i < whole:
+        byte = above[i]
+        a = np.int32(left)
+        left = np.uint8(data[begin + i] + _predicted(kind, a, np.int32(byte), np.int32(corner)))
+        corner = byte
+        above[i] = left
+        if left != corner:
+            counts[corner] -= rows
+            counts[left] += rows
+        i += 1
+    return changed
 
 
 @kernel
 def count_rows(data, height, row, whole, counts, tails, before):
     """Unfilter rows of a PNG of one byte a pixel or less, and count their bytes.
 
-    data    uint8 [height * (1 + row)], inflated: each row's filter type, then its bytes; decoded in place
+    data    uint8 [height * (1 + row)], inflated: each row's filter type, then its bytes
     row     bytes of a row, at least 1
     whole   bytes of a row that are counted in `counts`, int64 [256]; row or row - 1
     tails   int64 [256], counts of the byte after them, where a row ends within a byte
     before  uint8 [row], the decoded row before them, zeros for the first; then the last of them
 
     Returns -1, or the number of the first row whose filter type is none of the five.
+
+    A row of a label map is nearly the row above. So the row above is counted as though it stood in all rows
+    that are left, and where a byte changes, the rest of its column moves from the old id to the new one: what
+    repeats the row above costs nothing. Once two rows one after the other change in more than a quarter of
+    their words, each is counted by itself, until one changes in less than an eighth.
     """
-    seen = np.zeros(256, np.int64)
-    touched = np.empty(256, np.uint8)
-    above = before
-    n = 0
-    repeats = 0
+    steady = True
+    unlike = 0  # rows one after the other that are unlike the one above
+    _count_line(before, whole, height, counts)
+    if whole < row:
+        tails[before[whole]] += height
     for y in range(height):
         begin = y * (row + 1) + 1
         kind = data[begin - 1]
         if kind > PAETH:
             return y
-        line = data[begin : begin + row]
-        if kind == UP and repeats > 0 and _zero(line, row):
-            # The row above once more: its histogram counts again, and it stays the row above.
-            repeats += 1
-            continue
-        for t in range(n):
-            counts[touched[t]] += seen[touched[t]] * repeats
-            seen[touched[t]] = 0
+        rows = height - y
+        left = np.uint8(0)
+        corner = np.uint8(0)
         if whole < row:
-            tails[above[whole]] += repeats
-        n = 0
-        value = np.uint8(0)  # the byte to the left; before the first one PNG has zero
-        run = 0
-        i = 0
-        while i + 8 <= whole:
-            pattern = np.uint64(value) * EACH_BYTE
-            decoded = word(line, i)
-            if kind != NONE:
-                decoded = _decode_word(kind, line, above, i, value, decoded, pattern)
-            i += 8
-            if decoded == pattern:
-                run += 8
-                # Inside a region this goes on: eight words at once, where left, above and corner agree.
-                while i + 64 <= whole:
-                    if kind == NONE:
-                        if not _all_equal(line, i, 8, pattern):
-                            break
-                    else:
-                        if not _all_equal(line, i, 8, np.uint64(0)):
-                            break
-                        if kind != SUB and not (above[i - 1] == value and _all_equal(above, i, 8, pattern)):
-                            break
-                        _put_all(line, i, pattern)
-                    run += 64
-                    i += 64
-                continue
-            # Runs end in this word: each at the lowest byte that differs from its own.
-            done = 0  # bytes of the word behind the last end
-            differs = decoded ^ pattern
-            while differs != 0:
-                end = int(trailing_zeros(differs) >> np.uint64(3))
-                n = _add(seen, touched, n, value, run + end - done)
-                run = 0
-                done = end
-                shift = np.uint64(8 * end)
-                value = np.uint8((decoded >> shift) & np.uint64(0xFF))
-                differs = ((decoded ^ (np.uint64(value) * EACH_BYTE)) >> shift) << shift
-            run += 8 - done
-        while i < whole:
-            byte = line[i]
-            if kind != NONE:
-                byte = _decode_byte(kind, line, above, i, value)
-            if byte != value:
-                n = _add(seen, touched, n, value, run)
-                value = byte
-                run = 0
-            run += 1
-            i += 1
-        n = _add(seen, touched, n, value, run)
+            corner = before[whole - 1] if whole > 0 else corner
+        changed = _decode_row(kind, data, begin, whole, before, rows if steady else 0, counts)
         if whole < row:
-            _decode_byte(kind, line, above, whole, value)
-        above = line
-        repeats = 1
-    for t in range(n):
-        counts[touched[t]] += seen[touched[t]] * repeats
-    if whole < row:
-        tails[above[whole]] += repeats
-    before[:] = above
+            left = before[whole - 1] if whole > 0 else left
+            up = before[whole]
+            byte = np.uint8(
+                data[begin + whole] + _predicted(kind, np.int32(left), np.int32(up), np.int32(corner))
+            )
+            before[whole] = byte
+            tails[up] -= rows
+            tails[byte] += rows
+        if steady:
+            unlike = unlike + 1 if 32 * changed > whole else 0
+            if unlike > 1:
+                steady = False
+                _count_line(before, whole, 1 - rows, counts)
+        else:
+            _count_line(before, whole, 1, counts)
+            if 64 * changed < whole:
+                steady = True
+                _count_line(before, whole, rows - 1, counts)
     return -1
 
 
@@ -330,7 +334,7 @@ def count_dense(flat, low, table):
 
     flat   integers [n] that int64 can hold
     low    the id of the table's first column
-    table  int64 [COUNTERS, span], to whose rows together the counts of the ids from `low` on are added
+    table  int64 [8, span], to whose rows together the counts of the ids from `low` on are added
 
     Returns how many integers were counted: n, or the place of the first one that the table has no room for.
 

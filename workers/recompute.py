@@ -22,6 +22,7 @@ from statsvc.store.publication import open_version, publish
 from statsvc.store.version import Version
 from workers.assemble import assemble
 from workers.comparison import Comparison, compare, fingerprint, unchanged_files
+from workers.here import count_here, few
 from workers.reader import reader_digest
 from workers.remote_listing import still_there
 from workers.sources import Source, list_samples, open_source
@@ -358,10 +359,8 @@ def _in_turn(
     if listing.etag is not None:
         fresh &= listing.etag[left] == np.array("", listing.etag.dtype)
     progress.stage = "counting"
-    if not attempt.cluster.running:
-        # Until the first rows are there, for a new process also loads, or compiles, what it counts with.
-        progress.stage = "starting workers"
-        attempt.cluster.prepare(reading, listing.sample(listing.path[left[0]]), check)
+    # A runner that does not see what its workers see leaves to them what it cannot open.
+    in_process = not (attempt.cluster.running or is_url(reading.root)) and few(listing.lengths(left))
     for turn, rows in enumerate((left[~fresh], left[fresh])):
         if not len(rows):
             continue
@@ -371,8 +370,18 @@ def _in_turn(
                 check()
                 time.sleep(POLL_SECONDS)
             progress.stage = stage
-        samples = [listing.sample(listing.path[row]) for row in rows]
-        yield from stream(attempt.cluster, reading, samples, listing.lengths(rows), f"{key}-{turn}", check)
+        samples, sizes = [listing.sample(listing.path[row]) for row in rows], listing.lengths(rows)
+        if in_process:
+            counted, samples = count_here(reading, samples, check)
+            if counted is not None:
+                yield counted
+            sizes = [0] * len(samples)  # no need to cut so few
+        if samples:
+            if not attempt.cluster.running:
+                # Until the first rows are there: a new process also loads, or compiles, what it counts with.
+                progress.stage = "starting workers"
+                attempt.cluster.prepare(reading, samples[0], check)
+            yield from stream(attempt.cluster, reading, samples, sizes, f"{key}-{turn}", check)
 
 
 def _as_rows(batch: Batch) -> Rows:

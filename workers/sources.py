@@ -201,7 +201,7 @@ def list_samples(source: Source, counting: Counting | None = None) -> Listing:
             if len(others) < EXAMPLES:
                 others.append(path)
             continue
-        if _shown(path) != path:
+        if not path.isascii() and _shown(path) != path:
             unnameable.append((_shown(path), _fingerprint(source.root, entry)[0]))
             continue
         if counting.rows != "array" and not containers.is_container(path):
@@ -335,15 +335,15 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
     whole = "/" in pattern
     try:
         included, _ = glob.translate(pattern.lstrip("/"), flags=GLOB)
-        expressions = [re.compile(expression) for expression in included]
+        # All alternatives as one: it is asked of every file.
+        fits = re.compile("|".join(f"(?:{expression})" for expression in included)).fullmatch
     except Exception as error:
         raise SourceError(
             f"the pattern {pattern!r} cannot be read: {error}; see --help for its form"
         ) from error
 
     def matches(path: str) -> bool:
-        text = path if whole else path.rpartition("/")[2]
-        return any(expression.fullmatch(text) for expression in expressions)
+        return fits(path if whole else path.rpartition("/")[2]) is not None
 
     return matches
 

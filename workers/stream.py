@@ -43,22 +43,28 @@ RESTARTS = 3
 
 
 class _Sizer:
-    """Cuts the next batch so that it takes about `BATCH_SECONDS`."""
+    """Cuts the next batch so that it takes about `BATCH_SECONDS`, and less towards the end.
 
-    def __init__(self, paths: Sequence[str | Member], sizes: Sequence[int]) -> None:
-        self._paths, self._sizes, self._next = paths, sizes, 0
+    A batch is at most half of a worker's share of what is left, so that all workers end together.
+    """
+
+    def __init__(self, paths: Sequence[str | Member], sizes: Sequence[int], workers: int) -> None:
+        self._paths, self._sizes, self._next, self._workers = paths, sizes, 0, workers
         self._seconds_per_file: float | None = None
 
     def learn(self, rows: Rows) -> None:
         measured = rows.seconds / max(1, len(rows.path))
         before = self._seconds_per_file
-        self._seconds_per_file = measured if before is None else 0.7 * before + 0.3 * measured
+        # A worker's first batch also loads, or compiles, the loops: what is faster is taken at its word.
+        self._seconds_per_file = measured if before is None else min(measured, 0.7 * before + 0.3 * measured)
 
     def cut(self) -> list[str | Member]:
         """Return the next batch, empty at the end."""
         limit = FIRST_BATCH_FILES
         if self._seconds_per_file is not None:
-            limit = int(min(BATCH_FILES, max(1, BATCH_SECONDS / max(self._seconds_per_file, 1e-6))))
+            share = (len(self._paths) - self._next) // (2 * self._workers)
+            limit = int(min(BATCH_FILES, BATCH_SECONDS / max(self._seconds_per_file, 1e-6)))
+            limit = max(1, min(limit, max(share, FIRST_BATCH_FILES)))
         start, size = self._next, 0
         while self._next < len(self._paths) and self._next - start < limit:
             size += int(self._sizes[self._next])
@@ -83,7 +89,7 @@ def stream(
     `key` must be new for every scan, for Dask takes results for equal keys from memory. `check` is
     called often and may raise to stop.
     """
-    sizer, serial = _Sizer(paths, sizes), itertools.count()
+    sizer, serial = _Sizer(paths, sizes, cluster.workers), itertools.count()
     waiting: list[list[str | Member]] = []
     suspects: list[list[str | Member]] = []
     restarts = 0

@@ -13,6 +13,7 @@ from statsvc.store.tags import checked
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from starlette.datastructures import QueryParams
     from starlette.requests import Request
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
@@ -66,9 +67,14 @@ def read(request: Request, known: Mapping[str, Parameter]) -> dict[str, str]:
 
     Raises `InvalidParameter` naming every unknown or repeated one.
     """
+    return checked_names(request.query_params, known)
+
+
+def checked_names(parameters: QueryParams, known: Mapping[str, Parameter]) -> dict[str, str]:
+    """Return parameters as `read` does."""
     given: dict[str, str] = {}
     problems: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
+    for name, value in parameters.multi_items():
         if name not in known:
             hint = nearest(name, known) or f"; there are {', '.join(known) or 'none'}"
             problems[name] = f"unknown parameter{hint}"

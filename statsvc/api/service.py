@@ -85,10 +85,12 @@ class Service:
         return await anyio.to_thread.run_sync(partial(function, *args, **kwargs))
 
 
-def _service(request: Request) -> Service:
+# `async`, though it waits for nothing: FastAPI sends a plain function to a thread and back for every request.
+async def of(request: Request) -> Service:
+    """Return the service of the application that a request came to."""
     service: Service = request.app.state.service
     return service
 
 
-Shared = Annotated[Service, Depends(_service)]
+Shared = Annotated[Service, Depends(of)]
 """The application's service, as a parameter of an endpoint."""

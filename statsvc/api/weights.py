@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from functools import lru_cache
 
 from fastapi import APIRouter, Request
+from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
 from statsvc import answers, methods, mixtures, representations, schemes, streams
 from statsvc.api import conditional, formats, query
-from statsvc.api.service import Shared
+from statsvc.api.service import of as shared
 from statsvc.api.tables import RememberedTable
 from statsvc.spec import WeightSpec
 
@@ -29,6 +32,25 @@ PARAMETERS = {
 }
 
 
+REMEMBERED_BYTES = 2048
+"""Longest text of a question that is remembered."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """What is asked for, checked: the representation, of which versions, and how they are weighed.
+
+    dataset  name, None for the only one there is; of a mixture, its text
+    parts    those of a mixture, None for one dataset
+    """
+
+    form: str
+    dataset: str | None
+    number: int | str | None
+    spec: WeightSpec
+    parts: tuple[mixtures.Part, ...] | None
+
+
 @router.get(
     "/weights",
     openapi_extra=query.documented(PARAMETERS),
@@ -37,38 +59,60 @@ PARAMETERS = {
         304: {"description": "The client holds this answer already"},
     },
 )
-async def get_weights(request: Request, service: Shared) -> Response:
+async def get_weights(request: Request) -> Response:
     """Return class weights with everything that they rest on; `weights[i]` belongs to class id i."""
-    given = query.read(request, PARAMETERS)
-    form = formats.chosen(given.pop("format", None), ",".join(request.headers.getlist("accept")))
+    # Not a parameter, as elsewhere: FastAPI works out its dependencies anew for every request.
+    service = await shared(request)
+    accept = ",".join(request.headers.getlist("accept"))
+    text = request.scope["query_string"]
+    asked = (_remembered if len(text) + len(accept) <= REMEMBERED_BYTES else _asked)(text, accept)
+    if asked.parts is None:
+        published = [await service.published(asked.dataset, asked.number)]
+        digest, pinned = published[0].digest_under(asked.spec.class_map), isinstance(asked.number, int)
+    else:
+        published = [await service.published(part.dataset, part.number) for part in asked.parts]
+        digest = json.dumps(
+            [
+                [one.digest_under(asked.spec.class_map), part.share]
+                for one, part in zip(published, asked.parts, strict=True)
+            ]
+        )
+        pinned = all(isinstance(part.number, int) for part in asked.parts)
+
+    def make(*tables: RememberedTable) -> bytes:
+        if asked.parts is None:
+            return representations.render(asked.form, answers.answer(tables[0], asked.spec))
+        shares = [part.share for part in asked.parts]
+        weighed = list(zip(tables, shares, strict=True))
+        return representations.render(asked.form, streams.answer(weighed, asked.spec))
+
+    tag = _tag(digest, asked)
+    headers = conditional.cache_headers(tag, pinned=pinned, age=service.watch.age, negotiated=True)
+    return await conditional.respond(
+        request, headers, formats.MEDIA_TYPES[asked.form], lambda: service.answer(tag, make, *published)
+    )
+
+
+def _asked(text: bytes, accept: str) -> Question:
+    """Return what a query string and an Accept header ask for. Raises `InvalidParameter`, or 406."""
+    given = query.checked_names(QueryParams(text), PARAMETERS)
+    form = formats.chosen(given.pop("format", None), accept)
     number = query.version(given, PARAMETERS)
     spec = WeightSpec.from_params({name: given[name] for name in query.SPEC if name in given})
     parts = mixtures.parse(given.get("dataset"))
-    if parts is None:
-        published = [await service.published(given.get("dataset"), number)]
-        digest, pinned = published[0].digest_under(spec.class_map), isinstance(number, int)
-    else:
+    if parts is not None:
         mixtures.without_version(number)
-        published = [await service.published(part.dataset, part.number) for part in parts]
-        digest = json.dumps(
-            [
-                [one.digest_under(spec.class_map), part.share]
-                for one, part in zip(published, parts, strict=True)
-            ]
-        )
-        pinned = all(isinstance(part.number, int) for part in parts)
+    return Question(form, given.get("dataset"), number, spec, parts)
 
-    def make(*tables: RememberedTable) -> bytes:
-        if parts is None:
-            return representations.render(form, answers.answer(tables[0], spec))
-        shares = [part.share for part in parts]
-        return representations.render(form, streams.answer(list(zip(tables, shares, strict=True)), spec))
 
-    tag = conditional.etag(digest, spec.to_dict(), form)
-    headers = conditional.cache_headers(tag, pinned=pinned, age=service.watch.age, negotiated=True)
-    return await conditional.respond(
-        request, headers, formats.MEDIA_TYPES[form], lambda: service.answer(tag, make, *published)
-    )
+# A thousand trainers ask the same: text that passed every check is not read again. It says nothing of what
+# the catalog holds, nor of who may ask; what is refused is not remembered.
+_remembered = lru_cache(1024)(_asked)
+
+
+@lru_cache(1024)
+def _tag(digest: str, asked: Question) -> str:
+    return conditional.etag(digest, asked.spec.to_dict(), asked.form)
 
 
 @router.get("/methods")

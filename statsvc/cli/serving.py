@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NICENESS = 10
+NICENESS = 19
 """How far the runner beside a server stands behind it: answering a request takes a millisecond."""
 
 

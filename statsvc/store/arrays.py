@@ -103,9 +103,9 @@ class Digest:
     def add(self, values: np.ndarray[Any, Any]) -> None:
         """Add the next values: little-endian bytes of numbers, length-prefixed UTF-8 of strings."""
         if values.dtype == STRING:
-            for text in values.tolist():
-                data = text.encode()
-                self._hash.update(len(data).to_bytes(4, "little") + data)
+            for start in range(0, len(values), VALUES_PER_CHUNK):
+                texts = [text.encode() for text in values[start : start + VALUES_PER_CHUNK].tolist()]
+                self._hash.update(b"".join([len(data).to_bytes(4, "little") + data for data in texts]))
         else:
             little = values.dtype.newbyteorder("<")
             self._hash.update(np.ascontiguousarray(values, little).tobytes())

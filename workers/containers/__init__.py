@@ -38,7 +38,7 @@ class Contents:
 
 def is_container(path: str, extensions: tuple[str, ...] = EXTENSIONS) -> bool:
     """Whether a path's extension is that of a container."""
-    return PurePosixPath(path).suffix.lower() in extensions
+    return path.lower().endswith(extensions)
 
 
 def listed(root: str, path: str, key: str | None) -> Contents:

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import deflate
 import numpy as np
+from imagecodecs import DeflateError, deflate_decode
 
 from statsvc.errors import UnreadableSample
-from workers import kernels
 from workers.labelmaps.base import (
     CHUNK_PIXELS,
     COPY_AGAIN,
@@ -32,6 +31,7 @@ from workers.labelmaps.base import (
     grey_colours,
     packed_colours,
 )
+from workers.labelmaps.room import room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,6 +142,15 @@ def peek(file: BinaryIO, size: int) -> Peek:
     return Peek(f"{header.depth}-bit {COLOURS[header.colour]}", header.colour not in (GREY, PALETTE))
 
 
+def inflated_bytes(file: BinaryIO, size: int) -> int | None:
+    """Return how many bytes the image inflates to, by its header; None where Pillow decodes it.
+
+    Raises `UnreadableSample` for a damaged header.
+    """
+    header, _ = _header(file, size)
+    return None if header.interlaced else header.stream_bytes()
+
+
 def _header(file: BinaryIO, size: int) -> tuple[Header, bytes]:
     """Read signature and IHDR; return the header and these bytes."""
     start = file.read(33)
@@ -210,6 +219,7 @@ def _checked(file: BinaryIO, size: int, header: Header, start: bytes) -> Image:
 def _bands(image: Image, header: Header) -> Iterator[NDArray[np.uint8]]:
     """Yield the inflated rows, some at a time: each row's filter type, then its bytes; uint8 [n], writable.
 
+    What was yielded is overwritten once the next is asked for, or another image is inflated.
     What is allocated follows from what the header declares, which was checked against the limit. A stream of
     up to `AT_ONCE` bytes is inflated by libdeflate, which is many times as fast as zlib and cannot stop on
     the way; a longer one band by band.
@@ -218,9 +228,10 @@ def _bands(image: Image, header: Header) -> Iterator[NDArray[np.uint8]]:
     line = expected // header.height
     band = line * max(1, BAND // line)
     if expected <= AT_ONCE:
-        whole = np.frombuffer(_inflated(image, header), np.uint8)
-        for start in range(0, expected, band):
-            yield whole[start : start + band]
+        with room(expected) as whole:
+            _inflate_into(whole, image, header)
+            for start in range(0, expected, band):
+                yield whole[start : start + band]
         return
     _diagnose(image, header)  # so that the stream is known to hold all that is taken from it
     inflater, source = zlib.decompressobj(), io.BytesIO(image.stream)
@@ -231,17 +242,16 @@ def _bands(image: Image, header: Header) -> Iterator[NDArray[np.uint8]]:
         yield np.frombuffer(rows, np.uint8)
 
 
-def _inflated(image: Image, header: Header) -> bytearray:
-    expected = header.stream_bytes()
+def _inflate_into(whole: NDArray[np.uint8], image: Image, header: Header) -> None:
+    """Inflate the image data, which must be as long as `whole`. Raises `UnreadableSample`."""
     try:
-        data: bytearray = deflate.zlib_decompress(image.stream, expected)
-    except deflate.DeflateError:
-        data = bytearray()
-    if len(data) != expected:
+        complete = len(deflate_decode(image.stream, out=whole.data)) == len(whole)
+    except DeflateError:
+        complete = False
+    if not complete:
         # libdeflate says only that it failed; zlib finds out how.
         _diagnose(image, header)
-        data = bytearray(zlib.decompressobj().decompress(image.stream, expected))
-    return data
+        whole[:] = np.frombuffer(zlib.decompressobj().decompress(image.stream, len(whole)), np.uint8)
 
 
 def _diagnose(image: Image, header: Header) -> None:
@@ -288,6 +298,8 @@ def _skip(file: BinaryIO, length: int, crc: int) -> tuple[int, bytes]:
 
 def _histogram(image: Image, header: Header) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Inflate, unfilter and count an image of at most 8 bits a pixel; return ids and pixels."""
+    from workers import kernels  # numba takes 0.3 s to load: not where files are only listed
+
     row = (header.width * header.depth + 7) // 8
     whole, rest = divmod(header.width * header.depth, 8)
     counts, tails = np.zeros(256, np.int64), np.zeros(256, np.int64)
@@ -309,6 +321,8 @@ def _histogram(image: Image, header: Header) -> tuple[NDArray[np.int64], NDArray
 
 def _chunks(image: Image, header: Header) -> Iterator[NDArray[Any]]:
     """Inflate and unfilter an image; yield its rows as uint8 or big-endian uint16 [rows, width]."""
+    from workers import kernels
+
     row = (header.width * header.depth + 7) // 8
     before, top = np.zeros(row, np.uint8), 0
     for band in _bands(image, header):
@@ -328,6 +342,8 @@ def _chunks(image: Image, header: Header) -> Iterator[NDArray[Any]]:
 
 def _colours(image: Image, header: Header) -> Iterator[NDArray[np.int32]]:
     """Inflate and unfilter an image of 8-bit channels; yield its rows as colours [rows, width]."""
+    from workers import kernels
+
     channels = CHANNELS[header.colour]
     row = header.width * channels
     before, top = np.zeros(row, np.uint8), 0
