@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +37,18 @@ class Comparison:
     removed: int
     base_samples: int
     lost: int
+
+    def keeping(self, kept: NDArray[np.bool_]) -> Comparison:
+        """Return the comparison with the rows of `kept` samples, bool [n], taken over whatever they are."""
+        return replace(self, reused=self.reused | kept)
+
+    def carried(self) -> NDArray[np.int64]:
+        """Return the base's rows that are taken over although their sample could not be read."""
+        if self.base is None:
+            return np.zeros(0, np.int64)
+        rows: NDArray[np.int64] = self.base_row[self.reused]
+        failed: NDArray[np.bool_] = self.base.array("status")[rows] != 0
+        return rows[failed]
 
     def place(self, listing: Listing, rows: Rows) -> NDArray[np.int64]:
         """Return for each sample its row in `rows`, int64 [n], −1 where the base's is taken over."""

@@ -14,6 +14,8 @@ from statsvc.store.catalog import Catalog
 from workers.cluster import LocalCluster
 from workers.lease import execute
 from workers.progress import Progress
+from workers.triggers import Triggers
+from workers.watching import QUIET_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,10 +37,14 @@ def run(
     settings: Settings,
     *,
     workers: int | None = None,
+    quiet: float = QUIET_SECONDS,
     parent: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Lease and run jobs until asked to stop, or until the process `parent` is gone."""
+    """Lease and run jobs until asked to stop, or until the process `parent` is gone.
+
+    quiet  seconds for which a watched source must not change before it is scanned
+    """
     catalog = Catalog.open(home.database)
     cluster = LocalCluster(workers)
     owner = jobs.process_identity()
@@ -47,7 +53,9 @@ def run(
         return stop() or (parent is not None and os.getppid() != parent)
 
     last_job = time.monotonic()
+    triggers = Triggers(catalog, quiet)
     try:
+        triggers.start()
         while not ended():
             try:
                 job = jobs.lease(catalog, owner)
@@ -68,6 +76,7 @@ def run(
                 time.sleep(PAUSE_SECONDS)
             last_job = time.monotonic()
     finally:
+        triggers.stop()
         cluster.close()
         catalog.close()
 

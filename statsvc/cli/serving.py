@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from statsvc.cli.common import home_options, needs, opened
+from statsvc.durations import seconds
 from statsvc.store import home as homes
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ def runner_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger label maps."),
         click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Dask processes."),
+        click.option(
+            "--quiet",
+            metavar="TIME",
+            default="3s",
+            show_default=True,
+            help="How long a watched source must not change before it is scanned.",
+        ),
         click.option(
             "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
         ),
@@ -77,6 +85,7 @@ def serve(
     with_runner: bool,
     device: str,
     workers: int | None,
+    quiet: str,
     max_pixels: int | None,
     home: str | None,
     database: str | None,
@@ -90,7 +99,8 @@ def serve(
         except ModuleNotFoundError as error:
             raise needs("service", error) from error
         place = homes.resolve(home, database, store)
-        arguments = ["--device", device]
+        seconds("quiet", quiet)
+        arguments = ["--device", device, "--quiet", quiet]
         arguments += [] if workers is None else ["--workers", str(workers)]
         arguments += [] if max_pixels is None else ["--max-pixels", str(max_pixels)]
         child = _Runner(place, arguments) if with_runner else None
@@ -176,6 +186,7 @@ class _Runner:
 def runner(
     device: str,
     workers: int | None,
+    quiet: str,
     max_pixels: int | None,
     parent: int | None,
     home: str | None,
@@ -206,6 +217,7 @@ def runner(
         homes.resolve(home, database, store),
         Settings(device, max_pixels or MAX_PIXELS),
         workers=workers,
+        quiet=seconds("quiet", quiet),
         parent=parent,
         stop=stopping.is_set,
     )
