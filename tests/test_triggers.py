@@ -72,7 +72,7 @@ class Server:
         found: dict[str, Any] = httpx2.get(f"{self.url}/datasets/streets").json()
         return found
 
-    def settled(self, quiet: float = 3.0) -> list[dict[str, Any]]:
+    def settled(self, quiet: float = 2.5) -> list[dict[str, Any]]:
         """Return the jobs once all have ended and none was made for a while."""
         seen: tuple[int, float] = (0, time.monotonic())
         while True:

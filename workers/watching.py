@@ -73,6 +73,7 @@ class Watch:
             return
         if any(self._means_something(path) for _, path in found):
             self._seen(time.monotonic())
+            self._check_at = 0.0  # it may be the source itself that went
 
     def ready(self) -> bool:
         """Whether something has changed and nothing more did for the quiet period, or for too long."""
