@@ -74,9 +74,10 @@ def medians_ms(theirs: Callable[[], Any], ours: Callable[[], Any], repeats: int)
 
 def report(title: str, rows: Sequence[Row], json_file: Path | None = None) -> None:
     """Print the rows as a table and, where asked, write them as JSON."""
-    width = max(len(row.name) for row in rows)
+    width = max((len(row.name) for row in rows), default=0)
     print(title)
-    print(f"{'':{width}}      theirs       ours         ratio  goal")
+    if rows:
+        print(f"{'':{width}}      theirs       ours         ratio  goal")
     for row in rows:
         mark = {None: "", True: "met", False: "NOT met"}[row.met]
         print(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import numpy as np
@@ -129,3 +130,41 @@ def test_counting_on_the_cpu_does_not_load_torch():
     code = "import sys, numpy; from workers.bincount import Counter; Counter().add(numpy.zeros(3, 'u1')); "
     code += "from workers.device import Engine; Engine('cpu'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+SIMULATED = """
+import os, sys
+os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+import numpy as np, torch
+from workers import bincount, cuda, device
+cuda.THREADS, cuda.WARPS, cuda.TILE_WORDS, cuda.BUFFER_BYTES = 64, 2, 24, 512
+random = np.random.default_rng(0)
+arrays = [
+    random.integers(0, 256, (31, 33)).astype(np.uint8),
+    np.repeat(random.integers(0, 5, (40, 2)), 19, 1).astype(np.uint8),
+    np.zeros((0, 4), np.uint8),
+    np.full(5, 7, np.uint8),
+    random.integers(0, 2, (9, 9)).astype(bool),
+    np.asfortranarray(random.integers(0, 3, (24, 20)).astype(np.uint8))[:, ::2],
+    random.integers(-3, 999, (9, 9)).astype(np.int16),
+]
+device._torch_sees_cuda = lambda: True
+device.count_batch_torch = lambda chunks, device: bincount.count_batch_torch(chunks, "cpu")
+device._kernel = True
+engine = device.Engine("cuda")
+counters = [engine.counter() for _ in arrays]
+for counter, array in zip(counters, arrays):
+    engine.add(counter, array)
+engine.flush()
+for counter, array in zip(counters, arrays):
+    ids, counts = engine.result(counter)
+    values, expected = np.unique(array, return_counts=True)
+    np.testing.assert_array_equal(ids, values.astype(np.int64))
+    np.testing.assert_array_equal(counts, expected)
+assert cuda.available()
+"""
+
+
+def test_the_cuda_kernel_on_numbas_simulator_counts_as_numpy_does():
+    ran = subprocess.run([sys.executable, "-c", SIMULATED], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr

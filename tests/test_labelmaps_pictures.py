@@ -172,7 +172,7 @@ def test_what_holds_no_colours_is_refused_where_colours_are_asked_for():
     for name, data in {
         "a.npy": damage.npy(np.zeros((4, 4), np.int16)),
         "b.png": damage.png(np.zeros((4, 4)), depth=16),
-        "c.tif": damage.tiff(np.zeros((4, 4), np.uint8)),
+        "c.tif": damage.tiff(np.zeros((4, 4), np.uint16)),
     }.items():
         with pytest.raises(UnreadableSample, match="--rule"):
             read(name, data, colours=True)

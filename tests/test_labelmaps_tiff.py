@@ -10,12 +10,15 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from statsvc.errors import UnreadableSample
 from workers.labelmaps import Mode, open_label_map, tiff
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 
 def read(data: bytes, max_pixels: int = 1 << 40):
@@ -239,3 +242,57 @@ def test_several_images_that_make_no_volume_are_refused_but_overviews_are_not(tm
         open_label_map(several.name, file, 1 << 20)
     with overview.open("rb") as file:
         assert sum(chunk.size for chunk in open_label_map(overview.name, file, 1 << 20).chunks) == image.size
+
+
+COLOURS = np.random.default_rng(5).integers(0, 256, (20, 4)).astype(np.uint8)
+
+
+def colours(data: bytes) -> NDArray[np.int64]:
+    label_map = open_label_map("x.tif", io.BytesIO(data), 1 << 40, colours=True)
+    ids, counts = np.unique(
+        np.concatenate([chunk.reshape(-1) for chunk in label_map.chunks]), return_counts=True
+    )
+    return np.repeat(label_map.meaning(ids.astype(np.int64)) if label_map.meaning else ids, counts)
+
+
+def shown(data: bytes) -> NDArray[np.int64]:
+    red, green, blue = np.moveaxis(np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.int64), -1, 0)
+    return red << 16 | green << 8 | blue
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "packbits"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours_are_what_pillow_shows(layout, channels):
+    array = COLOURS[np.random.default_rng(1).integers(0, 20, (41, 53)), :channels]
+    extra = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
+    data = damage.tiff(array, photometric="rgb", **extra, **LAYOUTS[layout])
+    same_pixels(
+        colours(data), array[..., 0].astype(np.int64) << 16 | array[..., 1].astype(int) << 8 | array[..., 2]
+    )
+    if channels == 3:
+        same_pixels(colours(data), shown(data))
+
+
+def test_palette_indices_and_grey_values_are_read_as_what_they_show():
+    array = np.random.default_rng(1).integers(0, 20, (41, 53)).astype(np.uint8)
+    table = np.random.default_rng(2).integers(0, 1 << 16, (3, 256)).astype(np.uint16)
+    for data in (damage.tiff(array, photometric="palette", colormap=table), damage.tiff(array)):
+        same_pixels(colours(data), shown(data))
+
+
+def test_colours_that_are_not_three_bytes_side_by_side_are_refused():
+    for array, options in (
+        (np.zeros((3, 4, 5), np.uint8), {"planarconfig": "separate"}),
+        (np.zeros((4, 5, 3), np.uint16), {}),
+    ):
+        with pytest.raises(UnreadableSample, match="not RGB of 8 bits"):
+            colours(damage.tiff(array, photometric="rgb", **options))
+    with pytest.raises(UnreadableSample, match="truncated"):
+        colours(damage.tiff(np.zeros((40, 50, 3), np.uint8), photometric="rgb")[:-100])
+    with pytest.raises(UnreadableSample, match="over the limit of 100 "):
+        open_label_map(
+            "x.tif",
+            io.BytesIO(damage.tiff(np.zeros((11, 10, 3), np.uint8), photometric="rgb")),
+            100,
+            colours=True,
+        )

@@ -173,6 +173,7 @@ def test_every_table_names_its_source_and_numbers_its_classes_without_a_gap(name
     expected = {"ade20k": 150, "voc": 21, "pascal_context": 60, "pascal_context_59": 59, "camvid": 11}
     expected |= {
         "mapillary_vistas": 65,
+        "mapillary_vistas_v2": 123,
         "coco_stuff": 171,
         "coco_panoptic": 133,
         "cityscapes": 19,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ HELD_BYTES = 1 << 26
 """Label maps that wait for the next launch: 64 MB of host memory."""
 
 _auto: str | None = None  # what "auto" came to in this process
+_kernel: bool | None = None  # whether bytes are counted by `workers.cuda`, not by Torch
 
 
 class Engine:
@@ -71,7 +73,7 @@ class Engine:
             return
         found: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]] | None]
         try:
-            found = count_batch_torch([chunk for _, chunk in waiting], "cuda")
+            found = _on_cuda([chunk for _, chunk in waiting])
         except RuntimeError as error:
             # Out of memory, or another program broke the device: the files are not at fault.
             log.warning("CUDA failed (%s); this batch is counted on the CPU", error)
@@ -132,9 +134,9 @@ def _torch_sees_cuda() -> bool:
 def _faster(chunks: list[NDArray[Any]]) -> str:
     """Count the chunks both ways, remember the faster device for this process, and return it."""
     global _auto
-    count_batch_torch(chunks[:1], "cuda")  # start the device; no part of the comparison
+    _on_cuda(chunks)  # start the device; no part of the comparison
     started = time.perf_counter()
-    count_batch_torch(chunks, "cuda")
+    _on_cuda(chunks)
     cuda = time.perf_counter() - started
     started = time.perf_counter()
     for chunk in chunks:
@@ -144,3 +146,35 @@ def _faster(chunks: list[NDArray[Any]]) -> str:
             continue
     _auto = "cuda" if cuda < time.perf_counter() - started else "cpu"
     return _auto
+
+
+def _on_cuda(chunks: list[NDArray[Any]]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Count chunks on CUDA: bytes by the kernel where it works and was faster, the others by Torch."""
+    global _kernel
+    of_bytes = [at for at, chunk in enumerate(chunks) if chunk.dtype.kind in "bu" and chunk.itemsize == 1]
+    if _kernel is None and of_bytes:
+        _kernel = _kernel_is_faster([chunks[at] for at in of_bytes])
+    if not _kernel:
+        return count_batch_torch(chunks, "cuda")
+    from workers import cuda
+
+    others = [at for at in range(len(chunks)) if at not in set(of_bytes)]
+    found = dict(zip(of_bytes, cuda.count_batch([chunks[at] for at in of_bytes]), strict=True))
+    found |= zip(others, count_batch_torch([chunks[at] for at in others], "cuda"), strict=True)
+    return [found[at] for at in range(len(chunks))]
+
+
+def _kernel_is_faster(chunks: list[NDArray[Any]]) -> bool:
+    """Count bytes both ways; whether the kernel compiled and took less time."""
+    from workers import cuda
+
+    if not cuda.available():
+        return False
+    seconds = []
+    for counted in (cuda.count_batch, partial(count_batch_torch, device="cuda")):
+        counted(chunks)  # allocates its buffers
+        started = time.perf_counter()
+        counted(chunks)
+        seconds.append(time.perf_counter() - started)
+    log.info("CUDA: the kernel took %.4f s, torch.bincount %.4f s", *seconds)
+    return seconds[0] < seconds[1]

@@ -91,6 +91,20 @@ def packed_colours(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
     return colours
 
 
+def grey_colours(depth: int) -> NDArray[np.int64]:
+    """Return the colours 0xRRGGBB of the grey values of `depth` bits, 8 at most, int64 [2 ** depth]."""
+    return np.arange(1 << depth, dtype=np.int64) * (255 // ((1 << depth) - 1)) * 0x010101
+
+
+def colours_shown(colours: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return what ascending palette indices stand for. Raises `UnreadableSample` for one beyond `colours`."""
+    if len(ids) and ids[-1] >= len(colours):
+        raise UnreadableSample(
+            f"has the index {ids[-1]} in a palette of {len(colours)} colours; {COPY_AGAIN}"
+        )
+    return colours[ids]
+
+
 def whole_numbers(values: NDArray[Any]) -> NDArray[np.int64]:
     """Return floating-point labels as integers. Raises `UnreadableSample` where one is none."""
     ids = np.rint(values)

@@ -28,6 +28,8 @@ from workers.labelmaps.base import (
     Peek,
     check_pixels,
     colour_coded,
+    colours_shown,
+    grey_colours,
     packed_colours,
 )
 
@@ -127,7 +129,9 @@ def open_colours(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
         return LabelMap(mode, header.height, header.width, chunks)
     if header.colour not in (GREY, PALETTE):
         return LabelMap(mode, header.height, header.width, _colours(image, header))
-    meaning = partial(_shown, _palette(image) if header.colour == PALETTE else _greys(header.depth))
+    meaning = partial(
+        colours_shown, _palette(image) if header.colour == PALETTE else grey_colours(header.depth)
+    )
     histogram = partial(_histogram, image, header)
     return LabelMap(mode, header.height, header.width, _chunks(image, header), histogram, meaning)
 
@@ -350,18 +354,6 @@ def _palette(image: Image) -> NDArray[np.int64]:
     length = int.from_bytes(image.head[at : at + 4], "big")
     entries = np.frombuffer(image.head, np.uint8, length // 3 * 3, at + 8).reshape(-1, 3)
     return packed_colours(entries).astype(np.int64)
-
-
-def _greys(depth: int) -> NDArray[np.int64]:
-    return np.arange(1 << depth, dtype=np.int64) * (255 // ((1 << depth) - 1)) * 0x010101
-
-
-def _shown(colours: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    if len(ids) and ids[-1] >= len(colours):
-        raise UnreadableSample(
-            f"has the index {ids[-1]} in a palette of {len(colours)} colours; {COPY_AGAIN}"
-        )
-    return colours[ids]
 
 
 def _known_filter(top: int, row: int) -> None:

@@ -8,12 +8,24 @@ from __future__ import annotations
 
 import logging
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from statsvc.errors import UnreadableSample
-from workers.labelmaps.base import CHUNK_PIXELS, COPY_AGAIN, LabelMap, Mode, Peek, check_pixels, colour_coded
+from workers.labelmaps.base import (
+    CHUNK_PIXELS,
+    COPY_AGAIN,
+    LabelMap,
+    Mode,
+    Peek,
+    check_pixels,
+    colour_coded,
+    colours_shown,
+    grey_colours,
+    packed_colours,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +36,8 @@ NAME = "TIFF"
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 JPEG = (6, 7, 33007, 34892)
-PALETTE = 3
+BLACK_IS_ZERO, RGB, PALETTE = 1, 2, 3
+SIDE_BY_SIDE = 1
 SPARSE_TAGS = (42112, 42113)  # GDAL_METADATA, GDAL_NODATA
 
 # tifffile logs what it repairs; without a handler Python would print each line into the progress bar.
@@ -57,6 +70,38 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
     page = series.keyframe
     if page.samplesperpixel > 1:
         raise colour_coded(f"{page.samplesperpixel} samples a pixel")
+    mode = Mode.PALETTE if page.photometric == PALETTE else Mode.GREY
+    return _read(file, size, max_pixels, series, mode)
+
+
+def open_colours(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
+    """Read the pixels as colours 0xRRGGBB: RGB, or what palette indices and grey values show.
+
+    Transparency is left out. Raises `UnreadableSample` as `open_label_map` does, and for other colours than
+    8 bits a channel, stored side by side.
+    """
+    series = _series(file, size)
+    page = series.keyframe
+    if page.samplesperpixel == 1 and page.bitspersample <= 8 and page.photometric in (BLACK_IS_ZERO, PALETTE):
+        indexed = page.photometric == PALETTE
+        label_map = _read(file, size, max_pixels, series, Mode.PALETTE if indexed else Mode.GREY)
+        shown = _palette(page) if indexed else grey_colours(page.bitspersample)
+        label_map.meaning = partial(colours_shown, shown)
+        return label_map
+    if page.photometric != RGB or page.bitspersample != 8 or page.planarconfig != SIDE_BY_SIDE:
+        raise UnreadableSample(
+            f"holds {page.samplesperpixel} x {page.bitspersample} bits a pixel, not RGB of 8 bits a channel, "
+            "stored side by side; export it so, or leave --rule out if it holds class ids"
+        )
+    label_map = _read(file, size, max_pixels, series, Mode.GREY)
+    label_map.chunks = (packed_colours(chunk) for chunk in label_map.chunks)
+    return label_map
+
+
+def _read(file: BinaryIO, size: int, max_pixels: int, series: Any, mode: Mode) -> LabelMap:
+    """Return the pixels of a series; where they have several samples, these are the chunks' last axis."""
+    page = series.keyframe
+    samples = page.samplesperpixel
     dtype = page.dtype
     if dtype is None or dtype.kind not in "biu":
         raise UnreadableSample(
@@ -67,7 +112,7 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
         raise UnreadableSample(
             "is compressed with JPEG, which is lossy, so it cannot hold labels; export it with deflate or LZW"
         )
-    pixels, width = math.prod(series.shape), page.imagewidth
+    pixels, width = math.prod(series.shape) // samples, page.imagewidth
     height = pixels // max(1, width)
     check_pixels(height, width, max_pixels)
     if page.is_tiled and page.tiledepth * page.tilelength * page.tilewidth > max(max_pixels, CHUNK_PIXELS):
@@ -75,7 +120,6 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
             f"has tiles of {page.tilewidth} x {page.tilelength} pixels, over the limit of {max_pixels} "
             "(max_pixels); export it with smaller tiles"
         )
-    mode = Mode.PALETTE if page.photometric == PALETTE else Mode.GREY
     # One run of bytes, larger than memory perhaps, and in ImageJ's stacks not described page by page.
     if series.dataoffset:
         for one in series.pages:
@@ -83,11 +127,11 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
                 raise UnreadableSample(
                     f"is damaged: strips of {sum(one.databytecounts)} bytes for {one.nbytes}; {COPY_AGAIN}"
                 )
-        _check_extent(series.dataoffset, pixels * dtype.itemsize, size)
+        _check_extent(series.dataoffset, pixels * samples * dtype.itemsize, size)
         stored = np.dtype(dtype).newbyteorder(page.parent.byteorder)
-        return LabelMap(mode, height, width, _run(file, series.dataoffset, pixels, stored))
+        return LabelMap(mode, height, width, _run(file, series.dataoffset, pixels, stored, samples))
     pages = list(series.pages)
-    if None in pages or sum(math.prod(one.keyframe.shaped) for one in pages) != pixels:
+    if None in pages or sum(math.prod(one.keyframe.shaped) for one in pages) != pixels * samples:
         raise UnreadableSample(f"lacks some of the pages of its {series.shape} volume; {COPY_AGAIN}")
     for one in pages:
         _check_segments(one, size)
@@ -101,6 +145,16 @@ def peek(file: BinaryIO, size: int) -> Peek:
         return Peek(f"colour, {page.samplesperpixel} samples a pixel", colour=True)
     kind = "palette" if page.photometric == PALETTE else "TIFF"
     return Peek(f"{page.bitspersample}-bit {kind}", page.dtype is None or page.dtype.kind not in "biu")
+
+
+def _palette(page: Any) -> NDArray[np.int64]:
+    """Return the colours of palette indices, int64 [n]: high bytes of its entries, as Pillow reads them."""
+    table = page.colormap
+    if table is None or table.ndim != 2 or len(table) != 3:
+        raise UnreadableSample(f"has palette indices and no palette; {COPY_AGAIN}")
+    red, green, blue = (table >> 8).astype(np.int64)
+    colours: NDArray[np.int64] = red << 16 | green << 8 | blue
+    return colours
 
 
 def _series(file: BinaryIO, size: int) -> Any:
@@ -149,29 +203,34 @@ def _check_segments(page: Any, size: int) -> None:
         )
 
 
-def _run(file: BinaryIO, start: int, pixels: int, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+def _run(
+    file: BinaryIO, start: int, pixels: int, dtype: np.dtype[Any], samples: int
+) -> Iterator[NDArray[Any]]:
     file.seek(start)
     while pixels:
         count = min(pixels, CHUNK_PIXELS)
-        data = file.read(count * dtype.itemsize)
-        if len(data) < count * dtype.itemsize:
+        length = count * samples * dtype.itemsize
+        data = file.read(length)
+        if len(data) < length:
             raise UnreadableSample(f"became shorter while it was read; {COPY_AGAIN}")
-        yield np.frombuffer(data, dtype)
+        values = np.frombuffer(data, dtype)
+        yield values.reshape(count, samples) if samples > 1 else values
         pixels -= count
 
 
 def _segments(pages: list[Any]) -> Iterator[NDArray[Any]]:
     for page in pages:
         keyframe = page.keyframe
-        _, depth, length, width, _ = keyframe.shaped
+        _, depth, length, width, samples = keyframe.shaped
         for data, (_, z, y, x, _), shape in page.segments(maxworkers=1):
             # Tiles at the edge are padded.
             inside = (min(shape[0], depth - z), min(shape[1], length - y), min(shape[2], width - x))
             if data is None:
-                yield from _constant(keyframe.nodata, math.prod(inside), keyframe.dtype)
+                yield from _constant(keyframe.nodata, math.prod(inside), keyframe.dtype, samples)
                 continue
-            segment = data[: inside[0], : inside[1], : inside[2], 0]
-            if segment.shape != inside:
+            segment = data[: inside[0], : inside[1], : inside[2]]
+            segment = segment[..., 0] if samples == 1 else segment
+            if segment.shape[:3] != inside:
                 raise UnreadableSample(f"has a segment of {segment.shape} for {inside} pixels; {COPY_AGAIN}")
             rows = max(1, CHUNK_PIXELS // inside[2])
             for plane in segment:
@@ -179,9 +238,9 @@ def _segments(pages: list[Any]) -> Iterator[NDArray[Any]]:
                     yield plane[top : top + rows]
 
 
-def _constant(value: Any, pixels: int, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+def _constant(value: Any, pixels: int, dtype: np.dtype[Any], samples: int) -> Iterator[NDArray[Any]]:
     """Yield the pixels of a segment that a sparse file leaves out."""
     while pixels:
         count = min(pixels, CHUNK_PIXELS)
-        yield np.full(count, value, dtype)
+        yield np.full((count, samples) if samples > 1 else count, value, dtype)
         pixels -= count
