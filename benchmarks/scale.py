@@ -1,4 +1,4 @@
-"""A recompute that changes few of very many samples: the runner's memory, time, bytes, and what a trainer notices.
+"""A recompute that changes few of very many samples: memory, time, bytes, and what a trainer notices.
 
     python benchmarks/scale.py [--samples 1000000] [--changed 1000] [--classes 150] [--folder DIR]
 
@@ -63,8 +63,9 @@ def rows(rng: np.random.Generator, classes: int) -> NDArray[np.int64]:
     """Return a chunk of counts: about twelve classes in a sample, few of them large."""
     counts = np.zeros((ROWS_PER_CHUNK, classes), np.int64)
     popularity = 1 / np.arange(1, classes + 1)
+    popularity /= popularity.sum()
     for row in counts:
-        present = rng.choice(classes, int(rng.integers(4, 21)), replace=False, p=popularity / popularity.sum())
+        present = rng.choice(classes, int(rng.integers(4, 21)), replace=False, p=popularity)
         row[present] = rng.multinomial(SIDE * SIDE, rng.dirichlet(np.full(len(present), 0.5)))
     return counts
 

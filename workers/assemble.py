@@ -43,7 +43,9 @@ def assemble(
     """Write the arrays of a new version. Raises `DamagedVersion` where the base cannot be read."""
     class_id = _class_ids(found, rows, fresh_row)
     writer = VersionWriter(folder, class_id, len(listing.path), {})
-    base = None if found.base is None else _BaseRows(found.base, class_id)
+    base = columns_of_base = None
+    if found.base is not None and found.reused.any():
+        base, columns_of_base = _BaseRows(found.base, class_id), _BaseColumns(found.base)
     for start in range(0, len(listing.path), ROWS_PER_CHUNK):
         check()
         stop = min(start + ROWS_PER_CHUNK, len(listing.path))
@@ -55,6 +57,7 @@ def assemble(
         kept = found.base_row[start:stop][base_at]
         if base is not None:
             counts[base_at] = base.counts(kept)
+        taken_over = {} if columns_of_base is None else columns_of_base.rows(kept)
         columns: dict[str, np.ndarray[Any, Any]] = {"path": strings(listing.path[start:stop])}
         for name, (dtype, fill) in SAMPLE_ARRAYS.items():
             if name == "path":
@@ -62,10 +65,12 @@ def assemble(
             column = np.full(stop - start, fill, dtype)
             # A file has no ETag; only object stores give one.
             column[fresh_at] = rows.columns[name][own].astype(dtype) if name in rows.columns else ""
-            if found.base is not None and len(kept):
-                column[base_at] = found.base.array(name)[kept]
+            if taken_over:
+                column[base_at] = taken_over[name]
             columns[name] = column
         writer.append(columns, counts)
+    if columns_of_base is not None:
+        columns_of_base.finish()
     totals, digests = writer.finish()
     return Written(totals, digests, writer.failed)
 
@@ -88,6 +93,32 @@ def _class_ids(found: Comparison, rows: Rows, fresh_row: NDArray[np.int64]) -> N
     for chunk in np.unique(leaving // ROWS_PER_CHUNK):
         left -= reader.counts(leaving[leaving // ROWS_PER_CHUNK == chunk]).sum(axis=0)
     return np.union1d(present, totals.class_id[left > 0]).astype(np.int64)
+
+
+class _BaseColumns:
+    """The base's per-sample arrays, read once through in row order, and checked as a whole by `finish`."""
+
+    def __init__(self, base: Version) -> None:
+        self._chunks = base.chunks([name for name in SAMPLE_ARRAYS if name != "path"])
+        self._first, self._columns = next(self._chunks)
+
+    def rows(self, rows: NDArray[np.int64]) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the values of ascending base rows, none of them before those of an earlier call."""
+        parts: list[dict[str, np.ndarray[Any, Any]]] = []
+        while True:
+            stop = self._first + len(self._columns["status"])
+            here = rows[rows < stop] - self._first
+            parts.append({name: values[here] for name, values in self._columns.items()})
+            rows = rows[len(here) :]
+            if not len(rows):
+                break
+            self._first, self._columns = next(self._chunks)
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._columns}
+
+    def finish(self) -> None:
+        """Read what is left. Raises `DamagedVersion` where the arrays are not what was written."""
+        for _ in self._chunks:
+            pass
 
 
 class _BaseRows:

@@ -6,12 +6,13 @@ import os
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from statsvc.errors import SourceError
 from statsvc.objects import is_url
+from workers.comparison import FINGERPRINT
 from workers.labelmaps.zarrs import MARKS
 from workers.sources import Listing, list_samples, listing_failed, walk
 
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 
     from statsvc.counting import Counting
     from statsvc.store.version import Version
-    from workers.sources import Entry, Source
+    from workers.sources import Entry, Paths, Source
+
+
+BLOCK = 1 << 16
+"""Rows that are copied at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ def look_at(source: Source, counting: Counting, base: Version, named: Sequence[s
     if is_url(source.root) or "json" in source.pattern.lower():
         # Pictures beside a panoptic JSON are samples by what it says, whatever they are called.
         return None
-    known = base.array("path")
+    known = base.read("path")
     places = _Places(source.root)
     units: dict[str, list[str]] = {}
     ignored = []
@@ -89,30 +94,39 @@ def look_at(source: Source, counting: Counting, base: Version, named: Sequence[s
             ignored.extend(units[unit])
     if any(path not in units and not any(above in units for above in _above(path)) for path in found.path):
         return None
-    return Changed(*_merged(base, ~looked_at, found), ignored)
+    return Changed(*_merged(base, known, ~looked_at, found), ignored)
 
 
-def _merged(base: Version, keep: NDArray[np.bool_], found: Listing) -> tuple[Listing, NDArray[np.bool_]]:
+def _merged(
+    base: Version, known: np.ndarray[Any, Any], keep: NDArray[np.bool_], found: Listing
+) -> tuple[Listing, NDArray[np.bool_]]:
     """Return the listing of the base rows to keep and of what was found, and which of its rows are kept."""
-    paths = base.array("path")[keep]
-    at = np.array([bisect_left(paths, path) for path in found.path], np.int64)
-    size, mtime_ns, ctime_ns = (
-        np.insert(base.array(name)[keep], at, getattr(found, name))
-        for name in ("size", "mtime_ns", "ctime_ns")
-    )
-    listing = Listing(
-        np.insert(paths, at, np.array(found.path, paths.dtype)).tolist(),
-        size,
-        mtime_ns,
-        ctime_ns,
-        found.unreadable,
-        found.members,
-        found.class_names,
-    )
-    return listing, np.insert(np.ones(len(paths), bool), at, False)
+    row = np.array([bisect_left(known, path) for path in found.path], np.int64)
+    before = np.concatenate(([0], np.cumsum(keep)))
+    place = before[row] + np.arange(len(row))
+    kept = np.ones(int(np.count_nonzero(keep)) + len(place), bool)
+    kept[place] = False
+
+    def merged(values: np.ndarray[Any, Any], new: Paths) -> np.ndarray[Any, Any]:
+        whole = np.empty(len(kept), values.dtype)
+        begin = 0
+        for start in range(0, len(values), BLOCK):
+            block = values[start : start + BLOCK][keep[start : start + BLOCK]]
+            # Block by block: a copy of all paths beside the two would be the largest thing there is.
+            whole[targets[begin : begin + len(block)]] = block
+            begin += len(block)
+        whole[place] = np.asarray(new, values.dtype)
+        return whole
+
+    targets = np.flatnonzero(kept)
+    unmoved = np.array_equal(kept, keep) and known[~keep].tolist() == found.path
+    path = known if unmoved else merged(known, found.path)
+    size, mtime_ns, ctime_ns = (merged(base.read(name), getattr(found, name)) for name in FINGERPRINT)
+    others = (found.unreadable, found.members, found.class_names)
+    return Listing(path, size, mtime_ns, ctime_ns, *others), kept
 
 
-def _places_of(paths: Sequence[str] | NDArray[np.str_], unit: str) -> list[int]:
+def _places_of(paths: Paths, unit: str) -> list[int]:
     """Return the places in ascending `paths` of a file or folder and of all in it."""
     at = bisect_left(paths, unit)
     own = [at] if at < len(paths) and paths[at] == unit else []
@@ -137,7 +151,7 @@ class _Places:
         if self._folders[""] is None:
             raise SourceError(f"{root} is not a folder any more; is the disk mounted?")
 
-    def unit(self, path: str, known: NDArray[np.str_]) -> str | None:
+    def unit(self, path: str, known: np.ndarray[Any, Any]) -> str | None:
         """Return what to look at because of a path; None where a listing would not come there either.
 
         That is the path itself, or the file, Zarr folder or sample of the version that it lies in.

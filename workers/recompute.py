@@ -163,9 +163,11 @@ def _against(
     _guard(job, found, 0)
     carried = found.carried()
     progress.reused = int(np.count_nonzero(found.reused)) - len(carried)
-    for row in carried:
+    if len(carried):
         assert found.base is not None
-        progress.fail(str(found.base.array("path")[row]), str(found.base.array("error")[row]))
+        names, reasons = (found.base.taken(name, carried).tolist() for name in ("path", "error"))
+        for path, reason in zip(names, reasons, strict=True):
+            progress.fail(path, reason)
 
     kept = attempt.store / dataset.uid / "parts"
     recovered, left = _recover(kept / job.id if job.full else kept, reader, listing, found)
@@ -212,6 +214,7 @@ def _against(
             failed=written.failed,
             pixels=int(written.totals.pixels.sum()),
         )
+        progress.stage = "checking"
         Version(
             folder,
             dataset=dataset.name,

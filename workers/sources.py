@@ -23,13 +23,14 @@ from workers.opened import folder_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
     from numpy.typing import NDArray
 
     from workers.changed import Named
 
     Entry: TypeAlias = os.DirEntry[str] | Named
+    Paths: TypeAlias = list[str] | np.ndarray[Any, Any]
 
 GLOB = glob.GLOBSTAR | glob.BRACE | glob.EXTGLOB | glob.FORCEUNIX
 EXAMPLES = 3
@@ -51,7 +52,8 @@ class Source:
 class Listing:
     """The samples of a source, as columns strictly ascending by path (code-point order).
 
-    path        n relative paths, separated by "/"; bytes that are not UTF-8 are shown as `\\xff`
+    path        n relative paths, as a list or of StringDType, separated by "/"; bytes that are not UTF-8
+                are shown as `\\xff`
     size        int64 [n], bytes
     mtime_ns    int64 [n], last modification
     ctime_ns    int64 [n], last change of the inode
@@ -60,7 +62,7 @@ class Listing:
     class_names  names of the ids 0 … n−1, where the source gives them
     """
 
-    path: list[str]
+    path: Paths
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
     ctime_ns: NDArray[np.int64]

@@ -101,7 +101,9 @@ class Digest:
 
     def add(self, values: np.ndarray[Any, Any]) -> None:
         """Add the next values: little-endian bytes of numbers, length-prefixed UTF-8 of strings."""
-        if values.dtype == STRING:
+        if values.dtype == STRING and not values.astype(bool).any():
+            self._hash.update(bytes(4 * len(values)))
+        elif values.dtype == STRING:
             for text in values.tolist():
                 data = text.encode()
                 self._hash.update(len(data).to_bytes(4, "little") + data)

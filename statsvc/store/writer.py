@@ -20,7 +20,7 @@ from statsvc.store.arrays import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -128,6 +128,6 @@ def write_totals(group: Any, totals: Histogram) -> dict[str, str]:
     return digests
 
 
-def strings(values: list[str]) -> np.ndarray[Any, Any]:
+def strings(values: Sequence[str] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return variable-width strings as NumPy holds them."""
     return np.array(values, STRING)
