@@ -36,6 +36,7 @@ from statsvc.store import home as homes
 from statsvc.store import publication
 from statsvc.store.arrays import ROWS_PER_CHUNK
 from statsvc.store.catalog import Catalog, NewVersion
+from statsvc.store.version import Version
 from statsvc.store.writer import VersionWriter, strings
 from workers.reader import reader_digest
 
@@ -70,6 +71,38 @@ def rows(rng: np.random.Generator, classes: int) -> NDArray[np.int64]:
     return counts
 
 
+def columns(rng: np.random.Generator, start: int, counts: NDArray[np.int64]) -> dict[str, Any]:
+    """Return what else the rows hold, as files written one after the other."""
+    numbers = np.arange(start, start + len(counts), dtype=np.int64)
+    empty = strings([""] * len(counts))
+    return {
+        "path": strings([path_of(number) for number in numbers.tolist()]),
+        "size": 4000 + numbers % 997,
+        "mtime_ns": 1_700_000_000_000_000_000 + numbers * 1_000_003,
+        "ctime_ns": 1_700_000_000_000_000_000 + numbers * 1_000_003,
+        "etag": empty,
+        "content": rng.integers(0, 1 << 63, len(counts)).astype(np.uint64),
+        "height": np.full(len(counts), SIDE),
+        "width": np.full(len(counts), SIDE),
+        "pixels": counts.sum(axis=1),
+        "mode": np.zeros(len(counts), np.uint8),
+        "status": np.zeros(len(counts), np.uint8),
+        "error": empty,
+    }
+
+
+def stored(folder: Path, counts: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Return a chunk of rows as the store compresses it, and its totals."""
+    class_id = np.arange(counts.shape[1], dtype=np.int64)
+    writer = VersionWriter(folder, class_id, len(counts), {})
+    writer.append(columns(np.random.default_rng(), 0, counts), counts)
+    totals, digests = writer.finish()
+    version = Version(folder, dataset="", number=0, configuration=Configuration(), digests=digests, failed=0)
+    chunk = version.chunk(0)
+    shutil.rmtree(folder)
+    return chunk, totals
+
+
 def make(home: Home, source: Path, samples: int, classes: int, seed: int) -> None:
     """Publish version 1 of the dataset `big`."""
     rng = np.random.default_rng(seed)
@@ -77,28 +110,17 @@ def make(home: Home, source: Path, samples: int, classes: int, seed: int) -> Non
     catalog = Catalog.open(home.database)
     configuration = Configuration(num_classes=classes, ignore_index=())
     dataset = catalog.create_dataset("big", str(source), "*.png", configuration)
+    # Compressed once: a chunk is the same bytes wherever it stands.
+    compressed = [stored(home.store.parent / f"pattern-{k}", pattern) for k, pattern in enumerate(patterns)]
     uri = f"{dataset.uid}/first"
     writer = VersionWriter(home.store / uri, np.arange(classes, dtype=np.int64), samples, {})
-    empty = strings([""] * ROWS_PER_CHUNK)
     for chunk, start in enumerate(range(0, samples, ROWS_PER_CHUNK)):
         n = min(ROWS_PER_CHUNK, samples - start)
-        numbers = np.arange(start, start + n, dtype=np.int64)
         counts = patterns[chunk % PATTERNS][:n]
-        columns = {
-            "path": strings([path_of(number) for number in numbers.tolist()]),
-            "size": 4000 + numbers % 997,
-            "mtime_ns": 1_700_000_000_000_000_000 + numbers * 1_000_003,
-            "ctime_ns": 1_700_000_000_000_000_000 + numbers * 1_000_003,
-            "etag": empty[:n],
-            "content": rng.integers(0, 1 << 63, n).astype(np.uint64),
-            "height": np.full(n, SIDE),
-            "width": np.full(n, SIDE),
-            "pixels": counts.sum(axis=1),
-            "mode": np.zeros(n, np.uint8),
-            "status": np.zeros(n, np.uint8),
-            "error": empty[:n],
-        }
-        writer.append(columns, counts)
+        if n == ROWS_PER_CHUNK:
+            writer.take_over(columns(rng, start, counts), *compressed[chunk % PATTERNS])
+        else:
+            writer.append(columns(rng, start, counts), counts)
     totals, digests = writer.finish()
     new = NewVersion(
         kind="scan",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.statistics import Aggregator
 from statsvc.store.arrays import ROWS_PER_CHUNK, SAMPLE_ARRAYS
 from statsvc.store.writer import VersionWriter, strings
 
@@ -46,9 +47,19 @@ def assemble(
     base = columns_of_base = None
     if found.base is not None and found.reused.any():
         base, columns_of_base = _BaseRows(found.base, class_id), _BaseColumns(found.base)
+    same = _same_chunks(found, fresh_row, class_id)
+    if same.any() and found.base is not None:
+        _add_totals(writer, found.base, np.flatnonzero(same))
     for start in range(0, len(listing.path), ROWS_PER_CHUNK):
         check()
         stop = min(start + ROWS_PER_CHUNK, len(listing.path))
+        if same[start // ROWS_PER_CHUNK]:
+            assert found.base is not None
+            assert columns_of_base is not None
+            taken = columns_of_base.rows(np.arange(start, stop))
+            taken["path"] = strings(listing.path[start:stop])
+            writer.take_over(taken, found.base.chunk(start // ROWS_PER_CHUNK))
+            continue
         fresh_at = np.flatnonzero(fresh_row[start:stop] >= 0)
         base_at = np.flatnonzero(fresh_row[start:stop] < 0)
         own = fresh_row[start:stop][fresh_at]
@@ -73,6 +84,34 @@ def assemble(
         columns_of_base.finish()
     totals, digests = writer.finish()
     return Written(totals, digests, writer.failed)
+
+
+def _same_chunks(
+    found: Comparison, fresh_row: NDArray[np.int64], class_id: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return for each chunk of rows whether it is the base's, compressed bytes and all."""
+    chunks = -(-len(fresh_row) // ROWS_PER_CHUNK)
+    none = np.zeros(chunks, bool)
+    if found.base is None or not np.array_equal(found.base.totals().class_id, class_id):
+        return none
+    in_place = (fresh_row < 0) & (found.base_row == np.arange(len(fresh_row)))
+    same: NDArray[np.bool_] = np.logical_and.reduceat(in_place, np.arange(chunks) * ROWS_PER_CHUNK)
+    if len(fresh_row) != found.base_samples:
+        same[min(len(fresh_row), found.base_samples) // ROWS_PER_CHUNK :] = False  # not as long
+    # The totals of the others are computed twice, of the old rows and of the new ones.
+    return same if 2 * np.count_nonzero(same) > chunks else none
+
+
+def _add_totals(writer: VersionWriter, base: Version, same: NDArray[np.int64]) -> None:
+    """Tell the writer of the totals of the base's chunks `same`: those of all without those of the rest."""
+    totals, status = base.totals(), base.array("status")
+    writer.add(totals)
+    for chunk in np.setdiff1d(np.arange(-(-len(status) // ROWS_PER_CHUNK)), same).tolist():
+        start = chunk * ROWS_PER_CHUNK
+        stop = min(start + ROWS_PER_CHUNK, len(status))
+        rest = Aggregator(len(totals.class_id))
+        rest.add(base.counts(start, stop)[status[start:stop] == 0])
+        writer.add(rest.histogram(totals.class_id), -1)
 
 
 def _class_ids(found: Comparison, rows: Rows, fresh_row: NDArray[np.int64]) -> NDArray[np.int64]:

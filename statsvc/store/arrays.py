@@ -12,9 +12,13 @@ import numpy as np
 import xxhash
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from zarr.core.buffer import Buffer
 
 ROWS_PER_CHUNK = 2048
 """Samples in one chunk of `counts`."""
@@ -91,6 +95,17 @@ def create_array(
         # A chunk that happens to equal the fill value is written all the same: absent means lost.
         config={"write_empty_chunks": True},
     )
+
+
+def chunk_of(array: zarr.Array[Any], number: int) -> Buffer | None:
+    """Return a chunk of rows of a two-dimensional array as it is stored; None where it is lost."""
+    place = array.store_path / array.metadata.encode_chunk_key((number, 0))
+    return sync(place.get(default_buffer_prototype()))
+
+
+def put_chunk(array: zarr.Array[Any], number: int, chunk: Buffer) -> None:
+    """Store a chunk of rows that `chunk_of` returned for an array of the same type and columns."""
+    sync((array.store_path / array.metadata.encode_chunk_key((number, 0))).set(chunk))
 
 
 class Digest:

@@ -15,6 +15,7 @@ from statsvc.store.arrays import (
     SAMPLE_ARRAYS,
     VALUES_PER_CHUNK,
     Digest,
+    chunk_of,
     digest,
     dtype_of,
     open_group,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from zarr.core.buffer import Buffer
 
     from statsvc.configuration import Configuration
 
@@ -173,6 +175,16 @@ class Version(Table):
         if (rows < 0).any() or not np.array_equal(rows.sum(axis=1), pixels):
             raise self._damaged("counts", f"rows {start} to {stop - 1} do not add up to their pixels")
         return rows
+
+    def chunk(self, number: int) -> Buffer:
+        """Return a chunk of `counts` as it is stored, compressed: its checksum is not looked at here."""
+        try:
+            chunk = chunk_of(self._stored("counts"), number)
+        except Exception as error:
+            raise self._damaged("counts", f"cannot be read ({type(error).__name__}: {error})") from error
+        if chunk is None:
+            raise self._damaged("counts", f"has lost its rows from {number * ROWS_PER_CHUNK} on")
+        return chunk
 
     def blocks(self) -> Iterator[Block]:
         """Yield all rows in path order, one chunk at a time."""
