@@ -116,15 +116,20 @@ class Digest:
 
     def add(self, values: np.ndarray[Any, Any]) -> None:
         """Add the next values: little-endian bytes of numbers, length-prefixed UTF-8 of strings."""
-        if values.dtype == STRING and not values.astype(bool).any():
-            self._hash.update(bytes(4 * len(values)))
-        elif values.dtype == STRING:
-            for text in values.tolist():
-                data = text.encode()
-                self._hash.update(len(data).to_bytes(4, "little") + data)
+        if values.dtype == STRING:
+            for start in range(0, len(values), VALUES_PER_CHUNK):
+                self._add_texts(values[start : start + VALUES_PER_CHUNK])
         else:
             little = values.dtype.newbyteorder("<")
             self._hash.update(np.ascontiguousarray(values, little).tobytes())
+
+    def _add_texts(self, values: np.ndarray[Any, Any]) -> None:
+        if not values.astype(bool).any():
+            self._hash.update(bytes(4 * len(values)))  # all are empty, as most errors are
+            return
+        for text in values.tolist():
+            data = text.encode()
+            self._hash.update(len(data).to_bytes(4, "little") + data)
 
     def hexdigest(self) -> str:
         """Return the digest as 32 hexadecimal digits."""
