@@ -12,6 +12,7 @@ downloaded. Run again with a checkpoint, it goes on from there, with the weights
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,15 @@ class Streets(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, folder: Path, step: int = 1, noise: float = 0.3) -> None:
         self.files = sorted(folder.glob("*.png"))
+        if not self.files:
+            raise SystemExit(f"{folder} has no *.png label maps; give the folder that has train/ and val/")
+        with Image.open(self.files[0]) as first:
+            width, height = first.size
+        if -(-width // step) % 4 or -(-height // step) % 4:
+            raise SystemExit(
+                f"--step {step} makes {-(-width // step)}x{-(-height // step)} of {width}x{height}, and the "
+                "network needs multiples of 4: choose another step"
+            )
         self.step, self.noise = step, noise
         self.colours = np.random.default_rng(0).random((256, 3), dtype=np.float32)
 
@@ -97,7 +107,7 @@ class Run:
     criterion: CombinedLoss
     loader: DataLoader[tuple[Tensor, Tensor]]
     optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
+    schedule: torch.optim.lr_scheduler.OneCycleLR
     weights: statsvc.ClassWeights
     seed: int
     epoch: int = 0
@@ -117,6 +127,11 @@ class Run:
             self.optimizer.step()
             self.schedule.step()
             total += loss.item()
+            if not math.isfinite(total):
+                raise SystemExit(
+                    f"the loss is {loss.item():g} in epoch {self.epoch + 1}: choose a smaller --lr; the "
+                    "checkpoint, if there is one, is of the epoch before"
+                )
         self.epoch += 1
         return total / len(self.loader)
 
@@ -137,6 +152,12 @@ class Run:
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint. Raises `SystemExit` where this run draws its images otherwise."""
         sampler = self.loader.sampler
+        steps, planned = self.schedule.total_steps, state["schedule"]["total_steps"]
+        if steps != planned:
+            raise SystemExit(
+                f"the checkpoint's learning rate falls over {planned} steps, and this run has {steps}: "
+                "resume with the same --epochs and the same images, or begin without --checkpoint"
+            )
         if (state["sampler"] is None) != (self._sampler_state() is None):
             raise SystemExit("the checkpoint is of a run with the other choice of --shuffle")
         if isinstance(sampler, RareClassSampler):
@@ -197,6 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "labels", nargs="?", type=Path, default=Path(".run/labels"), help="has train/ and val/"
     )
+    parser.add_argument("--dataset", help="of the server's; may be left out where there is one only")
     parser.add_argument("--method", default="sqrt_inv_freq", help="of class weights; uniform: none")
     parser.add_argument("--ce", type=float, default=0.6, help="part of cross-entropy in the loss")
     parser.add_argument("--dice", type=float, default=0.4, help="part of Dice in the loss")
@@ -213,12 +235,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     resumed: dict[str, Any] = {}
     if asked.checkpoint is not None and asked.checkpoint.exists():
         resumed = torch.load(asked.checkpoint, weights_only=True)
-    data = Streets(asked.labels / "train", asked.step)
+    data, held_out = (Streets(asked.labels / split, asked.step) for split in ("train", "val"))
 
     # Weights of what the trainer sees: the training split, as the sampler draws it. A resumed run has those
     # of its checkpoint, also where the dataset has grown since.
     client = statsvc.Client(asked.url)
     weights = client.weights(
+        asked.dataset,
         method=asked.method,
         split="train",
         ignore_index=IGNORE,
@@ -258,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             run.save(asked.checkpoint)
         print(f"epoch {run.epoch}: loss {loss:.4f}", flush=True)
 
-    iou, recall = scores(confusion(run.model, Streets(asked.labels / "val", asked.step), len(weights)))
+    iou, recall = scores(confusion(run.model, held_out, len(weights)))
     for row, one, part, weight in zip(weights.classes, iou, recall, weights.to_list(), strict=True):
         print(f"{row['name']:<16} weight {weight:7.4f}   IoU {one:6.1%}   recall {part:6.1%}")
     print(f"mean IoU {iou.nanmean():.1%}")

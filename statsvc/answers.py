@@ -43,7 +43,8 @@ def answer(table: Table, spec: WeightSpec) -> dict[str, Any]:
     try:
         result = weights.compute(counts, spec)
     except Unanswerable as problem:
-        raise Unanswerable(f"{table.dataset}: {problem}") from None
+        why = "" if counts.images is not None or table.has_rows else f": {table.why_no_rows()}"
+        raise Unanswerable(f"{table.dataset}: {problem}{why}") from None
     failures = table.failures(spec.split)
 
     asked = spec.to_dict()

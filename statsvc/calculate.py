@@ -72,6 +72,7 @@ def calculate_class_weights(
     if method == "effective_num":
         asked["beta"] = beta
     spec = WeightSpec.from_params(asked)
+    _check_device(device)
     indices = _indices(dataset, samples, seed)
     if cache is not None and Path(cache).is_dir():
         raise InvalidParameter(("cache", f"{cache} is a folder; name a file in it, such as counts.json"))
@@ -95,6 +96,22 @@ def calculate_class_weights(
     result = ClassWeights(answer)
     result.warn_if_not_weights()
     return result.tensor(device)
+
+
+def _check_device(device: Any) -> None:
+    """Raise `InvalidParameter` for what Torch cannot put weights on, before anything is counted."""
+    try:
+        import torch
+    except ImportError:
+        return  # said where the tensor is made
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, TypeError, AssertionError) as problem:
+        first = str(problem).partition("\n")[0]
+        raise InvalidParameter(
+            ("device", f"{device!r}: {first}; give for instance 'cuda', 'cpu', or None")
+        ) from None
 
 
 def _indices(dataset: Any, samples: int | None, seed: int) -> list[int]:

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from statsvc import client_cache, client_question, client_retry
 from statsvc.client_cache import Entry
@@ -106,8 +107,7 @@ class Client:
         Raises as `weights` does, but never takes an answer from the cache; `ServerError` also where the
         server does not let the answer be kept, `OSError` where the cache cannot be written.
         """
-        if self.offline:
-            raise InvalidParameter(("offline", "STATSVC_OFFLINE is set; unset it to fetch from a server"))
+        self._require_online()
         kept = [self._prefetched({"dataset": dataset, "version": version, **params})]
         number = kept[0][0].version
         if number is not None and not client_question.is_number(version):
@@ -115,40 +115,61 @@ class Client:
         return kept
 
     def sampling(
-        self, dataset: str | None = None, *, sampler: str, version: int | None = None, **params: Any
+        self,
+        dataset: str | None = None,
+        *,
+        sampler: str,
+        version: int | str | None = None,
+        sync: bool = False,
+        **params: Any,
     ) -> Sampling:
         """Ask how probable each image is for a sampler: `rare_class`, `repeat_factor` or `image_weights`.
 
         `params` are those of `GET /datasets/{name}/sampling`, such as `split="train"` and
-        `temperature=0.01`. Pages are cached as answers are. Raises as `weights` does.
+        `temperature=0.01`. Pages are cached as answers are. `version`, `sync` and what is raised are as
+        in `weights`.
         """
-        from statsvc import mixtures, sampling_result
 
-        if mixtures.parse(dataset) is not None:
-            raise InvalidParameter(
-                ("dataset", f"{dataset} is a mixture, which no sampler draws from: make one for each dataset")
+        def advice() -> str:
+            return self._advice({"dataset": dataset, "sampling": sampler, "version": version, **params})
+
+        def ask() -> Sampling:
+            return _sampling(
+                lambda path, read: self._get(path, read, advice), dataset, sampler, version, params
             )
-        name = dataset if dataset is not None else sampling_result.only_dataset(self.datasets())
-        return sampling_result.fetch(
-            lambda path, asked, read: self._get(
-                path + client_question.query(asked),
-                read,
-                lambda: "; ask for the same sampler once where the server can be reached: its pages are kept",
-            ),
-            name,
-            version,
-            {"sampler": sampler, **params},
-        )
+
+        return from_rank_zero(ask) if sync else ask()
+
+    def prefetch_sampling(
+        self, dataset: str | None = None, *, sampler: str, version: int | str | None = None, **params: Any
+    ) -> tuple[Sampling, list[Path]]:
+        """Ask the server for a sampler's pages and keep them for where it cannot be reached.
+
+        Return the answer with the files that hold it, also under the version's number where none is given,
+        and the list of datasets where no name is. Raises as `prefetch` does.
+        """
+        self._require_online()
+        files: dict[Path, None] = {}
+
+        def get(path: str, read: Read) -> Any:
+            value, file = self._fetched(path, read)
+            files[file] = None
+            return value
+
+        found = _sampling(get, dataset, sampler, version, params)
+        if found.version is not None and not client_question.is_number(version):
+            _sampling(get, found.dataset, sampler, found.version, params)
+        return found, list(files)
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """Return a dataset as `GET /datasets/{name}` describes it: configuration, splits, newest jobs."""
+        path = f"/datasets/{quote(name, safe='')}"
+        found: dict[str, Any] = self._get(path, lambda body: dict(body) | {"name": body["name"]})
+        return found
 
     def datasets(self) -> list[dict[str, Any]]:
         """Return the server's datasets by name, as `GET /datasets` describes each."""
-        found: list[dict[str, Any]] = []
-        after: str | None = ""
-        while after is not None:
-            path = "/datasets" + client_question.query({"after": after or None})
-            page, after = self._get(path, lambda body: (_list(body, "datasets"), body.get("next")))
-            found += page
-        return found
+        return _datasets(self._get)
 
     def methods(self) -> list[dict[str, Any]]:
         """Return every weighting method with formula, parameters, ranges and reference."""
@@ -164,10 +185,18 @@ class Client:
         command = client_question.prefetch_command(self.url, folder, params)
         return f"; where the server can be reached, run: {command}"
 
+    def _require_online(self) -> None:
+        if self.offline:
+            raise InvalidParameter(("offline", "STATSVC_OFFLINE is set; unset it to fetch from a server"))
+
     def _prefetched(self, params: Mapping[str, Any]) -> tuple[ClassWeights, Path]:
-        url = self.url + _path(params)
+        return self._fetched(_path(params), _read_weights)
+
+    def _fetched(self, path: str, read: Read) -> tuple[Any, Path]:
+        """Return the server's answer and the file that keeps it."""
+        url = self.url + path
         try:
-            answer, entry = self._asked(url, _read_weights, None)
+            answer, entry = self._asked(url, read, None)
         except Away as away:
             raise away.error from None
         if entry is None:
@@ -291,6 +320,38 @@ def _shared(ask: Callable[[], ClassWeights], sync: bool) -> ClassWeights:
     by = "" if here is None else f"rank {here}: "
     _log.info("%s%s, weights with digest %s", by, _named(answer), answer.digest)
     return answer
+
+
+def _sampling(
+    get: Callable[[str, Read], Any],
+    dataset: str | None,
+    sampler: str,
+    version: int | str | None,
+    params: Mapping[str, Any],
+) -> Sampling:
+    from statsvc import mixtures, sampling_result
+
+    if mixtures.parse(dataset) is not None:
+        raise InvalidParameter(
+            ("dataset", f"{dataset} is a mixture, which no sampler draws from: make one for each dataset")
+        )
+    name = dataset if dataset is not None else sampling_result.only_dataset(_datasets(get))
+    return sampling_result.fetch(
+        lambda path, asked, read: get(path + client_question.query(asked), read),
+        name,
+        version,
+        {"sampler": sampler, **params},
+    )
+
+
+def _datasets(get: Callable[[str, Read], Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    after: str | None = ""
+    while after is not None:
+        path = "/datasets" + client_question.query({"after": after or None})
+        page, after = get(path, lambda body: (_list(body, "datasets"), body.get("next")))
+        found += page
+    return found
 
 
 def _path(params: Mapping[str, Any]) -> str:

@@ -2,7 +2,11 @@
 
 An entry that is missing, damaged or of another form is no entry. Every writer writes a file of its own and
 renames it, so any number of processes share a folder without a lock: the last one wins, and each wrote an
-answer of the server.
+answer of the server. Files and folders are as readable as the umask lets them be, for an image's cache is
+filled by root and read by others; there is no token in them.
+
+Answers of weights stay. Pages of samplers are large, and those of old versions are asked for no more: they go
+once nobody has read them for a while, and so do temporary files of writers that died.
 """
 
 from __future__ import annotations
@@ -11,12 +15,17 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 _log = logging.getLogger("statsvc.client")
+_tidied: set[Path] = set()
+
+DAY = 86400.0
+PAGE_DAYS = 90
+"""How long a sampler's pages stay in the cache without being read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,10 @@ def load(folder: Path, url: str) -> Entry | None:
     if not whole:
         _log.debug("cache entry %s is damaged: going on without it", path)
         return None
+    # So that `tidy` sees what is read; the folder of an image cannot be written, and is not tidied either.
+    with suppress(OSError):
+        if path.stat().st_mtime < time.time() - DAY:
+            os.utime(path)
     return entry
 
 
@@ -87,16 +100,36 @@ def store(folder: Path, url: str, entry: Entry) -> Path:
     }
     path = _path(folder, url)
     folder.mkdir(parents=True, exist_ok=True)
-    # mkstemp makes the file readable by its owner only: an answer may have needed a token.
-    handle, name = tempfile.mkstemp(prefix=".part-", dir=folder)
+    # Not mkstemp: its files are readable by their owner alone.
+    part = folder / f".part-{os.urandom(8).hex()}"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with part.open("xb") as file:
             file.write(json.dumps(about).encode() + b"\n" + entry.body)
-        Path(name).replace(path)
+        part.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
+    if folder not in _tidied:
+        _tidied.add(folder)
+        tidy(folder)
     return path
+
+
+def tidy(folder: Path) -> None:
+    """Remove a sampler's pages that nobody has read for `PAGE_DAYS`, and temporary files a day old."""
+    now = time.time()
+    for file in folder.iterdir():
+        with suppress(OSError):  # another process tidies too, or the file is another user's
+            age = (now - file.stat().st_mtime) / DAY
+            left = file.name.startswith(".part-") and age > 1
+            if left or (file.suffix == ".answer" and age > PAGE_DAYS and _is_page(file)):
+                file.unlink()
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        about = file.readline()
+    return b"/sampling?" in about
 
 
 def _path(folder: Path, url: str) -> Path:

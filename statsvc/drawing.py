@@ -158,9 +158,7 @@ def _repeat_factor(table: Table, read: Reading, spec: WeightSpec, columns: Int64
     assert spec.threshold is not None
     histogram = read.histogram
     if histogram.images is None or histogram.samples is None:
-        raise Unanswerable(
-            f"{table.dataset} keeps totals only, and this needs the counts of each image: scan the label maps"
-        )
+        raise Unanswerable(table.why_no_rows())
     images = histogram.images[columns]
     factors = sampling.repeat_factors(images, histogram.samples, spec.threshold)
     draws = Draws(
@@ -215,10 +213,7 @@ def _evenly(table: Table, read: Reading) -> Expected:
     if histogram.samples == 0:
         raise Unanswerable(f"{table.dataset}: there is no image to draw from")
     if histogram.samples is None or histogram.images is None or histogram.cooccurrence is None:
-        raise Unanswerable(
-            f"{table.dataset} keeps totals only, so a share of images drawn from it says nothing: scan the "
-            "label maps"
-        )
+        raise Unanswerable(table.why_no_rows())
     together, samples = histogram.cooccurrence, float(histogram.samples)
     return Expected(
         histogram.pixels / samples,

@@ -42,6 +42,14 @@ _BATCHES_PER_THREAD = 3
 class LocalTable(MemoryTable):
     """Counts of a folder of label maps, in memory: weights by any method, any number of times."""
 
+    def __repr__(self) -> str:
+        failed, images = self.failed(), len(self.rows.path)
+        unread = f", {failed} of them unreadable" if failed else ""
+        return (
+            f"<LocalTable of {self.dataset}: {images} label maps{unread}, "
+            f"{self.configuration.num_classes} classes>"
+        )
+
     def weights(self, method: str | None = None, **params: Any) -> ClassWeights:
         """Return class weights, by default of `sqrt_inv_freq`; `params` are those of `WeightSpec`.
 

@@ -10,6 +10,7 @@ from statsvc.errors import InvalidParameter
 
 _FORM = "write datasets with their shares, as in a:0.7,b:0.3, or with versions, as in a@3:0.7,b@12:0.3"
 _SHARE = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_VERSION = re.compile(r"0*[1-9][0-9]{0,8}|[A-Za-z][A-Za-z0-9_.-]{0,99}")
 _MOST = 100
 
 
@@ -17,12 +18,12 @@ _MOST = 100
 class Part:
     """A dataset of a mixture.
 
-    number  version, None for the current one
+    number  version, or its tag, None for the current one
     share   probability that an image is drawn from it; the shares of a mixture add up to 1
     """
 
     dataset: str
-    number: int | None
+    number: int | str | None
     share: float
 
 
@@ -59,7 +60,7 @@ def without_version(number: int | str | None) -> None:
     """Refuse a version beside a mixture. Raises `InvalidParameter`."""
     if number is not None:
         raise InvalidParameter(
-            ("version", "a number is one dataset's: write it behind the name, as in a@3:0.7,b@12:0.3")
+            ("version", "a version is one dataset's: write it behind the name, as in a@3:0.7,b@12:0.3")
         )
 
 
@@ -68,14 +69,15 @@ def _part(text: str) -> Part:
     if not colon or not name:
         raise _invalid(f"{text!r} has no share: {_FORM}")
     name, at, number = name.partition("@")
-    if at and not (number.isdecimal() and number.isascii() and len(number) < 10 and int(number) > 0):
-        raise _invalid(f"{text!r}: {number!r} is no number of a version; {_FORM}")
+    if at and not _VERSION.fullmatch(number):
+        raise _invalid(f"{text!r}: {number!r} is no number of a version, and no tag; {_FORM}")
     if not name or not _SHARE.fullmatch(share.strip()):
         raise _invalid(f"{text!r}: {_FORM}")
     value = float(share)
     if not 0 < value < 1e100:
         raise _invalid(f"{text!r}: a share is above 0; leave a dataset out that is not drawn from")
-    return Part(name, int(number) if at else None, value)
+    version = int(number) if number.isdecimal() else number or None
+    return Part(name, version, value)
 
 
 def _invalid(message: str) -> InvalidParameter:

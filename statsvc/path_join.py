@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from statsvc.errors import InvalidParameter, Unanswerable
+from statsvc.errors import InvalidParameter, StatsvcError, Unanswerable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from statsvc.sampling_result import Sampling
+    from statsvc.splits import Split
 
     Int64 = NDArray[np.int64]
 
@@ -108,18 +109,48 @@ def unmatched_text(given: Sequence[str | os.PathLike[str]], found: Int64, known:
     return f"{len(missing)} of {len(given)} paths are not in the statistics: {named}{more}; {there}"
 
 
+def elsewhere(
+    missing: Sequence[str | os.PathLike[str]],
+    asked: str,
+    whole: Callable[[], tuple[Sequence[str], Mapping[str, Split]]],
+    root: str | os.PathLike[str] | None,
+) -> str:
+    """Return in which splits paths are that the split asked for has not, and what to do; "" where unknown.
+
+    whole  returns all paths of the dataset, and its splits
+    """
+    try:
+        known, splits = whole()
+        found = join(missing, known, root)
+    except StatsvcError:
+        return ""  # without an answer, what is said of the paths must do
+    there = [known[k] for k in found if k >= 0]
+    if not there:
+        return ""
+    numbers = {name: sum(map(split.contains, there)) for name, split in splits.items() if name != asked}
+    named = " and ".join(f"{number} in split {name!r}" for name, number in numbers.items() if number)
+    other = next((name for name, number in numbers.items() if number), None)
+    do = "leave split= out to draw from all" if other is None else f"ask with split={other!r} for these"
+    return f". The dataset has {len(there)} of them, {named or 'in no other split'}: {do}"
+
+
 def probabilities(
     paths: Sequence[str | os.PathLike[str]],
     sampling: Sampling,
     root: str | os.PathLike[str] | None,
     unmatched: str,
+    whole: Callable[[], tuple[Sequence[str], Mapping[str, Split]]] = lambda: ([], {}),
 ) -> NDArray[np.float64]:
     """Return the probability of each path among the statistics' images, float64 [len(paths)].
 
     They add up to 1 where paths and images are the same. Raises `InvalidParameter` for paths that are
     ambiguous, or have no statistics and `unmatched` does not say what becomes of them; warns of images
-    that are not among the paths.
+    that are not among the paths. `whole` is as in `elsewhere`, asked only for an error's message.
     """
+    if isinstance(paths, str | bytes | os.PathLike):
+        raise InvalidParameter(
+            ("paths", f"{paths!r} is one path; give a list, the path of each item's label map")
+        )
     if len(paths) == 0:
         raise InvalidParameter(("paths", "there are none: give the path of each item's label map"))
     found = join(paths, sampling.paths, root)
@@ -131,6 +162,10 @@ def probabilities(
             if sampling.failed
             else ""
         )
+        split = sampling.spec.get("split")
+        if split is not None:
+            lost = [paths[row] for row in np.flatnonzero(missing).tolist()]
+            failed += elsewhere(lost, split, whole, root)
         raise InvalidParameter(
             (
                 "paths",

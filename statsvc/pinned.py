@@ -67,14 +67,18 @@ def _differences(weights: ClassWeights, question: Mapping[str, Any]) -> list[tup
 
 
 def _same_mixture(there: str, wanted: str) -> bool:
-    """Whether a record's mixture, which names every version, is the one asked for, which need not."""
+    """Whether a record's mixture, which names every version, is the one asked for.
+
+    That need not name them, and a tag may have moved.
+    """
     known, asked = mixtures.parse(there), mixtures.parse(wanted)
     return (
         known is not None
         and asked is not None
         and [part.dataset for part in known] == [part.dataset for part in asked]
         and all(
-            other.number in (None, one.number) and math.isclose(one.share, other.share, rel_tol=1e-9)
+            (isinstance(other.number, str) or other.number in (None, one.number))
+            and math.isclose(one.share, other.share, rel_tol=1e-9)
             for one, other in zip(known, asked, strict=True)
         )
     )

@@ -83,6 +83,8 @@ class ClassWeights:
 
     def require_classes(self, expected: Sequence[str]) -> None:
         """Raise `InvalidParameter`, naming what differs, unless `expected` are the class names in order."""
+        if isinstance(expected, str):
+            raise InvalidParameter(("expect_classes", f"{expected!r} is one text; give a list of names"))
         names = [row["name"] for row in self.classes]
         wrong = [
             f"class {class_id} is {there!r}, not {wanted!r}"

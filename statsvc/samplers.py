@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc import path_join
+from statsvc.distributed import from_rank_zero
 from statsvc.errors import InvalidParameter, nearest
 from statsvc.sampling_result import Sampling
+from statsvc.splits import from_dict
 
 try:
     from torch.utils.data import Sampler
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     from statsvc.client import Client
     from statsvc.local import LocalTable
+    from statsvc.splits import Split
 
     Int64 = NDArray[np.int64]
 
@@ -54,7 +57,9 @@ class StatisticsSampler(Sampler[int]):
     paths         path of the label map of each item of the dataset, in its order
     source        URL of a server, a `Client`, what `statsvc.scan` returned, or a `Sampling`; STATSVC_URL
                   where it is left out
-    dataset, version  which of the server's; version numbers never change
+    dataset, version  which of the server's; version numbers never change, tags may be moved
+    sync          a collective of torch.distributed, as in `Client.weights`: rank 0 asks, and every rank draws
+                  by its answer. Without it each rank asks for itself, and they may get different versions
     seed          with the epoch, decides every draw: the same on each rank, whatever their number
     num_samples   draws in an epoch over all ranks; by default one for each path
     rank, num_replicas  of this process; by default those of torch.distributed, else 0 and 1
@@ -79,7 +84,8 @@ class StatisticsSampler(Sampler[int]):
         source: str | Client | LocalTable | Sampling | None = None,
         *,
         dataset: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
+        sync: bool = False,
         seed: int = 0,
         num_samples: int | None = None,
         rank: int | None = None,
@@ -97,8 +103,15 @@ class StatisticsSampler(Sampler[int]):
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise InvalidParameter(("seed", f"{seed!r} is not an integer from 0 on"))
         self.seed, self.epoch = int(seed), 0
-        self.sampling = _sampling(source, self.sampler, dataset, version, params)
-        self._scores = path_join.probabilities(paths, self.sampling, root, unmatched)
+        name = self.sampler
+
+        def ask() -> Sampling:
+            return _sampling(source, name, dataset, version, params)
+
+        self.sampling = from_rank_zero(ask) if sync else ask()
+        self._scores = path_join.probabilities(
+            paths, self.sampling, root, unmatched, lambda: _whole(source, self.sampling)
+        )
         length = self._default_length() if num_samples is None else num_samples
         if isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 1:
             raise InvalidParameter(("num_samples", f"{length!r} is not a number of draws; give 1 or more"))
@@ -106,6 +119,8 @@ class StatisticsSampler(Sampler[int]):
         self._start = 0  # draws of the epoch, over all ranks, that were made before the iterator began
         self._given = 0  # indices that this rank's iterator has given since
         self._finished = False
+        if self.num_replicas > 1:
+            _log.info("rank %d: %r, digest %s", self.rank, self, self.digest)
 
     def _default_length(self) -> int:
         return len(self._scores)
@@ -274,7 +289,7 @@ def _sampling(
     source: str | Client | LocalTable | Sampling | None,
     sampler: str,
     dataset: str | None,
-    version: int | None,
+    version: int | str | None,
     params: Mapping[str, Any],
 ) -> Sampling:
     if source is None or isinstance(source, str):
@@ -300,3 +315,20 @@ def _sampling(
     for warning in found.warnings:
         _log.warning("%s: %s", found.dataset, warning["message"])
     return found
+
+
+def _whole(
+    source: str | Client | LocalTable | Sampling | None, sampling: Sampling
+) -> tuple[Sequence[str], Mapping[str, Split]]:
+    """Return all paths of the version that was asked, and the splits of its dataset; none where unknown."""
+    from statsvc.client import Client
+    from statsvc.local import LocalTable
+
+    if isinstance(source, Sampling):
+        return [], {}
+    if isinstance(source, LocalTable):
+        return source.rows.path, source.configuration.splits
+    client = source if isinstance(source, Client) else Client(source)
+    splits = client.dataset(sampling.dataset)["configuration"]["splits"]
+    every = client.sampling(sampling.dataset, sampler="repeat_factor", version=sampling.version)
+    return every.paths, from_dict(splits)

@@ -70,7 +70,7 @@ def of_table(table: Table, sampler: str, params: Mapping[str, Any]) -> Sampling:
 def fetch(
     get: Callable[[str, Mapping[str, Any], Callable[[Any], Any]], Any],
     dataset: str,
-    version: int | None,
+    version: int | str | None,
     params: Mapping[str, Any],
 ) -> Sampling:
     """Return the answer of `GET /datasets/{dataset}/sampling`, asked for page by page.

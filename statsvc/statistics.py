@@ -97,6 +97,12 @@ class Table(ABC):
     def failed(self) -> int:
         """Return how many samples of the whole table could not be read."""
 
+    def why_no_rows(self) -> str:
+        """Return why there are no rows, where there are none, and what to do."""
+        return (
+            f"{self.dataset} keeps totals only, and this needs the counts of each image: scan the label maps"
+        )
+
     def raw_ids(self) -> Int64:
         """Return the raw id of each column of `Block.counts`, int64 [K], ascending."""
         return self.totals().class_id
@@ -113,7 +119,7 @@ class Table(ABC):
         if split is not None:
             chosen = self.split(split)
             if not self.has_rows:
-                raise Unanswerable(f"{self.dataset} keeps totals only, so it has no split {split!r}")
+                raise Unanswerable(self.why_no_rows())
         else:
             chosen = None
         if class_map is None:
@@ -139,10 +145,7 @@ class Table(ABC):
         """
         chosen = None if split is None else self.split(split)
         if not self.has_rows:
-            raise Unanswerable(
-                f"{self.dataset} keeps totals only, and this needs the counts of each image: scan the label "
-                "maps"
-            )
+            raise Unanswerable(self.why_no_rows())
         for block in self.blocks():
             take = block.status == 0
             if chosen is not None:

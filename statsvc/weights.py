@@ -173,8 +173,7 @@ class _Input:
 
 def _needs_images(what: str) -> Unanswerable:
     return Unanswerable(
-        f"{what} needs to know in which images a class occurs, and this table holds totals only: "
-        "scan the label maps, or use another method"
+        f"{what} needs to know in which images a class occurs; use another method, or counts of each image"
     )
 
 

@@ -33,7 +33,9 @@ def client(home: Home) -> Iterator[TestClient]:
         yield client
 
 
-@pytest.mark.parametrize("path", ["/weights", "/datasets/street/histogram"])
+@pytest.mark.parametrize(
+    "path", ["/weights", "/datasets/street/histogram", "/datasets", "/methods", "/samplers"]
+)
 @pytest.mark.parametrize(
     ("header", "status"),
     [

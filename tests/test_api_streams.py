@@ -110,6 +110,11 @@ def test_a_mixtures_etag_stands_for_every_version_and_share(tmp_path: Path) -> N
         take_up(client)
         assert tag("a:0.7,b:0.3") != first
         assert tag("a@1:0.7,b@1:0.3") == first
+        client.put("/datasets/b/tags/paper", json={"version": 1}).raise_for_status()
+        by_tag = client.get("/weights?dataset=a:0.7,b@paper:0.3")
+        assert (by_tag.headers["etag"], by_tag.headers["cache-control"]) == (first, "no-cache")
+        assert by_tag.json()["dataset"] == "a@1:0.7,b@1:0.3"
+        assert "tags: paper" in client.get("/weights?dataset=a:0.7,b@papr:0.3").json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,15 @@ def test_the_result_is_on_the_device_asked_for() -> None:
     assert weights(Labels(street()), device=torch.device("cpu")).device.type == "cpu"
 
 
+def test_a_device_that_is_none_is_refused_before_anything_is_counted() -> None:
+    class Unread(Labels):
+        def __getitem__(self, index: int) -> Any:
+            raise AssertionError("a label was read")
+
+    with pytest.raises(InvalidParameter, match=r"device: 'gpu': .*give for instance 'cuda'"):
+        weights(Unread(street()), device="gpu")
+
+
 def test_counts_do_not_stop_at_two_to_the_24_as_float32_does() -> None:
     labels = [np.zeros(2**22, np.uint8)] * 5 + [np.ones(1, np.uint8)]
     got = weights([(None, label) for label in labels], 2, method="inverse_freq", normalize="none")

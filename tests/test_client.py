@@ -332,11 +332,19 @@ def test_every_question_and_server_has_an_entry_of_its_own(server: Server) -> No
     assert len(cached()) == 3
 
 
-def test_a_token_is_not_in_the_cache_and_others_cannot_read_it(server: Server) -> None:
-    Client(server.url, token="s3cret").weights()
-    (entry,) = cached()
-    assert b"s3cret" not in entry.read_bytes()
-    assert entry.stat().st_mode & 0o077 == 0
+def test_a_token_is_not_in_the_cache_which_is_as_readable_as_the_umask_says(
+    server: Server, tmp_path: Path
+) -> None:
+    for umask, folder, mode in ((0o022, 0o755, 0o644), (0o077, 0o700, 0o600)):
+        client = Client(server.url, token="s3cret", cache=tmp_path / f"{umask:o}" / "cache")
+        before = os.umask(umask)
+        try:
+            client.weights()
+        finally:
+            os.umask(before)
+        (entry,) = client.cache.iterdir()
+        assert b"s3cret" not in entry.read_bytes()
+        assert [path.stat().st_mode & 0o777 for path in (client.cache, entry)] == [folder, mode]
 
 
 def cut(data: bytes) -> bytes:
@@ -402,6 +410,21 @@ def test_a_cache_that_cannot_be_written_costs_one_warning(
     assert len(warned) == 1
     assert str(blocked) in warned[0].getMessage()
     assert blocked.read_text() == "in the way"
+
+
+def test_pages_that_nobody_reads_and_what_dead_writers_left_go_and_weights_stay(tmp_path: Path) -> None:
+    entry = client_cache.Entry('"a"', b"{}", immutable=True, confirmed=0.0)
+    urls = [f"http://a/{path}" for path in ("weights?version=1", "datasets/a/sampling?version=1", "datasets")]
+    old = [client_cache.store(tmp_path, url, entry) for url in urls]
+    read = client_cache.store(tmp_path, "http://a/datasets/a/sampling?version=2", entry)
+    parts = [tmp_path / f".part-{name}" for name in ("dead", "alive")]
+    for part in parts:
+        part.write_bytes(b"")
+    for path in (*old, read, parts[0]):
+        os.utime(path, (0, 0))
+    assert client_cache.load(tmp_path, "http://a/datasets/a/sampling?version=2") == entry
+    client_cache.tidy(tmp_path)
+    assert set(tmp_path.iterdir()) == {old[0], old[2], read, parts[1]}
 
 
 def test_nothing_but_entries_is_left_in_the_cache(server: Server) -> None:

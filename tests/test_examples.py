@@ -137,6 +137,42 @@ def test_a_checkpoint_of_a_run_that_drew_its_images_otherwise_is_refused(
     begin(data, weights, sampler=None, **settings).resume(state)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--dataset", "stret"], "there is no dataset 'stret' (did you mean 'street'?)"),
+        (["--step", "3"], "--step 3 makes 22x16 of 64x48, and the network needs multiples of 4"),
+        (["--lr", "1e30", "--shuffle"], "choose a smaller --lr"),
+    ],
+)
+def test_a_mistake_ends_in_a_line_that_says_what_to_do(
+    server: str, labels: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], says: str
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    from train import main
+
+    settings = [server, str(labels), "--step", "1", "--threads", "1", "--epochs", "1"]
+    with pytest.raises((SystemExit, statsvc.NotFound)) as ended:
+        main([*settings, *options])
+    assert says in str(ended.value)
+
+
+def test_a_wrong_folder_and_more_epochs_than_the_checkpoints_are_told(
+    server: str, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    from train import main
+
+    with pytest.raises(
+        SystemExit, match=r"has no \*.png label maps; give the folder that has train/ and val/"
+    ):
+        main([server, str(labels / "train")])
+    settings = [server, str(labels), "--step", "1", "--threads", "1", "--checkpoint", str(tmp_path / "a.pt")]
+    main([*settings, "--epochs", "1"])
+    with pytest.raises(SystemExit, match=r"falls over \d+ steps, and this run has \d+: resume with the same"):
+        main([*settings, "--epochs", "2"])
+
+
 SNIPPET = """
 class_weights = calculate_class_weights(dataset=train_dst, num_classes=19, device=device, method='sqrt_inv_freq', ignore_index=255)
 criterion = CombinedLoss(ce_weight=0.6, dice_weight=0.4, smooth=1.0, ignore_index=255, class_weights=class_weights, square_denominator=False)

@@ -21,7 +21,7 @@ import zarr
 import statsvc
 from statsvc.counting import Counting
 from statsvc.errors import UnreadableSample
-from workers.labelmaps import nifti, open_label_map
+from workers.labelmaps import open_label_map
 from workers.labelmaps.zarrs import open_folder
 from workers.members import Member
 from workers.tasks import Reading, count_samples
@@ -102,15 +102,6 @@ def test_scaled_or_floating_labels_that_are_no_whole_numbers_are_refused(tmp_pat
         "inf": "beyond",
     }.items():
         assert word in counted(tmp_path / f"{name}.nii")
-
-
-def test_a_long_volume_is_streamed_and_a_short_one_inflated_at_once_to_the_same_counts(tmp_path, monkeypatch):
-    array = labels("u2", (40, 50, 60))
-    path = tmp_path / "a.nii.gz"
-    path.write_bytes(gzip.compress(nifti_bytes(array)))
-    whole = counted(path)
-    monkeypatch.setattr(nifti, "AT_ONCE", 1 << 12)
-    assert counted(path) == whole == counts_of(array)
 
 
 def test_gzip_of_several_members_is_one_volume(tmp_path):

@@ -282,6 +282,7 @@ def test_targets_that_are_no_integers_are_refused(dtype: torch.dtype) -> None:
         ({"smooth": -1.0}, "smooth: -1.0 is no finite number"),
         ({"ce_weight": math.inf}, "ce_weight: inf"),
         ({"dice_weight": "0.4"}, "dice_weight: '0.4'"),
+        ({"ce_weight": 0, "dice_weight": 0}, "ce_weight: is 0, and dice_weight too"),
         ({"ignore_index": None}, "ignore_index: None is no id"),
         ({"absent": "ignore"}, "absent: 'ignore' is neither"),
         ({"kind": "pos_weight"}, "kind: 'pos_weight' is neither"),

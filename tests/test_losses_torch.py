@@ -116,8 +116,8 @@ def test_the_operators_keep_the_rules_of_torch() -> None:
     offset = torch.tensor([0.0, -1, -2, -3], dtype=torch.float64)
     sums: Any = class_sums.class_sums
     for arguments in (
-        (logits, target_of(logits), None, 255, False),
-        (logits, target_of(logits), offset, 255, True),
+        (logits, target_of(logits), None, 255, False, True),
+        (logits, target_of(logits), offset, 255, True, False),
     ):
         results = torch.library.opcheck(sums, arguments)
         assert set(results.values()) == {"SUCCESS"}
@@ -213,6 +213,26 @@ def test_weights_stay_out_of_checkpoints_and_their_provenance_goes_in() -> None:
         CombinedLoss(class_weights=[1, 2, 3]).load_state_dict({"_extra_state": loaded["loss._extra_state"]})
 
 
+@pytest.mark.parametrize("kind", ["weights", "additive"])
+def test_a_model_in_half_precision_keeps_the_weights_as_they_are(kind: Any) -> None:
+    exact = [0.1, 1 / 3, 300.7]
+    criterion = CombinedLoss(class_weights=exact, kind=kind)
+    model = nn.ModuleDict({"head": nn.Conv2d(3, 3, 1), "loss": criterion})
+    logits = logits_of((2, 3, 4, 4), dtype=torch.float16)
+    expected = criterion(logits, target_of(logits))
+    for change in (model.half, model.bfloat16, model.double, lambda: model.to(torch.float16)):
+        change()
+        vector = criterion.weight if kind == "weights" else criterion.offset
+        assert vector is not None
+        assert vector.dtype == torch.float32
+        assert vector.tolist() == pytest.approx(exact, rel=1e-7)
+        torch.testing.assert_close(criterion(logits, target_of(logits)), expected, rtol=0, atol=0)
+    model.to("meta", torch.float16)
+    vector = criterion.weight if kind == "weights" else criterion.offset
+    assert vector is not None
+    assert (vector.device.type, vector.dtype) == ("meta", torch.float32)
+
+
 def test_checkpoints_of_before_the_loss_load_strictly() -> None:
     model = nn.ModuleDict({"head": nn.Conv2d(3, 3, 1)})
     state = model.state_dict()
@@ -250,6 +270,7 @@ DISTRIBUTED = textwrap.dedent(
     from losses_twin import twin
     from torch import nn
     from torch.nn.parallel import DistributedDataParallel
+    from statsvc.errors import InvalidParameter
     from statsvc.losses import CombinedLoss, DiceLoss
 
     rank, file = int(sys.argv[1]), sys.argv[2]
@@ -285,6 +306,17 @@ DISTRIBUTED = textwrap.dedent(
                     torch.testing.assert_close(loss, expected)
                     for found, true in zip(parallel.parameters(), joined.parameters(), strict=True):
                         torch.testing.assert_close(found.grad, true.grad)
+
+    # A target that is no class, on one process only: all of them say so, and nobody waits.
+    wrong = target.clone()
+    wrong[3, 0, :2] = 9
+    for step in (DiceLoss(batch_dice=True), torch.compile(DiceLoss(batch_dice=True), backend="aot_eager")):
+        try:
+            step(model()(images[mine]), wrong[mine])
+        except InvalidParameter as error:
+            assert ("of rank 1 holds ids", "holds 9 (2 pixels)")[rank] in str(error), error
+        else:
+            raise AssertionError("the target was taken")
 
     if rank == 0:  # one process may validate alone
         with torch.no_grad():

@@ -75,13 +75,60 @@ def test_of_a_plain_vector_the_classes_not_above_the_mean_weight_are_frequent() 
 
 def test_a_class_at_zero_is_named_with_its_weight_and_what_it_once_had(weights: statsvc.ClassWeights) -> None:
     watch = Monitor(weights, loggers=())
-    assert codes(watch([0.9, 0.8, 0.3, 0.0, math.nan])) == ["class_at_zero"]
-    (warning,) = watch([0.9, 0.8, 0.0, 0.0, 0.0])
+    assert watch([0.9, 0.8, 0.3, 0.0, math.nan]) == watch([0.9, 0.8, 0.0, 0.0, 0.0]) == []  # still early
+    assert codes(watch([0.9, 0.8, 0.0, 0.0, 0.0])) == ["class_at_zero"]
+    (warning,) = watch([0.9, 0.8, 0.0, 0.0, 0.0])  # now also of person
     pole, person = (weights.to_list()[c] for c in (3, 2))
-    assert "after 2 epochs" in warning["message"]
+    assert "after 4 epochs" in warning["message"]
     assert f"person (weight {person:.4g}, had 30.0%), pole (weight {pole:.4g})" in warning["message"]
     assert "door" not in warning["message"]  # nobody has seen a pixel of it
     assert watch([0.9, 0.8, 0.1, 0.1, 0.0]) == []
+
+
+def test_each_warning_is_said_once_until_it_comes_back(
+    weights: statsvc.ClassWeights, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[tuple[float, str]] = []
+
+    class Own:
+        def begin(self, facts: Any, record: Any) -> None: ...
+
+        def log(self, metrics: Any, warnings: str, epoch: int) -> None:
+            told.append((metrics["monitor/warnings"], warnings.partition(" after")[0]))
+
+    watch = Monitor(weights, loggers=Own())
+    poles = [0.0] * 5 + [0.1] + [0.0] * 4
+    said = [codes(watch([0.9, 0.8, 0.5, pole, math.nan])) for pole in poles]
+    assert [epoch for epoch, found in enumerate(said) if found == ["class_at_zero"]] == [2, 8]
+    assert len([record for record in caplog.records if "IoU 0" in record.message]) == 2
+    holds = (1, "IoU 0")
+    assert told == [(0, "")] * 2 + [holds] * 3 + [(0, "")] * 3 + [holds] * 2  # what holds, at every epoch
+
+
+def test_an_epoch_is_not_compared_with_a_finished_baseline_while_the_class_rises(
+    weights: statsvc.ClassWeights,
+) -> None:
+    watch = Monitor(weights, baseline=GOOD, loggers=())
+    roads = [0.3, 0.5, 0.6, 0.65, 0.7, 0.72, 0.725, 0.72, 0.725, 0.72]
+    said = [watch([road, 0.8, 0.5, 0.2, math.nan]) for road in roads]
+    assert [epoch for epoch, found in enumerate(said) if found] == [8]  # since 5 no point was gained
+    short = Monitor(weights, baseline=GOOD, loggers=())
+    assert short.end() == short([0.3, 0.8, 0.5, 0.0, math.nan]) == []
+    assert codes(short.end()) == ["class_at_zero", "frequent_class_down"]
+    assert short.end() == []
+
+
+def test_what_is_gentle_already_is_not_answered_with_gentler_weights() -> None:
+    table = table_of([{0: 60, 1: 30, 2: 8, 3: 2}], num_classes=4)
+    for method, advice in (
+        ("inverse_freq", "gentler weights (sqrt_inv_freq, enet"),
+        ("sqrt_inv_freq", "sqrt_inv_freq is gentle already"),
+        ("uniform", "the weights are all equal, so they are not why"),
+        ("logit_adjustment", "a smaller tau"),
+    ):
+        made = statsvc.ClassWeights(answers.answer(table, WeightSpec.from_params({"method": method})))
+        (warning,) = monitor([0.5, 0.8, 0.5, 0.2], made, baseline=GOOD[:4], loggers=())
+        assert advice in warning["message"]
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, torch.tensor(math.nan), np.float32("nan")])
@@ -108,10 +155,8 @@ def test_a_rising_loss_is_said_but_not_one_bad_epoch(
     expected = ["loss_rising"] if rising else []
     assert codes(monitor(GOOD, weights, loss=losses, loggers=())) == expected
     watch = Monitor(weights, loggers=())
-    last: list[dict[str, str]] = []
-    for loss in losses:
-        last = watch(GOOD, loss=loss)
-    assert codes(last) == expected
+    said = [code for loss in losses for code in codes(watch(GOOD, loss=loss))]
+    assert [code for code in said if code == "loss_rising"] == expected
 
 
 @pytest.mark.parametrize(
@@ -156,9 +201,11 @@ def test_a_tracker_that_fails_costs_a_line_in_the_log_and_not_the_run(
 # Trackers, each the real one
 
 
-def two_epochs(watch: Monitor) -> list[dict[str, str]]:
+def four_epochs(watch: Monitor) -> list[dict[str, str]]:
     watch([0.9, 0.8, 0.0, 0.1, math.nan], loss=0.7)
-    return watch([0.91, 0.8, 0.3, 0.0, math.nan], loss=0.6)
+    return [
+        warning for loss in (0.6, 0.5, 0.4) for warning in watch([0.91, 0.8, 0.3, 0.0, math.nan], loss=loss)
+    ]
 
 
 def test_tensorboard_holds_each_class_each_epoch_the_warnings_and_the_weights(
@@ -168,7 +215,7 @@ def test_tensorboard_holds_each_class_each_epoch_the_warnings_and_the_weights(
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(tmp_path)) as writer:
-        (warning,) = two_epochs(Monitor(weights, loggers=[writer]))
+        (warning,) = four_epochs(Monitor(weights, loggers=[writer]))
     read = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
 
     def values(tag: str) -> list[tuple[int, float]]:
@@ -177,11 +224,11 @@ def test_tensorboard_holds_each_class_each_epoch_the_warnings_and_the_weights(
     def text(tag: str) -> str:
         return str(read.Tensors(f"{tag}/text_summary")[-1].tensor_proto.string_val[0].decode())
 
-    assert values("iou/road") == [(0, 0.9), (1, 0.91)]
-    assert values("iou/pole") == [(0, 0.1), (1, 0.0)]
-    assert values("monitor/loss") == [(0, 0.7), (1, 0.6)]
-    assert values("monitor/mean_iou") == [(0, 0.45), (1, 0.5025)]
-    assert values("monitor/warnings") == [(0, 1), (1, 1)]
+    assert values("iou/road") == [(0, 0.9), (1, 0.91), (2, 0.91), (3, 0.91)]
+    assert values("iou/pole") == [(0, 0.1), (1, 0.0), (2, 0.0), (3, 0.0)]
+    assert values("monitor/loss") == [(0, 0.7), (1, 0.6), (2, 0.5), (3, 0.4)]
+    assert values("monitor/mean_iou")[:2] == [(0, 0.45), (1, 0.5025)]
+    assert values("monitor/warnings") == [(0, 0), (1, 0), (2, 0), (3, 1)]
     assert not any("door" in tag for tag in read.Tags()["scalars"])  # it has no IoU
     assert text("monitor/warnings_text") == warning["message"]
     assert "| class_weights/_method | sqrt_inv_freq |" in text("class_weights")
@@ -225,7 +272,8 @@ for uri in sys.argv[1:]:
     with mlflow.start_run() as run:
         watch = Monitor(weights)
         watch([0.9, 0.8, 0.0, 0.1, 0.0], loss=0.7)
-        watch([0.91, 0.8, 0.3, 0.0, 0.0], loss=0.6)
+        for loss in (0.8, 0.7, 0.6):
+            watch([0.91, 0.8, 0.3, 0.0, 0.0], loss=loss)
     client = MlflowClient()
     kept = client.get_run(run.info.run_id).data
     steps = [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "iou/road")]
@@ -242,8 +290,8 @@ for uri in sys.argv[1:]:
         assert metrics["iou/person"] == 0.3
         assert metrics["iou/door_double _grün_"] == 0
         assert metrics["monitor/warnings"] == 1
-        assert tags["monitor.warnings"].startswith("IoU 0 after 2 epochs: pole (weight")
-        assert steps == [[0, 0.9], [1, 0.91]]
+        assert tags["monitor.warnings"].startswith("IoU 0 after 4 epochs: pole (weight")
+        assert steps == [[0, 0.9], [1, 0.91], [2, 0.91], [3, 0.91]]
         assert there == weights.to_dict()
 
 
@@ -261,7 +309,8 @@ with wandb.init(mode="offline") as run:
         run.log({"train/loss": 1.0}, step=step)
     watch([0.9, 0.8, 0.0, 0.1, 0.0], loss=0.7)
     run.log({"train/loss": 0.5}, step=9)
-    watch([0.91, 0.8, 0.3, 0.0, 0.0], loss=0.6)
+    for loss in (0.8, 0.7, 0.6):
+        watch([0.91, 0.8, 0.3, 0.0, 0.0], loss=loss)
     print(json.dumps([run.settings.sync_file, dict(run.config)]))
 """
     ((file, config),) = in_a_process(code, weights, tmp_path)
@@ -272,10 +321,12 @@ with wandb.init(mode="offline") as run:
     assert [(row["monitor/epoch"], row["iou/road"], row["iou/pole"]) for row in rows] == [
         (0, 0.9, 0.1),
         (1, 0.91, 0.0),
+        (2, 0.91, 0.0),
+        (3, 0.91, 0.0),
     ]
     assert [row["_step"] for row in history if "train/loss" in row] == [0, 1, 2, 3, 4, 9]
     assert summary["monitor/loss"] == 0.6
-    assert summary["monitor/warnings_text"].startswith("IoU 0 after 2 epochs: pole (weight")
+    assert summary["monitor/warnings_text"].startswith("IoU 0 after 4 epochs: pole (weight")
 
 
 def read_wandb(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

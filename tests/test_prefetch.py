@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from commands import statsvc as command
@@ -118,6 +118,33 @@ def test_offline_is_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STATSVC_OFFLINE", "perhaps")
     with pytest.raises(InvalidParameter, match="STATSVC_OFFLINE is 'perhaps': set it to 1 or 0"):
         Client("http://a")
+
+
+@pytest.mark.parametrize("dataset", [None, "street"])
+def test_a_sampler_starts_offline_on_what_was_prefetched(
+    front: Front, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dataset: str | None
+) -> None:
+    home = homes.resolve(str(tmp_path / "home"))
+    publish(home, "street", label_maps(), num_classes=4)
+    with serving(home) as url:
+        monkeypatch.setenv("STATSVC_URL", url)
+        named = [] if dataset is None else [dataset]
+        done = command("prefetch", *named, "--sampling", "rare_class", "--min-pixels", "5", "--json")
+        question: dict[str, Any] = {"dataset": dataset, "sampler": "rare_class", "min_pixels": 5}
+        expected = Client().sampling(**question)
+        listed = Client().datasets()
+    (kept,) = json.loads(done.stdout)
+    assert (kept["version"], kept["images"], len(kept["files"])) == (1, len(expected), 2 + (dataset is None))
+    assert "--sampling names it" in command("prefetch", "--sampling=rare_class", "--sampler=x", code=2).stderr
+    monkeypatch.setenv("STATSVC_OFFLINE", "1")
+    for version in (None, 1):
+        found = Client().sampling(**question, version=version)
+        assert found.probability.tolist() == expected.probability.tolist()
+    assert Client().datasets() == listed
+    with pytest.raises(
+        ServerError, match=r"run: statsvc prefetch street .*--sampling=rare_class --split=val$"
+    ):
+        Client().sampling("street", sampler="rare_class", split="val")
 
 
 # Prefetching that fails

@@ -109,14 +109,27 @@ def test_a_pinned_version_answers_the_same_bytes_for_ever(
 def test_what_needs_rows_that_are_gone_says_so(home: Home, catalog: Catalog) -> None:
     fill(home, 2)
     catalog.set_keep(catalog.dataset("street"), 1)
+    foreign = ["/weights?version=1&class_map=binary", "/datasets/street/histogram?version=1&class_map=binary"]
+    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+        before = [client.get(url) for url in foreign]
     retention.collect(catalog, home.store, grace=0)
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
-        refused = client.get("/datasets/street/samples?version=1")
-        assert (refused.status_code, refused.json()["type"]) == (422, "/problems/unanswerable")
-        assert "removed by retention" in refused.json()["detail"]
-        merged = client.get("/weights?version=1&class_map=binary&method=median_freq")
-        assert merged.status_code == 422
-        assert client.get("/weights?version=1&class_map=binary").status_code == 200
+        for url in (
+            "/datasets/street/samples?version=1",
+            "/datasets/street/sampling?version=1&sampler=rare_class&min_pixels=1",
+            "/weights?version=1&class_map=binary&method=median_freq",
+            "/weights?version=1&sampler=repeat_factor",
+            "/datasets/street/sampling?version=1&sampler=image_weights",
+        ):
+            refused = client.get(url)
+            assert (refused.status_code, refused.json()["type"]) == (422, "/problems/unanswerable")
+            assert "removed by retention; ask a newer version" in refused.json()["detail"]
+            assert "scan" not in refused.json()["detail"]
+        # The images of a merged class are not known any more: another answer, so another tag.
+        for then in before:
+            now = client.get(str(then.url), headers={"If-None-Match": then.headers["etag"]})
+            assert (now.status_code, now.headers["etag"] == then.headers["etag"]) == (200, False)
+            assert now.content != then.content
         listed = client.get("/datasets/street/versions").json()["versions"]
         assert [(v["number"], v["rows"]) for v in listed] == [(2, True), (1, False)]
 

@@ -19,6 +19,7 @@ from statsvc import path_join
 from statsvc.errors import InvalidParameter, NotFound, Unanswerable
 from statsvc.samplers import ImageWeightSampler, RareClassSampler, RepeatFactorSampler, StatisticsSampler
 from statsvc.sampling_result import Sampling, of_table
+from statsvc.splits import detect
 from statsvc.store import home as homes
 
 if TYPE_CHECKING:
@@ -244,24 +245,30 @@ def test_a_state_of_other_draws_is_refused() -> None:
 RANK = """
 import sys, torch.distributed as dist
 from statsvc.samplers import RareClassSampler
-rank, url, store = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+rank, url, store, sync = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4] == "sync"
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-sampler = RareClassSampler([f"train/{k:04}.png" for k in range(6)], url, dataset="street", version=1,
-                           temperature=0.3, min_pixels=20, seed=9, num_samples=101)
+sampler = RareClassSampler([f"train/{k:04}.png" for k in range(6)], url, dataset="street",
+                           version=None if sync else 1,
+                           temperature=0.3, min_pixels=20, seed=9, num_samples=101, sync=sync)
 sampler.set_epoch(3)
 print(*sampler)
 dist.destroy_process_group()
 """
 
 
-def test_processes_of_torch_distributed_find_their_place_themselves(server: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sync", ["sync", "alone"])
+def test_processes_of_torch_distributed_find_their_place_themselves(
+    server: str, tmp_path: Path, sync: str
+) -> None:
+    # With sync, only rank 0 needs the server.
+    urls = [server, "http://127.0.0.1:9" if sync == "sync" else server]
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", RANK, str(rank), server, str(tmp_path / "store")],
+            [sys.executable, "-W", "error", "-c", RANK, str(rank), url, str(tmp_path / "store"), sync],
             stdout=subprocess.PIPE,
             text=True,
         )
-        for rank in range(2)
+        for rank, url in enumerate(urls)
     ]
     parts = [[int(index) for index in process.communicate(timeout=120)[0].split()] for process in ranks]
     alone = RareClassSampler(
@@ -284,6 +291,7 @@ def test_a_scan_without_a_server_is_a_source_too(tmp_path: Path) -> None:
         np.save((tmp_path / path).with_suffix(".npy"), labels)
     table = statsvc.scan(tmp_path, num_classes=4)
     files = sorted(tmp_path.rglob("*.npy"))
+    assert repr(table) == f"<LocalTable of {tmp_path.name}: 6 label maps, 4 classes>"
     sampler = RareClassSampler(files, table, temperature=0.3, min_pixels=20)
     np.testing.assert_allclose(sampler.probability, daformer(N, 0.3, 20), rtol=1e-9)
     weights = table.weights(sampler="rare_class", temperature=0.3, min_pixels=20).to_list()
@@ -308,6 +316,25 @@ def test_paths_without_statistics_are_named(server: str) -> None:
         RareClassSampler(["x/a.png", "b.png"], server, dataset="street", unmatched="skip")
     with pytest.raises(InvalidParameter, match="did you mean 'skip'"):
         RareClassSampler(paths, server, dataset="street", unmatched="skipp")
+
+
+def test_paths_of_another_split_are_told_in_which_they_are(tmp_path: Path) -> None:
+    maps = {path.replace("train/", f"{'val' if k > 3 else 'train'}/"): labels
+            for k, (path, labels) in enumerate(label_maps().items())}  # fmt: skip
+    for path, labels in maps.items():
+        (tmp_path / "maps" / path).parent.mkdir(parents=True, exist_ok=True)
+        np.save((tmp_path / "maps" / path).with_suffix(".npy"), labels)
+    home = homes.resolve(str(tmp_path / "home"))
+    publish(home, "street", maps, num_classes=4, splits=detect(maps))
+    options: dict[str, Any] = {"split": "train", "min_pixels": 20}
+    says = "The dataset has 2 of them, 2 in split 'val': ask with split='val' for these"
+    with serving(home) as url, pytest.raises(InvalidParameter) as refused:
+        RareClassSampler([*maps, "new.png"], url, **options)
+    assert "3 of 7 paths are not in the statistics" in str(refused.value)
+    assert says in str(refused.value)
+    table = statsvc.scan(tmp_path / "maps", num_classes=4)
+    with pytest.raises(InvalidParameter, match=says):
+        RareClassSampler(sorted((tmp_path / "maps").rglob("*.npy")), table, **options)
 
 
 def test_images_that_the_trainer_does_not_have_leave_their_part_to_the_others(server: str) -> None:
@@ -381,6 +408,13 @@ def test_without_torch_the_error_names_the_extra() -> None:
     code = "import sys; sys.modules['torch'] = None; import statsvc.samplers"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ImportError: statsvc.samplers needs PyTorch: pip install 'statsvc[torch]'" in done.stderr
+
+
+def test_one_text_is_no_list_of_texts(server: str) -> None:
+    with pytest.raises(InvalidParameter, match=r"paths: 'train/0000.png' is one path; give a list"):
+        RareClassSampler(PATHS[0], server, dataset="street")
+    with pytest.raises(InvalidParameter, match="expect_classes: 'sky' is one text; give a list of names"):
+        statsvc.Client(server).weights("street", expect_classes="sky")
 
 
 def test_a_table_in_memory_gives_what_the_server_gives(server: str) -> None:

@@ -399,8 +399,9 @@ def test_mixtures_are_written_with_shares_and_perhaps_versions() -> None:
     assert mixtures.parse(None) is None
     assert mixtures.parse("a:3, b:1") == (part("a", None, 0.75), part("b", None, 0.25))
     assert mixtures.parse("a@2:.5,b:5e-1") == (part("a", 2, 0.5), part("b", None, 0.5))
-    for wrong in ("a:1", "a:0.5,b", "a:0.5,a:0.5", "a:0,b:1", "a:-1,b:2", "a:x,b:1", "a:nan,b:1", "a@x:1,b:1",
-                  "a@0:1,b:1", ":1,b:1", "a:1,,b:1", "a:inf,b:1", "a:1e999,b:1"):  # fmt: skip
+    assert mixtures.parse("a@paper.1:1,b@3:1") == (part("a", "paper.1", 0.5), part("b", 3, 0.5))
+    for wrong in ("a:1", "a:0.5,b", "a:0.5,a:0.5", "a:0,b:1", "a:-1,b:2", "a:x,b:1", "a:nan,b:1",
+                  "a@-x:1,b:1", "a@0:1,b:1", ":1,b:1", "a:1,,b:1", "a:inf,b:1", "a:1e999,b:1"):  # fmt: skip
         with pytest.raises(InvalidParameter) as refused:
             mixtures.parse(wrong)
         assert refused.value.errors[0][0] == "dataset", wrong

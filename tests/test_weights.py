@@ -329,7 +329,7 @@ def test_multiply_finds_classes_by_name_or_id_and_refuses_what_is_unclear():
 
 def test_a_method_of_images_refuses_totals_and_says_what_to_do():
     for asked in ({"method": "median_freq"}, {"method": "effective_num", "unit": "images"}):
-        with pytest.raises(Unanswerable, match="scan the label maps, or use another method"):
+        with pytest.raises(Unanswerable, match="use another method, or counts of each image"):
             weights(simple([1, 2]), **asked)
 
 

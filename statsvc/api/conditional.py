@@ -10,6 +10,7 @@ import xxhash
 from starlette.responses import Response
 
 from statsvc.answers import SCHEMA
+from statsvc.representations import json_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -70,3 +71,14 @@ async def respond(
     if any_tag(held):
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers, media_type=media_type)
+
+
+async def respond_json(request: Request, body: Any) -> Response:
+    """Return JSON that is cheap to make, tagged by its bytes, or 304 where the client holds it."""
+    content = json_bytes(body)
+    headers = {"ETag": f'"{xxhash.xxh3_128_hexdigest(content)}"', "Cache-Control": "no-cache"}
+
+    async def make() -> bytes:
+        return content
+
+    return await respond(request, headers, "application/json", make)

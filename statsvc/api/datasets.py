@@ -9,7 +9,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from statsvc import counting
-from statsvc.api import query
+from statsvc.api import conditional, query
 from statsvc.api.bodies import json_only
 from statsvc.api.configurations import ConfigurationBody, TriggerBody
 from statsvc.api.descriptions import dataset_summary, job_description, job_summary
@@ -90,7 +90,7 @@ async def get_datasets(request: Request, service: Shared) -> Response:
         ]
         return {"datasets": summaries, "next": shown[-1][0].name if len(found) > limit else None}
 
-    return json_response(await service.in_thread(page))
+    return await conditional.respond_json(request, await service.in_thread(page))
 
 
 @router.post("/datasets", status_code=201, dependencies=[Depends(json_only)])

@@ -26,7 +26,7 @@ async def get_doctor(request: Request, name: str, service: Shared) -> Response:
     def make(table: RememberedTable) -> bytes:
         return json_bytes(examine(table, table.stored.array if table.has_rows else None))
 
-    tag = conditional.etag(published.digest, {}, "doctor")
+    tag = conditional.etag(published.digest, {"rows": not published.key[2]}, "doctor")
     headers = conditional.cache_headers(
         tag, pinned=isinstance(number, int), age=service.watch.age, negotiated=False
     )

@@ -36,7 +36,7 @@ async def get_histogram(request: Request, name: str, service: Shared) -> Respons
     def make(table: RememberedTable) -> bytes:
         return json_bytes(answers.histogram_answer(table, **asked))
 
-    tag = conditional.etag(published.digest, asked, "histogram")
+    tag = conditional.etag(published.digest_under(spec.class_map), asked, "histogram")
     headers = conditional.cache_headers(
         tag, pinned=isinstance(number, int), age=service.watch.age, negotiated=False
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import anyio.to_thread
 import xxhash
 
+from statsvc.classmaps import builtin
 from statsvc.errors import InvalidParameter, NotFound, StatsvcError, nearest
 from statsvc.store import tags, tokens
 
@@ -50,6 +51,16 @@ class Published:
             record.configuration.to_dict(),
         ]
         return cls(dataset, record, xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode()))
+
+    def digest_under(self, class_map: str | None) -> str:
+        """Return what stands for answers under a built-in class map, "none" for raw ids, None for its own.
+
+        Without its rows, a version no longer knows in which images a class of another map occurs.
+        """
+        own = self.record.configuration.class_map
+        if self.record.expired_at is None or class_map in (None, "none") or builtin(class_map) == own:
+            return self.digest
+        return f"{self.digest} without rows"
 
     @property
     def key(self) -> tuple[str, int, bool]:

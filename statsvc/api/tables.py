@@ -67,6 +67,10 @@ class RememberedTable(Table):
                 self._derived.put(key, found)
             return found
 
+    def why_no_rows(self) -> str:
+        """Return why there are no rows, as `Table.why_no_rows`."""
+        return self.stored.why_no_rows()
+
     def failures(
         self, split: str | None = None, limit: int | None = EXAMPLES
     ) -> tuple[int, list[tuple[str, str]]]:

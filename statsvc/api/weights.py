@@ -9,7 +9,6 @@ from starlette.responses import Response
 
 from statsvc import answers, methods, mixtures, representations, schemes, streams
 from statsvc.api import conditional, formats, query
-from statsvc.api.responses import json_response
 from statsvc.api.service import Shared
 from statsvc.api.tables import RememberedTable
 from statsvc.spec import WeightSpec
@@ -19,7 +18,7 @@ router = APIRouter()
 PARAMETERS = {
     "dataset": query.Parameter(
         "name of a dataset; may be left out where there is one only. a:0.7,b:0.3 weighs the stream that "
-        "draws so many images of each, a@3:0.7,b@12:0.3 of these versions"
+        "draws so many images of each, a@3:0.7,b@paper:0.3 of these versions"
     ),
     "version": query.VERSION,
     **query.SPEC,
@@ -47,12 +46,17 @@ async def get_weights(request: Request, service: Shared) -> Response:
     parts = mixtures.parse(given.get("dataset"))
     if parts is None:
         published = [await service.published(given.get("dataset"), number)]
-        digest, pinned = published[0].digest, isinstance(number, int)
+        digest, pinned = published[0].digest_under(spec.class_map), isinstance(number, int)
     else:
         mixtures.without_version(number)
         published = [await service.published(part.dataset, part.number) for part in parts]
-        digest = json.dumps([[one.digest, part.share] for one, part in zip(published, parts, strict=True)])
-        pinned = all(part.number is not None for part in parts)
+        digest = json.dumps(
+            [
+                [one.digest_under(spec.class_map), part.share]
+                for one, part in zip(published, parts, strict=True)
+            ]
+        )
+        pinned = all(isinstance(part.number, int) for part in parts)
 
     def make(*tables: RememberedTable) -> bytes:
         if parts is None:
@@ -71,11 +75,11 @@ async def get_weights(request: Request, service: Shared) -> Response:
 async def get_methods(request: Request) -> Response:
     """Return every weighting method with its formula, parameters, ranges and reference."""
     query.read(request, {})
-    return json_response({"methods": methods.describe()})
+    return await conditional.respond_json(request, {"methods": methods.describe()})
 
 
 @router.get("/samplers")
 async def get_samplers(request: Request) -> Response:
     """Return every sampler with its formula, parameters, ranges and reference."""
     query.read(request, {})
-    return json_response({"samplers": schemes.describe()})
+    return await conditional.respond_json(request, {"samplers": schemes.describe()})

@@ -107,7 +107,7 @@ def _shown(report: dict[str, Any]) -> RenderableType:
             more = one["count"] - len(one["files"])
             lines.append(("in", ", ".join(one["files"]) + (f" and {more:,} more" if more > 0 else "")))
         if one["moves"] is not None:
-            lines.append(("moves", _moves(one["moves"])))
+            lines.append(("moves", _moves(one["moves"], one["code"])))
         lines.append(("do", one["do"]))
         table = Table.grid(padding=(0, 2))
         for label, text in lines:
@@ -118,8 +118,10 @@ def _shown(report: dict[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def _moves(moves: dict[str, Any]) -> str:
+def _moves(moves: dict[str, Any], code: str) -> str:
     """Return `the weight of car most: 1.204, and 1.431 (+19 %) once mended`."""
     before, after = moves["weight"], moves["mended"]
+    if code == "absent_from_split":
+        return f"the weight of {moves['name']} most: {before:.4g} of this split alone, and {after:.4g} of all"
     change = f" ({after / before - 1:+.1%})" if before and after else ""
     return f"the weight of {moves['name']} most: {before:.4g}, and {after:.4g}{change} once mended"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from statsvc.statistics import Table
 
 UNSEEN = "edges blended between ids that are classes: this needs pixels, and no label map was read again"
-TOTALS = "everything about files and splits: this version keeps totals, without rows"
+TOTALS = "everything about files and splits"
 SHAPES = "sizes, pixel types and copies: these counts were imported, and do not tell"
 
 
@@ -40,7 +40,7 @@ def examine(
     looked = 0
     if array is None:
         basis = Basis(table)
-        unseen.insert(0, TOTALS)
+        unseen.insert(0, f"{TOTALS}: {table.why_no_rows()}")
         found += _of_totals(table, basis)
     else:
         facts = gather(table, Files.of(array))

@@ -43,7 +43,7 @@ class ClassWeightsCallback(_callback()):  # type: ignore[misc]
     Every checkpoint holds the whole answer, at `["callbacks"]["ClassWeightsCallback"]["record"]`, which
     `Client.weights(pinned=…)` takes. Resuming from one with other weights warns. When fitting begins, the
     weights go to the trainer's loggers as hyperparameters; where the ranks' weights differ, all raise
-    `Conflict`. `warnings` holds those of the last epoch, on rank 0; they go to the log `statsvc.monitor`.
+    `Conflict`. `warnings` holds all so far, on rank 0; they go to the log `statsvc.monitor`.
     """
 
     def __init__(
@@ -81,10 +81,15 @@ class ClassWeightsCallback(_callback()):  # type: ignore[misc]
         # Read on every rank: a metric logged with sync_dist is reduced when it is read.
         loss = None if self.loss is None else trainer.callback_metrics.get(self.loss)
         if self._last is not None and trainer.is_global_zero:
-            self.warnings = self._watch(
+            self.warnings += self._watch(
                 self._last, loss=None if loss is None else float(loss), epoch=trainer.current_epoch
             )
         self._last = None
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Note what is wrong at the end."""
+        if trainer.is_global_zero:
+            self.warnings += self._watch.end()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""

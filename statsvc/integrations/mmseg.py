@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pprint
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from statsvc.result import ClassWeights
+from statsvc.errors import InvalidParameter
+from statsvc.result import ClassWeights
 
 
 def config(weights: ClassWeights, **options: Any) -> str:
@@ -21,6 +21,14 @@ def config(weights: ClassWeights, **options: Any) -> str:
     for the ignored id 255 and ends in an IndexError; older ones divide by the number of pixels, so that the
     loss keeps its scale only with normalize=expected.
     """
+    if not isinstance(weights, ClassWeights):
+        raise InvalidParameter(
+            (
+                "weights",
+                f"{type(weights).__name__} does not say where its numbers are from; give the ClassWeights "
+                "that Client.weights returned",
+            )
+        )
     loss = {"type": "StatsvcLoss", "class_weights": weights.to_dict(), **options}
     return (
         f"# {weights.method} of {weights.dataset}, version {weights.version}, digest {weights.digest}\n"

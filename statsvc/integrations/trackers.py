@@ -114,6 +114,11 @@ def tracker(logger: Any) -> Tracker:
     )
 
 
+def every(loggers: Any) -> list[Tracker]:
+    """Return the trackers of one logger or several. Raises `InvalidParameter` where one is none."""
+    return [tracker(one) for one in (loggers if isinstance(loggers, list | tuple) else [loggers])]
+
+
 def active() -> list[Tracker]:
     """Return the trackers of the runs that are active in this process: W&B's and MLflow's."""
     wandb, mlflow = sys.modules.get("wandb"), sys.modules.get("mlflow")

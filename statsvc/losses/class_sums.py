@@ -44,9 +44,9 @@ DEVICE_BLOCK = 1 << 23
 
 @torch.library.custom_op("statsvc::class_sums", mutates_args=())
 def class_sums(
-    logits: Tensor, target: Tensor, offset: Tensor | None, ignore_index: int, square: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return (nll, overlap, mass, pixels, log_sum).
+    logits: Tensor, target: Tensor, offset: Tensor | None, ignore_index: int, square: bool, check: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return (nll, overlap, mass, pixels, log_sum, ends).
 
     logits  floating point [N, C, *spatial]
     target  integer [N, *spatial]
@@ -54,9 +54,10 @@ def class_sums(
 
     nll, overlap and mass are [N, C], float64 for float64 logits and else float32; pixels is int64 [N, C].
     log_sum, [N, pixels], is what the backward pass starts from: ln Σ exp x, and +inf at ignored pixels, so
-    that their p is 0 there.
+    that their p is 0 there. ends, int64 [2], are the lowest and highest target but the ignored.
 
-    Raises `InvalidParameter` where a target is neither `ignore_index` nor in 0 … C−1, naming the values.
+    With `check`, raises `InvalidParameter` where a target is neither `ignore_index` nor in 0 … C−1, naming
+    the values; without, a target outside counts as the nearest class until `check_targets` is asked.
     """
     flat, labels = logits.flatten(2), target.flatten(1)
     samples, classes, _ = flat.shape
@@ -89,8 +90,11 @@ def class_sums(
         nll[at] += found[1]
         overlap[at] += found[2]
         mass[at] += (p.square_() if square else p).sum(2)
-    _check(target, extremes, ignore_index, classes)
-    return nll, overlap, mass, pixels, log_sum
+    ends = torch.stack(torch.stack(extremes).aminmax()) if extremes else pixels.new_zeros(2)
+    if check:
+        # One read from the device a call, after everything is launched.
+        check_targets(target, ends, ignore_index, classes)
+    return nll, overlap, mass, pixels, log_sum, ends
 
 
 @torch.library.custom_op("statsvc::class_sums_gradient", mutates_args=())
@@ -187,14 +191,9 @@ def _by_class(
     return belongs.sum(2), of_class[0], of_class[1]
 
 
-def _check(target: Tensor, extremes: list[Tensor], ignore_index: int, classes: int) -> None:
-    """Refuse targets outside 0 … C−1; `extremes` are the lowest and highest of each block.
-
-    One read from the device a call, after everything is launched.
-    """
-    if not extremes:
-        return
-    lowest, highest = (int(end) for end in torch.stack(extremes).aminmax())
+def check_targets(target: Tensor, ends: Tensor, ignore_index: int, classes: int) -> None:
+    """Raise `InvalidParameter` naming the targets outside 0 … C−1; `ends` are the lowest and highest."""
+    lowest, highest = ends.tolist()
     if lowest >= 0 and highest < classes:
         return
     label = target.to(torch.int64)
@@ -213,11 +212,12 @@ def _check(target: Tensor, extremes: list[Tensor], ignore_index: int, classes: i
 
 
 @class_sums.register_fake
-def _(logits: Tensor, target: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _(logits: Tensor, target: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     shape, dtype = logits.shape[:2], _sum_dtype(logits)
     sums = [logits.new_empty(shape, dtype=dtype) for _ in range(3)]
     pixels = logits.new_empty(shape, dtype=torch.int64)
-    return sums[0], sums[1], sums[2], pixels, logits.new_empty(target.flatten(1).shape, dtype=dtype)
+    log_sum = logits.new_empty(target.flatten(1).shape, dtype=dtype)
+    return sums[0], sums[1], sums[2], pixels, log_sum, pixels.new_empty(2)
 
 
 @class_sums_gradient.register_fake
@@ -226,10 +226,10 @@ def _(logits: Tensor, *_: Any) -> Tensor:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    logits, target, offset, ctx.ignore_index, ctx.square = inputs
-    *_, pixels, log_sum = output
+    logits, target, offset, ctx.ignore_index, ctx.square, _ = inputs
+    *_, pixels, log_sum, ends = output
     ctx.save_for_backward(logits, target, offset, log_sum)
-    ctx.mark_non_differentiable(pixels, log_sum)
+    ctx.mark_non_differentiable(pixels, log_sum, ends)
 
 
 def _backward(ctx: Any, nll: Tensor, overlap: Tensor, mass: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
@@ -237,7 +237,7 @@ def _backward(ctx: Any, nll: Tensor, overlap: Tensor, mass: Tensor, *_: Any) -> 
     gradient = class_sums_gradient(
         logits, target, offset, log_sum, nll, overlap, mass, ctx.ignore_index, ctx.square
     )
-    return gradient, None, None, None, None
+    return gradient, None, None, None, None, None
 
 
 class_sums.register_autograd(_backward, setup_context=_keep)

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from statsvc.errors import InvalidParameter
 from statsvc.losses.class_sums import class_sums
-from statsvc.losses.processes import several_processes
+from statsvc.losses.processes import several_processes, sum_over_processes
 from statsvc.losses.terms import Sums, cross_entropy, dice
 from statsvc.losses.weighting import difference, named, packed, provenance_of, unpacked, vector_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
     from statsvc.losses.weighting import AnyWeights, Kind
 
 
@@ -27,14 +30,15 @@ class _ClassLoss(nn.Module):
 
     def __init__(
         self,
-        smooth: float,
-        ignore_index: int,
-        class_weights: AnyWeights,
-        square_denominator: bool,
-        batch_dice: bool,
-        include_background: bool,
-        absent: str,
-        kind: str,
+        *,
+        smooth: float = 1.0,
+        ignore_index: int = 255,
+        class_weights: AnyWeights = None,
+        square_denominator: bool = False,
+        batch_dice: bool = False,
+        include_background: bool = True,
+        absent: Literal["skip", "penalise"] = "skip",
+        kind: Kind = "weights",
     ) -> None:
         super().__init__()
         if absent not in ("skip", "penalise"):
@@ -55,18 +59,33 @@ class _ClassLoss(nn.Module):
         self.register_buffer("offset", vector if kind == "additive" else None, persistent=False)
         self.provenance = provenance_of(class_weights)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the weights with the model, but leave them float32: `model.half()` would round them."""
+        kept = {name: vector for name, vector in self._buffers.items() if vector is not None}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, vector in kept.items():
+            moved = self._buffers[name]
+            assert moved is not None
+            if moved.dtype != vector.dtype:
+                self._buffers[name] = vector.to(moved.device)
+        return self
+
     def _sums(self, logits: Tensor, target: Tensor) -> Sums:
         _check_shapes(logits, target, self.weight if self.offset is None else self.offset)
         offset = None if self.offset is None else self.offset.to(logits.device)
-        nll, overlap, mass, pixels, _ = class_sums(
-            logits, target, offset, self.ignore_index, self.square_denominator
+        # Without gradients nobody is waited for, so that one process can validate alone.
+        training = torch.is_grad_enabled() and logits.requires_grad
+        together = self.batch_dice and training and several_processes()
+        nll, overlap, mass, pixels, _, ends = class_sums(
+            logits, target, offset, self.ignore_index, self.square_denominator, not together
         )
         sums = Sums(nll, overlap, mass, pixels.to(mass.dtype))
         if not self.batch_dice:
             return sums
-        # Without gradients nobody is waited for, so that one process can validate alone.
-        training = torch.is_grad_enabled() and logits.requires_grad
-        return sums.of_the_batch(over_processes=training and several_processes())
+        total = sums.of_the_batch()
+        if together:
+            total = sum_over_processes(total, target, ends, self.ignore_index)
+        return Sums(*total.unbind())
 
     def _class_weight(self, sums: Sums) -> Tensor:
         """Return a weight for each class, [C]."""
@@ -106,6 +125,8 @@ class _ClassLoss(nn.Module):
         """Return the options, for `print(model)`."""
         names = ("smooth", "ignore_index", "square_denominator", "batch_dice", "include_background", "absent")
         options = [f"{name}={getattr(self, name)!r}" for name in names]
+        if self.offset is not None:
+            options.append("kind='additive'")
         if self.provenance is not None:
             options.append(f"class_weights={named(self.provenance)}")
         return ", ".join(options)
@@ -129,10 +150,13 @@ class DiceLoss(_ClassLoss):
                         True: sums over the batch first; in distributed training over the batches of all
                         processes, so that the loss and, with DistributedDataParallel, the gradient are those
                         of the joined batch. Then the forward and the backward pass of all processes meet;
-                        without gradients (`torch.no_grad()`) none waits for another
+                        without gradients (`torch.no_grad()`) none waits for another. A target that is
+                        refused on one process is on all, naming its rank
     include_background  False: class 0 takes no part
     absent              a class without a pixel in the sample (or batch): 'skip' it, or 'penalise' whatever is
                         predicted of it, as MONAI does
+    kind                'weights', or 'additive': `class_weights` (of `logit_adjustment`) are added to the
+                        logits, in training only; predictions take the logits as they are (Menon et al. 2021)
 
     `loss(logits, target)` takes floating-point logits [N, C, *spatial] and an integer target [N, *spatial]
     and returns a scalar: float64 for float64 logits, else float32, in which half-precision logits are summed
@@ -140,31 +164,10 @@ class DiceLoss(_ClassLoss):
     for shapes that do not fit, and naming the value for a target that is no class and not ignored; on a GPU
     that check waits for the device once a call.
 
-    The weights are a buffer that stays out of checkpoints; where they come from (`provenance`) goes in, and
-    loading it into a loss with other weights warns. There is no second derivative.
+    The weights are a buffer that moves with the model, stays float32 and stays out of checkpoints; where
+    they come from (`provenance`) goes in, and loading it into a loss with other weights warns. There is no
+    second derivative.
     """
-
-    def __init__(
-        self,
-        *,
-        smooth: float = 1.0,
-        ignore_index: int = 255,
-        class_weights: AnyWeights = None,
-        square_denominator: bool = False,
-        batch_dice: bool = False,
-        include_background: bool = True,
-        absent: Literal["skip", "penalise"] = "skip",
-    ) -> None:
-        super().__init__(
-            smooth,
-            ignore_index,
-            class_weights,
-            square_denominator,
-            batch_dice,
-            include_background,
-            absent,
-            kind="weights",
-        )
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss, a scalar."""
@@ -178,9 +181,6 @@ class CombinedLoss(_ClassLoss):
     Cross-entropy is Torch's, Σ w·ℓ / Σ w over valid pixels of all classes, with the same weights; everything
     else is as in `DiceLoss`. With `batch_dice` in distributed training, both terms are those of the joined
     batch.
-
-    kind  'weights', or 'additive': `class_weights` (of `logit_adjustment`) are added to the logits of both
-          terms, in training only; predictions take the logits as they are (Menon et al. 2021)
 
     `last` holds the terms of the last call, detached: "ce", "dice" and "loss".
     """
@@ -200,17 +200,21 @@ class CombinedLoss(_ClassLoss):
         kind: Kind = "weights",
     ) -> None:
         super().__init__(
-            smooth,
-            ignore_index,
-            class_weights,
-            square_denominator,
-            batch_dice,
-            include_background,
-            absent,
-            kind,
+            smooth=smooth,
+            ignore_index=ignore_index,
+            class_weights=class_weights,
+            square_denominator=square_denominator,
+            batch_dice=batch_dice,
+            include_background=include_background,
+            absent=absent,
+            kind=kind,
         )
         self.ce_weight = _at_least_0("ce_weight", ce_weight)
         self.dice_weight = _at_least_0("dice_weight", dice_weight)
+        if self.ce_weight == self.dice_weight == 0:
+            raise InvalidParameter(
+                ("ce_weight", "is 0, and dice_weight too: the loss would be 0; give one of them more")
+            )
         self.last: dict[str, Tensor] = {}
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -224,8 +228,7 @@ class CombinedLoss(_ClassLoss):
 
     def extra_repr(self) -> str:
         """Return the options, for `print(model)`."""
-        kind = "" if self.offset is None else ", kind='additive'"
-        return f"ce_weight={self.ce_weight}, dice_weight={self.dice_weight}, {super().extra_repr()}{kind}"
+        return f"ce_weight={self.ce_weight}, dice_weight={self.dice_weight}, {super().extra_repr()}"
 
 
 def _at_least_0(name: str, value: float) -> float:

@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from statsvc.losses.processes import sum_over_processes
-
 
 class Sums(NamedTuple):
     """Sums over the valid pixels of each sample and class, [N, C] and of one dtype; see `class_sums`."""
@@ -18,10 +16,9 @@ class Sums(NamedTuple):
     mass: Tensor
     pixels: Tensor
 
-    def of_the_batch(self, over_processes: bool) -> Sums:
-        """Return the sums of all samples, [1, C], with `over_processes` of every process's samples."""
-        total = torch.stack(self).sum(1, keepdim=True)
-        return Sums(*(sum_over_processes(total) if over_processes else total).unbind())
+    def of_the_batch(self) -> Tensor:
+        """Return the four sums over all samples, [4, 1, C]."""
+        return torch.stack(self).sum(1, keepdim=True)
 
 
 def cross_entropy(sums: Sums, weight: Tensor) -> Tensor:

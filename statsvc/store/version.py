@@ -128,8 +128,11 @@ class Version(Table):
         )
 
     def why_no_rows(self) -> str:
-        """Return why there are no rows, where there are none."""
-        return f"{self.dataset} was imported as totals: it keeps no samples"
+        """Return why there are no rows, where there are none, and what to do."""
+        return (
+            f"{self.dataset} version {self.version} was imported as totals, and this needs the counts "
+            "of each image: scan the label maps"
+        )
 
     def totals(self) -> Histogram:
         """Return the counts of all samples over raw ids."""

@@ -1,17 +1,15 @@
 """NIfTI-1 and NIfTI-2 label volumes, `.nii` and `.nii.gz`, streamed in storage order.
 
 nibabel reads the header. The voxels are counted as they are stored; a scale is applied to the few ids that
-occur, never to the volume. A gzip stream of up to `AT_ONCE` bytes is inflated at once by libdeflate, a longer
-one block by block. Format: https://nifti.nimh.nih.gov/nifti-1/.
+occur, never to the volume. gzip is inflated by ISA-L, piece by piece, ten times as fast as zlib.
+Format: https://nifti.nimh.nih.gov/nifti-1/.
 """
 
 from __future__ import annotations
 
 import gzip
-import io
 import math
 import struct
-import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
@@ -40,8 +38,8 @@ MAGIC = (GZIP, *(struct.pack(order + "i", length) for order in "<>" for length i
 
 MAGICS = {348: (344, (b"n+1\0",)), 540: (4, (b"n+2\0\r\n\x1a\n",))}
 
-AT_ONCE = 1 << 27
-"""Most bytes inflated at once: 128 MB."""
+MARGIN = 1 << 27
+"""Most bytes before and after the voxels of a compressed volume that are inflated: 128 MB."""
 
 COLOURS = (128, 2304)
 COMPLEX = (32, 1792, 2048)
@@ -55,7 +53,7 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
     """
     packed = file.read(2) == GZIP
     file.seek(0)
-    header, order = _header(cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file)
+    header, order = _header(_inflated(file) if packed else file)
     code = int(header["datatype"])
     if code in COLOURS:
         raise colour_coded("RGB voxels")
@@ -68,15 +66,15 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
         raise UnreadableSample(f"is damaged: its header gives the shape {shape}; {COPY_AGAIN}")
     check_pixels(height, width, max_pixels)
     start, voxels = int(header["vox_offset"]), height * width
-    if not LENGTHS[0] <= start <= max(size, AT_ONCE):
+    if not LENGTHS[0] <= start <= max(size, MARGIN):
         raise UnreadableSample(f"is damaged: its voxels begin at byte {start}; {COPY_AGAIN}")
     needed = start + voxels * dtype.itemsize
     if not packed and size < needed:
         raise UnreadableSample(
             f"is truncated: {size} bytes of {needed} for {shape} {dtype.name}; {COPY_AGAIN}"
         )
-    stream = _inflated(file, needed) if packed else file
-    chunks = _chunks(stream, start, voxels, dtype, packed=packed)
+    file.seek(0)
+    chunks = _chunks(_inflated(file) if packed else file, start, voxels, dtype, packed=packed)
     return LabelMap(Mode.ARRAY, height, width, chunks, meaning=_meaning(header))
 
 
@@ -85,7 +83,7 @@ def peek(file: BinaryIO, size: int) -> Peek:
     del size
     packed = file.read(2) == GZIP
     file.seek(0)
-    header, _ = _header(cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file)
+    header, _ = _header(_inflated(file) if packed else file)
     shape = " x ".join(str(length) for length in header.get_data_shape())
     return Peek(
         f"NIfTI volume of {header.get_data_dtype().name}, {shape}", int(header["datatype"]) in COLOURS
@@ -119,26 +117,19 @@ def _header(file: BinaryIO) -> tuple[Any, str]:
     return kind(data[:length], endianness=order, check=False), order
 
 
-def _inflated(file: BinaryIO, needed: int) -> BinaryIO:
-    """Return the inflated stream, of which `needed` bytes are wanted."""
-    if needed <= AT_ONCE:
-        import deflate
+def _inflated(file: BinaryIO) -> BinaryIO:
+    """Return the stream of a gzip file, its checksums looked at on the way."""
+    from isal import igzip
 
-        data = file.read()
-        # The last four bytes are the length of a single member; libdeflate checks it and the CRC.
-        length = int.from_bytes(data[-4:], "little")
-        if needed <= length <= AT_ONCE:
-            try:
-                return io.BytesIO(deflate.gzip_decompress(data, length))
-            except deflate.DeflateError:
-                pass  # several members, or damaged: zlib tells
-    file.seek(0)
-    return cast("BinaryIO", gzip.GzipFile(fileobj=file))
+    return cast("BinaryIO", igzip.IGzipFile(fileobj=file))
 
 
 def _chunks(
     stream: BinaryIO, start: int, voxels: int, dtype: np.dtype[Any], *, packed: bool
 ) -> Iterator[NDArray[Any]]:
+    from isal.igzip_lib import IsalError
+
+    damaged: tuple[Any, ...] = (EOFError, IsalError, gzip.BadGzipFile)
     left = voxels
     try:
         stream.seek(start)
@@ -153,9 +144,9 @@ def _chunks(
             left -= count
         # What follows the voxels is nothing of theirs, but gzip's checksum comes at its end.
         rest = 0
-        while packed and rest <= AT_ONCE and (data := stream.read(1 << 20)):
+        while packed and rest <= MARGIN and (data := stream.read(1 << 20)):
             rest += len(data)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except damaged as error:
         raise UnreadableSample(
             f"is damaged: its compressed data ends early or is invalid ({error}); {COPY_AGAIN}"
         ) from None
