@@ -1,4 +1,6 @@
 # make run [SOURCE=folder of label maps] [PORT=8000] [NAME=dataset] [PATTERN=glob]
+# make cluster [SOURCE=…] [PORT=8000]      every role of several hosts as processes of this machine; Ctrl-C ends them
+# make chaos [KILLS=200] [SEED=0]          processes killed at random during jobs; some minutes
 # make test        everything that CI runs
 # make check       ruff, mypy and the import contract alone
 # make bench       every comparison with other tools, as tables, JSON and a plot; some minutes
@@ -6,16 +8,24 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 PORT ?= 8000
+KILLS ?= 200
+SEED ?= 0
 VENV := .venv
 BIN := $(VENV)/bin
 STATE := .run
 INTEGRATIONS := .venv-integrations
 
-.PHONY: run test check bench test-integrations clean
+.PHONY: run cluster chaos test check bench test-integrations clean
 
 run: $(VENV)/.run
 	@STATSVC="$(BIN)/statsvc" STATE="$(STATE)" SOURCE="$(SOURCE)" NAME="$(NAME)" PATTERN="$(PATTERN)" \
 		PORT="$(PORT)" sh scripts/run.sh
+
+cluster: $(VENV)/.test
+	@$(BIN)/python scripts/cluster.py $(SOURCE) --port $(PORT)
+
+chaos: $(VENV)/.test
+	@$(BIN)/python tests/chaos.py $(KILLS) $(SEED)
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -52,7 +62,7 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 
 # segmentation-models-pytorch alone: its losses need Torch only, and the rest of it torchvision.
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
-	sh scripts/postgres.sh
+	sh scripts/servers.sh
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps 'segmentation-models-pytorch==0.6.0'

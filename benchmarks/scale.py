@@ -36,6 +36,7 @@ from statsvc.store import home as homes
 from statsvc.store import publication
 from statsvc.store.arrays import ROWS_PER_CHUNK
 from statsvc.store.catalog import Catalog, NewVersion
+from statsvc.store.folder import Folder
 from statsvc.store.version import Version
 from statsvc.store.writer import VersionWriter, strings
 from workers.reader import reader_digest
@@ -94,10 +95,11 @@ def columns(rng: np.random.Generator, start: int, counts: NDArray[np.int64]) -> 
 def stored(folder: Path, counts: NDArray[np.int64]) -> tuple[Any, Any]:
     """Return a chunk of rows as the store compresses it, and its totals."""
     class_id = np.arange(counts.shape[1], dtype=np.int64)
-    writer = VersionWriter(folder, class_id, len(counts), {})
+    place = Folder(folder)
+    writer = VersionWriter(place, class_id, len(counts), {})
     writer.append(columns(np.random.default_rng(), 0, counts), counts)
     totals, digests = writer.finish()
-    version = Version(folder, dataset="", number=0, configuration=Configuration(), digests=digests, failed=0)
+    version = Version(place, dataset="", number=0, configuration=Configuration(), digests=digests, failed=0)
     chunk = version.chunk(0)
     shutil.rmtree(folder)
     return chunk, totals
@@ -111,7 +113,7 @@ def make(home: Home, source: Path, samples: int, classes: int, seed: int) -> Non
     configuration = Configuration(num_classes=classes, ignore_index=())
     dataset = catalog.create_dataset("big", str(source), "*.png", configuration)
     # Compressed once: a chunk is the same bytes wherever it stands.
-    compressed = [stored(home.store.parent / f"pattern-{k}", pattern) for k, pattern in enumerate(patterns)]
+    compressed = [stored(home.folder / f"pattern-{k}", pattern) for k, pattern in enumerate(patterns)]
     uri = f"{dataset.uid}/first"
     writer = VersionWriter(home.store / uri, np.arange(classes, dtype=np.int64), samples, {})
     for chunk, start in enumerate(range(0, samples, ROWS_PER_CHUNK)):
@@ -288,7 +290,7 @@ def main() -> int:
         result: dict[str, Any] = {"samples": options.samples, "classes": options.classes}
         result["make_s"] = round(time.monotonic() - began, 1)
         result["make_peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
-        result["version_mb"] = round(size_of(home.store) / 1e6, 1)
+        result["version_mb"] = round(size_of(home.folder / "versions") / 1e6, 1)
         counts = change(source, options.samples, options.changed, options.classes, options.seed)
         port = free_port()
         url = f"http://127.0.0.1:{port}"
@@ -300,7 +302,7 @@ def main() -> int:
             result["weights_before"] = latency(url, 3)
             result |= recompute(url, runner.pid, [path_of(number) for number in counts])
             result["weights_after"] = latency(url, 3)
-        result["both_versions_mb"] = round(size_of(home.store) / 1e6, 1)
+        result["both_versions_mb"] = round(size_of(home.folder / "versions") / 1e6, 1)
         if result["state"] == "succeeded":
             check(home, counts)
         print(json.dumps(result, indent=2))

@@ -11,6 +11,8 @@
     │   └── AmbiguousSource              several kinds of label map: choose one of `patterns`
     ├── UnreadableSample (ValueError)    one label map cannot be counted; the rest of the scan goes on
     ├── DamagedVersion (OSError)         a stored array is not what was written: scan again
+    ├── StoreError (RuntimeError)        the place of versions refuses: mend its address, its rights, its room
+    │   └── StoreUnavailable             it does not answer: ask again
     ├── JobFailed (RuntimeError)         a recompute ended without publishing
     │   └── LeaseLost                    another attempt took the job over
     ├── CatalogError (RuntimeError)      the catalog cannot be used: wrong schema, unsafe file system
@@ -78,6 +80,14 @@ class UnreadableSample(StatsvcError, ValueError):
 
 class DamagedVersion(StatsvcError, OSError):
     """A stored version is not what was written; the message names the array."""
+
+
+class StoreError(StatsvcError, RuntimeError):
+    """The place where versions are kept cannot be used; what it holds is not damaged."""
+
+
+class StoreUnavailable(StoreError):
+    """The place where versions are kept does not answer just now."""
 
 
 class JobFailed(StatsvcError, RuntimeError):

@@ -18,6 +18,7 @@ from statsvc.classmaps import ClassMap
 from statsvc.configuration import Configuration
 from statsvc.counting import read as read_counting
 from statsvc.errors import InvalidParameter, SourceError, Unanswerable
+from statsvc.objects import is_url
 from statsvc.result import ClassWeights
 from statsvc.settle import named, settle_num_classes
 from statsvc.spec import WeightSpec
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("statsvc.local")
 
 _BATCH = 16
+_REMOTE_BATCH = 512
+"""Samples of an object store in a batch: each batch begins to read ahead anew."""
+
 _BATCHES_PER_THREAD = 3
 
 
@@ -86,7 +90,7 @@ def scan(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LocalTable:
-    """Count the label maps in a folder, a container, or one file, exactly.
+    """Count the label maps in a folder, a container, one file, or below a URL, exactly.
 
     pattern      glob of the files to count, such as "*_labelIds.png"; None looks what is there
     name         of the dataset, for answers; the folder's name if left out
@@ -140,7 +144,7 @@ def scan(
     configuration = named(configuration, listing.class_names)
     if configuration.num_classes == 0:
         configuration = replace(configuration, num_classes=settle_num_classes(raw_id, configuration))
-    return LocalTable(name or Path(source.root).name, configuration, raw_id, block)
+    return LocalTable(name or source.root.rpartition("/")[2], configuration, raw_id, block)
 
 
 def _configuration(
@@ -181,7 +185,8 @@ def _count(
     from workers.tasks import count_samples
 
     stop = threading.Event()
-    todo = (paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH))
+    size = _REMOTE_BATCH if is_url(reading.root) else _BATCH
+    todo = (paths[start : start + size] for start in range(0, len(paths), size))
     with ThreadPoolExecutor(threads, "statsvc-count") as pool:
         try:
             window = {

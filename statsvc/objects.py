@@ -11,7 +11,7 @@ import os
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from statsvc.errors import SourceError
 
@@ -40,28 +40,74 @@ def is_url(location: str) -> bool:
 
 
 def normalized(url: str) -> str:
-    """Return the URL of a place without "/" at its end. Raises `SourceError` where it names none."""
+    """Return the URL of a place in one form: no escapes but %25, %3F and %23, no "/" at its end.
+
+    Raises `SourceError` where it names no place, holds a secret, or could mean another place than it shows.
+    """
     parts = urlsplit(url)
-    if not parts.netloc:
+    shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    if not url.isprintable() or "\\" in url:
+        raise SourceError(f"{url!r} holds characters that no URL has; write it as s3://bucket/prefix")
+    if not parts.hostname:
         raise SourceError(f"{url!r} names no bucket or host; write it as s3://bucket/prefix")
     if parts.username or parts.password:
         raise SourceError(
-            f"{parts.scheme}://{parts.hostname}{parts.path} holds a user name or password; "
+            f"{shown} holds a user name or password; "
             "credentials belong in the environment (AWS_ACCESS_KEY_ID, …)"
         )
-    return url.rstrip("/")
+    if parts.query or parts.fragment:
+        raise SourceError(
+            f"{shown}: what follows the '?' or '#' would be kept with the dataset, and may be a secret such "
+            "as a signature; leave it out, and write %3F or %23 where the name itself holds one"
+        )
+    path = unquote(parts.path).rstrip("/")
+    if any(part in ("", ".", "..") for part in path.split("/")[1:]):
+        raise SourceError(f"{url}: its path holds an empty part, '.' or '..'; write the path as it is")
+    return f"{parts.scheme}://{parts.netloc}{_escaped(path)}"
+
+
+def below(root: str, path: str) -> str:
+    """Return the URL of what lies at `path` (not escaped) below a URL as `normalized` returns it."""
+    return f"{root}/{_escaped(path)}"
+
+
+def parent(url: str) -> tuple[str, str]:
+    """Return the URL that holds what `url` names, and its name in it, not escaped. Raises `SourceError`."""
+    above, _, name = url.rpartition("/")
+    if above.endswith(":/"):
+        raise SourceError(f"{url} is a whole bucket or host; name what lies in it")
+    return above, unquote(name)
+
+
+def is_below(url: str, root: str) -> bool:
+    """Whether a URL is `root` or lies below it, both as `normalized` returns them."""
+    return url == root or url.startswith(root + "/")
+
+
+def lists(url: str) -> bool:
+    """Whether what lies below a URL can be listed: a plain web server has no list."""
+    return urlsplit(url).scheme not in ("https", "http")
+
+
+def _escaped(path: str) -> str:
+    return path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
 
 
 def open_prefix(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT_SECONDS) -> Any:
     """Return obstore's store of everything below a URL; names in it are relative to that; nothing is read.
 
-    Raises `SourceError` where the URL names no place or plain http leads beyond this machine,
-    `ModuleNotFoundError` without obstore.
+    Raises `SourceError` where the URL names no place, plain http leads beyond this machine, or obstore is
+    not installed.
     """
-    from obstore.store import from_url
+    try:
+        from obstore.store import HTTPStore, from_url
+    except ModuleNotFoundError as error:
+        raise SourceError(f"{url}: object stores need obstore: pip install 'statsvc[s3]'") from error
 
     url = normalized(url)
-    return from_url(
+    # Also for hosts of a cloud, whose own protocol would look for credentials that a web page does not need.
+    make = from_url if lists(url) else HTTPStore.from_url
+    return make(
         url,
         client_options={"timeout": timedelta(seconds=timeout), "allow_http": _plain_http(url)},
         retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
@@ -75,7 +121,8 @@ def explain(url: str, error: BaseException) -> str:
     name = type(error).__name__
     if code is not None and code[1] == "NoSuchBucket":
         return f"{url}: there is no such bucket; check the URL and AWS_ENDPOINT_URL"
-    if name in ("PermissionDeniedError", "UnauthenticatedError") or isinstance(error, PermissionError):
+    refused = re.search(r"status code: 40[13]\b", text)  # which a listing gives without a class of its own
+    if refused or name in ("PermissionDeniedError", "UnauthenticatedError"):
         return f"{url}: access was refused; check the credentials in the environment and their rights"
     if isinstance(error, FileNotFoundError):
         return f"{url}: is not there"

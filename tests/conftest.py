@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from postgres import database, migrated, postgresql, postgresql_server
+from stores import bucket, raw, s3
 
-__all__ = ["database", "migrated", "postgresql", "postgresql_server"]
+__all__ = ["bucket", "database", "migrated", "postgresql", "postgresql_server", "raw", "s3"]
 
 if TYPE_CHECKING:
     from pathlib import Path

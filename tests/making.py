@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from statsvc.configuration import Configuration
-from statsvc.store import jobs
+from statsvc.store import jobs, places
 from statsvc.store.publication import open_version
 from workers.lease import execute
 from workers.progress import Progress
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from statsvc.store.catalog import Catalog
     from statsvc.store.records import Dataset, Job, VersionRecord
     from statsvc.store.version import Version
-    from workers.cluster import LocalCluster
+    from workers.cluster import Cluster
     from workers.lease import Outcome
 
 FILES = 12
@@ -124,12 +124,17 @@ class Place:
 
     home: Path
     catalog: Catalog
-    cluster: LocalCluster
+    cluster: Cluster
     device: str = "cpu"
 
     @property
-    def store(self) -> Path:
+    def files(self) -> Path:
+        """The folder of the store's files."""
         return self.home / "versions"
+
+    @property
+    def store(self) -> places.Place:
+        return places.at(str(self.files))
 
     def add(self, folder: Path, name: str = "streets", **configuration: Any) -> Dataset:
         """Register a folder of PNG label maps."""
@@ -170,8 +175,8 @@ class Place:
     def groups(self) -> set[str]:
         """Return the groups that lie in the store, as the catalog names them."""
         return {
-            str(folder.relative_to(self.store))
-            for folder in self.store.glob("*/*")
+            str(folder.relative_to(self.files))
+            for folder in self.files.glob("*/*")
             if folder.is_dir() and folder.name != "parts"
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
 """What tests that end no machine can do without."""
 
+KILLED = tuple(setting for setting in FAST if setting != "synchronous_commit=off")
+"""What may be left out where the server is killed: a commit is then in the system's hands, not in its own."""
+
 _serial = itertools.count()
 
 
@@ -32,11 +36,12 @@ class Server:
 
     folder: Path
     binaries: Path
+    settings: tuple[str, ...] = FAST
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        options = [option for setting in FAST for option in ("-c", setting)]
+        options = [option for setting in self.settings for option in ("-c", setting)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -47,6 +52,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
+                start_new_session=True,
                 **_ordinary_user(),
             )
         end = time.monotonic() + 30
@@ -65,6 +71,12 @@ class Server:
         if self.process is not None:
             self.process.send_signal(3)  # SIGQUIT
             self.process.wait(30)
+
+    def kill(self) -> None:
+        """End it as a crash does, SIGKILL; its other processes notice and end."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
 
     def conninfo(self, database: str) -> str:
         return f"host={self.folder} user=postgres dbname={database}"
@@ -85,31 +97,38 @@ def _ordinary_user() -> dict[str, Any]:
     return {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
 
 
-@pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[Server]:
-    """Start a server when the first test asks for one; end it after the last."""
+@contextlib.contextmanager
+def server(settings: tuple[str, ...] = FAST) -> Iterator[Server]:
+    """Run a server over an empty cluster in a folder that goes with it."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    assert found, "these tests need PostgreSQL: apt-get install postgresql"
+    assert found, "this needs PostgreSQL: apt-get install postgresql"
     # Not below pytest's folder: the name of a socket has at most 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="statsvc-pg-"))
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres", "postgres")
-    server = Server(folder, found[-1])
+    made = Server(folder, found[-1], settings)
     try:
         subprocess.run(
             [
-                str(server.binaries / "initdb"),
+                str(made.binaries / "initdb"),
                 *("-D", str(folder / "data"), "-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8"),
             ],
             check=True,
             capture_output=True,
             **_ordinary_user(),
         )
-        server.start()
-        yield server
+        made.start()
+        yield made
     finally:
-        server.stop()
+        made.stop()
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Server]:
+    """Start a server when the first test asks for one; end it after the last."""
+    with server() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -111,7 +111,7 @@ def test_loopback_hosts_are_answered_on_any_port(client: TestClient, host: str) 
 
 
 def test_a_damaged_version_is_500_naming_the_array(client: TestClient, home: Home) -> None:
-    chunks = sorted(home.store.glob("*/*/class_pixels/c/0"))
+    chunks = sorted(home.store.path.glob("*/*/class_pixels/c/0"))
     assert len(chunks) == 1
     data = bytearray(chunks[0].read_bytes())
     data[len(data) // 2] ^= 1
@@ -126,7 +126,7 @@ def test_what_is_in_memory_is_served_while_the_arrays_are_gone(client: TestClien
     import shutil
 
     before = client.get("/weights")
-    shutil.rmtree(home.store)
+    shutil.rmtree(home.store.path)
     assert client.get("/weights").content == before.content
     problem(client.get("/datasets/street/samples"), 500, "damaged-version")
 

@@ -226,7 +226,7 @@ def test_the_source_is_listed_where_the_current_version_does_not_stand_for_it(
     place.catalog.set_source(place.catalog.dataset("streets"), str(other), "*.png")
     assert changed(place, "train/00.png", max_removed=1.0).error is None  # moved
     assert_exact(place.version(), other)
-    damaged = place.store / place.record().arrays_uri / "path" / "c" / "0"
+    damaged = place.files / place.record().arrays_uri / "path" / "c" / "0"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     write_png(other / "train" / "00.png", random_labels(77))
     assert changed(place, "train/00.png").error is None  # its rows cannot be read

@@ -139,7 +139,7 @@ def test_rows_are_changed_added_and_removed_among_many_chunks(
 def test_a_damaged_chunk_of_the_base_is_never_taken_over(
     place: Place, rows: dict[str, NDArray[np.int64] | None], tmp_path: Path
 ) -> None:
-    chunk = place.store / place.record().arrays_uri / "counts" / "c" / "2" / "0"
+    chunk = place.files / place.record().arrays_uri / "counts" / "c" / "2" / "0"
     whole = bytearray(chunk.read_bytes())
     whole[len(whole) // 2] ^= 1
     chunk.write_bytes(whole)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +16,11 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from stores import Raw
 
 from statsvc.configuration import Configuration
 from statsvc.errors import Conflict, LeaseLost, NotFound
-from statsvc.store import jobs, publication, retention, tags
+from statsvc.store import jobs, places, publication, retention, tags
 from statsvc.store.catalog import Catalog, NewVersion
 from statsvc.store.schema import metadata
 from statsvc.store.verifying import verify
@@ -38,7 +37,9 @@ TAGS = st.sampled_from(["paper", "best"])
 COUNTS = st.lists(st.integers(1, 9), min_size=2, max_size=2)
 
 
-def write_version(store: Path, uri: str, counts: list[int], configuration: Configuration) -> NewVersion:
+def write_version(
+    store: places.Place, uri: str, counts: list[int], configuration: Configuration
+) -> NewVersion:
     """Write the arrays of a version of one sample with these pixels of classes 0 and 1."""
     row = np.array([counts], np.int64)
     writer = VersionWriter(store / uri, np.arange(2), 1, {})
@@ -61,15 +62,14 @@ def write_version(store: Path, uri: str, counts: list[int], configuration: Confi
 class Model(RuleBasedStateMachine):
     """`live` is what there is by name; `held` every attempt that a runner, alive or not, believes in."""
 
-    def __init__(self, catalog: Catalog, store: Path) -> None:
+    def __init__(self, catalog: Catalog, raw: Raw) -> None:
         super().__init__()
-        self.catalog, self.store = catalog, store
+        self.catalog, self.store, self.raw = catalog, raw.store, raw
         with catalog.engine.begin() as connection:
             connection.execute(sa.text("UPDATE datasets SET current_number = NULL"))
             for table in reversed(metadata.sorted_tables):
                 connection.execute(table.delete())
-        shutil.rmtree(store, ignore_errors=True)
-        store.mkdir()
+        raw.clear()
         self.live: dict[str, dict[str, Any]] = {}
         self.next_number: dict[str, int] = {}
         self.jobs: dict[str, dict[str, Any]] = {}
@@ -230,7 +230,7 @@ class Model(RuleBasedStateMachine):
         job = data.draw(st.sampled_from(self.held))
         assert job.group_uri is not None
         dataset = self.catalog.dataset_by_uid(job.dataset_uid)
-        if (self.store / job.group_uri).exists():
+        if (self.store / job.group_uri / "zarr.json").exists():
             return  # this attempt has published already, and does nothing more
         new = write_version(self.store, job.group_uri, counts, dataset.configuration)
         if not self.current(job):
@@ -331,7 +331,7 @@ class Model(RuleBasedStateMachine):
         for name in self.live:
             dataset = self.dataset(name)
             assert all(damage is None for _, damage in verify(self.catalog, self.store, dataset))
-            groups = {f"{dataset.uid}/{group.name}" for group in (self.store / dataset.uid).glob("*")}
+            groups = {"/".join(f.split("/")[:2]) for f in self.raw.names() if f.startswith(f"{dataset.uid}/")}
             records = self.catalog.versions(dataset)
             assert groups == {r.group_uri for r in records} | {r.arrays_uri for r in records}
 
@@ -359,8 +359,9 @@ OPEN = ("queued", "running")
 
 def test_store_and_catalog_do_as_a_dictionary_does(database: str, tmp_path: Path) -> None:
     catalog = Catalog.open(database)
+    raw = Raw(places.at(str(tmp_path / "versions")))
     run_state_machine_as_test(
-        lambda: Model(catalog, tmp_path / uuid.uuid4().hex),  # type: ignore[arg-type]
+        lambda: Model(catalog, raw),  # type: ignore[arg-type]
         settings=settings(
             max_examples=20,
             stateful_step_count=25,

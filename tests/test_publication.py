@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def attributes(place: Place, uri: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((place.store / uri / "zarr.json").read_text())["attributes"]["statsvc"]
+    found: dict[str, Any] = json.loads((place.files / uri / "zarr.json").read_text())["attributes"]["statsvc"]
     return found
 
 
@@ -139,7 +139,7 @@ def test_everything_is_flushed_after_its_last_write_and_before_the_one_transacti
     assert [sql.split()[2] for sql in statements if sql.startswith("INSERT")] == ["versions"]
 
     flushed = {value[0]: (at, value) for at, (kind, value) in enumerate(events[:commit]) if kind == "fsync"}
-    group = place.store / outcome.version.group_uri
+    group = place.files / outcome.version.group_uri
     everything = [group, *group.rglob("*")]
     assert len([path for path in everything if path.is_file()]) == 1 + 2 * 17
     for path in everything:
@@ -152,7 +152,7 @@ def test_everything_is_flushed_after_its_last_write_and_before_the_one_transacti
     # Content before name: a folder is flushed after all that lies in it, up to the store itself.
     for path in [*everything, group.parent]:
         assert flushed[str(path)][0] < flushed[str(path.parent)][0], path
-    assert flushed[str(place.store)][0] < commit
+    assert flushed[str(place.files)][0] < commit
 
 
 def test_an_unchanged_scan_flushes_nothing_and_inserts_no_version(

@@ -84,7 +84,7 @@ def published(place: Place, folder: Path, number: int) -> None:
     version = place.version()
     assert version.version == number
     assert_exact(version, folder)
-    assert not (place.store / place.record().dataset_uid / "parts").exists()
+    assert not (place.files / place.record().dataset_uid / "parts").exists()
 
 
 # First scans
@@ -546,7 +546,7 @@ def test_a_damaged_base_is_counted_again_whole_whatever_array_is_damaged(
 ) -> None:
     for k, name in enumerate(ARRAYS):
         write_png(folder / "train/00.png", random_labels(60 + k, classes=4 + k % 5))
-        HARMS[k % 3](scanned.store / scanned.record().arrays_uri / name)
+        HARMS[k % 3](scanned.files / scanned.record().arrays_uri / name)
         outcome, job = scanned.scan()
         assert (outcome.error, job.state) == (None, "succeeded"), name
         assert outcome.progress.counted == FILES, name
@@ -560,14 +560,14 @@ def test_a_damaged_base_is_counted_again_whole_whatever_array_is_damaged(
 def test_damaged_counts_are_no_base_even_where_nothing_changed(
     scanned: Place, folder: Path, harm: Callable[[Path], None]
 ) -> None:
-    harm(scanned.store / scanned.record().arrays_uri / "status")
+    harm(scanned.files / scanned.record().arrays_uri / "status")
     outcome, job = scanned.scan()
     assert (job.state, done(outcome)) == ("succeeded", numbers(counted=FILES))
     published(scanned, folder, 2)
 
 
 def test_a_damaged_base_does_not_switch_the_guard_off(scanned: Place, folder: Path) -> None:
-    harm_flip(scanned.store / scanned.record().arrays_uri / "path")
+    harm_flip(scanned.files / scanned.record().arrays_uri / "path")
     shutil.rmtree(folder / "val")
     _, job = scanned.scan()
     assert job.state == "failed"
@@ -575,7 +575,7 @@ def test_a_damaged_base_does_not_switch_the_guard_off(scanned: Place, folder: Pa
 
 
 def test_a_version_whose_whole_group_is_gone_is_made_again(scanned: Place, folder: Path) -> None:
-    shutil.rmtree(scanned.store / scanned.record().arrays_uri)
+    shutil.rmtree(scanned.files / scanned.record().arrays_uri)
     outcome, _ = scanned.scan()
     assert done(outcome) == numbers(counted=FILES)
     published(scanned, folder, 2)
@@ -600,7 +600,7 @@ def stopped_once(place: Place, folder: Path) -> list[Path]:
         stop=lambda: progress.counted == FILES,
     )
     assert jobs.get(place.catalog, job.id).state == "queued"
-    return sorted(place.store.glob("*/parts/*/*.part"))
+    return sorted(place.files.glob("*/parts/*/*.part"))
 
 
 def test_a_stopped_scan_goes_on_where_it_was(place: Place, folder: Path) -> None:
@@ -673,7 +673,7 @@ def test_the_stored_digest_is_of_the_bytes_that_were_counted(scanned: Place, fol
 def test_a_damaged_version_is_made_anew_where_no_file_changed(
     scanned: Place, folder: Path, array: str
 ) -> None:
-    shutil.rmtree(scanned.store / scanned.record().arrays_uri / array / "c")
+    shutil.rmtree(scanned.files / scanned.record().arrays_uri / array / "c")
     outcome, job = scanned.scan()
     assert (job.state, done(outcome)) == ("succeeded", numbers(counted=FILES))
     published(scanned, folder, 2)

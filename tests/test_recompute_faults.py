@@ -141,16 +141,16 @@ def test_a_store_that_cannot_be_written_fails_the_job_at_once_and_says_what_to_m
 ) -> None:
     folder = write_folder(tmp_path / "labels")
     place.add(folder)
-    place.store.mkdir()
-    place.store.chmod(0o555)
+    place.files.mkdir()
+    place.files.chmod(0o555)
     with ordinary_rights():
         outcome, job = place.scan()
     assert (job.state, job.attempt) == ("failed", 1)
-    assert f"{place.store}" in str(job.error)
-    assert "Permission denied; give this user the right to write there" in str(job.error)
+    assert f"{place.files}" in str(job.error)
+    assert "Permission denied; give this user the right to read and write there" in str(job.error)
     assert outcome.error == job.error
     assert [record.message for record in caplog.records if record.levelname not in ("DEBUG", "INFO")] == []
-    place.store.chmod(0o755)
+    place.files.chmod(0o755)
     outcome, job = place.scan()
     assert (job.state, outcome.progress.counted) == ("succeeded", FILES)
     assert_exact(place.version(), folder)
@@ -170,7 +170,7 @@ def test_a_disk_that_takes_neither_rows_nor_the_jobs_end_is_told_in_one_line_and
     assert "\n" not in str(outcome.error)
     assert "Traceback" not in caplog.text
     assert "its lease will lapse" in caplog.text
-    assert list(place.store.rglob(".*tmp")) == []
+    assert list(place.files.rglob(".*")) == []
     with place.catalog.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE jobs SET lease_until = 1")  # as in 15 s, or when its process ends
     outcome, job = place.scan()

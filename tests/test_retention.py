@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import threading
 import time
@@ -13,8 +12,10 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from commands import statsvc
+from damage import flipped
 from publishing import label_maps, publish, take_up
 from starlette.testclient import TestClient
+from stores import Raw
 
 from statsvc.api.app import build_app
 from statsvc.classmaps import builtin
@@ -22,7 +23,9 @@ from statsvc.errors import Conflict, DamagedVersion, InvalidParameter, NotFound,
 from statsvc.splits import detect
 from statsvc.store import home as homes
 from statsvc.store import jobs, publication, retention, tags
+from statsvc.store.bucket import Bucket
 from statsvc.store.catalog import Catalog
+from statsvc.store.engine import alone
 from statsvc.store.rebuilding import rebuild
 from statsvc.store.verifying import verify
 
@@ -44,9 +47,19 @@ QUESTIONS = [
 ]
 
 
+@pytest.fixture(params=["sqlite, folder", "postgresql, folder", "postgresql, bucket"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
+    folder = str(tmp_path / "home")
+    database = request.getfixturevalue("postgresql") if "postgresql" in request.param else None
+    store = str(request.getfixturevalue("bucket").store) if "bucket" in request.param else None
+    return homes.resolve(folder, database, store)
+
+
 @pytest.fixture
-def home(tmp_path: Path, database: str) -> Home:
-    return homes.resolve(str(tmp_path / "home"), database)
+def raw(request: pytest.FixtureRequest, home: Home) -> Raw:
+    """The store's files or objects, seen by other means."""
+    boto = request.getfixturevalue("bucket").boto if isinstance(home.store, Bucket) else None
+    return Raw(home.store, boto)
 
 
 @pytest.fixture
@@ -63,12 +76,10 @@ def fill(home: Home, versions: int, name: str = "street", **configuration: Any) 
         publish(home, name, maps, **{"num_classes": 4, "splits": SPLITS} | configuration)
 
 
-def rows_of(home: Home, catalog: Catalog, name: str = "street") -> list[int]:
-    """Return the numbers of the versions whose rows lie on the disk."""
-    dataset = catalog.dataset(name)
-    return sorted(
-        v.number for v in catalog.versions(dataset, 100) if (home.store / v.arrays_uri / "counts").exists()
-    )
+def rows_of(raw: Raw, catalog: Catalog, name: str = "street") -> list[int]:
+    """Return the numbers of the versions whose rows lie in the store."""
+    there = {name.partition("/counts/")[0] for name in raw.names() if "/counts/" in name}
+    return sorted(v.number for v in catalog.versions(catalog.dataset(name), 100) if v.arrays_uri in there)
 
 
 def sql(catalog: Catalog, statement: str) -> None:
@@ -78,7 +89,7 @@ def sql(catalog: Catalog, statement: str) -> None:
 
 @pytest.mark.parametrize("class_map", [None, "binary"])
 def test_a_pinned_version_answers_the_same_bytes_for_ever(
-    home: Home, catalog: Catalog, class_map: str | None
+    home: Home, raw: Raw, catalog: Catalog, class_map: str | None
 ) -> None:
     fill(home, 3, num_classes=2 if class_map else 4, class_map=class_map and builtin(class_map))
     catalog.set_keep(catalog.dataset("street"), 1)
@@ -96,7 +107,7 @@ def test_a_pinned_version_answers_the_same_bytes_for_ever(
     done = retention.collect(catalog, home.store, grace=0)
     assert done.expired == [("street", 2), ("street", 1)] or done.expired == [("street", 1), ("street", 2)]
     assert done.removed == [("street", 1), ("street", 2)]
-    assert rows_of(home, catalog) == [3]
+    assert rows_of(raw, catalog) == [3]
     assert answers() == before
     table = publication.open_version(home.store, "street", catalog.version(catalog.dataset("street"), 1))
     table.verify()
@@ -135,20 +146,20 @@ def test_what_needs_rows_that_are_gone_says_so(home: Home, catalog: Catalog) -> 
 
 
 def test_rows_go_only_after_the_grace_period_and_a_tag_brings_them_back_until_then(
-    home: Home, catalog: Catalog
+    home: Home, raw: Raw, catalog: Catalog
 ) -> None:
     fill(home, 4)
     dataset = catalog.set_keep(catalog.dataset("street"), 2)
     tags.put(catalog, dataset, "paper", 1)
     first = retention.collect(catalog, home.store)
     assert (first.expired, first.removed) == ([("street", 2)], [])
-    assert rows_of(home, catalog) == [1, 2, 3, 4]
+    assert rows_of(raw, catalog) == [1, 2, 3, 4]
     tags.put(catalog, dataset, "baseline", 2)
     assert catalog.version(dataset, "baseline").expired_at is None
     assert retention.collect(catalog, home.store, grace=0).removed == []
     tags.remove(catalog, dataset, "baseline")
     assert retention.collect(catalog, home.store, grace=0).removed == [("street", 2)]
-    assert rows_of(home, catalog) == [1, 3, 4]
+    assert rows_of(raw, catalog) == [1, 3, 4]
     tags.put(catalog, dataset, "late", 2)
     assert catalog.version(dataset, "late").expired_at is not None
     assert retention.collect(catalog, home.store, grace=0).removed == []
@@ -172,52 +183,49 @@ def test_arrays_that_a_kept_version_shares_stay(home: Home, catalog: Catalog) ->
         assert client.patch("/datasets/street", json={"keep": 0}).status_code == 422
 
 
-def test_the_base_of_a_running_job_and_its_staging_group_stay(home: Home, catalog: Catalog) -> None:
+def test_the_base_of_a_running_job_and_its_staging_group_stay(home: Home, raw: Raw, catalog: Catalog) -> None:
     fill(home, 3)
     dataset = catalog.set_keep(catalog.dataset("street"), 1)
     jobs.submit(catalog, dataset)
     job = jobs.lease(catalog, "elsewhere/1/1")
     assert job is not None
     assert job.group_uri is not None
-    dead = home.store / dataset.uid / f"{job.id}-0"
-    fresh = home.store / dataset.uid / "configuration-abc"
-    for group in (home.store / job.group_uri, dead, fresh):
-        group.mkdir()
-        (group / "zarr.json").write_text("{}")
-    part = home.store / dataset.uid / "parts" / "x"
-    part.mkdir(parents=True)
+    dead, fresh = f"{dataset.uid}/{job.id}-0", f"{dataset.uid}/configuration-abc"
+    part = f"{dataset.uid}/parts/x/1.part"
+    for name in (f"{job.group_uri}/zarr.json", f"{dead}/zarr.json", f"{fresh}/zarr.json", part):
+        raw.put(name, b"{}")
     done = retention.collect(catalog, home.store, grace=60)
-    assert done.orphans == [f"{dataset.uid}/{dead.name}"]
-    assert fresh.exists()  # younger than the grace period: it may be on its way in
+    assert done.orphans == [dead]
+    assert f"{fresh}/zarr.json" in raw.names()  # younger than the grace period: it may be on its way in
     done = retention.collect(catalog, home.store, grace=0)
     assert done.removed == []
-    assert rows_of(home, catalog) == [1, 2, 3]
-    assert (home.store / job.group_uri).exists()
-    assert not fresh.exists()
+    assert rows_of(raw, catalog) == [1, 2, 3]
+    assert f"{job.group_uri}/zarr.json" in raw.names()
+    assert f"{fresh}/zarr.json" not in raw.names()
     jobs.fail(catalog, job, "no")
     done = retention.collect(catalog, home.store, grace=0)
     assert done.orphans == [job.group_uri]
-    assert rows_of(home, catalog) == [3]
-    assert part.exists()
+    assert rows_of(raw, catalog) == [3]
+    assert part in raw.names()
 
 
 def test_a_deleted_dataset_goes_and_what_the_catalog_does_not_know_stays(
-    home: Home, catalog: Catalog
+    home: Home, raw: Raw, catalog: Catalog
 ) -> None:
     fill(home, 1)
     fill(home, 1, "other")
     uid = catalog.dataset("street").uid
-    (home.store / "strange" / "group").mkdir(parents=True)
+    raw.put("strange/group/file", b"")
     catalog.delete_dataset("street")
     assert retention.collect(catalog, home.store).orphans == []
     done = retention.collect(catalog, home.store, grace=0)
     assert (done.orphans, done.unknown) == ([uid], ["strange"])
-    assert not (home.store / uid).exists()
-    assert (home.store / "strange" / "group").exists()
-    assert rows_of(home, catalog, "other") == [1]
+    assert [name for name in raw.names() if name.startswith(uid)] == []
+    assert "strange/group/file" in raw.names()
+    assert rows_of(raw, catalog, "other") == [1]
 
 
-def test_no_reader_fails_while_gc_runs_throughout(home: Home, catalog: Catalog) -> None:
+def test_no_reader_fails_while_gc_runs_throughout(home: Home, raw: Raw, catalog: Catalog) -> None:
     fill(home, 2)
     catalog.set_keep(catalog.dataset("street"), 1)
     failures: list[str] = []
@@ -255,29 +263,29 @@ def test_no_reader_fails_while_gc_runs_throughout(home: Home, catalog: Catalog) 
             thread.join(30)
     assert failures == []
     removed = retention.collect(catalog, home.store, grace=0)
-    assert rows_of(home, catalog) == [8]
+    assert rows_of(raw, catalog) == [8]
     assert len(removed.removed) < 7  # most went while it was read
 
 
 def test_gc_is_paused_and_runs_once_at_a_time(home: Home, catalog: Catalog) -> None:
     fill(home, 1)
-    retention.pause(home.store)
+    retention.pause(catalog, home.store)
     with pytest.raises(Conflict, match="statsvc gc --resume"):
         retention.collect(catalog, home.store)
     retention.resume(home.store)
-    with retention._locked(home.store), pytest.raises(Conflict, match="another gc"):
+    with alone(catalog.engine, "gc"), pytest.raises(Conflict, match="another gc"):
         retention.collect(catalog, home.store)
     assert retention.collect(catalog, home.store).expired == []
 
 
-def test_what_a_dead_gc_left_the_next_one_finishes(home: Home, catalog: Catalog) -> None:
+def test_what_a_dead_gc_left_the_next_one_finishes(home: Home, raw: Raw, catalog: Catalog) -> None:
     fill(home, 2)
     catalog.set_keep(catalog.dataset("street"), 1)
     retention.collect(catalog, home.store)
     sql(catalog, "UPDATE versions SET expired_at = 1, rows_removed_at = 2 WHERE number = 1")
-    assert rows_of(home, catalog) == [1, 2]  # it died between the catalog and the disk
+    assert rows_of(raw, catalog) == [1, 2]  # it died between the catalog and the disk
     retention.collect(catalog, home.store)
-    assert rows_of(home, catalog) == [2]
+    assert rows_of(raw, catalog) == [2]
 
 
 # Tags
@@ -337,26 +345,22 @@ def test_tags_and_keep_on_the_command_line(tmp_path: Path) -> None:
 # Verify, rebuild, backup
 
 
-def test_verify_names_what_is_damaged(tmp_path: Path) -> None:
-    home = homes.resolve(str(tmp_path / "home"))
-    place = ("--home", home.folder)
+def test_verify_names_what_is_damaged(raw: Raw, home: Home) -> None:
+    place = ("--home", home.folder, "--database", home.database, "--store", home.store)
     fill(home, 5)
     fill(home, 1, "other")
     statsvc("datasets", "street", "--keep", "4", *place)
     statsvc("gc", "--grace", "0s", *place)
     assert "6 versions read, 0 damaged" in statsvc("verify", *place).stderr
     catalog = Catalog.open(home.database)
-    records = {v.number: home.store / v.group_uri for v in catalog.versions(catalog.dataset("street"))}
-    chunk = next(file for file in (records[2] / "counts" / "c").rglob("*") if file.is_file())
-    data = bytearray(chunk.read_bytes())
-    data[len(data) // 2] ^= 1
-    chunk.write_bytes(data)
-    shutil.rmtree(records[3] / "class_pixels")
-    described = json.loads((records[4] / "zarr.json").read_text())
+    groups = {v.number: v.group_uri for v in catalog.versions(catalog.dataset("street"))}
+    chunk = next(name for name in raw.names() if name.startswith(f"{groups[2]}/counts/c/"))
+    raw.put(chunk, flipped(raw.get(chunk)))
+    raw.delete(*(name for name in raw.names() if name.startswith(f"{groups[3]}/class_pixels/")))
+    described = json.loads(raw.get(f"{groups[4]}/zarr.json"))
     described["attributes"]["statsvc"]["pixels"] += 1
-    (records[4] / "zarr.json").write_text(json.dumps(described))
-    kept = records[1] / "aggregates"
-    kept.write_bytes(kept.read_bytes()[:-5])
+    raw.put(f"{groups[4]}/zarr.json", json.dumps(described).encode())
+    raw.put(f"{groups[1]}/aggregates", raw.get(f"{groups[1]}/aggregates")[:-5])
     catalog.close()
     found = json.loads(statsvc("verify", "--json", *place, code=1).stdout)
     assert found["checked"] == 6
@@ -369,24 +373,31 @@ def test_verify_names_what_is_damaged(tmp_path: Path) -> None:
     assert "1 versions read, 0 damaged" in statsvc("verify", "other", *place).stderr
 
 
-def test_a_lost_catalog_is_rebuilt_from_the_groups(home: Home, catalog: Catalog, tmp_path: Path) -> None:
-    fill(home, 3)
+def test_a_lost_catalog_is_rebuilt_from_the_groups(
+    home: Home, raw: Raw, catalog: Catalog, tmp_path: Path
+) -> None:
+    fill(home, 2)
+    # A group that was described but never published has the number that a later one got.
+    dataset = catalog.dataset("street")
+    early = catalog.version(dataset, 2).group_uri
+    for name in raw.names():
+        if name.startswith(f"{early}/"):
+            said = raw.get(name).replace(b'"number": 2', b'"number": 3')
+            raw.put(f"{dataset.uid}/stray-1/{name.removeprefix(f'{early}/')}", said)
+    raw.put(f"{dataset.uid}/half-2/counts/c/0/0", b"")
+    time.sleep(1.0)  # object stores tell whole seconds
+    fill(home, 1)
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
         client.patch("/datasets/street", json={"num_classes": 6})
     fill(home, 1, "gone")
     catalog.delete_dataset("gone")
     fill(home, 2, "gone")
     catalog.set_keep(catalog.dataset("street"), 3)
-    retention.collect(catalog, home.store, grace=0)
     dataset = catalog.dataset("street")
-    # A group that was described but never published has the number that a later one got.
-    stray = home.store / dataset.uid / "stray-1"
-    shutil.copytree(home.store / catalog.version(dataset, 3).group_uri, stray, copy_function=shutil.copyfile)
-    early = (home.store / catalog.version(dataset, 3).group_uri / "zarr.json").stat().st_mtime - 100
-    import os
-
-    os.utime(stray / "zarr.json", (early, early))
-    (home.store / dataset.uid / "half-2").mkdir()
+    retention.collect(catalog, home.store, grace=3600)
+    sql(catalog, "UPDATE versions SET expired_at = 1 WHERE expired_at IS NOT NULL")
+    retention.collect(catalog, home.store, grace=3600)
+    assert rows_of(raw, catalog) == [2, 3, 4]
     with pytest.raises(Conflict, match="not empty"):
         rebuild(catalog, home.store)
     questions = ["dataset=street", "dataset=gone", *(f"dataset=street&version={n}" for n in (1, 2, 3, 4))]
@@ -442,7 +453,7 @@ def test_a_backup_taken_while_versions_come_is_whole_when_restored(tmp_path: Pat
         publishing.set()
         writer.join()
     restored = homes.resolve(str(backup))
-    (restored.store / retention.PAUSED).unlink()
+    (restored.store.path / retention.PAUSED).unlink()
     assert "0 damaged" in statsvc("verify", "--home", restored.folder).stderr
     statsvc("gc", "--grace", "0s", "--home", restored.folder)
     catalog = Catalog.open(restored.database)
@@ -450,7 +461,7 @@ def test_a_backup_taken_while_versions_come_is_whole_when_restored(tmp_path: Pat
     assert dataset.current_number is not None
     assert dataset.current_number >= 2
     # Groups younger than the catalog's copy went as orphans; the next version takes the next number.
-    assert len(list((restored.store / dataset.uid).iterdir())) == dataset.current_number
+    assert len(list((restored.store.path / dataset.uid).iterdir())) == dataset.current_number
     assert publish(restored, "street", label_maps()).number == dataset.current_number + 1
     catalog.close()
 
@@ -492,10 +503,11 @@ def test_keep_has_bounds(catalog: Catalog, home: Home) -> None:
             catalog.set_keep(catalog.dataset("street"), keep)
 
 
-def test_a_version_too_damaged_to_aggregate_is_named_and_left(home: Home, catalog: Catalog) -> None:
+def test_a_version_too_damaged_to_aggregate_is_named_and_left(home: Home, raw: Raw, catalog: Catalog) -> None:
     fill(home, 2)
     dataset = catalog.set_keep(catalog.dataset("street"), 1)
-    shutil.rmtree(home.store / catalog.version(dataset, 1).group_uri / "counts")
+    lost = f"{catalog.version(dataset, 1).group_uri}/counts/"
+    raw.delete(*(name for name in raw.names() if name.startswith(lost)))
     done = retention.collect(catalog, home.store, grace=0)
     assert done.expired == []
     assert "'counts'" in done.damaged[0]

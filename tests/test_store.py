@@ -16,14 +16,17 @@ from damage import flipped
 from publishing import label_maps, publish
 from rights import files_of_at_most
 
-from statsvc.errors import DamagedVersion
+from statsvc.errors import DamagedVersion, StoreError
 from statsvc.store import parts
+from statsvc.store.folder import Folder
 from statsvc.store.home import resolve
 from statsvc.store.publication import open_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from stores import Raw
 
     from statsvc.store.records import VersionRecord
     from statsvc.store.version import Version
@@ -58,14 +61,14 @@ class Published:
 
     def open(self) -> Version:
         record = replace(self.record, arrays_uri=self.folder.name)
-        return open_version(self.folder.parent, "streets", record)
+        return open_version(Folder(self.folder.parent), "streets", record)
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     home = resolve(str(tmp_path_factory.mktemp("published")), "", "")
     record = publish(home, "streets", maps_of_one_version())
-    return Published(home.store / record.arrays_uri, record)
+    return Published(home.store.path / record.arrays_uri, record)
 
 
 @pytest.fixture
@@ -127,7 +130,7 @@ def test_chunks_equal_to_the_fill_value_are_written_all_the_same(tmp_path: Path)
     from statsvc.store.arrays import create_array, create_group
 
     array = create_array(
-        create_group(tmp_path / "g", {}), "a", (4,), (2,), np.dtype("int64"), -1, ("sample",)
+        create_group(Folder(tmp_path / "g"), {}), "a", (4,), (2,), np.dtype("int64"), -1, ("sample",)
     )
     array[...] = np.full(4, -1)
     assert sorted(file.name for file in (tmp_path / "g" / "a" / "c").iterdir()) == ["0", "1"]
@@ -231,8 +234,8 @@ def test_rows_exchanged_for_another_versions_are_noticed(copy: Published) -> Non
         copy.open().verify()
 
 
-def test_a_version_of_several_chunks_reads_back_exactly(tmp_path: Path) -> None:
-    home = resolve(str(tmp_path), "", "")
+def test_a_version_of_several_chunks_reads_back_exactly(raw: Raw, tmp_path: Path) -> None:
+    home = resolve(str(tmp_path), "", str(raw.store))
     rng = np.random.default_rng(5)
     maps = {f"{number:05}.png": rng.integers(0, 3, (1, 2)).astype(np.uint8) for number in range(4500)}
     record = publish(home, "streets", maps)
@@ -254,6 +257,7 @@ def some_rows(paths: list[str], seed: int = 0) -> parts.Rows:
     columns: dict[str, Any] = {name: rng.integers(0, 100, n) for name in parts.COLUMNS}
     columns["content"] = rng.integers(0, 2**63, n).astype(np.uint64)
     columns["path"] = np.array(paths, object)
+    columns["etag"] = np.array([f'"{k}"' if k % 2 else "" for k in range(n)], object)
     columns["error"] = np.array(["is empty" if k % 3 == 2 else "" for k in range(n)], object)
     lengths = rng.integers(0, 4, n)
     ids = np.concatenate([np.sort(rng.permutation(9)[:k]) for k in lengths] or [[]]).astype(np.int64)
@@ -269,13 +273,22 @@ def by_path(rows: parts.Rows) -> dict[str, Any]:
     return out
 
 
-def test_parts_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_parts_come_back_as_they_were_written(raw: Raw) -> None:
+    store = raw.store
     first, second = some_rows(["a.png", "ä/b c.png", "c.png"]), some_rows(["d.png"], 1)
-    parts.write_part(tmp_path / "job1", "1", "reader", first)
-    parts.write_part(tmp_path / "job2", "1", "reader", second)
-    assert by_path(parts.read_parts(tmp_path, "reader")) == by_path(first) | by_path(second)
-    assert len(parts.read_parts(tmp_path, "another reader")) == 0
-    assert len(parts.read_parts(tmp_path / "none", "reader")) == 0
+    parts.write_part(store / "job1", "1", "reader", first)
+    parts.write_part(store / "job2", "1", "reader", second)
+    assert by_path(parts.read_parts(store, "reader")) == by_path(first) | by_path(second)
+    assert len(parts.read_parts(store, "another reader")) == 0
+    assert len(parts.read_parts(store / "none", "reader")) == 0
+
+
+def test_a_part_from_before_there_were_etags_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = some_rows(["a.png"])
+    with monkeypatch.context() as earlier:
+        earlier.setattr(parts, "TEXTS", ("path", "error"))
+        parts.write_part(tmp_path, "1", "reader", rows)
+    assert by_path(parts.read_parts(tmp_path, "reader")) == by_path(rows)
 
 
 def test_taking_rows_keeps_their_histograms(tmp_path: Path) -> None:
@@ -289,32 +302,32 @@ def test_taking_rows_keeps_their_histograms(tmp_path: Path) -> None:
         assert {int(i): int(n) for i, n in enumerate(dense[k]) if n} == dict(zip(ids, counts, strict=True))
 
 
-def test_a_damaged_part_is_passed_over_wherever_the_damage_is(tmp_path: Path) -> None:
+def test_a_damaged_part_is_passed_over_wherever_the_damage_is(raw: Raw) -> None:
     good = some_rows(["d.png"], 1)
-    parts.write_part(tmp_path, "bad", "reader", some_rows(["a.png", "b.png"]))
-    parts.write_part(tmp_path, "good", "reader", good)
-    data = (tmp_path / "bad.part").read_bytes()
+    parts.write_part(raw.store, "bad", "reader", some_rows(["a.png", "b.png"]))
+    parts.write_part(raw.store, "good", "reader", good)
+    data = raw.get("bad.part")
     harmed = [flipped(data, 8 * at) for at in range(0, len(data), len(data) // 40)]
     harmed += [data[:keep] for keep in (0, 7, 16, 17, len(data) // 2, len(data) - 1)]
     for broken in harmed:
-        (tmp_path / "bad.part").write_bytes(broken)
-        assert by_path(parts.read_parts(tmp_path, "reader")) == by_path(good)
+        raw.put("bad.part", broken)
+        assert by_path(parts.read_parts(raw.store, "reader")) == by_path(good)
 
 
 def test_a_part_that_the_disk_refuses_leaves_nothing_behind(tmp_path: Path) -> None:
-    with files_of_at_most(100), pytest.raises(OSError, match="too large"):
-        parts.write_part(tmp_path, "part", "reader", some_rows(["a.png"]))
+    with files_of_at_most(100), pytest.raises(StoreError, match="too large"):
+        parts.write_part(Folder(tmp_path), "part", "reader", some_rows(["a.png"]))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_part_whose_texts_do_not_match_its_rows_is_passed_over(tmp_path: Path) -> None:
     rows = some_rows(["a.png", "b.png"])
     rows.columns["error"] = np.array(["is odd: \0", ""], object)
-    parts.write_part(tmp_path, "1", "reader", rows)
-    assert len(parts.read_parts(tmp_path, "reader")) == 0
+    parts.write_part(Folder(tmp_path), "1", "reader", rows)
+    assert len(parts.read_parts(Folder(tmp_path), "reader")) == 0
 
 
 def test_an_unfinished_part_is_not_read(tmp_path: Path) -> None:
-    parts.write_part(tmp_path, "1", "reader", some_rows(["a.png"]))
+    parts.write_part(Folder(tmp_path), "1", "reader", some_rows(["a.png"]))
     (tmp_path / "1.part").rename(tmp_path / ".1.tmp")
-    assert len(parts.read_parts(tmp_path, "reader")) == 0
+    assert len(parts.read_parts(Folder(tmp_path), "reader")) == 0

@@ -13,12 +13,12 @@ from statsvc.store.writer import VersionWriter, strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from statsvc.statistics import Histogram
     from statsvc.store.parts import Rows
+    from statsvc.store.places import Place
     from statsvc.store.version import Version
     from workers.comparison import Comparison
     from workers.sources import Listing
@@ -34,7 +34,7 @@ class Written:
 
 
 def assemble(
-    folder: Path,
+    folder: Place,
     listing: Listing,
     found: Comparison,
     rows: Rows,
@@ -74,8 +74,7 @@ def assemble(
             if name == "path":
                 continue
             column = np.full(stop - start, fill, dtype)
-            # A file has no ETag; only object stores give one.
-            column[fresh_at] = rows.columns[name][own].astype(dtype) if name in rows.columns else ""
+            column[fresh_at] = rows.columns[name][own].astype(dtype)
             if taken_over:
                 column[base_at] = taken_over[name]
             columns[name] = column

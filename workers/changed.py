@@ -12,7 +12,7 @@ import numpy as np
 
 from statsvc.errors import SourceError
 from statsvc.objects import is_url
-from workers.comparison import FINGERPRINT
+from workers.comparison import fingerprint
 from workers.labelmaps.zarrs import MARKS
 from workers.sources import Listing, list_samples, listing_failed, walk
 
@@ -121,7 +121,7 @@ def _merged(
     targets = np.flatnonzero(kept)
     unmoved = np.array_equal(kept, keep) and known[~keep].tolist() == found.path
     path = known if unmoved else merged(known, found.path)
-    size, mtime_ns, ctime_ns = (merged(base.read(name), getattr(found, name)) for name in FINGERPRINT)
+    size, mtime_ns, ctime_ns = (merged(base.read(name), getattr(found, name)) for name in fingerprint(found))
     others = (found.unreadable, found.members, found.class_names)
     return Listing(path, size, mtime_ns, ctime_ns, *others), kept
 

@@ -9,17 +9,25 @@ import os
 import signal
 import threading
 from multiprocessing import resource_tracker
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from statsvc.errors import JobFailed
 from workers.machine import cores, memory
+from workers.tasks import count_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from distributed import Client
 
+    from workers.members import Member
+    from workers.remote_cluster import RemoteCluster
+    from workers.tasks import Reading
+
 log = logging.getLogger(__name__)
+
+Cluster: TypeAlias = "LocalCluster | RemoteCluster"
+"""Where batches are counted: both have the same methods."""
 
 WORKER_MEMORY = 512 << 20
 """The least a worker process is given: Python with Dask and the compiled loops takes 170 MiB by itself."""
@@ -34,6 +42,8 @@ class LocalCluster:
                   machine or container has, `WORKER_MEMORY` at least
     """
 
+    task = staticmethod(count_batch)
+
     def __init__(self, workers: int | None = None, memory_limit: int | None = None) -> None:
         self._asked_workers, self._asked_memory = workers, memory_limit
         self._client: Any = None
@@ -47,9 +57,7 @@ class LocalCluster:
         if self._client is None:
             import dask
 
-            # Read when distributed is imported, here and in the workers: what it has to say of a broken
-            # worker, the scan says in its own words.
-            dask.config.set({"logging.distributed": "critical"})
+            quiet_dask()
             # A batch that kills its worker twice is tried sample by sample, so more tries tell nothing.
             dask.config.set({"distributed.scheduler.allowed-failures": 1})
             # Batches leave no results behind, so a worker that pauses until memory is free waits for ever.
@@ -82,6 +90,10 @@ class LocalCluster:
                 raise
         return self._client
 
+    def prepare(self, _reading: Reading, _sample: str | Member, _check: Callable[[], None]) -> Client:
+        """Return a client: processes of this machine can read what this one can list."""
+        return self.client()
+
     @functools.cached_property
     def workers(self) -> int:
         """How many worker processes it has, once started."""
@@ -93,9 +105,9 @@ class LocalCluster:
         """Whether the cluster's processes are up."""
         return self._client is not None
 
-    def connected(self) -> int:
-        """Return how many workers the scheduler can reach now."""
-        return len(self.client().nthreads())
+    def stalled(self) -> bool:
+        """Whether the scheduler can reach no worker now."""
+        return not self.client().nthreads()
 
     def worker_pids(self) -> list[int]:
         """Return the process ids of the workers."""
@@ -109,6 +121,16 @@ class LocalCluster:
                 # A cluster whose scheduler died cannot be closed in an orderly way, and need not be.
                 with contextlib.suppress(Exception):
                     part.close(timeout=5)
+
+
+def quiet_dask() -> None:
+    """Let Dask be silent of what the scan says in its own words, such as a broken worker.
+
+    Read when distributed is imported, here and in processes that it starts.
+    """
+    import dask
+
+    dask.config.set({"logging.distributed": "critical"})
 
 
 @contextlib.contextmanager

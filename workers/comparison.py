@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from statsvc.store.parts import Rows
     from statsvc.store.version import Version
     from workers.sources import Listing, Paths
 
-FINGERPRINT = ("size", "mtime_ns", "ctime_ns")
-
-IDENTITY = ("size", "mtime_ns", "ctime_ns", "content", "status", "error")
-"""What two rows of one path must share to be the same row: equal bytes under one reader count equally."""
+IDENTITY = ("content", "status", "error")
+"""What two rows of one path must share beside the fingerprint to be the same: equal bytes count equally."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,31 +82,30 @@ class Comparison:
             return False
         return all(
             self.base.taken(name, base_rows).tolist() == rows.columns[name][own_rows].tolist()
-            for name in IDENTITY
+            for name in (*fingerprint(listing), *IDENTITY)
         )
 
 
 def compare(listing: Listing, base: Version | None, *, reuse: bool) -> Comparison:
     """Match a listing with a version, chunk by chunk, by path and fingerprint. Raises `DamagedVersion`.
 
-    A sample's row is reused where size, mtime and ctime are equal and it was readable; failed samples
-    are always tried again. `reuse=False` matches paths only.
+    A sample's row is reused where its fingerprint is equal and it was readable; failed samples are always
+    tried again. `reuse=False` matches paths only.
     """
     n = len(listing.path)
     if base is None:
         return Comparison(None, np.full(n, -1, np.int64), np.zeros(n, bool), 0, 0, 0)
     base_row, reused = np.full(n, -1, np.int64), np.zeros(n, bool)
     begin = base_samples = removed = lost = 0
-    for first, rows in base.chunks(("path", *FINGERPRINT, "status")):
+    for first, rows in base.chunks(("path", *fingerprint(listing), "status")):
         known, counted = rows["path"], rows["status"] == 0
         end = bisect_right(listing.path, known[-1], begin)
         place = _match(listing.path[begin:end], known)
         samples = begin + np.flatnonzero(place >= 0)
         own = place[place >= 0]
         base_row[samples] = first + own
-        reused[samples] = counted[own]
-        for name in FINGERPRINT:
-            reused[samples] &= rows[name][own] == getattr(listing, name)[samples]
+        found = {name: rows[name][own] for name in fingerprint(listing)}
+        reused[samples] = counted[own] & unchanged_files(listing, found, samples)
         base_samples += len(known)
         removed += len(known) - len(own)
         lost += int(np.count_nonzero(counted)) - int(np.count_nonzero(counted[own]))
@@ -114,6 +113,32 @@ def compare(listing: Listing, base: Version | None, *, reuse: bool) -> Compariso
     if not reuse:
         reused[:] = False
     return Comparison(base, base_row, reused, removed, base_samples, lost)
+
+
+def fingerprint(listing: Listing) -> tuple[str, ...]:
+    """Return the names of the arrays by which a listing's files are compared; files have no ETag to read."""
+    return ("size", "mtime_ns", "ctime_ns", *(() if listing.etag is None else ("etag",)))
+
+
+def unchanged_files(
+    listing: Listing,
+    rows: Mapping[str, np.ndarray[Any, Any]],
+    samples: NDArray[np.int64] | slice = slice(None),
+) -> NDArray[np.bool_]:
+    """Return whether samples have the fingerprints of these rows: bool [n].
+
+    An equal ETag tells equal contents, whatever the time; without, the times must be equal. `rows` holds the
+    arrays of `fingerprint`, each [n], of the listing's `samples`.
+    """
+    same: NDArray[np.bool_] = rows["size"] == listing.size[samples]
+    times = (rows["mtime_ns"] == listing.mtime_ns[samples]) & (rows["ctime_ns"] == listing.ctime_ns[samples])
+    if listing.etag is None:
+        same &= times
+        return same
+    listed = listing.etag[samples]
+    same &= np.asarray(rows["etag"], listed.dtype) == listed
+    same &= times | (listed != np.array("", listed.dtype))
+    return same
 
 
 def _match(wanted: Paths, known: np.ndarray[Any, Any]) -> NDArray[np.int64]:

@@ -11,13 +11,17 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wcmatch import glob
 
+from statsvc.objects import is_url
 from workers.labelmaps import FORMATS, extension, peek
+from workers.opened import reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +34,9 @@ HEADERS = 5
 
 FOLDERS = 200
 """Folders in which headers are read; a dataset with a folder for each picture has many."""
+
+REQUESTS = 16
+"""Headers read at a time from an object store."""
 
 MANY = 16
 """More words than this after one stem are names of pictures, not kinds."""
@@ -217,7 +224,7 @@ class _Headers:
     """The headers of a few files of each folder, read once."""
 
     def __init__(self, root: str) -> None:
-        self.root = Path(root)
+        self.root = root
         self._seen: dict[str, tuple[str, bool] | None] = {}
 
     def are_colour(self, files: Sequence[_File]) -> bool:
@@ -235,20 +242,19 @@ class _Headers:
         chosen: list[_File] = []
         for folder in _spread(sorted(by_folder)):
             chosen += sorted(by_folder[folder], key=lambda file: file.path)[:HEADERS]
-        found = [self._read(file.path) for file in chosen]
+        if is_url(self.root):
+            with ThreadPoolExecutor(REQUESTS, "statsvc-peek") as pool:
+                found = list(pool.map(self._read, [file.path for file in chosen]))
+        else:
+            found = [self._read(file.path) for file in chosen]
         return [header for header in found if header is not None]
 
     def _read(self, path: str) -> tuple[str, bool] | None:
         if path not in self._seen:
-            self._seen[path] = None
-            full = self.root / path
+            found = None
             # A pipe would be waited for.
-            if full.is_file():
-                try:
-                    with full.open("rb") as file:
-                        found = peek(path, file)
-                except OSError:
-                    found = None
-                if found is not None:
-                    self._seen[path] = (found.text, found.colour)
+            if is_url(self.root) or Path(self.root, path).is_file():
+                with suppress(OSError), reading(self.root, path) as file:
+                    found = peek(path, file)
+            self._seen[path] = None if found is None else (found.text, found.colour)
         return self._seen[path]

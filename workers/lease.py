@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from statsvc.errors import LeaseLost, StatsvcError
+from statsvc.errors import LeaseLost, StatsvcError, StoreUnavailable
 from statsvc.store import durable, jobs
 from workers.recompute import Attempt, recompute
+from workers.remote_cluster import ClusterAway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from statsvc.store.catalog import Catalog
+    from statsvc.store.places import Place
     from statsvc.store.records import Job, VersionRecord
-    from workers.cluster import LocalCluster
+    from workers.cluster import Cluster
     from workers.progress import Progress
     from workers.recompute import Settings
 
@@ -80,9 +81,9 @@ class Heartbeat:
 
 def execute(
     catalog: Catalog,
-    store: Path,
+    store: Place,
     job: Job,
-    cluster: LocalCluster,
+    cluster: Cluster,
     settings: Settings,
     progress: Progress,
     stop: Callable[[], bool] = lambda: False,
@@ -104,6 +105,11 @@ def execute(
             with _recording(job):
                 jobs.give_back(catalog, job, "its runner was stopped", orderly=True)
             return Outcome(progress, error="stopped; the next runner goes on with it")
+        except (StoreUnavailable, ClusterAway) as error:
+            log.warning("attempt %d of job %s: %s", job.attempt, job.id, error)
+            with _recording(job):
+                _end(catalog, job, str(error), progress, again=retry)
+            return Outcome(progress, error=str(error))
         except StatsvcError as error:
             with _recording(job):
                 jobs.fail(catalog, job, str(error), progress.to_dict())
@@ -114,15 +120,20 @@ def execute(
             raise
         except Exception as error:
             log.info("attempt %d of job %s ended unexpectedly", job.attempt, job.id, exc_info=True)
-            mendable = durable.advice(error, store)
+            mendable = durable.advice(error, str(store))
             cause = mendable or _text(error)
             with _recording(job):
-                if mendable or not retry:
-                    jobs.fail(catalog, job, cause, progress.to_dict())
-                else:
-                    jobs.give_back(catalog, job, cause)
+                _end(catalog, job, cause, progress, again=retry and not mendable)
             return Outcome(progress, error=cause)
     return Outcome(progress, version)
+
+
+def _end(catalog: Catalog, job: Job, cause: str, progress: Progress, *, again: bool) -> None:
+    """Put a job back into the queue, or fail it."""
+    if again:
+        jobs.give_back(catalog, job, cause)
+    else:
+        jobs.fail(catalog, job, cause, progress.to_dict())
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ class Member:
     where    see kind; small, for it travels to the worker
     length   about how many bytes are read for it
     files    others, relative to the source, whose change changes the sample; of a Zarr part, all that make it
+    etag     of the container that told where it is, in an object store; "" for files
     """
 
     path: str
@@ -42,6 +43,7 @@ class Member:
     where: Any = None
     length: int = 0
     files: tuple[str, ...] = ()
+    etag: str = ""
 
     @property
     def in_folder(self) -> bool:

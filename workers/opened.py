@@ -1,25 +1,39 @@
-"""Where the bytes of a sample come from: here local files and folders."""
+"""Where the bytes of a sample come from: files and folders here, objects in `workers.remote`."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from statsvc.errors import UnreadableSample
+from statsvc.objects import below, is_url, lists
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from workers.members import Member
+    from workers.remote import ReadAhead
+
+
+class Changed(OSError):
+    """The file changed while it was read."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.ESTALE, "changed while it was read", path)
 
 
 class Stamp(NamedTuple):
-    """What tells a file from one that was changed: bytes, times in ns, and the inode."""
+    """What tells a file from one that was changed: bytes, times in ns, inode; of an object, its ETag."""
 
     size: int
     mtime_ns: int
     ctime_ns: int
     inode: int
+    etag: str = ""
 
     @property
     def fingerprint(self) -> tuple[int, int, int]:
@@ -66,6 +80,51 @@ def opened(root: str, path: str, files: Sequence[str] = (), *, folder: bool = Fa
     full = os.path.join(root, path)  # noqa: PTH118 - a million of them
     others = tuple(os.path.join(root, file) for file in files) if files else ()  # noqa: PTH118
     return Opened(full, None if folder else open(full, "rb", opener=_open_nonblocking), others)
+
+
+def reading_ahead(root: str, samples: Sequence[str | Member]) -> AbstractContextManager[ReadAhead | None]:
+    """Return what opens samples of an object store, reading ahead; None for files, which `opened` opens."""
+    if not is_url(root):
+        return nullcontext()
+    from workers.remote import ReadAhead
+
+    return ReadAhead(root, samples)
+
+
+@contextmanager
+def reading(root: str, path: str) -> Iterator[BinaryIO]:
+    """Open a file or object. Raises `OSError`, in place of what a reader makes of missing bytes."""
+    with reading_ahead(root, [path]) as ahead, ahead.open(path) if ahead else opened(root, path) as source:
+        assert source.file is not None
+        try:
+            yield source.file
+        finally:
+            source.stamp()
+
+
+def located(root: str, path: str) -> str:
+    """Return the path or URL of what lies at `path` below `root`."""
+    return below(root, path) if is_url(root) else os.path.join(root, path)  # noqa: PTH118
+
+
+def exists(root: str, path: str) -> bool:
+    """Whether there is a file or object. Raises `OSError`."""
+    if is_url(root):
+        from workers.remote import bucket
+
+        return bool(bucket(root).heads([path]))
+    return os.path.isfile(os.path.join(root, path))  # noqa: PTH113, PTH118
+
+
+def is_folder(root: str, path: str, holding: str) -> bool:
+    """Whether there is a folder; where nothing can be listed, whether the file `holding` is in it."""
+    if is_url(root):
+        from workers.remote import bucket
+
+        if not lists(root):
+            return exists(root, f"{path}/{holding}")
+        return next(bucket(root).list(path), None) is not None
+    return os.path.isdir(os.path.join(root, path))  # noqa: PTH112, PTH118
 
 
 def stamp_of(status: os.stat_result) -> Stamp:

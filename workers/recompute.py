@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 import uuid
 from dataclasses import dataclass, replace
@@ -14,16 +13,18 @@ import numpy as np
 
 from statsvc import splits
 from statsvc.errors import AmbiguousSource, DamagedVersion, JobFailed, SourceError
+from statsvc.objects import is_url
 from statsvc.settle import named, settle_num_classes
 from statsvc.statistics import MAX_IDS
-from statsvc.store import durable, jobs, parts
+from statsvc.store import jobs, parts
 from statsvc.store.catalog import NewVersion, Stale
 from statsvc.store.publication import group_attributes, open_version, publish
 from statsvc.store.version import Version
 from workers.assemble import assemble
 from workers.changed import look_at
-from workers.comparison import Comparison, compare
+from workers.comparison import Comparison, compare, fingerprint, unchanged_files
 from workers.reader import reader_digest
+from workers.remote_listing import still_there
 from workers.sources import Source, list_samples, open_source
 from workers.stream import POLL_SECONDS, stream
 from workers.tasks import RACY_NS, UNREADABLE, Reading
@@ -36,9 +37,10 @@ if TYPE_CHECKING:
     from statsvc.configuration import Configuration
     from statsvc.store.catalog import Catalog
     from statsvc.store.parts import Rows
+    from statsvc.store.places import Place
     from statsvc.store.records import Dataset, Job, VersionRecord
     from workers.changed import Changed
-    from workers.cluster import LocalCluster
+    from workers.cluster import Cluster
     from workers.progress import Progress
     from workers.sources import Listing
     from workers.tasks import Rows as Batch
@@ -71,9 +73,9 @@ class Attempt:
     """
 
     catalog: Catalog
-    store: Path
+    store: Place
     job: Job
-    cluster: LocalCluster
+    cluster: Cluster
     settings: Settings
     progress: Progress
     check: Callable[[], None]
@@ -87,10 +89,10 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
     """
     catalog, job = attempt.catalog, attempt.job
     dataset = catalog.dataset_by_uid(job.dataset_uid)
-    durable.make_folder(attempt.store)
+    attempt.store.make()
     for earlier in range(1, job.attempt):
         # What an attempt that died had begun to write; one that had published would have ended the job.
-        shutil.rmtree(attempt.store / dataset.uid / f"{job.id}-{earlier}", ignore_errors=True)
+        (attempt.store / dataset.uid / f"{job.id}-{earlier}").remove()
     source, dataset = _source(catalog, dataset)
     record = None if dataset.current_number is None else catalog.version(dataset)
     base = None if record is None else open_version(attempt.store, dataset.name, record)
@@ -98,7 +100,7 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
     try:
         changed = _changed(attempt, dataset, source, record, base)
         listing = list_samples(source, counting) if changed is None else changed.listing
-        root = _identity(source.root)
+        root = (0, 0) if is_url(source.root) else _identity(source.root)
         return _against(attempt, dataset, listing, root, record, base, changed)
     except DamagedVersion as damage:
         log.warning("%s; counting every sample again", damage)
@@ -130,7 +132,7 @@ def _changed(
     return changed
 
 
-def _same_source(store: Path, record: VersionRecord, source: Source) -> bool:
+def _same_source(store: Place, record: VersionRecord, source: Source) -> bool:
     """Whether a version's rows are of the source as it is meant now."""
     try:
         counted = group_attributes(store / record.arrays_uri)["dataset"]
@@ -191,7 +193,7 @@ def _against(
     if reuse and found.base is not None and found.unchanged(listing, rows, fresh_row):
         found.base.verify()  # a damaged version must not pass for a good one because no file changed
         jobs.succeed_unchanged(attempt.catalog, job, progress.to_dict())
-        parts.remove_parts(kept)
+        kept.remove()
         return None
     if progress.failed == progress.total:
         path, reason = progress.failures[0]
@@ -226,7 +228,7 @@ def _against(
         progress.stage = "publishing"
         check()
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.remove()
         raise
     version = publish(
         attempt.catalog,
@@ -237,7 +239,7 @@ def _against(
         progress=progress.to_dict(),
         reconfigure=settle,
     )
-    parts.remove_parts(kept)
+    kept.remove()
     return version
 
 
@@ -261,6 +263,10 @@ def _source(catalog: Catalog, dataset: Dataset) -> tuple[Source, Dataset]:
 
 
 def _identity(root: str) -> tuple[int, int]:
+    """Return what tells a folder from another of its name; of a URL only that it answers."""
+    if is_url(root):
+        still_there(root)
+        return 0, 0
     try:
         found = Path(root).stat()
     except OSError as error:
@@ -279,7 +285,7 @@ def _source_is_still_there(dataset: Dataset, root: tuple[int, int], progress: Pr
     """Tell an unmounted disk from files that are really bad: an empty mount point is another folder."""
     if not progress.failed or dataset.source is None:
         return
-    if _identity(dataset.source) != root or _is_empty(dataset.source):
+    if _identity(dataset.source) != root or (not is_url(dataset.source) and _is_empty(dataset.source)):
         raise SourceError(
             f"the folder {dataset.source} was unmounted, replaced or emptied during the scan; mount it and "
             "scan again: what was counted so far is kept"
@@ -303,25 +309,22 @@ def _guard(job: Job, found: Comparison, newly_failed: int, failures: Sequence[tu
 
 
 def _recover(
-    folder: Path, reader: str, listing: Listing, found: Comparison
+    folder: Place, reader: str, listing: Listing, found: Comparison
 ) -> tuple[Rows, NDArray[np.int64]]:
     """Return rows that earlier attempts counted of files as they are now, and the samples left to count."""
     stored = parts.read_parts(folder, reader)
     columns = stored.columns
     by_path = {path: row for row, path in enumerate(columns["path"].tolist()) if columns["status"][row] == 0}
-    use, left = [], []
-    for sample in np.flatnonzero(~found.reused):
-        path = listing.path[sample]
-        row = by_path.get(path)
-        if path in listing.unreadable:
-            continue
-        if row is not None and all(
-            columns[name][row] == getattr(listing, name)[sample] for name in ("size", "mtime_ns", "ctime_ns")
-        ):
-            use.append(row)
-        else:
-            left.append(int(sample))
-    return stored.take(np.array(use, np.int64)), np.array(left, np.int64)
+    fresh = np.flatnonzero(~found.reused)
+    readable = [listing.path[sample] not in listing.unreadable for sample in fresh]
+    wanted = fresh[np.array(readable, bool)]
+    row = np.array([by_path.get(listing.path[sample], -1) for sample in wanted], np.int64)
+    use = row >= 0
+    samples = wanted[use]
+    use[use] = unchanged_files(
+        listing, {name: columns[name][row[use]] for name in fingerprint(listing)}, samples
+    )
+    return stored.take(row[use]), wanted[~use]
 
 
 def _count(
@@ -329,7 +332,7 @@ def _count(
     dataset: Dataset,
     listing: Listing,
     left: NDArray[np.int64],
-    folder: Path,
+    folder: Place,
     reader: str,
 ) -> list[Rows]:
     """Count the samples that are left on the cluster, keeping finished rows in parts on the way."""
@@ -345,6 +348,7 @@ def _count(
     # New for each pass, also for the second one of an attempt whose base turned out to be damaged.
     key = f"{job.attempt:03d}-{uuid.uuid4().hex}"
     began: float | None = None
+    look_again = 0.0
     ids = np.zeros(0, np.int64)
     try:
         for result in _in_turn(attempt, reading, listing, left, key):
@@ -356,6 +360,10 @@ def _count(
             rows = _as_rows(result)
             for at in np.flatnonzero(rows.columns["status"] == UNREADABLE):
                 progress.fail(result.path[at], result.error[at])
+            if progress.failed and is_url(dataset.source) and time.monotonic() >= look_again:
+                # Not a wait for every object of a store that went away, or whose credentials expired.
+                still_there(dataset.source)
+                look_again = time.monotonic() + PART_SECONDS
             ids = np.union1d(ids, rows.ids)
             if len(ids) > MAX_IDS:
                 raise JobFailed(
@@ -393,11 +401,13 @@ def _in_turn(
     # A time ahead of the clock, set on purpose or by another machine, would not pass by waiting.
     newest = np.where(times <= now, times, 0).max(axis=0)
     fresh = newest > now - RACY_NS
+    if listing.etag is not None:
+        fresh &= listing.etag[left] == np.array("", listing.etag.dtype)
     progress.stage = "counting"
     if not attempt.cluster.running:
         # Until the first rows are there, for a new process also loads, or compiles, what it counts with.
         progress.stage = "starting workers"
-        attempt.cluster.client()
+        attempt.cluster.prepare(reading, listing.sample(listing.path[left[0]]), check)
     for turn, rows in enumerate((left[~fresh], left[fresh])):
         if not len(rows):
             continue

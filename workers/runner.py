@@ -1,4 +1,4 @@
-"""The runner: takes jobs from the catalog one after the other and owns the Dask cluster that counts."""
+"""The runner: takes jobs from the catalog one after the other, and has Dask workers count."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from statsvc.store.catalog import Catalog
 from workers.cluster import LocalCluster
 from workers.lease import execute
 from workers.progress import Progress
+from workers.remote_cluster import RemoteCluster
 from workers.triggers import Triggers
 from workers.watching import QUIET_SECONDS
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from statsvc.store.home import Home
+    from workers.cluster import Cluster
     from workers.lease import Outcome
     from workers.recompute import Settings
 
@@ -38,15 +40,18 @@ def run(
     *,
     workers: int | None = None,
     quiet: float = QUIET_SECONDS,
+    dask: str | None = None,
     parent: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Lease and run jobs until asked to stop, or until the process `parent` is gone.
 
-    quiet  seconds for which a watched source must not change before it is scanned
+    workers  processes on this machine; default: as many as `LocalCluster` takes
+    quiet    seconds for which a watched source must not change before it is scanned
+    dask     address of a running scheduler, whose workers count instead
     """
+    cluster: Cluster = LocalCluster(workers) if dask is None else RemoteCluster(dask)
     catalog = Catalog.open(home.database)
-    cluster = LocalCluster(workers)
     owner = jobs.process_identity()
 
     def ended() -> bool:

@@ -8,14 +8,16 @@ import stat
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from wcmatch import glob
 
+from statsvc import objects
 from statsvc.counting import Counting
 from statsvc.errors import AmbiguousSource, SourceError, UnreadableSample
-from workers import containers
+from statsvc.objects import is_url
+from workers import containers, remote_listing
 from workers.detection import Kind, candidates, kinds
 from workers.labelmaps.zarrs import MARKS
 from workers.members import Member
@@ -38,7 +40,7 @@ EXAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Files to count: those below the folder `root` (absolute) whose relative path matches `pattern`.
+    """Files to count: those below `root`, an absolute path or URL, whose relative path matches `pattern`.
 
     A pattern is a glob with `**`, `{a,b}` and `!(a|b)`; without "/" it matches the file name at any
     depth, with a leading "/" it starts at the root. Names that begin with a dot are left out.
@@ -56,7 +58,8 @@ class Listing:
                 are shown as `\\xff`
     size        int64 [n], bytes
     mtime_ns    int64 [n], last modification
-    ctime_ns    int64 [n], last change of the inode
+    ctime_ns    int64 [n], last change of the inode; 0 of an object
+    etag        StringDType [n], ETags of objects, empty where the server gives none; None for files
     unreadable  path → why it cannot be opened and what to do; such samples are in the columns, too
     members     path → how to find it, of samples that are not a file by themselves
     class_names  names of the ids 0 … n−1, where the source gives them
@@ -69,6 +72,7 @@ class Listing:
     unreadable: dict[str, str] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
+    etag: np.ndarray[Any, Any] | None = None
 
     def sample(self, path: str) -> str | Member:
         """Return what a worker needs to find a sample."""
@@ -87,11 +91,13 @@ class Listing:
 
 
 def open_source(location: str, pattern: str | None) -> Source:
-    """Return the source at `location`, a folder or one file; without `pattern`, look what is there.
+    """Return the source at `location`, a folder, file or URL; without `pattern`, look what is there.
 
     Raises `SourceError` where nothing can be counted, `AmbiguousSource` with a pattern for each kind of
     label map where there are several.
     """
+    if is_url(location):
+        return _open_url(location, pattern)
     place = Path(os.path.abspath(Path(location).expanduser()))  # noqa: PTH100 - `absolute` keeps ".."
     try:
         mode = place.stat().st_mode
@@ -116,8 +122,33 @@ def open_source(location: str, pattern: str | None) -> Source:
         if not any(matches(path) for path in names):
             raise _no_match(root, pattern, names)
         return Source(root, pattern)
-    entries = dict(walk(root))
-    names = list(entries)
+    return _detected(root, [path for path, _ in walk(root)])
+
+
+def one_file(url: str) -> Source | None:
+    """Return the source of one file or Zarr at a URL, None for a folder. Raises `SourceError` for nothing."""
+    root, name = remote_listing.location(objects.normalized(url))
+    return Source(root, "/" + glob.escape(name, unix=True)) if name else None
+
+
+def _open_url(location: str, pattern: str | None) -> Source:
+    root = objects.normalized(location)
+    if (one := one_file(root)) is not None:
+        if pattern is not None:
+            raise SourceError(f"{root} is one file or Zarr; leave --pattern out, or name what it is in")
+        return one
+    names = list(remote_listing.walked(root))
+    if pattern is None:
+        return _detected(root, names)
+    matches = _matcher(pattern)
+    names = [path.rstrip("/") for path in names]
+    if not any(matches(path) for path in names):
+        raise _no_match(root, pattern, names)
+    return Source(root, pattern)
+
+
+def _detected(root: str, names: list[str]) -> Source:
+    """Return the source of the one kind of label map among these paths; Zarr folders end in "/"."""
     readable = candidates(path for path in names if not path.endswith("/"))
     if not readable:
         return Source(root, _one_pattern(root, names))
@@ -166,6 +197,8 @@ def list_samples(
     """
     counting = counting or Counting()
     matches = _matcher(source.pattern)
+    if is_url(source.root):
+        return _list_url(source, matches, counting)
     rows: dict[str, tuple[int, int, int]] = {}
     unreadable: dict[str, str] = {}
     unnameable: list[tuple[str, tuple[int, int, int]]] = []
@@ -231,6 +264,17 @@ def list_samples(
     table = np.array([rows[path] for path in paths], np.int64).reshape(-1, 3)
     size, mtime_ns, ctime_ns = (np.ascontiguousarray(table[:, column]) for column in range(3))
     return Listing(paths, size, mtime_ns, ctime_ns, unreadable, members, class_names)
+
+
+def _list_url(source: Source, matches: Callable[[str], bool], counting: Counting) -> Listing:
+    found = remote_listing.listed(source.root, source.pattern, matches, counting)
+    if not found.stamps:
+        raise _no_match(source.root, source.pattern, found.others)
+    paths = sorted(found.stamps)
+    table = np.array([found.stamps[path][:3] for path in paths], np.int64).reshape(-1, 3)
+    size, mtime_ns, ctime_ns = (np.ascontiguousarray(table[:, column]) for column in range(3))
+    etag = np.array([found.stamps[path].etag for path in paths], np.dtypes.StringDType())
+    return Listing(paths, size, mtime_ns, ctime_ns, found.unreadable, found.members, found.class_names, etag)
 
 
 def _fingerprint(root: str, entry: Entry) -> tuple[tuple[int, int, int], str]:
@@ -329,14 +373,14 @@ def listing_failed(root: str, error: OSError) -> SourceError:
 
 def _no_match(root: str, pattern: str, names: list[str]) -> SourceError:
     if not names:
-        return SourceError(f"{root} is empty; is the disk mounted?")
+        return SourceError(f"{root} is empty; {'check the URL' if is_url(root) else 'is the disk mounted?'}")
     there = ", ".join(_shown(name) for name in sorted(names)[:EXAMPLES])
     return SourceError(f"no file in {root} matches the pattern {pattern!r}; there are, for instance: {there}")
 
 
 def _nothing_readable(root: str, names: list[str]) -> SourceError:
     if not names:
-        return SourceError(f"{root} is empty; is the disk mounted?")
+        return SourceError(f"{root} is empty; {'check the URL' if is_url(root) else 'is the disk mounted?'}")
     counts = Counter(Path(name).suffix.lower() for name in names)
     there = ", ".join(
         f"{count} {_shown(extension) or 'files without an extension'}{' files' if extension else ''}"

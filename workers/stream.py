@@ -7,13 +7,13 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from workers.fitness import Unfit
 from workers.members import name_of
-from workers.tasks import count_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from workers.cluster import LocalCluster
+    from workers.cluster import Cluster
     from workers.members import Member
     from workers.tasks import Reading, Rows
 
@@ -36,7 +36,7 @@ POLL_SECONDS = 0.02
 """How often a wish to stop is looked for while batches run."""
 
 STALL_SECONDS = 60.0
-"""How long nothing may come back while no worker is connected, until the cluster is started anew."""
+"""How long nothing may come back while no worker is at it, until the cluster is started anew."""
 
 RESTARTS = 3
 """How often a cluster that breaks down is started anew in one scan."""
@@ -69,7 +69,7 @@ class _Sizer:
 
 
 def stream(
-    cluster: LocalCluster,
+    cluster: Cluster,
     reading: Reading,
     paths: Sequence[str | Member],
     sizes: Sequence[int],
@@ -88,13 +88,13 @@ def stream(
     suspects: list[list[str | Member]] = []
     restarts = 0
     while True:
-        client = cluster.client()
+        client = cluster.prepare(reading, paths[0], check)
         flying: dict[Any, list[str | Member]] = {}
         alone = False
         try:
-            from distributed import as_completed
+            from distributed import KilledWorker, as_completed
 
-            completed = as_completed(with_results=True, raise_errors=False)
+            completed = as_completed(loop=client.loop, with_results=True, raise_errors=False)
             while True:
                 while not alone and len(flying) < BATCHES_PER_WORKER * cluster.workers:
                     batch = waiting.pop() if waiting else sizer.cut()
@@ -103,7 +103,7 @@ def stream(
                             break
                         batch, alone = suspects.pop(), True
                     future = client.submit(
-                        count_batch, reading, batch, key=f"count-{key}-{next(serial)}", pure=False
+                        cluster.task, reading, batch, key=f"count-{key}-{next(serial)}", pure=False
                     )
                     flying[future] = batch
                     completed.add(future)
@@ -123,7 +123,13 @@ def stream(
                 elif status != "error":
                     waiting.append(batch)  # cancelled or lost with the scheduler
                     raise ConnectionError(f"a batch came back as {status}")
+                elif isinstance(_error(result), Unfit):
+                    waiting.append(batch)
+                    cluster.prepare(reading, paths[0], check)  # names a worker that joined and is no use
+                    raise ConnectionError(_error(result))
                 elif not tried_alone:
+                    if not isinstance(_error(result), KilledWorker):
+                        cluster.prepare(reading, paths[0], check)  # a worker that joined may lack statsvc
                     suspects.extend([path] for path in batch)
                 else:
                     yield name_of(batch[0]), _cause(result)
@@ -140,23 +146,29 @@ def stream(
                 client.cancel(list(flying))
 
 
-def _wait(completed: Any, cluster: LocalCluster, check: Callable[[], None]) -> None:
+def _wait(completed: Any, cluster: Cluster, check: Callable[[], None]) -> None:
     """Return when a batch has come back; `TimeoutError` where there is no worker left to send one."""
     quiet_since = time.monotonic()
     while not completed.has_ready():
         check()
         time.sleep(POLL_SECONDS)
         if time.monotonic() - quiet_since > STALL_SECONDS:
-            if not cluster.connected():
-                raise TimeoutError(f"no worker process for {STALL_SECONDS:.0f} s")
+            if cluster.stalled():
+                raise TimeoutError(f"no worker process took a batch for {STALL_SECONDS:.0f} s")
             quiet_since = time.monotonic()
+
+
+def _error(result: Any) -> BaseException:
+    """Return what a batch ended with: Dask gives it alone, or as `sys.exc_info` does."""
+    error: BaseException = result[1] if isinstance(result, tuple) else result
+    return error
 
 
 def _cause(result: Any) -> str:
     """Say why a batch of one sample failed as a whole."""
     from distributed import KilledWorker
 
-    error = result[1] if isinstance(result, tuple) else result
+    error = _error(result)
     if isinstance(error, KilledWorker):
         return (
             "the worker process that read it was killed, probably for want of memory; "

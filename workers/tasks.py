@@ -13,12 +13,13 @@ import xxhash
 
 from statsvc.counting import Counting
 from statsvc.errors import UnreadableSample
+from statsvc.objects import is_url
 from workers import members, rules
 from workers.bincount import TooManyIds
 from workers.device import Engine
 from workers.labelmaps import Mode, open_label_map
 from workers.members import Member, name_of
-from workers.opened import Opened, opened
+from workers.opened import Changed, opened, reading_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from workers.bincount import Counter
     from workers.labelmaps import LabelMap
+    from workers.opened import Opened
+    from workers.remote import ReadAhead
 
 COUNTED, UNREADABLE = 0, 1
 
@@ -64,6 +67,7 @@ class Rows:
     size, mtime_ns, ctime_ns  int64 [n], fingerprint by `fstat` of the file that was counted; zeros where
                               it could not be opened; `ctime_ns` is −1 where the file had changed less than
                               2 s before, so that it compares unequal and is counted again next time
+    etag                      n texts, of the object that was counted; empty for a file
     content                   uint64 [n], xxh3 of the bytes; 0 for a failed sample
     height, width, pixels     int64 [n], pixels = height · width = the row's sum; 0 for a failed sample
     mode                      uint8 [n], `workers.labelmaps.Mode`
@@ -78,6 +82,7 @@ class Rows:
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
     ctime_ns: NDArray[np.int64]
+    etag: list[str]
     content: NDArray[np.uint64]
     height: NDArray[np.int64]
     width: NDArray[np.int64]
@@ -99,6 +104,7 @@ class _Sample:
     path: str
     member: Member | None = None
     fingerprint: tuple[int, int, int] = (0, 0, 0)
+    etag: str = ""
     content: int = 0
     height: int = 0
     width: int = 0
@@ -110,10 +116,6 @@ class _Sample:
     histogram: tuple[NDArray[np.int64], NDArray[np.int64]] = field(
         default_factory=lambda: (np.empty(0, np.int64), np.empty(0, np.int64))
     )
-
-
-class _Changed(Exception):
-    """The file changed while it was read."""
 
 
 def count_samples(
@@ -130,18 +132,19 @@ def count_samples(
     started = time.perf_counter()
     engine = Engine(reading.device)
     samples: list[_Sample] = []
-    for path in paths:
-        if should_stop is not None and should_stop():
-            break
-        sample = _Sample(name_of(path), path if isinstance(path, Member) else None)
-        samples.append(sample)
-        try:
-            _read(reading, sample, engine)
-        except Exception as error:
-            if isinstance(error, MemoryError):
-                raise
-            many = isinstance(error, TooManyIds) and reading.counting.palette is not None
-            sample.error = _explain(rules.too_many_colours() if many else error)
+    with reading_ahead(reading.root, paths) as ahead:
+        for path in paths:
+            if should_stop is not None and should_stop():
+                break
+            sample = _Sample(name_of(path), path if isinstance(path, Member) else None)
+            samples.append(sample)
+            try:
+                _read(reading, sample, engine, ahead)
+            except Exception as error:
+                if isinstance(error, MemoryError):
+                    raise
+                many = isinstance(error, TooManyIds) and reading.counting.palette is not None
+                sample.error = _explain(rules.too_many_colours() if many else error)
     engine.flush()
     for sample in samples:
         if not sample.error:
@@ -166,25 +169,24 @@ def count_batch(reading: Reading, paths: Sequence[str | Member]) -> Rows:
     return count_samples(reading, paths, cancelled)
 
 
-def _read(reading: Reading, sample: _Sample, engine: Engine) -> None:
+def _read(reading: Reading, sample: _Sample, engine: Engine, ahead: ReadAhead | None) -> None:
     """Read one sample into `engine`, again where it changed meanwhile."""
     for _ in range(ATTEMPTS):
         try:
-            _read_once(reading, sample, engine)
-        except _Changed:
+            _read_once(reading, sample, engine, ahead)
+        except Changed:
+            if ahead is not None:
+                ahead.forget(sample.member or sample.path)
             continue
         return
     raise UnreadableSample(f"changed while it was read, {ATTEMPTS} times; scan again when it is complete")
 
 
-def _read_once(reading: Reading, sample: _Sample, engine: Engine) -> None:
+def _read_once(reading: Reading, sample: _Sample, engine: Engine, ahead: ReadAhead | None) -> None:
     started = time.time_ns()
-    member = sample.member
-    path, files = (sample.path, ()) if member is None else (member.file, member.files)
-    folder = member is not None and member.in_folder
-    with opened(reading.root, path, files, folder=folder) as source:
+    with _opened(reading.root, sample, ahead) as source:
         before = source.stamp()
-        sample.fingerprint = before.fingerprint
+        sample.fingerprint, sample.etag = before.fingerprint, before.etag
         failure: Exception | None = None
         sample.counter = engine.counter()
         try:
@@ -193,12 +195,23 @@ def _read_once(reading: Reading, sample: _Sample, engine: Engine) -> None:
             failure = error
         after = source.stamp()
     if before != after:
-        raise _Changed
+        raise Changed(sample.path)
     if failure is not None:
         raise failure
+    if before.etag:
+        return  # which tells contents, whatever the clock
     # An mtime far ahead of the clock was set on purpose; a ctime ahead of it is another machine's clock.
     if started - before.ctime_ns < RACY_NS or abs(started - before.mtime_ns) < RACY_NS:
         sample.fingerprint = (before.size, before.mtime_ns, -1)
+
+
+def _opened(root: str, sample: _Sample, ahead: ReadAhead | None) -> Opened:
+    member = sample.member
+    if ahead is not None:
+        return ahead.open(member or sample.path)
+    if member is None:
+        return opened(root, sample.path)
+    return opened(root, member.file, member.files, folder=member.in_folder)
 
 
 def _count(reading: Reading, sample: _Sample, source: Opened, engine: Engine) -> None:
@@ -259,6 +272,12 @@ def _explain(error: Exception) -> str:
     """Return what a failure to read means for the person who owns the file."""
     if isinstance(error, UnreadableSample):
         return str(error)
+    if (
+        isinstance(error, OSError)
+        and is_url(str(error.filename))
+        and not isinstance(error, FileNotFoundError)
+    ):
+        return f"cannot be read: {error.strerror}"
     if isinstance(error, FileNotFoundError):
         return "vanished during the scan; scan again when the folder is at rest"
     if isinstance(error, IsADirectoryError):
@@ -285,6 +304,7 @@ def _rows(samples: list[_Sample], seconds: float) -> Rows:
         size=column([sample.fingerprint[0] for sample in samples]),
         mtime_ns=column([sample.fingerprint[1] for sample in samples]),
         ctime_ns=column([sample.fingerprint[2] for sample in samples]),
+        etag=[sample.etag for sample in samples],
         content=np.array([s.content * ok for s, ok in zip(samples, good, strict=True)], np.uint64),
         height=column([s.height * ok for s, ok in zip(samples, good, strict=True)]),
         width=column([s.width * ok for s, ok in zip(samples, good, strict=True)]),

@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 def build_app(
     home: Home,
     *,
-    roots: Sequence[Path] = (),
+    roots: Sequence[Path | str] = (),
     allowed_hosts: Sequence[str] = LOOPBACK_NAMES,
     any_address: bool = False,
     policy: access.Policy = access.OPEN,
 ) -> FastAPI:
     """Return the HTTP application over a home; several may serve the same one.
 
-    roots          folders below which a request may name a source
+    roots          folders and URLs below which a request may name a source
     allowed_hosts  host names that it answers to
     any_address    whether it answers to every IP address as well
     policy         which requests need a token

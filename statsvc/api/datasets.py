@@ -40,7 +40,7 @@ class NewDataset(TriggerBody, ConfigurationBody):
     """A folder of label maps to count and to keep counted."""
 
     name: str = Field(description="letters, digits, '-', '_' and '.'")
-    source: str = Field(description="absolute path of a folder below one of the server's roots")
+    source: str = Field(description="absolute path of a folder, or a URL, below one of the server's roots")
     pattern: str | None = Field(None, description="glob of relative paths; by itself the kind that is there")
     rule: str | None = Field(
         None, description='what a raw id is: "id // 1000", the name of a palette; null: the pixel\'s value'
@@ -53,7 +53,7 @@ class DatasetChanges(TriggerBody, ConfigurationBody):
     """Where a dataset's label maps are, how counts are read, when they are scanned, and what is kept."""
 
     source: str | None = Field(
-        None, description="absolute path of the folder where the label maps are now, below a root"
+        None, description="absolute path of the folder, or URL, where the label maps are now, below a root"
     )
     pattern: str | None = Field(
         None, description="glob of relative paths; null: the kind that the next job finds there"
@@ -104,7 +104,7 @@ async def post_dataset(request: Request, body: NewDataset, service: Shared) -> R
 
     def register() -> dict[str, Any]:
         source = allowed_source(body.source, service.roots)
-        dataset = service.catalog.create_dataset(body.name, str(source), pattern, configuration)
+        dataset = service.catalog.create_dataset(body.name, source, pattern, configuration)
         triggers.change(service.catalog, dataset, scanned)
         job, _ = jobs.submit(service.catalog, dataset)
         trigger = triggers.of(service.catalog, [dataset])[dataset.uid]
@@ -138,7 +138,7 @@ async def patch_dataset(request: Request, name: str, body: DatasetChanges, servi
 
     def configure() -> None:
         dataset = service.catalog.dataset(name)
-        source = None if body.source is None else str(allowed_source(body.source, service.roots))
+        source = None if body.source is None else allowed_source(body.source, service.roots)
         if "keep" in given:
             dataset = service.catalog.set_keep(dataset, KEEP if body.keep is None else body.keep)
         triggers.change(service.catalog, dataset, scanned)

@@ -87,6 +87,10 @@ TABLE: tuple[tuple[type[Exception], Kind], ...] = (
     # 500, not 503: asking again, or asking another replica, finds the same bytes.
     (errors.DamagedVersion, Kind("damaged-version", 500, "A stored version is damaged")),
     (errors.CatalogError, UNAVAILABLE),
+    (
+        errors.StoreError,
+        Kind("store-unavailable", 503, "The store of versions does not answer", retry_after=5),
+    ),
     (IntegrityError, _DEFECT),
     (DBAPIError, _DATABASE),
     (PoolTimeout, _DATABASE),

@@ -1,4 +1,4 @@
-"""Which folders a request may name as a source."""
+"""Which folders and URLs a request may name as a source."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from statsvc.errors import InvalidParameter, SourceError
+from statsvc.objects import is_below, is_url, normalized
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,28 +16,45 @@ class ForbiddenSource(SourceError):
     """The source lies outside the folders that the server may read."""
 
 
-def allowed_source(source: str, roots: Sequence[Path]) -> Path:
-    """Return the source as an absolute path without links, checked to lie below one of the roots.
+def allowed_source(source: str, roots: Sequence[Path | str]) -> str:
+    """Return the source as an absolute path without links, or a URL, checked to lie below one of the roots.
 
-    Raises `InvalidParameter` for what is no absolute path, `ForbiddenSource` outside the roots, whether
-    or not something is there, and `SourceError` where there is no folder.
+    Raises `InvalidParameter` for what is no absolute path and no URL, `ForbiddenSource` outside the roots,
+    whether or not something is there, and `SourceError` where there is no folder. Whether something is at a
+    URL, its first job says.
     """
+    if is_url(source):
+        try:
+            url = normalized(source)
+        except SourceError as error:
+            raise InvalidParameter(("source", str(error))) from error
+        if not any(isinstance(root, str) and is_below(url, root) for root in roots):
+            raise _forbidden(url, roots, "URL")
+        return url
     if "\0" in source or not source.startswith("/"):
         raise InvalidParameter(
-            ("source", f"{source!r} is not an absolute path, such as /data/camvid, on the server's machine")
+            (
+                "source",
+                f"{source!r} is not an absolute path, such as /data/camvid, on the server's machine, "
+                "nor a URL such as s3://bucket/prefix",
+            )
         )
     folder = Path(source).resolve()
-    if not any(folder.is_relative_to(root.resolve()) for root in roots):
-        there = ", ".join(str(root) for root in roots) or "none"
-        raise ForbiddenSource(
-            f"{source} lies outside the folders that this server may read ({there}); "
-            "allow another one with: statsvc serve --root FOLDER"
-        )
+    if not any(isinstance(root, Path) and folder.is_relative_to(root.resolve()) for root in roots):
+        raise _forbidden(source, roots, "FOLDER")
     if not folder.is_dir():
         raise SourceError(
             f"there is no folder {source} on the server's machine; check the path and the mount"
         )
-    return folder
+    return str(folder)
+
+
+def _forbidden(source: str, roots: Sequence[Path | str], what: str) -> ForbiddenSource:
+    there = ", ".join(map(str, roots)) or "none"
+    return ForbiddenSource(
+        f"{source} lies outside the folders that this server may read ({there}); "
+        f"allow another one with: statsvc serve --root {what}"
+    )
 
 
 def checked_pattern(pattern: str) -> str:

@@ -50,7 +50,7 @@ def run(
     home: Home,
     host: str,
     port: int,
-    roots: Sequence[Path],
+    roots: Sequence[Path | str],
     *,
     names: Sequence[str] = (),
     reads_need_token: bool = False,

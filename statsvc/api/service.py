@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from statsvc.store.catalog import Catalog
+    from statsvc.store.places import Place
 
 T = TypeVar("T")
 
@@ -38,8 +39,8 @@ THREADS = 4
 class Service:
     """The parts of one application; used from its event loop only."""
 
-    def __init__(self, catalog: Catalog, store: Path, roots: Sequence[Path]) -> None:
-        self.catalog, self.store, self.roots = catalog, store, tuple(roots)
+    def __init__(self, catalog: Catalog, store: Place, roots: Sequence[Path | str]) -> None:
+        self.catalog, self.store, self.roots = catalog, store.hurried(), tuple(roots)
         self.watch = Watch(catalog)
         self.feed = Feed(catalog)
         self._older: Once[tuple[str, int, int], Published] = Once(Lru(1024), THREADS)

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 def home_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --home, --database and --store."""
     for option in (
-        click.option("--store", metavar="DIR", help="Folder of versions.  [default: versions in the home]"),
+        click.option(
+            "--store",
+            metavar="PLACE",
+            help="Folder of versions, or s3://bucket/prefix.  [env: STATSVC_STORE; default: in the home]",
+        ),
         click.option("--database", metavar="URL", help="Catalog.  [default: an SQLite file in the home]"),
         click.option(
             "--home",

@@ -7,8 +7,9 @@ import re
 import signal
 import sys
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import click
 
@@ -26,6 +27,7 @@ from statsvc.cli.common import (
 from statsvc.cli.progress import pixel_rate, shown
 from statsvc.counting import read as read_counting
 from statsvc.errors import Conflict, InvalidParameter, NotFound, Unanswerable
+from statsvc.objects import is_url, normalized
 from statsvc.splits import FOLDERS
 
 if TYPE_CHECKING:
@@ -136,10 +138,12 @@ def scan(
     store: str | None,
     **reading: Any,
 ) -> None:
-    """Count the label maps in SOURCE, a folder, container or file; run again, count only what changed.
+    """Count the label maps in SOURCE, a folder, file or URL; run again, count only what changed.
 
-    Registers the dataset, publishes a version, and prints the classes with their weights. SOURCE may
-    be left out for a dataset that is registered. Exit code 1 where label maps could not be read.
+    SOURCE may be a container, or lie in an object store, with credentials from the environment:
+    s3://bucket/prefix, gs://, az://, or one file at https://. Registers the dataset, publishes a
+    version, and prints the classes with their weights. SOURCE may be left out for a dataset that is
+    registered. Exit code 1 where label maps could not be read.
     """
     try:
         from workers.device import require
@@ -147,7 +151,7 @@ def scan(
     except ModuleNotFoundError as error:
         raise needs("workers", error) from error
     if source is None and name is None:
-        raise click.UsageError("name a folder of label maps: statsvc scan SOURCE")
+        raise click.UsageError("name a folder or URL of label maps: statsvc scan SOURCE")
     if move and (name is None or (source is None and pattern is None)):
         raise click.UsageError("--move: say which dataset and where: statsvc scan FOLDER --name NAME --move")
     require(device)
@@ -231,21 +235,29 @@ def _registered(
     return configured, record.number if record is not None and made else None
 
 
-def _location(source: str) -> tuple[Path, str | None]:
-    """Return the folder that SOURCE means and, where it is one file, the pattern that means it alone."""
-    from workers.sources import open_source
+def _location(source: str) -> tuple[str, str | None]:
+    """Return the folder or URL that SOURCE means and, for one file, the pattern that means it alone."""
+    from workers.sources import one_file, open_source
 
+    if is_url(source):
+        one = one_file(source)
+        return (normalized(source), None) if one is None else (one.root, one.pattern)
     where = Path(source).expanduser()
     if where.is_dir():
-        return where.resolve(), None
+        return _resolved(source), None
     one = open_source(source, None)
-    return Path(one.root).resolve(), one.pattern
+    return _resolved(one.root), one.pattern
+
+
+def _resolved(source: str) -> str:
+    """Return a source as it is compared: a path without links, a URL as it is."""
+    return source if is_url(source) else str(Path(source).expanduser().resolve())
 
 
 def _named(
     catalog: Catalog,
     name: str,
-    location: tuple[Path, str | None] | None,
+    location: tuple[str, str | None] | None,
     pattern: str | None,
     *,
     move: bool,
@@ -263,19 +275,19 @@ def _named(
     wanted = file or pattern
     if known.source is None:
         raise Conflict(f"{name} is a table of imported counts; choose another name with --name")
-    if move or (known.pattern is None and folder in (None, Path(known.source).resolve())):
+    if move or (known.pattern is None and folder in (None, _resolved(known.source))):
         return _moved(catalog, known, folder, wanted)
     instead = (
         f"choose another name with --name, or, if its label maps are there now, add --name {name} --move"
     )
-    if folder is not None and Path(known.source).resolve() != folder:
+    if folder is not None and _resolved(known.source) != folder:
         raise Conflict(f"{name} is {known.source}, not {folder}; {instead}")
     if wanted != known.pattern and (wanted is not None or _is_file(known)):
         raise Conflict(f"{name} counts the files {known.pattern!r} in {known.source}; {instead}")
     return known
 
 
-def _moved(catalog: Catalog, known: Dataset, folder: Path | None, pattern: str | None) -> Dataset:
+def _moved(catalog: Catalog, known: Dataset, folder: str | None, pattern: str | None) -> Dataset:
     """Return the dataset, registered over the files that it means now. Raises `SourceError` for none."""
     from statsvc.store.configuring import moved
     from workers.sources import Source, list_samples, open_source
@@ -293,7 +305,7 @@ def _moved(catalog: Catalog, known: Dataset, folder: Path | None, pattern: str |
     return moved(catalog, known, choose)
 
 
-def _at(catalog: Catalog, location: tuple[Path, str | None] | None, pattern: str | None) -> Dataset | None:
+def _at(catalog: Catalog, location: tuple[str, str | None] | None, pattern: str | None) -> Dataset | None:
     """Return the dataset over that folder and pattern; a usage error where several could be meant."""
     if location is None:
         return None
@@ -303,7 +315,7 @@ def _at(catalog: Catalog, location: tuple[Path, str | None] | None, pattern: str
         dataset
         for dataset in catalog.datasets()
         if dataset.source is not None
-        and Path(dataset.source).resolve() == folder
+        and _resolved(dataset.source) == folder
         and (dataset.pattern == wanted if wanted is not None else not _is_file(dataset))
     ]
     if len(found) > 1:
@@ -317,8 +329,9 @@ def _is_file(dataset: Dataset) -> bool:
 
 
 def default_name(root: str) -> str:
-    """Return a dataset name made from its folder: `camvid-train` for `…/camvid/train`."""
-    folder = Path(root).resolve()
+    """Return a dataset name made from its folder or URL: `camvid-train` for `…/camvid/train`."""
+    url = urlsplit(root)
+    folder = PurePosixPath(url.netloc + unquote(url.path)) if is_url(root) else Path(root).resolve()
     parts = [folder.name]
     if folder.name.lower() in PLAIN_FOLDERS and folder.parent.name:
         parts.insert(0, folder.parent.name)

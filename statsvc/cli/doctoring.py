@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +19,7 @@ from statsvc.cli.common import (
 )
 from statsvc.doctor.finding import SERIOUS
 from statsvc.doctor.report import examine
-from statsvc.errors import UnreadableSample
+from statsvc.errors import SourceError, UnreadableSample
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +54,7 @@ def doctor(
     with opened(home, database, store) as (place, catalog):
         dataset = the_dataset(catalog, name)
         table = current_table(place, catalog, dataset, number)
-        look = None if dataset.source is None else partial(_pixels, Path(dataset.source), table)
+        look = None if dataset.source is None else partial(_pixels, dataset.source, table)
         report = examine(table, table.array if table.has_rows else None, look)
     if as_json:
         print_json(report)
@@ -67,22 +66,22 @@ def doctor(
         raise click.exceptions.Exit(1)
 
 
-def _pixels(source: Path, table: Version, name: str) -> Iterator[NDArray[np.integer]]:
+def _pixels(source: str, table: Version, name: str) -> Iterator[NDArray[np.integer]]:
     """Yield the pixels of a sample that is a file, as 2-D blocks; nothing where it cannot be read."""
     try:
         from workers.labelmaps import open_label_map
+        from workers.opened import exists, reading
         from workers.recompute import MAX_PIXELS
     except ModuleNotFoundError:
         return
-    file = source / name
-    if not file.is_file():
-        return
     try:
-        with file.open("rb") as opened_file:
-            label_map = open_label_map(name, opened_file, MAX_PIXELS, key=table.configuration.counting.key)
+        if not exists(source, name):
+            return
+        with reading(source, name) as file:
+            label_map = open_label_map(name, file, MAX_PIXELS, key=table.configuration.counting.key)
             for chunk in label_map.chunks:
                 yield chunk.reshape(-1, label_map.width) if chunk.size % label_map.width == 0 else chunk
-    except (OSError, UnreadableSample):
+    except (OSError, SourceError, UnreadableSample):
         return
 
 

@@ -41,7 +41,7 @@ def gc(
         from statsvc.store import retention
 
         if pause:
-            retention.pause(place.store)
+            retention.pause(catalog, place.store)
             click.echo("gc is paused; let it go on with: statsvc gc --resume", err=True)
             return
         if resume:

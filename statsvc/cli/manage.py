@@ -162,7 +162,7 @@ def versions(
         )
 
     # A version that only reads the counts in another way has the arrays of an earlier one.
-    arrays = [str((place.store / record.arrays_uri).resolve()) for record in found]
+    arrays = [str(place.store / record.arrays_uri) for record in found]
     columns = ("version", "tags", "published", "by", "images", "failed", "pixels", "rows")
     if as_json:
         rows = zip(found, arrays, strict=True)

@@ -16,6 +16,7 @@ import click
 
 from statsvc.cli.common import home_options, needs, opened
 from statsvc.durations import seconds
+from statsvc.objects import is_url, normalized
 from statsvc.store import home as homes
 
 if TYPE_CHECKING:
@@ -49,6 +50,21 @@ def runner_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _root(
+    _context: click.Context, _option: click.Parameter, given: tuple[str, ...]
+) -> tuple[Path | str, ...]:
+    """Return roots as folders that are there, and URLs."""
+    roots: list[Path | str] = []
+    for root in given:
+        if is_url(root):
+            roots.append(normalized(root))
+        elif Path(root).is_dir():
+            roots.append(Path(root))
+        else:
+            raise click.BadParameter(f"{root!r} is no folder and no URL such as s3://bucket/prefix")
+    return tuple(roots)
+
+
 @click.command()
 @click.option(
     "--host",
@@ -61,8 +77,9 @@ def runner_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--root",
     "roots",
     multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder below which requests may register sources.  [default: the current folder]",
+    callback=_root,
+    metavar="FOLDER|URL",
+    help="Folder or URL below which requests may register sources.  [default: the current folder]",
 )
 @click.option(
     "--allow-host", "names", multiple=True, metavar="NAME", help="A further host name that it answers to."
@@ -79,7 +96,7 @@ def runner_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def serve(
     host: str,
     port: int,
-    roots: tuple[Path, ...],
+    roots: tuple[Path | str, ...],
     names: tuple[str, ...],
     reads_need_token: bool,
     with_runner: bool,
@@ -100,6 +117,7 @@ def serve(
             raise needs("service", error) from error
         place = homes.resolve(home, database, store)
         seconds("quiet", quiet)
+        place.store.check(writing=with_runner)
         arguments = ["--device", device, "--quiet", quiet]
         arguments += [] if workers is None else ["--workers", str(workers)]
         arguments += [] if max_pixels is None else ["--max-pixels", str(max_pixels)]
@@ -148,9 +166,11 @@ class _Runner:
     def __init__(self, place: Home, arguments: list[str]) -> None:
         self._command = [
             *(sys.executable, "-m", "statsvc", "-v", "runner", "--parent", str(os.getpid())),
-            *("--home", str(place.folder), "--database", place.database, "--store", str(place.store)),
+            *("--home", str(place.folder), "--store", str(place.store)),
             *arguments,
         ]
+        # Not among the arguments, which every user of the machine can read: it may hold a password.
+        self._environment = os.environ | {"STATSVC_DATABASE": place.database}
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="runner", daemon=True)
@@ -161,7 +181,9 @@ class _Runner:
     def _watch(self) -> None:
         while not self._stopping.is_set():
             began = time.monotonic()
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own command
+            self._process = subprocess.Popen(  # noqa: S603 - our own command
+                self._command, stdin=subprocess.DEVNULL, env=self._environment
+            )
             code = self._process.wait()
             if self._stopping.is_set():
                 return
@@ -181,6 +203,13 @@ class _Runner:
 
 @click.command()
 @runner_options
+@click.option(
+    "--dask",
+    metavar="ADDRESS",
+    envvar="STATSVC_DASK",
+    show_envvar=True,
+    help="A running Dask scheduler, tcp://HOST:8786 or tls://HOST:8786, whose workers count.",
+)
 @click.option("--parent", type=int, hidden=True, help="End with this process.")
 @home_options
 def runner(
@@ -188,23 +217,33 @@ def runner(
     workers: int | None,
     quiet: str,
     max_pixels: int | None,
+    dask: str | None,
     parent: int | None,
     home: str | None,
     database: str | None,
     store: str | None,
 ) -> None:
-    """Run recompute jobs as they come, until stopped."""
+    """Run recompute jobs as they come, until stopped: on this machine, or on the workers of --dask."""
     try:
         from workers.device import require
         from workers.recompute import MAX_PIXELS, Settings
+        from workers.remote_cluster import checked_address
         from workers.runner import run
     except ModuleNotFoundError as error:
         raise needs("workers", error) from error
-    require(device)
+    if dask is not None:
+        checked_address(dask)
+        if workers is not None:
+            raise click.UsageError(
+                "--workers are processes of this machine; with --dask the scheduler has its own"
+            )
+    else:
+        require(device)
     if parent is not None:
         os.nice(NICENESS)  # inherited by the worker processes, which count in what is left of the cores
-    with opened(home, database, store):
-        pass  # a catalog that cannot be used is an error now, not a line in a loop
+    with opened(home, database, store) as (place, _catalog):
+        # What cannot be used is an error now, not a line in a loop or the end of the first job.
+        place.store.check(writing=True)
     stopping = threading.Event()
 
     def stop(_signal: int, _frame: Any) -> None:
@@ -214,10 +253,11 @@ def runner(
     # Ctrl-C reaches the whole group; under `serve` the parent says when to stop.
     signal.signal(signal.SIGINT, stop)
     run(
-        homes.resolve(home, database, store),
+        place,
         Settings(device, max_pixels or MAX_PIXELS),
         workers=workers,
         quiet=seconds("quiet", quiet),
+        dask=dask,
         parent=parent,
         stop=stopping.is_set,
     )

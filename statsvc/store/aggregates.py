@@ -16,23 +16,22 @@ import xxhash
 
 from statsvc.errors import DamagedVersion, NotFound, Unanswerable
 from statsvc.statistics import EXAMPLES, Histogram, under_map
-from statsvc.store import durable
 from statsvc.store.arrays import CLASS_ARRAYS
 from statsvc.store.version import Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from statsvc.classmaps import ClassMap
     from statsvc.configuration import Configuration
     from statsvc.statistics import Block
+    from statsvc.store.places import Place
 
 FILE = "aggregates"
 _RAW, _OWN = "raw", "own"
 
 
-def keep(version: Version, group: Path) -> None:
+def keep(version: Version, group: Place) -> None:
     """Write the aggregates of a version into its own group, durably. Raises `DamagedVersion`.
 
     For all samples and for each split: the counts over raw ids and under the version's class map, the
@@ -63,8 +62,7 @@ def keep(version: Version, group: Path) -> None:
     payload = io.BytesIO()
     np.savez_compressed(payload, allow_pickle=False, **arrays)
     data = payload.getvalue()
-    durable.replace(group / FILE, xxhash.xxh3_128_digest(data) + data)
-    durable.sync_path(group)
+    (group / FILE).write(xxhash.xxh3_128_digest(data) + data)
 
 
 class Expired(Version):
@@ -75,8 +73,8 @@ class Expired(Version):
 
     def __init__(
         self,
-        folder: Path,
-        group: Path,
+        folder: Place,
+        group: Place,
         *,
         dataset: str,
         number: int,
@@ -178,7 +176,7 @@ class Expired(Version):
 
     def _load(self) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
         try:
-            data = (self._group / FILE).read_bytes()
+            data = (self._group / FILE).read()
             with np.load(io.BytesIO(data[16:]), allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             sound = xxhash.xxh3_128_digest(data[16:]) == data[:16]

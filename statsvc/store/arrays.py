@@ -16,9 +16,9 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from zarr.core.buffer import Buffer
+
+    from statsvc.store.places import Place
 
 ROWS_PER_CHUNK = 2048
 """Samples in one chunk of `counts`."""
@@ -62,16 +62,17 @@ def dtype_of(name: str) -> np.dtype[Any]:
     return SAMPLE_ARRAYS[name][0] if name in SAMPLE_ARRAYS else np.dtype("int64")
 
 
-def create_group(folder: Path, attributes: dict[str, Any]) -> zarr.Group:
-    """Make a new Zarr group in a folder that must not hold one yet."""
-    return zarr.create_group(
-        store=zarr.storage.LocalStore(folder), zarr_format=3, attributes={ATTRIBUTES: attributes}
-    )
+def create_group(place: Place, attributes: dict[str, Any]) -> zarr.Group:
+    """Make a new Zarr group in a place that must not hold one yet. Raises `StoreError`."""
+    with place.answering():
+        return zarr.create_group(
+            **place.zarr(read_only=False), zarr_format=3, attributes={ATTRIBUTES: attributes}
+        )
 
 
-def open_group(folder: Path) -> zarr.Group:
+def open_group(place: Place) -> zarr.Group:
     """Open a group for reading."""
-    return zarr.open_group(store=zarr.storage.LocalStore(folder, read_only=True), mode="r", zarr_format=3)
+    return zarr.open_group(**place.zarr(read_only=True), mode="r", zarr_format=3)
 
 
 def create_array(

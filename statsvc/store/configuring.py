@@ -14,10 +14,10 @@ from statsvc.texts import HALF, storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from statsvc.configuration import Configuration
     from statsvc.store.catalog import Catalog
+    from statsvc.store.places import Place
     from statsvc.store.records import Dataset
 
 
@@ -56,7 +56,7 @@ def fitting(configuration: Configuration) -> Configuration:
 
 
 def changed(
-    catalog: Catalog, store: Path, dataset: Dataset, changes: Mapping[str, Any]
+    catalog: Catalog, store: Place, dataset: Dataset, changes: Mapping[str, Any]
 ) -> Callable[[Configuration], Configuration]:
     """Return the change that `statsvc.store.publication.configure` makes.
 

@@ -44,15 +44,18 @@ def make_folder(folder: Path) -> None:
         sync_path(folder.parent)
 
 
-def replace(file: Path, data: bytes) -> None:
-    """Write `data` to a temporary name beside `file`, flush it, and rename it into place."""
+def replace(file: Path, data: bytes, *, lasting: bool = True) -> None:
+    """Write `data` to a temporary name beside `file`, and rename it; flush both where they are to last."""
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("wb") as out:
             out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
+            if lasting:
+                out.flush()
+                os.fsync(out.fileno())
         temporary.replace(file)
+        if lasting:
+            sync_path(file.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -61,13 +64,26 @@ _ADVICE = {
     errno.ENOSPC: "free some space there, or put --home or --store on a larger disk",
     errno.EDQUOT: "free some of your quota there, or put --home or --store on another disk",
     errno.EFBIG: "raise the limit on file sizes (ulimit -f), or put --home or --store on another disk",
-    errno.EACCES: "give this user the right to write there, or choose another --home or --store",
-    errno.EPERM: "give this user the right to write there, or choose another --home or --store",
+    errno.EACCES: "give this user the right to read and write there, or choose another --home or --store",
+    errno.EPERM: "give this user the right to read and write there, or choose another --home or --store",
     errno.EROFS: "mount it for writing, or choose another --home or --store",
 }
 
+PASSING = frozenset(
+    {
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ESTALE,
+        errno.ENOTCONN,
+        errno.ETIMEDOUT,
+        errno.EHOSTDOWN,
+    }
+)
+"""Errors that pass by themselves, of this process or of a file system that is away: the file is whole."""
 
-def advice(error: BaseException, folder: Path) -> str | None:
+
+def advice(error: BaseException, folder: Path | str) -> str | None:
     """Return a line on what a person must mend where a disk refused, None for any other error.
 
     `folder` is where was written to, for an error that names no file.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import time
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from statsvc.errors import CatalogError
+from statsvc.errors import CatalogError, Conflict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,6 +177,33 @@ def write(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Open a writing transaction, committed at the end and rolled back on an exception."""
     with engine.connect().execution_options(statsvc_write=True) as connection, connection.begin():
         yield connection
+
+
+@contextmanager
+def alone(engine: sa.Engine, what: str, *, wait: bool = False) -> Iterator[None]:
+    """Let one process at a time do something with this catalog; a process that dies lets the next one in.
+
+    Raises `Conflict` where another one does it, unless it is to be waited for.
+    """
+    taken = Conflict(f"another {what} runs with this catalog; wait for it to end")
+    if engine.dialect.name == "postgresql":
+        key = {"key": zlib.crc32(f"statsvc {what}".encode())}
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            try:
+                if wait:
+                    connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), key)
+                elif not connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), key):
+                    raise taken
+                yield
+            finally:
+                connection.invalidate()  # the lock goes with the connection, whatever became of either
+        return
+    with Path(f"{engine.url.database}.{what}-lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise taken from None
+        yield
 
 
 def file_system(path: Path, mountinfo: str) -> str:

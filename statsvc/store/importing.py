@@ -13,7 +13,6 @@ from statsvc.configuration import Configuration
 from statsvc.errors import Conflict, NotFound
 from statsvc.imports import SampleCounts
 from statsvc.settle import settle_num_classes
-from statsvc.store import durable
 from statsvc.store.arrays import ROWS_PER_CHUNK, SAMPLE_ARRAYS, create_group
 from statsvc.store.catalog import NewVersion
 from statsvc.store.configuring import applied, fitting
@@ -23,15 +22,15 @@ from statsvc.store.writer import VersionWriter, strings, write_totals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from statsvc.statistics import Histogram
     from statsvc.store.catalog import Catalog
+    from statsvc.store.places import Place
     from statsvc.store.records import VersionRecord
 
 
 def import_counts(
-    catalog: Catalog, store: Path, name: str, counts: Histogram | SampleCounts, changes: Mapping[str, Any]
+    catalog: Catalog, store: Place, name: str, counts: Histogram | SampleCounts, changes: Mapping[str, Any]
 ) -> VersionRecord:
     """Publish counts as the next version of a dataset, which is made where there is none.
 
@@ -59,14 +58,20 @@ def import_counts(
         configuration = fitting(replace(configuration, num_classes=classes))
     if dataset is None:
         dataset = catalog.create_dataset(name, None, None, configuration)
-    durable.make_folder(store)
+    store.make()
     uri = f"{dataset.uid}/import-{uuid.uuid4().hex}"
-    if isinstance(counts, SampleCounts):
-        totals, digests = _write_rows(store / uri, counts, occurring)
-        samples: int | None = len(counts.path)
-    else:
-        totals, digests = counts, write_totals(create_group(store / uri, {}), counts)
-        samples = counts.samples
+    try:
+        if isinstance(counts, SampleCounts):
+            totals, digests = _write_rows(store / uri, counts, occurring)
+            samples: int | None = len(counts.path)
+        else:
+            group = create_group(store / uri, {})
+            with store.answering():
+                totals, digests = counts, write_totals(group, counts)
+            samples = counts.samples
+    except BaseException:
+        (store / uri).remove()
+        raise
     new = NewVersion(
         kind="import",
         group_uri=uri,
@@ -82,7 +87,7 @@ def import_counts(
 
 
 def _write_rows(
-    folder: Path, counts: SampleCounts, class_id: np.ndarray[Any, Any]
+    folder: Place, counts: SampleCounts, class_id: np.ndarray[Any, Any]
 ) -> tuple[Histogram, dict[str, str]]:
     """Write one row a sample. What a count does not tell, size, shape and fingerprint, is zero."""
     sparse = Rows({}, counts.offsets, counts.ids, counts.counts)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import io
 import logging
-import shutil
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +21,15 @@ from statsvc.store.arrays import SAMPLE_ARRAYS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from statsvc.store.places import Place
 
 log = logging.getLogger(__name__)
 
 COLUMNS = ("size", "mtime_ns", "ctime_ns", "content", "height", "width", "pixels", "mode", "status")
-TEXTS = ("path", "error")
+TEXTS = ("path", "etag", "error")
 
 
 @dataclass(slots=True)
@@ -98,9 +99,8 @@ def concatenate(parts: list[Rows]) -> Rows:
     )
 
 
-def write_part(folder: Path, name: str, reader: str, rows: Rows) -> None:
+def write_part(folder: Place, name: str, reader: str, rows: Rows) -> None:
     """Write one part file; `reader` is the digest of what counted the rows."""
-    folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, np.ndarray[Any, Any]] = {name: rows.columns[name] for name in COLUMNS}
     for text in TEXTS:
         arrays[text] = np.frombuffer("\0".join(rows.columns[text].tolist()).encode(), np.uint8)
@@ -115,20 +115,17 @@ def write_part(folder: Path, name: str, reader: str, rows: Rows) -> None:
         **arrays,
     )
     data = payload.getvalue()
-    temporary = folder / f".{name}.tmp"
-    try:
-        # Not flushed to the disk: a part lost in a power failure costs a recount, and its digest tells.
-        temporary.write_bytes(xxhash.xxh3_128_digest(data) + data)
-        temporary.replace(folder / f"{name}.part")
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Not flushed to the disk: a part lost in a power failure costs a recount, and its digest tells.
+    (folder / f"{name}.part").write(xxhash.xxh3_128_digest(data) + data, lasting=False)
 
 
-def read_parts(folder: Path, reader: str) -> Rows:
+def read_parts(folder: Place, reader: str) -> Rows:
     """Return the rows of every sound part below a folder that the same reader wrote."""
     parts = []
-    for file in sorted(folder.rglob("*.part")):
-        data = file.read_bytes()
+    files = folder.files(".part")
+    with ThreadPoolExecutor(8) as readers:
+        contents = list(readers.map(lambda file: file.read(), files))
+    for file, data in zip(files, contents, strict=True):
         if xxhash.xxh3_128_digest(data[16:]) != data[:16]:
             log.warning("the part %s is damaged; its samples are counted again", file.name)
             continue
@@ -144,13 +141,11 @@ def read_parts(folder: Path, reader: str) -> Rows:
 def _rows(stored: Mapping[str, np.ndarray[Any, Any]]) -> Rows:
     columns = {name: stored[name] for name in COLUMNS}
     for text in TEXTS:
+        if text == "etag" and text not in stored:  # a part from before objects were counted
+            columns[text] = np.full(len(stored["offsets"]) - 1, "", object)
+            continue
         values = stored[text].tobytes().decode().split("\0")
         columns[text] = np.array(values if len(stored["offsets"]) > 1 else [], object)
         if len(columns[text]) != len(stored["offsets"]) - 1:
             raise ValueError(f"{len(columns[text])} values of {text!r}")
     return Rows(columns, stored["offsets"], stored["ids"], stored["counts"])
-
-
-def remove_parts(folder: Path) -> None:
-    """Delete a dataset's parts once a version holds their rows."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from statsvc.errors import StatsvcError
-from statsvc.store import durable
 from statsvc.store.aggregates import Expired
 from statsvc.store.arrays import ATTRIBUTES, create_group
 from statsvc.store.catalog import NewVersion, Stale
@@ -17,17 +15,17 @@ from statsvc.store.version import Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from statsvc.configuration import Configuration
     from statsvc.store.catalog import Catalog
+    from statsvc.store.places import Place
     from statsvc.store.records import Dataset, Job, VersionRecord
 
 IMPORTED = "import"
 """The reader of counts that were not counted here."""
 
 
-def open_version(store: Path, dataset: str, record: VersionRecord) -> Version:
+def open_version(store: Place, dataset: str, record: VersionRecord) -> Version:
     """Return a published version's table; nothing is read yet."""
     if record.expired_at is not None:
         return Expired(
@@ -74,7 +72,7 @@ def attributes(dataset: Dataset, new: NewVersion, job: Job | None = None) -> dic
 
 def publish(
     catalog: Catalog,
-    store: Path,
+    store: Place,
     dataset: Dataset,
     new: NewVersion,
     *,
@@ -99,36 +97,41 @@ def publish(
                 if reconfigure is not None:
                     new = replace(new, configuration=reconfigure(dataset))
     except (StatsvcError, OSError):
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.remove()
         raise
 
 
-def _make_durable(folder: Path, store: Path, values: dict[str, Any]) -> None:
-    """Describe a group and flush it; one that was not yet offered to the database goes with any exception."""
+def _make_durable(folder: Place, store: Place, values: dict[str, Any], *, fresh: bool = False) -> None:
+    """Describe a group, after making it where it is `fresh`, and flush it.
+
+    It was not yet offered to the database, and goes with any exception.
+    """
     try:
+        if fresh:
+            create_group(folder, {})
         describe(folder, values)
-        durable.sync_tree(folder, store)
+        folder.settle(store)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.remove()
         raise
 
 
-def describe(folder: Path, values: dict[str, Any]) -> None:
+def describe(folder: Place, values: dict[str, Any]) -> None:
     """Write a group's attributes, leaving its arrays as they are."""
-    metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+    metadata = json.loads((folder / "zarr.json").read())
     metadata["attributes"] = {ATTRIBUTES: values}
-    durable.replace(folder / "zarr.json", json.dumps(metadata, indent=2, ensure_ascii=False).encode())
+    (folder / "zarr.json").write(json.dumps(metadata, indent=2, ensure_ascii=False).encode())
 
 
-def group_attributes(folder: Path) -> dict[str, Any]:
-    """Return what a group says of itself. Raises `OSError`, `ValueError` or `KeyError`."""
-    metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+def group_attributes(folder: Place) -> dict[str, Any]:
+    """Return what a group says of itself. Raises `OSError`, `ValueError`, `KeyError` or `StoreError`."""
+    metadata = json.loads((folder / "zarr.json").read())
     said: dict[str, Any] = metadata["attributes"][ATTRIBUTES]
     return said
 
 
 def configure(
-    catalog: Catalog, store: Path, dataset: Dataset, change: Callable[[Configuration], Configuration]
+    catalog: Catalog, store: Place, dataset: Dataset, change: Callable[[Configuration], Configuration]
 ) -> tuple[Dataset, VersionRecord | None]:
     """Change how a dataset is read: a new version over the same arrays, or nothing where nothing changes.
 
@@ -157,13 +160,12 @@ def configure(
             failed=record.failed,
             pixels=record.pixels,
         )
-        create_group(store / uri, {})
-        _make_durable(store / uri, store, attributes(dataset, new))
+        _make_durable(store / uri, store, attributes(dataset, new), fresh=True)
         try:
             published = catalog.publish(dataset, new)
         except Stale as stale:
             # Other arrays may be current now: start over from them.
-            shutil.rmtree(store / uri, ignore_errors=True)
+            (store / uri).remove()
             dataset = stale.dataset
             continue
         return catalog.dataset_by_uid(dataset.uid), published

@@ -16,9 +16,8 @@ from statsvc.store.records import VersionRecord
 from statsvc.store.schema import datasets, now, versions
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from statsvc.store.catalog import Catalog
+    from statsvc.store.places import Place
 
 
 @dataclass(slots=True)
@@ -37,7 +36,7 @@ class _Group:
     expired: bool
 
 
-def rebuild(catalog: Catalog, store: Path) -> Rebuilt:
+def rebuild(catalog: Catalog, store: Place) -> Rebuilt:
     """Fill an empty catalog from the groups in a store, after reading each through.
 
     Of two groups with one number the later one is taken: the other was never published. Of two datasets
@@ -76,17 +75,17 @@ def rebuild(catalog: Catalog, store: Path) -> Rebuilt:
     return done
 
 
-def _groups(store: Path, done: Rebuilt) -> list[_Group]:
+def _groups(store: Place, done: Rebuilt) -> list[_Group]:
     found = []
-    for folder in sorted(store.glob("*/*")):
-        if folder.name == "parts" or not folder.is_dir():
+    for dataset, folder in [(one.name, folder) for one in store.folders() for folder in one.folders()]:
+        if folder.name == "parts":
             continue
-        uri = f"{folder.parent.name}/{folder.name}"
+        uri = f"{dataset}/{folder.name}"
         try:
             said = group_attributes(folder)
             arrays = store / said["arrays"]
-            expired = (folder / FILE).exists() and not (arrays / "counts").exists()
-            group = _Group(uri, (folder / "zarr.json").stat().st_mtime, said, expired)
+            expired = (folder / FILE).exists() and not (arrays / "counts/zarr.json").exists()
+            group = _Group(uri, (folder / "zarr.json").changed() or 0.0, said, expired)
             _record(said["dataset"]["uid"], group)
         except (OSError, ValueError, KeyError, TypeError) as error:
             done.left_out.append(f"{uri}: no complete version ({type(error).__name__}: {error})")

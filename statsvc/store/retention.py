@@ -7,30 +7,24 @@ period, when nobody reads them any more. What a dead process left half done, the
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import shutil
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from statsvc.errors import Conflict, DamagedVersion
-from statsvc.store import durable
+from statsvc.errors import Conflict, DamagedVersion, StoreError
 from statsvc.store.aggregates import keep as keep_aggregates
 from statsvc.store.arrays import SAMPLE_ARRAYS
-from statsvc.store.engine import write
+from statsvc.store.engine import alone, write
 from statsvc.store.publication import open_version
 from statsvc.store.records import VersionRecord
 from statsvc.store.schema import datasets, jobs, now, tags, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from statsvc.store.catalog import Catalog
+    from statsvc.store.places import Place
     from statsvc.store.records import Dataset
 
 log = logging.getLogger(__name__)
@@ -38,7 +32,7 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 3600.0
 """How long rows outlive their mark: longer than any request, and than a server's wait for the catalog."""
 
-LOCK, PAUSED = ".gc-lock", ".gc-paused"
+PAUSED = ".gc-paused"
 
 
 @dataclass(slots=True)
@@ -59,12 +53,12 @@ class Collected:
     damaged: list[str] = field(default_factory=list)
 
 
-def collect(catalog: Catalog, store: Path, grace: float = GRACE_SECONDS) -> Collected:
+def collect(catalog: Catalog, store: Place, grace: float = GRACE_SECONDS) -> Collected:
     """Remove what retention and dead attempts leave. Raises `Conflict` while paused or already running."""
     done = Collected()
-    if not store.exists():
-        return done
-    with _locked(store):
+    if not store.folders():
+        return done  # nothing was ever published, or its disk is not mounted
+    with alone(catalog.engine, "gc"):
         if (store / PAUSED).exists():
             raise Conflict("gc is paused, for a backup perhaps; let it go on with: statsvc gc --resume")
         for dataset in catalog.datasets():
@@ -74,29 +68,20 @@ def collect(catalog: Catalog, store: Path, grace: float = GRACE_SECONDS) -> Coll
     return done
 
 
-def pause(store: Path) -> None:
+def pause(catalog: Catalog, store: Place) -> None:
     """Let no gc run until `resume`; waits for one that runs now."""
-    durable.make_folder(store)
-    with _locked(store, wait=True):
-        durable.replace(store / PAUSED, b"")
+    with alone(catalog.engine, "gc", wait=True):
+        (store / PAUSED).write(b"")
 
 
-def resume(store: Path) -> None:
+def resume(store: Place) -> None:
     """Let gc run again."""
-    (store / PAUSED).unlink(missing_ok=True)
+    (store / PAUSED).remove()
+    if (store / PAUSED).exists():
+        raise StoreError(f"{store / PAUSED} cannot be removed, and gc stays paused")
 
 
-@contextmanager
-def _locked(store: Path, *, wait: bool = False) -> Iterator[None]:
-    with (store / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise Conflict("another gc runs on this store; wait for it to end") from None
-        yield
-
-
-def _expire(catalog: Catalog, store: Path, dataset: Dataset, done: Collected) -> None:
+def _expire(catalog: Catalog, store: Place, dataset: Dataset, done: Collected) -> None:
     """Mark the versions beyond the `keep` newest that carry no tag."""
     old = sa.select(versions).where(
         versions.c.dataset_uid == dataset.uid,
@@ -133,7 +118,7 @@ def _expire(catalog: Catalog, store: Path, dataset: Dataset, done: Collected) ->
             done.expired.append((dataset.name, record.number))
 
 
-def _remove_rows(catalog: Catalog, store: Path, dataset: Dataset, grace: float, done: Collected) -> None:
+def _remove_rows(catalog: Catalog, store: Place, dataset: Dataset, grace: float, done: Collected) -> None:
     """Delete the arrays of samples that only versions marked long enough ago stand on."""
     of_dataset = sa.select(versions).where(versions.c.dataset_uid == dataset.uid)
     lapsed: dict[str, list[int]] = {}
@@ -161,14 +146,15 @@ def _remove_rows(catalog: Catalog, store: Path, dataset: Dataset, grace: float, 
         # Those of an earlier run as well, which may have died before it was done.
         gone = connection.execute(of_dataset.where(versions.c.rows_removed_at.is_not(None))).all()
     for uri in {row.arrays_uri for row in gone} - in_use:
-        for name in ("counts", *SAMPLE_ARRAYS):
-            shutil.rmtree(store / uri / name, ignore_errors=True)
+        for array in (store / uri).folders():
+            if array.name == "counts" or array.name in SAMPLE_ARRAYS:
+                array.remove()
     done.removed += [(dataset.name, number) for number in sorted(numbers)]
 
 
-def _remove_orphans(catalog: Catalog, store: Path, grace: float, done: Collected) -> None:
+def _remove_orphans(catalog: Catalog, store: Place, grace: float, done: Collected) -> None:
     # The folders first: what is published after they were listed is not among them.
-    groups = [group for folder in store.iterdir() if folder.is_dir() for group in folder.iterdir()]
+    groups = [(folder, group) for folder in store.folders() for group in folder.folders()]
     with catalog.engine.begin() as connection:
         clock = connection.scalar(sa.select(now()))
         assert clock is not None
@@ -177,28 +163,26 @@ def _remove_orphans(catalog: Catalog, store: Path, grace: float, done: Collected
         used |= set(connection.scalars(sa.select(versions.c.arrays_uri)))
         used |= set(connection.scalars(sa.select(jobs.c.group_uri).where(jobs.c.state == "running")))
         ended = set(connection.scalars(sa.select(jobs.c.id)))
-    for folder in {group.parent for group in groups}:
+    for folder in {folder for folder, _ in groups}:
         if folder.name not in known:
             done.unknown.append(folder.name)
         elif known[folder.name] is not None and known[folder.name] < clock - grace:
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.remove()
             done.orphans.append(folder.name)
-    for group in groups:
-        uri = f"{group.parent.name}/{group.name}"
-        if known.get(group.parent.name, 0.0) is not None or group.name == "parts" or uri in used:
+    for folder, group in groups:
+        uri = f"{folder.name}/{group.name}"
+        if known.get(folder.name, 0.0) is not None or group.name == "parts" or uri in used:
             continue
         attempt_of = group.name.rpartition("-")[0]
         if attempt_of in ended or _age(group) > grace:
-            shutil.rmtree(group, ignore_errors=True)
+            group.remove()
             done.orphans.append(uri)
 
 
-def _age(group: Path) -> float:
+def _age(group: Place) -> float:
     """Return the seconds since a group that no job reserved was changed: it may be on its way in."""
-    try:
-        return time.time() - max(part.stat().st_mtime for part in (group, *group.iterdir()))
-    except OSError:
-        return 0.0  # it goes just now, or is no folder
+    changed = group.changed()
+    return 0.0 if changed is None else time.time() - changed
 
 
 def _hold(connection: sa.Connection, dataset: Dataset) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.errors import DamagedVersion
+from statsvc.errors import DamagedVersion, StoreError
 from statsvc.statistics import EXAMPLES, Block, Histogram, Table
 from statsvc.store.arrays import (
     CLASS_ARRAYS,
@@ -23,24 +23,29 @@ from statsvc.store.arrays import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
+    import zarr
     from numpy.typing import NDArray
     from zarr.core.buffer import Buffer
 
     from statsvc.configuration import Configuration
+    from statsvc.store.places import Place
+
+READ_BYTES = 32 * 2**20
+"""Rows of `counts` read at once, in bytes: several chunks, which Zarr asks for side by side."""
 
 
 class Version(Table):
     """A version's table, read from its Zarr group when asked for and checked on the way.
 
     Every array but `counts` is compared with the digest the catalog keeps; each row of `counts`
-    must add up to its `pixels`. Raises `DamagedVersion` naming the array where that fails.
+    must add up to its `pixels`. Raises `DamagedVersion` naming the array where that fails, `StoreError`
+    where the store does not let it be known.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: Place,
         *,
         dataset: str,
         number: int,
@@ -52,6 +57,7 @@ class Version(Table):
         self.has_rows = "path" in digests
         self._folder, self._digests, self._failed = folder, digests, failed
         self._lock = threading.Lock()
+        self._zarr: zarr.Group | None = None
         self._loaded: dict[str, np.ndarray[Any, Any]] = {}
         self._open: dict[str, Any] = {}
         self._totals: Histogram | None = None
@@ -111,13 +117,19 @@ class Version(Table):
         return values
 
     def _stored(self, name: str) -> Any:
+        # Described once, not at every chunk: each look is a request to an object store.
+        if self._zarr is None:
+            self._zarr = open_group(self._folder)
         if name not in self._open:
-            self._open[name] = open_group(self._folder)[name]
+            self._open[name] = self._zarr[name]
         return self._open[name]
 
     def _values(self, read: Callable[[], Any], name: str) -> np.ndarray[Any, Any]:
         try:
-            return np.asarray(read())
+            with self._folder.answering():
+                return np.asarray(read())
+        except StoreError as error:
+            raise type(error)(f"{self.dataset} version {self.version} cannot be read: {error}") from error
         except Exception as error:
             raise self._damaged(name, f"cannot be read ({type(error).__name__}: {error})") from error
 
@@ -182,7 +194,10 @@ class Version(Table):
     def chunk(self, number: int) -> Buffer:
         """Return a chunk of `counts` as it is stored, compressed: its checksum is not looked at here."""
         try:
-            chunk = chunk_of(self._stored("counts"), number)
+            with self._folder.answering():
+                chunk = chunk_of(self._stored("counts"), number)
+        except StoreError as error:
+            raise type(error)(f"{self.dataset} version {self.version} cannot be read: {error}") from error
         except Exception as error:
             raise self._damaged("counts", f"cannot be read ({type(error).__name__}: {error})") from error
         if chunk is None:
@@ -194,14 +209,18 @@ class Version(Table):
         if not self.has_rows:
             return
         path, status, error = self.array("path"), self.array("status"), self.array("error")
-        for start in range(0, len(path), ROWS_PER_CHUNK):
-            stop = min(start + ROWS_PER_CHUNK, len(path))
-            yield Block(
-                path[start:stop].tolist(),
-                status[start:stop],
-                error[start:stop].tolist(),
-                self.counts(start, stop),
-            )
+        chunk_bytes = 8 * ROWS_PER_CHUNK * max(1, len(self.totals().class_id))
+        at_once = ROWS_PER_CHUNK * max(1, READ_BYTES // chunk_bytes)
+        for first in range(0, len(path), at_once):
+            rows = self.counts(first, min(first + at_once, len(path)))
+            for start in range(first, first + len(rows), ROWS_PER_CHUNK):
+                stop = min(start + ROWS_PER_CHUNK, len(path))
+                yield Block(
+                    path[start:stop].tolist(),
+                    status[start:stop],
+                    error[start:stop].tolist(),
+                    rows[start - first : stop - first],
+                )
 
     def verify(self) -> None:
         """Read every array; raise `DamagedVersion` naming the first that is not as written.

@@ -22,10 +22,11 @@ from statsvc.store.arrays import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from zarr.core.buffer import Buffer
+
+    from statsvc.store.places import Place
 
 
 class VersionWriter:
@@ -36,8 +37,9 @@ class VersionWriter:
     """
 
     def __init__(
-        self, folder: Path, class_id: NDArray[np.int64], samples: int, attributes: dict[str, Any]
+        self, folder: Place, class_id: NDArray[np.int64], samples: int, attributes: dict[str, Any]
     ) -> None:
+        self._folder = folder
         self._group = create_group(folder, attributes)
         self._class_id, self._samples, self._written = class_id, samples, 0
         self._total = Aggregator(len(class_id))
@@ -45,20 +47,17 @@ class VersionWriter:
         self._waiting: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in SAMPLE_ARRAYS}
         self._flushed = 0
         self.failed = 0
-        columns = max(1, len(class_id))
-        self._counts = create_array(
-            self._group,
-            "counts",
-            (samples, len(class_id)),
-            (ROWS_PER_CHUNK, columns),
-            np.dtype("int64"),
-            -1,
-            ("sample", "class"),
-        )
-        self._arrays = {
-            name: create_array(self._group, name, (samples,), (VALUES_PER_CHUNK,), dtype, fill, ("sample",))
-            for name, (dtype, fill) in SAMPLE_ARRAYS.items()
-        }
+        shape, chunks = (samples, len(class_id)), (ROWS_PER_CHUNK, max(1, len(class_id)))
+        with folder.answering():
+            self._counts = create_array(
+                self._group, "counts", shape, chunks, np.dtype("int64"), -1, ("sample", "class")
+            )
+            self._arrays = {
+                name: create_array(
+                    self._group, name, (samples,), (VALUES_PER_CHUNK,), dtype, fill, ("sample",)
+                )
+                for name, (dtype, fill) in SAMPLE_ARRAYS.items()
+            }
 
     def append(self, columns: Mapping[str, np.ndarray[Any, Any]], counts: NDArray[np.int64]) -> None:
         """Write the next rows: at most one chunk of them, all but the last call exactly one.
@@ -66,7 +65,8 @@ class VersionWriter:
         columns  every array of `SAMPLE_ARRAYS`, [n]
         counts   int64 [n, C]; zeros for an unreadable sample
         """
-        self._counts[self._written : self._written + len(counts)] = counts
+        with self._folder.answering():
+            self._counts[self._written : self._written + len(counts)] = counts
         self._total.add(counts[columns["status"] == 0])
         self._append(columns, len(counts))
 
@@ -80,7 +80,8 @@ class VersionWriter:
         """
         if self._written % ROWS_PER_CHUNK:
             raise AssertionError("a chunk begins where a chunk begins")
-        put_chunk(self._counts, self._written // ROWS_PER_CHUNK, chunk)
+        with self._folder.answering():
+            put_chunk(self._counts, self._written // ROWS_PER_CHUNK, chunk)
         if totals is not None:
             self.add(totals)
         self._append(columns, len(columns["status"]))
@@ -108,7 +109,8 @@ class VersionWriter:
     def _flush(self) -> None:
         for name, waiting in self._waiting.items():
             if waiting:
-                self._arrays[name][self._flushed : self._written] = np.concatenate(waiting)
+                with self._folder.answering():
+                    self._arrays[name][self._flushed : self._written] = np.concatenate(waiting)
                 waiting.clear()
         self._flushed = self._written
 
@@ -119,7 +121,8 @@ class VersionWriter:
         self._flush()
         totals = self._total.histogram(self._class_id)
         digests = {name: one.hexdigest() for name, one in self._digests.items()}
-        digests |= write_totals(self._group, totals)
+        with self._folder.answering():
+            digests |= write_totals(self._group, totals)
         return totals, digests
 
 

@@ -6,14 +6,15 @@ costs one chunk. A row of NPY or HDF5 has the fingerprint of its file.
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from statsvc.errors import UnreadableSample
 from workers.labelmaps import extension, hdf5, npy, zarrs
 from workers.members import Member
+from workers.opened import exists, located, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,11 +32,8 @@ def listed(root: str, path: str, counting: Counting) -> list[Member]:
 
     Raises `UnreadableSample` for other formats and for too many rows.
     """
-    full = Path(root, path)
-    if full.is_dir():
-        return _zarr(full, path, counting)
     if extension(path) in (".h5", ".hdf5"):
-        with full.open("rb") as file:
+        with reading(root, path) as file:
             shape, chunks, itemsize = hdf5.layout(file, counting.key)
         grid = shape if chunks is None else chunks
         return [
@@ -43,16 +41,19 @@ def listed(root: str, path: str, counting: Counting) -> list[Member]:
             for name, region in _regions(shape, grid, counting.rows)
         ]
     if extension(path) == ".npy":
-        return _npy(full, path, counting)
+        with reading(root, path) as file:
+            return _npy(file, path, counting)
+    if any(exists(root, f"{path}/{mark}") for mark in zarrs.MARKS):
+        return _zarr(root, path, counting)
     raise UnreadableSample(
         f"is no NPY, HDF5 or Zarr array, so it has no rows of its own by {counting.rows}; leave --rows out"
     )
 
 
-def _zarr(full: Path, path: str, counting: Counting) -> list[Member]:
-    shape, grid, itemsize, inner, key_of = zarrs.layout(str(full), counting.key)
+def _zarr(root: str, path: str, counting: Counting) -> list[Member]:
+    shape, grid, itemsize, inner, key_of = zarrs.layout(located(root, path), counting.key)
     base = f"{path}/{inner}" if inner else path
-    described = next(mark for mark in ("zarr.json", ".zarray") if (full / inner / mark).is_file())
+    described = next(mark for mark in ("zarr.json", ".zarray") if exists(root, f"{base}/{mark}"))
     members = []
     for name, region in _regions(shape, grid, counting.rows):
         spans = (range(p.start // g, -(-p.stop // g)) for p, g in zip(region, grid, strict=True))
@@ -62,13 +63,13 @@ def _zarr(full: Path, path: str, counting: Counting) -> list[Member]:
     return members
 
 
-def _npy(full: Path, path: str, counting: Counting) -> list[Member]:
-    size = full.stat().st_size
-    with full.open("rb") as file:
-        if file.read(len(npy.MAGIC)) != npy.MAGIC:
-            raise UnreadableSample(f"is no {npy.NAME}")
-        file.seek(0)
-        shape, dtype, start = npy.layout(file)
+def _npy(file: BinaryIO, path: str, counting: Counting) -> list[Member]:
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if file.read(len(npy.MAGIC)) != npy.MAGIC:
+        raise UnreadableSample(f"is no {npy.NAME}")
+    file.seek(0)
+    shape, dtype, start = npy.layout(file)
     needed = start + math.prod(shape) * dtype.itemsize
     if size < needed:
         raise UnreadableSample(f"is truncated: {size} of {needed} bytes")

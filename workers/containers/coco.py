@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from statsvc.errors import UnreadableSample
 from workers.labelmaps.base import COPY_AGAIN
 from workers.members import Member
+from workers.opened import is_folder, reading
 
 MOST_NAMED = 65536
 
@@ -25,7 +26,8 @@ def listed(root: str, path: str, key: str | None) -> tuple[list[Member], tuple[s
     """
     del key
     try:
-        content = json.loads(Path(root, path).read_bytes())
+        with reading(root, path) as file:
+            content = json.loads(file.read())
     except (ValueError, RecursionError) as error:
         raise UnreadableSample(f"is no JSON, or is damaged ({error}); {COPY_AGAIN}") from None
     try:
@@ -58,7 +60,8 @@ def _names(categories: list[dict[str, Any]]) -> tuple[str, ...]:
 def _panoptic(root: str, path: str, annotations: list[dict[str, Any]]) -> list[Member]:
     here = PurePosixPath(path).parent
     beside = here / PurePosixPath(path).stem
-    folder = beside if Path(root, beside).is_dir() else here
+    first = str(annotations[0]["file_name"])
+    folder = beside if is_folder(root, str(beside), first) else here
     members = []
     for annotation in annotations:
         name = PurePosixPath(str(annotation["file_name"]))

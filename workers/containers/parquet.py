@@ -8,12 +8,12 @@ Format: https://huggingface.co/docs/hub/datasets-image.
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from statsvc.errors import UnreadableSample
 from workers.labelmaps.base import COPY_AGAIN, looks_like
 from workers.members import Member
+from workers.opened import reading
 
 if TYPE_CHECKING:
     from workers.opened import Stamp
@@ -42,7 +42,7 @@ def listed(root: str, path: str, key: str | None) -> tuple[list[Member], tuple[s
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with Path(root, path).open("rb") as file:
+    with reading(root, path) as file:
         try:
             table = pq.ParquetFile(file)
         except (pa.ArrowException, OSError) as error:

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import tarfile
 from collections import Counter
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from statsvc.errors import UnreadableSample
 from workers.labelmaps import FORMATS, extension
 from workers.labelmaps.base import COPY_AGAIN
 from workers.members import Member
+from workers.opened import reading
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 BLOCK = 512
 
 
 def listed(root: str, path: str, key: str | None) -> tuple[list[Member], tuple[str, ...]]:
     """Return the label maps of a shard. Raises `UnreadableSample`."""
-    found = _index(Path(root, path))
+    with reading(root, path) as file:
+        found = _index(file)
     parts = Counter(_part(name) for name in found)
     if key is None:
         readable = [part for part in parts if extension(f"x.{part}") in FORMATS]
@@ -47,12 +52,12 @@ def _part(name: str) -> str:
     return name.rpartition("/")[2].partition(".")[2].lower()
 
 
-def _index(file: Path) -> dict[str, tuple[int, int]]:
+def _index(file: BinaryIO) -> dict[str, tuple[int, int]]:
     """Return name → (offset, length) of the files in a tar."""
     found: dict[str, tuple[int, int]] = {}
     end = 0
     try:
-        with tarfile.open(file, "r:") as archive:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
             for info in archive:
                 end = info.offset_data + -(-info.size // BLOCK) * BLOCK
                 if not info.isreg() or info.issparse():
@@ -65,9 +70,8 @@ def _index(file: Path) -> dict[str, tuple[int, int]]:
         raise UnreadableSample(
             f"is no tar file, or is damaged ({error}); {COPY_AGAIN}, uncompressed as a whole"
         ) from None
-    with file.open("rb") as raw:
-        raw.seek(end)
-        # A tar ends with blocks of zeros; tarfile takes one that ends after some member for whole.
-        if raw.read(BLOCK) != bytes(BLOCK):
-            raise UnreadableSample(f"is truncated after {len(found)} files; {COPY_AGAIN}")
+    file.seek(end)
+    # A tar ends with blocks of zeros; tarfile takes one that ends after some member for whole.
+    if file.read(BLOCK) != bytes(BLOCK):
+        raise UnreadableSample(f"is truncated after {len(found)} files; {COPY_AGAIN}")
     return found

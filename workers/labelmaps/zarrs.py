@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.errors import UnreadableSample
+from statsvc.objects import is_url
 from workers.labelmaps.base import (
     COPY_AGAIN,
     LabelMap,
@@ -89,7 +90,7 @@ def open_part(
         height = math.prod(shape) // max(1, width)
         check_pixels(height, width, max_pixels)
         check_block(array.chunks, max_pixels)
-        if array.dtype.kind in "biu" and not any(Path(file).exists() for file in files):
+        if array.dtype.kind in "biu" and not any(is_url(path) or Path(file).exists() for file in files):
             histogram = partial(_filled, array.fill_value, height * width)
             return LabelMap(whole.mode, height, width, _chunks(array, region), histogram)
         return LabelMap(whole.mode, height, width, _chunks(array, region))
@@ -106,7 +107,12 @@ def _node(path: str) -> Any:
     import zarr
 
     # Read-only, and never by consolidated metadata, which may be older than the arrays.
-    return zarr.open(zarr.storage.LocalStore(path, read_only=True), mode="r")
+    store: Any = zarr.storage.LocalStore(path, read_only=True)
+    if is_url(path):
+        from workers.remote import bucket
+
+        store = zarr.storage.ObjectStore(bucket(path).store, read_only=True)
+    return zarr.open(store, mode="r")
 
 
 def _array(node: Any, key: str | None) -> Any:
