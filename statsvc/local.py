@@ -133,7 +133,7 @@ def scan(
     readable = [listing.sample(path) for path in listing.path if path not in listing.unreadable]
     batches = list(_count(Reading(source.root, max_pixels, "cpu", counting), readable, threads, progress))
 
-    raw_id, block = _assemble(listing.path, listing.unreadable, batches)
+    raw_id, block = _assemble(list(listing.path), listing.unreadable, batches)
     if block.status.all():
         raise SourceError(
             f"none of the {len(block.path)} label maps in {source.root} could be read; the first, "

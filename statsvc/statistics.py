@@ -292,6 +292,11 @@ class Aggregator:
         else:
             self.cooccurrence += present.T.astype(np.int64) @ counts
 
+    def histogram(self, class_id: Int64) -> Histogram:
+        """Return what was added, of columns with these ids."""
+        mapped = np.ones(len(class_id), bool)
+        return Histogram(class_id, mapped, self.pixels, self.images, self.cooccurrence, self.samples)
+
 
 def aggregate(blocks: Iterable[Block], columns: _Columns, split: Split | None) -> Histogram:
     """Return the histogram of the blocks' counted rows that belong to the split."""

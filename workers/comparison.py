@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from statsvc.store.parts import Rows
     from statsvc.store.version import Version
-    from workers.sources import Listing
+    from workers.sources import Listing, Paths
 
 IDENTITY = ("content", "status", "error")
 """What two rows of one path must share beside the fingerprint to be the same: equal bytes count equally."""
@@ -40,12 +41,25 @@ class Comparison:
     base_samples: int
     lost: int
 
+    def keeping(self, kept: NDArray[np.bool_]) -> Comparison:
+        """Return the comparison with the rows of `kept` samples, bool [n], taken over whatever they are."""
+        return replace(self, reused=self.reused | kept)
+
+    def carried(self) -> NDArray[np.int64]:
+        """Return the base's rows that are taken over although their sample could not be read."""
+        if self.base is None:
+            return np.zeros(0, np.int64)
+        rows: NDArray[np.int64] = self.base_row[self.reused]
+        failed: NDArray[np.bool_] = self.base.array("status")[rows] != 0
+        return rows[failed]
+
     def place(self, listing: Listing, rows: Rows) -> NDArray[np.int64]:
         """Return for each sample its row in `rows`, int64 [n], −1 where the base's is taken over."""
         at = {path: row for row, path in enumerate(rows.columns["path"].tolist())}
-        return np.array(
-            [-1 if kept else at[path] for path, kept in zip(listing.path, self.reused, strict=True)], np.int64
-        )
+        places = np.full(len(self.reused), -1, np.int64)
+        fresh = np.flatnonzero(~self.reused)
+        places[fresh] = [at[listing.path[sample]] for sample in fresh.tolist()]
+        return places
 
     def newly_failed(self, listing: Listing, rows: Rows) -> list[tuple[str, str]]:
         """Return (path, why) of every sample that the base counted and that cannot be read any more."""
@@ -54,11 +68,9 @@ class Comparison:
         status = self.base.array("status")
         columns = (rows.columns[name] for name in ("path", "status", "error"))
         failed = {path: str(error) for path, bad, error in zip(*columns, strict=True) if bad}
-        return [
-            (path, failed[path])
-            for path, row in zip(listing.path, self.base_row, strict=True)
-            if row >= 0 and path in failed and status[row] == 0
-        ]
+        known = np.flatnonzero(~self.reused & (self.base_row >= 0))
+        counted = known[status[self.base_row[known]] == 0].tolist()
+        return [(listing.path[at], failed[listing.path[at]]) for at in counted if listing.path[at] in failed]
 
     def unchanged(self, listing: Listing, rows: Rows, fresh_row: NDArray[np.int64]) -> bool:
         """Whether a version made now would equal the base row by row."""
@@ -69,13 +81,13 @@ class Comparison:
         if (base_rows < 0).any():
             return False
         return all(
-            self.base.array(name)[base_rows].tolist() == rows.columns[name][own_rows].tolist()
+            self.base.taken(name, base_rows).tolist() == rows.columns[name][own_rows].tolist()
             for name in (*fingerprint(listing), *IDENTITY)
         )
 
 
 def compare(listing: Listing, base: Version | None, *, reuse: bool) -> Comparison:
-    """Match a listing with a version by path and fingerprint. Raises `DamagedVersion`.
+    """Match a listing with a version, chunk by chunk, by path and fingerprint. Raises `DamagedVersion`.
 
     A sample's row is reused where its fingerprint is equal and it was readable; failed samples are always
     tried again. `reuse=False` matches paths only.
@@ -83,21 +95,24 @@ def compare(listing: Listing, base: Version | None, *, reuse: bool) -> Compariso
     n = len(listing.path)
     if base is None:
         return Comparison(None, np.full(n, -1, np.int64), np.zeros(n, bool), 0, 0, 0)
-    paths = base.array("path").tolist()
-    base_row = _match(listing.path, paths)
-    known = base_row >= 0
-    reused = known & (base.array("status")[base_row] == 0) if len(paths) else known
-    if len(paths):
-        reused &= unchanged_files(
-            listing, {name: base.array(name)[base_row] for name in fingerprint(listing)}
-        )
+    base_row, reused = np.full(n, -1, np.int64), np.zeros(n, bool)
+    begin = base_samples = removed = lost = 0
+    for first, rows in base.chunks(("path", *fingerprint(listing), "status")):
+        known, counted = rows["path"], rows["status"] == 0
+        end = bisect_right(listing.path, known[-1], begin)
+        place = _match(listing.path[begin:end], known)
+        samples = begin + np.flatnonzero(place >= 0)
+        own = place[place >= 0]
+        base_row[samples] = first + own
+        found = {name: rows[name][own] for name in fingerprint(listing)}
+        reused[samples] = counted[own] & unchanged_files(listing, found, samples)
+        base_samples += len(known)
+        removed += len(known) - len(own)
+        lost += int(np.count_nonzero(counted)) - int(np.count_nonzero(counted[own]))
+        begin = end
     if not reuse:
-        reused = np.zeros(n, bool)
-    removed = len(paths) - int(np.count_nonzero(known))
-    kept = np.zeros(len(paths), bool)
-    kept[base_row[known]] = True
-    lost = int(np.count_nonzero(~kept & (base.array("status") == 0)))
-    return Comparison(base, base_row, reused, removed, len(paths), lost)
+        reused[:] = False
+    return Comparison(base, base_row, reused, removed, base_samples, lost)
 
 
 def fingerprint(listing: Listing) -> tuple[str, ...]:
@@ -126,15 +141,16 @@ def unchanged_files(
     return same
 
 
-def _match(wanted: list[str], known: list[str]) -> NDArray[np.int64]:
+def _match(wanted: Paths, known: np.ndarray[Any, Any]) -> NDArray[np.int64]:
     """Return the position of each wanted path in `known`, −1 where absent; both strictly ascending."""
-    if wanted == known:
-        return np.arange(len(wanted))
+    if len(wanted) == len(known) and bool((np.asarray(wanted, known.dtype) == known).all()):
+        return np.arange(len(known))
     rows = np.full(len(wanted), -1, np.int64)
+    there = known.tolist()
     k = 0
     for i, path in enumerate(wanted):
-        while k < len(known) and known[k] < path:
+        while k < len(there) and there[k] < path:
             k += 1
-        if k < len(known) and known[k] == path:
+        if k < len(there) and there[k] == path:
             rows[i] = k
     return rows

@@ -14,7 +14,8 @@ LISTED_FAILURES = 20
 class Progress:
     """Counts of samples: `total` listed, of which `reused`, `counted` and `failed` are done with.
 
-    `removed` were in the version before and are gone; `recovered`, a part of `counted`, come from an
+    `removed` were in the version before and are gone; `ignored` are changed paths, of a job that names
+    some, which mean no sample; `recovered`, a part of `counted`, come from an
     attempt that did not finish. `pixels` and `seconds` speak of the samples counted by this attempt.
     """
 
@@ -25,6 +26,7 @@ class Progress:
     recovered: int = 0
     failed: int = 0
     removed: int = 0
+    ignored: int = 0
     pixels: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
@@ -56,6 +58,7 @@ class Progress:
             "recovered": self.recovered,
             "failed": self.failed,
             "removed": self.removed,
+            "ignored": self.ignored,
             "pixels": self.pixels,
             "pixels_per_second": round(self.rate()),
             "failures": [{"path": path, "error": error} for path, error in list(self.failures)],

@@ -18,9 +18,10 @@ from statsvc.settle import named, settle_num_classes
 from statsvc.statistics import MAX_IDS
 from statsvc.store import jobs, parts
 from statsvc.store.catalog import NewVersion, Stale
-from statsvc.store.publication import open_version, publish
+from statsvc.store.publication import group_attributes, open_version, publish
 from statsvc.store.version import Version
 from workers.assemble import assemble
+from workers.changed import look_at
 from workers.comparison import Comparison, compare, fingerprint, unchanged_files
 from workers.here import count_here, few
 from workers.reader import reader_digest
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from statsvc.store.parts import Rows
     from statsvc.store.places import Place
     from statsvc.store.records import Dataset, Job, VersionRecord
+    from workers.changed import Changed
     from workers.cluster import Cluster
     from workers.progress import Progress
     from workers.sources import Listing
@@ -93,18 +95,51 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
         # What an attempt that died had begun to write; one that had published would have ended the job.
         (attempt.store / dataset.uid / f"{job.id}-{earlier}").remove()
     source, dataset = _source(catalog, dataset)
-    listing = list_samples(source, dataset.configuration.counting)
-    root = (0, 0) if is_url(source.root) else _identity(source.root)
     record = None if dataset.current_number is None else catalog.version(dataset)
     base = None if record is None else open_version(attempt.store, dataset.name, record)
+    counting = dataset.configuration.counting
     try:
-        return _against(attempt, dataset, listing, root, record, base)
+        changed = _changed(attempt, dataset, source, record, base)
+        listing = list_samples(source, counting) if changed is None else changed.listing
+        root = (0, 0) if is_url(source.root) else _identity(source.root)
+        return _against(attempt, dataset, listing, root, record, base, changed)
     except DamagedVersion as damage:
         log.warning("%s; counting every sample again", damage)
         progress = attempt.progress
         progress.reused = progress.counted = progress.failed = progress.recovered = progress.pixels = 0
         progress.failures.clear()
+        listing, root = list_samples(source, counting), _identity(source.root)
         return _against(attempt, dataset, listing, root, record, None)
+
+
+def _changed(
+    attempt: Attempt, dataset: Dataset, source: Source, record: VersionRecord | None, base: Version | None
+) -> Changed | None:
+    """Return what a job that names paths looks at; None where it has to list the source after all."""
+    job = attempt.job
+    named = jobs.paths_of(attempt.catalog, job)
+    if named is None or job.full or record is None or base is None:
+        return None
+    counting = dataset.configuration.counting
+    if record.reader != reader_digest(counting) or not _same_source(attempt.store, record, source):
+        return None
+    changed = look_at(source, counting, base, named)
+    if changed is not None and changed.ignored:
+        attempt.progress.ignored = len(changed.ignored)
+        log.warning(
+            "%s: %d of the changed paths mean no sample of the pattern %s, such as %s",
+            *(dataset.name, len(changed.ignored), source.pattern, changed.ignored[0]),
+        )
+    return changed
+
+
+def _same_source(store: Place, record: VersionRecord, source: Source) -> bool:
+    """Whether a version's rows are of the source as it is meant now."""
+    try:
+        counted = group_attributes(store / record.arrays_uri)["dataset"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return (counted["source"], counted["pattern"]) == (source.root, source.pattern)
 
 
 def _against(
@@ -114,19 +149,28 @@ def _against(
     root: tuple[int, int],
     record: VersionRecord | None,
     base: Version | None,
+    changed: Changed | None = None,
 ) -> VersionRecord | None:
     """Recompute against a base version, or counting everything where there is none that can be read."""
     job, progress, check = attempt.job, attempt.progress, attempt.check
     reader = reader_digest(dataset.configuration.counting)
     reuse = record is not None and record.reader == reader and not job.full
     found = compare(listing, base, reuse=reuse)
+    if changed is not None:
+        found = found.keeping(changed.kept)
     if base is None and record is not None:
         before = (record.samples or 0) + record.failed
         removed = max(0, before - len(listing.path))
         found = replace(found, removed=removed, lost=max(0, removed - record.failed), base_samples=before)
     progress.total, progress.removed = len(listing.path), found.removed
     _guard(job, found, 0)
-    progress.reused = int(np.count_nonzero(found.reused))
+    carried = found.carried()
+    progress.reused = int(np.count_nonzero(found.reused)) - len(carried)
+    if len(carried):
+        assert found.base is not None
+        names, reasons = (found.base.taken(name, carried).tolist() for name in ("path", "error"))
+        for path, reason in zip(names, reasons, strict=True):
+            progress.fail(path, reason)
 
     kept = attempt.store / dataset.uid / "parts"
     recovered, left = _recover(kept / job.id if job.full else kept, reader, listing, found)
@@ -173,6 +217,7 @@ def _against(
             failed=written.failed,
             pixels=int(written.totals.pixels.sum()),
         )
+        progress.stage = "checking"
         Version(
             folder,
             dataset=dataset.name,
@@ -271,8 +316,9 @@ def _recover(
     stored = parts.read_parts(folder, reader)
     columns = stored.columns
     by_path = {path: row for row, path in enumerate(columns["path"].tolist()) if columns["status"][row] == 0}
-    readable = [path not in listing.unreadable for path in listing.path]
-    wanted = np.flatnonzero(~found.reused & np.array(readable, bool))
+    fresh = np.flatnonzero(~found.reused)
+    readable = [listing.path[sample] not in listing.unreadable for sample in fresh]
+    wanted = fresh[np.array(readable, bool)]
     row = np.array([by_path.get(listing.path[sample], -1) for sample in wanted], np.int64)
     use = row >= 0
     samples = wanted[use]

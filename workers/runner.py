@@ -15,6 +15,8 @@ from workers.cluster import LocalCluster
 from workers.lease import execute
 from workers.progress import Progress
 from workers.remote_cluster import RemoteCluster
+from workers.triggers import Triggers
+from workers.watching import QUIET_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +39,7 @@ def run(
     settings: Settings,
     *,
     workers: int | None = None,
+    quiet: float = QUIET_SECONDS,
     dask: str | None = None,
     parent: int | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -44,6 +47,7 @@ def run(
     """Lease and run jobs until asked to stop, or until the process `parent` is gone.
 
     workers  processes on this machine; default: as many as `LocalCluster` takes
+    quiet    seconds for which a watched source must not change before it is scanned
     dask     address of a running scheduler, whose workers count instead
     """
     cluster: Cluster = LocalCluster(workers) if dask is None else RemoteCluster(dask)
@@ -54,7 +58,9 @@ def run(
         return stop() or (parent is not None and os.getppid() != parent)
 
     last_job = time.monotonic()
+    triggers = Triggers(catalog, quiet)
     try:
+        triggers.start()
         while not ended():
             try:
                 job = jobs.lease(catalog, owner)
@@ -75,6 +81,7 @@ def run(
                 time.sleep(PAUSE_SECONDS)
             last_job = time.monotonic()
     finally:
+        triggers.stop()
         cluster.close()
         catalog.close()
 

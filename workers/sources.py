@@ -24,9 +24,15 @@ from workers.members import Member
 from workers.opened import folder_stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, TypeAlias
 
     from numpy.typing import NDArray
+
+    from workers.changed import Named
+
+    Entry: TypeAlias = os.DirEntry[str] | Named
+    Paths: TypeAlias = list[str] | np.ndarray[Any, Any]
 
 GLOB = glob.GLOBSTAR | glob.BRACE | glob.EXTGLOB | glob.FORCEUNIX
 EXAMPLES = 3
@@ -48,7 +54,8 @@ class Source:
 class Listing:
     """The samples of a source, as columns strictly ascending by path (code-point order).
 
-    path        n relative paths, separated by "/"; bytes that are not UTF-8 are shown as `\\xff`
+    path        n relative paths, as a list or of StringDType, separated by "/"; bytes that are not UTF-8
+                are shown as `\\xff`
     size        int64 [n], bytes
     mtime_ns    int64 [n], last modification
     ctime_ns    int64 [n], last change of the inode; 0 of an object
@@ -58,7 +65,7 @@ class Listing:
     class_names  names of the ids 0 … n−1, where the source gives them
     """
 
-    path: list[str]
+    path: Paths
     size: NDArray[np.int64]
     mtime_ns: NDArray[np.int64]
     ctime_ns: NDArray[np.int64]
@@ -111,11 +118,11 @@ def open_source(location: str, pattern: str | None) -> Source:
     root = str(place)
     if pattern is not None:
         matches = _matcher(pattern)
-        names = [path.rstrip("/") for path, _ in _walk(root)]
+        names = [path.rstrip("/") for path, _ in walk(root)]
         if not any(matches(path) for path in names):
             raise _no_match(root, pattern, names)
         return Source(root, pattern)
-    return _detected(root, [path for path, _ in _walk(root)])
+    return _detected(root, [path for path, _ in walk(root)])
 
 
 def one_file(url: str) -> Source | None:
@@ -177,10 +184,13 @@ def _one_pattern(root: str, names: list[str]) -> str:
     return next(iter(found))
 
 
-def list_samples(source: Source, counting: Counting | None = None) -> Listing:
+def list_samples(
+    source: Source, counting: Counting | None = None, entries: Iterable[tuple[str, Entry]] | None = None
+) -> Listing:
     """List the source's samples with size and times, by `stat`; containers are opened and listed.
 
-    `counting` chooses among the members of a container, and says what a row of an array is.
+    `counting` chooses among the members of a container, and says what a row of an array is. `entries`
+    are all that is looked at, as `walk` yields them, and may mean no sample; by itself the whole source.
 
     Raises `SourceError` for any error while listing, so that a share that goes away in the midst cannot
     pass for files that were removed; and where no file matches.
@@ -195,7 +205,7 @@ def list_samples(source: Source, counting: Counting | None = None) -> Listing:
     others: list[str] = []
     members: dict[str, Member] = {}
     class_names: tuple[str, ...] = ()
-    for found, entry in _walk(source.root):
+    for found, entry in walk(source.root) if entries is None else entries:
         path = found.rstrip("/")
         if not matches(path):
             if len(others) < EXAMPLES:
@@ -212,13 +222,13 @@ def list_samples(source: Source, counting: Counting | None = None) -> Listing:
             except UnreadableSample as error:
                 rows[path], unreadable[path] = _fingerprint(source.root, entry)[0], str(error)
             except OSError as error:
-                raise _listing_failed(source.root, error) from error
+                raise listing_failed(source.root, error) from error
             continue
         if found.endswith("/"):
             try:
                 rows[path] = folder_stamp(entry.path).fingerprint
             except OSError as error:
-                raise _listing_failed(source.root, error) from error
+                raise listing_failed(source.root, error) from error
             members[path] = Member(path, path, "zarr")
             continue
         fingerprint, reason = _fingerprint(source.root, entry)
@@ -229,7 +239,7 @@ def list_samples(source: Source, counting: Counting | None = None) -> Listing:
                 rows[path], unreadable[path] = fingerprint, str(error)
                 continue
             except OSError as error:
-                raise _listing_failed(source.root, error) from error
+                raise listing_failed(source.root, error) from error
             class_names = class_names or contents.class_names
             for member in contents.members:
                 members[member.path] = member
@@ -248,7 +258,7 @@ def list_samples(source: Source, counting: Counting | None = None) -> Listing:
             path += "?"  # noqa: PLW2901 - a file whose name is that text, or another like it
         rows[path] = fingerprint
         unreadable[path] = "has a name that is not UTF-8; rename it"
-    if not rows:
+    if not rows and entries is None:
         raise _no_match(source.root, source.pattern, others)
     paths = sorted(rows)
     table = np.array([rows[path] for path in paths], np.int64).reshape(-1, 3)
@@ -267,7 +277,7 @@ def _list_url(source: Source, matches: Callable[[str], bool], counting: Counting
     return Listing(paths, size, mtime_ns, ctime_ns, found.unreadable, found.members, found.class_names, etag)
 
 
-def _fingerprint(root: str, entry: os.DirEntry[str]) -> tuple[tuple[int, int, int], str]:
+def _fingerprint(root: str, entry: Entry) -> tuple[tuple[int, int, int], str]:
     """Return (size, mtime, ctime), and why the file cannot be opened, if so."""
     reason = ""
     try:
@@ -276,22 +286,22 @@ def _fingerprint(root: str, entry: os.DirEntry[str]) -> tuple[tuple[int, int, in
             reason = "is a device or pipe, not a file; leave it out with --pattern"
     except OSError as error:
         if not entry.is_symlink():
-            raise _listing_failed(root, error) from error
+            raise listing_failed(root, error) from error
         status = entry.stat(follow_symlinks=False)
         target = os.readlink(entry.path)  # noqa: PTH115 - Path would normalise it
         reason = f"is a symbolic link to {_shown(target)}, which cannot be opened ({error.strerror}); mend it"
     return (status.st_size, status.st_mtime_ns, status.st_ctime_ns), reason
 
 
-def _walk(root: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def walk(root: str, start: str = "", itself: Entry | None = None) -> Iterator[tuple[str, Entry]]:
     """Yield (relative path, entry) of every file below `root`, following links, without dot-names.
 
-    A Zarr folder is yielded as one, its path with a "/" at the end, and not gone into.
-    Any error is raised as `SourceError`.
+    `start` is a folder below `root`, given with its entry, to look at that one only. A Zarr folder is
+    yielded as one, its path with a "/" at the end, and not gone into. Any error is raised as `SourceError`.
     """
     # Each folder with the (device, inode) of those above it: a link back up is a loop, and is not
     # followed; a folder reached by two names is listed under both, whatever the order of the walk.
-    waiting: list[tuple[str, frozenset[tuple[int, int]], os.DirEntry[str] | None]] = [("", frozenset(), None)]
+    waiting: list[tuple[str, frozenset[tuple[int, int]], Entry | None]] = [(start, frozenset(), itself)]
     while waiting:
         folder, above, itself = waiting.pop()
         full = os.path.join(root, folder)  # noqa: PTH118 - a million of them
@@ -316,7 +326,7 @@ def _walk(root: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
         except SourceError:
             raise
         except OSError as error:
-            raise _listing_failed(root, error) from error
+            raise listing_failed(root, error) from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -348,7 +358,8 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
     return matches
 
 
-def _listing_failed(root: str, error: OSError) -> SourceError:
+def listing_failed(root: str, error: OSError) -> SourceError:
+    """Return the error that fails a job whose source cannot be listed."""
     where = error.filename or root
     if isinstance(error, FileNotFoundError):
         return SourceError(

@@ -12,6 +12,7 @@ from fastapi_offline import FastAPIOffline
 from statsvc import __version__
 from statsvc.api import (
     access,
+    changed,
     datasets,
     doctor,
     health,
@@ -90,6 +91,7 @@ def build_app(
         sampling,
         doctor,
         jobs,
+        changed,
         health,
     ):
         app.include_router(module.router)

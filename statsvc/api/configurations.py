@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from statsvc import classmaps, splits
 from statsvc.api.query import INT64
 from statsvc.classmaps import MAX_CLASSES, ClassMap
+from statsvc.durations import schedule
 from statsvc.errors import InvalidParameter, NotFound, nearest
 from statsvc.texts import HALF, shown, storable
 
@@ -43,6 +44,31 @@ class Body(BaseModel):
             if unknown:
                 raise InvalidParameter(*unknown)
         return value
+
+
+class TriggerBody(Body):
+    """When a dataset is scanned by itself; null is the default."""
+
+    every: str | None = Field(
+        None, description="scan it so often, as 30s, 10m, 2h or 1d; null or none: no schedule"
+    )
+    watch: bool | None = Field(
+        None,
+        description="scan it when something in its source has changed and is quiet again; null: false. "
+        "An object store is listed every minute instead, or as `every` says",
+    )
+
+    def triggers(self) -> dict[str, Any]:
+        """Return the fields that were given, as `statsvc.store.triggers.change` takes them.
+
+        Raises `InvalidParameter`.
+        """
+        given: dict[str, Any] = {}
+        if "every" in self.model_fields_set:
+            given["every"] = schedule(self.every)
+        if "watch" in self.model_fields_set:
+            given["watch"] = bool(self.watch)
+        return given
 
 
 class ConfigurationBody(Body):

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from statsvc import counting
 from statsvc.api import conditional, query
 from statsvc.api.bodies import json_only
-from statsvc.api.configurations import ConfigurationBody
+from statsvc.api.configurations import ConfigurationBody, TriggerBody
 from statsvc.api.descriptions import dataset_summary, job_description, job_summary
 from statsvc.api.responses import json_response
 from statsvc.api.roots import allowed_source, checked_pattern
@@ -20,11 +20,12 @@ from statsvc.api.snapshot import Published
 from statsvc.configuration import Configuration
 from statsvc.doubts import doubts
 from statsvc.errors import DamagedVersion, InvalidParameter
-from statsvc.store import configuring, jobs, publication
+from statsvc.store import configuring, jobs, publication, triggers
 from statsvc.store.catalog import KEEP, MOST_KEPT
 
 if TYPE_CHECKING:
     from statsvc.store.records import Dataset, Job, VersionRecord
+    from statsvc.store.triggers import Trigger
 
 router = APIRouter()
 
@@ -35,7 +36,7 @@ JOBS = 10
 """How many of its newest jobs a dataset's description holds."""
 
 
-class NewDataset(ConfigurationBody):
+class NewDataset(TriggerBody, ConfigurationBody):
     """A folder of label maps to count and to keep counted."""
 
     name: str = Field(description="letters, digits, '-', '_' and '.'")
@@ -48,8 +49,8 @@ class NewDataset(ConfigurationBody):
     rows: str | None = Field(None, description="what one row of an array is: array (null), index or chunk")
 
 
-class DatasetChanges(ConfigurationBody):
-    """Where a dataset's label maps are, how their counts are read, and how many versions keep their rows."""
+class DatasetChanges(TriggerBody, ConfigurationBody):
+    """Where a dataset's label maps are, how counts are read, when they are scanned, and what is kept."""
 
     source: str | None = Field(
         None, description="absolute path of the folder, or URL, where the label maps are now, below a root"
@@ -82,7 +83,11 @@ async def get_datasets(request: Request, service: Shared) -> Response:
         found = service.catalog.current(limit + 1, given.get("after"))
         shown = found[:limit]
         newest = service.catalog.newest_jobs([dataset for dataset, _ in shown])
-        summaries = [dataset_summary(dataset, record, newest.get(dataset.uid)) for dataset, record in shown]
+        when = triggers.of(service.catalog, [dataset for dataset, _ in shown])
+        summaries = [
+            dataset_summary(dataset, when[dataset.uid], record, newest.get(dataset.uid))
+            for dataset, record in shown
+        ]
         return {"datasets": summaries, "next": shown[-1][0].name if len(found) > limit else None}
 
     return await conditional.respond_json(request, await service.in_thread(page))
@@ -95,12 +100,16 @@ async def post_dataset(request: Request, body: NewDataset, service: Shared) -> R
     pattern = None if body.pattern is None else checked_pattern(body.pattern)
     counted = Configuration(counting=counting.read(body.rule, body.key, body.rows, files=False))
     configuration = configuring.fitting(configuring.applied(counted, body.changes()))
+    scanned = body.triggers()
 
     def register() -> dict[str, Any]:
         source = allowed_source(body.source, service.roots)
         dataset = service.catalog.create_dataset(body.name, source, pattern, configuration)
+        triggers.change(service.catalog, dataset, scanned)
         job, _ = jobs.submit(service.catalog, dataset)
-        return _described(dataset, None, [], [job], []) | {"job": job_description(job, dataset.name)}
+        trigger = triggers.of(service.catalog, [dataset])[dataset.uid]
+        described = _described(dataset, trigger, None, [], [job], [])
+        return described | {"job": job_description(job, dataset.name)}
 
     described = await service.in_thread(register)
     await service.watch.refresh()
@@ -121,7 +130,7 @@ async def patch_dataset(request: Request, name: str, body: DatasetChanges, servi
     A new source or pattern is listed by the next job, which fails where too many samples would be lost.
     """
     query.read(request, {})
-    changes = body.changes()
+    changes, scanned = body.changes(), body.triggers()
     given = body.model_fields_set
     if "source" in given and body.source is None:
         raise InvalidParameter(("source", "a dataset of label maps has a source; leave it out to keep it"))
@@ -132,6 +141,7 @@ async def patch_dataset(request: Request, name: str, body: DatasetChanges, servi
         source = None if body.source is None else allowed_source(body.source, service.roots)
         if "keep" in given:
             dataset = service.catalog.set_keep(dataset, KEEP if body.keep is None else body.keep)
+        triggers.change(service.catalog, dataset, scanned)
         if changes:
             change = configuring.changed(service.catalog, service.store, dataset, changes)
             dataset, _ = publication.configure(service.catalog, service.store, dataset, change)
@@ -157,12 +167,13 @@ async def delete_dataset(request: Request, name: str, service: Shared) -> Respon
 
 
 async def _description(service: Service, name: str) -> dict[str, Any]:
-    def read() -> tuple[Dataset, VersionRecord | None, list[Job]]:
+    def read() -> tuple[Dataset, Trigger, VersionRecord | None, list[Job]]:
         dataset = service.catalog.dataset(name)
         record = None if dataset.current_number is None else service.catalog.version(dataset)
-        return dataset, record, [job for job, _ in jobs.recent(service.catalog, dataset, JOBS)]
+        trigger = triggers.of(service.catalog, [dataset])[dataset.uid]
+        return dataset, trigger, record, [job for job, _ in jobs.recent(service.catalog, dataset, JOBS)]
 
-    dataset, record, recent = await service.in_thread(read)
+    dataset, trigger, record, recent = await service.in_thread(read)
     failures: list[tuple[str, str]] = []
     warnings: list[str] = []
     if record is not None:
@@ -174,17 +185,18 @@ async def _description(service: Service, name: str) -> dict[str, Any]:
         except DamagedVersion as damage:
             # The description must not fail where one looks for what is wrong.
             failures = [("", str(damage))]
-    return _described(dataset, record, failures, recent, warnings)
+    return _described(dataset, trigger, record, failures, recent, warnings)
 
 
 def _described(
     dataset: Dataset,
+    trigger: Trigger,
     record: VersionRecord | None,
     failures: list[tuple[str, str]],
     recent: list[Job],
     warnings: list[str],
 ) -> dict[str, Any]:
-    return dataset_summary(dataset, record, recent[0] if recent else None) | {
+    return dataset_summary(dataset, trigger, record, recent[0] if recent else None) | {
         "configuration": dataset.configuration.to_dict(),
         "warnings": warnings,
         "failures": [{"path": path, "error": error} for path, error in failures],

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from statsvc.api.responses import iso
+from statsvc.durations import written
 from statsvc.store.jobs import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from statsvc.store.records import Dataset, Job, VersionRecord
+    from statsvc.store.triggers import Trigger
 
 
 def job_summary(job: Job) -> dict[str, Any]:
@@ -35,6 +37,7 @@ def job_description(job: Job, dataset: str) -> dict[str, Any]:
         "attempt": job.attempt,
         "max_attempts": MAX_ATTEMPTS + job.released,
         "full": job.full,
+        "paths": job.named,
         "max_removed": job.max_removed,
         "failed": progress.get("failed", 0),
         "failures": progress.pop("failures", []),
@@ -47,13 +50,18 @@ def job_description(job: Job, dataset: str) -> dict[str, Any]:
     }
 
 
-def dataset_summary(dataset: Dataset, current: VersionRecord | None, job: Job | None) -> dict[str, Any]:
-    """Return a dataset, its current version and its newest job."""
+def dataset_summary(
+    dataset: Dataset, trigger: Trigger, current: VersionRecord | None, job: Job | None
+) -> dict[str, Any]:
+    """Return a dataset, when it is scanned by itself, its current version and its newest job."""
     return {
         "name": dataset.name,
         "source": dataset.source,
         "pattern": dataset.pattern,
         "keep": dataset.keep,
+        "every": None if trigger.every is None else written(trigger.every),
+        "watch": trigger.watch,
+        "next_scan_at": iso(trigger.due_at),
         "version": None if current is None else current.number,
         "samples": None if current is None else current.samples,
         "failed": 0 if current is None else current.failed,

@@ -56,21 +56,29 @@ class NewJob(Body):
 async def post_job(request: Request, body: NewJob, service: Shared) -> Response:
     """Queue a scan; one that is queued already is joined, and made `full` where this one is."""
     query.read(request, {})
+    asked = {"full": body.full, "max_removed": body.max_removed}
+    described = await queued(request, service, body.dataset, asked)
+    return json_response(described, 202, {"Location": f"/jobs/{described['id']}"})
+
+
+async def queued(request: Request, service: Service, name: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """Queue a scan, or find the one that the request's idempotency key stands for; return its description.
+
+    asked  what `statsvc.store.jobs.submit` is given
+    """
     key = _idempotency_key(request)
 
     def submit() -> dict[str, Any]:
-        dataset = service.catalog.dataset(body.dataset)
+        dataset = service.catalog.dataset(name)
         if dataset.source is None:
             raise Conflict(f"{dataset.name} was imported: it has no source to scan")
-        asked: dict[str, Any] = {"full": body.full, "max_removed": body.max_removed}
         if key is None:
             job, _ = jobs.submit(service.catalog, dataset, **asked)
         else:
             job, _ = idempotency.submit_once(service.catalog, key, dataset, **asked)
         return job_description(job, dataset.name)
 
-    described = await service.in_thread(submit)
-    return json_response(described, 202, {"Location": f"/jobs/{described['id']}"})
+    return await service.in_thread(submit)
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -10,6 +10,7 @@ import click
 
 from statsvc import __version__
 from statsvc.cli import (
+    changing,
     comparing,
     counting,
     doctoring,
@@ -80,7 +81,7 @@ def cli(verbose: bool) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    for chatty in ("distributed", "alembic", "asyncio", "tornado"):
+    for chatty in ("distributed", "alembic", "asyncio", "tornado", "watchfiles"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
 
 
@@ -94,6 +95,7 @@ for _command in (
     counting.demo,
     manage.datasets,
     manage.versions,
+    changing.changed,
     jobs.jobs,
     counting.import_counts,
     exporting.export,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from statsvc.durations import schedule
 from statsvc.errors import CatalogError, InvalidParameter, StatsvcError
 from statsvc.store import durable
 from statsvc.store import home as homes
@@ -54,6 +55,28 @@ def version_name(text: str) -> int | str:
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def trigger_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --every and --watch."""
+    for option in (
+        click.option(
+            "--watch/--no-watch",
+            default=None,
+            help="Let runners scan the dataset when its source has changed and is quiet again.",
+        ),
+        click.option(
+            "--every", metavar="TIME", help="Let runners scan the dataset so often: 10m, 2h, 1d, or none."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def trigger_changes(every: str | None, watch: bool | None) -> dict[str, float | bool | None]:
+    """Return the changes that the options of `trigger_options` make. Raises `InvalidParameter`."""
+    given: dict[str, float | bool | None] = {} if every is None else {"every": schedule(every)}
+    return given if watch is None else given | {"watch": watch}
 
 
 @contextmanager

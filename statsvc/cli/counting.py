@@ -21,6 +21,8 @@ from statsvc.cli.common import (
     opened,
     print_json,
     reading_changes,
+    trigger_changes,
+    trigger_options,
 )
 from statsvc.cli.progress import pixel_rate, shown
 from statsvc.counting import read as read_counting
@@ -110,6 +112,7 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Share of the samples that one scan may lose.  [default: 0.1]",
 )
 @click.option("--full", is_flag=True, help="Count every sample again.")
+@trigger_options
 @click.option("--move", is_flag=True, help="Dataset NAME's label maps are in SOURCE, or match GLOB, now.")
 @json_option
 @home_options
@@ -126,6 +129,8 @@ def scan(
     max_pixels: int | None,
     max_removed: float | None,
     full: bool,
+    every: str | None,
+    watch: bool | None,
     move: bool,
     as_json: bool,
     home: str | None,
@@ -152,12 +157,16 @@ def scan(
     require(device)
     if max_removed is not None and not math.isfinite(max_removed):
         raise click.UsageError("--max-removed: give a share from 0 to 1")
+    scanned = trigger_changes(every, watch)
     with opened(home, database, store) as (place, catalog):
+        from statsvc.store import triggers
+
         asked = (rule, key, rows)
         counting = None if asked == (None, None, None) else read_counting(*asked)
         dataset, configured = _registered(
             place, catalog, source, name, pattern, counting, splits, reading, move=move
         )
+        triggers.change(catalog, dataset, scanned)
         settings = Settings(device, max_pixels or MAX_PIXELS)
         outcome = _run(place, catalog, dataset, settings, workers, max_removed, full)
         now = catalog.dataset_by_uid(dataset.uid)
@@ -167,6 +176,8 @@ def scan(
             raise click.exceptions.Exit(1)
         progress = outcome.progress
         _tell(now, configured, outcome)
+        if any(scanned.values()):
+            click.echo("statsvc: while a runner runs (statsvc serve), it is scanned by itself", err=True)
         _show(place, catalog, now, progress, as_json)
         if progress.failed:
             raise click.exceptions.Exit(1)

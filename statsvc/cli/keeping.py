@@ -5,22 +5,12 @@ from __future__ import annotations
 import click
 
 from statsvc.cli.common import home_options, json_option, opened, print_json
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def duration(text: str) -> float:
-    """Return the seconds in a text such as 90s, 10m, 1h or 2d."""
-    number, unit = text[:-1], text[-1:]
-    if not (number.isascii() and number.isdigit()) or unit not in _UNITS:
-        raise click.BadParameter(f"{text!r}: write a number and a unit, as 90s, 10m, 1h or 2d")
-    return float(int(number) * _UNITS[unit])
+from statsvc.durations import seconds
 
 
 @click.command()
 @click.option(
     "--grace",
-    type=duration,
     metavar="TIME",
     default="1h",
     show_default=True,
@@ -31,7 +21,7 @@ def duration(text: str) -> float:
 @json_option
 @home_options
 def gc(
-    grace: float,
+    grace: str,
     pause: bool,
     resume: bool,
     as_json: bool,
@@ -46,6 +36,7 @@ def gc(
     """
     if pause and resume:
         raise click.UsageError("give one of --pause and --resume")
+    rows_outlive = seconds("grace", grace)
     with opened(home, database, store) as (place, catalog):
         from statsvc.store import retention
 
@@ -57,7 +48,7 @@ def gc(
             retention.resume(place.store)
             click.echo("gc may run again", err=True)
             return
-        done = retention.collect(catalog, place.store, grace)
+        done = retention.collect(catalog, place.store, rows_outlive)
     if as_json:
         versions = {
             name: [{"dataset": dataset, "version": number} for dataset, number in getattr(done, name)]

@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc.cli.common import current_table, home_options, json_option, opened, print_json, the_dataset
+from statsvc.cli.common import (
+    current_table,
+    home_options,
+    json_option,
+    opened,
+    print_json,
+    the_dataset,
+    trigger_changes,
+    trigger_options,
+)
 from statsvc.cli.tables import iso, print_table, text_of
+from statsvc.durations import written
 from statsvc.errors import InvalidParameter
 from statsvc.store import home as homes
 
@@ -19,19 +29,29 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @click.option("--delete", is_flag=True, help="Forget dataset NAME; its label maps are not touched.")
 @click.option("--keep", type=int, metavar="N", help="Let N newest versions keep their rows.  [default: 20]")
+@trigger_options
 @json_option
 @home_options
 def datasets(
     name: str | None,
     delete: bool,
     keep: int | None,
+    every: str | None,
+    watch: bool | None,
     as_json: bool,
     home: str | None,
     database: str | None,
     store: str | None,
 ) -> None:
     """List the datasets, or show dataset NAME with every sample that could not be read."""
+    scanned = trigger_changes(every, watch)
     with opened(home, database, store) as (place, catalog):
+        from statsvc.store import triggers
+
+        if scanned:
+            if name is None or delete:
+                raise click.UsageError("name the dataset: statsvc datasets NAME --every TIME, or --watch")
+            triggers.change(catalog, catalog.dataset(name), scanned)
         if keep is not None:
             if name is None or delete:
                 raise click.UsageError("name the dataset: statsvc datasets NAME --keep N")
@@ -56,6 +76,7 @@ def datasets(
                 click.echo("no datasets yet; add one with: statsvc scan SOURCE", err=True)
         else:
             dataset = catalog.dataset(name)
+            trigger = triggers.of(catalog, [dataset])[dataset.uid]
             shown: dict[str, Any] = {
                 "dataset": dataset.name,
                 "uid": dataset.uid,
@@ -63,6 +84,9 @@ def datasets(
                 "pattern": dataset.pattern,
                 "version": dataset.current_number,
                 "keep": dataset.keep,
+                "every": None if trigger.every is None else written(trigger.every),
+                "watch": trigger.watch,
+                "next scan": iso(trigger.due_at),
                 "configuration": dataset.configuration.to_dict(),
             }
             if dataset.current_number is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from statsvc.cli.common import home_options, needs, opened
+from statsvc.durations import seconds
 from statsvc.objects import is_url, normalized
 from statsvc.store import home as homes
 
@@ -34,6 +35,13 @@ def runner_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger label maps."),
         click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Dask processes."),
+        click.option(
+            "--quiet",
+            metavar="TIME",
+            default="3s",
+            show_default=True,
+            help="How long a watched source must not change before it is scanned.",
+        ),
         click.option(
             "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
         ),
@@ -94,6 +102,7 @@ def serve(
     with_runner: bool,
     device: str,
     workers: int | None,
+    quiet: str,
     max_pixels: int | None,
     home: str | None,
     database: str | None,
@@ -107,8 +116,9 @@ def serve(
         except ModuleNotFoundError as error:
             raise needs("service", error) from error
         place = homes.resolve(home, database, store)
+        seconds("quiet", quiet)
         place.store.check(writing=with_runner)
-        arguments = ["--device", device]
+        arguments = ["--device", device, "--quiet", quiet]
         arguments += [] if workers is None else ["--workers", str(workers)]
         arguments += [] if max_pixels is None else ["--max-pixels", str(max_pixels)]
         child = _Runner(place, arguments) if with_runner else None
@@ -205,6 +215,7 @@ class _Runner:
 def runner(
     device: str,
     workers: int | None,
+    quiet: str,
     max_pixels: int | None,
     dask: str | None,
     parent: int | None,
@@ -245,6 +256,7 @@ def runner(
         place,
         Settings(device, max_pixels or MAX_PIXELS),
         workers=workers,
+        quiet=seconds("quiet", quiet),
         dask=dask,
         parent=parent,
         stop=stopping.is_set,

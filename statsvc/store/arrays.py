@@ -12,8 +12,12 @@ import numpy as np
 import xxhash
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
 if TYPE_CHECKING:
+    from zarr.core.buffer import Buffer
+
     from statsvc.store.places import Place
 
 ROWS_PER_CHUNK = 2048
@@ -94,6 +98,17 @@ def create_array(
     )
 
 
+def chunk_of(array: zarr.Array[Any], number: int) -> Buffer | None:
+    """Return a chunk of rows of a two-dimensional array as it is stored; None where it is lost."""
+    place = array.store_path / array.metadata.encode_chunk_key((number, 0))
+    return sync(place.get(default_buffer_prototype()))
+
+
+def put_chunk(array: zarr.Array[Any], number: int, chunk: Buffer) -> None:
+    """Store a chunk of rows that `chunk_of` returned for an array of the same type and columns."""
+    sync((array.store_path / array.metadata.encode_chunk_key((number, 0))).set(chunk))
+
+
 class Digest:
     """xxh3 (128 bits) of an array's values in order, the same however they arrive in pieces."""
 
@@ -104,11 +119,18 @@ class Digest:
         """Add the next values: little-endian bytes of numbers, length-prefixed UTF-8 of strings."""
         if values.dtype == STRING:
             for start in range(0, len(values), VALUES_PER_CHUNK):
-                texts = [text.encode() for text in values[start : start + VALUES_PER_CHUNK].tolist()]
-                self._hash.update(b"".join([len(data).to_bytes(4, "little") + data for data in texts]))
+                self._add_texts(values[start : start + VALUES_PER_CHUNK])
         else:
             little = values.dtype.newbyteorder("<")
             self._hash.update(np.ascontiguousarray(values, little).tobytes())
+
+    def _add_texts(self, values: np.ndarray[Any, Any]) -> None:
+        if not values.astype(bool).any():
+            self._hash.update(bytes(4 * len(values)))  # all are empty, as most errors are
+            return
+        for text in values.tolist():
+            data = text.encode()
+            self._hash.update(len(data).to_bytes(4, "little") + data)
 
     def hexdigest(self) -> str:
         """Return the digest as 32 hexadecimal digits."""

@@ -16,7 +16,7 @@ from statsvc.errors import CatalogError, Conflict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 """The Alembic revision this release reads and writes."""
 
 UNSAFE_FILE_SYSTEMS = frozenset(

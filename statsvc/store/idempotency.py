@@ -16,6 +16,8 @@ from statsvc.store.schema import idempotency_keys as keys
 from statsvc.store.schema import jobs, now
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from statsvc.store.catalog import Catalog
     from statsvc.store.records import Dataset
 
@@ -24,15 +26,21 @@ KEPT_SECONDS = 7 * 86400.0
 
 
 def submit_once(
-    catalog: Catalog, key: str, dataset: Dataset, *, full: bool, max_removed: float
+    catalog: Catalog,
+    key: str,
+    dataset: Dataset,
+    *,
+    full: bool,
+    max_removed: float,
+    paths: Collection[str] | None = None,
 ) -> tuple[Job, bool]:
     """Queue a recompute as `jobs.submit`, unless the key came before: then return that request's job.
 
     The key and the job are written in one transaction. Raises `Conflict` where the key came with
     another request.
     """
-    asked = json.dumps([dataset.name, full, max_removed])
-    request = xxhash.xxh3_128_hexdigest(asked.encode())
+    asked = [dataset.name, full, max_removed] + ([] if paths is None else [sorted(paths)])
+    request = xxhash.xxh3_128_hexdigest(json.dumps(asked).encode())
     while True:
         try:
             with write(catalog.engine) as connection:
@@ -46,7 +54,9 @@ def submit_once(
                         )
                     row = connection.execute(sa.select(jobs).where(jobs.c.id == known.job_id)).one()
                     return Job.from_row(row), False
-                job, made = queue.submit_in(connection, dataset, full=full, max_removed=max_removed)
+                job, made = queue.submit_in(
+                    connection, dataset, full=full, max_removed=max_removed, paths=paths
+                )
                 connection.execute(
                     keys.insert().values(key=key, request=request, job_id=job.id, created_at=now())
                 )

@@ -15,10 +15,10 @@ from statsvc.errors import Conflict, InvalidParameter, LeaseLost, NotFound
 from statsvc.store.engine import write
 from statsvc.store.owners import may_take_over, process_identity
 from statsvc.store.records import ENDED, Job
-from statsvc.store.schema import datasets, jobs, now
+from statsvc.store.schema import changed_paths, datasets, jobs, now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from statsvc.store.catalog import Catalog
     from statsvc.store.records import Dataset
@@ -34,6 +34,9 @@ MAX_ATTEMPTS = 5
 PAUSES = (1.0, 5.0, 25.0, 125.0)
 """Seconds before the second, third, … attempt of a job that ended unexpectedly."""
 
+MAX_NAMED = 100_000
+"""Changed paths that one job takes; one that is told of more lists the source instead."""
+
 MAX_REMOVED = 0.1
 """Share of a version's samples that one job may lose before it asks."""
 
@@ -41,22 +44,39 @@ STATES = ("queued", "running", *sorted(ENDED))
 
 
 def submit(
-    catalog: Catalog, dataset: Dataset, *, full: bool = False, max_removed: float = MAX_REMOVED
+    catalog: Catalog,
+    dataset: Dataset,
+    *,
+    full: bool = False,
+    max_removed: float = MAX_REMOVED,
+    paths: Collection[str] | None = None,
 ) -> tuple[Job, bool]:
-    """Queue a recompute; return it and whether it is new. One already queued is joined, and widened."""
+    """Queue a recompute; return it and whether it is new. One already queued is joined, and widened.
+
+    paths  what changed, relative to the source; None: the job lists the source to find out
+    """
     with write(catalog.engine) as connection:
-        return submit_in(connection, dataset, full=full, max_removed=max_removed)
+        return submit_in(connection, dataset, full=full, max_removed=max_removed, paths=paths)
 
 
 def submit_in(
-    connection: sa.Connection, dataset: Dataset, *, full: bool, max_removed: float
+    connection: sa.Connection,
+    dataset: Dataset,
+    *,
+    full: bool,
+    max_removed: float,
+    paths: Collection[str] | None = None,
 ) -> tuple[Job, bool]:
     """Queue a recompute in the caller's transaction, as `submit` does. Raises `NotFound` once deleted."""
-    _hold(connection, dataset)
+    hold(connection, dataset)
     queued = connection.scalar(_queued(dataset.uid))
-    if queued is not None and _widen(connection, queued, full, max_removed):
+    if queued is not None and _widen(connection, queued, full, max_removed, paths):
         return _one(connection, queued), False
-    job_id = _insert(connection, dataset, "queued", full, max_removed)
+    job_id = _insert(connection, dataset, full, max_removed)
+    if paths is not None:
+        _forget_paths(connection, dataset)
+        connection.execute(jobs.update().where(jobs.c.id == job_id).values(named=0))
+        _name(connection, job_id, paths)
     return _one(connection, job_id), True
 
 
@@ -68,7 +88,7 @@ def submit_leased(
     Returns None while another process runs a job of this dataset.
     """
     with write(catalog.engine) as connection:
-        _hold(connection, dataset)
+        hold(connection, dataset)
         running = connection.execute(_running(dataset.uid)).first()
         if running is not None:
             if not may_take_over(running):
@@ -76,9 +96,9 @@ def submit_leased(
             job_id = running.id
         else:
             queued = connection.scalar(_queued(dataset.uid))
-            job_id = queued or _insert(connection, dataset, "queued", full, max_removed)
-        if not _widen(connection, job_id, full, max_removed):
-            job_id = _insert(connection, dataset, "queued", full, max_removed)
+            job_id = queued or _insert(connection, dataset, full, max_removed)
+        if not _widen(connection, job_id, full, max_removed, None):
+            job_id = _insert(connection, dataset, full, max_removed)
         return _take(connection, job_id, owner)
 
 
@@ -227,7 +247,9 @@ def give_back(catalog: Catalog, job: Job, cause: str, *, orderly: bool = False) 
         newer = connection.scalar(_queued(job.dataset_uid))
         if not orderly and tries >= MAX_ATTEMPTS:
             _end(connection, job.id, job.attempt, f"given up after {job.attempt} attempts: {cause}")
-        elif newer is not None and _widen(connection, newer, job.full, job.max_removed):
+        elif newer is not None and _widen(
+            connection, newer, job.full, job.max_removed, _paths(connection, job)
+        ):
             # One queued job a dataset: the newer one does this one's work as well.
             _end(connection, job.id, job.attempt, f"superseded by job {newer} after: {cause}")
         else:
@@ -251,6 +273,12 @@ def get(catalog: Catalog, job_id: str) -> Job:
     if row is None:
         raise NotFound(f"there is no job {job_id!r}; list them with: statsvc jobs")
     return Job.from_row(row)
+
+
+def paths_of(catalog: Catalog, job: Job) -> list[str] | None:
+    """Return the changed paths that a job looks at, sorted; None where it lists the source."""
+    with catalog.engine.begin() as connection:
+        return _paths(connection, job)
 
 
 def lapsed(catalog: Catalog, job_id: str) -> bool:
@@ -306,7 +334,7 @@ def recent(
     return [(Job.from_row(row), row.dataset_name) for row in rows]
 
 
-def _hold(connection: sa.Connection, dataset: Dataset) -> None:
+def hold(connection: sa.Connection, dataset: Dataset) -> None:
     """Take the dataset's row for this transaction. Raises `NotFound` where it was deleted meanwhile."""
     row = connection.execute(
         sa.select(datasets.c.deleted_at).where(datasets.c.uid == dataset.uid).with_for_update()
@@ -325,13 +353,13 @@ def _running(dataset_uid: str) -> sa.Select[Any]:
     )
 
 
-def _insert(connection: sa.Connection, dataset: Dataset, state: str, full: bool, max_removed: float) -> str:
+def _insert(connection: sa.Connection, dataset: Dataset, full: bool, max_removed: float) -> str:
     job_id = uuid.uuid4().hex[:12]
     connection.execute(
         jobs.insert().values(
             id=job_id,
             dataset_uid=dataset.uid,
-            state=state,
+            state="queued",
             full=full,
             max_removed=max_removed,
             attempt=0,
@@ -343,7 +371,9 @@ def _insert(connection: sa.Connection, dataset: Dataset, state: str, full: bool,
     return job_id
 
 
-def _widen(connection: sa.Connection, job_id: str, full: bool, max_removed: float) -> bool:
+def _widen(
+    connection: sa.Connection, job_id: str, full: bool, max_removed: float, paths: Collection[str] | None
+) -> bool:
     """Let a job do what a second request asks for as well; return whether it has not ended."""
     row = _locked(connection, job_id)
     if row is None:
@@ -353,7 +383,41 @@ def _widen(connection: sa.Connection, job_id: str, full: bool, max_removed: floa
         .where(jobs.c.id == job_id)
         .values(full=row.full or full, max_removed=max(row.max_removed, max_removed))
     )
+    if row.named is not None:
+        _name(connection, job_id, paths)
     return True
+
+
+def _name(connection: sa.Connection, job_id: str, paths: Collection[str] | None) -> None:
+    """Add changed paths to a job that names some; None, or too many, make it list the source."""
+    own = changed_paths.c.job_id == job_id
+    known = set(connection.scalars(sa.select(changed_paths.c.path).where(own)))
+    wanted = known if paths is None else known.union(paths)
+    listing = paths is None or len(wanted) > MAX_NAMED
+    if listing:
+        connection.execute(changed_paths.delete().where(own))
+    elif wanted > known:
+        connection.execute(
+            changed_paths.insert(), [{"job_id": job_id, "path": path} for path in sorted(wanted - known)]
+        )
+    connection.execute(
+        jobs.update().where(jobs.c.id == job_id).values(named=None if listing else len(wanted))
+    )
+
+
+def _paths(connection: sa.Connection, job: Job) -> list[str] | None:
+    if job.named is None:
+        return None
+    query = sa.select(changed_paths.c.path).where(changed_paths.c.job_id == job.id)
+    return list(connection.scalars(query.order_by(changed_paths.c.path)))
+
+
+def _forget_paths(connection: sa.Connection, dataset: Dataset) -> None:
+    """Delete the paths of a dataset's jobs that have ended: nobody looks at them any more."""
+    ended = sa.select(jobs.c.id).where(
+        jobs.c.dataset_uid == dataset.uid, jobs.c.named.is_not(None), jobs.c.state.in_(sorted(ENDED))
+    )
+    connection.execute(changed_paths.delete().where(changed_paths.c.job_id.in_(ended)))
 
 
 def _locked(connection: sa.Connection, job_id: str) -> sa.Row[Any] | None:

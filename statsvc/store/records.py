@@ -72,13 +72,17 @@ class VersionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A recompute: its state, its attempt, and how far it is."""
+    """A recompute: its state, its attempt, and how far it is.
+
+    `named` is how many changed paths it looks at, None where it lists the whole source.
+    """
 
     id: str
     dataset_uid: str
     state: str
     full: bool
     max_removed: float
+    named: int | None
     attempt: int
     released: int
     owner: str | None

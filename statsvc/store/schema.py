@@ -54,6 +54,7 @@ jobs = sa.Table(
     sa.Column("state", sa.String, nullable=False),
     sa.Column("full", sa.Boolean, nullable=False, comment="count every sample again"),
     sa.Column("max_removed", sa.Double, nullable=False, comment="share of samples that may go at once"),
+    sa.Column("named", sa.Integer, comment="how many changed paths it looks at; NULL: it lists the source"),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("released", sa.Integer, nullable=False, comment="attempts that ended by an orderly stop"),
     sa.Column("owner", sa.String),
@@ -112,6 +113,22 @@ tags = sa.Table(
         ["versions.dataset_uid", "versions.number"],
         name="fk_tags_dataset_uid_number",
     ),
+)
+
+changed_paths = sa.Table(
+    "changed_paths",
+    metadata,
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("path", sa.String, primary_key=True),
+)
+
+triggers = sa.Table(
+    "triggers",
+    metadata,
+    sa.Column("dataset_uid", sa.ForeignKey("datasets.uid"), primary_key=True),
+    sa.Column("every", sa.Double, comment="seconds between scheduled scans"),
+    sa.Column("watch", sa.Boolean, nullable=False, comment="scan when something in the source changes"),
+    sa.Column("due_at", sa.Double, comment="when the next scheduled scan is due"),
 )
 
 idempotency_keys = sa.Table(

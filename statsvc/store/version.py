@@ -9,13 +9,24 @@ import numpy as np
 
 from statsvc.errors import DamagedVersion, StoreError
 from statsvc.statistics import EXAMPLES, Block, Histogram, Table
-from statsvc.store.arrays import CLASS_ARRAYS, ROWS_PER_CHUNK, SAMPLE_ARRAYS, digest, dtype_of, open_group
+from statsvc.store.arrays import (
+    CLASS_ARRAYS,
+    ROWS_PER_CHUNK,
+    SAMPLE_ARRAYS,
+    VALUES_PER_CHUNK,
+    Digest,
+    chunk_of,
+    digest,
+    dtype_of,
+    open_group,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import zarr
     from numpy.typing import NDArray
+    from zarr.core.buffer import Buffer
 
     from statsvc.configuration import Configuration
     from statsvc.store.places import Place
@@ -47,28 +58,71 @@ class Version(Table):
         self._folder, self._digests, self._failed = folder, digests, failed
         self._lock = threading.Lock()
         self._zarr: zarr.Group | None = None
-        self._counts: Any = None
         self._loaded: dict[str, np.ndarray[Any, Any]] = {}
+        self._open: dict[str, Any] = {}
         self._totals: Histogram | None = None
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
         """Return one whole array, checked; `counts` is read with `blocks` instead."""
         with self._lock:
             if name not in self._loaded:
-                self._loaded[name] = self._read(name)
+                self._loaded[name] = self.read(name)
             return self._loaded[name]
 
-    def _read(self, name: str) -> np.ndarray[Any, Any]:
+    def read(self, name: str) -> np.ndarray[Any, Any]:
+        """Return one whole array as `array` does, without keeping it."""
         values = self._values(lambda: self._stored(name)[...], name)
         if values.dtype != dtype_of(name) or digest(values) != self._digests[name]:
             raise self._damaged(name, "does not hold what was written")
         values.setflags(write=False)
         return values
 
+    def chunks(self, names: Sequence[str]) -> Iterator[tuple[int, dict[str, np.ndarray[Any, Any]]]]:
+        """Yield (number of the first row, values by array) of per-sample arrays, in row order; keep none.
+
+        That the arrays hold what was written is known at the end only: a caller that uses some of it
+        before must throw that away where `DamagedVersion` is raised.
+        """
+        digests = {name: Digest() for name in names}
+        samples = self._samples(names[0])
+        for start in range(0, samples, VALUES_PER_CHUNK):
+            values = {}
+            for name in names:
+                values[name] = self._part(name, slice(start, min(start + VALUES_PER_CHUNK, samples)))
+                digests[name].add(values[name])
+            yield start, values
+        for name in names:
+            if digests[name].hexdigest() != self._digests[name]:
+                raise self._damaged(name, "does not hold what was written")
+
+    def taken(self, name: str, rows: NDArray[np.int64]) -> np.ndarray[Any, Any]:
+        """Return some ascending rows of a per-sample array.
+
+        Only their chunks are read, so only the checksum of each tells whether it is what was written.
+        """
+        parts = [np.empty(0, dtype_of(name))]
+        for chunk in np.unique(rows // VALUES_PER_CHUNK).tolist():
+            start = chunk * VALUES_PER_CHUNK
+            values = self._part(name, slice(start, start + VALUES_PER_CHUNK))
+            parts.append(values[rows[rows // VALUES_PER_CHUNK == chunk] - start])
+        return np.concatenate(parts)
+
+    def _samples(self, name: str) -> int:
+        return int(self._values(lambda: self._stored(name).shape, name)[0])
+
+    def _part(self, name: str, part: slice) -> np.ndarray[Any, Any]:
+        values = self._values(lambda: self._stored(name)[part], name)
+        if values.dtype != dtype_of(name):
+            raise self._damaged(name, f"is {values.dtype}")
+        return values
+
     def _stored(self, name: str) -> Any:
+        # Described once, not at every chunk: each look is a request to an object store.
         if self._zarr is None:
             self._zarr = open_group(self._folder)
-        return self._zarr[name]
+        if name not in self._open:
+            self._open[name] = self._zarr[name]
+        return self._open[name]
 
     def _values(self, read: Callable[[], Any], name: str) -> np.ndarray[Any, Any]:
         try:
@@ -127,18 +181,28 @@ class Version(Table):
 
     def counts(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return rows [start, stop) of `counts`, int64 [n, C], each checked against its pixels."""
+        return self._counts(start, stop, self.array("pixels")[start:stop])
 
-        def read() -> Any:
-            # Described once, not at every chunk: each look is a request to an object store.
-            self._counts = self._stored("counts") if self._counts is None else self._counts
-            return self._counts[start:stop]
-
-        rows = self._values(read, "counts")
+    def _counts(self, start: int, stop: int, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+        rows = self._values(lambda: self._stored("counts")[start:stop], "counts")
         if rows.dtype != dtype_of("counts") or rows.shape[1:] != self.totals().class_id.shape:
             raise self._damaged("counts", f"is {rows.dtype} with columns {rows.shape[1:]}")
-        if (rows < 0).any() or not np.array_equal(rows.sum(axis=1), self.array("pixels")[start:stop]):
+        if (rows < 0).any() or not np.array_equal(rows.sum(axis=1), pixels):
             raise self._damaged("counts", f"rows {start} to {stop - 1} do not add up to their pixels")
         return rows
+
+    def chunk(self, number: int) -> Buffer:
+        """Return a chunk of `counts` as it is stored, compressed: its checksum is not looked at here."""
+        try:
+            with self._folder.answering():
+                chunk = chunk_of(self._stored("counts"), number)
+        except StoreError as error:
+            raise type(error)(f"{self.dataset} version {self.version} cannot be read: {error}") from error
+        except Exception as error:
+            raise self._damaged("counts", f"cannot be read ({type(error).__name__}: {error})") from error
+        if chunk is None:
+            raise self._damaged("counts", f"has lost its rows from {number * ROWS_PER_CHUNK} on")
+        return chunk
 
     def blocks(self) -> Iterator[Block]:
         """Yield all rows in path order, one chunk at a time."""
@@ -159,14 +223,20 @@ class Version(Table):
                 )
 
     def verify(self) -> None:
-        """Read every array; raise `DamagedVersion` naming the first that is not as written."""
-        for name in (*CLASS_ARRAYS, *SAMPLE_ARRAYS):
+        """Read every array; raise `DamagedVersion` naming the first that is not as written.
+
+        Rows are read chunk by chunk: however many there are, memory for one chunk is enough.
+        """
+        for name in CLASS_ARRAYS:
             if name in self._digests:
                 self.array(name)
         if not self.has_rows:
             return
         total = np.zeros_like(self.totals().pixels)
-        for block in self.blocks():
-            total += block.counts.sum(axis=0)
+        for first, columns in self.chunks(tuple(SAMPLE_ARRAYS)):
+            pixels = columns["pixels"]
+            for start in range(0, len(pixels), ROWS_PER_CHUNK):
+                own = pixels[start : start + ROWS_PER_CHUNK]
+                total += self._counts(first + start, first + start + len(own), own).sum(axis=0)
         if not np.array_equal(total, self.totals().pixels):
             raise self._damaged("counts", "does not add up to class_pixels")

@@ -17,12 +17,14 @@ from statsvc.store.arrays import (
     create_array,
     create_group,
     digest,
+    put_chunk,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+    from zarr.core.buffer import Buffer
 
     from statsvc.store.places import Place
 
@@ -63,13 +65,40 @@ class VersionWriter:
         columns  every array of `SAMPLE_ARRAYS`, [n]
         counts   int64 [n, C]; zeros for an unreadable sample
         """
-        stop = self._written + len(counts)
         with self._folder.answering():
-            self._counts[self._written : stop] = counts
-        self._written = stop
-        counted = columns["status"] == 0
-        self._total.add(counts[counted])
-        self.failed += int(np.count_nonzero(~counted))
+            self._counts[self._written : self._written + len(counts)] = counts
+        self._total.add(counts[columns["status"] == 0])
+        self._append(columns, len(counts))
+
+    def take_over(
+        self, columns: Mapping[str, np.ndarray[Any, Any]], chunk: Buffer, totals: Histogram | None = None
+    ) -> None:
+        """Write the next chunk of rows, its counts as another version has them compressed.
+
+        chunk   from `Version.chunk`, of a version with the same ids
+        totals  of these rows; None where `add` tells of them with others
+        """
+        if self._written % ROWS_PER_CHUNK:
+            raise AssertionError("a chunk begins where a chunk begins")
+        with self._folder.answering():
+            put_chunk(self._counts, self._written // ROWS_PER_CHUNK, chunk)
+        if totals is not None:
+            self.add(totals)
+        self._append(columns, len(columns["status"]))
+
+    def add(self, totals: Histogram, sign: int = 1) -> None:
+        """Add, or with −1 take away, the totals of rows whose counts were not appended."""
+        assert totals.images is not None
+        assert totals.cooccurrence is not None
+        assert totals.samples is not None
+        self._total.pixels += sign * totals.pixels
+        self._total.images += sign * totals.images
+        self._total.cooccurrence += sign * totals.cooccurrence
+        self._total.samples += sign * totals.samples
+
+    def _append(self, columns: Mapping[str, np.ndarray[Any, Any]], n: int) -> None:
+        self._written += n
+        self.failed += int(np.count_nonzero(columns["status"]))
         for name, (dtype, _fill) in SAMPLE_ARRAYS.items():
             values = np.asarray(columns[name], dtype)
             self._digests[name].add(values)
@@ -90,14 +119,7 @@ class VersionWriter:
         if self._written != self._samples:
             raise AssertionError(f"{self._written} of {self._samples} rows were appended")
         self._flush()
-        totals = Histogram(
-            self._class_id,
-            np.ones(len(self._class_id), bool),
-            self._total.pixels,
-            self._total.images,
-            self._total.cooccurrence,
-            self._total.samples,
-        )
+        totals = self._total.histogram(self._class_id)
         digests = {name: one.hexdigest() for name, one in self._digests.items()}
         with self._folder.answering():
             digests |= write_totals(self._group, totals)
@@ -130,6 +152,6 @@ def write_totals(group: Any, totals: Histogram) -> dict[str, str]:
     return digests
 
 
-def strings(values: list[str]) -> np.ndarray[Any, Any]:
+def strings(values: Sequence[str] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return variable-width strings as NumPy holds them."""
     return np.array(values, STRING)

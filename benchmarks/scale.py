@@ -1,0 +1,315 @@
+"""A recompute that changes few of very many samples: memory, time, bytes, and what a trainer notices.
+
+    python benchmarks/scale.py [--samples 1000000] [--changed 1000] [--classes 150] [--folder DIR]
+
+Makes a version of so many rows, seeded, through the store's own writer; the files of the samples that will
+change are real, the others are rows only. Then a server and a runner start as processes of their own, a
+pipeline names the changed paths (POST /datasets/big/changed), and while the runner works GET /weights is
+asked again and again. Prints what the runner took at most (VmHWM of /proc, its Dask worker aside), seconds in
+each stage, bytes of the versions, latencies before, during and after; and checks the result against NumPy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import numpy as np
+from PIL import Image
+
+from statsvc.configuration import Configuration
+from statsvc.store import home as homes
+from statsvc.store import publication
+from statsvc.store.arrays import ROWS_PER_CHUNK
+from statsvc.store.catalog import Catalog, NewVersion
+from statsvc.store.folder import Folder
+from statsvc.store.version import Version
+from statsvc.store.writer import VersionWriter, strings
+from workers.reader import reader_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from statsvc.store.home import Home
+
+PATTERNS = 32
+"""Different chunks of rows, used in turn: each is compressed by itself, so repeating costs no truth."""
+
+SIDE = 512
+"""Label maps are SIDE × SIDE."""
+
+PER_FOLDER = 1000
+
+
+def path_of(number: int) -> str:
+    return f"train/{number // PER_FOLDER:06d}/{number:09d}_labelIds.png"
+
+
+def rows(rng: np.random.Generator, classes: int) -> NDArray[np.int64]:
+    """Return a chunk of counts: about twelve classes in a sample, few of them large."""
+    counts = np.zeros((ROWS_PER_CHUNK, classes), np.int64)
+    popularity = 1 / np.arange(1, classes + 1)
+    popularity /= popularity.sum()
+    for row in counts:
+        present = rng.choice(classes, int(rng.integers(4, 21)), replace=False, p=popularity)
+        row[present] = rng.multinomial(SIDE * SIDE, rng.dirichlet(np.full(len(present), 0.5)))
+    return counts
+
+
+def columns(rng: np.random.Generator, start: int, counts: NDArray[np.int64]) -> dict[str, Any]:
+    """Return what else the rows hold, as files written one after the other."""
+    numbers = np.arange(start, start + len(counts), dtype=np.int64)
+    empty = strings([""] * len(counts))
+    return {
+        "path": strings([path_of(number) for number in numbers.tolist()]),
+        "size": 4000 + numbers % 997,
+        "mtime_ns": 1_700_000_000_000_000_000 + numbers * 1_000_003,
+        "ctime_ns": 1_700_000_000_000_000_000 + numbers * 1_000_003,
+        "etag": empty,
+        "content": rng.integers(0, 1 << 63, len(counts)).astype(np.uint64),
+        "height": np.full(len(counts), SIDE),
+        "width": np.full(len(counts), SIDE),
+        "pixels": counts.sum(axis=1),
+        "mode": np.zeros(len(counts), np.uint8),
+        "status": np.zeros(len(counts), np.uint8),
+        "error": empty,
+    }
+
+
+def stored(folder: Path, counts: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Return a chunk of rows as the store compresses it, and its totals."""
+    class_id = np.arange(counts.shape[1], dtype=np.int64)
+    place = Folder(folder)
+    writer = VersionWriter(place, class_id, len(counts), {})
+    writer.append(columns(np.random.default_rng(), 0, counts), counts)
+    totals, digests = writer.finish()
+    version = Version(place, dataset="", number=0, configuration=Configuration(), digests=digests, failed=0)
+    chunk = version.chunk(0)
+    shutil.rmtree(folder)
+    return chunk, totals
+
+
+def make(home: Home, source: Path, samples: int, classes: int, seed: int) -> None:
+    """Publish version 1 of the dataset `big`."""
+    rng = np.random.default_rng(seed)
+    patterns = [rows(rng, classes) for _ in range(PATTERNS)]
+    catalog = Catalog.open(home.database)
+    configuration = Configuration(num_classes=classes, ignore_index=())
+    dataset = catalog.create_dataset("big", str(source), "*.png", configuration)
+    # Compressed once: a chunk is the same bytes wherever it stands.
+    compressed = [stored(home.folder / f"pattern-{k}", pattern) for k, pattern in enumerate(patterns)]
+    uri = f"{dataset.uid}/first"
+    writer = VersionWriter(home.store / uri, np.arange(classes, dtype=np.int64), samples, {})
+    for chunk, start in enumerate(range(0, samples, ROWS_PER_CHUNK)):
+        n = min(ROWS_PER_CHUNK, samples - start)
+        counts = patterns[chunk % PATTERNS][:n]
+        if n == ROWS_PER_CHUNK:
+            writer.take_over(columns(rng, start, counts), *compressed[chunk % PATTERNS])
+        else:
+            writer.append(columns(rng, start, counts), counts)
+    totals, digests = writer.finish()
+    new = NewVersion(
+        kind="scan",
+        group_uri=uri,
+        arrays_uri=uri,
+        configuration=configuration,
+        reader=reader_digest(),
+        digests=digests,
+        samples=samples,
+        failed=0,
+        pixels=int(totals.pixels.sum()),
+    )
+    publication.publish(catalog, home.store, dataset, new)
+    catalog.close()
+
+
+def change(source: Path, samples: int, changed: int, classes: int, seed: int) -> dict[int, NDArray[np.int64]]:
+    """Write the files that change; return the counts of each by its row."""
+    rng = np.random.default_rng(seed + 1)
+    counts = {}
+    for number in np.sort(rng.choice(samples, changed, replace=False)).tolist():
+        labels = rng.integers(0, classes, (32, 32)).astype(np.uint8)
+        file = source / path_of(number)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(labels).save(file)
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+        counts[number] = np.bincount(labels.ravel(), minlength=classes)
+    return counts
+
+
+def size_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+class Latency(threading.Thread):
+    """Asks a server for weights until told to stop, by a new connection never, and notes how long it took."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url, self._ended = url, threading.Event()
+        self.took: list[float] = []
+
+    def run(self) -> None:
+        with httpx2.Client() as client:
+            while not self._ended.wait(0.005):
+                began = time.perf_counter()
+                client.get(f"{self._url}/weights?method=sqrt_inv_freq").raise_for_status()
+                self.took.append(1e3 * (time.perf_counter() - began))
+
+    def end(self) -> dict[str, float]:
+        self._ended.set()
+        self.join()
+        took = sorted(self.took)
+        return {
+            "requests": len(took),
+            "median_ms": round(statistics.median(took), 2),
+            "p99_ms": round(took[int(0.99 * len(took))], 2),
+            "max_ms": round(took[-1], 1),
+        }
+
+
+def latency(url: str, seconds: float) -> dict[str, float]:
+    asking = Latency(url)
+    asking.start()
+    time.sleep(seconds)
+    return asking.end()
+
+
+@contextlib.contextmanager
+def process(*arguments: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "statsvc", *arguments, "--home", str(home)]
+    started = subprocess.Popen(command, stderr=subprocess.PIPE)
+    try:
+        yield started
+    finally:
+        started.terminate()
+        started.wait(60)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answered(url: str) -> None:
+    for _ in range(600):
+        with contextlib.suppress(httpx2.HTTPError):
+            if httpx2.get(f"{url}/readyz").status_code == 200:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(url)
+
+
+def peak_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def recompute(url: str, runner: int, paths: list[str]) -> dict[str, Any]:
+    """Name the changed paths, wait for the job, and return what it took."""
+    asking = Latency(url)
+    asking.start()
+    began, before = time.monotonic(), cpu_seconds(runner)
+    body = {"paths": paths, "max_removed": 1}
+    job = httpx2.post(f"{url}/datasets/big/changed", json=body).raise_for_status().json()["id"]
+    stages: dict[str, float] = {}
+    last = time.monotonic()
+    while True:
+        found = httpx2.get(f"{url}/jobs/{job}").json()
+        now = time.monotonic()
+        stage = found["progress"].get("stage", "waiting")
+        stages[stage] = stages.get(stage, 0.0) + now - last
+        last = now
+        if found["state"] in ("succeeded", "failed", "cancelled"):
+            break
+        time.sleep(0.05)
+    return {
+        "state": found["state"],
+        "error": found["error"],
+        "counted": found["progress"].get("counted"),
+        "seconds": round(now - began, 1),
+        "runner_cpu_seconds": round(cpu_seconds(runner) - before, 1),
+        "runner_peak_mb": round(peak_bytes(runner) / 1e6),
+        "stages_s": {stage: round(seconds, 1) for stage, seconds in stages.items()},
+        "weights_during": asking.end(),
+    }
+
+
+def check(home: Home, counts: dict[int, NDArray[np.int64]]) -> None:
+    """Compare the new version's totals and changed rows with NumPy's of the old rows and the new files."""
+    catalog = Catalog.open(home.database)
+    dataset = catalog.dataset("big")
+    old, new = (
+        publication.open_version(home.store, "big", catalog.version(dataset, number)) for number in (1, 2)
+    )
+    expected = old.totals().pixels.copy()
+    for number, row in counts.items():
+        expected += row - old.counts(number, number + 1)[0]
+        np.testing.assert_array_equal(new.counts(number, number + 1)[0], row)
+    np.testing.assert_array_equal(new.totals().pixels, expected)
+    catalog.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--samples", type=int, default=1_000_000)
+    parser.add_argument("--changed", type=int, default=1000)
+    parser.add_argument("--classes", type=int, default=150)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where to work; by itself a temporary folder")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="statsvc-scale-", dir=options.folder))
+    source = folder / "labels"
+    source.mkdir()
+    home = homes.resolve(str(folder / "home"))
+    try:
+        began = time.monotonic()
+        make(home, source, options.samples, options.classes, options.seed)
+        result: dict[str, Any] = {"samples": options.samples, "classes": options.classes}
+        result["make_s"] = round(time.monotonic() - began, 1)
+        result["make_peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+        result["version_mb"] = round(size_of(home.folder / "versions") / 1e6, 1)
+        counts = change(source, options.samples, options.changed, options.classes, options.seed)
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        with (
+            process("serve", "--no-runner", "--port", str(port), home=home.folder),
+            process("runner", "--workers", "1", home=home.folder) as runner,
+        ):
+            answered(url)
+            result["weights_before"] = latency(url, 3)
+            result |= recompute(url, runner.pid, [path_of(number) for number in counts])
+            result["weights_after"] = latency(url, 3)
+        result["both_versions_mb"] = round(size_of(home.folder / "versions") / 1e6, 1)
+        if result["state"] == "succeeded":
+            check(home, counts)
+        print(json.dumps(result, indent=2))
+    finally:
+        shutil.rmtree(folder)
+    return 0 if result["state"] == "succeeded" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
