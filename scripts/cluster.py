@@ -35,7 +35,9 @@ def main() -> None:
             print(
                 "starting PostgreSQL, an S3 server, Dask, a runner, two API servers and HAProxy …", flush=True
             )
-            with running(folder / "roles", [source], port=given.port, workers=given.workers) as cluster:
+            with running(
+                folder / "roles", [source], port=given.port, workers=given.workers, bucket=True
+            ) as cluster:
                 try:
                     count(cluster, source)
                     signal.pause()
@@ -59,7 +61,7 @@ def count(cluster: Cluster, source: Path) -> None:
 one port    {cluster.url}  ({cluster.url}/docs)
 behind it   {"  ".join(cluster.apis)}
 catalog     {cluster.home.database}
-store       {cluster.environment["STATSVC_STORE"]}
+store       {cluster.environment["STATSVC_STORE"]}  at {cluster.objects.url}, key and secret "test"
 Dask        {cluster.dask}
 roles       {"  ".join(f"{role.name}={role.pid}" for role in cluster.roles.values())}
 logs        {cluster.folder}/*.log

@@ -96,10 +96,11 @@ def _escaped(path: str) -> str:
 def open_prefix(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT_SECONDS) -> Any:
     """Return obstore's store of everything below a URL; names in it are relative to that; nothing is read.
 
-    Raises `SourceError` where the URL names no place, plain http leads beyond this machine, or obstore is
-    not installed.
+    Raises `SourceError` where the URL names no place, plain http leads beyond this machine, the environment
+    lacks what the service needs, or obstore is not installed.
     """
     try:
+        from obstore.exceptions import BaseError
         from obstore.store import HTTPStore, from_url
     except ModuleNotFoundError as error:
         raise SourceError(f"{url}: object stores need obstore: pip install 'statsvc[s3]'") from error
@@ -107,11 +108,15 @@ def open_prefix(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT_SE
     url = normalized(url)
     # Also for hosts of a cloud, whose own protocol would look for credentials that a web page does not need.
     make = from_url if lists(url) else HTTPStore.from_url
-    return make(
-        url,
-        client_options={"timeout": timedelta(seconds=timeout), "allow_http": _plain_http(url)},
-        retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
-    )
+    plain = _plain_http(url)
+    try:
+        return make(
+            url,
+            client_options={"timeout": timedelta(seconds=timeout), "allow_http": plain},
+            retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
+        )
+    except (BaseError, ValueError) as error:  # what the environment says is incomplete, or no such thing
+        raise SourceError(f"{explain(url, error)}; check the credentials in the environment") from error
 
 
 def explain(url: str, error: BaseException) -> str:
@@ -127,7 +132,8 @@ def explain(url: str, error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{url}: is not there"
     if "error sending request" in text or "Connect" in text:
-        return f"{url}: cannot be reached; check the network and the endpoint (AWS_ENDPOINT_URL)"
+        endpoint = " and the endpoint (AWS_ENDPOINT_URL)" if url.startswith("s3:") else ""
+        return f"{url}: cannot be reached; check the network{endpoint}"
     text = re.sub(r"<[^>]*>", " ", text)
     return f"{url}: {text[:300]}"
 
@@ -139,7 +145,8 @@ def _plain_http(url: str, environment: Mapping[str, str] = os.environ) -> bool:
         if parts.hostname not in _LOOPBACK:
             raise SourceError(f"{url}: plain http is read from this machine only; write https://")
         return True
-    endpoint = next(
-        (environment[key] for key in _ENDPOINTS.get(parts.scheme, ()) if environment.get(key)), ""
-    )
+    keys = _ENDPOINTS.get(parts.scheme, ())
+    key, endpoint = next(((key, environment[key]) for key in keys if environment.get(key)), ("", ""))
+    if key and not endpoint.startswith(("http://", "https://")):
+        raise SourceError(f"{key} is {endpoint!r}, which is no URL; write http://… or https://…")
     return endpoint.startswith("http://")

@@ -302,6 +302,16 @@ def test_a_source_that_cannot_be_listed_is_one_line_with_the_url_and_the_next_st
         assert "secret@" not in str(caught.value)
         assert "\n" not in str(caught.value)
     monkeypatch.setattr(objects, "RETRIES", 0)
+    with (
+        environment(S3Server("127.0.0.1:9000", 0)),
+        pytest.raises(SourceError, match="http://… or https://…"),
+    ):
+        open_source(url, None)
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(SourceError, match=r"az://box/x: .*Account must be specified; check the credentials"):
+        open_source("az://box/x", None)
+    with pytest.raises(SourceError, match="scheme that is not read"):
+        open_source("s4://box/x", None)
     with environment(S3Server("http://127.0.0.1:1", 0)):
         outcome, job = place.scan("there")
     assert job.state == "failed"

@@ -16,7 +16,7 @@ from wcmatch import glob
 from statsvc import objects
 from statsvc.counting import Counting
 from statsvc.errors import AmbiguousSource, SourceError, UnreadableSample
-from statsvc.objects import is_url
+from statsvc.objects import SCHEMES, is_url
 from workers import containers, remote_listing
 from workers.detection import Kind, candidates, kinds
 from workers.labelmaps.zarrs import MARKS
@@ -102,6 +102,10 @@ def open_source(location: str, pattern: str | None) -> Source:
     try:
         mode = place.stat().st_mode
     except FileNotFoundError as error:
+        if re.match(r"\w+://", location):
+            raise SourceError(
+                f"{location!r} has a scheme that is not read; give a folder or file, or {', '.join(SCHEMES)}://…"
+            ) from error
         raise SourceError(f"{place} does not exist; is the disk mounted?") from error
     except OSError as error:
         raise SourceError(

@@ -172,7 +172,7 @@ def scan(
         now = catalog.dataset_by_uid(dataset.uid)
         if outcome.error is not None:
             click.echo(f"statsvc: {dataset.name}: {outcome.error}", err=True)
-            _name_failures(outcome.progress)
+            _name_failures(outcome.progress, said=outcome.error)
             raise click.exceptions.Exit(1)
         progress = outcome.progress
         _tell(now, configured, outcome)
@@ -414,10 +414,11 @@ def _tell(dataset: Dataset, configured: int | None, outcome: Outcome) -> None:
     _name_failures(progress, f": statsvc datasets {name}")
 
 
-def _name_failures(progress: Progress, where: str = "") -> None:
-    """Say on stderr which samples could not be read, and `where` to see those that are left out."""
+def _name_failures(progress: Progress, where: str = "", said: str = "") -> None:
+    """Say on stderr which samples could not be read, but for what is `said`, and `where` the others are."""
     for path, reason in progress.failures:
-        click.echo(f"  {path}: {reason}", err=True)
+        if (line := f"{path}: {reason}") not in said:
+            click.echo(f"  {line}", err=True)
     if (more := progress.failed - len(progress.failures)) > 0:
         click.echo(f"  … and {more} more{where}", err=True)
 

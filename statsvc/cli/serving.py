@@ -252,6 +252,8 @@ def runner(
     signal.signal(signal.SIGTERM, stop)
     # Ctrl-C reaches the whole group; under `serve` the parent says when to stop.
     signal.signal(signal.SIGINT, stop)
+    if parent is None:
+        click.echo("statsvc runs jobs as they come; Ctrl-C stops it", err=True)
     run(
         place,
         Settings(device, max_pixels or MAX_PIXELS),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from statsvc import objects
-from statsvc.errors import StoreError, StoreUnavailable
+from statsvc.errors import SourceError, StoreError, StoreUnavailable
 from statsvc.store.places import Place
 
 if TYPE_CHECKING:
@@ -44,11 +44,8 @@ class _Service:
                 retries, timeout = (HURRIED_RETRIES, HURRIED_SECONDS) if self.hurried else patience
                 try:
                     self._client = objects.open_prefix(self.url, retries=retries, timeout=timeout)
-                except ModuleNotFoundError as error:
-                    install = f"{error.name}, which the extra brings: pip install 'statsvc[s3]'"
-                    raise StoreError(f"{self.url} needs {install}") from error
-                except Exception as error:
-                    raise StoreError(objects.explain(self.url, error)) from error
+                except SourceError as error:
+                    raise StoreError(str(error)) from error
             return self._client
 
     def fails(self, error: Exception) -> StoreError:

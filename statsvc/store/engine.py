@@ -71,7 +71,9 @@ def _open_sqlite(url: sa.URL) -> sa.Engine:
     except FileNotFoundError:
         mounts = ""  # not Linux
     except OSError as error:
-        raise CatalogError(f"the catalog's folder {file.parent} cannot be made: {error.strerror}") from error
+        raise CatalogError(
+            f"the catalog's folder {file.parent} cannot be made: {error.strerror}; choose another --home"
+        ) from error
     kind = file_system(file.parent.resolve(), mounts)
     if kind in UNSAFE_FILE_SYSTEMS:
         raise CatalogError(
