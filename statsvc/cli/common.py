@@ -79,6 +79,9 @@ def trigger_changes(every: str | None, watch: bool | None) -> dict[str, float | 
     return given if watch is None else given | {"watch": watch}
 
 
+BY_ITSELF = "statsvc: while a runner runs (statsvc serve), it is scanned by itself"
+
+
 @contextmanager
 def opened(home: str | None, database: str | None, store: str | None) -> Iterator[tuple[Home, Catalog]]:
     """Open the catalog of the home that the options name. Raises `StatsvcError` with the extra to install."""

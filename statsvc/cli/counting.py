@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from statsvc.cli.common import (
+    BY_ITSELF,
     current_table,
     home_options,
     json_option,
@@ -177,7 +178,7 @@ def scan(
         progress = outcome.progress
         _tell(now, configured, outcome)
         if any(scanned.values()):
-            click.echo("statsvc: while a runner runs (statsvc serve), it is scanned by itself", err=True)
+            click.echo(BY_ITSELF, err=True)
         _show(place, catalog, now, progress, as_json)
         if progress.failed:
             raise click.exceptions.Exit(1)

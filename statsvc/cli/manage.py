@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from statsvc.cli.common import (
+    BY_ITSELF,
     current_table,
     home_options,
     json_option,
@@ -46,7 +47,7 @@ def datasets(
     """List the datasets, or show dataset NAME with every sample that could not be read."""
     scanned = trigger_changes(every, watch)
     with opened(home, database, store) as (place, catalog):
-        from statsvc.store import triggers
+        from statsvc.store import jobs, triggers
 
         if scanned:
             if name is None or delete:
@@ -96,6 +97,11 @@ def datasets(
                 print_json(shown)
             else:
                 _describe(shown)
+            for job, _ in jobs.recent(catalog, dataset, 1):
+                if job.state == "failed":
+                    click.echo(f"statsvc: the newest job, {job.id}, has failed: {job.error}", err=True)
+            if any(scanned.values()):
+                click.echo(BY_ITSELF, err=True)
 
 
 def _describe(shown: dict[str, Any]) -> None:

@@ -236,8 +236,15 @@ def unexpected(facts: Facts, explained: set[int]) -> Finding | None:
     after = np.concatenate([before, pixels])
     weights = facts.basis.weights(after)
     most = np.argsort(-pixels, kind="stable")
+    coloured = facts.table.configuration.counting.palette is not None
+    names = [
+        f"id {one}"
+        if not coloured or (colour := palettes.unknown_colour(one)) is None
+        else f"colour {colour}"
+        for one in ids.tolist()
+    ]
     each = [
-        f"id {ids[k]}: {plural(int(pixels[k]), 'pixel')}"
+        f"{names[k]}: {plural(int(pixels[k]), 'pixel')}"
         + ("" if weights is None else f", as a class of weight {weights[len(before) + k]:.3g}")
         for k in most.tolist()
     ]
@@ -246,8 +253,10 @@ def unexpected(facts: Facts, explained: set[int]) -> Finding | None:
         SERIOUS,
         f"{subject(len(ids), 'id', 'is', 'are')} neither class nor ignored, and not "
         f"counted: {listed(each, 4)}",
-        "ignore them with --ignore-index, make them classes with --num-classes, or give them a place in the "
-        "class map",
+        "add the colours to the palette and scan under another name"
+        if coloured
+        else "ignore them with --ignore-index, make them classes with --num-classes, or give them a place in "
+        "the class map",
         _examples(facts, ids[most]),
         int(facts.images[which].max()),
         tuple(ids.tolist()),
