@@ -99,7 +99,6 @@ def execute(
         try:
             version = recompute(Attempt(catalog, store, job, cluster, settings, progress, heartbeat.check))
         except LeaseLost as lost:
-            log.warning("%s", lost)
             return Outcome(progress, error=str(lost))
         except Stopped:
             with _recording(job):

@@ -58,7 +58,12 @@ def _reachable(url: sa.URL) -> Iterator[None]:
         raise CatalogError(f"{error}; install it: pip install 'statsvc[postgres]'") from error
     except sa.exc.DBAPIError as error:
         shown = url.render_as_string(hide_password=True)
-        raise CatalogError(f"the catalog {shown} cannot be opened: {error.orig}") from error
+        mend = (
+            ""
+            if url.database is None or "unable to open" not in str(error.orig)
+            else (f"; this user must be able to write in {Path(url.database).parent}, also to read")
+        )
+        raise CatalogError(f"the catalog {shown} cannot be opened: {error.orig}{mend}") from error
 
 
 def _open_sqlite(url: sa.URL) -> sa.Engine:
