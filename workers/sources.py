@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from statsvc.objects import is_url
 from workers import containers, remote_listing
 from workers.detection import Kind, candidates, kinds
 from workers.labelmaps.zarrs import MARKS
-from workers.members import Member
+from workers.members import AGAIN, Member
 from workers.opened import folder_stamp
 
 if TYPE_CHECKING:
@@ -217,8 +217,8 @@ def list_samples(
         if counting.rows != "array" and not containers.is_container(path):
             try:
                 for member in containers.parts(source.root, path, counting):
-                    members[member.path] = member
                     rows[member.path] = containers.fingerprint(source.root, member)
+                    members[member.path] = replace(member, listed=rows[member.path])
             except UnreadableSample as error:
                 rows[path], unreadable[path] = _fingerprint(source.root, entry)[0], str(error)
             except OSError as error:
@@ -241,14 +241,18 @@ def list_samples(
             except OSError as error:
                 raise listing_failed(source.root, error) from error
             class_names = class_names or contents.class_names
+            now = os.stat(entry.path)  # noqa: PTH116 - the entry remembers what it was
+            steady = (now.st_size, now.st_mtime_ns, now.st_ctime_ns) == fingerprint
             for member in contents.members:
-                members[member.path] = member
                 rows[member.path] = fingerprint
                 if member.file != path:
                     try:
                         rows[member.path] = containers.fingerprint(source.root, member)
                     except OSError:
                         unreadable[member.path] = f"is named in {path}, but is not there; complete the folder"
+                if not steady:
+                    unreadable[member.path] = f"{path} changed while it was listed; {AGAIN}"
+                members[member.path] = replace(member, listed=rows[member.path])
             continue
         rows[path] = fingerprint
         if reason:
