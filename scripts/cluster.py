@@ -14,7 +14,8 @@ import httpx2
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from cluster import Cluster, running
+from cluster import LABELS, Cluster, running
+from object_store import BUCKET
 
 
 def main() -> None:
@@ -59,7 +60,8 @@ def count(cluster: Cluster, source: Path) -> None:
 one port    {cluster.url}  ({cluster.url}/docs)
 behind it   {"  ".join(cluster.apis)}
 catalog     {cluster.home.database}
-store       {cluster.environment["STATSVC_STORE"]}
+store       {cluster.home.store}
+objects     {cluster.objects.url}  (label maps below s3://{BUCKET}/{LABELS} can be registered)
 Dask        {cluster.dask}
 roles       {"  ".join(f"{role.name}={role.pid}" for role in cluster.roles.values())}
 logs        {cluster.folder}/*.log
