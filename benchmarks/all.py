@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("counting", "gpu", "scanning", "object_store", "serving")
+PARTS = ("counting", "gpu", "scanning", "dask_workers", "object_store", "serving")
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:

@@ -14,7 +14,8 @@ import httpx2
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from cluster import Cluster, running
+from cluster import LABELS, Cluster, running
+from object_store import BUCKET
 
 
 def main() -> None:
@@ -35,9 +36,7 @@ def main() -> None:
             print(
                 "starting PostgreSQL, an S3 server, Dask, a runner, two API servers and HAProxy …", flush=True
             )
-            with running(
-                folder / "roles", [source], port=given.port, workers=given.workers, bucket=True
-            ) as cluster:
+            with running(folder / "roles", [source], port=given.port, workers=given.workers) as cluster:
                 try:
                     count(cluster, source)
                     signal.pause()
@@ -61,7 +60,8 @@ def count(cluster: Cluster, source: Path) -> None:
 one port    {cluster.url}  ({cluster.url}/docs)
 behind it   {"  ".join(cluster.apis)}
 catalog     {cluster.home.database}
-store       {cluster.environment["STATSVC_STORE"]}  at {cluster.objects.url}, key and secret "test"
+store       {cluster.home.store}
+objects     {cluster.objects.url}  (label maps below s3://{BUCKET}/{LABELS} can be registered)
 Dask        {cluster.dask}
 roles       {"  ".join(f"{role.name}={role.pid}" for role in cluster.roles.values())}
 logs        {cluster.folder}/*.log

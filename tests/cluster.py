@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parents[1]
 HAPROXY = PROJECT / "deploy" / "haproxy.cfg"
+VERSIONS, LABELS = "versions", "labels"
+"""Prefixes of the bucket: the store's, and the one below which requests may register label maps."""
 
 
 @dataclass
@@ -67,22 +69,26 @@ class Role:
             self.process.kill()
             self.process.wait()
 
+    def end(self) -> None:
+        """Ask it to end."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
     def stop(self) -> None:
-        """Ask it to end; insist after 10 s."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.kill()
+        """Ask it to end; insist after 3 s: a Dask worker looks long for a scheduler that ends as well."""
+        self.end()
+        if self.process is not None:
+            try:
+                self.process.wait(3)
+            except subprocess.TimeoutExpired:
+                self.kill()
 
 
 @dataclass
 class Cluster:
     """A running cluster.
 
-    folder   logs, the store, and what tests put there
+    folder   logs, and what tests put there
     home     how this process opens the same catalog and store
     url      the one port in front of the API servers
     apis     the URL of each API server
@@ -153,21 +159,29 @@ class Cluster:
     def add_api(self, name: str, roots: Sequence[Path]) -> str:
         """Start an API server; return its URL."""
         port = free_port()
-        options = [part for root in roots for part in ("--root", str(root))]
+        options = [part for root in (*roots, f"s3://{BUCKET}/{LABELS}") for part in ("--root", str(root))]
         self.add(name, sys.executable, "-m", "statsvc", "serve", "--no-runner", "--port", port, *options)
         self.apis.append(f"http://127.0.0.1:{port}")
         return self.apis[-1]
 
     def stored(self) -> list[str]:
-        """Return the path in the store of every file, or object, that lies there."""
-        store = self.environment["STATSVC_STORE"]
-        if not store.startswith("s3://"):
-            return [str(file.relative_to(store)) for file in Path(store).rglob("*") if file.is_file()]
-        bucket, _, prefix = store.removeprefix("s3://").partition("/")
+        """Return the path in the store of every object that lies there."""
         pages = (
-            self.objects.boto().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
+            self.objects.boto()
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=BUCKET, Prefix=f"{VERSIONS}/")
         )
-        return [one["Key"].removeprefix(f"{prefix}/") for page in pages for one in page.get("Contents", [])]
+        keys = [one["Key"] for page in pages for one in page.get("Contents", [])]
+        return [key.removeprefix(f"{VERSIONS}/") for key in keys]
+
+    def upload(self, folder: Path, name: str) -> str:
+        """Put the files of a folder into the bucket; return the URL under which they can be registered."""
+        client = self.objects.boto()
+        for file in folder.rglob("*"):
+            if file.is_file():
+                key = f"{LABELS}/{name}/{file.relative_to(folder).as_posix()}"
+                client.put_object(Bucket=BUCKET, Key=key, Body=file.read_bytes())
+        return f"s3://{BUCKET}/{LABELS}/{name}"
 
     def output(self, name: str) -> str:
         """Return what a role has said."""
@@ -196,14 +210,12 @@ def running(
     workers: int = 2,
     runners: int = 1,
     apis: int = 2,
-    bucket: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Cluster]:
     """Run the roles over a folder of their own, and end them all, whatever happened.
 
-    roots  folders below which requests may register label maps
+    roots  folders below which requests may register label maps, beside the bucket's `LABELS`
     port   of the front; default: a free one
-    bucket whether versions lie in the S3 server's bucket, not in a folder
     """
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -212,13 +224,14 @@ def running(
         upgrade_url(url)
         objects = stack.enter_context(s3_server())
         stack.enter_context(in_environment(objects))
-        store = f"s3://{BUCKET}/versions" if bucket else str(folder / "versions")
+        store = f"s3://{BUCKET}/{VERSIONS}"
         home = homes.resolve(str(folder / "home"), url, store)
         places = {"HOME": str(home.folder), "DATABASE": url, "STORE": store}
         given = {f"STATSVC_{name}": place for name, place in places.items()} | dict(environment or {})
         cluster = Cluster(folder, home, database, objects, {**os.environ, **given})
         stack.callback(lambda: [role.kill() for role in cluster.roles.values()])
         stack.callback(lambda: [role.stop() for role in reversed(cluster.roles.values())])
+        stack.callback(lambda: [role.end() for role in cluster.roles.values()])
         cluster.dask = cluster.add_scheduler()
         for number in range(workers):
             cluster.add_worker(f"worker{number + 1}")

@@ -59,7 +59,7 @@ def s3_server(port: int | None = None) -> Iterator[S3Server]:
         deadline = time.monotonic() + 60
         while True:
             try:
-                urllib.request.urlopen(f"{url}/moto-api/", timeout=5).close()
+                urllib.request.urlopen(url, timeout=5).close()
                 break
             except OSError:
                 assert process.poll() is None, "moto's server ended"
@@ -83,9 +83,15 @@ def free_port() -> int:
 
 _MAIN = """
 import sys
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import run_simple
-run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=True)
+from moto.server import create_backend_app
+from werkzeug.serving import WSGIRequestHandler, run_simple
+
+class Quiet(WSGIRequestHandler):
+    def log_request(self, *_): ...
+
+# S3 alone: finding out which of AWS's services a request is for takes longer than answering it.
+app = create_backend_app("s3")
+run_simple("127.0.0.1", int(sys.argv[1]), app, threaded=True, request_handler=Quiet)
 """
 
 

@@ -21,6 +21,7 @@ from pycocotools import mask as masks
 import statsvc
 from statsvc.errors import SourceError
 from workers.sources import list_samples, open_source
+from workers.tasks import Reading, count_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -320,3 +321,18 @@ def test_the_real_panoptic_annotation_has_the_areas_that_its_json_states():
             areas[info["category_id"]] += info["area"]
     found = counts(statsvc.scan(file))
     assert {i: n for i, n in found.items() if i >= 0} == dict(areas)
+
+
+def test_a_container_replaced_after_it_was_listed_gives_no_counts_of_another_file(tmp_path):
+    def write(*labels: int) -> None:
+        pictures = [damage.png(np.full((4, 4), label, np.uint8)) for label in labels]
+        parquet(tmp_path / "a.parquet", {"mask": pictures})
+
+    write(1, 9)
+    listing = list_samples(open_source(str(tmp_path), None))
+    write(9, 1)
+    rows = count_samples(
+        Reading(str(tmp_path), 10**9, "cpu"), [listing.sample(path) for path in listing.path]
+    )
+    assert rows.status.tolist() == [1, 1]
+    assert all("a.parquet changed after it was listed" in error for error in rows.error)

@@ -9,6 +9,7 @@ import pytest
 from rights import ordinary_rights
 
 from statsvc.errors import AmbiguousSource, SourceError
+from workers import sources
 from workers.sources import Source, list_samples, open_source
 
 GREY = np.arange(16).reshape(4, 4)
@@ -346,3 +347,16 @@ def test_camvid_is_one_kind():
     listing = list_samples(open_source(str(root), None))
     assert len(listing.path) == 367 + 101
     assert listing.unreadable == {}
+
+
+def test_very_many_paths_are_listed_as_few_are(tmp_path, monkeypatch):
+    for name in ("b.png", "a/é.png", "a/z.png", "a-b.png", "ä.png", "𝄞.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    few = list_samples(Source(str(tmp_path), "*.png"))
+    monkeypatch.setattr(sources, "AS_LIST", 0)
+    many = list_samples(Source(str(tmp_path), "*.png"))
+    assert isinstance(many.path, np.ndarray)
+    assert many.path.tolist() == few.path == sorted(few.path)
+    for name in ("size", "mtime_ns", "ctime_ns"):
+        assert getattr(many, name).tolist() == getattr(few, name).tolist()

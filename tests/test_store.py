@@ -287,8 +287,8 @@ def test_a_part_from_before_there_were_etags_is_read(tmp_path: Path, monkeypatch
     rows = some_rows(["a.png"])
     with monkeypatch.context() as earlier:
         earlier.setattr(parts, "TEXTS", ("path", "error"))
-        parts.write_part(tmp_path, "1", "reader", rows)
-    assert by_path(parts.read_parts(tmp_path, "reader")) == by_path(rows)
+        parts.write_part(Folder(tmp_path), "1", "reader", rows)
+    assert by_path(parts.read_parts(Folder(tmp_path), "reader")) == by_path(rows)
 
 
 def test_taking_rows_keeps_their_histograms(tmp_path: Path) -> None:

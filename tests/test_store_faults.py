@@ -74,6 +74,7 @@ def faulty(s3: S3Server, bucket: Raw, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """A proxy before the bucket's server, which this process asks from now on, giving up early."""
     monkeypatch.setattr(objects, "RETRIES", 1)
     monkeypatch.setattr(objects, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(buckets, "HURRIED_RETRIES", 1)
     monkeypatch.setattr(buckets, "HURRIED_SECONDS", 0.5)
     with faulty_before(s3.url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -95,9 +96,10 @@ def test_a_dataset_is_counted_served_changed_and_collected_in_a_bucket_alone(
 ) -> None:
     labels = write_folder(tmp_path / "labels")
     home = ("--home", tmp_path / "home", "--database", postgresql, "--store", bucket.store)
-    assert "version 1" in statsvc("scan", labels, "--name", "streets", *home).stderr
+    scan = ("scan", "--name", "streets", "--workers", "1", *home)
+    assert "version 1" in statsvc(*scan, labels).stderr
     (labels / "train/00.png").unlink()
-    assert "1 removed" in statsvc("scan", "--name", "streets", *home).stderr
+    assert "1 removed" in statsvc(*scan).stderr
     listed = json.loads(statsvc("versions", "streets", "--json", *home).stdout)
     assert [row["arrays"].startswith(f"{bucket.store}/") for row in listed] == [True, True]
     resolved = homes.resolve(str(tmp_path / "home"), postgresql, str(bucket.store))
@@ -110,6 +112,7 @@ def test_a_dataset_is_counted_served_changed_and_collected_in_a_bucket_alone(
         assert len(httpx2.get(f"{url}/weights").json()["weights"]) == 9
     assert "rows of 1 removed" in statsvc("gc", "--grace", "0s", *home).stdout
     assert "3 versions read, 0 damaged" in statsvc("verify", *home).stderr
+    assert all(name.count("/") > 1 for name in bucket.names()), "something lies above the groups"
     assert not (tmp_path / "home").exists() or list((tmp_path / "home").rglob("zarr.json")) == []
 
 

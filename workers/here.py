@@ -49,11 +49,13 @@ def count_here(
 
     plain = [one for one in samples if isinstance(one, str)]
     looked_at = {path: found for path in plain if (found := _looked_at(reading, path)) is not None}
-    end = time.monotonic() + SECONDS
+    asked: list[float] = []
 
     def late() -> bool:
         check()
-        return time.monotonic() > end
+        asked.append(time.monotonic())
+        # The first file loads, or compiles, what counts them all.
+        return len(asked) > 1 and asked[-1] - asked[1] > SECONDS
 
     # Whatever came in a file's place since stays below the bound, too.
     bounded = replace(reading, max_pixels=min(reading.max_pixels, 8 * INFLATED_BYTES), device="cpu")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from workers.labelmaps import LabelMap
     from workers.opened import Opened
 
+AGAIN = "scan again when it is complete"
+
 Kind = Literal["zarr", "range", "row", "panoptic", "annotations", "zarr part", "hdf5 part", "npy part"]
 
 
@@ -35,6 +37,7 @@ class Member:
     length   about how many bytes are read for it
     files    others, relative to the source, whose change changes the sample; of a Zarr part, all that make it
     etag     of the container that told where it is, in an object store; "" for files
+    listed   fingerprint of the files when `where` was found out; another then is another container
     """
 
     path: str
@@ -44,6 +47,7 @@ class Member:
     length: int = 0
     files: tuple[str, ...] = ()
     etag: str = ""
+    listed: tuple[int, int, int] | None = None
 
     @property
     def in_folder(self) -> bool:

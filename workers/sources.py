@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import stat
+from array import array
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from statsvc.objects import SCHEMES, is_url
 from workers import containers, remote_listing
 from workers.detection import Kind, candidates, kinds
 from workers.labelmaps.zarrs import MARKS
-from workers.members import Member
+from workers.members import AGAIN, Member
 from workers.opened import folder_stamp
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
     Entry: TypeAlias = os.DirEntry[str] | Named
     Paths: TypeAlias = list[str] | np.ndarray[Any, Any]
+
+AS_LIST = 1 << 20
+"""Most paths that are kept as Python's strings, which are quicker to go through, and three times as large."""
 
 GLOB = glob.GLOBSTAR | glob.BRACE | glob.EXTGLOB | glob.FORCEUNIX
 EXAMPLES = 3
@@ -203,7 +208,7 @@ def list_samples(
     matches = _matcher(source.pattern)
     if is_url(source.root):
         return _list_url(source, matches, counting)
-    rows: dict[str, tuple[int, int, int]] = {}
+    rows = _Rows()
     unreadable: dict[str, str] = {}
     unnameable: list[tuple[str, tuple[int, int, int]]] = []
     others: list[str] = []
@@ -221,16 +226,18 @@ def list_samples(
         if counting.rows != "array" and not containers.is_container(path):
             try:
                 for member in containers.parts(source.root, path, counting):
-                    members[member.path] = member
-                    rows[member.path] = containers.fingerprint(source.root, member)
+                    listed = containers.fingerprint(source.root, member)
+                    rows.add(member.path, listed)
+                    members[member.path] = replace(member, listed=listed)
             except UnreadableSample as error:
-                rows[path], unreadable[path] = _fingerprint(source.root, entry)[0], str(error)
+                rows.add(path, _fingerprint(source.root, entry)[0])
+                unreadable[path] = str(error)
             except OSError as error:
                 raise listing_failed(source.root, error) from error
             continue
         if found.endswith("/"):
             try:
-                rows[path] = folder_stamp(entry.path).fingerprint
+                rows.add(path, folder_stamp(entry.path).fingerprint)
             except OSError as error:
                 raise listing_failed(source.root, error) from error
             members[path] = Member(path, path, "zarr")
@@ -240,34 +247,69 @@ def list_samples(
             try:
                 contents = containers.listed(source.root, path, counting.key)
             except UnreadableSample as error:
-                rows[path], unreadable[path] = fingerprint, str(error)
+                rows.add(path, fingerprint)
+                unreadable[path] = str(error)
                 continue
             except OSError as error:
                 raise listing_failed(source.root, error) from error
             class_names = class_names or contents.class_names
+            now = os.stat(entry.path)  # noqa: PTH116 - the entry remembers what it was
+            steady = (now.st_size, now.st_mtime_ns, now.st_ctime_ns) == fingerprint
             for member in contents.members:
-                members[member.path] = member
-                rows[member.path] = fingerprint
+                listed = fingerprint
                 if member.file != path:
                     try:
-                        rows[member.path] = containers.fingerprint(source.root, member)
+                        listed = containers.fingerprint(source.root, member)
                     except OSError:
                         unreadable[member.path] = f"is named in {path}, but is not there; complete the folder"
+                if not steady:
+                    unreadable[member.path] = f"{path} changed while it was listed; {AGAIN}"
+                rows.add(member.path, listed)
+                members[member.path] = replace(member, listed=listed)
             continue
-        rows[path] = fingerprint
+        rows.add(path, fingerprint)
         if reason:
             unreadable[path] = reason
+    taken = set(rows.paths) if unnameable else set()
     for path, fingerprint in sorted(unnameable):
-        while path in rows:
+        while path in taken:
             path += "?"  # noqa: PLW2901 - a file whose name is that text, or another like it
-        rows[path] = fingerprint
+        taken.add(path)
+        rows.add(path, fingerprint)
         unreadable[path] = "has a name that is not UTF-8; rename it"
-    if not rows and entries is None:
+    if not rows.paths and entries is None:
         raise _no_match(source.root, source.pattern, others)
-    paths = sorted(rows)
-    table = np.array([rows[path] for path in paths], np.int64).reshape(-1, 3)
-    size, mtime_ns, ctime_ns = (np.ascontiguousarray(table[:, column]) for column in range(3))
-    return Listing(paths, size, mtime_ns, ctime_ns, unreadable, members, class_names)
+    return Listing(*rows.in_order(), unreadable, members, class_names)
+
+
+class _Rows:
+    """Samples as they are found, column by column: objects for each would take three times the memory."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self._values = array("q")
+
+    def add(self, path: str, fingerprint: tuple[int, int, int]) -> None:
+        """Add a sample; of one that is added again the later counts."""
+        self.paths.append(path)
+        self._values.extend(fingerprint)
+
+    def in_order(self) -> tuple[Paths, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return path, size, mtime_ns and ctime_ns, ascending by path; what was added is gone then."""
+        paths: Paths = self.paths
+        self.paths = []
+        order: NDArray[np.int64]
+        if len(paths) > AS_LIST:
+            paths = np.array(paths, np.dtypes.StringDType())
+            order = np.argsort(paths, kind="stable")
+        else:
+            order = np.array(sorted(range(len(paths)), key=paths.__getitem__), np.int64)
+        ahead = (paths[at] != paths[then] for at, then in pairwise(order))
+        order = order[np.fromiter(chain(ahead, (True,)), bool, len(order))]
+        found = paths[order] if isinstance(paths, np.ndarray) else [paths[at] for at in order]
+        table = np.frombuffer(self._values, np.int64).reshape(-1, 3)
+        size, mtime_ns, ctime_ns = (table[order, column] for column in range(3))
+        return found, size, mtime_ns, ctime_ns
 
 
 def _list_url(source: Source, matches: Callable[[str], bool], counting: Counting) -> Listing:

@@ -187,6 +187,9 @@ def _read_once(reading: Reading, sample: _Sample, engine: Engine, ahead: ReadAhe
     with _opened(reading.root, sample, ahead) as source:
         before = source.stamp()
         sample.fingerprint, sample.etag = before.fingerprint, before.etag
+        member = sample.member
+        if member is not None and member.listed not in (None, before.fingerprint):
+            raise UnreadableSample(f"{member.file} changed after it was listed; {members.AGAIN}")
         failure: Exception | None = None
         sample.counter = engine.counter()
         try:

@@ -97,10 +97,15 @@ class Bucket(Place):
         return hash(str(self))
 
     def zarr(self, *, read_only: bool) -> dict[str, Any]:
-        """Return the bucket as Zarr's store, and the key as the path in it: one client for all groups."""
+        """Return what Zarr reads from, one client for all groups, or the prefix alone for it to write to.
+
+        Zarr describes every prefix of its store that is above a group by an object of its own.
+        """
         from zarr.storage import ObjectStore
 
-        return {"store": ObjectStore(self._service.client(), read_only=read_only), "path": self._key}
+        if read_only:
+            return {"store": ObjectStore(self._service.client(), read_only=True), "path": self._key}
+        return {"store": ObjectStore(_Service(str(self), self._service.hurried).client()), "path": ""}
 
     @contextmanager
     def answering(self) -> Iterator[None]:

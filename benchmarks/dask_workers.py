@@ -1,0 +1,162 @@
+"""What Dask costs: one and two of its workers beside one and two bare processes, and a worker's memory.
+
+    python benchmarks/dask_workers.py [--images 1500] [--files 50000] [--json FILE]
+
+The same label maps go to both, once each process has loaded what it counts with. Memory is the highest
+resident size of any worker, seen five times a second, over the first 1000 and over all of many files, most of
+them links to a few.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import tempfile
+import threading
+import time
+import uuid
+from functools import partial
+from pathlib import Path
+
+from measuring import Row, at_most, report, within
+
+from statsvc.demo import make_demo
+from workers.cluster import LocalCluster
+from workers.stream import stream
+from workers.tasks import Reading, count_samples
+
+LIMIT_MB = 500
+FIRST = 1000
+DRAWN = 200
+
+
+class Memory:
+    """The highest resident size, in MB, of any of some processes until it is left."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self._pids, self._left, self.highest = pids, threading.Event(), 0.0
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._left.wait(0.2):
+            for pid in self._pids:
+                pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+                self.highest = max(self.highest, pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+
+
+def streamed(cluster: LocalCluster, reading: Reading, paths: list[str]) -> float:
+    """Count on the cluster; return the seconds."""
+    sizes = [Path(reading.root, path).stat().st_size for path in paths]
+    start, done = time.perf_counter(), 0
+    for rows in stream(cluster, reading, paths, sizes, uuid.uuid4().hex, lambda: None):
+        assert not isinstance(rows, tuple)
+        assert not rows.status.any()
+        done += len(rows.path)
+    assert done == len(paths)
+    return time.perf_counter() - start
+
+
+def bare(reading: Reading, paths: list[str], processes: int) -> float:
+    """Count in processes without Dask; return the seconds."""
+    batches = [paths[start : start + 64] for start in range(0, len(paths), 64)]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        pool.map(partial(count_samples, reading), batches[:processes], chunksize=1)
+        start = time.perf_counter()
+        for rows in pool.imap_unordered(partial(count_samples, reading), batches):
+            assert not rows.status.any()
+        return time.perf_counter() - start
+
+
+def scaling(images: int, repeats: int = 3) -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        make_demo(Path(folder), images=images, size=(2048, 1024), seed=0)
+        paths = sorted(file.relative_to(folder).as_posix() for file in Path(folder).rglob("*.png"))
+        reading = Reading(folder, 1 << 28, "cpu")
+        seconds: dict[tuple[str, int], list[float]] = {}
+        for _ in range(repeats):
+            for count in (1, 2):
+                cluster = LocalCluster(count)
+                try:
+                    streamed(cluster, reading, paths[: 32 * count])
+                    seconds.setdefault(("dask", count), []).append(streamed(cluster, reading, paths))
+                finally:
+                    cluster.close()
+                seconds.setdefault(("bare", count), []).append(bare(reading, paths, count))
+    median = {side: statistics.median(times) for side, times in seconds.items()}
+    rows = [
+        Row(
+            f"{count} Dask worker{'s' * (count - 1)}: as many bare processes",
+            median["bare", count],
+            median["dask", count],
+            "s",
+            median["bare", count] / median["dask", count],
+        )
+        for count in (1, 2)
+    ]
+    theirs, ours = (median[side, 1] / median[side, 2] for side in ("bare", "dask"))
+    rows.append(
+        Row(
+            "two over one: bare processes' gain",
+            theirs,
+            ours,
+            "x",
+            ours / theirs,
+            "≥ 0.95",
+            ours >= 0.95 * theirs,
+        )
+    )
+    return rows
+
+
+def memory(files: int) -> list[Row]:
+    with tempfile.TemporaryDirectory() as place:
+        drawn, folder = Path(place) / "drawn", Path(place) / "all"
+        make_demo(drawn, images=DRAWN, size=(480, 360), seed=0)
+        pictures = sorted(drawn.rglob("*.png"))
+        paths = []
+        for number in range(files):
+            path = folder / f"{number // 1000:03d}" / f"{number:06d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(pictures[number % len(pictures)], path)
+            paths.append(path.relative_to(folder).as_posix())
+        reading = Reading(str(folder), 1 << 28, "cpu")
+        cluster = LocalCluster()
+        try:
+            streamed(cluster, reading, paths[:32])
+            with Memory(cluster.worker_pids()) as first:
+                streamed(cluster, reading, paths[:FIRST])
+                time.sleep(0.4)
+            with Memory(cluster.worker_pids()) as whole:
+                streamed(cluster, reading, paths)
+        finally:
+            cluster.close()
+    return [
+        at_most(
+            f"a worker's memory over {files} files: over {FIRST}", first.highest, whole.highest, 1.1, "MB"
+        ),
+        within(f"a worker's memory over {files} files: {LIMIT_MB} MB", whole.highest, LIMIT_MB, "MB"),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--images", type=int, default=1500)
+    parser.add_argument("--files", type=int, default=50_000)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    rows = scaling(options.images) + memory(options.files)
+    report("Dask workers", rows, options.json)
+
+
+if __name__ == "__main__":
+    main()
