@@ -16,7 +16,7 @@ Behave = Callable[[str, str], str]
 """From method and path to what is done: "relay", "hang", "drop", or a status such as "500"."""
 
 _ERROR = "<Error><Code>{}</Code><Message>as told</Message></Error>"
-_CODES = {"403": "AccessDenied", "500": "InternalError", "503": "SlowDown"}
+_CODES = {"403": "AccessDenied", "429": "TooManyRequests", "500": "InternalError", "503": "SlowDown"}
 
 
 class Faulty:
