@@ -16,7 +16,7 @@ Behave = Callable[[str, str], str]
 """From method and path to what is done: "relay", "hang", "drop", or a status such as "500"."""
 
 _ERROR = "<Error><Code>{}</Code><Message>as told</Message></Error>"
-_CODES = {"403": "AccessDenied", "500": "InternalError", "503": "SlowDown"}
+_CODES = {"403": "AccessDenied", "429": "TooManyRequests", "500": "InternalError", "503": "SlowDown"}
 
 
 class Faulty:
@@ -49,6 +49,7 @@ class _Server(socketserver.ThreadingTCPServer):
 def _handler(faulty: Faulty, upstream: str) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else each answer waits 40 ms for the acknowledgement of its headers
 
         def log_message(self, *_: object) -> None: ...
 

@@ -18,6 +18,7 @@ from commands import statsvc
 from making import FILES, Place, assert_exact, oracle, settle_files, write_folder
 from object_faults import Faulty, faulty_before
 from object_store import BUCKET, S3Server
+from postgres import KILLED, Server, server
 from publishing import label_maps, publish, take_up
 from rights import files_of_at_most
 from servers import serving
@@ -30,6 +31,7 @@ from statsvc.store import bucket as buckets
 from statsvc.store import home as homes
 from statsvc.store import jobs, places
 from statsvc.store.catalog import Catalog
+from statsvc.store.engine import upgrade_url
 from statsvc.store.publication import open_version
 from workers.cluster import LocalCluster
 from workers.progress import Progress
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from postgres import Server
     from stores import Raw
 
 
@@ -79,6 +80,13 @@ def faulty(s3: S3Server, bucket: Raw, monkeypatch: pytest.MonkeyPatch) -> Iterat
     with faulty_before(s3.url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         yield proxy
+
+
+@pytest.fixture
+def lasting() -> Iterator[Server]:
+    """A PostgreSQL server that keeps what it has committed when it is ended at once."""
+    with server(KILLED) as made:
+        yield made
 
 
 @pytest.fixture
@@ -276,9 +284,11 @@ def test_an_array_that_cannot_be_opened_just_now_is_not_damaged(tmp_path: Path) 
 
 
 def test_a_database_that_restarts_under_a_job_costs_it_nothing(
-    postgresql_server: Server, postgresql: str, cluster: LocalCluster, bucket: Raw, labels: Path
+    lasting: Server, cluster: LocalCluster, bucket: Raw, labels: Path
 ) -> None:
-    catalog = Catalog.open(postgresql)
+    url = lasting.url(lasting.database())
+    upgrade_url(url)
+    catalog = Catalog.open(url)
     place = Distant(labels, catalog, cluster, bucket=bucket.store)
     place.add(labels)
     progress, restarted = Progress(), []
@@ -286,8 +296,8 @@ def test_a_database_that_restarts_under_a_job_costs_it_nothing(
     def stop() -> bool:
         if progress.stage == "writing" and not restarted:
             restarted.append(time.monotonic())
-            postgresql_server.stop()
-            postgresql_server.start()
+            lasting.stop()
+            lasting.start()
         return False
 
     outcome, job = place.scan(stop=stop, progress=progress)
