@@ -76,7 +76,7 @@ def _followed(catalog: Catalog, job_id: str) -> Job:
 
     job = queue.get(catalog, job_id)
     try:
-        with shown(lambda: dict(queue.get(catalog, job_id).progress)):
+        with shown(lambda: _progress(queue.get(catalog, job_id))):
             while not job.ended:
                 time.sleep(FOLLOW_SECONDS)
                 job = queue.get(catalog, job_id)
@@ -84,6 +84,13 @@ def _followed(catalog: Catalog, job_id: str) -> Job:
         click.echo(f"statsvc: job {job_id} goes on; end it with: statsvc jobs {job_id} --cancel", err=True)
         raise click.exceptions.Exit(1) from None
     return job
+
+
+def _progress(job: Job) -> dict[str, Any]:
+    """Return how far a job is; while it is queued, what it waits for."""
+    if job.state == "queued":
+        return {"stage": "waiting for a runner to take it (statsvc serve, or statsvc runner)"}
+    return dict(job.progress)
 
 
 def _described(job: Job, dataset: str) -> dict[str, Any]:

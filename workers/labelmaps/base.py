@@ -78,7 +78,8 @@ def colour_coded(what: str) -> UnreadableSample:
     """Return the refusal of an image that shows classes as colours, or is a photograph."""
     return UnreadableSample(
         f"is colour-coded ({what}): statsvc counts class ids, one channel; give the dataset's colour table "
-        "with --rule (a palette's name, or a CSV file r,g,b,id), or choose files that hold ids with --pattern"
+        "with --rule (a palette's name, or a CSV file r,g,b,id), choose files that hold ids with "
+        "--pattern, or, of COCO panoptic pictures, scan their JSON"
     )
 
 
