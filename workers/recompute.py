@@ -22,6 +22,7 @@ from statsvc.store.publication import group_attributes, open_version, publish
 from statsvc.store.version import Version
 from workers.assemble import assemble
 from workers.changed import look_at
+from workers.cluster import LocalCluster
 from workers.comparison import Comparison, compare, fingerprint, unchanged_files
 from workers.here import count_here, few
 from workers.reader import reader_digest
@@ -405,8 +406,13 @@ def _in_turn(
     if listing.etag is not None:
         fresh &= listing.etag[left] == np.array("", listing.etag.dtype)
     progress.stage = "counting"
-    # A runner that does not see what its workers see leaves to them what it cannot open.
-    in_process = not (attempt.cluster.running or is_url(reading.root)) and few(listing.lengths(left))
+    in_process = (
+        isinstance(attempt.cluster, LocalCluster)  # another's workers may see what this machine does not
+        and not attempt.cluster.running
+        and reading.device != "cuda"
+        and not is_url(reading.root)
+        and few(listing.lengths(left))
+    )
     for turn, rows in enumerate((left[~fresh], left[fresh])):
         if not len(rows):
             continue
