@@ -162,6 +162,13 @@ for counter, array in zip(counters, arrays):
     np.testing.assert_array_equal(ids, values.astype(np.int64))
     np.testing.assert_array_equal(counts, expected)
 assert cuda.available()
+
+# A Dask worker may have several threads; the buffers are the process's.
+from concurrent.futures import ThreadPoolExecutor
+ones = [np.full((8, 40), value, np.uint8) for value in range(4)]
+with ThreadPoolExecutor(4) as pool:
+    for value, [(ids, counts)] in enumerate(pool.map(lambda one: cuda.count_batch([one]), ones)):
+        assert (ids.tolist(), counts.tolist()) == ([value], [320])
 """
 
 

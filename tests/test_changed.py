@@ -14,6 +14,7 @@ import pytest
 import zarr
 from commands import grey, statsvc, waited_for
 from making import Place, assert_exact, done, oracle, random_labels, settle_files, write_folder, write_png
+from PIL import Image
 from starlette.testclient import TestClient
 
 from statsvc.api.app import build_app
@@ -21,7 +22,12 @@ from statsvc.configuration import Configuration
 from statsvc.store import home as homes
 from statsvc.store import jobs
 from statsvc.store.catalog import Catalog
+from statsvc.store.parts import write_part
 from workers.cluster import LocalCluster
+from workers.reader import reader_digest
+from workers.recompute import _as_rows
+from workers.sources import Source, list_samples
+from workers.tasks import Reading, count_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,10 +216,46 @@ def test_a_path_in_a_container_or_a_zarr_folder_means_the_whole_one(place: Place
     assert changed(place, "v.zarr/c/0/0").error is None
     assert place.version().array("class_id").tolist() == [1, 3, 4, 6]
     shutil.rmtree(source / "v.zarr")
-    (source / "b.tar").unlink()
-    assert changed(place, "v.zarr/c/0/0", "b.tar", max_removed=1.0).error is None
-    assert place.version().array("path").tolist() == ["a.tar/2.png", "a.tar/9.png"]
+    (source / "a.tar").unlink()
+    assert changed(place, "v.zarr/c/0/0", "a.tar/9.png", max_removed=1.0).error is None
+    assert place.version().array("path").tolist() == ["b.tar/1.png"]
     place.version().verify()
+
+
+@pytest.mark.parametrize("pattern", ["*.js[o]n", "*.{png,js{on,on5}}", "val.@(json|x.png)"])
+def test_a_picture_that_a_json_describes_stays_a_sample_however_the_pattern_names_the_json(
+    place: Place, tmp_path: Path, pattern: str
+) -> None:
+    source = tmp_path / "source"
+    segments = [{"id": 9, "category_id": 2}]
+    described = {"annotations": [{"file_name": "0.png", "image_id": 0, "segments_info": segments}]}
+    described |= {"categories": [{"id": 2, "name": "car"}], "images": []}
+    (source / "val").mkdir(parents=True)
+    (source / "val.json").write_text(json.dumps(described))
+    Image.new("RGB", (4, 4), (9, 0, 0)).save(source / "val" / "0.png")
+    place.catalog.create_dataset("streets", str(source), pattern, Configuration())
+    assert place.scan()[0].error is None
+    Image.new("RGB", (5, 4), (9, 0, 0)).save(source / "val" / "0.png")
+    assert changed(place, "val/0.png", max_removed=1.0).error is None
+    assert place.version().array("pixels").tolist() == [20]
+    assert place.version().totals().class_id.tolist() == [2]
+
+
+def test_what_a_cancelled_scan_counted_outlives_a_job_that_looks_at_other_paths(
+    scanned: Place, folder: Path
+) -> None:
+    dataset = scanned.catalog.dataset("streets")
+    for number in range(3):
+        write_png(folder / "train" / f"new{number}.png", random_labels(600 + number))
+    settle_files(folder)
+    listing = list_samples(Source(str(folder), "*.png"))
+    new = [path for path in listing.path if "new" in path]
+    rows = _as_rows(count_samples(Reading(str(folder), 1 << 28, "cpu"), new))
+    reader = reader_digest(dataset.configuration.counting)
+    write_part(scanned.store / dataset.uid / "parts" / "cancelled", "1", reader, rows)
+    assert changed(scanned, "train/00.png").error is None
+    assert done(scanned.scan()[0])["recovered"] == 3
+    assert_exact(scanned.version(), folder)
 
 
 def test_the_source_is_listed_where_the_current_version_does_not_stand_for_it(

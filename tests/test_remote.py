@@ -11,6 +11,7 @@ import tarfile
 import threading
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -39,7 +40,6 @@ from workers.tasks import Reading, count_samples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 PREFIX = iter(range(10**6))
 
@@ -375,9 +375,33 @@ def test_a_web_server_gives_one_file_and_says_that_it_lists_nothing(tmp_path: Pa
         assert rows_of(library.scan(f"{url}/a.zarr")) == rows_of(library.scan(tmp_path / "a.zarr"))
         arguments = [f"{url}/label map.png", "--home", tmp_path / "home", "--workers", "1"]
         assert [scanned(*arguments)["scan"]["counted"] for _ in range(2)] == [1, 0]
+        listing = list_samples(Source(f"{url}/more", "/val.json"))
+        described = (tmp_path / "more" / "val.json").read_bytes()
+        (tmp_path / "more" / "val.json").write_bytes(described + b" ")
+        rows = count_samples(Reading(f"{url}/more", 1 << 28, "cpu"), [*listing.members.values()])
+        assert all("changed after it was listed" in error for error in rows.error)
         for bad in (f"{url}/more/", f"{url}/none.tar"):
             with pytest.raises(SourceError, match="a web server lists nothing"):
                 library.scan(bad)
+
+
+class Seconds(Quiet):
+    """Files with an ETag of their time in seconds and their bytes, as many servers make it."""
+
+    def end_headers(self) -> None:
+        found = Path(self.translate_path(self.path)).stat()
+        self.send_header("ETag", f'"{int(found.st_mtime):x}-{found.st_size:x}"')
+        super().end_headers()
+
+
+def test_a_web_servers_etag_of_this_second_is_not_taken_at_its_word(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", LABELS[0])
+    with running(partial(Seconds, directory=str(tmp_path))) as url:
+        reading = Reading(url, 1 << 28, "cpu")
+        assert count_samples(reading, ["a.png"]).etag == [""]
+        os.utime(tmp_path / "a.png", (1, 1))
+        size = (tmp_path / "a.png").stat().st_size
+        assert count_samples(reading, ["a.png"]).etag == [f'"1-{size:x}"']
 
 
 def test_a_dataset_of_a_url_is_found_again_by_it_and_named_after_its_prefix(

@@ -16,6 +16,7 @@ from rights import ordinary_rights
 
 from statsvc.errors import InvalidParameter
 from workers import device, tasks
+from workers.bincount import count_batch_torch
 from workers.sources import list_samples, open_source
 from workers.tasks import Reading, Rows, count_samples
 
@@ -250,6 +251,27 @@ def test_the_torch_path_gives_the_same_rows(mixed, monkeypatch):
         for name in ("ids", "counts", "offsets", "status", "pixels"):
             np.testing.assert_array_equal(getattr(rows, name), getattr(expected_rows, name))
         assert rows.error == expected_rows.error
+
+
+def test_a_label_map_or_a_device_that_fails_on_cuda_costs_no_other_label_map(tmp_path, monkeypatch):
+    class DriverError(Exception):
+        """As numba's `CudaDriverError`, which is no RuntimeError."""
+
+    arrays = {"a.npy": np.eye(5, dtype=np.uint8), "b.npy": np.full((3, 4), 7, np.int32)}
+    for name, array in (arrays | {"wide.npy": np.arange(5000).reshape(50, 100) * 100_000}).items():
+        np.save(tmp_path / name, array)
+
+    def broken(_chunks, _where):
+        raise DriverError("out of memory")
+
+    monkeypatch.setattr(device, "_torch_sees_cuda", lambda: True)
+    monkeypatch.setattr(device, "_kernel", False)
+    for counted in (lambda chunks, _where: count_batch_torch(chunks, "cpu"), broken):
+        monkeypatch.setattr(device, "count_batch_torch", counted)
+        rows = count(tmp_path, "a.npy", "wide.npy", "b.npy", device="cuda")
+        assert [histogram(rows, row) for row in (0, 2)] == [expected(array) for array in arrays.values()]
+        assert [bool(error) for error in rows.error] == [False, True, False]
+        assert "more than 4096 different ids" in rows.error[1]
 
 
 def test_auto_decides_once_by_counting_the_first_batch_both_ways(mixed, monkeypatch):

@@ -217,7 +217,18 @@ def test_a_due_schedule_makes_one_job_however_many_runners_see_it(database: str)
             due_at, clock = connection.execute(sa.select(table.c.due_at, triggers.now())).one()
         assert 3590 < due_at - clock <= 3600
         jobs.cancel(catalogs[0], made[0][1].id)
-    catalogs[0].delete_dataset("streets")
+    other = catalogs[0].create_dataset("other", "/others", "*.png", Configuration())
+    triggers.change(catalogs[0], other, {"every": 3600.0})
+    with catalogs[0].engine.begin() as connection:
+        connection.execute(table.update().values(due_at=1.0))
+
+    def between(_connection: sa.Connection) -> None:
+        catalogs[1].delete_dataset("streets")
+
+    sa.event.listen(catalogs[0].engine, "commit", between, once=True)  # when it has looked what is due
+    assert [found.name for found, _ in triggers.queue_due(catalogs[0])] == ["other"]
+    with catalogs[0].engine.begin() as connection:
+        connection.execute(table.delete().where(table.c.dataset_uid == other.uid))
     with catalogs[0].engine.begin() as connection:
         connection.execute(table.update().values(due_at=1.0))
     assert triggers.queue_due(catalogs[0]) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def look_at(source: Source, counting: Counting, base: Version, named: Sequence[s
 
     Raises `SourceError` where a path cannot be looked at, or the whole source is away; `DamagedVersion`.
     """
-    if is_url(source.root) or "json" in source.pattern.lower():
+    if is_url(source.root) or _may_mean_json(source.pattern):
         # Pictures beside a panoptic JSON are samples by what it says, whatever they are called.
         return None
     known = base.read("path")
@@ -126,6 +127,13 @@ def _merged(
     return Listing(path, size, mtime_ns, ctime_ns, *others), kept
 
 
+def _may_mean_json(pattern: str) -> bool:
+    """Whether a pattern may match a JSON file: not where its end is spelled out, and is another."""
+    found = re.search(r"\{([\w.,]+)\}$|[\w.]+$", pattern.lower())
+    ends = [""] if found is None else (found[1] or found[0]).split(",")
+    return any(end.endswith(".json") or ".json".endswith(end) for end in ends)
+
+
 def _places_of(paths: Paths, unit: str) -> list[int]:
     """Return the places in ascending `paths` of a file or folder and of all in it."""
     at = bisect_left(paths, unit)
@@ -154,7 +162,8 @@ class _Places:
     def unit(self, path: str, known: np.ndarray[Any, Any]) -> str | None:
         """Return what to look at because of a path; None where a listing would not come there either.
 
-        That is the path itself, or the file, Zarr folder or sample of the version that it lies in.
+        That is the path itself, or the file, Zarr folder or sample of the version that it lies in, or where
+        that is gone, the first folder that is.
         """
         parts = path.split("/")
         above = {self._folders[""]}
@@ -169,7 +178,7 @@ class _Places:
                 self._folders[unit] = self._folder(unit)
             identity = self._folders[unit]
             if identity is None:
-                return unit if self._is_there(unit) else path
+                return unit
             if identity in above:
                 return None  # a link back up
             above.add(identity)

@@ -11,6 +11,7 @@ Compiled for the device by numba at first use, https://numba.readthedocs.io/en/s
 from __future__ import annotations
 
 import functools
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,9 @@ TILE_WORDS = 1 << 13
 BUFFER_BYTES = 1 << 25
 """Pixels of one launch, copied from pinned memory: two such buffers take turns, on a stream each."""
 
+_one_at_a_time = threading.Lock()
+"""Held while the buffers are used: a Dask worker may have several threads, and they are the process's."""
+
 EACH_BYTE = np.uint64(0x0101010101010101)
 BYTE = np.uint64(0xFF)
 BITS = np.uint64(8)
@@ -53,7 +57,18 @@ def available() -> bool:
 
 
 def count_batch(arrays: Sequence[NDArray[Any]]) -> list[tuple[Int64, Int64]]:
-    """Count label maps of uint8 or bool; return for each the ids, ascending, and pixels, int64 [k] each."""
+    """Count label maps of uint8 or bool; return for each the ids, ascending, and pixels, int64 [k] each.
+
+    Threads take turns.
+    """
+    with _one_at_a_time:
+        table = _counted(arrays)
+    present = [np.flatnonzero(counts) for counts in table]
+    return [(ids, counts[ids]) for ids, counts in zip(present, table, strict=True)]
+
+
+def _counted(arrays: Sequence[NDArray[Any]]) -> Int64:
+    """Return the pixels of each id in each label map, int64 [n, 256]."""
     table = np.zeros((len(arrays), 256), np.int64)
     turns, turn = _turns(), 0
     for one in turns:
@@ -73,8 +88,7 @@ def count_batch(arrays: Sequence[NDArray[Any]]) -> list[tuple[Int64, Int64]]:
     for one in turns:
         one.launch()
         one.collect(table)
-    present = [np.flatnonzero(counts) for counts in table]
-    return [(ids, counts[ids]) for ids, counts in zip(present, table, strict=True)]
+    return table
 
 
 def launched(pixels: Any, words: Int64, stream: Any) -> Any:

@@ -65,19 +65,18 @@ class Engine:
         waiting, self._waiting, self._bytes = self._waiting, [], 0
         if not waiting:
             return
-        if self.device == "undecided":
-            self.device = _faster([chunk for _, chunk in waiting])
-        if self.device == "cpu":
-            for counter, chunk in waiting:
-                self._into(counter, chunk, None)
-            return
-        found: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]] | None]
+        chunks = [chunk for _, chunk in waiting]
+        found: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]] | None] = [None] * len(waiting)
         try:
-            found = _on_cuda([chunk for _, chunk in waiting])
-        except RuntimeError as error:
+            if self.device == "undecided":
+                self.device = _faster(chunks)
+            if self.device == "cuda":
+                found = _on_cuda(chunks)
+        except UnreadableSample:
+            log.debug("one of %d label maps has too many ids; the CPU tells which", len(waiting))
+        except Exception as error:  # noqa: BLE001 - numba's are no RuntimeError, as Torch's are
             # Out of memory, or another program broke the device: the files are not at fault.
             log.warning("CUDA failed (%s); this batch is counted on the CPU", error)
-            found = [None] * len(waiting)
         for (counter, chunk), histogram in zip(waiting, found, strict=True):
             self._into(counter, chunk, histogram)
 

@@ -37,7 +37,8 @@ class Member:
     length   about how many bytes are read for it
     files    others, relative to the source, whose change changes the sample; of a Zarr part, all that make it
     etag     of the container that told where it is, in an object store; "" for files
-    listed   fingerprint of the files when `where` was found out; another then is another container
+    listed   fingerprint of the files when `where` was found out, where no ETag tells; another then is
+             another container
     """
 
     path: str

@@ -13,7 +13,7 @@ import numpy as np
 
 from statsvc import splits
 from statsvc.errors import AmbiguousSource, DamagedVersion, JobFailed, SourceError
-from statsvc.objects import is_url
+from statsvc.objects import is_url, lists
 from statsvc.settle import named, settle_num_classes
 from statsvc.statistics import MAX_IDS
 from statsvc.store import jobs, parts
@@ -108,6 +108,7 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
         log.warning("%s; counting every sample again", damage)
         progress = attempt.progress
         progress.reused = progress.counted = progress.failed = progress.recovered = progress.pixels = 0
+        progress.ignored = 0
         progress.failures.clear()
         listing, root = list_samples(source, counting), _identity(source.root)
         return _against(attempt, dataset, listing, root, record, None)
@@ -174,6 +175,8 @@ def _against(
             progress.fail(path, reason)
 
     kept = attempt.store / dataset.uid / "parts"
+    # What a cancelled scan counted of paths that this job does not look at is the next scan's.
+    spent = kept if changed is None else kept / job.id
     recovered, left = _recover(kept / job.id if job.full else kept, reader, listing, found)
     progress.counted = progress.recovered = len(recovered)
     unopened = []
@@ -195,7 +198,7 @@ def _against(
     if reuse and found.base is not None and found.unchanged(listing, rows, fresh_row):
         found.base.verify()  # a damaged version must not pass for a good one because no file changed
         jobs.succeed_unchanged(attempt.catalog, job, progress.to_dict())
-        kept.remove()
+        spent.remove()
         return None
     if progress.failed == progress.total:
         path, reason = progress.failures[0]
@@ -241,7 +244,7 @@ def _against(
         progress=progress.to_dict(),
         reconfigure=settle,
     )
-    kept.remove()
+    spent.remove()
     return version
 
 
@@ -403,7 +406,7 @@ def _in_turn(
     # A time ahead of the clock, set on purpose or by another machine, would not pass by waiting.
     newest = np.where(times <= now, times, 0).max(axis=0)
     fresh = newest > now - RACY_NS
-    if listing.etag is not None:
+    if listing.etag is not None and lists(reading.root):
         fresh &= listing.etag[left] == np.array("", listing.etag.dtype)
     progress.stage = "counting"
     in_process = (

@@ -140,7 +140,8 @@ def _take(
         there = [(file, stamps[file]) for file in files if file in stamps]
         stamp = own if member.kind == "zarr" and not files else together(there)
         if not member.in_folder:
-            member = replace(member, etag=stamps[path].etag)  # noqa: PLW2901
+            told = stamps[path].etag
+            member = replace(member, etag=told, listed=None if told else stamp.fingerprint)  # noqa: PLW2901
             if member.file not in stamps:
                 result.unreadable[member.path] = f"is named in {path}, but is not there; complete the folder"
         result.stamps[member.path], result.members[member.path] = stamp, member

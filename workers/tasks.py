@@ -13,7 +13,7 @@ import xxhash
 
 from statsvc.counting import Counting
 from statsvc.errors import UnreadableSample
-from statsvc.objects import is_url
+from statsvc.objects import is_url, lists
 from workers import members, rules
 from workers.bincount import TooManyIds
 from workers.device import Engine
@@ -67,7 +67,8 @@ class Rows:
     size, mtime_ns, ctime_ns  int64 [n], fingerprint by `fstat` of the file that was counted; zeros where
                               it could not be opened; `ctime_ns` is −1 where the file had changed less than
                               2 s before, so that it compares unequal and is counted again next time
-    etag                      n texts, of the object that was counted; empty for a file
+    etag                      n texts, of the object that was counted; empty for a file, and where `ctime_ns`
+                              is −1
     content                   uint64 [n], xxh3 of the bytes; 0 for a failed sample
     height, width, pixels     int64 [n], pixels = height · width = the row's sum; 0 for a failed sample
     mode                      uint8 [n], `workers.labelmaps.Mode`
@@ -201,11 +202,11 @@ def _read_once(reading: Reading, sample: _Sample, engine: Engine, ahead: ReadAhe
         raise Changed(sample.path)
     if failure is not None:
         raise failure
-    if before.etag:
-        return  # which tells contents, whatever the clock
+    if before.etag and lists(reading.root):
+        return  # which tells contents, whatever the clock; a web server makes it of seconds and bytes
     # An mtime far ahead of the clock was set on purpose; a ctime ahead of it is another machine's clock.
     if started - before.ctime_ns < RACY_NS or abs(started - before.mtime_ns) < RACY_NS:
-        sample.fingerprint = (before.size, before.mtime_ns, -1)
+        sample.fingerprint, sample.etag = (before.size, before.mtime_ns, -1), ""
 
 
 def _opened(root: str, sample: _Sample, ahead: ReadAhead | None) -> Opened:

@@ -5,12 +5,13 @@ They are no part of a version's configuration, and are forgotten with their data
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from statsvc.errors import Conflict
+from statsvc.errors import Conflict, NotFound
 from statsvc.store import jobs as queue
 from statsvc.store.engine import write
 from statsvc.store.records import Dataset, Job
@@ -89,7 +90,8 @@ def queue_due(catalog: Catalog) -> list[tuple[Dataset, Job]]:
     made = []
     for row in rows:
         dataset = Dataset.from_row(row)
-        with write(catalog.engine) as connection:
+        # One that was deleted meanwhile keeps no other from its scan.
+        with contextlib.suppress(NotFound), write(catalog.engine) as connection:
             queue.hold(connection, dataset)
             moved = connection.execute(
                 triggers.update()
