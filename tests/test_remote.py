@@ -23,7 +23,7 @@ import zarr
 from commands import grey, scanned, statsvc
 from making import Place, assert_exact, done, random_labels, write_folder, write_png
 from object_faults import faulty_before
-from object_store import BUCKET, S3Server, environment, s3_server
+from object_store import BUCKET, S3Server, environment, free_port, s3_server
 from test_array_rows import rows_of
 
 import statsvc as library
@@ -34,7 +34,9 @@ from statsvc.counting import Counting
 from statsvc.errors import AmbiguousSource, SourceError
 from statsvc.store import home as homes
 from statsvc.store.catalog import Catalog
+from workers import fitness
 from workers.cluster import LocalCluster
+from workers.members import Member
 from workers.sources import Source, list_samples, open_source
 from workers.tasks import Reading, count_samples
 
@@ -325,7 +327,7 @@ def running(handler: Any) -> Iterator[str]:
         daemon_threads = True
 
     with Threads(("127.0.0.1", 0), handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever, args=(0.05,))
+        thread = threading.Thread(target=listening.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listening.server_port}"
         listening.shutdown()
@@ -435,3 +437,15 @@ def test_a_request_may_name_urls_below_a_root_only(tmp_path: Path) -> None:
         moved = client.patch("/datasets/x", json={"source": f"s3://{BUCKET}/data"})
         assert moved.json()["source"] == f"s3://{BUCKET}/data"
         assert client.patch("/datasets/x", json={"source": f"s3://{BUCKET}"}).status_code == 403
+
+
+def test_a_worker_without_a_way_to_the_bucket_says_so_when_it_is_asked(
+    server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.boto().put_object(Bucket=BUCKET, Key="asked/a.png", Body=b"1")
+    root = f"s3://{BUCKET}/asked"
+    assert not fitness._unreadable(root, "a.png")
+    assert not fitness._unreadable(root, Member("a.zarr", "a.zarr", "zarr"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    for sample in ("a.png", Member("a.zarr", "a.zarr", "zarr")):
+        assert "cannot be reached" in fitness._unreadable(root, sample)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc import __version__
 from statsvc.errors import InvalidParameter, JobFailed, UnreadableSample
+from statsvc.objects import is_url
 from workers import device
 from workers.opened import opened
 from workers.tasks import count_batch
@@ -63,6 +64,15 @@ def _unreadable(root: str, sample: str | Member) -> str:
     """Return why a sample cannot be opened here; empty where it can."""
     file = sample if isinstance(sample, str) else sample.file
     try:
+        if is_url(root):
+            from workers.remote import bucket
+
+            place = bucket(root)
+            if isinstance(sample, str) or not sample.in_folder:
+                place.head(file)
+            else:
+                next(place.list(file), None)
+            return ""
         if isinstance(sample, str):
             source = opened(root, file)
         else:
@@ -83,7 +93,7 @@ def _unfit(reading: Reading, version: str) -> str:
         device.require(reading.device)
     except InvalidParameter:
         return "has no CUDA device that Torch can use: start the runner with --device auto or cpu"
-    if "://" in reading.root:
+    if is_url(reading.root):
         return ""
     try:
         with os.scandir(reading.root) as entries:

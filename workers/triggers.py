@@ -61,6 +61,9 @@ class Triggers:
                 if not away:
                     log.warning("the catalog cannot be reached (%s); triggers wait", error)
                 away = True
+            except Exception:
+                # Whatever it is, the schedules and watches of the other datasets go on.
+                log.exception("triggers: a look at schedules and watched sources failed; it is tried again")
             else:
                 away = False
         for _, watch in self._watches.values():

@@ -38,6 +38,8 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 JPEG = (6, 7, 33007, 34892)
 BLACK_IS_ZERO, RGB, PALETTE = 1, 2, 3
 SIDE_BY_SIDE = 1
+DEPTHS = (1, 2, 4, 8)
+"""Bits of grey values and palette indices that stand for colours."""
 SPARSE_TAGS = (42112, 42113)  # GDAL_METADATA, GDAL_NODATA
 
 # tifffile logs what it repairs; without a handler Python would print each line into the progress bar.
@@ -82,7 +84,11 @@ def open_colours(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
     """
     series = _series(file, size)
     page = series.keyframe
-    if page.samplesperpixel == 1 and page.bitspersample <= 8 and page.photometric in (BLACK_IS_ZERO, PALETTE):
+    if (
+        page.samplesperpixel == 1
+        and page.bitspersample in DEPTHS
+        and page.photometric in (BLACK_IS_ZERO, PALETTE)
+    ):
         indexed = page.photometric == PALETTE
         label_map = _read(file, size, max_pixels, series, Mode.PALETTE if indexed else Mode.GREY)
         shown = _palette(page) if indexed else grey_colours(page.bitspersample)
