@@ -304,11 +304,15 @@ def test_a_file_changed_again_while_it_is_waited_for_is_counted_again_next_time(
 ) -> None:
     write_png(folder / "train/04.png", random_labels(50))
     progress = Progress()
+    waiting: list[float] = []
     changed = []
 
     def change() -> bool:
-        if progress.stage.startswith("waiting") and not changed:
-            changed.append(write_png(folder / "train/04.png", random_labels(51)))
+        if progress.stage.startswith("waiting"):
+            waiting.append(time.monotonic())
+            # Late, so that it is younger than 2 s when it is read, however long it takes to begin reading.
+            if waiting[-1] - waiting[0] > 1 and not changed:
+                changed.append(write_png(folder / "train/04.png", random_labels(51)))
         return False
 
     scanned.scan(stop=change, progress=progress)

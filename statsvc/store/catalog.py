@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from statsvc.configuration import Configuration
+
+CLOSE_SECONDS = 2.0
+"""How long closing waits for what threads still do with a connection."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """Dataset names: they stand in URLs, where `:` and `,` have a meaning of their own."""
@@ -67,6 +71,12 @@ class Catalog:
 
     def close(self) -> None:
         """Close every connection."""
+        pool = self.engine.pool
+        # A thread that is about to give its connection back would give it to a pool that is no more, where it
+        # stays open.
+        end = time.monotonic() + CLOSE_SECONDS
+        while isinstance(pool, sa.QueuePool) and pool.checkedout() and time.monotonic() < end:
+            time.sleep(0.01)
         self.engine.dispose()
 
     # Datasets
