@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import re
 import sys
 import tempfile
 import threading
@@ -119,6 +120,7 @@ class Tally:
     told: dict[tuple[str, int], tuple[str, bytes]] = field(default_factory=dict)
     ended: Counter[str] = field(default_factory=Counter)
     attempts: Counter[int] = field(default_factory=Counter)
+    causes: Counter[str] = field(default_factory=Counter)
     versions: int = 0
     rows: int = 0
     orphans: int = 0
@@ -135,6 +137,7 @@ class Tally:
             f"{self.versions} versions of {self.rows} rows equal np.bincount over the files as they were; "
             f"{len(self.told)} that clients were told of, all there, same bytes\n"
             f"{self.orphans} orphans removed by gc, none left"
+            + "".join(f"\n{n} failed: {cause} …" for cause, n in self.causes.most_common())
         )
 
 
@@ -273,6 +276,8 @@ def _check(cluster: Cluster, folders: dict[str, Folder], tally: Tally) -> None:
             job = job_rows.get(catalog, job_id)
             tally.ended[job.state] += 1
             tally.attempts[job.attempt] += 1
+            if job.state == "failed":
+                tally.causes[re.sub(r"\d+", "N", job.error or "")[:80]] += 1
         groups = set()
         for name, folder in folders.items():
             dataset = catalog.dataset(name)
