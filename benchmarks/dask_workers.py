@@ -1,6 +1,6 @@
 """What Dask costs: one and two of its workers beside one and two bare processes, and a worker's memory.
 
-    python benchmarks/dask_workers.py [--images 1500] [--files 50000] [--json FILE]
+    python benchmarks/dask_workers.py [--images 1000] [--files 50000] [--json FILE]
 
 The same label maps go to both, once each process has loaded what it counts with. Memory is the highest
 resident size of any worker, seen five times a second, over the first 1000 and over all of many files, most of
@@ -30,6 +30,8 @@ from workers.tasks import Reading, count_samples
 LIMIT_MB = 500
 FIRST = 1000
 DRAWN = 200
+TIMES = 8
+"""How often each label map is counted, so that batches have their full size for most of the time."""
 
 
 class Memory:
@@ -81,6 +83,7 @@ def scaling(images: int, repeats: int = 3) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         make_demo(Path(folder), images=images, size=(2048, 1024), seed=0)
         paths = sorted(file.relative_to(folder).as_posix() for file in Path(folder).rglob("*.png"))
+        paths *= TIMES
         reading = Reading(folder, 1 << 28, "cpu")
         seconds: dict[tuple[str, int], list[float]] = {}
         for _ in range(repeats):
@@ -150,7 +153,7 @@ def memory(files: int) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--images", type=int, default=1500)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--files", type=int, default=50_000)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
