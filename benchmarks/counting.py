@@ -157,6 +157,11 @@ def array_rows(array: np.ndarray, repeats: int) -> list[Row]:
     loop = partial(lambda labels: [(labels == c).sum() for c in range(CLASSES)], array)
     theirs, ours = medians_ms(loop, partial(counted, array), repeats)
     rows.append(faster(f"uint8 label map: (label == c).sum() of {CLASSES} classes", theirs, ours))
+    import dask.array
+
+    lazy = dask.array.bincount(dask.array.from_array(array.ravel(), chunks=1 << 18), minlength=256)
+    theirs, ours = medians_ms(partial(lazy.compute, scheduler="threads"), partial(counted, array), repeats)
+    rows.append(faster("uint8 label map: dask.array.bincount", theirs, ours))
     if importlib.util.find_spec("torch") is None:
         print("Torch is not installed: torch.bincount is missing from the table")
     else:

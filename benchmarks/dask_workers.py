@@ -3,8 +3,8 @@
     python benchmarks/dask_workers.py [--images 1000] [--files 50000] [--json FILE]
 
 The same label maps go to both, once each process has loaded what it counts with. Memory is the highest
-resident size of any worker, seen five times a second, over the first 1000 and over all of many files, most of
-them links to a few.
+resident size of any worker, seen five times a second, over the first 10 000 and over all of many files, most
+of them links to a few.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from workers.stream import stream
 from workers.tasks import Reading, count_samples
 
 LIMIT_MB = 500
-FIRST = 1000
+FIRST = 10_000
 DRAWN = 200
 TIMES = 8
 """How often each label map is counted, so that batches have their full size for most of the time."""
