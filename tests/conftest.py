@@ -6,10 +6,21 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from making import cluster, place
 from postgres import database, migrated, postgresql, postgresql_server
 from stores import bucket, raw, s3
 
-__all__ = ["bucket", "database", "migrated", "postgresql", "postgresql_server", "raw", "s3"]
+__all__ = [
+    "bucket",
+    "cluster",
+    "database",
+    "migrated",
+    "place",
+    "postgresql",
+    "postgresql_server",
+    "raw",
+    "s3",
+]
 
 if TYPE_CHECKING:
     from pathlib import Path

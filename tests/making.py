@@ -7,22 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from statsvc.configuration import Configuration
 from statsvc.store import jobs, places
+from statsvc.store.catalog import Catalog
 from statsvc.store.publication import open_version
+from workers.cluster import LocalCluster
 from workers.lease import execute
 from workers.progress import Progress
 from workers.recompute import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from statsvc.store.catalog import Catalog
     from statsvc.store.records import Dataset, Job, VersionRecord
     from statsvc.store.version import Version
     from workers.cluster import Cluster
@@ -185,3 +187,19 @@ def done(outcome: Outcome) -> Mapping[str, int]:
     """Return the numbers of a scan that tests look at most."""
     progress = outcome.progress
     return {name: getattr(progress, name) for name in ("counted", "reused", "removed", "failed", "recovered")}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """Worker processes, of which tests of one file share one, started when something is counted."""
+    made = LocalCluster(workers=1)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def place(tmp_path: Path, cluster: LocalCluster) -> Iterator[Place]:
+    """A catalog and a store of the test's own."""
+    catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
+    yield Place(tmp_path / "home", catalog, cluster)
+    catalog.close()

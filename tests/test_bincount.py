@@ -148,6 +148,13 @@ arrays = [
     np.asfortranarray(random.integers(0, 3, (24, 20)).astype(np.uint8))[:, ::2],
     random.integers(-3, 999, (9, 9)).astype(np.int16),
 ]
+of_bytes = [array for array in arrays if array.itemsize == 1]
+for array, (ids, counts) in zip(of_bytes, cuda.count_batch(of_bytes), strict=True):
+    values, expected = np.unique(array, return_counts=True)
+    np.testing.assert_array_equal(ids, values.astype(np.int64))
+    np.testing.assert_array_equal(counts, expected)
+
+# And by way of what would count on the CPU where the device fails.
 device._torch_sees_cuda = lambda: True
 device.count_batch_torch = lambda chunks, device: bincount.count_batch_torch(chunks, "cpu")
 device._kernel = True

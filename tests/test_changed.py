@@ -21,9 +21,7 @@ from statsvc.api.app import build_app
 from statsvc.configuration import Configuration
 from statsvc.store import home as homes
 from statsvc.store import jobs
-from statsvc.store.catalog import Catalog
 from statsvc.store.parts import write_part
-from workers.cluster import LocalCluster
 from workers.reader import reader_digest
 from workers.recompute import _as_rows
 from workers.sources import Source, list_samples
@@ -48,13 +46,6 @@ sys.addaudithook(_note)
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[LocalCluster]:
-    made = LocalCluster(workers=1)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Yield folders of label maps that were written long enough ago to be counted once only."""
     root = tmp_path_factory.mktemp("pool")
@@ -66,13 +57,6 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def folder(pool: Iterator[Path]) -> Path:
     return next(pool)
-
-
-@pytest.fixture
-def place(tmp_path: Path, cluster: LocalCluster) -> Iterator[Place]:
-    catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
-    yield Place(tmp_path / "home", catalog, cluster)
-    catalog.close()
 
 
 @pytest.fixture

@@ -11,13 +11,11 @@ from making import Place, random_labels, write_png
 from statsvc.configuration import Configuration
 from statsvc.store import jobs, publication
 from statsvc.store.arrays import ROWS_PER_CHUNK
-from statsvc.store.catalog import Catalog, NewVersion
+from statsvc.store.catalog import NewVersion
 from statsvc.store.writer import VersionWriter, strings
-from workers.cluster import LocalCluster
 from workers.reader import reader_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -26,20 +24,6 @@ if TYPE_CHECKING:
 
 SAMPLES = 5 * ROWS_PER_CHUNK + 100
 IDS = np.array([0, 1, 2, 3, 4, 5, 255])
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[LocalCluster]:
-    made = LocalCluster(workers=1)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def place(tmp_path: Path, cluster: LocalCluster) -> Iterator[Place]:
-    catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
-    yield Place(tmp_path / "home", catalog, cluster)
-    catalog.close()
 
 
 @pytest.fixture

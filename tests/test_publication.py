@@ -18,25 +18,10 @@ from statsvc.errors import LeaseLost, StatsvcError
 from statsvc.store import jobs, publication
 from statsvc.store.arrays import create_group
 from statsvc.store.catalog import Catalog, NewVersion
-from workers.cluster import LocalCluster
 from workers.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[LocalCluster]:
-    made = LocalCluster(workers=1)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def place(tmp_path: Path, cluster: LocalCluster) -> Iterator[Place]:
-    catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
-    yield Place(tmp_path / "home", catalog, cluster)
-    catalog.close()
+    from collections.abc import Callable
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ from making import (
 from PIL import Image
 
 from statsvc.store import jobs, parts
-from statsvc.store.catalog import Catalog
 from statsvc.store.publication import configure
 from workers.cluster import LocalCluster
 from workers.progress import Progress
@@ -58,13 +57,6 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def folder(pool: Iterator[Path]) -> Path:
     return next(pool)
-
-
-@pytest.fixture
-def place(tmp_path: Path, cluster: LocalCluster) -> Iterator[Place]:
-    catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
-    yield Place(tmp_path / "home", catalog, cluster)
-    catalog.close()
 
 
 @pytest.fixture

@@ -32,13 +32,6 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
     made.close()
 
 
-@pytest.fixture
-def place(tmp_path: Path, cluster: LocalCluster) -> Iterator[Place]:
-    catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
-    yield Place(tmp_path / "home", catalog, cluster)
-    catalog.close()
-
-
 def huge_png(side: int) -> bytes:
     """Return a small file of a big interlaced label map, which is decoded as a whole: all zeros."""
     header = side.to_bytes(4, "big") * 2 + bytes((8, 0, 0, 0, 1))

@@ -33,7 +33,6 @@ from statsvc.configuration import Configuration
 from statsvc.counting import Counting
 from statsvc.errors import AmbiguousSource, SourceError
 from statsvc.store import home as homes
-from statsvc.store.catalog import Catalog
 from workers import fitness
 from workers.cluster import LocalCluster
 from workers.members import Member
@@ -58,13 +57,6 @@ def cluster(server: S3Server) -> Iterator[LocalCluster]:
     made = LocalCluster(workers=1)
     yield made
     made.close()
-
-
-@pytest.fixture
-def place(tmp_path: Path, cluster: LocalCluster) -> Iterator[Place]:
-    catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
-    yield Place(tmp_path / "home", catalog, cluster)
-    catalog.close()
 
 
 def key(url: str, path: str) -> str:

@@ -33,7 +33,6 @@ from statsvc.store import jobs, places
 from statsvc.store.catalog import Catalog
 from statsvc.store.engine import upgrade_url
 from statsvc.store.publication import open_version
-from workers.cluster import LocalCluster
 from workers.progress import Progress
 
 if TYPE_CHECKING:
@@ -42,12 +41,7 @@ if TYPE_CHECKING:
 
     from stores import Raw
 
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[LocalCluster]:
-    made = LocalCluster(workers=1)
-    yield made
-    made.close()
+    from workers.cluster import LocalCluster
 
 
 @pytest.fixture(scope="module")
