@@ -23,7 +23,7 @@ from statsvc.store import home as homes
 from statsvc.store import jobs
 from statsvc.store.parts import write_part
 from workers.reader import reader_digest
-from workers.recompute import _as_rows
+from workers.remaining import as_rows
 from workers.sources import Source, list_samples
 from workers.tasks import Reading, count_samples
 
@@ -234,7 +234,7 @@ def test_what_a_cancelled_scan_counted_outlives_a_job_that_looks_at_other_paths(
     settle_files(folder)
     listing = list_samples(Source(str(folder), "*.png"))
     new = [path for path in listing.path if "new" in path]
-    rows = _as_rows(count_samples(Reading(str(folder), 1 << 28, "cpu"), new))
+    rows = as_rows(count_samples(Reading(str(folder), 1 << 28, "cpu"), new))
     reader = reader_digest(dataset.configuration.counting)
     write_part(scanned.store / dataset.uid / "parts" / "cancelled", "1", reader, rows)
     assert changed(scanned, "train/00.png").error is None

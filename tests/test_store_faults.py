@@ -125,8 +125,8 @@ def test_a_scan_that_is_killed_goes_on_from_the_parts_in_the_bucket(
     place.add(folder)
     program = (
         "import sys, os, signal\n"
-        "import workers.recompute, statsvc.store.parts as parts\n"
-        "workers.recompute.PART_SECONDS = 0\n"
+        "import workers.remaining, statsvc.store.parts as parts\n"
+        "workers.remaining.PART_SECONDS = 0\n"
         "real = parts.write_part\n"
         "def write_part(*given):\n"
         "    real(*given)\n"
