@@ -89,12 +89,15 @@ def stream(
     `key` must be new for every scan, for Dask takes results for equal keys from memory. `check` is
     called often and may raise to stop.
     """
-    sizer, serial = _Sizer(paths, sizes, cluster.workers), itertools.count()
+    sizer: _Sizer | None = None
+    serial = itertools.count()
     waiting: list[list[str | Member]] = []
     suspects: list[list[str | Member]] = []
     restarts = 0
     while True:
         client = cluster.prepare(reading, paths[0], check)
+        # Not before: how many workers there are is known once they were asked for.
+        sizer = sizer or _Sizer(paths, sizes, cluster.workers)
         flying: dict[Any, list[str | Member]] = {}
         alone = False
         try:
