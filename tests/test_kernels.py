@@ -129,13 +129,13 @@ import numpy as np
 from workers import kernels
 from workers.bincount import COUNTERS
 
-PAGE = mmap.PAGESIZE
-area = mmap.mmap(-1, 3 * PAGE)
+PAGE, LENGTH = mmap.PAGESIZE, 8 * mmap.PAGESIZE
+area = mmap.mmap(-1, LENGTH + 2 * PAGE)
 address = ctypes.addressof(ctypes.c_char.from_buffer(area))
 start = (address + PAGE - 1) // PAGE * PAGE
 libc = ctypes.CDLL(None, use_errno=True)
-assert libc.mprotect(ctypes.c_void_p(start + PAGE), ctypes.c_size_t(PAGE), 0) == 0
-memory = np.frombuffer(area, np.uint8, PAGE, start - address)
+assert libc.mprotect(ctypes.c_void_p(start + LENGTH), ctypes.c_size_t(PAGE), 0) == 0
+memory = np.frombuffer(area, np.uint8, LENGTH, start - address)
 rng = np.random.default_rng(0)
 counts = np.zeros(256, np.int64)
 for width in range(1, 80):
@@ -158,12 +158,26 @@ for dtype in (np.uint8, np.uint16, np.int32, np.int64):
         for top in (1, 4):
             flat = memory[-length * np.dtype(dtype).itemsize :].view(dtype)
             flat[:] = rng.integers(0, top, length)
-            table = np.zeros((COUNTERS, 4), np.int64)
-            assert kernels.count_dense(flat, 0, table) == length
-            assert table.sum(0).tolist() == np.bincount(flat.astype(int), minlength=4).tolist()
+            for span in (4, 256):
+                table = np.zeros((span, COUNTERS), np.int64)
+                assert kernels.count_dense(flat, 0, table) == length
+                assert table.sum(1).tolist() == np.bincount(flat.astype(int), minlength=span).tolist()
             ids, found = np.zeros(64, np.int64), np.zeros(64, np.int64)
             assert kernels.count_sparse(flat, ids, found) == len(np.unique(flat))
             assert found.sum() == length
+# Without runs, ids are counted 2048 at once.
+for dtype in (np.uint8, np.int8, np.uint16, np.int32, np.int64):
+    for length in (2047, 2048, 2048 + 9, 2048 + 72, 2048 + 73, 4095):
+        flat = memory[-length * np.dtype(dtype).itemsize :].view(dtype)
+        flat[:] = rng.integers(0, 100, length)
+        for low in (0, -100):
+            table = np.zeros((256, COUNTERS), np.int64)
+            assert kernels.count_dense(flat, low, table) == length
+            assert table.sum(1).tolist() == np.bincount(flat.astype(int) - low, minlength=256).tolist()
+        flat[length - 1] = 127
+        table = np.zeros((128, COUNTERS), np.int64)
+        assert kernels.count_dense(flat, 1, table) == np.flatnonzero(flat < 1)[0]
+        assert kernels.count_dense(flat, -1, table) == length - 1
 print("whole")
 """
 

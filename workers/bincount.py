@@ -26,7 +26,7 @@ BATCH_PIXELS = 1 << 24
 """Pixels that one `torch.bincount` counts: 128 MB of int64 on the device."""
 
 COUNTERS = 8
-"""Rows of a table of counts: pixels that follow each other without runs are counted in different ones."""
+"""Counts of an id in a table: pixels that follow each other without runs are counted in different ones."""
 
 _SLOTS = 4 * MAX_IDS  # of the hash table, which is full at half
 
@@ -38,13 +38,13 @@ class TooManyIds(UnreadableSample):
 class Counter:
     """Histogram of one sample, fed chunk by chunk.
 
-    Ids that lie close together are counted in a table with a column for each id of a range, which starts
+    Ids that lie close together are counted in a table with a row for each id of a range, which starts
     at 256 ids and is widened up to `DENSE_SPAN`; others are hashed, a piece of the chunk at a time.
     """
 
     def __init__(self) -> None:
-        self._low = 0  # the id of the table's first column
-        self._table = np.zeros((COUNTERS, 256), np.int64)
+        self._low = 0  # the id of the table's first row
+        self._table = np.zeros((256, COUNTERS), np.int64)
         self._ids = np.empty(0, np.int64)
         self._counts = np.empty(0, np.int64)
 
@@ -64,7 +64,7 @@ class Counter:
                 if begin < len(flat) and not self._widened(flat[begin : begin + PIECE]):
                     self.merge(*_hashed(flat[begin : begin + PIECE]))
                     begin += PIECE
-        if self._table.shape[1] > MAX_IDS:
+        if self._table.shape[0] > MAX_IDS:
             self._drain()
 
     def _widened(self, piece: NDArray[Any]) -> bool:
@@ -74,15 +74,16 @@ class Counter:
             return False
         self._drain()
         together = min(low, self._low)
-        reach = max(low + span, self._low + self._table.shape[1]) - together
+        reach = max(low + span, self._low + self._table.shape[0]) - together
         # Ids too far from those before get a table of their own.
         self._low, span = (together, reach) if reach <= DENSE_SPAN else (low, span)
-        self._table = np.zeros((COUNTERS, span), np.int64)
+        # A power of two, which one comparison tells for several ids at once.
+        self._table = np.zeros((1 << (span - 1).bit_length(), COUNTERS), np.int64)
         return True
 
     def _drain(self) -> None:
         """Move the table's counts to the ids that are known."""
-        counts = self._table.sum(axis=0)
+        counts = self._table.sum(axis=1)
         present = np.flatnonzero(counts)
         if len(present):
             self._table[:] = 0

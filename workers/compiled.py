@@ -44,6 +44,26 @@ def word(_typing: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
+def item_bits(_typing: Any, array: Any) -> Any:
+    """Return how many bits an item of the array has: known while compiling, so that shifts divide by it."""
+
+    def width(_context: Any, _builder: Any, signature: Any, _arguments: Any) -> Any:
+        return cgutils.intp_t(signature.args[0].dtype.bitwidth)
+
+    return types.intp(array), width
+
+
+@intrinsic
+def of_bytes(_typing: Any, array: Any) -> Any:
+    """Return whether the array is of uint8: known while compiling, so that the other branch is left out."""
+
+    def is_byte(_context: Any, _builder: Any, signature: Any, _arguments: Any) -> Any:
+        return cgutils.bool_t(signature.args[0].dtype == types.uint8)
+
+    return types.boolean(array), is_byte
+
+
+@intrinsic
 def put_word(_typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Write a uint64 over the 8 bytes from array[index] on; they must lie within the contiguous array."""
 

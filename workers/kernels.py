@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from workers.compiled import inlined, kernel, put_word, trailing_zeros, word
+from workers.compiled import inlined, item_bits, kernel, of_bytes, put_word, trailing_zeros, word
 
 EACH_BYTE = np.uint64(0x0101010101010101)
 """Times a byte, a word of eight of it."""
@@ -292,9 +292,41 @@ def unfilter(data, height, row, step, pixels, before):
 
 
 @kernel
-def _count_singly(flat, i, end, low, table):
+def _count_bytes(flat, i, end, counts):
+    """Count the bytes flat[i:end], rounded down to eights, one by one; return where it stopped.
+
+    counts  int64 [256 * 8], eight of each id: each byte of a word has its own
+    """
+    place = np.uint64(0xFF << 3)
+    while i + 8 <= end:
+        eight = word(flat, i)
+        counts[(eight << np.uint64(3)) & place] += 1
+        counts[(eight >> np.uint64(5)) & place | np.uint64(1)] += 1
+        counts[(eight >> np.uint64(13)) & place | np.uint64(2)] += 1
+        counts[(eight >> np.uint64(21)) & place | np.uint64(3)] += 1
+        counts[(eight >> np.uint64(29)) & place | np.uint64(4)] += 1
+        counts[(eight >> np.uint64(37)) & place | np.uint64(5)] += 1
+        counts[(eight >> np.uint64(45)) & place | np.uint64(6)] += 1
+        counts[(eight >> np.uint64(53)) & place | np.uint64(7)] += 1
+        i += 8
+    return i
+
+
+@kernel
+def _narrowed(ids, low, places):
+    """Write ids, less `low`, to as many bytes; return whether each fits in one."""
+    together = np.uint64(0)
+    for k in range(len(places)):
+        place = np.uint64(np.int64(ids[k]) - low)
+        together |= place
+        places[k] = np.uint8(place)
+    return together < 256
+
+
+@kernel
+def _count_singly(flat, i, end, low, span, counts):
     """Count flat[i:end], rounded down to eights, one by one; return where it stopped, as `count_dense`."""
-    span = np.uint64(table.shape[1])
+    three = np.uint64(3)
     while i + 8 <= end:
         a = np.uint64(np.int64(flat[i]) - low)
         b = np.uint64(np.int64(flat[i + 1]) - low)
@@ -304,26 +336,17 @@ def _count_singly(flat, i, end, low, table):
         f = np.uint64(np.int64(flat[i + 5]) - low)
         g = np.uint64(np.int64(flat[i + 6]) - low)
         h = np.uint64(np.int64(flat[i + 7]) - low)
-        # One branch for all eight: `or` would make one of each.
-        if (
-            (a >= span)
-            | (b >= span)
-            | (c >= span)
-            | (d >= span)
-            | (e >= span)
-            | (f >= span)
-            | (g >= span)
-            | (h >= span)
-        ):
+        # One comparison for all eight: `span` is a power of two, so that a bit above it tells of any.
+        if (a | b | c | d | e | f | g | h) >= span:
             break
-        table[0, a] += 1
-        table[1, b] += 1
-        table[2, c] += 1
-        table[3, d] += 1
-        table[4, e] += 1
-        table[5, f] += 1
-        table[6, g] += 1
-        table[7, h] += 1
+        counts[a << three] += 1
+        counts[b << three | np.uint64(1)] += 1
+        counts[c << three | np.uint64(2)] += 1
+        counts[d << three | np.uint64(3)] += 1
+        counts[e << three | np.uint64(4)] += 1
+        counts[f << three | np.uint64(5)] += 1
+        counts[g << three | np.uint64(6)] += 1
+        counts[h << three | np.uint64(7)] += 1
         i += 8
     return i
 
@@ -333,21 +356,25 @@ def count_dense(flat, low, table):
     """Count integers that lie close together.
 
     flat   integers [n] that int64 can hold
-    low    the id of the table's first column
-    table  int64 [8, span], to whose rows together the counts of the ids from `low` on are added
+    low    the id of the table's first row
+    table  int64 [span, 8], to whose rows the counts of the ids from `low` on are added, an id's count being
+           the sum of its row; `span` is a power of two
 
     Returns how many integers were counted: n, or the place of the first one that the table has no room for.
 
     A run goes on while whole words equal it, and ends where the first one that does not differs from it.
     Where more than nine runs end within 64 pixels there are none to speak of, and the next 2048 pixels are
-    counted one by one, into several rows: increments of one counter wait for each other.
+    counted one by one, into several counts of each id: increments of one counter wait for each other. Wider
+    ids than bytes become bytes first, where all 2048 lie in a table of 256.
     """
     n = len(flat)
-    bits = 8 * flat.itemsize
+    bits = item_bits(flat)
     inside = 64 // bits
     every = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - bits)
     each = np.uint64(0xFFFFFFFFFFFFFFFF) // every
-    span = np.uint64(table.shape[1])
+    span = np.uint64(table.shape[0])
+    counts = table.reshape(table.size)
+    narrow = np.empty(2048, np.uint8)
     # Up to here the run's first word and the eight after it lie within the array.
     last = n - 9 * inside
     i = 0
@@ -368,7 +395,7 @@ def count_dense(flat, low, table):
                     i += 8 * inside
                 continue
             i += np.int64(trailing_zeros(differs)) // bits
-            table[0, at] += i - begin
+            counts[at << np.uint64(3)] += i - begin
             begin = i
             if i >= near:
                 near = i + 64
@@ -380,14 +407,25 @@ def count_dense(flat, low, table):
             at = np.uint64(np.int64(value) - low)
             if at >= span:
                 return i
-        table[0, at] += i - begin
+        counts[at << np.uint64(3)] += i - begin
         if ends > 9:
-            i = _count_singly(flat, i, min(i + 2048, last), low, table)
+            stop = min(i + 2048, last)
+            if of_bytes(flat) and low == 0 and span == 256:
+                i = _count_bytes(flat, i, stop, counts)
+            elif (
+                not of_bytes(flat)
+                and span == 256
+                and stop - i == 2048
+                and _narrowed(flat[i:stop], low, narrow)
+            ):
+                i += _count_bytes(narrow, 0, 2048, counts)
+            else:
+                i = _count_singly(flat, i, stop, low, span, counts)
     while i < n:
         at = np.uint64(np.int64(flat[i]) - low)
         if at >= span:
             return i
-        table[0, at] += 1
+        counts[at << np.uint64(3)] += 1
         i += 1
     return n
 
