@@ -26,6 +26,19 @@ ABSENT = ("zero", "one", "max", "error", "eps")
 DENOMINATOR = ("counted", "all")
 UNEXPECTED = ("report", "error")
 
+CHOICES: dict[str, tuple[str, ...]] = {
+    "method": tuple(METHODS),
+    "unit": ("pixels", "images"),
+    "normalize": NORMALIZE,
+    "absent": ABSENT,
+    "denominator": DENOMINATOR,
+    "class_map": (*BUILTIN, "none"),
+    "unexpected": UNEXPECTED,
+    "recipe": tuple(RECIPES),
+    "sampler": tuple(schemes.STREAMS),
+}
+"""The parameters that take one of a few words."""
+
 
 def parse(name: str, value: Any) -> Any:
     """Return the value of the parameter `name` in its canonical form. Raises `ValueError`."""
@@ -202,7 +215,7 @@ def _sampler(value: Any) -> str:
             f"{value} follows from class weights, so none follow from it: give "
             f"{' or '.join(schemes.STREAMS)}; GET /datasets/NAME/sampling has its probabilities"
         )
-    return _one_of(schemes.STREAMS)(value)
+    return _one_of(CHOICES["sampler"])(value)
 
 
 def _min_pixels(value: Any) -> int | str:
@@ -215,25 +228,18 @@ def _min_pixels(value: Any) -> int | str:
 
 
 _PARSERS: dict[str, Callable[[Any], Any]] = {
-    "method": _one_of(METHODS),
+    **{name: _one_of(choices) for name, choices in CHOICES.items()},
     "beta": _beta,
     "alpha": _in_range("alpha"),
     "c": _in_range("c"),
     "epsilon": _in_range("epsilon"),
     "tau": _in_range("tau"),
     "upper": _in_range("upper"),
-    "unit": _one_of(("pixels", "images")),
-    "normalize": _one_of(NORMALIZE),
-    "absent": _one_of(ABSENT),
-    "denominator": _one_of(DENOMINATOR),
     "ignore_index": _ignore_index,
     "num_classes": _num_classes,
-    "class_map": _one_of((*BUILTIN, "none")),
-    "unexpected": _one_of(UNEXPECTED),
     "split": _split,
     "clip": _clip,
     "multiply": _multiply,
-    "recipe": _one_of(RECIPES),
     "sampler": _sampler,
     "temperature": _in_range("temperature"),
     "min_pixels": _min_pixels,

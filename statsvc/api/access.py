@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import MutableHeaders
 
+from statsvc.api import index
 from statsvc.api.problems import FORBIDDEN, UNAUTHORIZED, problem
 from statsvc.store.tokens import recognised
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 audit = logging.getLogger("statsvc.audit")
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""What load balancers ask for, without a token."""
+OPEN_PATHS = frozenset({"/healthz", "/readyz", *index.PATHS})
+"""What load balancers ask for, and the page that asks for the token: neither tells of the data."""
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _BEARER = b"bearer "

@@ -18,6 +18,7 @@ from statsvc.api import (
     health,
     histogram,
     imports,
+    index,
     jobs,
     problems,
     samples,
@@ -92,6 +93,7 @@ def build_app(
         doctor,
         jobs,
         changed,
+        index,
         health,
     ):
         app.include_router(module.router)

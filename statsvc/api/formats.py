@@ -1,10 +1,15 @@
-"""Choosing a representation of weights, by `format` or by `Accept`."""
+"""Choosing a representation, by `format` or by `Accept`."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
 from statsvc.errors import InvalidParameter, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MEDIA_TYPES = {
     "json": "application/json",
@@ -28,15 +33,21 @@ def chosen(name: str | None, accept: str | None) -> str:
                 )
             )
         return name
-    if accept is None or not accept.strip():
-        return "json"
-    ranges = _ranges(accept)
-    quality = {form: _quality(media.partition(";")[0], ranges) for form, media in MEDIA_TYPES.items()}
-    best = max(quality, key=lambda form: quality[form])
-    if quality[best] <= 0:
+    best = preferred(MEDIA_TYPES, accept)
+    if best is None:
         offered = ", ".join(media.partition(";")[0] for media in MEDIA_TYPES.values())
         raise HTTPException(406, f"weights come as {offered}; Accept was {accept!r}", {"Vary": "Accept"})
     return best
+
+
+def preferred(media_types: Mapping[str, str], accept: str | None) -> str | None:
+    """Return the format that `Accept` likes best, the first of equals; None where it accepts none."""
+    if accept is None or not accept.strip():
+        return next(iter(media_types))
+    ranges = _ranges(accept)
+    quality = {form: _quality(media.partition(";")[0], ranges) for form, media in media_types.items()}
+    best = max(quality, key=lambda form: quality[form])
+    return best if quality[best] > 0 else None
 
 
 def _ranges(accept: str) -> dict[str, float]:

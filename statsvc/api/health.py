@@ -1,4 +1,4 @@
-"""GET /, /healthz and /readyz."""
+"""GET /healthz and /readyz."""
 
 from __future__ import annotations
 
@@ -11,13 +11,6 @@ from statsvc.errors import CatalogError
 from statsvc.store.engine import SCHEMA, schema_of
 
 router = APIRouter()
-
-
-@router.get("/")
-async def get_index() -> Response:
-    """Return where to begin."""
-    paths = ("/weights", "/methods", "/datasets", "/healthz", "/readyz", "/openapi.json", "/docs")
-    return json_response({"name": "statsvc", "paths": paths})
 
 
 @router.get("/healthz")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from statsvc.errors import InvalidParameter, nearest
+from statsvc.parsing import CHOICES
 from statsvc.spec import PARAMETERS
 from statsvc.store.tags import checked
 
@@ -34,13 +35,18 @@ def integer_parameter(description: str, low: int = 1, high: int = 2**31 - 1) -> 
     return Parameter(description, {"type": "integer", "minimum": low, "maximum": high})
 
 
+def _schema(name: str) -> dict[str, Any]:
+    choices = {"enum": list(CHOICES[name])} if name in CHOICES else {}
+    return {"type": "string", **choices}
+
+
 VERSION = Parameter(
     "number or tag of a version; the current one if left out",
     {"type": ["integer", "string"], "minimum": 0, "maximum": 2**31 - 1},
 )
 
 SPEC = {
-    name: Parameter(description, repeatable=name == "ignore_index")
+    name: Parameter(description, _schema(name), repeatable=name == "ignore_index")
     for name, description in PARAMETERS.items()
 } | {"ignore": Parameter("another name of ignore_index", repeatable=True)}
 """The parameters of a `WeightSpec`, which reads and checks their values."""

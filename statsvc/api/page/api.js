@@ -1,0 +1,85 @@
+// Requests to the server that served this page: the token, problems, and the events of a job.
+
+const TOKEN = "statsvc-token";
+
+export const token = {
+  get: () => sessionStorage.getItem(TOKEN),
+  set: (text) => sessionStorage.setItem(TOKEN, text),
+  forget: () => sessionStorage.removeItem(TOKEN),
+};
+
+/** An answer that is no answer: `status` 0 where the server was not reached, `errors` as RFC 9457's extension. */
+export class Problem extends Error {
+  constructor(status, detail, errors = []) {
+    super(detail);
+    this.status = status;
+    this.errors = errors;
+  }
+}
+
+async function send(path, options = {}) {
+  const headers = { ...options.headers };
+  if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
+  let response;
+  try {
+    // no-cache asks again with the ETag that the browser holds; it never trusts what it holds.
+    response = await fetch(path, { cache: "no-cache", ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, "The server does not answer. This page tries again by itself.");
+  }
+  if (response.ok) return response;
+  let body = {};
+  try {
+    body = await response.json();
+  } catch {
+    // A proxy's error page; its status is all it says.
+  }
+  throw new Problem(response.status, body.detail ?? `The server answered ${response.status}.`, body.errors);
+}
+
+export const get = async (path, options) => (await send(path, options)).json();
+
+export const download = async (path) => (await send(path)).blob();
+
+export const post = async (path, body) => {
+  const content = body && { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  return (await send(path, { method: "POST", ...content })).json();
+};
+
+export const dataset = (name, rest = "") => `datasets/${encodeURIComponent(name)}${rest}`;
+
+const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+
+/** Yield a job's description now and at every change, until it has ended. By fetch: EventSource sends no token. */
+export async function* follow(id, signal) {
+  const path = `jobs/${encodeURIComponent(id)}`;
+  for (;;) {
+    try {
+      const response = await send(`${path}/events`, { signal, cache: "no-store" });
+      for await (const job of events(response.body)) {
+        yield job;
+        if (job.finished_at) return;
+      }
+    } catch (error) {
+      if (signal.aborted || error.status >= 400) throw error;
+    }
+    await pause(2);
+    if (signal.aborted) return;
+  }
+}
+
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const blocks = (rest + value).split("\n\n");
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const data = block.split("\n").find((line) => line.startsWith("data: "));
+      if (data) yield JSON.parse(data.slice(6));
+    }
+  }
+}

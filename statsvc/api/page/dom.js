@@ -1,0 +1,40 @@
+// Making elements. Text only ever becomes text: names of classes and files are anyone's.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+export const h = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
+export const svg = (tag, attributes = {}, ...children) =>
+  fill(document.createElementNS(SVG, tag), attributes, children);
+export const at = (id) => document.getElementById(id);
+
+/** Return a link within the page; `href` and the click say the same, so that a new tab works as well. */
+export const link = (href, go, ...children) => {
+  const click = (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    go();
+  };
+  return h("a", { href, onclick: click }, ...children);
+};
+
+/** Return a table in a box that scrolls by itself; a heading that starts with "#" stands over numbers. */
+export function table(caption, headings, rows) {
+  const number = headings.map((heading) => heading.startsWith("#"));
+  const heads = headings.map((heading, k) => h("th", { scope: "col", class: number[k] && "number" }, heading.replace(/^#/, "")));
+  const body = rows.map((cells) =>
+    h("tr", {}, cells.map((cell, k) => (k ? h("td", { class: number[k] && "number" }, cell) : h("th", { scope: "row", class: number[k] && "number" }, cell)))));
+  return scrolled(caption, h("table", {}, h("caption", { class: "unseen" }, caption), h("thead", {}, h("tr", {}, heads)), h("tbody", {}, body)));
+}
+
+export const scrolled = (label, ...children) =>
+  h("div", { class: "scrolled", role: "region", "aria-label": label, tabindex: "0" }, ...children);
