@@ -230,6 +230,7 @@ def test_a_server_without_datasets_says_how_to_count_one(browser: Chrome, tmp_pa
 
 
 def test_nothing_is_asked_of_anyone_else_and_nothing_goes_wrong(browser: Chrome, server: str) -> None:
+    browser.get("about:blank")  # no page of a server that has gone goes on asking
     browser.get_log("browser")  # type: ignore[no-untyped-call]
     browser.get_log("performance")  # type: ignore[no-untyped-call]
     opened(browser, server)

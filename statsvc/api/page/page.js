@@ -299,6 +299,12 @@ async function countAgain() {
 
 // Showing
 
+let waiting; // to begin again: one timer, however many requests failed
+function later() {
+  clearTimeout(waiting);
+  waiting = setTimeout(start, 3000);
+}
+
 const visible = (id) => { for (const one of ["ask", "start", "shown"]) at(one).hidden = one !== id; };
 
 function askToken(problem) {
@@ -312,7 +318,7 @@ function failed(error) {
   if (error.status === 401) return askToken(error);
   if (!(error instanceof Problem)) throw error;
   at("problem").textContent = error.message;
-  if (error.status === 0) setTimeout(start, 3000);
+  if (error.status === 0) later();
 }
 
 function empty() {
@@ -324,7 +330,7 @@ function empty() {
     copyable("On the command line", "statsvc scan path/to/label/maps --name NAME"),
     copyable("Over HTTP, below one of the server's roots", `curl -X POST ${location.origin}/datasets -H 'content-type: application/json' -d '{"name": "NAME", "source": "/path/to/label/maps"}'`),
     h("p", { class: "hint" }, "This page shows it as soon as it is there."));
-  setTimeout(start, 3000);
+  later();
 }
 
 async function show() {
