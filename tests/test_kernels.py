@@ -126,7 +126,7 @@ def test_ids_that_lie_far_apart_are_counted_exactly() -> None:
 GUARDED = """
 import ctypes, mmap
 import numpy as np
-from workers import kernels
+from workers import kernels, png_rows
 from workers.bincount import COUNTERS
 
 PAGE, LENGTH = mmap.PAGESIZE, 8 * mmap.PAGESIZE
@@ -148,11 +148,11 @@ for width in range(1, 80):
             for whole in (width, width - 1):
                 data[:] = rows.ravel()
                 before = np.zeros(width, np.uint8)
-                assert kernels.count_rows(data, height, width, whole, counts, counts, before) == -1
+                assert png_rows.count_rows(data, height, width, whole, counts, counts, before) == -1
             data[:] = rows.ravel()
             pixels = np.empty((height, width), np.uint8)
             before = np.zeros(width, np.uint8)
-            assert kernels.unfilter(data, height, width, 1, pixels, before) == -1
+            assert png_rows.unfilter(data, height, width, 1, pixels, before) == -1
 for dtype in (np.uint8, np.uint16, np.int32, np.int64):
     for length in range(1, 200):
         for top in (1, 4):

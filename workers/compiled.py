@@ -1,4 +1,4 @@
-"""How the compiled loops are compiled, and where the result is kept."""
+"""How the compiled loops are compiled, where the result is kept, and the steps that they share."""
 
 from __future__ import annotations
 
@@ -83,3 +83,17 @@ def trailing_zeros(_typing: Any, value: Any) -> Any:
         return builder.cttz(arguments[0], cgutils.true_bit)
 
     return types.uint64(types.uint64), count
+
+
+@inlined
+def all_equal(flat, i, inside, pattern):
+    """Whether the eight words from flat[i] on all equal `pattern`: one branch for 64 bytes."""
+    differs = word(flat, i) ^ pattern
+    differs |= word(flat, i + inside) ^ pattern
+    differs |= word(flat, i + 2 * inside) ^ pattern
+    differs |= word(flat, i + 3 * inside) ^ pattern
+    differs |= word(flat, i + 4 * inside) ^ pattern
+    differs |= word(flat, i + 5 * inside) ^ pattern
+    differs |= word(flat, i + 6 * inside) ^ pattern
+    differs |= word(flat, i + 7 * inside) ^ pattern
+    return differs == 0

@@ -1,8 +1,8 @@
 """PNG label maps: grey of 1 to 16 bits and palette indices.
 
 The file is checked here: signature, IHDR, the CRC of every chunk, and that the compressed stream is whole.
-Then it is inflated at once and its rows are unfiltered and counted in one pass (`workers.kernels`), which for
-long runs is little more than inflating. Pillow decodes interlaced files only.
+Then it is inflated at once and its rows are unfiltered and counted in one pass (`workers.png_rows`), which
+for long runs is little more than inflating. Pillow decodes interlaced files only.
 Format: Portable Network Graphics (PNG) Specification, Third Edition, https://www.w3.org/TR/png-3/.
 """
 
@@ -298,7 +298,7 @@ def _skip(file: BinaryIO, length: int, crc: int) -> tuple[int, bytes]:
 
 def _histogram(image: Image, header: Header) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Inflate, unfilter and count an image of at most 8 bits a pixel; return ids and pixels."""
-    from workers import kernels  # numba takes 0.3 s to load: not where files are only listed
+    from workers import png_rows  # numba takes 0.3 s to load: not where files are only listed
 
     row = (header.width * header.depth + 7) // 8
     whole, rest = divmod(header.width * header.depth, 8)
@@ -306,7 +306,7 @@ def _histogram(image: Image, header: Header) -> tuple[NDArray[np.int64], NDArray
     before, top = np.zeros(row, np.uint8), 0
     for band in _bands(image, header):
         rows = len(band) // (1 + row)
-        _known_filter(top, kernels.count_rows(band, rows, row, whole, counts, tails, before))
+        _known_filter(top, png_rows.count_rows(band, rows, row, whole, counts, tails, before))
         top += rows
     if header.depth < 8:
         shifts = np.arange(8 - header.depth, -1, -header.depth)
@@ -321,14 +321,14 @@ def _histogram(image: Image, header: Header) -> tuple[NDArray[np.int64], NDArray
 
 def _chunks(image: Image, header: Header) -> Iterator[NDArray[Any]]:
     """Inflate and unfilter an image; yield its rows as uint8 or big-endian uint16 [rows, width]."""
-    from workers import kernels
+    from workers import png_rows
 
     row = (header.width * header.depth + 7) // 8
     before, top = np.zeros(row, np.uint8), 0
     for band in _bands(image, header):
         rows = len(band) // (1 + row)
         part = np.empty((rows, row), np.uint8)
-        _known_filter(top, kernels.unfilter(band, rows, row, header.depth // 8 or 1, part, before))
+        _known_filter(top, png_rows.unfilter(band, rows, row, header.depth // 8 or 1, part, before))
         top += rows
         if header.depth == 16:
             yield part.view(">u2")
@@ -342,7 +342,7 @@ def _chunks(image: Image, header: Header) -> Iterator[NDArray[Any]]:
 
 def _colours(image: Image, header: Header) -> Iterator[NDArray[np.int32]]:
     """Inflate and unfilter an image of 8-bit channels; yield its rows as colours [rows, width]."""
-    from workers import kernels
+    from workers import png_rows
 
     channels = CHANNELS[header.colour]
     row = header.width * channels
@@ -350,7 +350,7 @@ def _colours(image: Image, header: Header) -> Iterator[NDArray[np.int32]]:
     for band in _bands(image, header):
         rows = len(band) // (1 + row)
         part = np.empty((rows, row), np.uint8)
-        _known_filter(top, kernels.unfilter(band, rows, row, channels, part, before))
+        _known_filter(top, png_rows.unfilter(band, rows, row, channels, part, before))
         top += rows
         pixels = part.reshape(rows, header.width, channels)
         # Grey with alpha: the one value three times.
