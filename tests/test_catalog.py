@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from statsvc.configuration import Configuration
 from statsvc.errors import CatalogError, Conflict, InvalidParameter, LeaseLost, NotFound
-from statsvc.store import jobs
+from statsvc.store import jobs, overview
 from statsvc.store.catalog import Catalog, NewVersion, Stale
 from statsvc.store.engine import file_system, open_engine
 from statsvc.store.schema import jobs as jobs_table
@@ -177,21 +177,24 @@ def test_versions_are_listed_newest_first(catalog: Catalog) -> None:
     with pytest.raises(NotFound, match="no version 5; its newest is 4"):
         catalog.version(dataset, 5)
     add(catalog, "city")
-    assert [(d.name, v and v.number) for d, v in catalog.current()] == [("city", None), ("streets", 4)]
+    assert [(d.name, v and v.number) for d, v in overview.current(catalog)] == [
+        ("city", None),
+        ("streets", 4),
+    ]
 
 
 def test_every_change_shows_in_the_revisions(catalog: Catalog) -> None:
-    seen = [catalog.revisions()]
+    seen = [overview.revisions(catalog)]
     add(catalog)
-    seen.append(catalog.revisions())
+    seen.append(overview.revisions(catalog))
     catalog.set_source(catalog.dataset("streets"), "/x", "*.png")
-    seen.append(catalog.revisions())
+    seen.append(overview.revisions(catalog))
     catalog.configure_unversioned(catalog.dataset("streets"), Configuration(num_classes=3))
-    seen.append(catalog.revisions())
+    seen.append(overview.revisions(catalog))
     catalog.publish(catalog.dataset("streets"), new_version())
-    seen.append(catalog.revisions())
+    seen.append(overview.revisions(catalog))
     catalog.delete_dataset("streets")
-    seen.append(catalog.revisions())
+    seen.append(overview.revisions(catalog))
     assert all(before != after for before, after in itertools.pairwise(seen))
 
 

@@ -19,8 +19,8 @@ from starlette.testclient import TestClient
 
 from statsvc.api.app import build_app
 from statsvc.configuration import Configuration
+from statsvc.store import changed_paths, jobs
 from statsvc.store import home as homes
-from statsvc.store import jobs
 from statsvc.store.parts import write_part
 from workers.reader import reader_digest
 from workers.remaining import as_rows
@@ -270,7 +270,11 @@ def test_a_queued_job_takes_further_paths_and_one_that_lists_goes_on_to_list(
         3,
         0.5,
     )
-    assert jobs.paths_of(place.catalog, jobs.get(place.catalog, first["id"])) == ["a.png", "b.png", "c"]
+    assert changed_paths.paths_of(place.catalog, jobs.get(place.catalog, first["id"])) == [
+        "a.png",
+        "b.png",
+        "c",
+    ]
     assert client.post("/jobs", json={"dataset": "streets"}).json()["paths"] is None
     assert client.post("/datasets/streets/changed", json={"paths": ["d.png"]}).json()["paths"] is None
     jobs.cancel(place.catalog, first["id"])
@@ -280,8 +284,11 @@ def test_a_queued_job_takes_further_paths_and_one_that_lists_goes_on_to_list(
     assert leased is not None
     newer = client.post("/datasets/streets/changed", json={"paths": ["new.png"]}).json()
     jobs.give_back(place.catalog, leased, "gone")
-    assert jobs.paths_of(place.catalog, jobs.get(place.catalog, newer["id"])) == ["new.png", "old.png"]
-    many = [f"{number}.png" for number in range(jobs.MAX_NAMED)]
+    assert changed_paths.paths_of(place.catalog, jobs.get(place.catalog, newer["id"])) == [
+        "new.png",
+        "old.png",
+    ]
+    many = [f"{number}.png" for number in range(changed_paths.MAX_NAMED)]
     joined, made = jobs.submit(place.catalog, dataset, paths=many)
     assert (made, joined.named) == (False, None)
 

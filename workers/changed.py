@@ -15,7 +15,8 @@ from statsvc.errors import SourceError
 from statsvc.objects import is_url
 from workers.comparison import fingerprint
 from workers.labelmaps.zarrs import MARKS
-from workers.sources import Listing, list_samples, listing_failed, walk
+from workers.refusals import listing_failed
+from workers.sources import Listing, list_samples, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,7 +13,7 @@ from statsvc import splits
 from statsvc.errors import AmbiguousSource, DamagedVersion, JobFailed, SourceError
 from statsvc.objects import is_url
 from statsvc.settle import named, settle_num_classes
-from statsvc.store import jobs, parts
+from statsvc.store import changed_paths, jobs, parts
 from statsvc.store.catalog import NewVersion, Stale
 from statsvc.store.publication import group_attributes, open_version, publish
 from statsvc.store.version import Version
@@ -107,7 +107,7 @@ def _changed(
 ) -> Changed | None:
     """Return what a job that names paths looks at; None where it has to list the source after all."""
     job = attempt.job
-    named = jobs.paths_of(attempt.catalog, job)
+    named = changed_paths.paths_of(attempt.catalog, job)
     if named is None or job.full or record is None or base is None:
         return None
     counting = dataset.configuration.counting

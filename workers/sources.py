@@ -17,13 +17,14 @@ from wcmatch import glob
 
 from statsvc import objects
 from statsvc.counting import Counting
-from statsvc.errors import AmbiguousSource, SourceError, UnreadableSample
+from statsvc.errors import SourceError, UnreadableSample
 from statsvc.objects import SCHEMES, is_url
 from workers import containers, remote_listing
 from workers.detection import Kind, candidates, kinds
 from workers.labelmaps.zarrs import MARKS
 from workers.members import AGAIN, Member
 from workers.opened import folder_stamp
+from workers.refusals import EXAMPLES, ambiguous, listing_failed, no_match, nothing_readable, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -40,7 +41,6 @@ AS_LIST = 1 << 20
 """Most paths that are kept as Python's strings, which are quicker to go through, and three times as large."""
 
 GLOB = glob.GLOBSTAR | glob.BRACE | glob.EXTGLOB | glob.FORCEUNIX
-EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def open_source(location: str, pattern: str | None) -> Source:
         matches = _matcher(pattern)
         names = [path.rstrip("/") for path, _ in walk(root)]
         if not any(matches(path) for path in names):
-            raise _no_match(root, pattern, names)
+            raise no_match(root, pattern, names)
         return Source(root, pattern)
     return _detected(root, [path for path, _ in walk(root)])
 
@@ -152,7 +152,7 @@ def _open_url(location: str, pattern: str | None) -> Source:
     matches = _matcher(pattern)
     names = [path.rstrip("/") for path in names]
     if not any(matches(path) for path in names):
-        raise _no_match(root, pattern, names)
+        raise no_match(root, pattern, names)
     return Source(root, pattern)
 
 
@@ -163,7 +163,7 @@ def _detected(root: str, names: list[str]) -> Source:
         return Source(root, _one_pattern(root, names))
     found = kinds(root, readable)
     if len(found) > 1:
-        raise _ambiguous(root, found)
+        raise ambiguous(root, found)
     return Source(root, found[0].pattern)
 
 
@@ -187,9 +187,9 @@ def _one_pattern(root: str, names: list[str]) -> str:
         elif containers.is_container(name, containers.DETECTED):
             found[f"*{suffix}"] += 1
     if not found:
-        raise _nothing_readable(root, names)
+        raise nothing_readable(root, names)
     if len(found) > 1:
-        raise _ambiguous(root, [Kind(pattern, f"{count} of them") for pattern, count in found.items()])
+        raise ambiguous(root, [Kind(pattern, f"{count} of them") for pattern, count in found.items()])
     return next(iter(found))
 
 
@@ -220,8 +220,8 @@ def list_samples(
             if len(others) < EXAMPLES:
                 others.append(path)
             continue
-        if not path.isascii() and _shown(path) != path:
-            unnameable.append((_shown(path), _fingerprint(source.root, entry)[0]))
+        if not path.isascii() and shown(path) != path:
+            unnameable.append((shown(path), _fingerprint(source.root, entry)[0]))
             continue
         if counting.rows != "array" and not containers.is_container(path):
             try:
@@ -278,7 +278,7 @@ def list_samples(
         rows.add(path, fingerprint)
         unreadable[path] = "has a name that is not UTF-8; rename it"
     if not rows.paths and entries is None:
-        raise _no_match(source.root, source.pattern, others)
+        raise no_match(source.root, source.pattern, others)
     return Listing(*rows.in_order(), unreadable, members, class_names)
 
 
@@ -315,7 +315,7 @@ class _Rows:
 def _list_url(source: Source, matches: Callable[[str], bool], counting: Counting) -> Listing:
     found = remote_listing.listed(source.root, source.pattern, matches, counting)
     if not found.stamps:
-        raise _no_match(source.root, source.pattern, found.others)
+        raise no_match(source.root, source.pattern, found.others)
     paths = sorted(found.stamps)
     table = np.array([found.stamps[path][:3] for path in paths], np.int64).reshape(-1, 3)
     size, mtime_ns, ctime_ns = (np.ascontiguousarray(table[:, column]) for column in range(3))
@@ -335,7 +335,7 @@ def _fingerprint(root: str, entry: Entry) -> tuple[tuple[int, int, int], str]:
             raise listing_failed(root, error) from error
         status = entry.stat(follow_symlinks=False)
         target = os.readlink(entry.path)  # noqa: PTH115 - Path would normalise it
-        reason = f"is a symbolic link to {_shown(target)}, which cannot be opened ({error.strerror}); mend it"
+        reason = f"is a symbolic link to {shown(target)}, which cannot be opened ({error.strerror}); mend it"
     return (status.st_size, status.st_mtime_ns, status.st_ctime_ns), reason
 
 
@@ -402,50 +402,3 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
         return fits(path if whole else path.rpartition("/")[2]) is not None
 
     return matches
-
-
-def listing_failed(root: str, error: OSError) -> SourceError:
-    """Return the error that fails a job whose source cannot be listed."""
-    where = error.filename or root
-    if isinstance(error, FileNotFoundError):
-        return SourceError(
-            f"{root} cannot be listed: {where} is gone; is the disk mounted? If so, scan again"
-        )
-    return SourceError(
-        f"{root} cannot be listed: {where}: {error.strerror or error}; "
-        "nothing was changed, mend it and scan again"
-    )
-
-
-def _no_match(root: str, pattern: str, names: list[str]) -> SourceError:
-    if not names:
-        return SourceError(f"{root} is empty; {'check the URL' if is_url(root) else 'is the disk mounted?'}")
-    there = ", ".join(_shown(name) for name in sorted(names)[:EXAMPLES])
-    return SourceError(f"no file in {root} matches the pattern {pattern!r}; there are, for instance: {there}")
-
-
-def _nothing_readable(root: str, names: list[str]) -> SourceError:
-    if not names:
-        return SourceError(f"{root} is empty; {'check the URL' if is_url(root) else 'is the disk mounted?'}")
-    counts = Counter(Path(name).suffix.lower() for name in names)
-    there = ", ".join(
-        f"{count} {_shown(extension) or 'files without an extension'}{' files' if extension else ''}"
-        for extension, count in counts.most_common(EXAMPLES)
-    )
-    lossy = "; JPEG is lossy, so it cannot hold labels" if counts.keys() & {".jpg", ".jpeg"} else ""
-    return SourceError(
-        f"{root} holds no label maps that can be read, only {there}{lossy}; name the folder of the label maps"
-    )
-
-
-def _ambiguous(root: str, found: list[Kind]) -> AmbiguousSource:
-    width = max(len(kind.pattern) for kind in found) + 2
-    lines = [f"  --pattern {kind.pattern!r:<{width}}  {kind.text}" for kind in found]
-    return AmbiguousSource(
-        f"{root} holds several kinds of label map; choose one:\n" + "\n".join(lines),
-        [kind.pattern for kind in found],
-    )
-
-
-def _shown(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -20,7 +20,7 @@ from statsvc.api.snapshot import Published
 from statsvc.configuration import Configuration
 from statsvc.doubts import doubts
 from statsvc.errors import DamagedVersion, InvalidParameter
-from statsvc.store import configuring, jobs, publication, triggers
+from statsvc.store import configuring, jobs, overview, publication, triggers
 from statsvc.store.catalog import KEEP, MOST_KEPT
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ async def get_datasets(request: Request, service: Shared) -> Response:
     limit = query.integer(given, "limit", DATASETS) or 1000
 
     def page() -> dict[str, Any]:
-        found = service.catalog.current(limit + 1, given.get("after"))
+        found = overview.current(service.catalog, limit + 1, given.get("after"))
         shown = found[:limit]
-        newest = service.catalog.newest_jobs([dataset for dataset, _ in shown])
+        newest = overview.newest_jobs(service.catalog, [dataset for dataset, _ in shown])
         when = triggers.of(service.catalog, [dataset for dataset, _ in shown])
         summaries = [
             dataset_summary(dataset, when[dataset.uid], record, newest.get(dataset.uid))

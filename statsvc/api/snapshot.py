@@ -14,7 +14,7 @@ import xxhash
 
 from statsvc.classmaps import builtin
 from statsvc.errors import InvalidParameter, NotFound, StatsvcError, nearest
-from statsvc.store import tags, tokens
+from statsvc.store import overview, tags, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,12 +104,12 @@ class Snapshot:
 def load(catalog: Catalog, previous: Snapshot | None = None) -> Snapshot:
     """Read the catalog; return `previous` itself where nothing changed since."""
     # Revisions first: what changes between the two reads is noticed at the next look.
-    revisions = catalog.revisions()
+    revisions = overview.revisions(catalog)
     if previous is not None and previous.revisions == revisions:
         return previous
     known = {} if previous is None else previous.datasets
     datasets: dict[str, tuple[Dataset, Published | None]] = {}
-    for dataset, record in catalog.current():
+    for dataset, record in overview.current(catalog):
         _, published = known.get(dataset.name, (None, None))
         if record is None:
             published = None

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from statsvc.durations import schedule
-from statsvc.errors import CatalogError, InvalidParameter, StatsvcError
+from statsvc.errors import CatalogError, StatsvcError
 from statsvc.store import durable
 from statsvc.store import home as homes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from statsvc.splits import Split
     from statsvc.store.catalog import Catalog
     from statsvc.store.home import Home
     from statsvc.store.records import Dataset
@@ -136,46 +134,3 @@ def current_table(
 def print_json(value: Any) -> None:
     """Print JSON for machines."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def reading_changes(
-    *,
-    class_map: str | None,
-    class_names: str | None,
-    ignore_index: tuple[str, ...],
-    num_classes: int | None,
-    splits: tuple[str, ...] = (),
-) -> dict[str, Any]:
-    """Return the parts of a configuration that options give. Raises `InvalidParameter`."""
-    from statsvc import classmaps
-    from statsvc.spec import WeightSpec
-    from statsvc.split_files import read_option
-
-    changes: dict[str, Any] = {}
-    if class_map is not None:
-        changes["class_map"] = None if class_map == "none" else classmaps.resolve(class_map)
-    if class_names is not None:
-        file = Path(class_names)
-        if not file.is_file() and "," not in class_names and ("/" in class_names or file.suffix):
-            raise InvalidParameter(
-                ("class_names", f"there is no file {class_names}; give names as a,b,c or a file, one a line")
-            )
-        names = _lines("class_names", file) if file.is_file() else class_names.split(",")
-        changes["class_names"] = tuple(name.strip() for name in names if name.strip())
-    if ignore_index:
-        changes["ignore_index"] = WeightSpec.from_params({"ignore_index": list(ignore_index)}).ignore_index
-    if num_classes is not None:
-        changes["num_classes"] = num_classes
-    if splits:
-        given: dict[str, Split] = {}
-        for item in splits:
-            given |= read_option(item)
-        changes["splits"] = given
-    return changes
-
-
-def _lines(option: str, file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidParameter((option, f"{file} cannot be read as text: {error}")) from error

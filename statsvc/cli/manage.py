@@ -63,7 +63,9 @@ def datasets(
             catalog.delete_dataset(name)
             click.echo(f"{name} is forgotten; its version numbers are never given out again", err=True)
         elif name is None:
-            found = catalog.current()
+            from statsvc.store import overview
+
+            found = overview.current(catalog)
             rows = [
                 (d.name, d.current_number, v and v.samples, v and v.failed, v and v.pixels, d.source)
                 for d, v in found

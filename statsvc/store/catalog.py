@@ -16,11 +16,11 @@ from statsvc.store.engine import open_engine, write
 from statsvc.store.jobs import finish
 from statsvc.store.owners import may_take_over
 from statsvc.store.records import Dataset, Job, VersionRecord
-from statsvc.store.schema import datasets, jobs, now, tokens, versions
+from statsvc.store.schema import datasets, jobs, now, versions
 from statsvc.texts import HALF, shown, storable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from statsvc.configuration import Configuration
 
@@ -236,54 +236,6 @@ class Catalog:
             rows = connection.execute(query.order_by(versions.c.number.desc()).limit(limit))
             return [VersionRecord.from_row(row) for row in rows]
 
-    def current(
-        self, limit: int | None = None, after: str | None = None
-    ) -> list[tuple[Dataset, VersionRecord | None]]:
-        """Return the datasets by name, those behind the name `after` only, each with its current version."""
-        joined = datasets.outerjoin(
-            versions,
-            sa.and_(versions.c.dataset_uid == datasets.c.uid, versions.c.number == datasets.c.current_number),
-        )
-        query = (
-            sa.select(datasets, versions)
-            .select_from(joined)
-            .where(datasets.c.deleted_at.is_(None))
-            .order_by(datasets.c.name)
-            .limit(limit)
-            .set_label_style(sa.LABEL_STYLE_TABLENAME_PLUS_COL)
-        )
-        if after is not None:
-            query = query.where(datasets.c.name > after)
-        with self.engine.begin() as connection:
-            rows = connection.execute(query).all()
-        return [(_labelled(Dataset, datasets, row), _labelled_version(row)) for row in rows]
-
-    def newest_jobs(self, found: Sequence[Dataset]) -> dict[str, Job]:
-        """Return the newest job of each of some datasets, by the dataset's uid, in one query."""
-        order = (jobs.c.created_at.desc(), jobs.c.id.desc())
-        place = sa.func.row_number().over(partition_by=jobs.c.dataset_uid, order_by=order).label("place")
-        uids = [dataset.uid for dataset in found]
-        ranked = sa.select(jobs, place).where(jobs.c.dataset_uid.in_(uids)).subquery()
-        with self.engine.begin() as connection:
-            rows = connection.execute(sa.select(ranked).where(ranked.c.place == 1)).all()
-        return {row.dataset_uid: Job.from_row(row) for row in rows}
-
-    def revisions(self) -> list[tuple[str, int]]:
-        """Return (uid, revision) of every dataset, and a number that rises with every change of tokens.
-
-        Cheap to ask often, and changes when anything does.
-        """
-        with self.engine.begin() as connection:
-            rows = connection.execute(
-                sa.select(datasets.c.uid, datasets.c.revision)
-                .where(datasets.c.deleted_at.is_(None))
-                .order_by(datasets.c.uid)
-            )
-            changes = connection.scalar(
-                sa.select(sa.func.count(tokens.c.id) + sa.func.count(tokens.c.revoked_at))
-            )
-            return [*((row.uid, row.revision) for row in rows), ("tokens", changes or 0)]
-
     # Publication
 
     def publish(
@@ -405,22 +357,3 @@ def _current(connection: sa.Connection, dataset: Dataset) -> None:
         raise NotFound(f"the dataset {dataset.name!r} was deleted meanwhile")
     if row.revision != dataset.revision:
         raise Stale(Dataset.from_row(row))
-
-
-def _labelled(cls: type[Dataset], table: sa.Table, row: sa.Row[Any]) -> Dataset:
-    values = {name: getattr(row, f"{table.name}_{name}") for name in cls.__slots__}
-    return cls.from_row(_Plain(values))  # type: ignore[arg-type]
-
-
-def _labelled_version(row: sa.Row[Any]) -> VersionRecord | None:
-    if row.versions_number is None:
-        return None
-    values = {name: getattr(row, f"versions_{name}") for name in VersionRecord.__slots__}
-    return VersionRecord.from_row(_Plain(values))  # type: ignore[arg-type]
-
-
-class _Plain:
-    """A labelled row under its plain column names."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.__dict__.update(values)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from statsvc.errors import Conflict, InvalidParameter, LeaseLost, NotFound
+from statsvc.store import changed_paths
 from statsvc.store.engine import write
 from statsvc.store.owners import may_take_over, process_identity
 from statsvc.store.records import ENDED, Job
-from statsvc.store.schema import changed_paths, datasets, jobs, now
+from statsvc.store.schema import datasets, jobs, now
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -33,9 +34,6 @@ MAX_ATTEMPTS = 5
 
 PAUSES = (1.0, 5.0, 25.0, 125.0)
 """Seconds before the second, third, … attempt of a job that ended unexpectedly."""
-
-MAX_NAMED = 100_000
-"""Changed paths that one job takes; one that is told of more lists the source instead."""
 
 MAX_REMOVED = 0.1
 """Share of a version's samples that one job may lose before it asks."""
@@ -74,9 +72,7 @@ def submit_in(
         return _one(connection, queued), False
     job_id = _insert(connection, dataset, full, max_removed)
     if paths is not None:
-        _forget_paths(connection, dataset)
-        connection.execute(jobs.update().where(jobs.c.id == job_id).values(named=0))
-        _name(connection, job_id, paths)
+        changed_paths.begin(connection, dataset, job_id, paths)
     return _one(connection, job_id), True
 
 
@@ -248,7 +244,7 @@ def give_back(catalog: Catalog, job: Job, cause: str, *, orderly: bool = False) 
         if not orderly and tries >= MAX_ATTEMPTS:
             _end(connection, job.id, job.attempt, f"given up after {job.attempt} attempts: {cause}")
         elif newer is not None and _widen(
-            connection, newer, job.full, job.max_removed, _paths(connection, job)
+            connection, newer, job.full, job.max_removed, changed_paths.read(connection, job)
         ):
             # One queued job a dataset: the newer one does this one's work as well.
             _end(connection, job.id, job.attempt, f"superseded by job {newer} after: {cause}")
@@ -273,12 +269,6 @@ def get(catalog: Catalog, job_id: str) -> Job:
     if row is None:
         raise NotFound(f"there is no job {job_id!r}; list them with: statsvc jobs")
     return Job.from_row(row)
-
-
-def paths_of(catalog: Catalog, job: Job) -> list[str] | None:
-    """Return the changed paths that a job looks at, sorted; None where it lists the source."""
-    with catalog.engine.begin() as connection:
-        return _paths(connection, job)
 
 
 def lapsed(catalog: Catalog, job_id: str) -> bool:
@@ -384,40 +374,8 @@ def _widen(
         .values(full=row.full or full, max_removed=max(row.max_removed, max_removed))
     )
     if row.named is not None:
-        _name(connection, job_id, paths)
+        changed_paths.add(connection, job_id, paths)
     return True
-
-
-def _name(connection: sa.Connection, job_id: str, paths: Collection[str] | None) -> None:
-    """Add changed paths to a job that names some; None, or too many, make it list the source."""
-    own = changed_paths.c.job_id == job_id
-    known = set(connection.scalars(sa.select(changed_paths.c.path).where(own)))
-    wanted = known if paths is None else known.union(paths)
-    listing = paths is None or len(wanted) > MAX_NAMED
-    if listing:
-        connection.execute(changed_paths.delete().where(own))
-    elif wanted > known:
-        connection.execute(
-            changed_paths.insert(), [{"job_id": job_id, "path": path} for path in sorted(wanted - known)]
-        )
-    connection.execute(
-        jobs.update().where(jobs.c.id == job_id).values(named=None if listing else len(wanted))
-    )
-
-
-def _paths(connection: sa.Connection, job: Job) -> list[str] | None:
-    if job.named is None:
-        return None
-    query = sa.select(changed_paths.c.path).where(changed_paths.c.job_id == job.id)
-    return list(connection.scalars(query.order_by(changed_paths.c.path)))
-
-
-def _forget_paths(connection: sa.Connection, dataset: Dataset) -> None:
-    """Delete the paths of a dataset's jobs that have ended: nobody looks at them any more."""
-    ended = sa.select(jobs.c.id).where(
-        jobs.c.dataset_uid == dataset.uid, jobs.c.named.is_not(None), jobs.c.state.in_(sorted(ENDED))
-    )
-    connection.execute(changed_paths.delete().where(changed_paths.c.job_id.in_(ended)))
 
 
 def _locked(connection: sa.Connection, job_id: str) -> sa.Row[Any] | None:
