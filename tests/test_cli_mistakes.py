@@ -109,6 +109,13 @@ def test_options_that_fit_badly_are_told(place: tuple[Path, Path], tmp_path: Pat
     assert "there is no file nothere.txt" in missing.stderr
     assert "''" in statsvc("scan", labels, "--name", "", *home, code=2).stderr
 
+    names = tmp_path / "names.json"
+    for wrong, why in (('["sky", "road"', "starts like JSON"), ('{"0": "sky"}', "a JSON array of strings")):
+        names.write_text(wrong)
+        told = statsvc("scan", labels, "--class-names", names, *home, code=2)
+        assert f"--class-names: {names}" in told.stderr
+        assert why in told.stderr
+
     (tmp_path / "fold.txt").write_text("train/nothere.png\n")
     told = statsvc(
         "scan", labels, "--class-names", "sky,road", "--split", f"fold0={tmp_path / 'fold.txt'}", *home

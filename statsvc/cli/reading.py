@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,9 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Ids not counted: 255,254 or none.",
         ),
         click.option(
-            "--class-names", metavar="NAMES", help="Names of classes 0, 1, …: a,b,c or a file, one a line."
+            "--class-names",
+            metavar="NAMES",
+            help="Names of classes 0, 1, …: a,b,c or a file, one a line or a JSON array.",
         ),
         click.option(
             "--class-map",
@@ -61,7 +64,7 @@ def reading_changes(
             raise InvalidParameter(
                 ("class_names", f"there is no file {class_names}; give names as a,b,c or a file, one a line")
             )
-        names = _lines("class_names", file) if file.is_file() else class_names.split(",")
+        names = _names_in(file) if file.is_file() else class_names.split(",")
         changes["class_names"] = tuple(name.strip() for name in names if name.strip())
     if ignore_index:
         changes["ignore_index"] = WeightSpec.from_params({"ignore_index": list(ignore_index)}).ignore_index
@@ -75,8 +78,19 @@ def reading_changes(
     return changes
 
 
-def _lines(option: str, file: Path) -> list[str]:
+def _names_in(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8").splitlines()
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidParameter((option, f"{file} cannot be read as text: {error}")) from error
+        raise InvalidParameter(("class_names", f"{file} cannot be read as text: {error}")) from error
+    if not text.lstrip().startswith(("[", "{")):
+        return text.splitlines()
+    try:
+        names = json.loads(text)
+    except ValueError as error:
+        raise InvalidParameter(("class_names", f"{file} starts like JSON, but is none: {error}")) from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InvalidParameter(
+            ("class_names", f"{file}: expected a list of names, as text a line or as a JSON array of strings")
+        )
+    return names
