@@ -7,12 +7,16 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import numpy as np
 from PIL import Image
+from servers import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -66,3 +70,28 @@ def without_end(folder: Path) -> Path:
             np.lib.format.write_array_header_1_0(file, header)
             file.truncate(file.tell() + pixels)
     return long
+
+
+@contextmanager
+def served(
+    home: Path, *arguments: str | Path, port: int | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run `statsvc serve`, on a free port if none is given; yield its URL once it is ready."""
+    port = port or free_port()
+    command = [sys.executable, "-m", "statsvc", "serve", "--home", str(home), "--port", str(port)]
+    with subprocess.Popen([*command, *map(str, arguments)], stderr=subprocess.DEVNULL) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            waited_for(lambda: answers(url + "/readyz"))
+            yield url, process
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers there."""
+    try:
+        return httpx2.get(url, timeout=5).status_code == 200
+    except httpx2.TransportError:
+        return False

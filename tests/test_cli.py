@@ -11,22 +11,17 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
-from commands import grey, scanned, settle, statsvc, waited_for, without_end
+from commands import grey, scanned, served, settle, statsvc, waited_for, without_end
 from damage import bad_files
 from PIL import Image
-from servers import free_port
 
 from statsvc.demo import CLASS_NAMES, make_demo
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CAMVID = Path(__file__).resolve().parents[2] / "shared" / "data" / "camvid"
 PUBLISHED = json.loads((Path(__file__).parent / "data" / "published.json").read_text())
@@ -41,28 +36,6 @@ def counted_by_pillow(folder: Path) -> dict[int, int]:
 
 def pixels_of(answer: dict[str, Any]) -> dict[int, int]:
     return {row["id"]: row["pixels"] for row in answer["classes"] if row["pixels"]}
-
-
-@contextmanager
-def served(home: Path, *arguments: str | Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run `statsvc serve` on a free port; yield its URL once it is ready."""
-    port = free_port()
-    command = [sys.executable, "-m", "statsvc", "serve", "--home", str(home), "--port", str(port)]
-    with subprocess.Popen([*command, *map(str, arguments)], stderr=subprocess.DEVNULL) as process:
-        try:
-            url = f"http://127.0.0.1:{port}"
-            waited_for(lambda: answers(url + "/readyz"))
-            yield url, process
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx2.get(url, timeout=5).status_code == 200
-    except httpx2.TransportError:
-        return False
 
 
 @pytest.fixture(scope="module")

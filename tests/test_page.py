@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import subprocess
-import sys
-from contextlib import contextmanager
+import shlex
+import warnings
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx2
+import numpy as np
 import pytest
-from commands import settle, statsvc, waited_for
+from commands import served, settle, statsvc, waited_for
 from making import random_labels, write_folder, write_png
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
-from servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,49 +28,31 @@ if TYPE_CHECKING:
 EVIL = "<img src=x onerror=document.title=1>"
 
 
-@contextmanager
-def served(home: Path, *arguments: str) -> Iterator[str]:
-    """Run `statsvc serve` over a home; yield its URL."""
-    port = free_port()
-    command = [sys.executable, "-m", "statsvc", "serve", "--home", str(home), "--port", str(port)]
-    server = subprocess.Popen([*command, *arguments], stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-
-    def ready() -> bool:
-        assert server.poll() is None
-        try:
-            return httpx2.get(f"{url}/healthz").status_code == 200
-        except httpx2.TransportError:
-            return False
-
-    try:
-        waited_for(ready)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     labels = write_folder(folder / "labels", files=8)
     (labels / "train" / "broken.png").write_bytes(b"no picture")
     settle(labels)
-    (folder / "names.txt").write_text("\n".join(["road", EVIL, "car", "person", "pole", "sign"]))
-    scan = ["scan", labels, "--name", "street", "--class-names", folder / "names.txt"]
+    (folder / "names.json").write_text(json.dumps(["road", EVIL, "car", "person", "pole", "sign"]))
+    scan = ["scan", labels, "--name", "street", "--class-names", folder / "names.json"]
     statsvc(*scan, "--home", folder / "home", code=1)
     return folder / "home"
 
 
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[str]:
-    with served(home) as url:
+    with served(home) as (url, _):
         yield url
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterator[Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     for argument in (
@@ -87,6 +69,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         f"user-data-dir={tmp_path_factory.mktemp('profile')}",
     ):
         options.add_argument(f"--{argument}")
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options, Service("/usr/bin/chromedriver"))
     yield driver
@@ -159,10 +142,72 @@ def test_the_table_shows_what_the_api_answers_for_the_link(
     # Every parameter of the link stands in its field, and in what is there to copy.
     for name, value in parameters.items():
         assert browser.find_element(By.NAME, name).get_property("value") == value
-    curl = next(line for line in text(browser, "use").splitlines() if line.startswith("curl"))
-    copied = httpx2.get(curl.split("'")[1]).json()
-    assert copied["weights"] == answer["weights"]
-    assert copied["version"] == answer["version"]
+
+
+def copied(browser: Chrome) -> list[str]:
+    """Return the lines that the page gives to copy: Python, command line, curl."""
+    lines: list[str] = browser.execute_script(
+        "return [...document.querySelectorAll('#use pre')].map(p => p.innerText)"
+    )
+    return lines
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"method": "effective_num", "beta": "1-1e-3", "unit": "pixels", "split": "train"},
+        {"ignore_index": "0,255", "clip": "0.5,2", "multiply": "car:1.5,4:2"},
+        {"ignore_index": "-1", "num_classes": "9", "absent": "one"},
+    ],
+    ids=["beta", "lists", "negative"],
+)
+def test_the_lines_to_copy_give_what_is_shown(
+    browser: Chrome, server: str, parameters: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(browser, server, **parameters)
+    expected = asked(server, **parameters)["weights"]
+    python, command, curl = copied(browser)
+    scope: dict[str, Any] = {"statsvc": importlib.import_module("statsvc")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the answer warns of is no matter here
+        exec(python, scope)
+    assert scope["weights"].tolist() == pytest.approx(expected)
+    assert json.loads(statsvc(*shlex.split(command)[1:], "--format", "json").stdout)["weights"] == expected
+    assert httpx2.get(shlex.split(curl)[1]).json()["weights"] == expected
+
+
+def test_methods_stand_side_by_side(browser: Chrome, server: str) -> None:
+    opened(browser, server, split="train")
+    heads, ratios, *rows = table(browser, "compare")
+    assert {"sqrt_inv_freq", "median_freq", "effective_num", "uniform"} <= set(heads)
+    for column, head in list(enumerate(heads))[2:]:
+        method, _, alpha = head.partition(" ")
+        expected = asked(server, split="train", method=method, **({"alpha": alpha} if alpha else {}))[
+            "weights"
+        ]
+        assert [float(row[column]) for row in rows] == pytest.approx(expected, rel=5e-3)
+        present = [weight for weight in expected if weight > 0]
+        assert float(ratios[column].removesuffix("×")) == pytest.approx(max(present) / min(present), rel=5e-3)
+
+
+def test_weights_are_downloaded(browser: Chrome, server: str, downloads: Path) -> None:
+    opened(browser, server)
+    answer = asked(server)
+    browser.find_element(By.LINK_TEXT, "npy").click()
+    file = downloads / f"street-sqrt_inv_freq-v{answer['version']}.npy"
+    waited_for(file.exists)
+    assert np.load(file).tolist() == answer["weights"]
+
+
+def test_a_link_may_ask_in_any_way_that_the_api_takes(browser: Chrome, server: str) -> None:
+    browser.get(f"{server}/?dataset=street&ignore=0&ignore_index=255&tau=2&method=logit_adjustment")
+    waited_for(lambda: "Versions" in text(browser, "about"))
+    assert browser.find_element(By.NAME, "ignore_index").get_property("value") == "255,0"
+    found = [row[5].replace("−", "-") for row in table(browser, "classes")[1:]]
+    expected = asked(server, method="logit_adjustment", tau="2", ignore_index="0,255")["weights"]
+    assert [float(weight) for weight in found] == pytest.approx(expected, rel=5e-4)
+    browser.get(f"{server}/?dataset=strete")
+    waited_for(lambda: "There is no dataset strete; this is street." in text(browser, "news"))
 
 
 def test_what_files_and_classes_are_called_is_only_ever_text(browser: Chrome, server: str) -> None:
@@ -206,7 +251,7 @@ def test_counting_again_shows_the_new_version(browser: Chrome, server: str, home
 
 def test_the_page_loads_without_a_token_and_asks_for_one(browser: Chrome, home: Path) -> None:
     secret = statsvc("token", "create", "--scope", "read", "--home", home).stdout.strip()
-    with served(home, "--no-runner", "--require-token-for-reads") as url:
+    with served(home, "--no-runner", "--require-token-for-reads") as (url, _):
         browser.get(url)
         field = browser.find_element(By.ID, "token")
         waited_for(field.is_displayed)
@@ -220,13 +265,23 @@ def test_the_page_loads_without_a_token_and_asks_for_one(browser: Chrome, home: 
         ]
 
 
+def test_the_page_waits_for_a_server_that_is_away(browser: Chrome, home: Path) -> None:
+    with served(home, "--no-runner") as (url, _):
+        before = opened(browser, url)
+    waited_for(lambda: "does not answer" in text(browser, "problem"))
+    with served(home, "--no-runner", port=urlsplit(url).port):
+        waited_for(lambda: not text(browser, "problem") and table(browser, "classes") == before)
+
+
 def test_a_server_without_datasets_says_how_to_count_one(browser: Chrome, tmp_path: Path) -> None:
-    with served(tmp_path / "home", "--no-runner") as url:
+    with served(tmp_path / "home", "--no-runner") as (url, _):
         browser.get(url)
         waited_for(lambda: "statsvc scan" in text(browser, "start"))
         (tmp_path / "counts.json").write_text('{"0": 10, "1": 30}')
         statsvc("import", tmp_path / "counts.json", "--name", "counts", "--home", tmp_path / "home")
         waited_for(lambda: [row[2] for row in table(browser, "classes")[1:]] == ["10", "30"])
+        statsvc("datasets", "counts", "--delete", "--home", tmp_path / "home")
+        waited_for(lambda: "statsvc scan" in text(browser, "start"))
 
 
 def test_nothing_is_asked_of_anyone_else_and_nothing_goes_wrong(browser: Chrome, server: str) -> None:
@@ -255,5 +310,6 @@ def test_programs_get_json_and_browsers_the_page(server: str) -> None:
         again = {"Accept": accept, "If-None-Match": response.headers["etag"]}
         assert httpx2.get(server, headers=again).status_code == 304
     assert "default-src 'none'" in response.headers["content-security-policy"]
-    missing = httpx2.get(f"{server}/page/..%2fapp.py")
-    assert missing.status_code == 404
+    for missing in ("nothing.js", "..%2f..%2fapp.py", "../index.html"):
+        response = httpx2.get(f"{server}/page/{missing}")
+        assert (response.status_code, response.json()["type"]) == (404, "/problems/not-found")

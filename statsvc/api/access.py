@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 audit = logging.getLogger("statsvc.audit")
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", *index.PATHS})
-"""What load balancers ask for, and the page that asks for the token: neither tells of the data."""
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz"})
+"""The page, which asks for the token, and what load balancers ask for: neither tells of the data."""
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _BEARER = b"bearer "
@@ -39,7 +39,8 @@ class Policy:
     def scope(self, method: str, path: str) -> str | None:
         """Return the scope that a request needs, None where it needs no token."""
         if method in _READS:
-            return "read" if self.reads and path not in OPEN_PATHS else None
+            is_open = path in OPEN_PATHS or path.startswith(index.ASSETS)
+            return "read" if self.reads and not is_open else None
         if not (self.writes or self.reads):
             return None
         return "admin" if method == "DELETE" else "write"

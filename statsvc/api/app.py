@@ -93,10 +93,10 @@ def build_app(
         doctor,
         jobs,
         changed,
-        index,
         health,
     ):
         app.include_router(module.router)
+    index.install(app)
     # The last one added is the first that a request meets.
     app.add_middleware(BodyLimit, largest=MAX_BODY)
     app.add_middleware(access.Access, watch=service.watch, policy=policy)

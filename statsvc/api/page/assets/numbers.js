@@ -32,5 +32,4 @@ const dates = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle:
 /** Return a `time` element's text for an ISO date. */
 export const when = (iso) => dates.format(new Date(iso));
 
-export const plural = (number, noun) =>
-  `${grouped(number)} ${noun}${number === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
+export const plural = (number, noun) => `${grouped(number)} ${noun}${number === 1 ? "" : "s"}`;
