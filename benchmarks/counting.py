@@ -10,7 +10,6 @@ compiled before the clock starts, and its time printed apart.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import math
 import statistics
 import tempfile
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import deflate
 import numpy as np
-from measuring import Row, faster, medians_ms, report
+from measuring import Row, faster, installed, medians_ms, not_installed, report
 from PIL import Image
 
 from statsvc.demo import make_demo
@@ -86,8 +85,7 @@ def written(folder: Path, maps: list[np.ndarray]) -> dict[str, list[Path]]:
         image.putpalette(list(range(256)) * 3)
         image.save(palette)
         files["palette"].append(palette)
-    if importlib.util.find_spec("cv2") is None:
-        print("OpenCV is not installed: its encoder and decoder are missing from the table")
+    if not installed("cv2"):
         return files
     import cv2
 
@@ -162,9 +160,7 @@ def array_rows(array: np.ndarray, repeats: int) -> list[Row]:
     lazy = dask.array.bincount(dask.array.from_array(array.ravel(), chunks=1 << 18), minlength=256)
     theirs, ours = medians_ms(partial(lazy.compute, scheduler="threads"), partial(counted, array), repeats)
     rows.append(faster("uint8 label map: dask.array.bincount", theirs, ours))
-    if importlib.util.find_spec("torch") is None:
-        print("Torch is not installed: torch.bincount is missing from the table")
-    else:
+    if installed("torch"):
         import torch
 
         tensor = torch.from_numpy(array.copy()).flatten()
@@ -233,12 +229,11 @@ def main() -> None:
     rows = png_rows(options.size, maps, options.repeats, 10)
     rows += png_rows("480x360", small, 3 * options.repeats, 5)
     rows += array_rows(maps[0], options.repeats)
-    if importlib.util.find_spec("nibabel") is None:
-        print("nibabel is not installed: volumes are missing from the table")
-    else:
+    if installed("nibabel"):
         rows += volume_rows(options.repeats)
     title = f"one core, {options.images} label maps, CPU time, medians of {options.repeats}"
-    report(title, rows, options.json)
+    missing = not_installed({"cv2": "OpenCV", "nibabel": "nibabel", "torch": "Torch"})
+    report(title, rows, options.json, missing)
 
 
 if __name__ == "__main__":

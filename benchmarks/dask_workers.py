@@ -3,8 +3,8 @@
     python benchmarks/dask_workers.py [--images 1000] [--files 50000] [--json FILE]
 
 The same label maps go to both, once each process has loaded what it counts with. Memory is the highest
-resident size of any worker, seen five times a second, over the first 10 000 and over all of many files, most
-of them links to a few.
+resident size of any worker, seen five times a second, over the first and over all of many files, most of them
+links to a few, and over the chunks of one Zarr array of 40 Gpx, most of which are not stored.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ import uuid
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from measuring import Row, at_most, report, within
 
+from statsvc.counting import Counting
 from statsvc.demo import make_demo
 from workers.cluster import LocalCluster
+from workers.sources import list_samples, open_source
 from workers.stream import stream
 from workers.tasks import Reading, count_samples
 
 LIMIT_MB = 500
+SIDE, CHUNK = 200_000, 4_000
+"""Pixels along each axis of the array, and of a chunk of it."""
 FIRST = 10_000
 DRAWN = 200
 TIMES = 8
@@ -56,9 +61,9 @@ class Memory:
                 self.highest = max(self.highest, pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
 
-def streamed(cluster: LocalCluster, reading: Reading, paths: list[str]) -> float:
-    """Count on the cluster; return the seconds."""
-    sizes = [Path(reading.root, path).stat().st_size for path in paths]
+def streamed(cluster: LocalCluster, reading: Reading, paths: list[str], size: int | None = None) -> float:
+    """Count on the cluster; return the seconds. `size`, in bytes, of samples that are no files."""
+    sizes = [size or Path(reading.root, path).stat().st_size for path in paths]
     start, done = time.perf_counter(), 0
     for rows in stream(cluster, reading, paths, sizes, uuid.uuid4().hex, lambda: None):
         assert not isinstance(rows, tuple)
@@ -132,22 +137,40 @@ def memory(files: int) -> list[Row]:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.link(pictures[number % len(pictures)], path)
             paths.append(path.relative_to(folder).as_posix())
-        reading = Reading(str(folder), 1 << 28, "cpu")
-        cluster = LocalCluster()
-        try:
-            streamed(cluster, reading, paths[:32])
-            with Memory(cluster.worker_pids()) as first:
-                streamed(cluster, reading, paths[:FIRST])
-                time.sleep(0.4)
-            with Memory(cluster.worker_pids()) as whole:
-                streamed(cluster, reading, paths)
-        finally:
-            cluster.close()
+        return watched(f"{files} files", Reading(str(folder), 1 << 28, "cpu"), paths, FIRST)
+
+
+def array_memory() -> list[Row]:
+    import zarr
+
+    with tempfile.TemporaryDirectory() as folder:
+        huge = Path(folder) / "huge.zarr"
+        array = zarr.create_array(
+            huge, shape=(SIDE, SIDE), chunks=(CHUNK, CHUNK), dtype="uint8", fill_value=3
+        )
+        array[:CHUNK, :] = np.random.default_rng(0).integers(0, 19, (CHUNK, 1), dtype=np.uint8)
+        counting = Counting(rows="chunk")
+        paths = list_samples(open_source(folder, None), counting).paths
+        reading = Reading(folder, 1 << 28, "cpu", counting)
+        return watched("a Zarr array of 40 Gpx", reading, list(paths), len(paths) // 10, CHUNK * CHUNK)
+
+
+def watched(what: str, reading: Reading, paths: list[str], first: int, size: int | None = None) -> list[Row]:
+    """Return the rows of a worker's memory over all samples, beside that over the first ones."""
+    cluster = LocalCluster()
+    try:
+        streamed(cluster, reading, paths[:32], size)
+        with Memory(cluster.worker_pids()) as early:
+            streamed(cluster, reading, paths[:first], size)
+            time.sleep(0.4)
+        with Memory(cluster.worker_pids()) as whole:
+            streamed(cluster, reading, paths, size)
+    finally:
+        cluster.close()
+    name = f"a worker's memory over {what}"
     return [
-        at_most(
-            f"a worker's memory over {files} files: over {FIRST}", first.highest, whole.highest, 1.1, "MB"
-        ),
-        within(f"a worker's memory over {files} files: {LIMIT_MB} MB", whole.highest, LIMIT_MB, "MB"),
+        at_most(f"{name}: over the first {first}", early.highest, whole.highest, 1.1, "MB"),
+        within(f"{name}: {LIMIT_MB} MB", whole.highest, LIMIT_MB, "MB"),
     ]
 
 
@@ -157,7 +180,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=50_000)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    rows = scaling(options.images) + memory(options.files)
+    rows = scaling(options.images) + memory(options.files) + array_memory()
     report("Dask workers", rows, options.json)
 
 

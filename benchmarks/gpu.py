@@ -78,7 +78,7 @@ def main() -> None:
     options = parser.parse_args()
     title = "Label maps on CUDA, ms for all of them"
     if not ours.available():
-        report(f"{title}: no device that numba can use here, not measured", [], options.json)
+        report(title, [], options.json, ["CUDA: there is no GPU that numba can use here"])
         return
     width, height = map(int, options.size.split("x"))
     with tempfile.TemporaryDirectory() as folder:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from measuring import Row, at_most, report
 from torch import Tensor
 
 from statsvc.losses import CombinedLoss
@@ -229,6 +230,20 @@ def measured(shape: tuple[int, ...], repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
+def beside_monai(rows: list[dict[str, Any]]) -> list[Row]:
+    """Return the rows of PyTorch losses' goals: time and memory of each group that has MONAI's loss."""
+    found = {(row["group"], row["loss"]): row for row in rows if "missing" not in row}
+    compared = []
+    for group in GROUPS:
+        mine, theirs = found[group, "statsvc CombinedLoss"], found.get((group, "MONAI DiceCELoss"))
+        if theirs is None:
+            continue
+        compared.append(at_most(f"{group}: MONAI's time", theirs["ms"], mine["ms"], 0.5, "ms"))
+        peaks = (theirs["peak_bytes"] / 2**20, mine["peak_bytes"] / 2**20)
+        compared.append(at_most(f"{group}: MONAI's memory beyond the input", *peaks, 0.45, "MiB"))
+    return compared
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--shape", default="4,19,512,512", metavar="N,C,H,W")
@@ -263,8 +278,12 @@ def main() -> None:
             f"{mine['ms'] / row['ms']:11.2f}  {row['peak_bytes'] / 2**20:8.0f}  "
             f"{mine['peak_bytes'] / row['peak_bytes']:11.2f}"
         )
+    goals = beside_monai(rows)
+    print()
+    title = f"CombinedLoss {list(shape)} beside MONAI's DiceCELoss with the same options"
+    table = report(title, goals, missing=[] if goals else ["MONAI, which cannot be imported"])
     if options.json is not None:
-        options.json.write_text(json.dumps({"shape": shape, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(table | {"losses": rows}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import statistics
 import time
@@ -65,8 +66,20 @@ def medians_ms(theirs: Callable[[], Any], ours: Callable[[], Any], repeats: int)
     return 1000 * statistics.median(times[0]), 1000 * statistics.median(times[1])
 
 
-def report(title: str, rows: Sequence[Row], json_file: Path | None = None) -> None:
-    """Print the rows as a table and, where asked, write them as JSON."""
+def installed(package: str) -> bool:
+    """Whether a peer's package can be imported."""
+    return importlib.util.find_spec(package) is not None
+
+
+def not_installed(peers: dict[str, str]) -> list[str]:
+    """Return what a table lacks, given the names of its peers by their packages."""
+    return [f"{name}, which is not installed" for package, name in peers.items() if not installed(package)]
+
+
+def report(
+    title: str, rows: Sequence[Row], json_file: Path | None = None, missing: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Print the rows as a table with what is missing from it; return it for JSON, written where asked."""
     width = max((len(row.name) for row in rows), default=0)
     print(title)
     if rows:
@@ -77,6 +90,9 @@ def report(title: str, rows: Sequence[Row], json_file: Path | None = None) -> No
             f"{row.name:{width}}  {row.theirs:10.2f} {row.ours:10.2f} {row.unit:<4} {row.ratio:8.2f}  "
             f"{row.goal:<7} {mark}".rstrip()
         )
+    for what in missing:
+        print(f"not measured: {what}")
+    table = {"title": title, "rows": [asdict(row) for row in rows], "missing": list(missing)}
     if json_file is not None:
-        text = json.dumps({"title": title, "rows": [asdict(row) for row in rows]}, indent=2)
-        json_file.write_text(text + "\n", encoding="utf-8")
+        json_file.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    return table

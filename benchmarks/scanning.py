@@ -11,7 +11,6 @@ changed, beside walking the tree.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import Row, at_most, faster, report, within
+from measuring import Row, at_most, faster, installed, not_installed, report, within
 from PIL import Image
 
 from statsvc.demo import street_scene
@@ -131,9 +130,7 @@ def whole_scan(images: int, size: str) -> list[Row]:
         faster(f"{what}, the command: 2 processes of Pillow + np.bincount", theirs, ours, 3, "s"),
         faster(f"{what}, the command: loop over {CLASSES} classes, 1 process", looped(paths), ours, 20, "s"),
     ]
-    if importlib.util.find_spec("torch") is None:
-        print("Torch is not installed: its DataLoader is missing from the table")
-    else:
+    if installed("torch"):
         name = f"{what}, the command: DataLoader of 2 workers + torch.bincount"
         rows.append(faster(name, loaded(paths), ours, unit="s"))
     return rows
@@ -208,7 +205,9 @@ def main() -> None:
     rows = whole_scan(options.images, options.size)
     if options.unchanged:
         rows += recomputed(options.unchanged)
-    report("scans on this machine's cores", rows, options.json)
+    report(
+        "scans on this machine's cores", rows, options.json, not_installed({"torch": "Torch's DataLoader"})
+    )
 
 
 if __name__ == "__main__":

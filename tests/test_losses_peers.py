@@ -5,7 +5,7 @@ segmentation-models-pytorch writes Dice as a Tversky score, (Σpy + s) / (½(Σp
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -23,14 +23,11 @@ ROOT = Path(__file__).parents[1]
 WEIGHTS = [0.5, 2.0, 1.0, 0.25]
 
 
-def benchmark() -> Any:
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return benchmarks/losses.py as a module."""
-    spec = importlib.util.spec_from_file_location("benchmark_of_losses", ROOT / "benchmarks" / "losses.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("losses")
 
 
 def assert_same(ours: Any, theirs: Any, logits: torch.Tensor, target: torch.Tensor) -> None:
@@ -81,35 +78,33 @@ def test_monais_weighted_dice_divides_by_the_number_of_classes_and_ours_by_the_s
 @pytest.mark.parametrize("ignored", [0, 0.3])
 @pytest.mark.parametrize("shape", [(3, 4, 9, 7), (2, 4, 3, 5, 4)])
 def test_dice_of_the_batch_is_that_of_segmentation_models_pytorch(
-    weights: list[float] | None, ignored: float, shape: tuple[int, ...]
+    weights: list[float] | None, ignored: float, shape: tuple[int, ...], benchmark: Any
 ) -> None:
     logits = logits_of(shape)
     target = target_of(logits, ignored=ignored)
-    theirs = (
-        benchmark().smp_losses().DiceLoss("multiclass", smooth=0.5, ignore_index=255, class_weights=weights)
+    theirs = benchmark.smp_losses().DiceLoss(
+        "multiclass", smooth=0.5, ignore_index=255, class_weights=weights
     )
     for absent in ("skip", "penalise"):  # every class is there
         ours = DiceLoss(class_weights=weights, batch_dice=True, absent=absent)
         assert_same(ours, theirs, logits, target)
 
 
-def test_an_absent_class_still_counts_below_in_segmentation_models_pytorch() -> None:
+def test_an_absent_class_still_counts_below_in_segmentation_models_pytorch(benchmark: Any) -> None:
     logits = logits_of((2, 4, 9, 7))
     target = target_of(logits)
     target[target == 3] = 0
-    theirs = benchmark().smp_losses().DiceLoss("multiclass", smooth=0.5, ignore_index=255)
+    theirs = benchmark.smp_losses().DiceLoss("multiclass", smooth=0.5, ignore_index=255)
     ours = DiceLoss(batch_dice=True)
     assert_same(lambda x, t: ours(x, t) * 3 / 4, theirs, logits, target)
 
 
 def test_the_benchmark_compares_equal_losses_and_names_a_missing_peer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], benchmark: Any
 ) -> None:
-    module = benchmark()
-    monkeypatch.setattr(module, "smp_losses", lambda: importlib.import_module("no_such_package"))
-    monkeypatch.setattr(
-        module, "peak_of", lambda *_: 1 << 20
-    )  # a process each: the real one is tested elsewhere
+    monkeypatch.setattr(benchmark, "smp_losses", lambda: importlib.import_module("no_such_package"))
+    # A process each: the real one is tested elsewhere.
+    monkeypatch.setattr(benchmark, "peak_of", lambda *_: 1 << 20)
     arguments = [
         "losses.py",
         "--shape",
@@ -120,9 +115,9 @@ def test_the_benchmark_compares_equal_losses_and_names_a_missing_peer(
         str(tmp_path / "found.json"),
     ]
     monkeypatch.setattr(sys, "argv", arguments)
-    module.main()
-    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
-    assert len(rows) == sum(len(losses) for _, losses in module.GROUPS.values())
+    benchmark.main()
+    rows = json.loads((tmp_path / "found.json").read_text())["losses"]
+    assert len(rows) == sum(len(losses) for _, losses in benchmark.GROUPS.values())
     for row in rows:
         if row["loss"].startswith("smp"):
             assert "no_such_package" in row["missing"]
