@@ -19,6 +19,7 @@ import time
 import uuid
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from measuring import Row, at_most, report, within
@@ -26,9 +27,13 @@ from measuring import Row, at_most, report, within
 from statsvc.counting import Counting
 from statsvc.demo import make_demo
 from workers.cluster import LocalCluster
+from workers.members import Member
 from workers.sources import list_samples, open_source
 from workers.stream import stream
 from workers.tasks import Reading, count_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LIMIT_MB = 500
 SIDE, CHUNK = 200_000, 4_000
@@ -61,15 +66,17 @@ class Memory:
                 self.highest = max(self.highest, pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
 
-def streamed(cluster: LocalCluster, reading: Reading, paths: list[str], size: int | None = None) -> float:
-    """Count on the cluster; return the seconds. `size`, in bytes, of samples that are no files."""
-    sizes = [size or Path(reading.root, path).stat().st_size for path in paths]
+def streamed(cluster: LocalCluster, reading: Reading, samples: Sequence[str | Member]) -> float:
+    """Count on the cluster; return the seconds."""
+    sizes = [
+        one.length if isinstance(one, Member) else Path(reading.root, one).stat().st_size for one in samples
+    ]
     start, done = time.perf_counter(), 0
-    for rows in stream(cluster, reading, paths, sizes, uuid.uuid4().hex, lambda: None):
+    for rows in stream(cluster, reading, samples, sizes, uuid.uuid4().hex, lambda: None):
         assert not isinstance(rows, tuple)
         assert not rows.status.any()
         done += len(rows.path)
-    assert done == len(paths)
+    assert done == len(samples)
     return time.perf_counter() - start
 
 
@@ -148,23 +155,24 @@ def array_memory() -> list[Row]:
         array = zarr.create_array(
             huge, shape=(SIDE, SIDE), chunks=(CHUNK, CHUNK), dtype="uint8", fill_value=3
         )
-        array[:CHUNK, :] = np.random.default_rng(0).integers(0, 19, (CHUNK, 1), dtype=np.uint8)
+        array[:CHUNK, :CHUNK] = np.random.default_rng(0).integers(0, 19, (CHUNK, CHUNK), dtype=np.uint8)
         counting = Counting(rows="chunk")
-        paths = list_samples(open_source(folder, None), counting).paths
+        listing = list_samples(open_source(folder, None), counting)
+        chunks = [listing.sample(path) for path in listing.path]
         reading = Reading(folder, 1 << 28, "cpu", counting)
-        return watched("a Zarr array of 40 Gpx", reading, list(paths), len(paths) // 10, CHUNK * CHUNK)
+        return watched("a Zarr array of 40 Gpx", reading, chunks, len(chunks) // 10)
 
 
-def watched(what: str, reading: Reading, paths: list[str], first: int, size: int | None = None) -> list[Row]:
+def watched(what: str, reading: Reading, samples: Sequence[str | Member], first: int) -> list[Row]:
     """Return the rows of a worker's memory over all samples, beside that over the first ones."""
     cluster = LocalCluster()
     try:
-        streamed(cluster, reading, paths[:32], size)
+        streamed(cluster, reading, samples[:32])
         with Memory(cluster.worker_pids()) as early:
-            streamed(cluster, reading, paths[:first], size)
+            streamed(cluster, reading, samples[:first])
             time.sleep(0.4)
         with Memory(cluster.worker_pids()) as whole:
-            streamed(cluster, reading, paths, size)
+            streamed(cluster, reading, samples)
     finally:
         cluster.close()
     name = f"a worker's memory over {what}"
