@@ -25,7 +25,7 @@ cluster: $(VENV)/.test
 	@$(BIN)/python scripts/cluster.py $(SOURCE) --port $(PORT)
 
 chaos: $(VENV)/.test
-	@$(BIN)/python tests/chaos.py $(KILLS) $(SEED)
+	@PYTHONPATH=tests $(BIN)/python -m support.chaos $(KILLS) $(SEED)
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -24,9 +24,9 @@ import numpy as np
 from measuring import Row, faster, installed, medians_ms, not_installed, report
 from PIL import Image
 
-from statsvc.demo import make_demo
-from workers.bincount import Counter
-from workers.labelmaps import open_label_map
+from statsvc.local.demo import make_demo
+from statsvc_workers.formats import open_label_map
+from statsvc_workers.kernels.histogram import Counter
 
 if TYPE_CHECKING:
     from collections.abc import Callable

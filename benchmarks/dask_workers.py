@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from measuring import Row, at_most, report, within
 
-from statsvc.counting import Counting
-from statsvc.demo import make_demo
-from workers.cluster import LocalCluster
-from workers.members import Member
-from workers.sources import list_samples, open_source
-from workers.stream import stream
-from workers.tasks import Reading, count_samples
+from statsvc.dataset.counting_rule import Counting
+from statsvc.local.demo import make_demo
+from statsvc_workers.cluster.batches import stream
+from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.cluster.tasks import Reading, count_samples
+from statsvc_workers.samples.members import Member
+from statsvc_workers.sources.sources import list_samples, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,8 +20,8 @@ from measuring import Row, faster, report
 from numba import cuda
 from PIL import Image
 
-from statsvc.demo import make_demo
-from workers import cuda as ours
+from statsvc.local.demo import make_demo
+from statsvc_workers.kernels import cuda as ours
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,10 +23,10 @@ import obstore
 from measuring import Row, report
 from PIL import Image
 
-from statsvc import objects
-from statsvc.demo import street_scene
-from workers.remote import IN_FLIGHT
-from workers.tasks import Reading, count_samples
+from statsvc.common import object_urls
+from statsvc.local.demo import street_scene
+from statsvc_workers.cluster.tasks import Reading, count_samples
+from statsvc_workers.samples.object_store import IN_FLIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +94,7 @@ def store(bodies: list[bytes], latency: float) -> Iterator[None]:
 
 def plain(names: list[str]) -> float:
     """Return objects a second of plain reads."""
-    place = objects.open_prefix(URL)
+    place = object_urls.open_prefix(URL)
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
         list(pool.map(lambda name: len(obstore.get(place, name).bytes()), names[:IN_FLIGHT]))
         start = time.perf_counter()

@@ -31,15 +31,15 @@ import httpx2
 import numpy as np
 from PIL import Image
 
-from statsvc.configuration import Configuration
+from statsvc.dataset.configuration import Configuration
 from statsvc.store import home as homes
 from statsvc.store import publication
-from statsvc.store.arrays import ROWS_PER_CHUNK
-from statsvc.store.catalog import Catalog, NewVersion
-from statsvc.store.folder import Folder
-from statsvc.store.version import Version
-from statsvc.store.writer import VersionWriter, strings
-from workers.reader import reader_digest
+from statsvc.store.catalog.catalog import Catalog, NewVersion
+from statsvc.store.versions.arrays import ROWS_PER_CHUNK
+from statsvc.store.versions.folder import Folder
+from statsvc.store.versions.version import Version
+from statsvc.store.versions.writer import VersionWriter, strings
+from statsvc_workers.jobs.reader_digest import reader_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,10 +26,10 @@ import numpy as np
 from measuring import Row, at_most, faster, installed, not_installed, report, within
 from PIL import Image
 
-from statsvc.demo import street_scene
+from statsvc.local.demo import street_scene
 from statsvc.store import home as homes
-from statsvc.store import jobs
-from statsvc.store.catalog import Catalog
+from statsvc.store.catalog import jobs
+from statsvc.store.catalog.catalog import Catalog
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 19

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from statsvc import answers
-from statsvc.api.sampling import page
-from statsvc.api.tables import RememberedTable
-from statsvc.configuration import Configuration
-from statsvc.sampling_answer import Question, sampled
-from statsvc.sampling_result import Sampling
-from statsvc.spec import WeightSpec
+from statsvc.api.routes.sampling import page
+from statsvc.api.state.cached_table import RememberedTable
+from statsvc.dataset.configuration import Configuration
+from statsvc.sampling.answer import Question, sampled
+from statsvc.sampling.result import Sampling
 from statsvc.store import home as homes
 from statsvc.store import publication
-from statsvc.store.catalog import Catalog, NewVersion
-from statsvc.store.writer import VersionWriter, strings
+from statsvc.store.catalog.catalog import Catalog, NewVersion
+from statsvc.store.versions.writer import VersionWriter, strings
+from statsvc.weighting import answers
+from statsvc.weighting.spec import WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

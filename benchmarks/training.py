@@ -117,7 +117,7 @@ def train(variant: Variant, seed: int) -> dict[str, Any]:
 def counted() -> Any:
     """Return the statistics of the label maps, which are drawn where they are missing."""
     import statsvc
-    from statsvc.demo import CLASS_NAMES, make_demo
+    from statsvc.local.demo import CLASS_NAMES, make_demo
 
     LABELS.parent.mkdir(exist_ok=True)
     make_demo(LABELS, images=SETTINGS["images"], size=tuple(SETTINGS["size"]))

@@ -18,13 +18,13 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmseg.registry import MODELS
-from small_segmentation import batch, weights_of
 from torch.nn.functional import cross_entropy
 
 from statsvc.errors import InvalidParameter
 from statsvc.integrations.mmseg import config
 from statsvc.losses import CombinedLoss
-from statsvc.result import ClassWeights
+from statsvc.weighting.class_weights import ClassWeights
+from support.small_segmentation import batch, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

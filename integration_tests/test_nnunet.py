@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from publishing import label_maps, publish
-from servers import serving
 
-from statsvc.client import Client
+from statsvc.client.client import Client
 from statsvc.errors import InvalidParameter
 from statsvc.losses import CombinedLoss
 from statsvc.store import home as homes
+from support.publishing import label_maps, publish
+from support.servers import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

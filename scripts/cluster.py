@@ -14,8 +14,8 @@ import httpx2
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from cluster import LABELS, Cluster, running
-from object_store import BUCKET
+from support.cluster import LABELS, Cluster, running
+from support.object_store import BUCKET
 
 
 def main() -> None:

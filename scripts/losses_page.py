@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from statsvc import WeightSpec
-from statsvc.answers import answer
-from statsvc.configuration import Configuration
+from statsvc.dataset.configuration import Configuration
+from statsvc.dataset.table import Block, MemoryTable
 from statsvc.losses import CombinedLoss, DiceLoss
-from statsvc.result import ClassWeights
-from statsvc.statistics import Block, MemoryTable
+from statsvc.weighting.answers import answer
+from statsvc.weighting.class_weights import ClassWeights
 
 ROOT = Path(__file__).parents[1]
 NAMES = [

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from statsvc.methods import describe
-from statsvc.recipes import RECIPES
+from statsvc.weighting.methods import describe
+from statsvc.weighting.recipes import RECIPES
 
 
 def _parameter(parameter: dict[str, Any]) -> str:

@@ -28,24 +28,24 @@ from statsvc.errors import (
 
 if TYPE_CHECKING:
     from statsvc import losses as losses
-    from statsvc.calculate import calculate_class_weights as calculate_class_weights
-    from statsvc.client import Client as Client
-    from statsvc.client import class_weights as class_weights
-    from statsvc.local import LocalTable as LocalTable
-    from statsvc.local import scan as scan
-    from statsvc.result import ClassWeights as ClassWeights
-    from statsvc.spec import WeightSpec as WeightSpec
+    from statsvc.client.client import Client as Client
+    from statsvc.client.client import class_weights as class_weights
+    from statsvc.local.calculate import calculate_class_weights as calculate_class_weights
+    from statsvc.local.scan import LocalTable as LocalTable
+    from statsvc.local.scan import scan as scan
+    from statsvc.weighting.class_weights import ClassWeights as ClassWeights
+    from statsvc.weighting.spec import WeightSpec as WeightSpec
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "ClassWeights": "result",
-    "Client": "client",
-    "LocalTable": "local",
-    "WeightSpec": "spec",
-    "calculate_class_weights": "calculate",
-    "class_weights": "client",
-    "scan": "local",
+    "ClassWeights": "weighting.class_weights",
+    "Client": "client.client",
+    "LocalTable": "local.scan",
+    "WeightSpec": "weighting.spec",
+    "calculate_class_weights": "local.calculate",
+    "class_weights": "client.client",
+    "scan": "local.scan",
 }
 
 _MODULES = ("losses",)  # they need Torch, so `from statsvc import *` leaves them

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc import path_join
-from statsvc.distributed import from_rank_zero
+from statsvc.client.distributed import from_rank_zero
+from statsvc.dataset.splits import from_dict
 from statsvc.errors import InvalidParameter, nearest
-from statsvc.sampling_result import Sampling
-from statsvc.splits import from_dict
+from statsvc.sampling import path_join
+from statsvc.sampling.result import Sampling
 
 try:
     from torch.utils.data import Sampler
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from statsvc.client import Client
-    from statsvc.local import LocalTable
-    from statsvc.splits import Split
+    from statsvc.client.client import Client
+    from statsvc.dataset.splits import Split
+    from statsvc.local.scan import LocalTable
 
     Int64 = NDArray[np.int64]
 
@@ -63,7 +63,7 @@ class StatisticsSampler(Sampler[int]):
     seed          with the epoch, decides every draw: the same on each rank, whatever their number
     num_samples   draws in an epoch over all ranks; by default one for each path
     rank, num_replicas  of this process; by default those of torch.distributed, else 0 and 1
-    root          the folder that was scanned, where paths alone are ambiguous (`statsvc.path_join`)
+    root          the folder that was scanned, where paths alone are ambiguous (`statsvc.sampling.path_join`)
     unmatched     what becomes of a path without statistics: "error", "skip" (never drawn), or "average"
                   (drawn as often as an average image)
     params        of `GET /datasets/{name}/sampling`: split, ignore_index, and the sampler's own
@@ -293,7 +293,7 @@ def _sampling(
     params: Mapping[str, Any],
 ) -> Sampling:
     if source is None or isinstance(source, str):
-        from statsvc.client import Client
+        from statsvc.client.client import Client
 
         source = Client(source)
     if isinstance(source, Sampling):
@@ -304,7 +304,7 @@ def _sampling(
         if given:
             raise InvalidParameter(*((name, "the source has it settled: leave it out") for name in given))
         return source
-    from statsvc.local import LocalTable
+    from statsvc.local.scan import LocalTable
 
     if isinstance(source, LocalTable):
         if version is not None or dataset not in (None, source.dataset):
@@ -321,8 +321,8 @@ def _whole(
     source: str | Client | LocalTable | Sampling | None, sampling: Sampling
 ) -> tuple[Sequence[str], Mapping[str, Split]]:
     """Return all paths of the version that was asked, and the splits of its dataset; none where unknown."""
-    from statsvc.client import Client
-    from statsvc.local import LocalTable
+    from statsvc.client.client import Client
+    from statsvc.local.scan import LocalTable
 
     if isinstance(source, Sampling):
         return [], {}

@@ -6,9 +6,10 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from making import cluster, place
-from postgres import database, migrated, postgresql, postgresql_server
-from stores import bucket, raw, s3
+
+from support.making import cluster, place
+from support.postgres import database, migrated, postgresql, postgresql_server
+from support.stores import bucket, raw, s3
 
 __all__ = [
     "bucket",

@@ -10,25 +10,24 @@ from typing import TYPE_CHECKING
 from fastapi_offline import FastAPIOffline
 
 from statsvc import __version__
-from statsvc.api import (
-    access,
+from statsvc.api import index
+from statsvc.api.http import access, problems
+from statsvc.api.http.middleware import LOOPBACK_NAMES, MAX_BODY, BodyLimit, Head, HostCheck
+from statsvc.api.routes import (
     changed,
     datasets,
     doctor,
     health,
     histogram,
     imports,
-    index,
     jobs,
-    problems,
     samples,
     sampling,
     versions,
     weights,
 )
-from statsvc.api.middleware import LOOPBACK_NAMES, MAX_BODY, BodyLimit, Head, HostCheck
-from statsvc.api.service import Service
-from statsvc.store.catalog import Catalog
+from statsvc.api.state.service import Service
+from statsvc.store.catalog.catalog import Catalog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

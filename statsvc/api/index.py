@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from statsvc.api import conditional, formats
+from statsvc.api.http import conditional, formats
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

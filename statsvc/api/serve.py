@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from statsvc.api.access import Policy, audit
 from statsvc.api.app import build_app
-from statsvc.api.middleware import LOOPBACK_NAMES
+from statsvc.api.http.access import Policy, audit
+from statsvc.api.http.middleware import LOOPBACK_NAMES
 from statsvc.errors import Conflict, InvalidParameter
-from statsvc.store import tokens
-from statsvc.store.catalog import Catalog
+from statsvc.store.catalog import tokens
+from statsvc.store.catalog.catalog import Catalog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from statsvc.api.feed import Feed
+    from statsvc.api.state.job_events import Feed
     from statsvc.store.home import Home
 
 SHUTDOWN_SECONDS = 3

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc.cli.common import home_options, json_option, opened, print_json
-from statsvc.cli.progress import shown, speed
-from statsvc.cli.tables import iso, print_table, text_of
+from statsvc.cli._common import home_options, json_option, opened, print_json
+from statsvc.cli._progress import shown, speed
+from statsvc.cli._tables import iso, print_table, text_of
 
 if TYPE_CHECKING:
-    from statsvc.store.catalog import Catalog
-    from statsvc.store.records import Job
+    from statsvc.store.catalog.catalog import Catalog
+    from statsvc.store.catalog.records import Job
 
 FOLLOW_SECONDS = 0.25
 
@@ -50,7 +50,7 @@ def jobs(
     if job_id is not None and (dataset or state):
         raise click.UsageError("--dataset and --state choose from the list; leave JOB out")
     with opened(home, database, store) as (_place, catalog):
-        from statsvc.store import jobs as queue
+        from statsvc.store.catalog import jobs as queue
 
         if job_id is None:
             chosen = None if dataset is None else catalog.dataset(dataset)
@@ -72,7 +72,7 @@ def jobs(
 
 def _followed(catalog: Catalog, job_id: str) -> Job:
     """Show a job's progress until it ends. Ctrl-C ends the showing, not the job."""
-    from statsvc.store import jobs as queue
+    from statsvc.store.catalog import jobs as queue
 
     job = queue.get(catalog, job_id)
     try:

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc import reading, weights
+from statsvc.dataset import class_counts
 from statsvc.errors import Unanswerable
-from statsvc.spec import WeightSpec
+from statsvc.weighting import compute
+from statsvc.weighting.spec import WeightSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from statsvc.statistics import Table
+    from statsvc.dataset.table import Table
 
     Int64 = NDArray[np.int64]
 
@@ -30,9 +31,9 @@ class Basis:
 
     def __init__(self, table: Table) -> None:
         try:
-            self.read = reading.read(table)
+            self.read = class_counts.read(table)
         except Unanswerable:  # ids far beyond any number of classes, which is what is to be found out
-            self.read = reading.read(table, num_classes=BYTE)
+            self.read = class_counts.read(table, num_classes=BYTE)
         self.classes = self.read.num_classes
 
     def place(self, raw_ids: Int64) -> Int64:
@@ -59,9 +60,9 @@ class Basis:
         """Return the weights that pixels of classes give, float64 [C]; None where they give none."""
         ignored = np.zeros(len(pixels), bool)
         ignored[[i for i in self.read.ignore if 0 <= i < self.classes]] = True
-        counts = weights.ClassCounts(pixels, ignored, float(pixels[~ignored].sum(dtype=np.float64)))
+        counts = compute.ClassCounts(pixels, ignored, float(pixels[~ignored].sum(dtype=np.float64)))
         try:
-            return weights.compute(counts, SPEC).weights
+            return compute.compute(counts, SPEC).weights
         except Unanswerable:
             return None
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from statsvc.counting import VALUE
+from statsvc.dataset.counting_rule import VALUE
 from statsvc.doctor.finding import SERIOUS, Finding, listed, plural
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from statsvc.statistics import Block, Table
+    from statsvc.dataset.table import Block, Table
 
     Int64 = NDArray[np.int64]
     Bool = NDArray[np.bool_]

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from statsvc.doctor.facts import Facts
 
 MODES = {1: "grey", 2: "palette", 3: "array"}
-"""Pixel types as a version stores them; `workers.labelmaps.base.Mode` gives them out."""
+"""Pixel types as a version stores them; `statsvc_workers.formats.base.Mode` gives them out."""
 
 COLOUR_CODED = "is colour-coded"
-"""How a reader begins the refusal of colours; `workers.labelmaps.base.colour_coded`."""
+"""How a reader begins the refusal of colours; `statsvc_workers.formats.base.colour_coded`."""
 
 _ROLE = re.compile(r"train(ing)?|val(id(ation)?)?|test(ing)?", re.IGNORECASE)
 

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from statsvc import palettes
-from statsvc.counting import VALUE
+from statsvc.classes import palettes
+from statsvc.dataset.counting_rule import VALUE
 from statsvc.doctor.facts import UNSIGNED_MINUS_ONE
 from statsvc.doctor.finding import NAMED, NOTICE, SERIOUS, Finding, listed, plural, subject
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from statsvc.classes.palettes import Palette
     from statsvc.doctor.facts import Facts
-    from statsvc.palettes import Palette
 
     Bool = NDArray[np.bool_]
     Int64 = NDArray[np.int64]

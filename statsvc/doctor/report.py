@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from statsvc.answers import SCHEMA
 from statsvc.doctor import classes, edges, files, ids
 from statsvc.doctor.basis import SPEC, Basis
 from statsvc.doctor.facts import Files, gather
 from statsvc.doctor.finding import SERIOUS, Finding
+from statsvc.weighting.answers import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import numpy as np
 
+    from statsvc.dataset.table import Table
     from statsvc.doctor.edges import Look
     from statsvc.doctor.facts import Facts
-    from statsvc.statistics import Table
 
 UNSEEN = "edges blended between ids that are classes: this needs pixels, and no label map was read again"
 TOTALS = "everything about files and splits"
@@ -93,13 +93,14 @@ def findings(facts: Facts) -> Iterator[Finding]:
 
 def _of_totals(table: Table, basis: Basis) -> Iterator[Finding]:
     """Yield what totals alone tell: unexpected ids."""
-    from statsvc import notices, reading
+    from statsvc.dataset import class_counts
+    from statsvc.weighting import weight_warnings
 
-    if unexpected := reading.unexpected_ids(table, basis.read, None):
+    if unexpected := class_counts.unexpected_ids(table, basis.read, None):
         yield Finding(
             "unexpected_ids",
             SERIOUS,
-            notices.unexpected_text(unexpected, basis.read),
+            weight_warnings.unexpected_text(unexpected, basis.read),
             "ignore them, make them classes, or give them a place in the class map",
             ids=tuple(entry["id"] for entry in unexpected),
         )

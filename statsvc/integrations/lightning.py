@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from statsvc.integrations.symptoms import Numbers
-    from statsvc.result import ClassWeights
+    from statsvc.weighting.class_weights import ClassWeights
 
 
 def _callback() -> Any:
@@ -97,7 +97,7 @@ class ClassWeightsCallback(_callback()):  # type: ignore[misc]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Warn where a checkpoint was trained with other weights; these stay."""
-        from statsvc.result import ClassWeights
+        from statsvc.weighting.class_weights import ClassWeights
 
         then = ClassWeights.from_dict(state_dict["record"])
         if then.digest != self.weights.digest:

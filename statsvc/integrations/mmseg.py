@@ -6,7 +6,7 @@ import pprint
 from typing import Any
 
 from statsvc.errors import InvalidParameter
-from statsvc.result import ClassWeights
+from statsvc.weighting.class_weights import ClassWeights
 
 
 def config(weights: ClassWeights, **options: Any) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from statsvc.errors import InvalidParameter
 from statsvc.losses import CombinedLoss
-from statsvc.result import ClassWeights
+from statsvc.weighting.class_weights import ClassWeights
 
 try:
     from mmseg.registry import MODELS

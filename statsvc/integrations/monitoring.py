@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc.integrations import trackers
 from statsvc.integrations.symptoms import about_frequent, about_loss, about_zero, classes_of, iou_of
-from statsvc.notices import as_dicts
-from statsvc.result import ClassWeights
+from statsvc.weighting.class_weights import ClassWeights
+from statsvc.weighting.weight_warnings import as_dicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

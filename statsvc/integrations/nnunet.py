@@ -18,7 +18,7 @@ except ImportError:
 if TYPE_CHECKING:
     from torch import nn
 
-    from statsvc.result import ClassWeights
+    from statsvc.weighting.class_weights import ClassWeights
 
 
 class nnUNetTrainerClassWeights(nnUNetTrainer):  # noqa: N801  nnU-Net's way
@@ -61,9 +61,9 @@ class nnUNetTrainerClassWeights(nnUNetTrainer):  # noqa: N801  nnU-Net's way
         return result
 
     def _class_weights(self) -> ClassWeights:
-        from statsvc.client import Client
-        from statsvc.distributed import from_rank_zero
-        from statsvc.result import ClassWeights
+        from statsvc.client.client import Client
+        from statsvc.client.distributed import from_rank_zero
+        from statsvc.weighting.class_weights import ClassWeights
 
         file = Path(self.output_folder) / "class_weights.json"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from statsvc.errors import Conflict
 
 if TYPE_CHECKING:
-    from statsvc.result import ClassWeights
+    from statsvc.weighting.class_weights import ClassWeights
 
 
 def require_same(weights: ClassWeights) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from statsvc.errors import InvalidParameter
-from statsvc.notices import listed
-from statsvc.result import ClassWeights
+from statsvc.weighting.class_weights import ClassWeights
+from statsvc.weighting.weight_warnings import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from statsvc.errors import InvalidParameter
 from statsvc.integrations import trackers
 from statsvc.integrations.ranks import require_same
-from statsvc.result import ClassWeights
+from statsvc.weighting.class_weights import ClassWeights
 
 try:
     from transformers import TrainerCallback

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from statsvc.errors import InvalidParameter
-from statsvc.result import ClassWeights
+from statsvc.weighting.class_weights import ClassWeights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

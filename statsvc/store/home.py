@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from statsvc.store import places
+from statsvc.store.versions import location
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Home:
 
     folder: Path
     database: str
-    store: places.Place
+    store: location.Place
 
 
 def resolve(home: str | None = None, database: str | None = None, store: str | None = None) -> Home:
@@ -28,4 +28,4 @@ def resolve(home: str | None = None, database: str | None = None, store: str | N
     folder = Path(home or os.environ.get("STATSVC_HOME") or Path(data) / "statsvc").expanduser().absolute()
     url = database or os.environ.get("STATSVC_DATABASE") or f"sqlite:///{folder / 'catalog.sqlite'}"
     versions = store or os.environ.get("STATSVC_STORE") or str(folder / "versions")
-    return Home(folder, url, places.at(versions))
+    return Home(folder, url, location.at(versions))

@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc import splits
-from statsvc.configuration import Configuration
+from statsvc.dataset import splits
+from statsvc.dataset.configuration import Configuration
+from statsvc.dataset.num_classes import settle_num_classes
 from statsvc.errors import Conflict, NotFound
-from statsvc.imports import SampleCounts
-from statsvc.settle import settle_num_classes
-from statsvc.store.arrays import ROWS_PER_CHUNK, SAMPLE_ARRAYS, create_group
-from statsvc.store.catalog import NewVersion
-from statsvc.store.configuring import applied, fitting
-from statsvc.store.parts import Rows, blank
+from statsvc.store.catalog.catalog import NewVersion
+from statsvc.store.import_files import SampleCounts
 from statsvc.store.publication import IMPORTED, publish
-from statsvc.store.writer import VersionWriter, strings, write_totals
+from statsvc.store.reconfigure import applied, fitting
+from statsvc.store.versions.arrays import ROWS_PER_CHUNK, SAMPLE_ARRAYS, create_group
+from statsvc.store.versions.checkpoints import Rows, blank
+from statsvc.store.versions.writer import VersionWriter, strings, write_totals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from statsvc.statistics import Histogram
-    from statsvc.store.catalog import Catalog
-    from statsvc.store.places import Place
-    from statsvc.store.records import VersionRecord
+    from statsvc.dataset.table import Histogram
+    from statsvc.store.catalog.catalog import Catalog
+    from statsvc.store.catalog.records import VersionRecord
+    from statsvc.store.versions.location import Place
 
 
 def import_counts(
@@ -34,7 +34,7 @@ def import_counts(
 ) -> VersionRecord:
     """Publish counts as the next version of a dataset, which is made where there is none.
 
-    changes  parts of the configuration, as `statsvc.store.configuring.applied` takes them
+    changes  parts of the configuration, as `statsvc.store.reconfigure.applied` takes them
 
     Raises `Conflict` for a dataset whose label maps are counted here, `InvalidParameter` for a
     configuration that does not fit, `Unanswerable` where the ids are no classes.

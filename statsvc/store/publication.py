@@ -8,18 +8,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from statsvc.errors import StatsvcError
-from statsvc.store.aggregates import Expired
-from statsvc.store.arrays import ATTRIBUTES, create_group
-from statsvc.store.catalog import NewVersion, Stale
-from statsvc.store.version import Version
+from statsvc.store.catalog.catalog import NewVersion, Stale
+from statsvc.store.versions.aggregates import Expired
+from statsvc.store.versions.arrays import ATTRIBUTES, create_group
+from statsvc.store.versions.version import Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from statsvc.configuration import Configuration
-    from statsvc.store.catalog import Catalog
-    from statsvc.store.places import Place
-    from statsvc.store.records import Dataset, Job, VersionRecord
+    from statsvc.dataset.configuration import Configuration
+    from statsvc.store.catalog.catalog import Catalog
+    from statsvc.store.catalog.records import Dataset, Job, VersionRecord
+    from statsvc.store.versions.location import Place
 
 IMPORTED = "import"
 """The reader of counts that were not counted here."""

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from statsvc.configuration import Configuration
+from statsvc.dataset.configuration import Configuration
 from statsvc.errors import Conflict, DamagedVersion
-from statsvc.store.aggregates import FILE
-from statsvc.store.engine import write
+from statsvc.store.catalog.engine import write
+from statsvc.store.catalog.records import VersionRecord
+from statsvc.store.catalog.schema import datasets, now, versions
 from statsvc.store.publication import group_attributes, open_version
-from statsvc.store.records import VersionRecord
-from statsvc.store.schema import datasets, now, versions
+from statsvc.store.versions.aggregates import FILE
 
 if TYPE_CHECKING:
-    from statsvc.store.catalog import Catalog
-    from statsvc.store.places import Place
+    from statsvc.store.catalog.catalog import Catalog
+    from statsvc.store.versions.location import Place
 
 
 @dataclass(slots=True)

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from statsvc.errors import Conflict, DamagedVersion, StoreError
-from statsvc.store.aggregates import keep as keep_aggregates
-from statsvc.store.arrays import SAMPLE_ARRAYS
-from statsvc.store.engine import alone, write
+from statsvc.store.catalog.engine import alone, write
+from statsvc.store.catalog.records import VersionRecord
+from statsvc.store.catalog.schema import datasets, jobs, now, tags, versions
 from statsvc.store.publication import open_version
-from statsvc.store.records import VersionRecord
-from statsvc.store.schema import datasets, jobs, now, tags, versions
+from statsvc.store.versions.aggregates import keep as keep_aggregates
+from statsvc.store.versions.arrays import SAMPLE_ARRAYS
 
 if TYPE_CHECKING:
-    from statsvc.store.catalog import Catalog
-    from statsvc.store.places import Place
-    from statsvc.store.records import Dataset
+    from statsvc.store.catalog.catalog import Catalog
+    from statsvc.store.catalog.records import Dataset
+    from statsvc.store.versions.location import Place
 
 log = logging.getLogger(__name__)
 

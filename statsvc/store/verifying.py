@@ -10,9 +10,9 @@ from statsvc.store.publication import group_attributes, open_version
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from statsvc.store.catalog import Catalog
-    from statsvc.store.places import Place
-    from statsvc.store.records import Dataset, VersionRecord
+    from statsvc.store.catalog.catalog import Catalog
+    from statsvc.store.catalog.records import Dataset, VersionRecord
+    from statsvc.store.versions.location import Place
 
 
 def verify(catalog: Catalog, store: Place, dataset: Dataset) -> Iterator[tuple[VersionRecord, str | None]]:

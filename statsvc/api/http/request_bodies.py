@@ -1,0 +1,156 @@
+"""How a dataset is read, as requests give and change it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from statsvc.api.http.query import INT64
+from statsvc.classes import class_maps
+from statsvc.classes.class_maps import MAX_CLASSES, ClassMap
+from statsvc.common.durations import schedule
+from statsvc.common.utf8 import HALF, shown, storable
+from statsvc.dataset import splits
+from statsvc.errors import InvalidParameter, NotFound, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+_SPLIT = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_RAW_ID = re.compile(r"-?(0|[1-9][0-9]{0,18})")
+
+
+class Body(BaseModel):
+    """A JSON object with no other fields than its own, and no conversions."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            # JSON can escape one half of a surrogate pair, "\ud800", which could not be sent back either.
+            halves = [(shown(name), HALF) for name, item in value.items() if not storable([name, item])]
+            if halves:
+                raise InvalidParameter(*halves)
+            known = cls.model_fields
+            unknown = [
+                (name, f"unknown field{nearest(name, known) or '; there are ' + ', '.join(known)}")
+                for name in value
+                if name not in known
+            ]
+            if unknown:
+                raise InvalidParameter(*unknown)
+        return value
+
+
+class TriggerBody(Body):
+    """When a dataset is scanned by itself; null is the default."""
+
+    every: str | None = Field(
+        None, description="scan it so often, as 30s, 10m, 2h or 1d; null or none: no schedule"
+    )
+    watch: bool | None = Field(
+        None,
+        description="scan it when something in its source has changed and is quiet again; null: false. "
+        "An object store is listed every minute instead, or as `every` says",
+    )
+
+    def triggers(self) -> dict[str, Any]:
+        """Return the fields that were given, as `statsvc.store.catalog.triggers.change` takes them.
+
+        Raises `InvalidParameter`.
+        """
+        given: dict[str, Any] = {}
+        if "every" in self.model_fields_set:
+            given["every"] = schedule(self.every)
+        if "watch" in self.model_fields_set:
+            given["watch"] = bool(self.watch)
+        return given
+
+
+class ConfigurationBody(Body):
+    """How the counts are read; null, or a field left out at first, is the default."""
+
+    class_names: list[str] | None = Field(None, description="names of the training ids 0, 1, …")
+    class_map: str | dict[str, Any] | None = Field(
+        None,
+        description='name of a built-in map, or {"map": {"7": 0, "8": 1, "9": "ignore"}, "names": ["road"]}; '
+        "null: raw ids are training ids",
+    )
+    ignore_index: list[int] | None = Field(
+        None, description="ids after the class map that are not counted; null: 255 and every negative id"
+    )
+    num_classes: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_CLASSES,
+        description="length of the weights vector; null: the highest counted id + 1",
+    )
+    splits: dict[str, Any] | None = Field(
+        None,
+        description='name → list of relative paths, {"folder": "train"} or {"glob": "*_val.png"}; '
+        "null: folders train, val, test",
+    )
+
+    def changes(self) -> dict[str, Any]:
+        """Return the fields that were given, as `Configuration` holds them; None where null was.
+
+        Raises `InvalidParameter`.
+        """
+        read: dict[str, Callable[[Any], Any]] = {
+            "class_names": _class_names,
+            "class_map": _class_map,
+            "ignore_index": _ignore_index,
+            "num_classes": int,
+            "splits": _splits,
+        }
+        given = {name: getattr(self, name) for name in read if name in self.model_fields_set}
+        return {name: None if value is None else read[name](value) for name, value in given.items()}
+
+
+def _class_names(value: list[str]) -> tuple[str, ...]:
+    for class_id, name in enumerate(value):
+        if not name.strip():
+            raise InvalidParameter(("class_names", f"the name of class {class_id} is empty"))
+    return tuple(value)
+
+
+def _ignore_index(value: list[int]) -> tuple[int, ...]:
+    for class_id in value:
+        if not INT64[0] <= class_id <= INT64[1]:
+            raise InvalidParameter(("ignore_index", f"{class_id} does not fit in 64 bits"))
+    return tuple(sorted(set(value)))
+
+
+def _splits(value: dict[str, Any]) -> dict[str, splits.Split]:
+    for name in value:
+        if not _SPLIT.fullmatch(name):
+            raise InvalidParameter(("splits", f"{name!r}: a name is letters, digits, '-', '_' and '.'"))
+    return splits.from_dict(value)
+
+
+def _class_map(value: str | dict[str, Any]) -> ClassMap:
+    if isinstance(value, str):
+        try:
+            return class_maps.builtin(value)
+        except NotFound as error:
+            raise InvalidParameter(("class_map", str(error))) from None
+    if "map" not in value:
+        return ClassMap.from_dict(value)
+    rest = {key: item for key, item in value.items() if key != "map"}
+    return ClassMap.from_dict({**rest, "targets": _targets(value["map"])})
+
+
+def _targets(value: Any) -> list[list[Any]]:
+    if not isinstance(value, dict):
+        raise InvalidParameter(("class_map", 'map is an object of raw id → training id, as {"7": 0}'))
+    targets = []
+    for raw, target in value.items():
+        if not _RAW_ID.fullmatch(raw):
+            raise InvalidParameter(("class_map", f"map: {raw!r} is not a raw id, an integer such as 7"))
+        targets.append([int(raw), class_maps.IGNORE if target == "ignore" else target])
+    return targets

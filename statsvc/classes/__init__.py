@@ -1,0 +1,1 @@
+"""Class ids and their names: class maps, built-in tables, color palettes."""

@@ -1,0 +1,1 @@
+"""A dataset as it is counted and read: configuration, splits, the table of counts, and its interpretation."""

@@ -1,0 +1,66 @@
+"""How a dataset's counts are read: part of every version, so that a version always answers the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from statsvc.classes.class_maps import ClassMap
+from statsvc.dataset import splits
+from statsvc.dataset.counting_rule import Counting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from statsvc.dataset.splits import Split
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The choices made when reading a version's raw counts.
+
+    num_classes   length of the weights vector; 0 until the first scan settles it
+    class_names   names of the training ids 0 … num_classes−1, shorter or empty where unknown
+    ignore_index  ids (after the class map) that are not counted; None for the default rule:
+                  255 and every negative id, except that 255 is a class where ids above it occur
+    class_map     raw id → training id; None where raw ids are training ids
+    splits        name → the samples that belong
+    counting      what a raw id is; unlike the rest, fixed when the dataset is registered
+    """
+
+    num_classes: int = 0
+    class_names: tuple[str, ...] = ()
+    ignore_index: tuple[int, ...] | None = None
+    class_map: ClassMap | None = None
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    counting: Counting = field(default_factory=Counting)
+
+    def name(self, class_id: int) -> str:
+        """Return the class's name, or its id as text where it has none."""
+        if 0 <= class_id < len(self.class_names):
+            return self.class_names[class_id]
+        return str(class_id)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form, which `from_dict` reads."""
+        counting = self.counting.to_dict()
+        return {
+            "num_classes": self.num_classes,
+            "class_names": list(self.class_names),
+            "ignore_index": None if self.ignore_index is None else list(self.ignore_index),
+            "class_map": None if self.class_map is None else self.class_map.to_dict(),
+            "splits": {name: split.to_dict() for name, split in self.splits.items()},
+        } | ({"counting": counting} if counting else {})
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Configuration:
+        """Read the JSON form."""
+        ignore, class_map = value["ignore_index"], value["class_map"]
+        return cls(
+            num_classes=value["num_classes"],
+            class_names=tuple(value["class_names"]),
+            ignore_index=None if ignore is None else tuple(ignore),
+            class_map=None if class_map is None else ClassMap.from_dict(class_map),
+            splits=splits.from_dict(value["splits"]),
+            counting=Counting.from_dict(value.get("counting", {})),
+        )

@@ -1,0 +1,92 @@
+"""Splits from files of one's own: lists, globs, and JSON folds such as nnU-Net's splits_final.json.
+
+A list is a text file with one entry a line, or a JSON list. An entry is a relative path, or a name without
+extension (`2007_000032`, `case_00001`), which means the sample of that name in any folder. JSON folds are
+`[{"train": [...], "val": [...]}, ...]`, which makes fold0_train, fold0_val, fold1_train, …, or one object
+`{"train": [...], "val": [...]}`. nnU-Net's: documentation/manual_data_splits.md of MIC-DKFZ/nnUNet.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from statsvc.dataset.splits import Split, is_glob
+from statsvc.errors import InvalidParameter
+
+
+def read_option(text: str) -> dict[str, Split]:
+    """Return the splits that `NAME=FILE`, `NAME=GLOB` or `FOLDS.json` means. Raises `InvalidParameter`."""
+    name, equals, value = text.partition("=")
+    if not equals and text.lower().endswith(".json"):
+        return folds(Path(text))
+    if not name or not value:
+        raise InvalidParameter(
+            (
+                "split",
+                f"{text!r}: write NAME=FILE with one path a line, NAME=GLOB, or the name of a JSON of folds",
+            )
+        )
+    return {name: read(name, value)}
+
+
+def read(name: str, value: str | Path) -> Split:
+    """Return the split `name` of a list in a file, or of a glob. Raises `InvalidParameter`."""
+    file = Path(value)
+    if file.is_file():
+        return Split.listed(name, _entries(name, file))
+    if is_glob(str(value)):
+        return Split.from_dict(name, {"glob": str(value)})
+    raise InvalidParameter(("split", f"{name}={value}: there is no file {value}, and it is no glob"))
+
+
+def folds(file: Path) -> dict[str, Split]:
+    """Return the splits of a JSON of folds. Raises `InvalidParameter`."""
+    content = _json(file)
+    if isinstance(content, dict):
+        content = [content]
+        names = "{part}"
+    else:
+        names = "fold{fold}_{part}"
+    found: dict[str, Split] = {}
+    if not isinstance(content, list) or not content:
+        raise _malformed(file)
+    for fold, parts in enumerate(content):
+        if not isinstance(parts, dict) or not parts:
+            raise _malformed(file)
+        for part, entries in parts.items():
+            name = names.format(fold=fold, part=part)
+            found[name] = Split.listed(name, _texts(file, entries))
+    return found
+
+
+def _malformed(file: Path) -> InvalidParameter:
+    return InvalidParameter(
+        ("split", f'{file}: expected folds, [{{"train": [...], "val": [...]}}, ...], or a list of paths')
+    )
+
+
+def _entries(name: str, file: Path) -> list[str]:
+    if file.suffix.lower() == ".json":
+        return _texts(file, _json(file))
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidParameter(("split", f"{name}: {file} cannot be read as text: {error}")) from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _texts(file: Path, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise _malformed(file)
+    return value
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidParameter(("split", f"{file} cannot be read: {error.strerror}")) from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidParameter(("split", f"{file} is not JSON: {error}")) from error

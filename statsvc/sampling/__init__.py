@@ -1,0 +1,1 @@
+"""Samplers in numbers: how often each image is drawn, and the class weights of what is drawn."""

@@ -1,0 +1,84 @@
+"""How often each image is drawn: the arithmetic of the samplers, without I/O.
+
+`counts` is int64 [n, C] throughout: the counted pixels of each class in each of n images, after the
+class map and without ignored ids. Scores are not normalised: image i is drawn with probability
+q_i = score_i / Σ score, the sum taken over all images of the stream. Formulas in `statsvc.weighting.schemes`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from statsvc.weighting.schemes import FULL_SIZE, MIN_PIXELS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Int64 = NDArray[np.int64]
+    Float64 = NDArray[np.float64]
+
+
+def automatic_min_pixels(size: float) -> int:
+    """Return `min_pixels` for images of `size` pixels on average: the same share of a small image."""
+    return max(1, min(MIN_PIXELS, round(MIN_PIXELS * size / FULL_SIZE)))
+
+
+def eligible(counts: Int64, min_pixels: int) -> Int64:
+    """Return how many of the images have at least `min_pixels` of each class, int64 [C]."""
+    result: Int64 = (counts >= min_pixels).sum(axis=0, dtype=np.int64)
+    return result
+
+
+def class_probabilities(pixels: Int64, images: Int64, temperature: float) -> Float64:
+    """Return P(c) of rare-class sampling, float64 [C]: softmax((1 − p)/T) over the classes with an image.
+
+    pixels   int64 [C], pixels of each class in all images: p is their share
+    images   int64 [C], eligible images of each class; one without leaves before the softmax and has P 0
+
+    Raises `ValueError` where no class has an eligible image.
+    """
+    there = images > 0
+    if not there.any():
+        raise ValueError("no class has an eligible image")
+    p = pixels[there] / pixels.sum(dtype=np.float64)
+    # Relative to the rarest class, so that nothing overflows: softmax does not feel a shift.
+    odds = np.exp((p.min() - p) / temperature)
+    result = np.zeros(len(pixels))
+    result[there] = odds / odds.sum()
+    return result
+
+
+def rare_class_scores(counts: Int64, probability: Float64, images: Int64, min_pixels: int) -> Float64:
+    """Return the score of each image under rare-class sampling, float64 [n]; they add up to 1.
+
+    probability  float64 [C], P(c) of `class_probabilities`
+    images       int64 [C], eligible images of each class among all images
+    """
+    share = np.divide(probability, images, out=np.zeros(len(images)), where=images > 0)
+    result: Float64 = (counts >= min_pixels).astype(np.float64) @ share
+    return result
+
+
+def repeat_factors(images: Int64, samples: int, threshold: float) -> Float64:
+    """Return r_c = max(1, √(t/f_c)) of each class, float64 [C]; 1 for a class without images.
+
+    images   int64 [C], images in which each class occurs, of `samples` images
+    """
+    f = images / float(samples)
+    result: Float64 = np.sqrt(np.divide(threshold, f, out=np.ones(len(f)), where=f > 0)).clip(min=1.0)
+    return result
+
+
+def repeat_factor_scores(counts: Int64, factors: Float64) -> Float64:
+    """Return r_i of each image, float64 [n]: the largest r_c of its classes, 1 without any."""
+    result: Float64 = np.where(counts > 0, factors, 1.0).max(axis=1, initial=1.0)
+    return result
+
+
+def image_weight_scores(counts: Int64, weights: Float64) -> Float64:
+    """Return the mean weight over the pixels of each image, float64 [n]; 0 where none is counted."""
+    pixels = counts.sum(axis=1, dtype=np.float64)
+    result: Float64 = np.divide(counts @ weights, pixels, out=np.zeros(len(pixels)), where=pixels > 0)
+    return result

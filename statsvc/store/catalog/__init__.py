@@ -1,0 +1,1 @@
+"""The SQL catalog: datasets, versions, jobs, tags, triggers and tokens."""

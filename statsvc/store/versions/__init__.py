@@ -1,0 +1,1 @@
+"""Versions on disk or in a bucket: Zarr groups, their arrays and checkpoints."""

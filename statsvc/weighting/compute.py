@@ -1,0 +1,324 @@
+"""From counts to weights: pure arithmetic, without I/O.
+
+Notation: n pixels of a class, N the denominator, p = n/N, I pixels of the images in which the class
+occurs, m the number of those images, C the number of classes, absent ones included. Order of computing:
+method → normalise over present classes → multiply → clip → absent policy. All in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from statsvc.errors import InvalidParameter, Unanswerable, nearest
+from statsvc.weighting.methods import METHODS
+from statsvc.weighting.parsing import one_minus_beta
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from statsvc.weighting.spec import WeightSpec
+
+    Float64 = NDArray[np.float64]
+
+EPS = 1e-10
+"""The share that `absent=eps` gives a class without pixels."""
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassCounts:
+    """Pixels of classes 0 … C−1 and what their shares are of; expected ones, float64, for a stream.
+
+    pixels        int64 [C], pixels of each class, ignored ones too
+    ignored       bool [C], True for a class that takes no part and keeps weight 0
+    total         the denominator N in pixels
+    images        int64 [C], images in which the class occurs; None where unknown
+    image_pixels  float64 [C], pixels of those images, under the denominator's rule; None where unknown
+    samples       number of images; None where unknown
+    names         names of classes 0 … n−1, for messages and `multiply`
+    """
+
+    pixels: NDArray[np.int64] | Float64
+    ignored: NDArray[np.bool_]
+    total: float
+    images: NDArray[np.int64] | Float64 | None = None
+    image_pixels: Float64 | None = None
+    samples: int | None = None
+    names: tuple[str, ...] = ()
+
+    def name(self, class_id: int) -> str:
+        """Return the class's name, or its id as text where it has none."""
+        return self.names[class_id] if class_id < len(self.names) else str(class_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The answer's arrays, each of shape [C].
+
+    weights          float64, always finite
+    frequency        float64, n/N; 0 for an ignored class
+    present          bool, classes that are counted and have a pixel
+    loss_share       float64, p·w/Σp·w; None for a method that gives no class weights
+    expected_weight  Σp·w; None for a method that gives no class weights
+    beta             what `beta=auto` came to; None otherwise
+    without_effect   keys of `multiply` that name an absent or ignored class
+    """
+
+    weights: Float64
+    frequency: Float64
+    present: NDArray[np.bool_]
+    loss_share: Float64 | None
+    expected_weight: float | None
+    beta: float | None = None
+    without_effect: tuple[str, ...] = ()
+
+
+# Overflow is looked for at the end, where the class can be named.
+@np.errstate(over="ignore")
+def compute(counts: ClassCounts, spec: WeightSpec) -> Weights:
+    """Return the weights of classes 0 … C−1 under a spec.
+
+    Raises `Unanswerable` where no pixel is counted, where the method needs image counts that are not
+    there, for absent classes under `absent=error`, and where a weight is beyond float32;
+    `InvalidParameter` where `multiply` names no class.
+    """
+    spec = spec.resolved()
+    method = METHODS[spec.method]
+    present = (counts.pixels > 0) & ~counts.ignored
+    if not present.any():
+        raise Unanswerable("no pixel is counted: every pixel is ignored, unexpected, or there is none")
+    absent = ~present & ~counts.ignored
+    if spec.absent == "error" and absent.any():
+        names = [counts.name(int(c)) for c in np.flatnonzero(absent)]
+        raise Unanswerable(
+            f"{len(names)} of {len(counts.pixels)} classes have no pixel: {_listed(names)}; choose another "
+            "absent policy, or fewer classes"
+        )
+    frequency = np.where(counts.ignored, 0.0, counts.pixels / float(counts.total))
+    taking_part = present | absent if spec.absent == "eps" else present
+    raw, beta = _METHODS[method.name](_Input.of(counts, frequency, present, taking_part), spec)
+    weights = np.zeros(len(counts.pixels))
+    if method.kind != "weights":
+        weights[present] = raw
+        weights[absent] = raw.min()
+        return Weights(_within_float32(weights, counts, spec), frequency, present, None, None)
+
+    shares = np.where(taking_part & absent, EPS, frequency)[taking_part]
+    weights[taking_part] = _normalised(raw, shares, str(spec.normalize))
+    without_effect = _multiply(weights, taking_part, counts, spec)
+    if spec.clip is not None:
+        weights[taking_part] = weights[taking_part].clip(*spec.clip)
+    if spec.absent == "one":
+        weights[absent] = 1.0
+    elif spec.absent == "max":
+        weights[absent] = weights[present].max()
+    weights = _within_float32(weights, counts, spec)
+    parts = frequency * weights
+    expected = float(parts.sum())
+    # Shares are taken of weights scaled to 1, so that tiny weights do not underflow.
+    scaled = frequency * (weights / top) if (top := float(weights.max())) > 0 else frequency
+    whole = scaled.sum()
+    loss_share = scaled / whole if whole > 0 else np.zeros_like(scaled)
+    return Weights(weights, frequency, present, loss_share, expected, beta, without_effect)
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """Arrays over the classes that take part, in float64; `present` marks those with a real pixel."""
+
+    n: Float64
+    p: Float64
+    m: Float64 | None
+    i: Float64 | None
+    present: NDArray[np.bool_]
+    total: float
+    classes: int
+
+    @classmethod
+    def of(
+        cls,
+        counts: ClassCounts,
+        frequency: Float64,
+        present: NDArray[np.bool_],
+        taking_part: NDArray[np.bool_],
+    ) -> _Input:
+        there = present[taking_part]
+        total = float(counts.total)
+        images = None
+        if counts.images is not None:
+            samples = float(counts.images.max() if counts.samples is None else counts.samples)
+            images = np.where(there, counts.images[taking_part].astype(np.float64), EPS * samples)
+        return cls(
+            n=np.where(there, counts.pixels[taking_part].astype(np.float64), EPS * total),
+            p=np.where(there, frequency[taking_part], EPS),
+            m=images,
+            i=None if counts.image_pixels is None else counts.image_pixels[taking_part],
+            present=there,
+            total=total,
+            classes=len(counts.pixels),
+        )
+
+
+def _needs_images(what: str) -> Unanswerable:
+    return Unanswerable(
+        f"{what} needs to know in which images a class occurs; use another method, or counts of each image"
+    )
+
+
+def _effective_num(x: _Input, spec: WeightSpec) -> tuple[Float64, float | None]:
+    if spec.unit == "images":
+        if x.m is None:
+            raise _needs_images("effective_num with unit=images")
+        n = x.m
+    else:
+        n = x.n
+    assert spec.beta is not None
+    if spec.beta == "auto":
+        rest = 1.0 / float(np.median(n[x.present]))
+        return effective_num(n, rest), 1.0 - rest
+    return effective_num(n, one_minus_beta(spec.beta)), None
+
+
+def effective_num(n: Float64, rest: float) -> Float64:
+    """Return (1−β)/(1−βⁿ) for `rest` = 1−β in (0, 1]; exact also where β itself rounds to 1."""
+    if rest == 1.0:
+        return np.ones_like(n)
+    result: Float64 = rest / -np.expm1(n * math.log1p(-rest))
+    return result
+
+
+def _median_freq(x: _Input, spec: WeightSpec) -> tuple[Float64, None]:
+    if x.i is None:
+        raise _needs_images(spec.method)
+    # Presence is per image: I is the size of the images that contain the class.
+    f = np.divide(x.n, x.i, out=np.full_like(x.n, EPS), where=x.present)
+    return np.median(f[x.present]) / f, None
+
+
+def _inverse_freq(x: _Input, _: WeightSpec) -> tuple[Float64, None]:
+    return (1.0 / x.p) / x.classes, None
+
+
+def _power(x: _Input, spec: WeightSpec) -> tuple[Float64, None]:
+    assert spec.alpha is not None
+    return x.p**-spec.alpha, None
+
+
+def _enet(x: _Input, spec: WeightSpec) -> tuple[Float64, None]:
+    assert spec.c is not None
+    # ln(c + p) by log1p, which keeps a small p where c is 1.
+    return 1.0 / np.log1p((spec.c - 1.0) + x.p), None
+
+
+def _inverse_eps(x: _Input, spec: WeightSpec) -> tuple[Float64, None]:
+    assert spec.epsilon is not None
+    return 1.0 / (x.p + spec.epsilon), None
+
+
+def _linear(x: _Input, spec: WeightSpec) -> tuple[Float64, None]:
+    assert spec.upper is not None
+    return 1.0 + spec.upper * (1.0 - x.p), None
+
+
+def _logit_adjustment(x: _Input, spec: WeightSpec) -> tuple[Float64, None]:
+    assert spec.tau is not None
+    return spec.tau * np.log(x.p), None
+
+
+_METHODS: dict[str, Any] = {
+    "sqrt_inv_freq": lambda x, _: (1.0 / np.sqrt(x.p), None),
+    "inverse_freq": _inverse_freq,
+    "power": _power,
+    "effective_num": _effective_num,
+    "median_freq": _median_freq,
+    "median_freq_global": lambda x, _: (np.median(x.p[x.present]) / x.p, None),
+    "enet": _enet,
+    "log_count": lambda x, _: (1.0 / np.log(np.maximum(x.n, 2.0)), None),
+    "inverse_eps": _inverse_eps,
+    "linear": _linear,
+    "uniform": lambda x, _: (np.ones_like(x.p), None),
+    "logit_adjustment": _logit_adjustment,
+    "pos_weight": lambda x, _: ((x.total - x.n) / x.n, None),
+}
+
+
+def _normalised(raw: Float64, shares: Float64, how: str) -> Float64:
+    if how == "none":
+        return raw
+    # Relative to the largest, so that no sum overflows.
+    relative: Float64 = raw / raw.max()
+    match how:
+        case "mean":
+            scale = relative.mean()
+        case "sum":
+            scale = relative.sum()
+        case "min":
+            scale = relative.min()
+        case "expected":
+            scale = (shares * relative).sum()
+        case _:
+            return relative
+    result: Float64 = relative / scale
+    return result
+
+
+def _multiply(
+    weights: Float64, taking_part: NDArray[np.bool_], counts: ClassCounts, spec: WeightSpec
+) -> tuple[str, ...]:
+    """Multiply in place; return the keys whose class takes no part."""
+    without_effect = []
+    seen: dict[int, str] = {}
+    for key, factor in spec.multiply:
+        class_id = _class_of(key, counts)
+        if class_id in seen:
+            raise InvalidParameter(
+                ("multiply", f"{seen[class_id]} and {key} are the same class: give one of them")
+            )
+        seen[class_id] = key
+        if taking_part[class_id]:
+            weights[class_id] *= factor
+        else:
+            without_effect.append(key)
+    return tuple(without_effect)
+
+
+def _class_of(key: str, counts: ClassCounts) -> int:
+    classes = len(counts.pixels)
+    if key.isdecimal() and key.isascii() and int(key) < classes:
+        return int(key)
+    if counts.names.count(key) == 1 and counts.names.index(key) < classes:
+        return counts.names.index(key)
+    if counts.names.count(key) > 1:
+        raise InvalidParameter(("multiply", f"several classes are named {key!r}: give the id instead"))
+    hint = nearest(key, counts.names)
+    raise InvalidParameter(
+        ("multiply", f"no class {key!r}{hint}: give a class name, or an id from 0 to {classes - 1}")
+    )
+
+
+def _within_float32(weights: Float64, counts: ClassCounts, spec: WeightSpec) -> Float64:
+    beyond = ~(np.abs(weights) <= FLOAT32_MAX)
+    if beyond.any():
+        worst = int(np.flatnonzero(beyond)[0])
+        advice = (
+            "a smaller parameter"
+            if METHODS[spec.method].kind != "weights"
+            else ("clip=lo,hi, smaller factors, or normalize=mean")
+        )
+        raise Unanswerable(
+            f"the weight of {counts.name(worst)} under {spec.method} is beyond float32 "
+            f"(largest {FLOAT32_MAX:.3g}); use {advice}"
+        )
+    return weights

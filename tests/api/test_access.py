@@ -1,0 +1,247 @@
+"""Tokens: what needs one, what each scope allows, what is logged, and what is never shown."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+
+from statsvc.api.app import build_app
+from statsvc.api.http.access import Policy
+from statsvc.errors import InvalidParameter, NotFound
+from statsvc.store import home as homes
+from statsvc.store.catalog import tokens
+from statsvc.store.catalog.catalog import Catalog
+from support.commands import statsvc
+from support.publishing import label_maps, publish, take_up
+from support.servers import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from statsvc.store.home import Home
+
+WRITES, READS = Policy(writes=True), Policy(reads=True)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = homes.resolve(str(tmp_path / "home"))
+    publish(home, "street", label_maps(), num_classes=4)
+    return home
+
+
+@pytest.fixture
+def catalog(home: Home) -> Iterator[Catalog]:
+    opened = Catalog.open(home.database)
+    yield opened
+    opened.close()
+
+
+def client_of(home: Home, policy: Policy) -> TestClient:
+    return TestClient(build_app(home, policy=policy), base_url="http://127.0.0.1")
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+REQUESTS: list[tuple[str, str, Any]] = [
+    ("GET", "/weights", None),
+    ("HEAD", "/weights", None),
+    ("POST", "/jobs", {"dataset": "street"}),
+    ("PATCH", "/datasets/street", {"num_classes": 5}),
+    ("DELETE", "/datasets/nothing", None),
+]
+NEEDS = ["read", "read", "write", "write", "admin"]
+
+
+@pytest.mark.parametrize("policy", [WRITES, READS], ids=["writes", "reads"])
+@pytest.mark.parametrize("scope", [None, *tokens.SCOPES])
+def test_every_scope_allows_its_requests_and_those_below(
+    home: Home, catalog: Catalog, policy: Policy, scope: str | None
+) -> None:
+    headers = {} if scope is None else bearer(tokens.create(catalog, scope, "ci")[1])
+    with client_of(home, policy) as client:
+        for (method, path, body), needed in zip(REQUESTS, NEEDS, strict=True):
+            response = client.request(method, path, json=body, headers=headers)
+            free = needed == "read" and not policy.reads
+            if free or (scope is not None and tokens.SCOPES.index(scope) >= tokens.SCOPES.index(needed)):
+                assert response.status_code in (200, 202, 404)
+                continue
+            assert response.status_code == (401 if scope is None else 403)
+            challenge = response.headers["www-authenticate"]
+            assert challenge.startswith('Bearer realm="statsvc"')
+            assert (f'scope="{needed}"' in challenge) == (scope is not None)
+            if method != "HEAD":
+                assert response.headers["content-type"] == "application/problem+json"
+                assert needed in response.json()["detail"]
+        assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+    assert catalog.dataset("street").current_number == (2 if scope in ("write", "admin") else 1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"Bearer",
+        b"Bearer ",
+        b"Bearer x",
+        b"Bearer \xc3\xa4\xff\x80",
+        "Bearer ä😀".encode(),
+        b"Basic dXNlcjpwYXNz",
+        b"TOKEN",
+        b"Bearer TOKEN TOKEN",
+        b"Bearer " + b"x" * 5000,
+    ],
+)
+def test_what_is_no_token_is_refused_whatever_its_bytes(home: Home, catalog: Catalog, value: bytes) -> None:
+    _, secret = tokens.create(catalog, "admin", "ci")
+    given = value.replace(b"TOKEN", secret.encode())
+    with client_of(home, READS) as client:
+        response = client.get("/weights", headers=[(b"Authorization", given)])
+        assert response.status_code == 401
+        assert 'error="invalid_token"' in response.headers["www-authenticate"]
+        twice = client.get("/weights", headers=[(b"Authorization", f"Bearer {secret}".encode())] * 2)
+        assert twice.status_code == 401
+        assert client.get(f"/weights?token={secret}").status_code == 401
+        assert client.get("/weights", headers={"authorization": f"bearer {secret}"}).status_code == 200
+
+
+def test_the_catalog_holds_no_secret_and_forgets_a_revoked_token_at_the_next_look(
+    home: Home, catalog: Catalog
+) -> None:
+    token, secret = tokens.create(catalog, "write", "ci")
+    _, other = tokens.create(catalog, "read", "ann")
+    catalog.close()
+    files = list(home.folder.glob("catalog*"))
+    assert files
+    assert not any(secret.encode() in file.read_bytes() for file in files)
+    with client_of(home, READS) as client:
+        assert client.get("/weights", headers=bearer(secret)).status_code == 200
+        assert tokens.revoke(catalog, token.id).revoked_at is not None
+        take_up(client)
+        assert client.get("/weights", headers=bearer(secret)).status_code == 401
+        assert client.get("/weights", headers=bearer(other)).status_code == 200
+    with pytest.raises(NotFound, match="statsvc token list"):
+        tokens.revoke(catalog, "none")
+    with pytest.raises(InvalidParameter, match="did you mean 'write'"):
+        tokens.create(catalog, "writes", "ci")
+    with pytest.raises(InvalidParameter, match="name"):
+        tokens.create(catalog, "write", "a\nb")
+
+
+def test_token_checks_ask_the_catalog_nothing(home: Home, catalog: Catalog) -> None:
+    _, secret = tokens.create(catalog, "read", "ci")
+    with client_of(home, READS) as client:
+        client.get("/weights", headers=bearer(secret))
+        client.app.state.service.catalog.engine.dispose()  # type: ignore[attr-defined]
+        catalog.close()
+        for file in home.folder.glob("catalog*"):
+            file.rename(file.with_name(f"away-{file.name}"))
+        assert client.get("/weights", headers=bearer(secret)).status_code == 200
+        assert client.get("/weights", headers=bearer("no")).status_code == 401
+
+
+def test_answers_that_needed_a_token_stay_out_of_shared_caches(home: Home, catalog: Catalog) -> None:
+    _, secret = tokens.create(catalog, "read", "ci")
+    immutable = "max-age=31536000, immutable"
+    with client_of(home, WRITES) as client:
+        assert client.get("/weights?version=1").headers["cache-control"] == f"public, {immutable}"
+    with client_of(home, READS) as client:
+        pinned = client.get("/weights?version=1", headers=bearer(secret))
+        assert pinned.headers["cache-control"] == f"private, {immutable}"
+        again = client.get(
+            "/weights?version=1", headers=bearer(secret) | {"If-None-Match": pinned.headers["etag"]}
+        )
+        assert (again.status_code, again.headers["cache-control"]) == (304, f"private, {immutable}")
+        assert client.get("/weights", headers=bearer(secret)).headers["cache-control"] == "no-cache"
+
+
+def test_every_write_leaves_a_line_without_secrets(
+    home: Home, catalog: Catalog, caplog: pytest.LogCaptureFixture
+) -> None:
+    token, secret = tokens.create(catalog, "write", "ci")
+    caplog.set_level(logging.INFO, "statsvc.audit")
+    with client_of(home, WRITES) as client:
+        client.get("/weights")
+        client.post(f"/jobs?token={secret}", json={"dataset": "street"}, headers=bearer(secret))
+        client.post("/jobs", json={"dataset": "street"}, headers=bearer(secret))
+        client.delete("/datasets/street", headers=bearer("guess"))
+    lines = [record.getMessage() for record in caplog.records if record.name == "statsvc.audit"]
+    assert lines == [
+        f"POST /jobs 422 token={token.id} (ci) client=testclient",
+        f"POST /jobs 202 token={token.id} (ci) client=testclient",
+        "DELETE /datasets/street 401 token=- client=testclient",
+    ]
+    assert secret not in caplog.text
+    assert "guess" not in caplog.text
+
+
+def test_openapi_says_which_requests_need_a_token(home: Home) -> None:
+    for policy, reads in ((Policy(), False), (WRITES, False), (READS, True)):
+        schema = build_app(home, policy=policy).openapi()
+        assert schema["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+        secured = {
+            (method, path)
+            for path, operations in schema["paths"].items()
+            for method, operation in operations.items()
+            if operation.get("security") == [{"token": []}]
+        }
+        assert (("get", "/weights") in secured) == reads
+        assert (("post", "/jobs") in secured) == (policy != Policy())
+        assert ("get", "/healthz") not in secured
+
+
+def test_a_server_beyond_loopback_asks_writers_for_a_token_and_answers_to_addresses(tmp_path: Path) -> None:
+    home = homes.resolve(str(tmp_path / "home"))
+    publish(home, "street", label_maps(), num_classes=4)
+    place = ["--home", str(home.folder)]
+    port = free_port()
+    refused = statsvc("serve", "--host", "0.0.0.0", "--port", str(port), *place, code=2)
+    assert "--host: beyond loopback" in refused.stderr
+    assert "statsvc token create --scope write" in refused.stderr
+    refused = statsvc("serve", "--require-token-for-reads", "--port", str(port), *place, code=2)
+    assert "--require-token-for-reads: there is no token yet" in refused.stderr
+    made = statsvc("token", "create", "--scope", "write", "--name", "ci", *place)
+    secret = made.stdout.strip()
+    assert len(secret) > 40
+    assert "not shown again" in made.stderr
+    command = [sys.executable, "-m", "statsvc", "serve", "--no-runner", "--host", "0.0.0.0"]
+    command += ["--port", str(port), "--allow-host", "stats.example.org", *place]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"LANG": "C"})
+    try:
+        assert server.stderr is not None
+        while "serves on" not in server.stderr.readline():
+            assert server.poll() is None
+        url = f"http://127.0.0.1:{port}"
+        assert httpx2.get(f"{url}/weights").status_code == 200
+        for host, status in (
+            ("192.0.2.7", 200),
+            ("[2001:db8::1]:8000", 200),
+            ("stats.example.org", 200),
+            ("evil.example.org", 421),
+        ):
+            assert httpx2.get(f"{url}/weights", headers={"Host": host}).status_code == status, host
+        body = {"dataset": "street"}
+        assert httpx2.post(f"{url}/jobs", json=body).status_code == 401
+        assert httpx2.post(f"{url}/jobs", json=body, headers=bearer(secret)).status_code == 202
+        listed = json.loads(statsvc("token", "list", "--json", *place).stdout)
+        assert [(one["name"], one["scope"], one["revoked"]) for one in listed] == [("ci", "write", None)]
+        statsvc("token", "revoke", listed[0]["id"], *place)
+        end = time.monotonic() + 1.0
+        while httpx2.post(f"{url}/jobs", json=body, headers=bearer(secret)).status_code != 401:
+            assert time.monotonic() < end
+    finally:
+        server.terminate()
+        _, errors = server.communicate(timeout=20)
+    assert f"POST /jobs 202 token={listed[0]['id']} (ci) client=127.0.0.1" in errors
+    assert secret not in errors

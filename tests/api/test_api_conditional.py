@@ -1,0 +1,117 @@
+"""ETags, conditional requests and Cache-Control."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from starlette.testclient import TestClient
+
+from statsvc.api.app import build_app
+from statsvc.store import home as homes
+from support.publishing import label_maps, publish
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from statsvc.store.home import Home
+
+IMMUTABLE = "public, max-age=31536000, immutable"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    home = homes.resolve(str(tmp_path_factory.mktemp("home")))
+    publish(home, "street", label_maps(), num_classes=4)
+    return home
+
+
+@pytest.fixture(scope="module")
+def client(home: Home) -> Iterator[TestClient]:
+    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "path", ["/weights", "/datasets/street/histogram", "/datasets", "/methods", "/samplers"]
+)
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ("{tag}", 304),
+        ("W/{tag}", 304),
+        ('"other", {tag}', 304),
+        ('"a,b" , W/"x",W/{tag}', 304),
+        ("*", 304),
+        (" * ", 304),
+        ('"other"', 200),
+        ("", 200),
+        ("{bare}", 200),
+        ('"*"', 200),
+        ('"x{bare}"', 200),
+    ],
+)
+def test_if_none_match_is_read_as_rfc_9110_says(
+    client: TestClient, path: str, header: str, status: int
+) -> None:
+    first = client.get(path)
+    tag = first.headers["etag"]
+    assert tag.startswith('"')
+    assert tag.endswith('"')
+    response = client.get(path, headers={"If-None-Match": header.format(tag=tag, bare=tag.strip('"'))})
+    assert response.status_code == status
+    for name in ("etag", "cache-control", "vary"):
+        assert response.headers.get(name) == first.headers.get(name)
+    assert response.content == (b"" if status == 304 else first.content)
+
+
+def test_several_if_none_match_fields_are_one_list(client: TestClient) -> None:
+    tag = client.get("/weights").headers["etag"]
+    response = client.get("/weights", headers=[("If-None-Match", '"a"'), ("If-None-Match", tag)])
+    assert response.status_code == 304
+
+
+def test_a_star_does_not_hide_an_error(client: TestClient) -> None:
+    assert client.get("/weights?split=none", headers={"If-None-Match": "*"}).status_code == 404
+
+
+def test_every_question_and_format_has_its_own_tag(client: TestClient) -> None:
+    queries = ("", "?format=csv", "?format=npy", "?method=uniform", "?num_classes=5", "?normalize=sum")
+    tags = {client.get(f"/weights{query}").headers["etag"] for query in queries}
+    assert len(tags) == len(queries)
+
+
+def test_questions_that_mean_the_same_have_one_tag(client: TestClient) -> None:
+    queries = ("", "?method=sqrt_inv_freq", "?normalize=mean&absent=zero", "?dataset=street", "?version=1")
+    tags = {client.get(f"/weights{query}").headers["etag"] for query in queries}
+    assert len(tags) == 1
+
+
+def test_only_a_numbered_version_may_be_kept_for_ever(client: TestClient) -> None:
+    assert client.get("/weights").headers["cache-control"] == "no-cache"
+    pinned = client.get("/weights?version=1")
+    assert pinned.headers["cache-control"] == IMMUTABLE
+    again = client.get("/weights?version=1", headers={"If-None-Match": pinned.headers["etag"]})
+    assert (again.status_code, again.headers["cache-control"]) == (304, IMMUTABLE)
+    histogram = client.get("/datasets/street/histogram?version=1")
+    assert histogram.headers["cache-control"] == IMMUTABLE
+    assert client.get("/weights?version=2").headers["cache-control"] == "no-store"
+
+
+def test_two_applications_over_one_home_give_the_same_tag_and_bytes(client: TestClient, home: Home) -> None:
+    with TestClient(build_app(home), base_url="http://127.0.0.1") as replica:
+        for path in ("/weights?method=median_freq", "/weights?format=csv", "/datasets/street/histogram"):
+            one, two = client.get(path), replica.get(path)
+            assert one.headers["etag"] == two.headers["etag"]
+            assert one.content == two.content
+
+
+def test_the_same_counts_in_another_dataset_have_another_tag(tmp_path: Path) -> None:
+    home = homes.resolve(str(tmp_path / "home"))
+    publish(home, "street", label_maps(), num_classes=4)
+    publish(home, "copy", label_maps(), num_classes=4)
+    with TestClient(build_app(home), base_url="http://127.0.0.1") as fresh:
+        one, two = fresh.get("/weights?dataset=street"), fresh.get("/weights?dataset=copy")
+    assert one.json()["weights"] == two.json()["weights"]
+    assert one.headers["etag"] != two.headers["etag"]

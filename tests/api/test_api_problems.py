@@ -1,0 +1,211 @@
+"""Every error is a problem document, and none tells more than it should."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from statsvc import errors
+from statsvc.api.app import build_app
+from statsvc.api.http.middleware import BodyLimit
+from statsvc.store import home as homes
+from support.publishing import label_maps, publish, take_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from statsvc.store.home import Home
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = homes.resolve(str(tmp_path / "home"))
+    publish(home, "street", label_maps(), num_classes=4)
+    return home
+
+
+@pytest.fixture
+def client(home: Home) -> Iterator[TestClient]:
+    app = build_app(home)
+    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        yield client
+
+
+def problem(response: Any, status: int, kind: str) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["cache-control"] == "no-store"
+    body: dict[str, Any] = response.json()
+    assert list(body) == ["type", "title", "status", "detail", "errors"]
+    assert (body["type"], body["status"]) == (f"/problems/{kind}", status)
+    assert body["detail"]
+    return body
+
+
+def test_errors_of_the_framework_are_problems(client: TestClient) -> None:
+    problem(client.get("/nothing"), 404, "not-found")
+    problem(client.get("/weights/"), 404, "not-found")
+    problem(client.get("/weights", headers={"Accept": "image/png"}), 406, "not-acceptable")
+    problem(client.post("/jobs", content=b"{", headers=JSON), 400, "malformed-request")
+    problem(client.post("/jobs", content=b"\xff\xfe{", headers=JSON), 400, "malformed-request")
+    problem(client.post("/jobs", content=b"[" * 100_000, headers=JSON), 400, "malformed-request")
+    problem(client.post("/jobs", content=b"", headers=JSON), 422, "invalid-parameter")
+    problem(client.post("/jobs", content=b"null", headers=JSON), 422, "invalid-parameter")
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "allow"),
+    [
+        ("/weights", "POST", "GET, HEAD"),
+        ("/datasets", "DELETE", "GET, HEAD, POST"),
+        ("/datasets/street", "PUT", "GET, HEAD, PATCH, DELETE"),
+        ("/jobs", "DELETE", "GET, HEAD, POST"),
+    ],
+)
+def test_a_method_that_is_not_taken_is_405_and_says_which_are(
+    client: TestClient, path: str, method: str, allow: str
+) -> None:
+    response = client.request(method, path)
+    problem(response, 405, "method-not-allowed")
+    assert response.headers["allow"] == allow
+
+
+@pytest.mark.parametrize(
+    "media", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
+)
+def test_a_body_that_is_not_called_json_is_415(client: TestClient, media: str) -> None:
+    for method, path in (("POST", "/jobs"), ("POST", "/datasets"), ("PATCH", "/datasets/street")):
+        response = client.request(method, path, content=b"{}", headers={"Content-Type": media})
+        problem(response, 415, "unsupported-media-type")
+
+
+def test_a_body_above_the_limit_is_413(client: TestClient, home: Home) -> None:
+    told = {**JSON, "Content-Length": str(64 * 2**20 + 1)}
+    problem(client.post("/jobs", content=b"{}", headers=told), 413, "content-too-large")
+    app = build_app(home)
+    app.add_middleware(BodyLimit, largest=1000)
+    with TestClient(app, base_url="http://127.0.0.1") as small:
+        chunks = (b" " * 100 for _ in range(11))
+        problem(small.post("/jobs", content=chunks, headers=JSON), 413, "content-too-large")
+        assert small.post("/jobs", content=b'{"dataset": "street"}', headers=JSON).status_code == 202
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "10.0.0.1", "[::2]:80", "::1"]
+)
+def test_a_host_that_is_not_this_one_is_refused(client: TestClient, host: str) -> None:
+    body = problem(client.get("/weights", headers={"Host": host}), 421, "misdirected-request")
+    assert "localhost" in body["detail"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost", "LOCALHOST:9", "[::1]:8000", "localhost."])
+def test_loopback_hosts_are_answered_on_any_port(client: TestClient, host: str) -> None:
+    assert client.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+def test_a_damaged_version_is_500_naming_the_array(client: TestClient, home: Home) -> None:
+    chunks = sorted(home.store.path.glob("*/*/class_pixels/c/0"))
+    assert len(chunks) == 1
+    data = bytearray(chunks[0].read_bytes())
+    data[len(data) // 2] ^= 1
+    chunks[0].write_bytes(data)
+    body = problem(client.get("/weights"), 500, "damaged-version")
+    assert "street version 1: array 'class_pixels'" in body["detail"]
+    assert "statsvc scan" in body["detail"]
+    assert "Traceback" not in body["detail"]
+
+
+def test_what_is_in_memory_is_served_while_the_arrays_are_gone(client: TestClient, home: Home) -> None:
+    import shutil
+
+    before = client.get("/weights")
+    shutil.rmtree(home.store.path)
+    assert client.get("/weights").content == before.content
+    problem(client.get("/datasets/street/samples"), 500, "damaged-version")
+
+
+def test_a_catalog_that_fails_is_503_and_weights_go_on(client: TestClient, home: Home) -> None:
+    before = client.get("/weights")
+    assert "age" not in before.headers
+    file = home.database.removeprefix("sqlite:///")
+    with sqlite3.connect(file) as database:
+        database.execute("ALTER TABLE datasets RENAME TO hidden")
+    for path in ("/datasets", "/datasets/street"):
+        response = client.get(path)
+        body = problem(response, 503, "catalog-unavailable")
+        assert response.headers["retry-after"] == "1"
+        assert "SELECT" not in json.dumps(body)
+    take_up(client)
+    during = client.get("/weights?method=uniform")
+    assert during.status_code == 200
+    assert int(during.headers["age"]) >= 0
+    with sqlite3.connect(file) as database:
+        database.execute("ALTER TABLE hidden RENAME TO datasets")
+    database.close()
+    take_up(client)
+    assert client.get("/datasets").status_code == 200
+    assert "age" not in client.get("/weights").headers
+
+
+def test_ready_means_that_the_catalog_has_this_schema(client: TestClient, home: Home) -> None:
+    assert client.get("/readyz").status_code == 200
+    database = sqlite3.connect(home.database.removeprefix("sqlite:///"))
+    with database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    database.close()
+    assert "9999" in problem(client.get("/readyz"), 503, "catalog-unavailable")["detail"]
+    assert client.get("/healthz").status_code == 200
+
+
+def test_an_application_over_an_unknown_schema_is_not_built(home: Home) -> None:
+    database = sqlite3.connect(home.database.removeprefix("sqlite:///"))
+    with database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    database.close()
+    with pytest.raises(errors.CatalogError):
+        build_app(home)
+
+
+def test_an_unexpected_error_does_not_tell_its_text(home: Home) -> None:
+    app = build_app(home)
+
+    @app.get("/boom")
+    async def boom() -> None:
+        raise RuntimeError("secret")
+
+    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        response = client.get("/boom")
+    problem(response, 500, "internal-error")
+    assert "secret" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (errors.InvalidParameter(("beta", "is odd")), 422, "invalid-parameter"),
+        (errors.NotFound("it"), 404, "not-found"),
+        (errors.Conflict("it"), 409, "conflict"),
+        (errors.Unanswerable("it"), 422, "unanswerable"),
+        (errors.SourceError("it"), 422, "source"),
+        (errors.AmbiguousSource("it", ["*.png"]), 422, "source"),
+        (errors.DamagedVersion("it"), 500, "damaged-version"),
+        (errors.CatalogError("it"), 503, "catalog-unavailable"),
+    ],
+)
+def test_each_error_of_statsvc_has_its_status(home: Home, error: Exception, status: int, kind: str) -> None:
+    app = build_app(home)
+
+    @app.get("/raises")
+    async def raises() -> None:
+        raise error
+
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        body = problem(client.get("/raises"), status, kind)
+    assert body["detail"] == str(error)

@@ -1,0 +1,116 @@
+"""Real server processes: freshness, replicas, many clients at once, and what they load."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+
+from statsvc.api.serve import listen, run
+from statsvc.dataset.splits import detect
+from statsvc.errors import Conflict, InvalidParameter
+from statsvc.store import home as homes
+from support.publishing import label_maps, publish
+from support.servers import free_port, serving
+
+if TYPE_CHECKING:
+    from statsvc.store.home import Home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = homes.resolve(str(tmp_path / "home"))
+    publish(home, "street", label_maps(), num_classes=4, splits=detect(label_maps()))
+    return home
+
+
+def test_two_processes_answer_the_same_and_see_a_new_version_within_a_second(home: Home) -> None:
+    with serving(home) as one, serving(home) as two:
+        first = [httpx2.get(f"{url}/weights?format=csv") for url in (one, two)]
+        assert first[0].headers["etag"] == first[1].headers["etag"]
+        assert first[0].content == first[1].content
+        number = publish(home, "street", label_maps(7), num_classes=4).number
+        published = time.monotonic()
+        seen = {one: 0, two: 0}
+        while min(seen.values()) < number and time.monotonic() < published + 1:
+            seen = {url: httpx2.get(f"{url}/weights").json()["version"] for url in seen}
+        assert seen == {one: number, two: number}
+        stale = httpx2.get(f"{one}/weights?format=csv", headers={"If-None-Match": first[0].headers["etag"]})
+        assert stale.status_code == 200
+        patched = httpx2.patch(f"{one}/datasets/street", json={"num_classes": 5}).json()["version"]
+        assert httpx2.get(f"{one}/weights").json()["version"] == patched == number + 1
+
+
+def test_two_hundred_simultaneous_requests_get_one_answer(home: Home) -> None:
+    with serving(home) as url, httpx2.Client(limits=httpx2.Limits(max_connections=200)) as client:
+        with ThreadPoolExecutor(200) as pool:
+            responses = list(pool.map(lambda _: client.get(f"{url}/weights?split=train"), range(200)))
+        assert {response.status_code for response in responses} == {200}
+        assert len({response.content for response in responses}) == 1
+        assert len({response.headers["etag"] for response in responses}) == 1
+
+
+def test_head_over_a_socket_has_a_length_and_no_body(home: Home) -> None:
+    with serving(home) as url:
+        got, head = httpx2.get(f"{url}/weights"), httpx2.head(f"{url}/weights")
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == str(len(got.content))
+        assert "server" not in got.headers
+
+
+def test_a_server_that_has_answered_loaded_nothing_heavy(home: Home) -> None:
+    program = """
+import sys
+from pathlib import Path
+from starlette.testclient import TestClient
+from statsvc.api.app import build_app
+from statsvc.store import home
+
+with TestClient(build_app(home.resolve(sys.argv[1])), base_url="http://127.0.0.1") as client:
+    for path in ("/weights?split=train", "/datasets", "/datasets/street/samples", "/methods"):
+        assert client.get(path).status_code == 200, path
+heavy = {"dask", "distributed", "torch", "PIL", "tifffile", "imagecodecs", "statsvc_workers", "pandas"}
+heavy |= {"xarray"}
+sys.exit(", ".join(sorted(heavy & {name.partition(".")[0] for name in sys.modules})) or None)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", program, str(home.folder)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_addresses_beyond_loopback_are_refused_without_a_token(home: Home, host: str) -> None:
+    with pytest.raises(InvalidParameter, match=r"token create --scope write.* ssh -L 8000:127\.0\.0\.1:8000"):
+        run(home, host, 8000, [])
+
+
+@pytest.mark.parametrize("host", ["example.org", "", "127.0.0.1.example.org"])
+def test_what_is_no_address_is_refused(home: Home, host: str) -> None:
+    with pytest.raises(InvalidParameter, match=r"is not an IP address of this machine; 0\.0\.0\.0 means"):
+        run(home, host, 8000, [])
+
+
+def test_a_taken_port_is_a_clear_error() -> None:
+    port = free_port()
+    with listen("127.0.0.1", port), pytest.raises(Conflict, match=f"port {port} is in use .* --port"):
+        listen("localhost", port)
+    with pytest.raises(InvalidParameter, match="port"):
+        listen("127.0.0.1", 70000)
+
+
+def test_a_server_stops_on_a_signal_while_a_client_stays_connected(home: Home) -> None:
+    with httpx2.Client() as client:
+        with serving(home) as url:
+            assert client.get(f"{url}/healthz").json() == {"status": "ok"}
+            stopping = time.monotonic()
+        assert time.monotonic() - stopping < 10

@@ -1,0 +1,674 @@
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import statsvc
+from statsvc import calculate_class_weights
+from statsvc.errors import InvalidParameter, Unanswerable
+from statsvc.local import counts_file
+from statsvc.local.estimate import share_intervals
+from statsvc.local.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+# Torch forks its workers; from Python 3.12 on, that warns in a process that has threads.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
+READS: list[int] = []
+"""Indices that a `Labels` in this process was asked for."""
+
+
+class Labels(torch.utils.data.Dataset[Any]):
+    """(image, label) pairs, as a trainer's dataset gives them."""
+
+    def __init__(self, labels: list[Any], transform: Any = None) -> None:
+        self.labels, self.transform = labels, transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        READS.append(index)
+        label = self.labels[index]
+        return torch.zeros(3, 2, 2), label if self.transform is None else self.transform(label)
+
+
+def street(images: int = 40, classes: int = 5) -> list[NDArray[np.uint8]]:
+    """Return label maps in which class c is in about 1/(c+1) of the images, with void 255."""
+    rng = np.random.default_rng(11)
+    labels = []
+    for _ in range(images):
+        there = [c for c in range(classes) if rng.random() < 1 / (c + 1)] or [0]
+        labels.append(rng.choice([*there, 255], size=(9, 13)).astype(np.uint8))
+    return labels
+
+
+def counted(labels: list[Any], classes: int) -> NDArray[np.int64]:
+    """Return pixels of each class in each label, by comparing pixel for pixel."""
+    return np.array([[int((np.asarray(label) == c).sum()) for c in range(classes)] for label in labels])
+
+
+def weights(dataset: Any, classes: int = 5, **arguments: Any) -> torch.Tensor:
+    return calculate_class_weights(dataset, classes, verbose=False, **arguments)  # warnings name this file
+
+
+def sqrt_weights(n: NDArray[Any]) -> NDArray[np.float64]:
+    raw = np.where(n > 0, 1 / np.sqrt(np.maximum(n, 1) / n.sum()), 0)
+    return raw / raw[n > 0].mean()
+
+
+def test_the_signature_is_as_documented() -> None:
+    parameters = list(inspect.signature(calculate_class_weights).parameters.values())
+    defaults = [(p.name, p.default) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    missing = inspect.Parameter.empty
+    assert defaults == [
+        ("dataset", missing),
+        ("num_classes", missing),
+        ("device", None),
+        ("method", "sqrt_inv_freq"),
+        ("ignore_index", 255),
+        ("beta", 0.9999),
+        ("samples", None),
+        ("seed", 0),
+        ("num_workers", 0),
+        ("cache", None),
+        ("verbose", True),
+    ]
+
+
+# Weights
+
+
+def test_weights_are_float32_and_follow_from_an_exact_count() -> None:
+    got = weights(Labels(street()))
+    assert got.dtype == torch.float32
+    assert got.shape == (5,)
+    np.testing.assert_allclose(got.numpy(), sqrt_weights(counted(street(), 5).sum(axis=0)), rtol=1e-6)
+
+
+def test_median_frequency_counts_the_images_in_which_a_class_occurs() -> None:
+    rows = counted(street(), 5)
+    frequency = rows.sum(axis=0) / ((rows > 0) * rows.sum(axis=1, keepdims=True)).sum(axis=0)
+    got = weights(Labels(street()), method="median_freq", normalize="none")
+    np.testing.assert_allclose(got.numpy(), np.median(frequency) / frequency, rtol=1e-6)
+
+
+def test_effective_num_takes_beta_and_other_methods_do_not_mind_it() -> None:
+    n = counted(street(), 5).sum(axis=0).astype(float)
+    raw = (1 - 0.99) / (1 - 0.99**n)
+    got = weights(Labels(street()), method="effective_num", beta=0.99)
+    np.testing.assert_allclose(got.numpy(), raw / raw.mean(), rtol=1e-6)
+    assert torch.equal(weights(Labels(street()), beta=0.5), weights(Labels(street())))
+
+
+def test_other_parameters_of_a_spec_are_passed_on() -> None:
+    n = counted(street(), 6).sum(axis=0)
+    got = weights(Labels(street()), 6, method="power", alpha=1.0, normalize="sum", absent="one")
+    np.testing.assert_allclose(got.numpy()[:5], (1 / n[:5]) / (1 / n[:5]).sum(), rtol=1e-6)
+    assert got[5] == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda label: label, "uint8 array"),
+        (lambda label: label.astype(np.int64), "int64 array"),
+        (lambda label: label.astype(">u2"), "big-endian array"),
+        (lambda label: label.astype(np.int64)[None], "array with a channel"),
+        (lambda label: label.T, "transposed array"),
+        (torch.from_numpy, "uint8 tensor"),
+        (lambda label: torch.from_numpy(label).long()[None], "long tensor with a channel"),
+        (lambda label: torch.from_numpy(label.astype(np.uint16)), "uint16 tensor"),
+        (Image.fromarray, "grey image"),
+        (lambda label: Image.fromarray(label.astype(np.int32)), "32-bit image"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_labels_of_every_kind_give_the_same_weights(make: Callable[[Any], Any], what: str) -> None:
+    assert torch.equal(weights(Labels([make(label) for label in street()])), weights(Labels(street())))
+
+
+def test_a_palette_image_is_counted_by_its_indices() -> None:
+    labels = []
+    for label in street():
+        image = Image.fromarray(label)
+        image.putpalette([200, 10, 10] * 256)
+        assert image.mode == "P"
+        labels.append(image)
+    assert torch.equal(weights(Labels(labels)), weights(Labels(street())))
+
+
+def test_bool_labels_are_classes_0_and_1() -> None:
+    mask = np.zeros((10, 10), bool)
+    mask[:2] = True
+    for label in (mask, torch.from_numpy(mask), Image.fromarray(mask)):
+        got = weights(Labels([label]), 2, method="inverse_freq", normalize="none")
+        np.testing.assert_allclose(got.numpy(), [100 / (2 * 80), 100 / (2 * 20)])
+
+
+def test_large_and_negative_ids_are_counted_apart(caplog: pytest.LogCaptureFixture) -> None:
+    label = np.array([[0, 0, 1, -1], [1, 1, 70000, 2**40]])
+    weights([(None, label)], 2)
+    assert "3 unexpected ids" in caplog.text
+    for text in ("id -1 (1 pixels", "id 70000 (1 pixels", f"id {2**40} (1 pixels", "in sample 0"):
+        assert text in caplog.text
+    np.testing.assert_allclose(
+        weights([(None, label)], 2, method="inverse_freq", normalize="none"), [1.25, 5 / 6]
+    )
+
+
+def test_ignore_index_takes_one_id_several_or_none() -> None:
+    label = np.array([[0, 1, 1, 2, 2, 2, 2]])
+    one = weights([(None, label)], 3, ignore_index=2, method="inverse_freq", normalize="none")
+    np.testing.assert_allclose(one.numpy(), [3 / (3 * 1), 3 / (3 * 2), 0])
+    two = weights([(None, label)], 3, ignore_index=[0, 2], method="inverse_freq", normalize="none")
+    np.testing.assert_allclose(two.numpy(), [0, 2 / (3 * 2), 0])
+    everything = weights([(None, label)], 3, ignore_index=[], method="inverse_freq", normalize="none")
+    np.testing.assert_allclose(everything.numpy(), [7 / 3, 7 / 6, 7 / 12], rtol=1e-6)
+
+
+def test_wrapped_datasets_and_plain_lists_are_datasets() -> None:
+    labels = street()
+    whole = Labels(labels)
+    half = torch.utils.data.Subset(whole, range(0, 40, 2))
+    assert torch.equal(weights(half), weights(Labels(labels[::2])))
+    twice = torch.utils.data.ConcatDataset([whole, whole])
+    assert torch.equal(weights(twice), weights(whole))
+    assert torch.equal(weights([(0, label, "name.png") for label in labels]), weights(whole))
+
+
+def test_the_result_is_on_the_device_asked_for() -> None:
+    assert weights(Labels(street()), device="meta").device.type == "meta"
+    assert weights(Labels(street()), device=torch.device("cpu")).device.type == "cpu"
+
+
+def test_a_device_that_is_none_is_refused_before_anything_is_counted() -> None:
+    class Unread(Labels):
+        def __getitem__(self, index: int) -> Any:
+            raise AssertionError("a label was read")
+
+    with pytest.raises(InvalidParameter, match=r"device: 'gpu': .*give for instance 'cuda'"):
+        weights(Unread(street()), device="gpu")
+
+
+def test_counts_do_not_stop_at_two_to_the_24_as_float32_does() -> None:
+    labels = [np.zeros(2**22, np.uint8)] * 5 + [np.ones(1, np.uint8)]
+    got = weights([(None, label) for label in labels], 2, method="inverse_freq", normalize="none")
+    assert got[1] == np.float32((5 * 2**22 + 1) / 2)
+
+
+# Reading
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_worker_processes_give_identical_weights(context: str) -> None:
+    if context == "spawn":
+        code = (
+            "import torch, numpy as np\n"
+            "import torch.multiprocessing as mp\n"
+            "from statsvc import calculate_class_weights\n"
+            "from test_calculate import Labels, street\n"
+            "if __name__ == '__main__':\n"
+            "    mp.set_start_method('spawn')\n"
+            "    for n in (0, 2):\n"
+            "        w = calculate_class_weights(Labels(street()), 5, num_workers=n, verbose=False)\n"
+            "        print(w.tolist())\n"
+        )
+        tests = Path(__file__).parent
+        script = Path(os.environ["STATSVC_HOME"]).with_suffix(".py")
+        script.write_text(code)
+        environment = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"}
+        done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        alone, in_workers = done.stdout.splitlines()
+        assert alone == in_workers
+    else:
+        assert torch.equal(weights(Labels(street()), num_workers=2), weights(Labels(street())))
+
+
+def test_reading_labels_leaves_the_trainers_random_numbers_alone() -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002 - the generator that trainers use
+    random.seed(1)
+    weights(Labels(street()), samples=10, num_workers=1)
+    after = torch.rand(1).item(), np.random.rand(), random.random()  # noqa: NPY002
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    random.seed(1)
+    assert after == (torch.rand(1).item(), np.random.rand(), random.random())  # noqa: NPY002
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [
+        (torch.rand(4, 4), r"dtype torch\.float32; class ids are integers: return label\.long\(\)"),
+        (np.ones((4, 4)), r"dtype float64.*ToTensor"),
+        (torch.ones(4, 4, dtype=torch.bfloat16), "bfloat16"),
+        (Image.new("RGB", (8, 8)), "mode RGB.*colours"),
+        (np.zeros((8, 8, 3), np.uint8), r"shape \(8, 8, 3\).*colours"),
+        (Image.new("F", (8, 8)), "float32"),
+        (np.array([[2**63]], np.uint64), "does not fit in 64 bits"),
+        (np.arange(5000), "5000 different ids.*instance ids"),
+        ({"mask": 1}, "a dict.*label map of class ids"),
+        ("a.png", "a str.*label map"),
+        (3, "a int.*label map"),
+        (np.array(["road"]), "dtype <U4"),
+    ],
+    ids=str,
+)
+def test_labels_that_are_no_class_ids_are_refused_with_the_sample_and_advice(
+    label: Any, says: str, num_workers: int
+) -> None:
+    labels = [*street()[:3], label]
+    with pytest.raises(InvalidParameter, match=rf"dataset: sample 3 .*{says}"):
+        weights(Labels(labels), num_workers=num_workers)
+
+
+@pytest.mark.parametrize("sample", [{"image": 0, "label": 1}, np.zeros((2, 2), np.uint8), (np.zeros(3),)])
+def test_samples_that_are_no_pair_are_refused(sample: Any) -> None:
+    with pytest.raises(InvalidParameter, match=r"not \(image, label\)"):
+        weights([sample])
+
+
+def test_a_stream_without_length_is_refused_with_advice() -> None:
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter([])
+
+    for stream in (Stream(), iter([]), (pair for pair in [])):
+        with pytest.raises(InvalidParameter, match=r"list\(itertools\.islice\(dataset, 1000\)\)"):
+            weights(stream)
+
+
+def test_an_empty_dataset_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match="list is empty"):
+        weights([])
+
+
+def test_parameters_are_checked_before_a_label_is_read() -> None:
+    READS.clear()
+    for arguments in ({"method": "sqrt"}, {"normalise": "sum"}, {"method": "power"}, {"samples": 1}):
+        with pytest.raises(InvalidParameter):
+            weights(Labels(street()), **arguments)
+    for samples in (0, -3, 2.5, True, "10"):
+        with pytest.raises(InvalidParameter, match="samples"):
+            weights(Labels(street()), samples=samples)
+    assert READS == []
+
+
+def test_too_many_ids_over_all_labels_are_refused() -> None:
+    with pytest.raises(Unanswerable, match="6000 different ids, from 0 to 5999"):
+        weights([(None, np.arange(3000)), (None, np.arange(3000, 6000))])
+
+
+def test_labels_without_a_counted_pixel_are_unanswerable() -> None:
+    with pytest.raises(Unanswerable):
+        weights([(None, np.full((3, 3), 255))])
+
+
+def test_a_random_augmentation_is_noticed() -> None:
+    turns = itertools.cycle([lambda label: label, np.zeros_like])
+    with pytest.warns(UserWarning, match=r"two reads of dataset\[0\] gave different labels"):
+        weights(Labels(street(), transform=lambda label: next(turns)(label)))  # noqa: PLW0108 - another turn at each call
+
+
+def test_the_warning_of_random_augmentation_points_to_the_caller() -> None:
+    sizes = itertools.count(1)
+    with pytest.warns(UserWarning, match="two reads") as caught:
+        calculate_class_weights(
+            Labels(street(), lambda _: np.zeros(next(sizes), int)), 1, verbose=False, num_workers=0
+        )
+    assert caught[0].filename == __file__
+
+
+# Printing
+
+
+def test_the_table_is_printed_with_its_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    calculate_class_weights(Labels(street()), 6)
+    out, err = capsys.readouterr()
+    n = counted(street(), 5).sum(axis=0)
+    assert out.startswith("Labels · sqrt_inv_freq · 40 images · exact\n")
+    assert "█" in out
+    for c in range(5):
+        assert f"{n[c]:,}" in out
+    assert "warning: 1 of 6 classes have no pixel" in out
+    assert err == ""
+
+
+def test_quiet_prints_nothing_and_logs_the_warnings(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    weights(Labels(street()), 6)
+    assert capsys.readouterr() == ("", "")
+    assert [record.name for record in caplog.records if record.levelno == logging.WARNING] == [
+        "statsvc.calculate"
+    ]
+
+
+# Sampling
+
+
+def test_a_sample_is_drawn_without_replacement_and_called_an_estimate(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    READS.clear()
+    got = calculate_class_weights(Labels(street()), 5, samples=12, seed=3)
+    drawn = READS[2:]
+    assert len(set(drawn)) == 12
+    np.testing.assert_allclose(
+        got.numpy(), sqrt_weights(counted([street()[i] for i in drawn], 5).sum(axis=0)), rtol=1e-6
+    )
+    out = capsys.readouterr().out
+    assert out.startswith("Labels · sqrt_inv_freq · 12 images · estimated\n")
+    assert "95 % interval" in out
+
+
+def test_the_seed_decides_which_labels_are_drawn() -> None:
+    def drawn(seed: int) -> list[int]:
+        READS.clear()
+        weights(Labels(street()), samples=12, seed=seed)
+        return READS[2:]
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+
+
+def test_a_sample_as_large_as_the_dataset_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    calculate_class_weights(Labels(street()), 5, samples=40)
+    assert "exact" in capsys.readouterr().out
+
+
+def test_intervals_hold_the_true_share_about_95_times_in_100() -> None:
+    rng = np.random.default_rng(0)
+    population = rng.gamma(2.0, 500.0, size=(400, 4)).astype(np.int64)
+    total = population.sum(axis=1)
+    share = population.sum(axis=0) / total.sum()
+    inside = []
+    for _ in range(1000):
+        drawn = rng.choice(400, 100, replace=False)
+        low, high = share_intervals(population[drawn], total[drawn], 400).T
+        inside.append((low <= share) & (share <= high))
+    coverage = np.mean(inside, axis=0)
+    assert ((coverage > 0.92) & (coverage < 0.975)).all(), coverage
+
+
+def test_the_interval_is_the_textbooks() -> None:
+    # Cochran 1977, eq. 6.13, written out for one class and three of ten images.
+    x, n, images = [2, 5, 1], [10, 20, 12], 10
+    r = 8 / 42
+    mean = 42 / 3
+    variance = (1 - 3 / 10) / (3 * mean**2) * sum((a - r * b) ** 2 for a, b in zip(x, n, strict=True)) / 2
+    got = share_intervals(np.array(x)[:, None], np.array(n), images)
+    np.testing.assert_allclose(got, [[r - 1.959964 * variance**0.5, r + 1.959964 * variance**0.5]], rtol=1e-6)
+
+
+def test_the_interval_of_a_class_that_was_not_seen_is_not_zero() -> None:
+    got = share_intervals(np.array([[5, 0]] * 30), np.array([5] * 30), 1000)
+    assert got[0].tolist() == [1, 1]
+    # Had 1 − 0.05^(1/30) of all images the class, 30 draws would miss it 5 times in 100.
+    np.testing.assert_allclose((1 - got[1, 1]) ** 30, 0.05)
+    assert got[1, 0] == 0
+
+
+def test_intervals_are_of_the_shares_that_the_table_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = [np.array([[0, 0, 1, 255]]), np.array([[0, 1, 1, 1]]), np.array([[0, 0, 0, 7]])]
+    calculate_class_weights(Labels(labels * 2), 3, samples=3, seed=1, ignore_index=[255, 2])
+    out = capsys.readouterr().out
+    for class_id in (0, 1):
+        (line,) = [text for text in out.splitlines() if text.startswith((f" {class_id}", f"{class_id} "))]
+        words = line.split()
+        share = float(words[2].rstrip("%"))
+        low, high = (float(part) for part in words[3].rstrip("%").split("–"))
+        assert low <= share <= high
+    (ignored,) = [text for text in out.splitlines() if text.endswith("ignored")]
+    assert "–" not in ignored
+
+
+# The cache
+
+
+def reads_of(action: Callable[[], Any]) -> int:
+    READS.clear()
+    action()
+    return len(READS)
+
+
+def test_counts_are_kept_and_answer_every_method(tmp_path: Path) -> None:
+    cache = tmp_path / "deep" / "counts.json"
+    first = weights(Labels(street()), cache=cache)
+    rows = counted(street(), 5)
+    n = rows.sum(axis=0)
+
+    def again() -> None:
+        assert torch.equal(weights(Labels(street()), cache=cache), first)
+
+    assert reads_of(again) == 2 + 8  # dataset[0] twice, and the probes
+
+    def other_questions() -> None:
+        inverse = weights(Labels(street()), cache=cache, method="inverse_freq", normalize="none")
+        np.testing.assert_allclose(inverse.numpy(), n.sum() / (5 * n), rtol=1e-6)
+        median = weights(Labels(street()), cache=cache, method="median_freq", normalize="none")
+        frequency = n / ((rows > 0) * rows.sum(axis=1, keepdims=True)).sum(axis=0)
+        np.testing.assert_allclose(median.numpy(), np.median(frequency) / frequency, rtol=1e-6)
+        assert weights(Labels(street()), 9, cache=cache).shape == (9,)
+        assert weights(Labels(street()), cache=cache, ignore_index=[255, 0])[0] == 0
+
+    assert reads_of(other_questions) == 4 * (2 + 8)
+
+
+def test_samples_seed_and_all_labels_are_different_entries(tmp_path: Path) -> None:
+    cache = tmp_path / "counts.json"
+    requests: list[dict[str, Any]] = [
+        {},
+        {"samples": 10},
+        {"samples": 11},
+        {"samples": 10, "seed": 1},
+        {"seed": 5},  # all labels: the seed draws nothing
+    ]
+    read = [reads_of(lambda r=r: weights(Labels(street()), cache=cache, **r)) - 10 for r in requests]
+    assert read == [40, 10, 11, 10, 0]
+    read = [reads_of(lambda r=r: weights(Labels(street()), cache=cache, **r)) - 10 for r in requests]
+    assert read == [0, 0, 0, 0, 0]
+
+
+def test_an_estimate_from_the_cache_is_still_an_estimate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = tmp_path / "counts.json"
+    shown = []
+    for _ in range(2):
+        calculate_class_weights(Labels(street()), 5, samples=10, cache=cache)
+        shown.append(capsys.readouterr().out)
+    assert "estimated" in shown[0]
+    assert shown[0] == shown[1]
+
+
+def blank(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.where(label == 4, 0, label).astype(np.uint8)
+
+
+def shifted(label: NDArray[np.uint8], by: int) -> NDArray[np.uint8]:
+    return np.roll(label, by, axis=1)
+
+
+def test_a_changed_dataset_is_counted_again(tmp_path: Path) -> None:
+    files = []
+    for k in range(12):
+        files.append(tmp_path / f"{k}.png")
+        Image.fromarray(street()[k]).save(files[-1])
+
+    class Files(Labels):
+        def __getitem__(self, index: int) -> tuple[Any, Any]:
+            return None, np.asarray(Image.open(self.labels[index]))
+
+    longer = [*street(), street()[0]]
+    other = street()
+    other[39] = np.zeros_like(other[39])
+    datasets: dict[str, Callable[[], Any]] = {
+        "as it is": lambda: Labels(street()),
+        "one more": lambda: Labels(longer),
+        "another last label": lambda: Labels(other),
+        "a transform": lambda: Labels(street(), blank),
+        "a lambda": lambda: Labels(street(), lambda label: label + 0),
+        "another lambda": lambda: Labels(street(), lambda label: label**1),
+        "a partial": lambda: Labels(street(), functools.partial(shifted, by=1)),
+        "another partial": lambda: Labels(street(), functools.partial(shifted, by=2)),
+        "another class": lambda: type("Other", (Labels,), {})(street()),
+        "a subset": lambda: torch.utils.data.Subset(Labels(street()), list(range(20))),
+        "another subset": lambda: torch.utils.data.Subset(Labels(street()), [*range(18), 19, 18]),
+        "files": lambda: Files([str(file) for file in files]),
+        "fewer files": lambda: Files(files[:9]),
+        "tensors": lambda: torch.utils.data.TensorDataset(torch.zeros(40), torch.tensor(np.stack(street()))),
+    }
+    digests = {name: fingerprint(make()) for name, make in datasets.items()}
+    assert len(set(digests.values())) == len(digests)
+    assert {name: fingerprint(make()) for name, make in datasets.items()} == digests
+
+    # Not among the probes, and the file's time alone tells.
+    Image.fromarray(np.zeros((3, 3), np.uint8)).save(files[1])
+    assert fingerprint(datasets["files"]()) != digests["files"]
+
+
+def test_the_fingerprint_is_the_same_in_every_process() -> None:
+    code = (
+        "from test_calculate import Labels, blank, street\n"
+        "from statsvc.local.fingerprint import fingerprint\n"
+        "print(fingerprint(Labels(street(), [blank, {'a', 'b', 'c'}, lambda x: x in {'p', 'q'}][0])))"
+    )
+    tests = Path(__file__).parent
+    found = set()
+    for seed in ("1", "2"):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}",
+            "PYTHONHASHSEED": seed,
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        found.add(done.stdout)
+    assert len(found) == 1
+
+
+def test_sets_and_cycles_and_odd_attributes_have_a_fingerprint() -> None:
+    def make() -> Labels:
+        dataset = Labels(street(4))
+        odd: Any = dataset
+        odd.names, odd.myself, odd.log = {"road", "sky", "car"}, dataset, logging.getLogger("x")
+        odd.generator, odd.nothing, odd.table = torch.Generator(), np.zeros(0), {"b": 1, "a": [1.5, None]}
+        return dataset
+
+    assert fingerprint(make()) == fingerprint(make())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data.replace(b'"counts": [', b'"counts": [9', 1),
+        lambda _: b'{"statsvc": "counts"',
+        lambda _: b'{"statsvc": "counts", "entries": []}',
+        lambda _: b'{"statsvc": "counts", "entries": {"KEY": 1}}',
+        lambda _: b'{"statsvc": "counts", "entries": {"KEY": {"sha256": "0"}}}',
+    ],
+)
+def test_a_damaged_cache_is_counted_again_with_a_warning(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    cache = tmp_path / "counts.json"
+    expected = weights(Labels(street()), cache=cache)
+    key = next(iter(json.loads(cache.read_bytes())["entries"]))
+    cache.write_bytes(damage(cache.read_bytes()).replace(b"KEY", key.encode()))
+    with pytest.warns(UserWarning, match=r"counts\.json is damaged") as caught:
+        assert torch.equal(weights(Labels(street()), cache=cache), expected)
+    assert [warning.filename for warning in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert reads_of(lambda: weights(Labels(street()), cache=cache)) == 10
+
+
+def test_a_file_of_somebody_else_is_never_overwritten(tmp_path: Path) -> None:
+    for content in (b'{"lr": 0.1}', b"\x80\x02torch", b"notes"):
+        cache = tmp_path / "config.json"
+        cache.write_bytes(content)
+        with pytest.warns(UserWarning, match="no file of statsvc"):
+            weights(Labels(street()), cache=cache)
+        assert cache.read_bytes() == content
+
+
+def test_an_empty_file_becomes_the_cache(tmp_path: Path) -> None:
+    cache = tmp_path / "counts.json"
+    cache.touch()
+    weights(Labels(street()), cache=cache)
+    assert reads_of(lambda: weights(Labels(street()), cache=cache)) == 10
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="cannot be kept") as caught:
+        got = weights(Labels(street()), cache=tmp_path / "file" / "counts.json")
+    assert torch.equal(got, weights(Labels(street())))
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_a_folder_as_cache_is_refused_before_a_label_is_read(tmp_path: Path) -> None:
+    READS.clear()
+    with pytest.raises(InvalidParameter, match=r"cache: .* is a folder; name a file"):
+        weights(Labels(street()), cache=tmp_path)
+    assert READS == []
+
+
+def test_only_the_newest_entries_are_kept_and_no_temporary_file(tmp_path: Path) -> None:
+    cache = tmp_path / "counts.json"
+    for seed in range(10):
+        weights(Labels(street()), samples=2, seed=seed, cache=cache)
+    assert len(json.loads(cache.read_bytes())["entries"]) == 8
+    assert reads_of(lambda: weights(Labels(street()), samples=2, seed=9, cache=cache)) == 10
+    assert list(tmp_path.glob("*counts*")) == [cache]
+
+
+def test_a_failed_write_leaves_the_old_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "counts.json"
+    weights(Labels(street()), cache=cache)
+    before = cache.read_bytes()
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.warns(UserWarning, match="No space left"):
+        counts_file.store(cache, "other", counts_file.Counts([0], [0, 1], [0], [1]))
+    assert cache.read_bytes() == before
+
+
+def test_calculating_is_imported_without_torch() -> None:
+    code = "import sys; from statsvc import calculate_class_weights; print('torch' in sys.modules)"
+    root = Path(statsvc.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.stdout == "False\n"
+
+
+def test_a_method_that_gives_no_weights_says_what_to_do_with_its_vector() -> None:
+    with pytest.warns(UserWarning, match="logit_adjustment gives no class weights but additive: add them"):
+        calculate_class_weights(Labels([np.array([[0, 0, 1]])]), 2, method="logit_adjustment", verbose=False)

@@ -1,0 +1,198 @@
+"""A run that is resumed uses the weights it was started with, whatever has become of the dataset."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+import statsvc
+from statsvc.client.client import Client
+from statsvc.errors import InvalidParameter
+from statsvc.store import home as homes
+from statsvc.weighting.class_weights import ClassWeights
+from support.publishing import label_maps, publish
+from support.servers import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAMES = ("road", "person", "pole", "sky")
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = homes.resolve(str(tmp_path_factory.mktemp("checkpoints") / "home"))
+    publish(home, "street", label_maps(), num_classes=4, class_names=NAMES)
+    publish(home, "bare", label_maps(), num_classes=4)
+    with serving(home) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def record(url: str) -> dict[str, Any]:
+    return (
+        Client(url).weights("street", method="effective_num", beta="1-1e-3", ignore_index=[255, 3]).to_dict()
+    )
+
+
+def test_a_resumed_run_has_the_same_weights_though_the_dataset_has_changed(tmp_path: Path) -> None:
+    home = homes.resolve(str(tmp_path / "home"))
+    publish(home, "street", label_maps(), num_classes=4)
+
+    def weights(checkpoint: dict[str, Any]) -> ClassWeights:
+        return Client(url).weights("street", method="inverse_freq", pinned=checkpoint.get("class_weights"))
+
+    with serving(home) as url:
+        begun = weights({})
+        model = torch.nn.Linear(2, 4)
+        state = {"model": model.state_dict(), "class_weights": begun.to_dict()}
+        torch.save(state, tmp_path / "last.pt")
+        publish(home, "street", label_maps(seed=1), num_classes=4)
+        end = time.monotonic() + 10
+        while (fresh := weights({})).version == 1 and time.monotonic() < end:
+            time.sleep(0.1)  # the server looks at its catalog now and then
+        assert fresh.version == 2
+        assert fresh.to_list() != begun.to_list()
+        resumed = weights(torch.load(tmp_path / "last.pt", weights_only=True))
+        by_number = Client(url).weights("street", method="inverse_freq", version=1)
+
+    assert (resumed.version, resumed.spec) == (1, begun.spec)
+    assert resumed.to_list() == begun.to_list()
+    assert torch.equal(resumed.tensor(), begun.tensor())
+    assert by_number.digest == resumed.digest != fresh.digest
+    # The server is gone: nothing is asked, and class_weights needs no URL.
+    tensor = statsvc.class_weights(pinned=torch.load(tmp_path / "last.pt")["class_weights"])
+    assert torch.equal(tensor, begun.tensor())
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {},
+        {"dataset": "street"},
+        {"version": 1},
+        {"version": "1"},
+        {"version": "a-tag"},
+        {"method": "effective_num", "beta": 1 - 1e-3},
+        {"method": "effective_num", "ignore_index": (3, 255)},
+        {"ignore": np.array([3, 255])},
+        {"num_classes": 4, "class_map": "none", "normalize": "mean", "clip": None, "split": None},
+    ],
+)
+def test_the_same_question_is_answered_from_the_record(
+    record: dict[str, Any], question: dict[str, Any]
+) -> None:
+    client = Client("http://127.0.0.1:1")
+    assert client.weights(pinned=record, **question).to_dict() == record
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"method": "power", "alpha": 1 / 3},
+        {"recipe": "erfnet-decoder"},
+        {"recipe": "segnet", "num_classes": 3},
+        {"method": "logit_adjustment"},
+        {"multiply": {"person": 2, "0": 0.5}, "clip": (0.1, 10), "ignore_index": []},
+    ],
+)
+def test_whatever_was_asked_may_be_asked_again_beside_its_record(url: str, question: dict[str, Any]) -> None:
+    record = Client(url).weights("street", **question).to_dict()
+    away = Client("http://127.0.0.1:1")
+    assert away.weights("street", pinned=record, **question).to_dict() == record
+    for name, value in question.items():
+        assert away.weights(pinned=record, **{name: value}).to_dict() == record
+    with pytest.raises(InvalidParameter, match="the pinned weights have"):
+        away.weights(pinned=record, method="median_freq_global")
+
+
+@pytest.mark.parametrize(
+    ("question", "name", "there", "asked"),
+    [
+        ({"dataset": "bare"}, "dataset", "'street'", "'bare'"),
+        ({"version": 2}, "version", "1", "2"),
+        ({"method": "enet"}, "method", "'effective_num'", "'enet'"),
+        ({"method": "effective_num", "beta": 0.9}, "beta", "0.999", "0.9"),
+        ({"beta": 0.9}, "beta", "0.999", "0.9"),
+        ({"recipe": "segnet"}, "recipe", "None", "'segnet'"),
+        ({"ignore_index": [255]}, "ignore_index", "[3, 255]", "[255]"),
+        ({"split": "train"}, "split", "None", "'train'"),
+        ({"clip": (0.1, 10)}, "clip", "None", "[0.1, 10.0]"),
+        ({"multiply": {"pole": 2}}, "multiply", "None", "{'pole': 2.0}"),
+    ],
+)
+def test_another_question_than_the_records_is_refused_and_named(
+    record: dict[str, Any], question: dict[str, Any], name: str, there: str, asked: str
+) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        statsvc.class_weights(pinned=record, **question)
+    assert [error[0] for error in caught.value.errors] == [name]
+    assert f"the pinned weights have {there}, not {asked}" in str(caught.value)
+
+
+def test_a_misspelt_parameter_is_refused_beside_a_record(record: dict[str, Any]) -> None:
+    with pytest.raises(InvalidParameter, match=r"unknown parameter \(did you mean 'method'"):
+        Client("http://a").weights(pinned=record, metod="enet")
+
+
+@pytest.mark.parametrize("damage", [[], "x", {}, {"weights": [1.0]}, 3, {"model": 1}])
+def test_what_is_no_record_is_refused(damage: Any) -> None:
+    with pytest.raises(InvalidParameter, match=r"this is not what ClassWeights\.to_dict\(\) gave"):
+        ClassWeights.from_dict(damage)
+
+
+def test_a_record_cut_short_is_refused(record: dict[str, Any]) -> None:
+    with pytest.raises(InvalidParameter, match="not one number for each class"):
+        ClassWeights.from_dict(record | {"weights": record["weights"][:-1]})
+
+
+def test_weights_pickle_and_tell_whether_they_are_the_same(url: str) -> None:
+    weights = Client(url).weights("street")
+    again = pickle.loads(pickle.dumps(weights))
+    assert again.to_dict() == weights.to_dict()
+    assert again.digest == weights.digest == ClassWeights.from_dict(weights.to_dict()).digest
+    assert len(weights.digest) == 16
+    assert weights.digest != Client(url).weights("street", method="uniform").digest
+
+
+# The trainer's class names
+
+
+def test_the_trainers_class_names_are_compared(url: str, record: dict[str, Any]) -> None:
+    assert statsvc.class_weights(url, dataset="street", expect_classes=NAMES).shape == (4,)
+    assert len(Client(url).weights("street", expect_classes=list(NAMES))) == 4
+    assert len(Client(url).weights(pinned=record, expect_classes=NAMES)) == 4
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected", "says"),
+    [
+        ("street", ("road", "pole", "person", "sky"), "class 1 is 'person', not 'pole'; class 2 is 'pole'"),
+        ("street", ("road", "pole", "person", "sky"), "the same in another order"),
+        ("street", (*NAMES, "void"), "there are 4 classes, not 5"),
+        ("street", ("road", "person", "pole", "Sky"), "class 3 is 'sky', not 'Sky'"),
+        ("street", [f"c{i}" for i in range(9)], "there are 4 classes, not 9; class 0 is 'road', not 'c0'"),
+        ("bare", NAMES, "the dataset has no class names"),
+    ],
+)
+def test_misaligned_class_names_are_refused_saying_which(
+    url: str, dataset: str, expected: list[str], says: str
+) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        statsvc.class_weights(url, dataset=dataset, expect_classes=expected)
+    assert says in str(caught.value)
+    assert str(caught.value).startswith(f"expect_classes: {dataset}: ")
+
+
+def test_many_differing_names_are_counted_after_the_first() -> None:
+    classes = [{"id": i, "name": f"a{i}"} for i in range(40)]
+    body = dict.fromkeys(("dataset", "version", "method", "kind", "spec", "exact", "warnings"))
+    weights = ClassWeights(body | {"classes": classes, "weights": [1.0] * 40})
+    with pytest.raises(InvalidParameter, match="class 5 is 'a5', not 'b5'; and 34 more; "):
+        weights.require_classes([f"b{i}" for i in range(40)])

@@ -1,0 +1,352 @@
+"""The losses inside Torch: half precision, compiled, distributed, in checkpoints, and what they allocate."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_losses import logits_of, target_of, value_and_gradient, weights_of
+from torch import Tensor, nn
+
+from statsvc.losses import CombinedLoss, DiceLoss, class_sums
+from statsvc.weighting.class_weights import ClassWeights
+from support.losses_twin import twin
+
+ROOT = Path(__file__).parents[2]
+WEIGHTS = [0.5, 2.0, 1.0, 0.25]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_sums_of_half_precision_logits_are_float32(dtype: torch.dtype) -> None:
+    # Half the pixels are of one class: the sum, 131072, does not fit float16, and bfloat16 stops at 256.
+    logits = logits_of((1, 4, 512, 512), dtype=dtype)
+    target = target_of(logits)
+    target[:, :256] = 1
+    value, gradient = value_and_gradient(CombinedLoss(class_weights=WEIGHTS), logits, target)
+    exact = logits.detach().double().requires_grad_()
+    loss, _, _ = twin(exact, target, class_weights=WEIGHTS)
+    expected = torch.autograd.grad(loss, exact)[0]
+    assert value.dtype == torch.float32
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(value, loss.float(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        gradient, expected.to(dtype), rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-7
+    )
+
+
+def test_autocast_changes_the_logits_and_not_the_loss() -> None:
+    torch.manual_seed(0)
+    model, image = nn.Conv2d(3, 4, 3, padding=1), torch.randn(2, 3, 16, 16)
+    criterion = CombinedLoss(class_weights=WEIGHTS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(image)
+        target = target_of(logits)
+        inside = criterion(logits, target)
+        inside.backward()  # under autocast too
+    assert logits.dtype == torch.bfloat16
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, criterion(logits, target))
+    assert model.weight.grad is not None
+    assert model.weight.grad.abs().sum() > 0
+
+
+def test_the_precision_of_matrix_products_does_not_reach_the_loss() -> None:
+    logits = logits_of((2, 4, 64, 64), dtype=torch.float32)
+    target = target_of(logits)
+    expected = value_and_gradient(CombinedLoss(), logits, target)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        found = value_and_gradient(CombinedLoss(), logits, target)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+# Torch's own warning, from a module that its compiler imports.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("make", "backend"), [(CombinedLoss, "inductor"), (CombinedLoss, "aot_eager"), (DiceLoss, "aot_eager")]
+)
+def test_compiled_in_one_graph_it_is_the_same(make: Any, backend: str) -> None:
+    torch._dynamo.reset()
+    criterion = make(class_weights=WEIGHTS, batch_dice=True)
+    compiled = torch.compile(criterion, fullgraph=True, backend=backend)
+    for height in (6, 9, 12):  # from the second on with dynamic shapes
+        logits = logits_of((2, 4, height, 5), dtype=torch.float32)
+        target = target_of(logits)
+        expected = value_and_gradient(criterion, logits, target)
+        found = value_and_gradient(compiled, logits, target)
+        torch.testing.assert_close(found, expected)
+        if make is CombinedLoss:
+            torch.testing.assert_close(criterion.last["loss"], found[0])
+    with pytest.raises(ValueError, match="target: holds 77"):
+        compiled(logits, target.masked_fill(target == 2, 77))
+
+
+def test_compiled_together_with_a_model_it_gives_the_same_gradients() -> None:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model, image = nn.Conv2d(3, 4, 3, padding=1), torch.randn(2, 3, 8, 8)
+    target = target_of(model(image))
+    criterion = CombinedLoss(class_weights=[0.0, -1.0, -2.0, -3.0], kind="additive", square_denominator=True)
+
+    def step() -> Tensor:
+        loss: Tensor = criterion(model(image), target)
+        return loss
+
+    step().backward()
+    assert model.weight.grad is not None
+    expected = model.weight.grad.clone()
+    model.zero_grad()
+    torch.compile(step, fullgraph=True, backend="aot_eager")().backward()
+    torch.testing.assert_close(model.weight.grad, expected)
+
+
+def test_the_operators_keep_the_rules_of_torch() -> None:
+    logits = logits_of((2, 4, 5, 3))
+    offset = torch.tensor([0.0, -1, -2, -3], dtype=torch.float64)
+    sums: Any = class_sums.class_sums
+    for arguments in (
+        (logits, target_of(logits), None, 255, False, True),
+        (logits, target_of(logits), offset, 255, True, False),
+    ):
+        results = torch.library.opcheck(sums, arguments)
+        assert set(results.values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("space", [(6, 5), (3, 4, 5)])
+def test_memory_layouts_of_the_logits_give_the_same(space: tuple[int, ...]) -> None:
+    logits = logits_of((2, 4, *space)).detach()
+    target = target_of(logits)
+    expected_value, expected = value_and_gradient(CombinedLoss(), logits, target)
+    last = torch.channels_last if len(space) == 2 else torch.channels_last_3d
+    layouts = {
+        "channels last": logits.contiguous(memory_format=last),
+        "transposed": logits.transpose(2, 3).contiguous().transpose(2, 3),
+        "cropped": nn.functional.pad(logits, [1, 2, 3, 4])[..., 3:-4, 1:-2],
+    }
+    for name, layout in layouts.items():
+        leaf = layout.detach().requires_grad_()
+        value = CombinedLoss()(leaf, target)
+        value.backward()
+        assert leaf.grad is not None
+        torch.testing.assert_close(value.detach(), expected_value, msg=name)
+        torch.testing.assert_close(leaf.grad, expected, msg=name)
+    x = layouts["channels last"].requires_grad_()
+    CombinedLoss()(x, target).backward()
+    assert x.grad is not None
+    assert x.grad.is_contiguous(memory_format=last)
+
+
+def test_sums_by_class_are_the_same_on_devices_where_they_are_masked() -> None:
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(5, (3, 40), generator=generator)
+    ignored = torch.rand((3, 40), generator=generator) < 0.2
+    nll, of_label = (torch.rand((2, 3, 40), generator=generator).double() * ~ignored).unbind()
+    found = [
+        by_class(label.where(~ignored, 0), ignored, nll, of_label, 5)
+        for by_class in (class_sums._by_class_on_cpu, class_sums._by_class)
+    ]
+    for on_cpu, elsewhere in zip(*found, strict=True):
+        torch.testing.assert_close(on_cpu, elsewhere)
+    assert int(found[0][0].sum()) == int((~ignored).sum())
+
+
+def test_logits_changed_before_the_backward_pass_are_an_error_and_not_a_wrong_gradient() -> None:
+    logits = logits_of((1, 4, 5, 5)) * 1
+    loss = CombinedLoss()(logits, target_of(logits))
+    logits.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_the_backward_pass_leaves_its_input_and_can_be_repeated() -> None:
+    logits = logits_of((2, 4, 5, 5))
+    before = logits.detach().clone()
+    target = target_of(logits)
+    loss = CombinedLoss()(logits, target)
+    first = torch.autograd.grad(loss, logits, retain_graph=True)[0]
+    second = torch.autograd.grad(loss, logits)[0]
+    assert torch.equal(first, second)
+    assert torch.equal(logits, before)
+
+
+def test_a_second_derivative_is_an_error_and_not_0() -> None:
+    logits = logits_of((1, 4, 5, 5))
+    gradient = torch.autograd.grad(CombinedLoss()(logits, target_of(logits)), logits, create_graph=True)[0]
+    with pytest.raises(RuntimeError, match=r"no autograd formula|does not require grad"):
+        gradient.sum().backward()
+
+
+def test_weights_stay_out_of_checkpoints_and_their_provenance_goes_in() -> None:
+    model = nn.ModuleDict(
+        {"head": nn.Conv2d(3, 3, 1), "loss": CombinedLoss(class_weights=weights_of("sqrt_inv_freq"))}
+    )
+    state = model.state_dict()
+    assert set(state) == {"head.weight", "head.bias", "loss._extra_state"}
+    assert all(isinstance(value, Tensor) for value in state.values())
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.load_state_dict(loaded)
+    provenance = model["loss"].provenance
+    assert provenance["dataset"] == "demo"
+    assert provenance["spec"]["normalize"] == "mean"
+    other = CombinedLoss(class_weights=weights_of("inverse_freq"))
+    kept = other.weight
+    with pytest.warns(UserWarning, match=r"sqrt_inv_freq of demo then and inverse_freq of demo now"):
+        other.load_state_dict({"_extra_state": loaded["loss._extra_state"]})
+    assert other.weight is kept
+    with pytest.warns(UserWarning, match="unknown origin now"):
+        CombinedLoss(class_weights=[1, 2, 3]).load_state_dict({"_extra_state": loaded["loss._extra_state"]})
+
+
+@pytest.mark.parametrize("kind", ["weights", "additive"])
+def test_a_model_in_half_precision_keeps_the_weights_as_they_are(kind: Any) -> None:
+    exact = [0.1, 1 / 3, 300.7]
+    criterion = CombinedLoss(class_weights=exact, kind=kind)
+    model = nn.ModuleDict({"head": nn.Conv2d(3, 3, 1), "loss": criterion})
+    logits = logits_of((2, 3, 4, 4), dtype=torch.float16)
+    expected = criterion(logits, target_of(logits))
+    for change in (model.half, model.bfloat16, model.double, lambda: model.to(torch.float16)):
+        change()
+        vector = criterion.weight if kind == "weights" else criterion.offset
+        assert vector is not None
+        assert vector.dtype == torch.float32
+        assert vector.tolist() == pytest.approx(exact, rel=1e-7)
+        torch.testing.assert_close(criterion(logits, target_of(logits)), expected, rtol=0, atol=0)
+    model.to("meta", torch.float16)
+    vector = criterion.weight if kind == "weights" else criterion.offset
+    assert vector is not None
+    assert (vector.device.type, vector.dtype) == ("meta", torch.float32)
+
+
+def test_checkpoints_of_before_the_loss_load_strictly() -> None:
+    model = nn.ModuleDict({"head": nn.Conv2d(3, 3, 1)})
+    state = model.state_dict()
+    model["loss"] = CombinedLoss(class_weights=[1, 2, 3])
+    model.load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r"Missing key.*head\.bias"):
+        model.load_state_dict({"head.weight": state["head.weight"]})
+
+
+def test_a_new_version_is_a_change_of_provenance() -> None:
+    old = weights_of("uniform").to_dict()
+    then = CombinedLoss(class_weights=ClassWeights({**old, "version": 3}))
+    now = CombinedLoss(class_weights=ClassWeights({**old, "version": 4}))
+    with pytest.warns(
+        UserWarning, match=r"uniform of demo version 3 then and .* version 4 now \(version changed"
+    ):
+        now.load_state_dict(then.state_dict())
+    assert "uniform of demo version 4" in repr(now)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures with Linux's /proc")
+def test_forward_and_backward_hold_one_tensor_of_the_logits_size() -> None:
+    command = [sys.executable, "benchmarks/losses.py", "--shape", "4,19,512,512"]
+    group = ["--peak", "weighted, a tenth ignored, Dice of the batch", "statsvc CombinedLoss"]
+    done = subprocess.run([*command, *group], cwd=ROOT, capture_output=True, text=True, check=True)
+    logits = 4 * 4 * 19 * 512 * 512
+    assert logits <= int(done.stdout) < 1.4 * logits
+
+
+DISTRIBUTED = textwrap.dedent(
+    """
+    import sys
+    import torch
+    import torch.distributed as dist
+    from losses_twin import twin
+    from torch import nn
+    from torch.nn.parallel import DistributedDataParallel
+    from statsvc.errors import InvalidParameter
+    from statsvc.losses import CombinedLoss, DiceLoss
+
+    rank, file = int(sys.argv[1]), sys.argv[2]
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    images = torch.randn(4, 3, 8, 8, dtype=torch.double)
+    target = torch.randint(4, (4, 8, 8))
+    target[0] = 255
+    target[1, :4] = 255
+    target[2:] = target[2:].clamp(max=2)  # class 3 is on the first process alone
+    one_sided = target.clone()
+    one_sided[:2] = 255  # the first process has no valid pixel
+    mine = slice(2 * rank, 2 * rank + 2)
+
+    def model():
+        torch.manual_seed(1)
+        return nn.Conv2d(3, 4, 3, padding=1).double()
+
+    for labels in (target, one_sided):
+        for make, parts in ((DiceLoss, {"ce_weight": 0, "dice_weight": 1}), (CombinedLoss, {})):
+            for absent in ("skip", "penalise"):
+                options = {"class_weights": [0.5, 2.0, 0.0, 1.0], "batch_dice": True, "absent": absent}
+                joined = model()
+                expected, _, _ = twin(joined(images), labels, **options, **parts)
+                expected.backward()
+                steps = [make(**options)]
+                if make is CombinedLoss and absent == "skip":
+                    steps.append(torch.compile(steps[0], fullgraph=True, backend="aot_eager"))
+                for step in steps:
+                    parallel = DistributedDataParallel(model())
+                    loss = step(parallel(images[mine]), labels[mine])
+                    loss.backward()
+                    torch.testing.assert_close(loss, expected)
+                    for found, true in zip(parallel.parameters(), joined.parameters(), strict=True):
+                        torch.testing.assert_close(found.grad, true.grad)
+
+    # A target that is no class, on one process only: all of them say so, and nobody waits.
+    wrong = target.clone()
+    wrong[3, 0, :2] = 9
+    for step in (DiceLoss(batch_dice=True), torch.compile(DiceLoss(batch_dice=True), backend="aot_eager")):
+        try:
+            step(model()(images[mine]), wrong[mine])
+        except InvalidParameter as error:
+            assert ("of rank 1 holds ids", "holds 9 (2 pixels)")[rank] in str(error), error
+        else:
+            raise AssertionError("the target was taken")
+
+    if rank == 0:  # one process may validate alone
+        with torch.no_grad():
+            alone = CombinedLoss(batch_dice=True)(joined(images), target)
+        torch.testing.assert_close(alone, twin(joined(images), target, batch_dice=True)[0])
+    dist.barrier()
+    dist.destroy_process_group()
+    print("equal")
+    """
+)
+
+
+def test_dice_of_the_batch_over_two_processes_is_that_of_the_joined_batch(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(DISTRIBUTED)
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), str(tmp_path / "meet")],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        ended = [process.communicate(timeout=240) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [out for out, _ in ended] == ["equal\n", "equal\n"], ended

@@ -1,0 +1,359 @@
+"""Recompute jobs over HTTP and on the command line: keys, pages, cancelling, and following them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+
+from statsvc.api.app import build_app
+from statsvc.dataset.configuration import Configuration
+from statsvc.errors import Conflict, LeaseLost
+from statsvc.store import home as homes
+from statsvc.store.catalog import idempotency, jobs
+from statsvc.store.catalog.catalog import Catalog
+from statsvc_workers.cluster import batches
+from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.jobs.lease import execute
+from statsvc_workers.jobs.progress import Progress
+from statsvc_workers.jobs.recompute import Settings
+from support.commands import statsvc, waited_for, without_end
+from support.making import Place, write_folder
+from support.publishing import label_maps, publish
+from support.servers import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from statsvc.store.catalog.records import Dataset
+    from statsvc.store.home import Home
+    from statsvc_workers.jobs.lease import Outcome
+
+
+@pytest.fixture
+def home(tmp_path: Path, database: str) -> Home:
+    return homes.resolve(str(tmp_path / "home"), database)
+
+
+@pytest.fixture
+def catalog(home: Home) -> Iterator[Catalog]:
+    opened = Catalog.open(home.database)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def client(home: Home) -> Iterator[TestClient]:
+    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+        yield client
+
+
+def add(catalog: Catalog, name: str = "streets") -> Dataset:
+    return catalog.create_dataset(name, f"/labels/{name}", "*.png", Configuration())
+
+
+def keyed(client: TestClient, key: str, **body: Any) -> Any:
+    return client.post("/jobs", json={"dataset": "streets"} | body, headers={"Idempotency-Key": key})
+
+
+def test_a_request_sent_again_with_its_key_makes_one_job_also_after_that_ended(
+    client: TestClient, catalog: Catalog
+) -> None:
+    add(catalog)
+    first = keyed(client, "nightly-1")
+    assert first.status_code == 202
+    leased = jobs.lease(catalog, "me//")
+    assert leased is not None
+    jobs.succeed_unchanged(catalog, leased, {})
+    again = keyed(client, "nightly-1")
+    assert (again.status_code, again.headers["location"]) == (202, first.headers["location"])
+    assert again.json()["state"] == "succeeded"
+    assert keyed(client, "nightly-2").json()["id"] != first.json()["id"]
+    assert client.post("/jobs", json={"dataset": "streets"}).json()["id"] != first.json()["id"]
+
+
+def test_the_same_key_with_another_request_is_a_conflict(client: TestClient, catalog: Catalog) -> None:
+    add(catalog)
+    add(catalog, "other")
+    made = keyed(client, "k").json()["id"]
+    for body in ({"full": True}, {"max_removed": 0.5}, {"dataset": "other"}):
+        refused = keyed(client, "k", **body)
+        assert (refused.status_code, refused.json()["type"]) == (409, "/problems/conflict")
+        assert made in refused.json()["detail"]
+    assert [job["id"] for job in client.get("/jobs").json()["jobs"]] == [made]
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "ä".encode()])
+def test_a_key_that_is_none_is_refused(client: TestClient, catalog: Catalog, key: str | bytes) -> None:
+    add(catalog)
+    refused = client.post("/jobs", json={"dataset": "streets"}, headers={"Idempotency-Key": key})
+    assert refused.json()["errors"][0]["parameter"] == "Idempotency-Key"
+    assert jobs.recent(catalog) == []
+
+
+def test_one_key_sent_by_many_at_once_makes_one_job(home: Home, catalog: Catalog) -> None:
+    dataset = add(catalog)
+    running = jobs.submit_leased(catalog, dataset, "elsewhere/1/1")
+    assert running is not None
+
+    def send(_: int) -> str:
+        own = Catalog.open(home.database)
+        job, _made = idempotency.submit_once(own, "k", dataset, full=False, max_removed=0.1)
+        own.close()
+        return job.id
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(send, range(8)))) == 1
+    assert len(jobs.recent(catalog)) == 2
+
+
+def test_keys_are_forgotten_after_their_time(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = add(catalog)
+    first, _ = idempotency.submit_once(catalog, "k", dataset, full=False, max_removed=0.1)
+    with pytest.raises(Conflict):
+        idempotency.submit_once(catalog, "k", dataset, full=True, max_removed=0.1)
+    monkeypatch.setattr(idempotency, "KEPT_SECONDS", -1.0)
+    second, _ = idempotency.submit_once(catalog, "k", dataset, full=True, max_removed=0.1)
+    assert (second.id, second.full) == (first.id, True)
+
+
+def test_jobs_are_listed_page_by_page_and_by_state_and_dataset(client: TestClient, catalog: Catalog) -> None:
+    made = [jobs.submit(catalog, add(catalog, f"d{k}"))[0].id for k in range(7)]
+    seen: list[str] = []
+    url = "/jobs?limit=3"
+    while True:
+        page = client.get(url).json()
+        assert len(page["jobs"]) <= 3
+        seen += [job["id"] for job in page["jobs"]]
+        if page["next"] is None:
+            break
+        url = f"/jobs?limit=3&before={page['next']}"
+    assert sorted(seen) == sorted(made)
+    created = [client.get(f"/jobs/{job}").json()["created_at"] for job in seen]
+    assert created == sorted(created, reverse=True)
+    assert jobs.lease(catalog, "elsewhere/1/1") is not None
+    running = client.get("/jobs?state=running").json()["jobs"]
+    assert [(job["attempt"], job["max_attempts"], job["dataset"]) for job in running] == [(1, 5, "d0")]
+    assert [job["id"] for job in client.get("/jobs?dataset=d4").json()["jobs"]] == [made[4]]
+    assert client.get("/jobs?dataset=d4&state=failed").json() == {"jobs": [], "next": None}
+    assert client.get("/jobs?dataset=none").status_code == 404
+    for wrong, parameter in (("state=done", "state"), ("before=x", "before"), ("limit=0", "limit")):
+        assert client.get(f"/jobs?{wrong}").json()["errors"][0]["parameter"] == parameter
+
+
+def test_a_cancelled_job_can_do_nothing_more(client: TestClient, catalog: Catalog) -> None:
+    dataset = add(catalog)
+    queued, _ = jobs.submit(catalog, dataset)
+    assert client.post(f"/jobs/{queued.id}/cancel").json()["state"] == "cancelled"
+    assert jobs.lease(catalog, "me//") is None
+    jobs.submit(catalog, dataset)
+    running = jobs.lease(catalog, "elsewhere/1/1")
+    assert running is not None
+    for _ in range(2):
+        cancelled = client.post(f"/jobs/{running.id}/cancel")
+        assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
+        assert cancelled.json()["finished_at"] is not None
+    with pytest.raises(LeaseLost, match="was cancelled on request; attempt 1 stops"):
+        jobs.heartbeat(catalog, running, {})
+    with pytest.raises(LeaseLost, match="nothing was published"):
+        jobs.succeed_unchanged(catalog, running, {})
+    jobs.give_back(catalog, running, "no")
+    assert jobs.get(catalog, running.id).state == "cancelled"
+    jobs.submit(catalog, dataset)
+    third = jobs.lease(catalog, "me//")
+    assert third is not None
+    jobs.fail(catalog, third, "no")
+    refused = client.post(f"/jobs/{third.id}/cancel")
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/conflict")
+    assert "has failed already" in refused.json()["detail"]
+    assert client.post("/jobs/none/cancel").status_code == 404
+
+
+def events(response: httpx2.Response) -> Iterator[dict[str, Any]]:
+    """Parse a stream as the HTML standard says (9.2.6), heartbeat comments left out."""
+    event: dict[str, Any] = {}
+    for line in response.iter_lines():
+        if not line and "data" in event:
+            yield event | {"data": json.loads(event["data"])}
+            event = {}
+        elif line and not line.startswith(":"):
+            name, _, value = line.partition(": ")
+            event[name] = value
+
+
+def test_a_job_is_followed_by_its_events_to_its_end(home: Home, catalog: Catalog) -> None:
+    job, _ = jobs.submit(catalog, add(catalog))
+    with serving(home) as url, httpx2.stream("GET", f"{url}/jobs/{job.id}/events", timeout=20) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        batches = events(response)
+        assert next(batches)["data"]["state"] == "queued"
+        leased = jobs.lease(catalog, "elsewhere/1/1")
+        assert leased is not None
+        assert next(batches)["data"]["state"] == "running"
+        jobs.heartbeat(catalog, leased, {"done": 3, "total": 9})
+        assert next(batches)["data"]["progress"] == {"done": 3, "total": 9}
+        jobs.fail(catalog, leased, "the disk is gone", {"done": 3, "total": 9})
+        last = next(batches)
+        assert (last["id"], last["event"]) == ("end", "job")
+        assert (last["data"]["state"], last["data"]["error"]) == ("failed", "the disk is gone")
+        assert list(batches) == []
+        # A browser connects again by itself until it is told that there is no more.
+        again = httpx2.get(f"{url}/jobs/{job.id}/events", headers={"Last-Event-ID": "end"})
+        assert (again.status_code, again.content) == (204, b"")
+        late = httpx2.get(f"{url}/jobs/{job.id}/events")
+        assert late.text.count("event: job") == 1
+        assert httpx2.get(f"{url}/jobs/none/events").status_code == 404
+
+
+def test_a_server_stops_at_once_while_jobs_are_followed(home: Home, catalog: Catalog) -> None:
+    job, _ = jobs.submit(catalog, add(catalog))
+    ended = threading.Event()
+
+    def follow(url: str) -> None:
+        with httpx2.stream("GET", f"{url}/jobs/{job.id}/events", timeout=20) as response:
+            assert len(list(events(response))) == 1  # ended by the server, without an error
+        ended.set()
+
+    with serving(home) as url:
+        assert httpx2.head(f"{url}/jobs/{job.id}/events", timeout=5).status_code == 200
+        follower = threading.Thread(target=follow, args=(url,))
+        follower.start()
+        time.sleep(0.5)
+        began = time.monotonic()
+    assert time.monotonic() - began < 2.5  # uvicorn would wait 3 s and then cut it off
+    follower.join(5)
+    assert ended.is_set()
+
+
+def test_many_followers_cost_one_look_at_the_catalog_a_moment(
+    client: TestClient, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted = [jobs.submit(catalog, add(catalog, f"d{k}"))[0] for k in range(3)]
+    looks: list[int] = []
+    real = jobs.several
+
+    def several(catalog: Catalog, job_ids: list[str]) -> Any:
+        looks.append(len(job_ids))
+        return real(catalog, job_ids)
+
+    monkeypatch.setattr(jobs, "several", several)
+    with ThreadPoolExecutor(12) as pool:
+        following = [pool.submit(client.get, f"/jobs/{job.id}/events") for job in submitted for _ in range(4)]
+        began = time.monotonic()
+        time.sleep(1.2)
+        for job in submitted:
+            jobs.cancel(catalog, job.id)
+        bodies = [future.result(timeout=10).text for future in following]
+    assert all('"state":"cancelled"' in body for body in bodies)
+    assert max(looks) == 3
+    assert len(looks) <= (time.monotonic() - began) / 0.5 + 2
+
+
+def test_a_scan_whose_job_is_cancelled_ends_in_one_line(tmp_path: Path) -> None:
+    home = homes.resolve(str(tmp_path / "home"))
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    without_end(labels)
+    command = [
+        sys.executable,
+        "-m",
+        "statsvc",
+        "scan",
+        str(labels),
+        "--name",
+        "a",
+        "--home",
+        str(home.folder),
+    ]
+    scan = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        listed = waited_for(lambda: json.loads(statsvc("jobs", "--json", "--home", home.folder).stdout))
+        assert "cancelled" in statsvc("jobs", listed[0]["id"], "--cancel", "--home", home.folder).stdout
+        _, errors = scan.communicate(timeout=30)
+        assert scan.returncode == 1
+        assert "was cancelled on request" in errors
+        assert "Traceback" not in errors
+    finally:
+        scan.kill()
+        scan.communicate()
+
+
+def test_no_sample_is_started_two_seconds_after_cancelling_and_the_last_version_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Batches that take far longer than 2 s, so that waiting for one to end would not do.
+    monkeypatch.setattr(batches, "FIRST_BATCH_FILES", 500)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 1 << 40)
+    folder = write_folder(tmp_path / "labels")
+    cluster = LocalCluster(2)
+    cluster.client()  # the first scan is of a few files, which would start none
+    place = Place(tmp_path, Catalog.open(f"sqlite:///{tmp_path / 'catalog.sqlite'}"), cluster)
+    place.catalog.create_dataset("streets", str(folder), "**", Configuration())
+    place.scan()
+    long = without_end(folder)
+    job = place.lease()
+    outcome: list[Outcome] = []
+
+    def run() -> None:
+        settings = Settings(device="cpu")
+        outcome.append(execute(place.catalog, place.store, job, cluster, settings, Progress()))
+
+    def opened() -> set[Path]:
+        """Return the long files that a worker has open now."""
+        found = set()
+        for pid in cluster.worker_pids():
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    found.add(link.readlink())
+        return {path for path in found if path.is_relative_to(long)}
+
+    running = threading.Thread(target=run)
+    running.start()
+    waited_for(opened)
+    jobs.cancel(place.catalog, job.id)
+    time.sleep(2.0)
+    before, end = opened(), time.monotonic() + 1.5
+    while time.monotonic() < end:
+        assert opened() <= before
+    running.join(10)
+    assert outcome[0].error is not None
+    assert "was cancelled on request" in outcome[0].error
+    assert place.record().number == 1
+    assert place.groups() == {place.record().group_uri}
+    # The next job goes on from what was counted.
+    for file in long.iterdir():
+        file.unlink()
+    assert place.scan()[0].error is None
+    cluster.close()
+    place.catalog.close()
+
+
+def test_a_job_is_followed_on_the_command_line_to_its_end(tmp_path: Path) -> None:
+    home = homes.resolve(str(tmp_path / "home"))
+    publish(home, "streets", label_maps())
+    catalog = Catalog.open(home.database)
+    job, _ = jobs.submit(catalog, catalog.dataset("streets"))
+    leased = jobs.lease(catalog, jobs.process_identity())
+    assert leased is not None
+    threading.Timer(2.0, jobs.succeed_unchanged, (catalog, leased, {"done": 6, "total": 6})).start()
+    shown = json.loads(statsvc("jobs", job.id, "--follow", "--json", "--home", home.folder).stdout)
+    assert (shown["state"], shown["progress"]["done"]) == ("succeeded", 6)
+    assert shown["started"] is not None
+    failed, _ = jobs.submit(catalog, catalog.dataset("streets"))
+    jobs.cancel(catalog, failed.id)
+    statsvc("jobs", failed.id, "--follow", "--home", home.folder, code=1)
+    listed = json.loads(statsvc("jobs", "--state", "cancelled", "--json", "--home", home.folder).stdout)
+    assert [one["id"] for one in listed] == [failed.id]
+    statsvc("jobs", "--follow", "--home", home.folder, code=2)
+    assert "nothing to cancel" in statsvc("jobs", job.id, "--cancel", "--home", home.folder, code=1).stderr
+    catalog.close()

@@ -1,0 +1,130 @@
+"""Several runners on one catalog: no job twice, no number missing, one publisher whatever is stolen."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from statsvc.dataset.configuration import Configuration
+from statsvc.store.catalog import jobs
+from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.versions import durable
+from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.jobs.lease import execute
+from statsvc_workers.jobs.progress import Progress
+from statsvc_workers.jobs.recompute import Settings
+from support.making import Place, assert_exact, write_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from statsvc.store.catalog.records import Job
+    from statsvc_workers.jobs.lease import Outcome
+
+JOBS, DATASETS = 100, 5
+
+
+@pytest.fixture
+def catalog(database: str) -> Iterator[Catalog]:
+    opened = Catalog.open(database)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # two hosts share no other catalog
+def test_two_runners_do_a_hundred_jobs_none_twice_and_without_gaps(
+    catalog: Catalog, database: str, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path / "labels", files=2)
+    added = [
+        catalog.create_dataset(f"d{k}", str(folder), "**/*.png", Configuration()) for k in range(DATASETS)
+    ]
+    command = [sys.executable, "-m", "statsvc", "runner", "--device", "cpu", "--workers", "1"]
+    command += ["--home", str(tmp_path / "home"), "--database", database]
+    runners = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    accepted: Counter[str] = Counter()
+    owners: set[str | None] = set()
+    end = time.monotonic() + 120
+    try:
+        while len(accepted) < JOBS or any(not jobs.get(catalog, job_id).ended for job_id in accepted):
+            assert time.monotonic() < end, [runner.poll() for runner in runners]
+            for dataset in added:
+                # A full one publishes whether or not a file changed.
+                if len(accepted) < JOBS:
+                    accepted[jobs.submit(catalog, dataset, full=True)[0].id] += 1
+            owners |= {job.owner for job, _ in jobs.recent(catalog, state="running")}
+            time.sleep(0.1)
+    finally:
+        for runner in runners:
+            runner.terminate()
+        errors = [runner.communicate(timeout=30)[1] for runner in runners]
+    ended = [jobs.get(catalog, job_id) for job_id in accepted]
+    assert {(job.state, job.attempt, job.error) for job in ended} == {("succeeded", 1, None)}, errors
+    made = {dataset.name: catalog.versions(catalog.dataset(dataset.name), limit=JOBS) for dataset in added}
+    for versions in made.values():
+        assert [version.number for version in versions] == list(range(len(versions), 0, -1))
+    assert sorted(v.job_id or "" for versions in made.values() for v in versions) == sorted(accepted)
+    assert len(accepted) == JOBS
+    assert len({owner for owner in owners if owner}) == 2  # both of them worked
+
+
+def test_of_two_attempts_stopped_in_mid_publication_exactly_one_publishes(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_folder(tmp_path / "labels")
+    cluster = LocalCluster(1)
+    cluster.client()
+    place = Place(tmp_path, catalog, cluster)
+    dataset = place.add(folder)
+    arrived, go = threading.Semaphore(0), threading.Event()
+    real = durable.sync_tree
+
+    def sync_tree(group: Path, upto: Path) -> None:
+        real(group, upto)
+        arrived.release()
+        assert go.wait(60)
+
+    monkeypatch.setattr(durable, "sync_tree", sync_tree)
+    outcomes: dict[int, Outcome] = {}
+
+    def run(job: Job) -> None:
+        settings = Settings(device="cpu")
+        outcomes[job.attempt] = execute(catalog, place.store, job, cluster, settings, Progress())
+
+    jobs.submit(catalog, dataset)
+    running = []
+    for attempt in (1, 2):
+        job = jobs.lease(catalog, "another-host/boot/pid:[1]/17/12345")
+        assert job is not None
+        assert job.attempt == attempt
+        running.append(threading.Thread(target=run, args=(job,)))
+        running[-1].start()
+        assert arrived.acquire(timeout=60)  # its group is complete, described and flushed
+        if attempt == 1:
+            with catalog.engine.begin() as connection:
+                connection.execute(sa.text("UPDATE jobs SET lease_until = 1"))
+    go.set()
+    for thread in running:
+        thread.join(60)
+    assert outcomes[1].version is None
+    assert outcomes[1].error is not None
+    assert outcomes[2].version is not None
+    now = catalog.dataset("streets")
+    assert [version.job_id for version in catalog.versions(now)] == [job.id]
+    assert (now.current_number, now.next_number) == (1, 2)
+    assert place.groups() == {f"{dataset.uid}/{job.id}-2"}
+    assert_exact(place.version(), folder)
+    assert np.all(place.version().array("status") == 0)
+    cluster.close()

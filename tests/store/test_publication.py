@@ -1,0 +1,436 @@
+"""Publication: durable before it is visible, by one transaction, by the current attempt only."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+
+from statsvc.dataset.configuration import Configuration
+from statsvc.errors import LeaseLost, StatsvcError
+from statsvc.store import publication
+from statsvc.store.catalog import jobs
+from statsvc.store.catalog.catalog import Catalog, NewVersion
+from statsvc.store.versions.arrays import create_group
+from statsvc_workers.jobs.progress import Progress
+from support.making import Place, assert_exact, random_labels, write_folder, write_png
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "labels", files=4)
+
+
+def attributes(place: Place, uri: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((place.files / uri / "zarr.json").read_text())["attributes"]["statsvc"]
+    return found
+
+
+def once_at(progress: Progress, stage: str, act: Callable[[], object]) -> Callable[[], bool]:
+    """Return a `stop` that acts when the scan first asks at a stage, and never stops it."""
+    acted: list[object] = []
+
+    def stop() -> bool:
+        if progress.stage == stage and not acted:
+            acted.append(None)
+            act()
+        return False
+
+    return stop
+
+
+# Durability
+
+
+def record_events(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """Record from now on every fsync with the state of what is flushed, every rename, and all SQL."""
+    events: list[tuple[str, Any]] = []
+    fsync, renamed = os.fsync, os.replace
+
+    def recorded_fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        before = os.fstat(descriptor)
+        fsync(descriptor)
+        events.append(("fsync", (str(path), before.st_ino, before.st_mtime_ns, before.st_size)))
+
+    def recorded_replace(source: Any, target: Any, **options: Any) -> None:
+        renamed(source, target, **options)
+        events.append(("replace", str(target)))
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    catalog.engine.dispose()  # so that every connection from here on is traced
+
+    @sa.event.listens_for(catalog.engine, "connect")
+    def trace(connection: Any, _record: Any) -> None:
+        connection.set_trace_callback(
+            lambda sql: events.append(("sql", (id(connection), " ".join(sql.split()))))
+        )
+
+    return events
+
+
+def transactions(events: list[tuple[str, Any]]) -> list[tuple[int, list[str]]]:
+    """Return (position of COMMIT, statements) of every committed transaction."""
+    found, open_ = [], {}
+    for at, (kind, value) in enumerate(events):
+        if kind != "sql":
+            continue
+        connection, sql = value
+        if sql.startswith("BEGIN"):
+            open_[connection] = [sql]
+        elif sql == "COMMIT":
+            found.append((at, open_.pop(connection)))
+        elif sql == "ROLLBACK":
+            open_.pop(connection, None)
+        elif connection in open_:
+            open_[connection].append(sql)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["first", "incremental"])
+def test_everything_is_flushed_after_its_last_write_and_before_the_one_transaction(
+    place: Place, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    place.add(folder)
+    if kind == "incremental":
+        place.scan()
+        write_png(folder / "train/00.png", random_labels(5))
+    events = record_events(place.catalog, monkeypatch)
+    outcome, job = place.scan()
+    monkeypatch.undo()
+    assert outcome.version is not None
+
+    publishing = [
+        (at, sql)
+        for at, sql in transactions(events)
+        if any(statement.startswith("INSERT INTO versions") for statement in sql)
+        or any("state='succeeded'" in statement for statement in sql)
+    ]
+    assert len(publishing) == 1
+    commit, statements = publishing[0]
+    assert statements[0] == "BEGIN IMMEDIATE"
+    (update,) = [sql for sql in statements if sql.startswith("UPDATE jobs")]
+    assert "state='succeeded'" in update
+    assert f"WHERE jobs.id = '{job.id}' AND jobs.attempt = 1 AND jobs.state = 'running'" in update
+    assert [sql.split()[2] for sql in statements if sql.startswith("INSERT")] == ["versions"]
+
+    flushed = {value[0]: (at, value) for at, (kind, value) in enumerate(events[:commit]) if kind == "fsync"}
+    group = place.files / outcome.version.group_uri
+    everything = [group, *group.rglob("*")]
+    assert len([path for path in everything if path.is_file()]) == 1 + 2 * 17
+    for path in everything:
+        assert str(path) in flushed, path
+        _, (_, inode, mtime, size) = flushed[str(path)]
+        now = path.stat()
+        assert (inode, mtime, size) == (now.st_ino, now.st_mtime_ns, now.st_size), path
+    renames = [at for at, (kind, target) in enumerate(events) if kind == "replace" and str(group) in target]
+    assert max(renames, default=-1) < flushed[str(group)][0]
+    # Content before name: a folder is flushed after all that lies in it, up to the store itself.
+    for path in [*everything, group.parent]:
+        assert flushed[str(path)][0] < flushed[str(path.parent)][0], path
+    assert flushed[str(place.files)][0] < commit
+
+
+def test_an_unchanged_scan_flushes_nothing_and_inserts_no_version(
+    place: Place, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from support.making import settle_files
+
+    settle_files(folder)
+    place.add(folder)
+    place.scan()
+    events = record_events(place.catalog, monkeypatch)
+    place.scan()
+    monkeypatch.undo()
+    assert [value for kind, value in events if kind == "fsync"] == []
+    assert not [sql for _, statements in transactions(events) for sql in statements if "INTO versions" in sql]
+
+
+@pytest.mark.parametrize("made_by", ["scan", "configuration"])
+def test_an_interrupt_before_the_transaction_leaves_no_group_behind(
+    place: Place, folder: Path, made_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = place.add(folder)
+    if made_by == "configuration":
+        place.scan()
+    before, flush = place.groups(), os.fsync
+    interrupted: list[int] = []
+
+    def interrupt(descriptor: int) -> None:
+        flush(descriptor)
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "zarr.json" and not interrupted:
+            interrupted.append(descriptor)
+            raise KeyboardInterrupt
+
+    def configure() -> None:
+        now = place.catalog.dataset_by_uid(dataset.uid)
+        publication.configure(
+            place.catalog, place.store, now, lambda old: replace(old, class_names=("road",))
+        )
+
+    make = place.scan if made_by == "scan" else configure
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        make()
+    assert interrupted
+    assert place.groups() == before
+
+
+# The fence
+
+
+@pytest.mark.parametrize("stage", ["counting", "writing", "publishing"])
+def test_an_attempt_whose_job_was_taken_over_publishes_nothing_and_leaves_nothing(
+    place: Place, folder: Path, stage: str
+) -> None:
+    place.add(folder)
+    progress = Progress()
+
+    def take_over() -> None:
+        with place.catalog.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE jobs SET attempt = attempt + 1")
+
+    outcome, job = place.scan(stop=once_at(progress, stage, take_over), progress=progress)
+    assert outcome.version is None
+    assert outcome.error is not None
+    assert job.id in outcome.error
+    assert (job.state, job.attempt, job.error) == ("running", 2, None)
+    assert place.catalog.versions(place.catalog.dataset("streets")) == []
+    assert place.groups() == set()
+
+
+def test_the_next_attempt_publishes_what_the_old_one_could_not(place: Place, folder: Path) -> None:
+    place.add(folder)
+    progress = Progress()
+
+    def take_over() -> None:
+        with place.catalog.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE jobs SET attempt = attempt + 1, lease_until = 1")
+
+    _, job = place.scan(stop=once_at(progress, "publishing", take_over), progress=progress)
+    outcome, again = place.scan()
+    assert (again.id, again.attempt, again.state) == (job.id, 3, "succeeded")
+    assert outcome.version is not None
+    assert place.groups() == {f"{job.dataset_uid}/{job.id}-3"}
+    assert_exact(place.version(), folder)
+
+
+def test_a_dataset_moved_while_its_old_folder_is_counted_gets_no_version_of_that(
+    place: Place, folder: Path, tmp_path: Path
+) -> None:
+    dataset = place.add(folder)
+    progress = Progress()
+    other = write_folder(tmp_path / "other", seed=9)
+
+    def move() -> None:
+        place.catalog.set_source(dataset, str(other), "*.png")
+
+    _, job = place.scan(stop=once_at(progress, "publishing", move), progress=progress)
+    assert job.state == "failed"
+    assert f"{folder} was counted; nothing was published, scan again" in str(job.error)
+    assert place.groups() == set()
+    _, job = place.scan()
+    assert job.state == "succeeded"
+    assert_exact(place.version(), other)
+
+
+def test_a_dataset_deleted_meanwhile_gets_no_version(place: Place, folder: Path) -> None:
+    dataset = place.add(folder)
+    progress = Progress()
+
+    def delete() -> None:
+        with place.catalog.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE datasets SET deleted_at = 1, revision = revision + 1")
+
+    outcome, job = place.scan(stop=once_at(progress, "publishing", delete), progress=progress)
+    assert job.state == "failed"
+    assert "was deleted meanwhile" in str(outcome.error)
+    assert place.catalog.versions(dataset) == []
+    assert place.groups() == set()
+
+
+def bare_version(place: Place, uri: str) -> NewVersion:
+    create_group(place.store / uri, {})
+    return NewVersion("scan", uri, uri, Configuration(num_classes=2), "r", {}, 0, 0, 0)
+
+
+def publish_at_once(place: Place, tasks: list[Callable[[Catalog], Any]]) -> list[Any]:
+    """Run each task in a thread with a catalog of its own; return results and errors."""
+    barrier, results = threading.Barrier(len(tasks)), [None] * len(tasks)
+
+    def run(k: int) -> None:
+        own = Catalog.open(str(place.catalog.engine.url))
+        barrier.wait()
+        try:
+            results[k] = tasks[k](own)
+        except StatsvcError as error:
+            results[k] = error
+        finally:
+            own.close()
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(len(tasks))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_of_many_that_publish_for_one_job_exactly_one_does(place: Place, folder: Path) -> None:
+    dataset = place.add(folder)
+    job = place.lease()
+    news = [bare_version(place, f"{dataset.uid}/{k}") for k in range(6)]
+
+    def task(new: NewVersion) -> Callable[[Catalog], Any]:
+        return lambda own: publication.publish(own, place.store, dataset, new, job=job)
+
+    results = publish_at_once(place, [task(new) for new in news])
+    won = [result for result in results if not isinstance(result, Exception)]
+    assert len(won) == 1
+    assert all(isinstance(result, LeaseLost) for result in results if result is not won[0])
+    assert [v.group_uri for v in place.catalog.versions(dataset)] == [won[0].group_uri]
+    assert place.groups() == {won[0].group_uri}
+    assert jobs.get(place.catalog, job.id).version_number == 1
+
+
+def test_many_that_publish_without_a_job_get_a_number_each(place: Place, folder: Path) -> None:
+    dataset = place.add(folder)
+    news = [bare_version(place, f"{dataset.uid}/{k}") for k in range(6)]
+
+    def task(new: NewVersion) -> Callable[[Catalog], Any]:
+        return lambda own: publication.publish(own, place.store, dataset, new)
+
+    results = publish_at_once(place, [task(new) for new in news])
+    assert sorted(record.number for record in results) == [1, 2, 3, 4, 5, 6]
+    for record in results:
+        assert attributes(place, record.group_uri)["number"] == record.number
+
+
+@pytest.mark.parametrize("columns", ["job_id", "dataset_uid, number"])
+def test_the_database_itself_refuses_a_second_version_of_a_job_or_number(
+    place: Place, folder: Path, columns: str
+) -> None:
+    place.add(folder)
+    _, _job = place.scan()
+    copied = {
+        "dataset_uid": "dataset_uid",
+        "number": "number + 1" if columns == "job_id" else "number",
+        "job_id": "job_id" if columns == "job_id" else "NULL",
+    }
+    rest = "kind, group_uri, arrays_uri, configuration, reader, digests, failed, pixels, created_at"
+    statement = (
+        f"INSERT INTO versions ({', '.join(copied)}, {rest}) "
+        f"SELECT {', '.join(copied.values())}, {rest} FROM versions"
+    )
+    with pytest.raises(sa.exc.IntegrityError, match="UNIQUE"), place.catalog.engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+
+
+# A configuration changed while a scan is under way
+
+
+def test_a_configuration_changed_before_a_scan_publishes_is_the_one_it_publishes(
+    place: Place, folder: Path
+) -> None:
+    place.add(folder)
+    place.scan()
+    write_png(folder / "train/00.png", random_labels(9))
+    progress = Progress()
+
+    def change() -> None:
+        dataset = place.catalog.dataset("streets")
+        publication.configure(
+            place.catalog,
+            place.store,
+            dataset,
+            lambda c: replace(c, num_classes=30, class_names=("road", "car"), ignore_index=(7,)),
+        )
+
+    outcome, job = place.scan(stop=once_at(progress, "publishing", change), progress=progress)
+    assert outcome.error is None
+    versions = place.catalog.versions(place.catalog.dataset("streets"))
+    assert [(v.number, v.kind) for v in versions] == [(3, "scan"), (2, "configuration"), (1, "scan")]
+    assert versions[1].arrays_uri == versions[2].group_uri
+    assert versions[0].configuration == versions[1].configuration
+    assert versions[0].configuration.class_names == ("road", "car")
+    assert job.version_number == 3
+    assert_exact(place.version(), folder)
+    for record in versions:
+        described = attributes(place, record.group_uri)
+        assert described["number"] == record.number
+        assert Configuration.from_dict(described["configuration"]) == record.configuration
+    assert place.catalog.dataset("streets").configuration == versions[0].configuration
+
+
+def test_a_configuration_changed_during_the_first_scan_is_kept(place: Place, folder: Path) -> None:
+    place.add(folder)
+    progress = Progress()
+
+    def change() -> None:
+        publication.configure(
+            place.catalog,
+            place.store,
+            place.catalog.dataset("streets"),
+            lambda c: replace(c, class_names=("road",), ignore_index=(0,)),
+        )
+
+    place.scan(stop=once_at(progress, "publishing", change), progress=progress)
+    record = place.record()
+    assert (record.number, record.configuration.class_names) == (1, ("road",))
+    assert record.configuration.ignore_index == (0,)
+    # What was left open is still settled by the scan.
+    assert set(record.configuration.splits) == {"train", "val"}
+    assert record.configuration.num_classes > 0
+    assert attributes(place, record.group_uri)["configuration"] == record.configuration.to_dict()
+
+
+def test_configuring_anew_what_is_so_already_makes_no_version(place: Place, folder: Path) -> None:
+    place.add(folder)
+    place.scan()
+    dataset, record = publication.configure(
+        place.catalog, place.store, place.catalog.dataset("streets"), replace
+    )
+    assert (dataset.current_number, record and record.number) == (1, 1)
+
+
+def test_the_groups_alone_say_all_that_the_catalog_knows_of_versions(place: Place, folder: Path) -> None:
+    place.add(folder)
+    place.scan()
+    publication.configure(
+        place.catalog,
+        place.store,
+        place.catalog.dataset("streets"),
+        lambda c: replace(c, class_names=("road",)),
+    )
+    write_png(folder / "train/00.png", random_labels(9))
+    place.scan()
+    dataset = place.catalog.dataset("streets")
+    rows = place.catalog.versions(dataset)
+    assert {row.group_uri for row in rows} == place.groups()
+    for row in rows:
+        described = attributes(place, row.group_uri)
+        job = None if row.job_id is None else jobs.get(place.catalog, row.job_id)
+        assert described == {
+            "schema": 1,
+            "dataset": {"uid": dataset.uid, "name": "streets", "source": str(folder), "pattern": "*.png"},
+            "number": row.number,
+            "kind": row.kind,
+            "arrays": row.arrays_uri,
+            "configuration": row.configuration.to_dict(),
+            "reader": row.reader,
+            "digests": dict(row.digests),
+            "samples": row.samples,
+            "failed": row.failed,
+            "pixels": row.pixels,
+            "job": None if job is None else {"id": job.id, "attempt": job.attempt},
+        }

@@ -1,0 +1,342 @@
+"""Versions in a bucket from end to end, and what becomes of jobs and answers while a store does not work."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx2
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from statsvc.api.app import build_app
+from statsvc.common import object_urls
+from statsvc.errors import InvalidParameter, StoreError, StoreUnavailable
+from statsvc.store import home as homes
+from statsvc.store.catalog import jobs
+from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.catalog.engine import upgrade_url
+from statsvc.store.publication import open_version
+from statsvc.store.versions import bucket as buckets
+from statsvc.store.versions import location as places
+from statsvc_workers.jobs.progress import Progress
+from support.commands import statsvc
+from support.making import FILES, Place, assert_exact, oracle, settle_files, write_folder
+from support.object_faults import Faulty, faulty_before
+from support.object_store import BUCKET, S3Server
+from support.postgres import KILLED, Server, server
+from support.publishing import label_maps, publish, take_up
+from support.rights import files_of_at_most
+from support.servers import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from statsvc_workers.cluster.cluster import LocalCluster
+    from support.stores import Raw
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Label maps that no test changes, so that none waits for their time stamps."""
+    folder = write_folder(tmp_path_factory.mktemp("labels"), files=FILES)
+    settle_files(folder)
+    return folder
+
+
+@dataclass
+class Distant(Place):
+    """A place whose versions lie in a bucket."""
+
+    bucket: places.Place | None = None
+
+    @property
+    def store(self) -> places.Place:
+        assert self.bucket is not None
+        return self.bucket
+
+
+@pytest.fixture
+def faulty(s3: S3Server, bucket: Raw, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
+    """A proxy before the bucket's server, which this process asks from now on, giving up early."""
+    monkeypatch.setattr(object_urls, "RETRIES", 1)
+    monkeypatch.setattr(object_urls, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(buckets, "HURRIED_RETRIES", 1)
+    monkeypatch.setattr(buckets, "HURRIED_SECONDS", 0.5)
+    with faulty_before(s3.url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield proxy
+
+
+@pytest.fixture
+def lasting() -> Iterator[Server]:
+    """A PostgreSQL server that keeps what it has committed when it is ended at once."""
+    with server(KILLED) as made:
+        yield made
+
+
+@pytest.fixture
+def place(tmp_path: Path, cluster: LocalCluster, bucket: Raw) -> Iterator[Distant]:
+    catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
+    yield Distant(tmp_path / "home", catalog, cluster, bucket=bucket.store)
+    catalog.close()
+
+
+# From end to end
+
+
+def test_a_dataset_is_counted_served_changed_and_collected_in_a_bucket_alone(
+    bucket: Raw, postgresql: str, tmp_path: Path
+) -> None:
+    labels = write_folder(tmp_path / "labels")
+    home = ("--home", tmp_path / "home", "--database", postgresql, "--store", bucket.store)
+    scan = ("scan", "--name", "streets", "--workers", "1", *home)
+    assert "version 1" in statsvc(*scan, labels).stderr
+    (labels / "train/00.png").unlink()
+    assert "1 removed" in statsvc(*scan).stderr
+    listed = json.loads(statsvc("versions", "streets", "--json", *home).stdout)
+    assert [row["arrays"].startswith(f"{bucket.store}/") for row in listed] == [True, True]
+    resolved = homes.resolve(str(tmp_path / "home"), postgresql, str(bucket.store))
+    with serving(resolved, roots=[tmp_path]) as url:
+        answer = httpx2.get(f"{url}/weights").json()
+        counted = zip(oracle(labels).ids, oracle(labels).table().sum(axis=0).tolist(), strict=True)
+        assert answer["pixels"] == sum(pixels for raw, pixels in counted if raw != 255)
+        changed = httpx2.patch(f"{url}/datasets/streets", json={"num_classes": 9, "keep": 1}).json()
+        assert changed["version"] == 3
+        assert len(httpx2.get(f"{url}/weights").json()["weights"]) == 9
+    assert "rows of 1 removed" in statsvc("gc", "--grace", "0s", *home).stdout
+    assert "3 versions read, 0 damaged" in statsvc("verify", *home).stderr
+    assert all(name.count("/") > 1 for name in bucket.names()), "something lies above the groups"
+    assert not (tmp_path / "home").exists() or list((tmp_path / "home").rglob("zarr.json")) == []
+
+
+def test_a_scan_that_is_killed_goes_on_from_the_parts_in_the_bucket(
+    place: Distant, bucket: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_folder(tmp_path / "labels", files=200)
+    place.add(folder)
+    program = (
+        "import sys, os, signal\n"
+        "import statsvc_workers.jobs.count, statsvc.store.versions.checkpoints as parts\n"
+        "statsvc_workers.jobs.count.PART_SECONDS = 0\n"
+        "real = parts.write_part\n"
+        "def write_part(*given):\n"
+        "    real(*given)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "parts.write_part = write_part\n"
+        "from statsvc.cli import main\n"
+        "main()\n"
+    )
+    home = ("--home", str(place.home), "--store", str(bucket.store))
+    scan = subprocess.run(
+        [sys.executable, "-c", program, "scan", "--name", "streets", *home], capture_output=True, timeout=120
+    )
+    assert scan.returncode == -signal.SIGKILL, scan.stderr
+    assert [name for name in bucket.names() if name.endswith(".part")] != []
+    job = jobs.lease(place.catalog, jobs.process_identity())
+    assert job is not None
+    assert job.attempt == 2
+    outcome = place.run(job)
+    assert outcome.error is None
+    assert outcome.progress.recovered > 0
+    assert_exact(place.version(), folder)
+    assert [name for name in bucket.names() if "/parts/" in name] == []
+
+
+def test_a_version_of_many_rows_is_read_in_few_requests(bucket: Raw, faulty: Faulty, tmp_path: Path) -> None:
+    home = homes.resolve(str(tmp_path / "home"), None, str(bucket.store))
+    rng = np.random.default_rng(5)
+    maps = {f"{number:05}.png": rng.integers(0, 3, (1, 2)).astype(np.uint8) for number in range(9000)}
+    record = publish(home, "streets", maps)
+    version = open_version(home.store, "streets", record)
+    faulty.asked.clear()
+    version.totals()
+    assert len(faulty.asked) <= 12
+    expected = np.stack([np.bincount(labels.ravel(), minlength=3) for labels in maps.values()])
+    faulty.asked.clear()
+    np.testing.assert_array_equal(np.concatenate([b.counts for b in version.blocks()]), expected)
+    chunks = [path for _, path in faulty.asked if "/counts/c/" in path]
+    assert len(chunks) == len(set(chunks)) == 5
+    assert len(faulty.asked) <= 5 + 7
+
+
+# A service that fails
+
+
+@pytest.mark.parametrize("how", ["500", "hang"])
+def test_a_job_waits_for_a_bucket_that_is_away_and_says_so(
+    place: Distant, faulty: Faulty, labels: Path, how: str
+) -> None:
+    place.add(labels)
+    faulty.behave = lambda method, path: how if method == "PUT" and "counts" in path else "relay"
+    outcome, job = place.scan()
+    assert job.state == "queued"
+    assert str(place.store) in str(outcome.error)
+    assert "\n" not in str(outcome.error)
+    assert "Traceback" not in str(outcome.error)
+    faulty.always("relay")
+    with place.catalog.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE jobs SET lease_until = NULL")  # as if the pause were over
+    again = jobs.lease(place.catalog, jobs.process_identity())
+    assert again is not None
+    outcome = place.run(again)
+    assert (outcome.error, outcome.progress.recovered) == (None, FILES)
+    assert_exact(place.version(), labels)
+
+
+def test_a_job_fails_at_once_where_the_bucket_refuses(place: Distant, faulty: Faulty, labels: Path) -> None:
+    place.add(labels)
+    faulty.behave = lambda method, _path: "403" if method == "PUT" else "relay"
+    outcome, job = place.scan()
+    assert (job.state, job.attempt) == ("failed", 1)
+    assert "access was refused; check the credentials" in str(job.error)
+    assert outcome.error == job.error
+
+
+def test_a_base_that_cannot_be_read_just_now_is_not_taken_for_damaged(
+    place: Distant, faulty: Faulty, labels: Path
+) -> None:
+    place.add(labels)
+    place.scan()
+    faulty.behave = lambda method, _path: "503" if method == "GET" else "relay"
+    outcome, job = place.scan()
+    assert job.state == "queued"
+    assert "streets version 1 cannot be read" in str(outcome.error)
+    assert outcome.progress.counted == 0
+
+
+@pytest.mark.parametrize("how", ["500", "drop", "hang"])
+def test_answers_go_on_from_memory_and_others_are_503_with_the_reason(
+    bucket: Raw, faulty: Faulty, tmp_path: Path, how: str
+) -> None:
+    home = homes.resolve(str(tmp_path / "home"), None, str(bucket.store))
+    publish(home, "street", label_maps(1), num_classes=4)
+    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+        held = client.get("/weights")
+        assert (held.status_code, client.get("/readyz").json()["store"]) == (200, "ok")
+        faulty.always(how)
+        assert client.get("/weights").content == held.content
+        assert client.get("/weights?normalize=none").status_code == 200  # from the counts in memory
+        unread = client.get("/datasets/street/samples")
+        assert unread.status_code == 503
+        assert unread.headers["Retry-After"] == "5"
+        problem = unread.json()
+        assert problem["type"] == "/problems/store-unavailable"
+        assert str(bucket.store) in problem["detail"]
+        assert str(bucket.store) in client.get("/readyz").json()["store"]
+        refused = client.patch("/datasets/street", json={"num_classes": 7})
+        assert (refused.status_code, refused.json()["type"]) == (503, "/problems/store-unavailable")
+        faulty.always("relay")
+        assert client.get("/datasets/street/samples").status_code == 200
+        assert client.get("/readyz").json()["store"] == "ok"
+        assert client.patch("/datasets/street", json={"num_classes": 7}).json()["version"] == 2
+
+
+# A disk that fails, and a database
+
+
+def test_a_disk_that_is_full_or_closed_to_a_server_is_503_and_what_is_in_memory_is_answered(
+    tmp_path: Path,
+) -> None:
+    home = homes.resolve(str(tmp_path / "home"))
+    publish(home, "street", label_maps(1), num_classes=4)
+    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+        held = client.get("/weights").content
+        with files_of_at_most(64):
+            full = client.patch("/datasets/street", json={"num_classes": 7})
+        assert (full.status_code, full.json()["type"]) == (503, "/problems/store-unavailable")
+        assert "File too large" in full.json()["detail"]
+        assert client.get("/weights").content == held
+        assert client.patch("/datasets/street", json={"num_classes": 7}).json()["version"] == 2
+        take_up(client)
+    assert sorted(v.name for v in home.store.folders()[0].folders()) == sorted(
+        v.name for v in home.store.folders()[0].folders() if (v / "zarr.json").exists()
+    )
+
+
+def test_an_array_that_cannot_be_opened_just_now_is_not_damaged(tmp_path: Path) -> None:
+    home = homes.resolve(str(tmp_path / "home"))
+    record = publish(home, "street", label_maps(1), num_classes=4)
+    version = open_version(home.store, "street", record)
+    version.array("status")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        with pytest.raises(StoreUnavailable, match=r"street version 1 cannot be read: .*Too many open files"):
+            version.totals()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert version.totals().pixels.sum() == record.pixels
+
+
+def test_a_database_that_restarts_under_a_job_costs_it_nothing(
+    lasting: Server, cluster: LocalCluster, bucket: Raw, labels: Path
+) -> None:
+    url = lasting.url(lasting.database())
+    upgrade_url(url)
+    catalog = Catalog.open(url)
+    place = Distant(labels, catalog, cluster, bucket=bucket.store)
+    place.add(labels)
+    progress, restarted = Progress(), []
+
+    def stop() -> bool:
+        if progress.stage == "writing" and not restarted:
+            restarted.append(time.monotonic())
+            lasting.stop()
+            lasting.start()
+        return False
+
+    outcome, job = place.scan(stop=stop, progress=progress)
+    assert restarted
+    assert (outcome.error, job.state) == (None, "succeeded")
+    assert_exact(place.version(), labels)
+    catalog.close()
+
+
+# What is no store
+
+
+@pytest.mark.parametrize(
+    ("location", "says"),
+    [
+        ("s3://", "names no bucket"),
+        ("s3://me:secret@bucket/x", "credentials belong in the environment"),
+        ("http://elsewhere/bucket", "cannot hold versions; give a folder, or s3://"),
+        ("ftp://elsewhere/x", "cannot hold versions"),
+    ],
+)
+def test_what_cannot_be_a_store_is_refused_and_no_secret_is_repeated(location: str, says: str) -> None:
+    refused = statsvc("datasets", "--store", location, code=2).stderr
+    assert "--store" in refused
+    assert says in refused
+    assert "secret" not in refused
+    with pytest.raises(InvalidParameter):
+        homes.resolve(None, None, location)
+
+
+def test_a_store_that_cannot_be_used_is_told_before_anything_starts(
+    bucket: Raw, faulty: Faulty, tmp_path: Path
+) -> None:
+    for command in (["runner"], ["serve", "--no-runner", "--port", "0"]):
+        told = statsvc(
+            *command, "--home", tmp_path / "home", "--store", "s3://no-such-bucket/x", code=1
+        ).stderr
+        assert "s3://no-such-bucket/x: there is no such bucket" in told
+        assert "Traceback" not in told
+    faulty.behave = lambda method, _path: "403" if method == "PUT" else "relay"
+    refused = statsvc("runner", "--home", tmp_path / "home", "--store", bucket.store, code=1).stderr
+    assert "access was refused" in refused
+
+
+def test_without_the_extra_a_bucket_names_it(bucket: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(StoreError, match=r"pip install 'statsvc\[s3\]'"):
+        places.at(f"s3://{BUCKET}/x").check(writing=False)

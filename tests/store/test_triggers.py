@@ -1,0 +1,288 @@
+"""Scans that nobody asks for: schedules and watched folders, by real servers and runners over real files."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+import sqlalchemy as sa
+
+from statsvc.dataset.configuration import Configuration
+from statsvc.store import home as homes
+from statsvc.store.catalog import jobs, triggers
+from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.catalog.schema import triggers as table
+from statsvc.store.publication import open_version
+from support.commands import statsvc, waited_for
+from support.making import assert_exact, oracle, random_labels, write_folder, write_png
+from support.servers import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Server:
+    """`statsvc serve` with a runner beside it, over a home; it may be ended and started again."""
+
+    def __init__(self, home: Path, root: Path) -> None:
+        self.home, self.root = home, root
+        self.url = ""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        port = free_port()
+        command = [sys.executable, "-m", "statsvc", "serve", "--port", str(port), "--root", str(self.root)]
+        options = ["--home", str(self.home), "--quiet", "1s", "--workers", "1"]
+        self._process = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
+        self.url = f"http://127.0.0.1:{port}"
+        waited_for(self._answers)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(httpx2.HTTPError):
+            return httpx2.get(f"{self.url}/readyz").status_code == 200
+        return False
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(30)
+            self._process = None
+
+    def add(self, source: Path, **fields: Any) -> dict[str, Any]:
+        body = {"name": "streets", "source": str(source), "pattern": "*.png"} | fields
+        answer = httpx2.post(f"{self.url}/datasets", json=body)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def jobs(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = httpx2.get(f"{self.url}/jobs").json()["jobs"]
+        return found
+
+    def described(self) -> dict[str, Any]:
+        found: dict[str, Any] = httpx2.get(f"{self.url}/datasets/streets").json()
+        return found
+
+    def settled(self, quiet: float = 2.5) -> list[dict[str, Any]]:
+        """Return the jobs once all have ended and none was made for a while."""
+        seen: tuple[int, float] = (0, time.monotonic())
+        while True:
+            found = self.jobs()
+            if len(found) != seen[0] or any(job["state"] in ("queued", "running") for job in found):
+                seen = (len(found), time.monotonic())
+            elif time.monotonic() - seen[1] > quiet:
+                return found
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path / "home", tmp_path)
+    made.start()
+    yield made
+    made.stop()
+
+
+def exact(home: Path, folder: Path) -> None:
+    """Check that the current version is what NumPy counts in the folder."""
+    place = homes.resolve(str(home))
+    catalog = Catalog.open(place.database)
+    record = catalog.version(catalog.dataset("streets"))
+    assert_exact(open_version(place.store, "streets", record), folder)
+    catalog.close()
+
+
+def test_two_hundred_files_copied_into_a_watched_folder_over_two_seconds_make_one_job(
+    server: Server, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path / "labels")
+    copied = tmp_path / "copied"
+    for number in range(200):
+        write_png(copied / f"{number:03}.png", random_labels(number))
+    server.add(folder, watch=True)
+    before = len(server.settled())
+    for number, file in enumerate(sorted(copied.iterdir())):
+        target = folder / f"batch-{number % 2}"
+        target.mkdir(exist_ok=True)
+        shutil.copy(file, target / file.name)
+        time.sleep(0.01)
+    after = waited_for(lambda: (found := server.jobs()) and len(found) > before and found)
+    after = server.settled()
+    assert len(after) == before + 1
+    assert (after[0]["state"], after[0]["progress"]["counted"]) == ("succeeded", 200)
+    exact(server.home, folder)
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "1.png").write_bytes(b"no sample")
+    list(folder.rglob("*"))
+    assert len(server.settled()) == len(after)  # neither reading nor dot-names are changes
+
+
+def test_what_changed_in_a_watched_folder_while_no_runner_ran_is_counted_by_the_next(
+    server: Server, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path / "labels")
+    server.add(folder, watch=True)
+    server.settled()
+    server.stop(signal.SIGKILL)
+    write_png(folder / "new.png", random_labels(7))
+    (folder / "train" / "00.png").unlink()
+    server.start()
+    waited_for(lambda: server.described()["version"] == 2)
+    exact(server.home, folder)
+    httpx2.patch(f"{server.url}/datasets/streets", json={"watch": False})
+    time.sleep(1.5)
+    before = len(server.settled())
+    write_png(folder / "later.png", random_labels(8))
+    assert len(server.settled()) == before
+    shutil.move(folder, tmp_path / "away")
+    httpx2.patch(f"{server.url}/datasets/streets", json={"watch": True})
+    assert len(server.settled()) == before  # a missing folder makes no jobs ...
+    shutil.move(tmp_path / "away", folder)
+    waited_for(lambda: server.described()["version"] == 3)  # ... and is scanned when it is there
+    exact(server.home, folder)
+
+
+def test_a_folder_that_goes_away_makes_one_job_that_says_so_and_one_when_it_is_back(
+    server: Server, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path / "labels")
+    server.add(folder, watch=True)
+    before = len(server.settled())
+    shutil.move(folder, tmp_path / "away")
+    after = waited_for(lambda: (found := server.settled()) and len(found) > before and found)
+    assert len(after) == before + 1
+    assert after[0]["state"] == "failed"
+    assert "is the disk mounted?" in after[0]["error"]
+    shutil.move(tmp_path / "away", folder)
+    write_png(folder / "new.png", random_labels(7))
+    waited_for(lambda: server.described()["version"] == 2)
+    assert len(server.settled()) == before + 2
+
+
+def test_a_schedule_makes_versions_survives_a_kill_and_is_changed_while_it_runs(
+    server: Server, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path / "labels")
+    added = server.add(folder, every="1s")
+    assert (added["every"], added["watch"]) == ("1s", False)
+    waited_for(lambda: server.described()["version"] == 1)
+    write_png(folder / "new.png", random_labels(7))
+    waited_for(lambda: server.described()["version"] == 2)
+    exact(server.home, folder)
+    server.stop(signal.SIGKILL)
+    (folder / "new.png").unlink()
+    server.start()
+    waited_for(lambda: server.described()["version"] == 3)
+    shutil.move(folder, tmp_path / "away")
+    failed = waited_for(lambda: [job for job in server.jobs() if job["state"] == "failed"])
+    assert "is the disk mounted?" in failed[0]["error"]
+    began, made = time.monotonic(), len(server.jobs())
+    time.sleep(3)
+    assert len(server.jobs()) - made <= time.monotonic() - began + 1  # no storm: one when it is due
+    patched = httpx2.patch(f"{server.url}/datasets/streets", json={"every": "2d"}).json()
+    assert (patched["every"], patched["version"]) == ("2d", 3)
+    server.settled()
+    cleared = httpx2.patch(f"{server.url}/datasets/streets", json={"every": None}).json()
+    assert (cleared["every"], cleared["next_scan_at"]) == (None, None)
+
+
+def test_a_due_schedule_makes_one_job_however_many_runners_see_it(database: str) -> None:
+    catalogs = [Catalog.open(database) for _ in range(4)]
+    dataset = catalogs[0].create_dataset("streets", "/labels", "*.png", Configuration())
+    triggers.change(catalogs[0], dataset, {"every": 3600.0})
+    assert triggers.queue_due(catalogs[0]) == []
+    for _ in range(5):
+        # Overdue by far, as after a long time without a runner.
+        with catalogs[0].engine.begin() as connection:
+            connection.execute(table.update().values(due_at=1.0))
+        barrier = threading.Barrier(len(catalogs))
+
+        def look(catalog: Catalog, barrier: threading.Barrier = barrier) -> list[Any]:
+            barrier.wait()
+            return triggers.queue_due(catalog)
+
+        with ThreadPoolExecutor(len(catalogs)) as pool:
+            made = [one for found in pool.map(look, catalogs) for one in found]
+        assert len(made) == 1
+        with catalogs[0].engine.begin() as connection:
+            due_at, clock = connection.execute(sa.select(table.c.due_at, triggers.now())).one()
+        assert 3590 < due_at - clock <= 3600
+        jobs.cancel(catalogs[0], made[0][1].id)
+    other = catalogs[0].create_dataset("other", "/others", "*.png", Configuration())
+    triggers.change(catalogs[0], other, {"every": 3600.0})
+    with catalogs[0].engine.begin() as connection:
+        connection.execute(table.update().values(due_at=1.0))
+
+    def between(_connection: sa.Connection) -> None:
+        catalogs[1].delete_dataset("streets")
+
+    sa.event.listen(catalogs[0].engine, "commit", between, once=True)  # when it has looked what is due
+    assert [found.name for found, _ in triggers.queue_due(catalogs[0])] == ["other"]
+    with catalogs[0].engine.begin() as connection:
+        connection.execute(table.delete().where(table.c.dataset_uid == other.uid))
+    with catalogs[0].engine.begin() as connection:
+        connection.execute(table.update().values(due_at=1.0))
+    assert triggers.queue_due(catalogs[0]) == []
+    for catalog in catalogs:
+        catalog.close()
+
+
+def test_two_runners_that_watch_one_folder_make_one_job_of_a_change(tmp_path: Path) -> None:
+    folder, home = write_folder(tmp_path / "labels"), tmp_path / "home"
+    statsvc("scan", folder, "--home", home, "--name", "streets", "--watch", "--workers", "1")
+    command = [sys.executable, "-m", "statsvc", "runner", "--home", str(home)]
+    runners = [
+        subprocess.Popen([*command, "--quiet", "1s", "--workers", "1"], stderr=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    catalog = Catalog.open(homes.resolve(str(home)).database)
+    dataset = catalog.dataset("streets")
+
+    def settled(more_than: int) -> int:
+        waited_for(lambda: len(jobs.recent(catalog, dataset)) > more_than)
+        while True:
+            made = len(jobs.recent(catalog, dataset))
+            time.sleep(3)
+            if len(jobs.recent(catalog, dataset)) == made:
+                return made
+
+    try:
+        before = settled(1)  # the scan above, and what the runners queue when they begin
+        write_png(folder / "new.png", random_labels(7))
+        assert settled(before) == before + 1
+        assert len(oracle(folder).counts) == catalog.version(catalog.dataset("streets")).samples
+    finally:
+        for runner in runners:
+            runner.terminate()
+        for runner in runners:
+            runner.wait(30)
+        catalog.close()
+
+
+def test_the_command_line_sets_shows_and_clears_what_makes_scans(tmp_path: Path) -> None:
+    folder, home = write_folder(tmp_path / "labels"), ("--home", tmp_path / "home")
+    done = statsvc("scan", folder, "--name", "streets", "--every", "10m", "--watch", *home)
+    assert "while a runner runs" in done.stderr
+    shown = statsvc("datasets", "streets", *home).stdout
+    assert [line.split()[1] for line in shown.splitlines() if line.startswith(("every", "watch"))] == [
+        "10m",
+        "True",
+    ]
+    statsvc("datasets", "streets", "--every", "none", "--no-watch", *home)
+    shown = statsvc("datasets", "streets", *home).stdout
+    assert [line.split()[1] for line in shown.splitlines() if line.startswith(("every", "watch"))] == [
+        "–",
+        "False",
+    ]
+    for wrong in ("0s", "10", "1.5h", "m", "-1s", "9999d"):
+        assert "--every: " in statsvc("datasets", "streets", "--every", wrong, *home, code=2).stderr
+    assert statsvc("versions", "streets", *home).stdout.count("\n") == 2  # no version of its own

@@ -1,0 +1,56 @@
+"""Real server processes on loopback."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from statsvc.store.home import Home
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from statsvc.api.serve import run
+from statsvc.store import places
+from statsvc.store.home import Home
+
+folder, database, store, port, *roots = sys.argv[1:]
+home = Home(Path(folder), database, places.at(store))
+run(home, "127.0.0.1", int(port), [Path(r) for r in roots], ready=lambda _port: print("ready", flush=True))
+"""
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(home: Home, roots: Sequence[Path] = ()) -> Iterator[str]:
+    """Run a server over a home in a process of its own; yield its URL once it is ready."""
+    port = free_port()
+    arguments = [str(home.folder), home.database, str(home.store), str(port), *map(str, roots)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+        process.stdout.close()

@@ -1,0 +1,97 @@
+"""Tables made by hand for tests: from rows, from totals, and CamVid train from its published numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from statsvc.dataset.configuration import Configuration
+from statsvc.dataset.table import Block, Histogram, MemoryTable, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+PUBLISHED: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "published.json").read_text())
+
+CAMVID_NAMES = (
+    "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()  # noqa: SIM905
+)
+
+
+def table_of(
+    rows: Sequence[Mapping[int, int]],
+    paths: Sequence[str] | None = None,
+    failed: Mapping[str, str] | None = None,
+    exact: bool = True,
+    **configuration: Any,
+) -> MemoryTable:
+    """Return a table with one sample for each {raw id: pixels}, and the failed ones."""
+    raw_ids = sorted({raw for row in rows for raw in row})
+    names = list(paths or [f"{k:04}.png" for k in range(len(rows))])
+    counts = [[row.get(raw, 0) for raw in raw_ids] for row in rows]
+    status, error = [0] * len(rows), [""] * len(rows)
+    for path, reason in (failed or {}).items():
+        names.append(path)
+        counts.append([0] * len(raw_ids))
+        status.append(1)
+        error.append(reason)
+    block = Block(
+        names, np.array(status, np.uint8), error, np.array(counts, np.int64).reshape(len(names), len(raw_ids))
+    )
+    return MemoryTable("demo", Configuration(**configuration), np.array(raw_ids, np.int64), block, exact)
+
+
+class TotalsTable(Table):
+    """A table imported as totals: {raw id: pixels}."""
+
+    has_rows = False
+
+    def __init__(self, counts: Mapping[int, int], **configuration: Any) -> None:
+        self.dataset, self.version = "totals", 1
+        self.configuration = Configuration(**configuration)
+        ids = np.array(sorted(counts), np.int64)
+        pixels = np.array([counts[int(raw)] for raw in ids], np.int64)
+        self._totals = Histogram(ids, np.ones(len(ids), bool), pixels, None, None, None)
+
+    def totals(self) -> Histogram:
+        return self._totals
+
+    def blocks(self) -> Iterator[Block]:
+        yield from ()
+
+    def failed(self) -> int:
+        return 0
+
+
+def cityscapes(**configuration: Any) -> TotalsTable:
+    counts = PUBLISHED["cityscapes_fine_train"]["counts_by_labelId"]
+    return TotalsTable({int(raw): pixels for raw, pixels in counts.items()}, **configuration)
+
+
+def camvid(**configuration: Any) -> MemoryTable:
+    """Return 367 images of 480x360 with the published pixels, and images, of each class of CamVid train."""
+    pixels = PUBLISHED["camvid_train"]["counts"]
+    images = PUBLISHED["camvid_train"]["images_with_class"]
+    samples, size, last = 367, 480 * 360, 3
+    counts = np.zeros((samples, 12), np.int64)
+    for c, m in enumerate(images):
+        counts[:m, c] = 1
+    order = sorted((c for c in range(12) if c != last), key=lambda c: images[c])
+    for c in order:
+        left = pixels[c] - images[c]
+        while left:
+            room = size - counts[: images[c]].sum(axis=1)
+            open_ = np.flatnonzero(room)
+            each = max(left // len(open_), 1)
+            for k in open_:
+                take = min(each, int(room[k]), left)
+                counts[k, c] += take
+                left -= take
+    counts[:, last] += size - counts.sum(axis=1)
+    assert counts.sum(axis=0).tolist() == pixels
+    assert (counts > 0).sum(axis=0).tolist() == images
+    rows = Block([f"{k:04}.png" for k in range(samples)], np.zeros(samples, np.uint8), [""] * samples, counts)
+    return MemoryTable("camvid", Configuration(**configuration), np.arange(12), rows)

@@ -1,0 +1,204 @@
+"""The training example runs against a real server, and goes on from its checkpoint."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import statsvc
+from statsvc.dataset.splits import detect
+from statsvc.local.demo import CLASS_NAMES, make_demo
+from statsvc.store import home as homes
+from support.publishing import publish
+from support.servers import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_demo(tmp_path_factory.mktemp("example") / "labels", images=40, size=(64, 48))
+
+
+@pytest.fixture(scope="module")
+def server(labels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    maps = {
+        file.relative_to(labels).as_posix(): np.asarray(Image.open(file)) for file in labels.rglob("*.png")
+    }
+    home = homes.resolve(str(tmp_path_factory.mktemp("home")))
+    publish(home, "street", maps, num_classes=12, class_names=CLASS_NAMES, splits=detect(maps))
+    with serving(home) as url:
+        yield url
+
+
+def command(url: str, labels: Path, *options: str | Path) -> list[str]:
+    settings = ["--step", "1", "--threads", "1", "--epochs", "3", *map(str, options)]
+    return [sys.executable, "examples/train.py", url, str(labels), *settings]
+
+
+def trained(url: str, labels: Path, *options: str | Path) -> list[str]:
+    """Run the example to its end; return the lines that it printed."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command(url, labels, *options), cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def table(lines: list[str]) -> list[str]:
+    return [line for line in lines if "IoU" in line]
+
+
+def shown_weights(lines: list[str]) -> list[str]:
+    return [line.split(" weight ")[1].split()[0] for line in table(lines)[:-1]]
+
+
+PLAIN = ("--method", "uniform", "--ce", "1", "--dice", "0", "--shuffle")
+
+
+@pytest.fixture(scope="module")
+def whole(server: str, labels: Path) -> dict[tuple[str, ...], list[str]]:
+    """What runs that nothing interrupts print: of the example as it is, and of plain cross-entropy."""
+    return {options: trained(server, labels, *options) for options in ((), PLAIN)}
+
+
+def test_the_weights_are_the_servers_for_what_the_sampler_draws(
+    whole: dict[tuple[str, ...], list[str]], labels: Path
+) -> None:
+    counted = statsvc.scan(labels, class_names=CLASS_NAMES, num_classes=12)
+    expected = counted.weights(split="train", ignore_index=255, sampler="rare_class", min_pixels=1)
+    assert shown_weights(whole[()]) == [f"{weight:.4f}" for weight in expected.to_list()]
+    assert set(shown_weights(whole[PLAIN])) == {"1.0000"}
+
+
+@pytest.mark.parametrize("options", [(), PLAIN])
+def test_the_loss_falls(whole: dict[tuple[str, ...], list[str]], options: tuple[str, ...]) -> None:
+    losses = [float(line.split()[-1]) for line in whole[options] if line.startswith("epoch")]
+    assert len(losses) == 3
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("options", [(), PLAIN])
+def test_a_run_that_was_killed_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
+    whole: dict[tuple[str, ...], list[str]],
+    server: str,
+    labels: Path,
+    tmp_path: Path,
+    options: tuple[str, ...],
+) -> None:
+    file = tmp_path / "last.pt"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command(server, labels, *options, "--checkpoint", file),
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert any(line.startswith("epoch 1") for line in process.stdout)
+        process.kill()
+    state = torch.load(file, weights_only=True)
+    kept = statsvc.ClassWeights.from_dict(state["class_weights"])
+    assert (kept.dataset, kept.version) == ("street", 1)
+    assert kept.spec["split"] == "train"
+
+    resumed = trained(server, labels, *options, "--checkpoint", file)
+    assert f"resumed after epoch {state['epoch']}" in resumed
+    assert table(resumed) == table(whole[options])
+
+
+def test_a_checkpoint_of_a_run_that_drew_its_images_otherwise_is_refused(
+    labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    from train import Streets, begin
+
+    from statsvc.samplers import RareClassSampler
+
+    data, counted = Streets(labels / "train"), statsvc.scan(labels, num_classes=12)
+    weights = counted.weights(split="train")
+    sampler = RareClassSampler(data.files, counted, split="train", min_pixels=1)
+    settings = {"ce": 0.6, "dice": 0.4, "epochs": 3, "lr": 0.1}
+    shuffled = begin(data, weights, sampler=None, **settings)
+    shuffled.save(tmp_path / "last.pt")
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    with pytest.raises(SystemExit, match="--shuffle"):
+        begin(data, weights, sampler=sampler, **settings).resume(state)
+    begin(data, weights, sampler=None, **settings).resume(state)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--dataset", "stret"], "there is no dataset 'stret' (did you mean 'street'?)"),
+        (["--step", "3"], "--step 3 makes 22x16 of 64x48, and the network needs multiples of 4"),
+        (["--lr", "1e30", "--shuffle"], "choose a smaller --lr"),
+    ],
+)
+def test_a_mistake_ends_in_a_line_that_says_what_to_do(
+    server: str, labels: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], says: str
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    from train import main
+
+    settings = [server, str(labels), "--step", "1", "--threads", "1", "--epochs", "1"]
+    with pytest.raises((SystemExit, statsvc.NotFound)) as ended:
+        main([*settings, *options])
+    assert says in str(ended.value)
+
+
+def test_a_wrong_folder_and_more_epochs_than_the_checkpoints_are_told(
+    server: str, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    from train import main
+
+    with pytest.raises(
+        SystemExit, match=r"has no \*.png label maps; give the folder that has train/ and val/"
+    ):
+        main([server, str(labels / "train")])
+    settings = [server, str(labels), "--step", "1", "--threads", "1", "--checkpoint", str(tmp_path / "a.pt")]
+    main([*settings, "--epochs", "1"])
+    with pytest.raises(SystemExit, match=r"falls over \d+ steps, and this run has \d+: resume with the same"):
+        main([*settings, "--epochs", "2"])
+
+
+SNIPPET = """
+class_weights = calculate_class_weights(dataset=train_dst, num_classes=19, device=device, method='sqrt_inv_freq', ignore_index=255)
+criterion = CombinedLoss(ce_weight=0.6, dice_weight=0.4, smooth=1.0, ignore_index=255, class_weights=class_weights, square_denominator=False)
+"""  # noqa: E501
+
+
+def test_two_lines_of_a_training_script_run_as_they_are_on_the_examples_dataset(
+    labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    from train import Streets
+
+    train_dst = Streets(labels / "train")
+    given = {
+        "calculate_class_weights": statsvc.calculate_class_weights,
+        "CombinedLoss": statsvc.losses.CombinedLoss,
+        "train_dst": train_dst,
+        "device": torch.device("cpu"),
+    }
+    exec(SNIPPET, given)
+    counted = statsvc.scan(labels / "train", num_classes=19).weights("sqrt_inv_freq", ignore_index=255)
+    assert torch.equal(given["class_weights"], counted.tensor())
+    label = torch.stack([train_dst[at][1] for at in range(4)])
+    logits = torch.zeros(4, 19, *label.shape[1:], requires_grad=True)
+    loss = given["criterion"](logits, label)
+    loss.backward()
+    assert given["criterion"].last["ce"].item() == pytest.approx(np.log(19), rel=1e-5)
+    assert logits.grad[label[:, None].expand_as(logits) == 255].count_nonzero() == 0
+    assert logits.grad.isfinite().all()

@@ -1,0 +1,316 @@
+"""GET / in a browser: what people read there is what the API answers."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shlex
+import warnings
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import httpx2
+import numpy as np
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import Select
+
+from support.commands import served, settle, statsvc, waited_for
+from support.making import random_labels, write_folder, write_png
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from selenium.webdriver import Chrome
+
+EVIL = "<img src=x onerror=document.title=1>"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    labels = write_folder(folder / "labels", files=8)
+    (labels / "train" / "broken.png").write_bytes(b"no picture")
+    settle(labels)
+    (folder / "names.json").write_text(json.dumps(["road", EVIL, "car", "person", "pole", "sign"]))
+    scan = ["scan", labels, "--name", "street", "--class-names", folder / "names.json"]
+    statsvc(*scan, "--home", folder / "home", code=1)
+    return folder / "home"
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[str]:
+    with served(home) as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterator[Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for argument in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "disable-dev-shm-usage",
+        "window-size=1280,1600",
+        f"user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):
+        options.add_argument(f"--{argument}")
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, Service("/usr/bin/chromedriver"))
+    yield driver
+    driver.quit()
+
+
+def table(browser: Chrome, name: str) -> list[list[str]]:
+    """Return the text of a table's rows, with its headings."""
+    script = (
+        "return [...document.querySelectorAll(arguments[0])].map(r => [...r.cells].map(c => c.innerText))"
+    )
+    rows: list[list[str]] = browser.execute_script(script, f"#{name} tr")
+    return rows
+
+
+def text(browser: Chrome, name: str) -> str:
+    found: str = browser.execute_script("return document.getElementById(arguments[0]).innerText", name)
+    return found
+
+
+def opened(browser: Chrome, server: str, **parameters: str) -> list[list[str]]:
+    """Open the page, wait until it shows all of its answers, and return the rows of classes."""
+    browser.get(f"{server}/?{urlencode(parameters)}")
+    waited_for(lambda: "Versions" in text(browser, "about"))
+    return table(browser, "classes")
+
+
+def asked(server: str, **parameters: str) -> dict[str, Any]:
+    answer: dict[str, Any] = httpx2.get(f"{server}/weights", params=parameters).json()
+    return answer
+
+
+def shown(rows: Sequence[Sequence[str]]) -> list[tuple[int, str, int, float, int, float]]:
+    """Return what the rows say of each class: id, name, pixels, percent, images, weight."""
+    return [
+        (
+            int(row[0]),
+            row[1].split("\n")[0].removesuffix("ignored").removesuffix("absent").strip(),
+            int(row[2].replace(",", "")),
+            float(row[3].split(" ")[0]),
+            int(row[4]),
+            float(row[5]),
+        )
+        for row in rows[1:]
+    ]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"method": "effective_num", "beta": "0.99", "split": "train"},
+        {"method": "power", "alpha": "1.5", "normalize": "sum", "ignore_index": "0"},
+        {"method": "median_freq", "clip": "0.1,2"},
+    ],
+    ids=["default", "beta", "alpha", "clip"],
+)
+def test_the_table_shows_what_the_api_answers_for_the_link(
+    browser: Chrome, server: str, parameters: dict[str, str]
+) -> None:
+    found = shown(opened(browser, server, **parameters))
+    answer = asked(server, **parameters)
+    assert len(found) == len(answer["classes"]) == 6
+    for (number, name, pixels, percent, images, weight), one in zip(found, answer["classes"], strict=True):
+        assert (number, name, pixels, images) == (one["id"], one["name"], one["pixels"], one["images"])
+        assert percent == pytest.approx(100 * one["frequency"], rel=5e-3)
+        assert weight == pytest.approx(one["weight"], rel=5e-4)
+    for warning in answer["warnings"]:
+        assert warning["message"] in text(browser, "warnings")
+    # Every parameter of the link stands in its field, and in what is there to copy.
+    for name, value in parameters.items():
+        assert browser.find_element(By.NAME, name).get_property("value") == value
+
+
+def copied(browser: Chrome) -> list[str]:
+    """Return the lines that the page gives to copy: Python, command line, curl."""
+    lines: list[str] = browser.execute_script(
+        "return [...document.querySelectorAll('#use pre')].map(p => p.innerText)"
+    )
+    return lines
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"method": "effective_num", "beta": "1-1e-3", "unit": "pixels", "split": "train"},
+        {"ignore_index": "0,255", "clip": "0.5,2", "multiply": "car:1.5,4:2"},
+        {"ignore_index": "-1", "num_classes": "9", "absent": "one"},
+    ],
+    ids=["beta", "lists", "negative"],
+)
+def test_the_lines_to_copy_give_what_is_shown(
+    browser: Chrome, server: str, parameters: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(browser, server, **parameters)
+    expected = asked(server, **parameters)["weights"]
+    python, command, curl = copied(browser)
+    scope: dict[str, Any] = {"statsvc": importlib.import_module("statsvc")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the answer warns of is no matter here
+        exec(python, scope)
+    assert scope["weights"].tolist() == pytest.approx(expected)
+    assert json.loads(statsvc(*shlex.split(command)[1:], "--format", "json").stdout)["weights"] == expected
+    assert httpx2.get(shlex.split(curl)[1]).json()["weights"] == expected
+
+
+def test_methods_stand_side_by_side(browser: Chrome, server: str) -> None:
+    opened(browser, server, split="train")
+    heads, ratios, *rows = table(browser, "compare")
+    assert {"sqrt_inv_freq", "median_freq", "effective_num", "uniform"} <= set(heads)
+    for column, head in list(enumerate(heads))[2:]:
+        method, _, alpha = head.partition(" ")
+        expected = asked(server, split="train", method=method, **({"alpha": alpha} if alpha else {}))[
+            "weights"
+        ]
+        assert [float(row[column]) for row in rows] == pytest.approx(expected, rel=5e-3)
+        present = [weight for weight in expected if weight > 0]
+        assert float(ratios[column].removesuffix("×")) == pytest.approx(max(present) / min(present), rel=5e-3)
+
+
+def test_weights_are_downloaded(browser: Chrome, server: str, downloads: Path) -> None:
+    opened(browser, server)
+    answer = asked(server)
+    browser.find_element(By.LINK_TEXT, "npy").click()
+    file = downloads / f"street-sqrt_inv_freq-v{answer['version']}.npy"
+    waited_for(file.exists)
+    assert np.load(file).tolist() == answer["weights"]
+
+
+def test_a_link_may_ask_in_any_way_that_the_api_takes(browser: Chrome, server: str) -> None:
+    browser.get(f"{server}/?dataset=street&ignore=0&ignore_index=255&tau=2&method=logit_adjustment")
+    waited_for(lambda: "Versions" in text(browser, "about"))
+    assert browser.find_element(By.NAME, "ignore_index").get_property("value") == "255,0"
+    found = [row[5].replace("−", "-") for row in table(browser, "classes")[1:]]
+    expected = asked(server, method="logit_adjustment", tau="2", ignore_index="0,255")["weights"]
+    assert [float(weight) for weight in found] == pytest.approx(expected, rel=5e-4)
+    browser.get(f"{server}/?dataset=strete")
+    waited_for(lambda: "There is no dataset strete; this is street." in text(browser, "news"))
+
+
+def test_what_files_and_classes_are_called_is_only_ever_text(browser: Chrome, server: str) -> None:
+    rows = opened(browser, server)
+    assert rows[2][1] == EVIL
+    assert browser.find_elements(By.CSS_SELECTOR, "main img") == []
+    assert "broken.png" in text(browser, "about")
+
+
+def test_choosing_changes_the_answer_and_the_address_and_back_goes_back(browser: Chrome, server: str) -> None:
+    before = opened(browser, server)
+    Select(browser.find_element(By.ID, "p-method")).select_by_value("effective_num")
+    beta = waited_for(lambda: browser.find_elements(By.ID, "p-beta"))[0]
+    waited_for(lambda: table(browser, "classes") != before)
+    beta.send_keys("7\n")
+    waited_for(lambda: "out of range" in text(browser, "p-beta-error"))
+    assert browser.find_element(By.ID, "p-beta").get_attribute("aria-invalid") == "true"
+    assert not browser.find_element(By.ID, "answered").is_displayed()
+    assert parse_qs(urlsplit(browser.current_url).query)["beta"] == ["7"]
+    browser.back()
+    browser.back()
+    waited_for(
+        lambda: table(browser, "classes") == before and browser.find_element(By.ID, "answered").is_displayed()
+    )
+    browser.find_element(By.ID, "sort-pixels").click()
+    pixels = [row[2] for row in shown(table(browser, "classes"))]
+    assert pixels == sorted(pixels, reverse=True)
+
+
+def test_counting_again_shows_the_new_version(browser: Chrome, server: str, home: Path) -> None:
+    opened(browser, server)
+    before = asked(server)
+    write_png(home.parent / "labels" / "train" / "new.png", random_labels(99))
+    browser.find_element(By.ID, "again").click()
+    waited_for(lambda: f"version {before['version'] + 1}" in text(browser, "job"))
+    after = waited_for(lambda: (now := asked(server))["version"] > before["version"] and now)
+    assert after["images"] == before["images"] + 1
+    expected = [one["pixels"] for one in after["classes"]]
+    waited_for(lambda: [row[2] for row in shown(table(browser, "classes"))] == expected)
+
+
+def test_the_page_loads_without_a_token_and_asks_for_one(browser: Chrome, home: Path) -> None:
+    secret = statsvc("token", "create", "--scope", "read", "--home", home).stdout.strip()
+    with served(home, "--no-runner", "--require-token-for-reads") as (url, _):
+        browser.get(url)
+        field = browser.find_element(By.ID, "token")
+        waited_for(field.is_displayed)
+        field.send_keys("wrong\n")
+        waited_for(lambda: text(browser, "token-problem"))
+        field.send_keys(f"{secret}\n")
+        waited_for(lambda: "Versions" in text(browser, "about"))
+        expected = httpx2.get(f"{url}/weights", headers={"Authorization": f"Bearer {secret}"}).json()
+        assert [row[2] for row in shown(table(browser, "classes"))] == [
+            one["pixels"] for one in expected["classes"]
+        ]
+
+
+def test_the_page_waits_for_a_server_that_is_away(browser: Chrome, home: Path) -> None:
+    with served(home, "--no-runner") as (url, _):
+        before = opened(browser, url)
+    waited_for(lambda: "does not answer" in text(browser, "problem"))
+    with served(home, "--no-runner", port=urlsplit(url).port):
+        waited_for(lambda: not text(browser, "problem") and table(browser, "classes") == before)
+
+
+def test_a_server_without_datasets_says_how_to_count_one(browser: Chrome, tmp_path: Path) -> None:
+    with served(tmp_path / "home", "--no-runner") as (url, _):
+        browser.get(url)
+        waited_for(lambda: "statsvc scan" in text(browser, "start"))
+        (tmp_path / "counts.json").write_text('{"0": 10, "1": 30}')
+        statsvc("import", tmp_path / "counts.json", "--name", "counts", "--home", tmp_path / "home")
+        waited_for(lambda: [row[2] for row in table(browser, "classes")[1:]] == ["10", "30"])
+        statsvc("datasets", "counts", "--delete", "--home", tmp_path / "home")
+        waited_for(lambda: "statsvc scan" in text(browser, "start"))
+
+
+def test_nothing_is_asked_of_anyone_else_and_nothing_goes_wrong(browser: Chrome, server: str) -> None:
+    browser.get("about:blank")  # no page of a server that has gone goes on asking
+    browser.get_log("browser")  # type: ignore[no-untyped-call]
+    browser.get_log("performance")  # type: ignore[no-untyped-call]
+    opened(browser, server)
+    assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
+    messages = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]  # type: ignore[no-untyped-call]
+    urls = {
+        one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"
+    }
+    assert f"{server}/page/page.js" in urls
+    assert {urlsplit(url).netloc for url in urls} == {urlsplit(server).netloc}
+
+
+def test_programs_get_json_and_browsers_the_page(server: str) -> None:
+    for accept, kind in (
+        ("*/*", "application/json"),
+        ("application/json", "application/json"),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html; charset=utf-8"),
+    ):
+        response = httpx2.get(server, headers={"Accept": accept})
+        assert (response.status_code, response.headers["content-type"]) == (200, kind)
+        assert response.headers["vary"] == "Accept"
+        again = {"Accept": accept, "If-None-Match": response.headers["etag"]}
+        assert httpx2.get(server, headers=again).status_code == 304
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    for missing in ("nothing.js", "..%2f..%2fapp.py", "../index.html"):
+        response = httpx2.get(f"{server}/page/{missing}")
+        assert (response.status_code, response.json()["type"]) == (404, "/problems/not-found")

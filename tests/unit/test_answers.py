@@ -1,0 +1,399 @@
+"""Answers: the JSON object, the order of reading, and every warning where it is due and where it is not."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from statsvc.classes.class_maps import ClassMap, builtin
+from statsvc.dataset.splits import detect
+from statsvc.errors import InvalidParameter, NotFound, Unanswerable
+from statsvc.weighting.answers import answer, histogram_answer
+from statsvc.weighting.class_weights import ClassWeights
+from statsvc.weighting.spec import WeightSpec
+from support.small_tables import CAMVID_NAMES, TotalsTable, camvid, cityscapes, table_of
+
+
+def ask(table, **asked):
+    return answer(table, WeightSpec.from_params(asked))
+
+
+def codes(body):
+    return [warning["code"] for warning in body["warnings"]]
+
+
+def test_camvid_answers_as_the_interface_description_says():
+    body = ask(camvid(class_names=tuple(CAMVID_NAMES)), ignore_index="11")
+    assert (body["dataset"], body["method"], body["kind"]) == ("camvid", "sqrt_inv_freq", "weights")
+    assert (body["exact"], body["images"], body["failed"], body["pixels"]) == (True, 367, 0, 60913605)
+    assert round(body["expected_weight"], 4) == 0.3913
+    sky = body["classes"][0]
+    assert {key: sky[key] for key in ("id", "name", "pixels", "images")} == {
+        "id": 0,
+        "name": "sky",
+        "pixels": 10682767,
+        "images": 366,
+    }
+    assert (round(sky["frequency"], 5), round(sky["weight"], 4), round(sky["loss_share"], 4)) == (
+        0.17538,
+        0.3431,
+        0.1538,
+    )
+    assert body["spec"]["ignore_index"] == [11]
+    assert body["weights"] == [row["weight"] for row in body["classes"]]
+    assert body["warnings"] == []
+    assert body["schema"] == 1
+    assert np.isfinite(json.loads(json.dumps(body, allow_nan=False))["weights"]).all()
+
+
+def test_an_ignored_id_below_c_keeps_its_place_with_weight_0():
+    body = ask(table_of([{0: 10, 1: 20, 2: 30}], num_classes=3, ignore_index=(1,)))
+    assert body["classes"][1] == {
+        "id": 1,
+        "name": "1",
+        "pixels": 20,
+        "images": 1,
+        "frequency": 0.0,
+        "weight": 0.0,
+        "loss_share": 0.0,
+        "ignored": True,
+    }
+    assert (body["pixels"], body["ignored_pixels"]) == (40, 20)
+    assert "ignored" not in body["classes"][0]
+
+
+def test_ids_beyond_the_classes_are_unexpected_and_not_counted():
+    rows = [{0: 10, 1: 20}, {0: 5, 7: 3}, {7: 4, 9: 1}]
+    body = ask(table_of(rows, paths=["a.png", "b.png", "c.png"], num_classes=2))
+    assert body["unexpected"] == [
+        {"id": 7, "pixels": 7, "examples": ["b.png", "c.png"]},
+        {"id": 9, "pixels": 1, "examples": ["c.png"]},
+    ]
+    assert body["pixels"] == 35
+    assert body["classes"][0]["frequency"] == pytest.approx(15 / 35)
+    whole = ask(table_of(rows, num_classes=2), denominator="all")
+    assert whole["classes"][0]["frequency"] == pytest.approx(15 / 43)
+
+
+def test_unexpected_ids_can_be_an_error():
+    table = table_of([{0: 10, 7: 3}], paths=["b.png"], num_classes=2)
+    with pytest.raises(
+        Unanswerable, match=r"demo has an unexpected id.*id 7 \(3 pixels, for instance in b.png\)"
+    ):
+        ask(table, unexpected="error")
+    assert ask(table, unexpected="error", ignore_index="7")["pixels"] == 10
+
+
+def test_warnings_tell_raw_ids_from_training_ids():
+    class_map = ClassMap("mine", ((7, 0), (8, 1), (10, 255)))
+    table = table_of([{7: 1, 8: 2, 10: 80, 255: 16}], class_map=class_map, num_classes=2)
+    told = {w["code"]: w["message"] for w in ask(table, ignore_index="255")["warnings"]}
+    # 255 is both: a raw id that the map does not know, and the training id that 10 becomes.
+    assert "raw id 255 (16 pixels" in told["unexpected_ids"]
+    assert "give them one, as a class or as ignore" in told["unexpected_ids"]
+    assert "ignore_index" not in told["unexpected_ids"]
+    assert told["ignored_majority"].startswith("training id 255 is ignored")
+    table = table_of([{7: 1, 8: 2}], class_map=class_map, num_classes=1)
+    told = {w["code"]: w["message"] for w in ask(table)["warnings"]}
+    assert "training id 1 (2 pixels" in told["unexpected_ids"]
+    assert "ignore_index" in told["unexpected_ids"]
+
+
+def test_ids_that_the_map_does_not_know_are_unexpected_under_their_raw_id():
+    class_map = ClassMap("mine", ((7, 0), (8, 1), (9, 1), (10, 255), (11, 5)))
+    body = ask(table_of([{7: 1, 8: 2, 9: 4, 10: 8, 11: 3, 0: 16}], class_map=class_map, num_classes=2))
+    assert [row["pixels"] for row in body["classes"]] == [1, 6]
+    # 0 is a raw id, 5 a training id: both have the same example file.
+    assert [(entry["id"], entry["pixels"]) for entry in body["unexpected"]] == [(0, 16), (5, 3)]
+    assert [entry["examples"] for entry in body["unexpected"]] == [["0000.png"], ["0000.png"]]
+    assert body["ignored_pixels"] == 8
+    assert body["spec"]["class_map"] == "mine"
+
+
+def test_presence_after_a_map_that_merges_ids_is_an_or():
+    class_map = ClassMap("mine", ((1, 0), (2, 0), (3, 1)))
+    rows = [{1: 10, 2: 10}, {2: 10}, {3: 5, 1: 5}]
+    body = ask(table_of(rows, class_map=class_map, num_classes=2), method="median_freq", normalize="none")
+    assert [row["images"] for row in body["classes"]] == [3, 1]
+    f = [35 / 40, 5 / 10]
+    assert body["weights"] == pytest.approx([np.median(f) / f[0], np.median(f) / f[1]])
+
+
+def test_another_class_map_sets_the_datasets_own_names_and_ignored_ids_aside():
+    table = table_of(
+        [{0: 10, 1: 20, 255: 5}], num_classes=5, ignore_index=(1,), class_names=("a", "b", "c", "d", "e")
+    )
+    own = ask(table)
+    assert len(own["weights"]) == 5
+    assert own["classes"][1]["ignored"] is True
+    binary = ask(table, class_map="binary")
+    assert [row["pixels"] for row in binary["classes"]] == [10, 25]
+    assert [row["name"] for row in binary["classes"]] == ["0", "1"]
+    assert binary["spec"]["ignore_index"] == [255]
+
+
+def test_raw_ids_can_be_asked_for_and_a_map_of_the_same_content_is_the_datasets_own():
+    table = table_of(
+        [{7: 10, 8: 20, 33: 5}], num_classes=19, class_map=cityscapes_map(), class_names=("way",)
+    )
+    assert ask(table)["classes"][0]["name"] == "way"
+    assert ask(table, class_map="cityscapes")["classes"][0]["name"] == "way"
+    raw = ask(table, class_map="none")
+    assert len(raw["weights"]) == 34
+    assert raw["classes"][33]["pixels"] == 5
+    assert raw["spec"]["class_map"] == "none"
+
+
+def cityscapes_map():
+    return ClassMap.from_dict(json.loads(json.dumps(builtin("cityscapes").to_dict())))
+
+
+def test_explicit_num_classes_wins_everywhere():
+    table = table_of([{0: 10, 1: 20}], num_classes=5)
+    assert len(ask(table, num_classes=3)["weights"]) == 3
+    assert len(ask(table, num_classes=3, class_map="binary")["weights"]) == 3
+    assert len(ask(table, class_map="reduce_zero_label")["weights"]) == 1
+
+
+def test_the_default_rule_ignores_255_and_every_negative_id():
+    body = ask(table_of([{-2: 5, -1: 5, 0: 10, 1: 20, 255: 7}]))
+    assert body["spec"]["ignore_index"] == [-2, -1, 255]
+    assert (body["pixels"], body["ignored_pixels"], len(body["weights"])) == (30, 17, 2)
+    # An explicit set replaces the rule.
+    other = ask(table_of([{-1: 5, 0: 10, 1: 20}]), ignore_index="1")
+    assert [entry["id"] for entry in other["unexpected"]] == [-1]
+
+
+def test_totals_answer_what_needs_no_images_and_refuse_the_rest():
+    body = ask(cityscapes(), class_map="cityscapes")
+    assert body["images"] is None
+    assert body["classes"][0]["images"] is None
+    with pytest.raises(Unanswerable, match="totals: median_freq needs to know in which images"):
+        ask(cityscapes(), method="median_freq", class_map="cityscapes")
+
+
+def test_nothing_counted_is_unanswerable_and_names_the_dataset():
+    with pytest.raises(Unanswerable, match="demo: no pixel is counted"):
+        ask(table_of([{255: 10}]))
+    with pytest.raises(Unanswerable, match="demo: no pixel is counted"):
+        ask(table_of([{}]))
+
+
+def test_ids_of_instances_are_refused_before_a_vector_of_millions():
+    table = table_of([{0: 10, 26001: 5, 2**31: 3}])
+    with pytest.raises(Unanswerable, match="the highest id is 2147483648"):
+        ask(table)
+    assert len(ask(table, num_classes=2)["weights"]) == 2
+
+
+def test_a_split_counts_its_samples_and_an_unknown_one_lists_those_there_are():
+    paths = ["train/a.png", "train/b.png", "val/c.png"]
+    table = table_of([{0: 1, 1: 1}, {0: 2}, {0: 4, 1: 8}], paths=paths, splits=detect(paths))
+    assert ask(table, split="train")["pixels"] == 4
+    assert ask(table, split="train")["images"] == 2
+    assert ask(table)["pixels"] == 16
+    with pytest.raises(NotFound, match=r"no split 'trian' \(did you mean 'train'\?\)"):
+        ask(table, split="trian")
+
+
+def test_methods_that_give_no_weights_say_so():
+    body = ask(table_of([{0: 10, 1: 30}]), method="logit_adjustment")
+    assert body["kind"] == "additive"
+    assert body["weights"] == pytest.approx([np.log(0.25), np.log(0.75)])
+    assert body["expected_weight"] is None
+    assert body["classes"][0]["loss_share"] is None
+    assert ask(table_of([{0: 10, 1: 30}]), method="pos_weight")["kind"] == "pos_weight"
+
+
+def test_multiply_by_a_name_the_dataset_has_and_one_it_has_not():
+    table = table_of([{0: 10, 1: 10}], class_names=("road", "person"))
+    assert ask(table, multiply="person:3")["weights"] == [1, 3]
+    with pytest.raises(InvalidParameter, match="no class 'persn'"):
+        ask(table, multiply="persn:3")
+
+
+def test_auto_beta_is_told():
+    assert ask(table_of([{0: 100, 1: 300}]), method="effective_num", beta="auto")["beta"] == pytest.approx(
+        0.995
+    )
+
+
+TRAIN_VAL = ["train/a.png", "val/b.png"]
+TWO = {0: 50, 1: 50}
+
+WARNED = {
+    "failed_samples": (
+        lambda: ask(table_of([TWO], failed={"bad.png": "not a PNG"})),
+        "1 sample could not be read and is not counted .bad.png: not a PNG",
+        lambda: ask(table_of([TWO])),
+    ),
+    "unexpected_ids": (
+        lambda: ask(table_of([{**TWO, 5: 7}], num_classes=2)),
+        r"id 5 \(7 pixels, for instance in 0000.png\)",
+        lambda: ask(table_of([{**TWO, 5: 7}], num_classes=2), ignore_index="5"),
+    ),
+    "id_255_is_a_class": (
+        lambda: ask(table_of([{**TWO, 255: 5, 300: 5}])),
+        "ids up to 300 are counted",
+        lambda: ask(table_of([{**TWO, 255: 5, 300: 5}], num_classes=19)),
+    ),
+    "binary_mask": (
+        lambda: ask(table_of([{0: 50, 255: 20}])),
+        "class_map=binary",
+        lambda: ask(table_of([{0: 50, 255: 20}]), class_map="binary"),
+    ),
+    "ignored_majority": (
+        lambda: ask(table_of([{**TWO, 255: 101}])),
+        "id 255 is ignored and covers 50.2% of all pixels",
+        lambda: ask(table_of([{**TWO, 255: 100}])),
+    ),
+    "absent_classes": (
+        lambda: ask(table_of([TWO], num_classes=3, class_names=("a", "b", "tram"))),
+        r"1 of 3 classes have no pixel and get weight 0 \(absent=zero\): tram",
+        lambda: ask(table_of([TWO], num_classes=2)),
+    ),
+    "absent_eps": (
+        lambda: ask(table_of([TWO], num_classes=3), absent="eps", normalize="none"),
+        r"up to 1e\+05 while the largest weight of a real class is 1.41",
+        lambda: ask(table_of([TWO], num_classes=3), absent="max"),
+    ),
+    "mostly_empty": (
+        lambda: ask(table_of([TWO], num_classes=5)),
+        "only 2 of 5 classes have pixels; is num_classes=5 right",
+        lambda: ask(table_of([TWO], num_classes=4)),
+    ),
+    "one_class": (
+        lambda: ask(table_of([{0: 10}])),
+        r"only one class is counted \(0\)",
+        lambda: ask(table_of([TWO])),
+    ),
+    "effective_num_uniform": (
+        lambda: ask(table_of([{0: 10**6, 1: 10**8}]), method="effective_num"),
+        r"beta=0.9999 on pixels is uniform within 1 % \(max/min 1.000000\); beta=1-1.9802e-08",
+        lambda: ask(table_of([{0: 10**6, 1: 10**8}]), method="effective_num", beta="auto"),
+    ),
+    "effective_num_inverse": (
+        lambda: ask(table_of([{0: 1000, 1: 100}]), method="effective_num", beta="1-1e-7"),
+        r"beta=0.9999999 on pixels is inverse frequency within 1 % \(max/min 10\)",
+        lambda: ask(table_of([{0: 1000, 1: 100}]), method="effective_num", beta="0.99"),
+    ),
+    "extreme_ratio": (
+        lambda: ask(table_of([{0: 10_010_000, 1: 10}])),
+        "1000 times the smallest .1 .*, 0 ",
+        lambda: ask(table_of([{0: 9_990_000, 1: 10}])),
+    ),
+    "zero_in_float32": (
+        lambda: ask(table_of([{0: 2**62, 1: 1}]), method="power", alpha=4),
+        "a weight that is 0 in float32, and teach nothing: 0",
+        lambda: ask(table_of([{0: 2**62, 1: 1}]), method="power", alpha=2),
+    ),
+    "multiply_without_effect": (
+        lambda: ask(table_of([TWO], num_classes=3), multiply="2:4"),
+        "no pixel: 2",
+        lambda: ask(table_of([TWO], num_classes=3), multiply="1:4"),
+    ),
+    "all_splits": (
+        lambda: ask(table_of([TWO, TWO], paths=TRAIN_VAL, splits=detect(TRAIN_VAL))),
+        r"all splits are counted together \(train, val\); for training use split=train",
+        lambda: ask(table_of([TWO, TWO], paths=TRAIN_VAL, splits=detect(TRAIN_VAL)), split="train"),
+    ),
+}
+
+
+@pytest.mark.parametrize("code", WARNED)
+def test_a_warning_comes_with_its_numbers_and_only_where_it_is_due(code):
+    due, message, not_due = WARNED[code]
+    body = due()
+    assert codes(body).count(code) == 1
+    text = next(warning["message"] for warning in body["warnings"] if warning["code"] == code)
+
+    assert re.search(message, text), text
+    assert code not in codes(not_due())
+
+
+def test_equal_counts_need_no_advice_about_beta_and_one_split_none_about_splits():
+    assert codes(ask(table_of([{0: 10**7, 1: 10**7}]), method="effective_num")) == []
+    only_train = ["train/a.png", "train/b.png"]
+    assert codes(ask(table_of([TWO, TWO], paths=only_train, splits=detect(only_train)))) == []
+
+
+def test_the_advice_about_beta_names_settings_that_do_differ():
+    rows = [{0: 10**7, 1: 10**6}] * 3 + [{0: 10**7}] * 20_000
+    table = table_of(rows)
+    body = ask(table, method="effective_num")
+    assert "unit=images gives max/min" in body["warnings"][0]["message"]
+    images = ask(table, method="effective_num", unit="images")
+    assert codes(images) == ["extreme_ratio"]
+
+
+def test_an_estimate_says_that_it_is_one():
+    assert ask(table_of([TWO], exact=False))["exact"] is False
+
+
+def test_the_histogram_lists_every_id_and_what_it_is():
+    table = table_of([{0: 10, 1: 20, 255: 5}, {7: 5}], failed={"x.png": "broken"}, num_classes=2)
+    body = histogram_answer(table)
+    assert [(row["id"], row["pixels"], row["images"], row["share"]) for row in body["classes"]] == [
+        (0, 10, 1, 0.25),
+        (1, 20, 1, 0.5),
+        (7, 5, 1, 0.125),
+        (255, 5, 1, 0.125),
+    ]
+    assert [row["id"] for row in body["classes"] if row.get("ignored")] == [255]
+    assert [row["id"] for row in body["classes"] if row.get("unexpected")] == [7]
+    assert body["unexpected"] == [{"id": 7, "pixels": 5, "examples": ["0001.png"]}]
+    assert (body["failed"], body["images"], body["pixels"], body["num_classes"]) == (1, 2, 40, 2)
+    binary = histogram_answer(table, class_map="binary")
+    assert [(row["id"], row["pixels"]) for row in binary["classes"]] == [(0, 10), (1, 25), (7, 5)]
+
+
+def test_the_histogram_of_nothing_is_empty():
+    body = histogram_answer(table_of([{}]))
+    assert (body["classes"], body["pixels"], body["num_classes"]) == ([], 0, 0)
+
+
+def test_class_weights_hold_the_answer():
+    answered = ask(table_of([{0: 10, 1: 40}, {0: 50}], class_names=("road", "person")))
+    weights = ClassWeights(answered)
+    assert weights.numpy().dtype == np.float32
+    np.testing.assert_array_equal(weights.numpy(), np.array(answered["weights"], np.float32))
+    assert weights.to_list() == answered["weights"]
+    assert weights.to_dict() == answered
+    assert len(weights) == 2
+    assert (weights.dataset, weights.version, weights.method, weights.exact) == (
+        "demo",
+        None,
+        "sqrt_inv_freq",
+        True,
+    )
+    assert weights.classes[1]["name"] == "person"
+    assert weights.warnings == []
+    assert repr(weights) == "<ClassWeights of demo: sqrt_inv_freq, 2 classes>"
+    log = weights.to_log()
+    assert log["class_weights/person"] == answered["weights"][1]
+    assert log["class_weights/_method"] == "sqrt_inv_freq"
+    assert all(isinstance(value, (int, float, str)) for value in log.values())
+
+
+def test_classes_that_share_a_name_are_logged_apart():
+    weights = ClassWeights(ask(table_of([{0: 10, 1: 40}], class_names=("road", "road"))))
+    assert {"class_weights/road_0", "class_weights/road_1"} <= set(weights.to_log())
+
+
+def test_class_weights_become_a_float32_tensor():
+    torch = pytest.importorskip("torch")
+    weights = ClassWeights(ask(table_of([{0: 10, 1: 40}])))
+    tensor = weights.tensor()
+    assert tensor.dtype == torch.float32
+    np.testing.assert_array_equal(tensor.numpy(), weights.numpy())
+    assert weights.tensor("cpu").device.type == "cpu"
+
+
+def test_totals_of_raw_ids_need_no_rows_for_a_map():
+    table = TotalsTable({0: 10, 255: 30})
+    assert ask(table, class_map="binary")["weights"] == pytest.approx(
+        np.array([10**-0.5, 30**-0.5]) / np.mean([10**-0.5, 30**-0.5])
+    )

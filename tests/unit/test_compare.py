@@ -1,0 +1,256 @@
+"""Methods side by side, and the commands about streams."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from test_samplers import PATHS, label_maps
+from test_streams import N, daformer
+
+from statsvc.cli import cli
+from statsvc.errors import InvalidParameter
+from statsvc.store import home as homes
+from statsvc.weighting import comparison
+from statsvc.weighting.answers import answer
+from statsvc.weighting.comparison_table import print_comparison
+from statsvc.weighting.methods import METHODS
+from statsvc.weighting.spec import WeightSpec
+from support.commands import statsvc
+from support.publishing import publish
+from support.servers import serving
+from support.small_tables import TotalsTable, camvid, cityscapes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+    from statsvc.dataset.table import Table
+    from statsvc.store.home import Home
+
+
+def compare(table: Table, reading: dict[str, Any] | None = None, **chosen: Any) -> dict[str, Any]:
+    return comparison.compare(
+        lambda asked: answer(table, WeightSpec.from_params(asked)), reading or {}, **chosen
+    )
+
+
+def named(compared: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: one for one in compared["candidates"] for name in one["names"]}
+
+
+def test_shares_of_the_loss_and_what_moves_are_those_of_the_formulas() -> None:
+    compared = compare(camvid(num_classes=11, ignore_index=(11,)))
+    n = np.array([row["pixels"] for row in compared["classes"]], float)
+    p = n / n.sum()
+    for name, w in (("uniform", p**0), ("sqrt_inv_freq", p**-0.5), ("inverse_freq", 1 / p),
+                    ("power alpha=0.25", p**-0.25), ("inverse_eps", 1 / (p + 0.001))):  # fmt: skip
+        one = named(compared)[name]
+        share = p * w / (p * w).sum()
+        default = p**0.5 / (p**0.5).sum()
+        np.testing.assert_allclose(one["loss_share"], share, rtol=1e-9)
+        assert one["ratio"] == pytest.approx(w.max() / w.min())
+        assert one["moved"]["uniform"] == pytest.approx(np.abs(share - p).sum() / 2, abs=1e-12)
+        assert one["moved"]["default"] == pytest.approx(np.abs(share - default).sum() / 2, abs=1e-12)
+    ratios = [one["ratio"] for one in compared["candidates"]]
+    assert ratios == sorted(ratios)
+    assert {METHODS[method].kind for one in compared["candidates"] for method in one["methods"]} == {
+        "weights"
+    }
+
+
+def test_candidates_with_the_same_weights_are_one() -> None:
+    compared = compare(
+        camvid(num_classes=11, ignore_index=(11,)), methods=["inverse_freq", "median_freq_global"]
+    )
+    assert [one["names"] for one in compared["candidates"]] == [
+        ["uniform"],
+        ["sqrt_inv_freq"],
+        ["inverse_freq", "median_freq_global"],
+    ]
+
+
+def test_betas_are_about_the_median_class() -> None:
+    # The median class of CamVid has 2.8 million pixels, of Cityscapes train 53 million.
+    for table, expected in (
+        (camvid(num_classes=11, ignore_index=(11,)), ["0.9999", "1-1e-5", "1-1e-6", "1-1e-7"]),
+        (cityscapes(), ["0.9999", "1-1e-7", "1-1e-8", "1-1e-9"]),
+    ):
+        reading = {} if table.dataset == "camvid" else {"class_map": "cityscapes"}
+        names = named(compare(table, reading, methods=["effective_num"]))
+        assert [f"effective_num beta={beta}" for beta in expected] == sorted(
+            (name for name in names if name.startswith("effective")), key=lambda name: names[name]["ratio"]
+        )
+    images = named(compare(camvid(num_classes=11, ignore_index=(11,)), {"unit": "images"}))
+    # In images the median class has 349, so beta=0.9999 is past where it turns.
+    assert "effective_num beta=1-1e-3 unit=images" in images
+    chosen = compare(camvid(), methods=["effective_num"], betas=["0.9", "auto"])
+    assert {"effective_num beta=0.9", "effective_num beta=auto"} <= set(named(chosen))
+
+
+def test_what_a_dataset_cannot_answer_is_left_out_with_the_reason() -> None:
+    compared = compare(TotalsTable({0: 900, 1: 100}, num_classes=2))
+    assert [one["names"] for one in compared["left_out"]] == [["median_freq"]]
+    assert "in which images" in compared["left_out"][0]["reason"]
+    stream = compare(
+        camvid(num_classes=11, ignore_index=(11,)), {"sampler": "rare_class"}, betas=["0.9", "0.99"]
+    )
+    names = ["effective_num beta=0.9", "effective_num beta=0.99", "log_count"]
+    assert [name for one in stream["left_out"] for name in one["names"]] == names
+    assert stream["stream"]["sampler"] == "rare_class"
+
+
+def test_mistakes_of_the_caller_are_errors() -> None:
+    for chosen, parameter in (
+        ({"betas": ["2"]}, "beta"),
+        ({"alphas": ["x"]}, "alpha"),
+        ({"methods": ["pos_weight"]}, "method"),
+        ({"methods": ["enett"]}, "method"),
+    ):
+        with pytest.raises(InvalidParameter) as refused:
+            compare(camvid(), **chosen)  # type: ignore[arg-type]
+        assert refused.value.errors[0][0] == parameter
+
+
+def test_many_classes_and_absent_and_ignored_ones_fit_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = {c: 10**9 // (c + 1) ** 3 for c in range(60)}
+    print_comparison(compare(TotalsTable(counts, num_classes=70, ignore_index=(3,))))
+    printed = capsys.readouterr().out
+    assert "… 45 more" in printed  # 69 classes, 24 shown
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "left out: median_freq" in printed
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    home = homes.resolve(str(tmp_path_factory.mktemp("home")))
+    names = ("road", "car", "person", "pole")
+    publish(home, "a", label_maps(), num_classes=4, class_names=names)
+    publish(
+        home, "b", {"x.png": np.tile(np.arange(4, dtype=np.uint8), (4, 4))}, num_classes=4, class_names=names
+    )
+    return home
+
+
+def command(*arguments: str | Path) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def test_the_command_prints_tables_of_methods_and_of_classes(home: Home) -> None:
+    printed = statsvc(
+        "compare", "a", "--home", home.folder, "--method", "enet", "--method", "inverse_freq"
+    ).stdout
+    first, second = printed.split("class ")[0], printed.split("class ")[1]
+    assert "a · version 1 · 6 images · 4 different weightings" in first
+    assert [line.split()[1] for line in first.splitlines() if line[:1].isdigit()] == [
+        "uniform", "sqrt_inv_freq", "enet", "inverse_freq",
+    ]  # fmt: skip
+    share = N.sum(0) / N.sum()
+    road = next(line for line in second.splitlines() if line.startswith("road")).split()
+    assert road == ["road", f"{100 * share[0]:.1f}", f"{100 * share[0]:.1f}", *road[3:5], "25.0"]
+
+
+def test_the_command_gives_json_and_the_same_from_a_server(home: Home) -> None:
+    here = json.loads(command("compare", "a", "--home", home.folder, "--json").stdout)
+    with serving(home) as url:
+        there = json.loads(command("compare", "a", "--url", url, "--json").stdout)
+        mixed = json.loads(command("compare", "a:0.5,b:0.5", "--url", url, "--json").stdout)
+    assert here == there
+    assert mixed["dataset"] == "a@1:0.5,b@1:0.5"
+    assert mixed == json.loads(command("compare", "a:0.5,b:0.5", "--home", home.folder, "--json").stdout)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_the_command_draws_a_picture(home: Home, tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"compare{suffix}"
+    done = command("compare", "a", "--home", home.folder, "-o", file)
+    assert done.stdout == ""
+    assert done.stderr == f"picture written to {file}\n"
+    if suffix == ".png":
+        from PIL import Image
+
+        with Image.open(file) as picture:
+            assert picture.width > picture.height > 500
+            assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 20
+    if suffix == ".svg":
+        assert file.read_text().startswith("<?xml")
+
+
+def test_pictures_of_many_classes_and_of_equal_weights_are_drawn(tmp_path: Path) -> None:
+    from statsvc.weighting.comparison_plot import save
+
+    counts = {c: 10**9 // (c + 1) ** 3 for c in range(60)}
+    save(compare(TotalsTable(counts)), tmp_path / "many.png")
+    save(compare(TotalsTable({0: 5})), tmp_path / "one.png")
+    save(compare(TotalsTable({0: 5, 1: 5}, num_classes=3)), tmp_path / "equal.png")
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_picture_without_matplotlib_names_the_extra(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    arguments = ["compare", "a", "--home", home.folder]
+    refused = command(*arguments, "-o", tmp_path / "x.png")
+    assert refused.exit_code == 1
+    assert "pip install 'statsvc[plot]'" in refused.stderr
+    assert command(*arguments).exit_code == 0  # tables need none
+
+
+def test_mistakes_on_the_command_line_say_what_to_do(home: Home, tmp_path: Path) -> None:
+    for arguments, says in (
+        (["-o", tmp_path / "x.jpeg"], "end its name in .png, .svg, .pdf"),
+        (["--beta", "1.5"], "--beta: 1.5 is out of range"),
+        (["--method", "pos_weight"], "--method: pos_weight gives no class weights"),
+        (["--temperature", "1"], "--temperature: temperature belongs to sampler=rare_class"),
+        (["--sampler", "rare"], "--sampler: expected one of rare_class, repeat_factor"),
+    ):
+        refused = command("compare", "a", "--home", home.folder, *arguments)
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert says in refused.stderr
+    unwritable = command("compare", "a", "--home", home.folder, "-o", tmp_path / "no" / "x.png")
+    assert unwritable.exit_code == 1
+    assert "cannot be written: No such file or directory" in unwritable.stderr
+
+
+def test_weights_of_streams_on_the_command_line(home: Home) -> None:
+    options = ("--sampler", "rare_class", "--temperature", "0.3", "--min-pixels", "20")
+    body = json.loads(statsvc("weights", "a", "--home", home.folder, *options).stdout)
+    q = np.array(daformer(N, 0.3, 20))
+    share = q @ N / (q @ N).sum()
+    np.testing.assert_allclose(body["weights"], share**-0.5 / (share**-0.5).mean(), rtol=1e-9)
+    with serving(home) as url:
+        for name, more in (("a", options), ("a:0.7,b:0.3", options[:2]), ("a@1:0.7,b@1:0.3", ())):
+            here = json.loads(command("weights", name, "--home", home.folder, *more).stdout)
+            there = json.loads(command("weights", name, "--url", url, *more).stdout)
+            assert here == there
+    table = command("weights", "a", "--home", home.folder, *options, "--format", "table").stdout
+    assert "expected in 6 draws · by rare_class" in table
+    assert "seen" in table
+    assert "×" in table
+    refused = command("weights", "a:0.7,b:0.3", "--version", "1", "--home", home.folder).stderr
+    assert "--version: a version is one dataset's" in refused
+    assert "dataset: 'b' has no share" in command("weights", "a:1,b", "--home", home.folder).stderr
+
+
+def test_clients_ask_for_streams(home: Home) -> None:
+    import statsvc as package
+
+    with serving(home) as url:
+        client = package.Client(url)
+        drawn = client.weights("a", sampler="rare_class", temperature=0.3, min_pixels=20)
+        q = np.array(daformer(N, 0.3, 20))
+        share = q @ N / (q @ N).sum()
+        np.testing.assert_allclose(drawn.to_list(), share**-0.5 / (share**-0.5).mean(), rtol=1e-9)
+        mixed = client.weights({"a": 0.7, "b": 0.3})  # type: ignore[arg-type]
+        assert mixed.to_dict() == client.weights("a:0.7,b:0.3").to_dict()
+        assert mixed.version is None
+        # The answer's own dataset and spec pin it.
+        assert client.weights(mixed.dataset, **mixed.spec).to_list() == mixed.to_list()
+    assert PATHS

@@ -1,0 +1,414 @@
+"""Planted faults are found, each by its own finding; sound label maps are left in peace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from starlette.testclient import TestClient
+
+from statsvc.api.app import build_app
+from statsvc.classes import class_maps
+from statsvc.classes.palettes import BUILTIN, find
+from statsvc.cli import cli
+from statsvc.dataset.splits import Split, detect
+from statsvc.dataset.table import Block, Table
+from statsvc.doctor.facts import Files
+from statsvc.doctor.report import examine
+from statsvc.local.demo import make_demo, street_scene
+from statsvc.store import home as homes
+from statsvc.weighting import answers
+from statsvc.weighting.spec import WeightSpec
+from support.small_tables import TotalsTable, table_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from statsvc.dataset.table import Histogram, MemoryTable
+
+    Labels = np.ndarray[Any, Any]
+
+CAMVID = Path(__file__).parents[3] / "shared" / "data" / "camvid"
+
+
+def streets(images: int = 40, seed: int = 0, classes: int = 5) -> dict[str, Labels]:
+    """Return sound label maps, a quarter of them under val/, each class in each, with a frame of 255."""
+    rng = np.random.default_rng(seed)
+    share = 1 / np.arange(1, classes + 1) ** 1.5
+    maps = {}
+    for number in range(images):
+        labels = rng.choice(classes, (24, 32), p=share / share.sum()).astype(np.int64)
+        labels[0] = 255
+        maps[f"{'val' if number % 4 == 3 else 'train'}/{number:03}.png"] = labels
+    return maps
+
+
+class InBlocks(Table):
+    """A table that yields its rows seven at a time."""
+
+    def __init__(self, table: MemoryTable) -> None:
+        self.dataset, self.version = table.dataset, table.version
+        self.configuration, self.whole = table.configuration, table
+
+    def totals(self) -> Histogram:
+        return self.whole.totals()
+
+    def failed(self) -> int:
+        return self.whole.failed()
+
+    def blocks(self) -> Iterator[Block]:
+        rows = self.whole.rows
+        for start in range(0, len(rows.path), 7):
+            part = slice(start, start + 7)
+            yield Block(rows.path[part], rows.status[part], rows.error[part], rows.counts[part])
+
+
+def table_with_files(
+    maps: Mapping[str, Labels],
+    failed: Mapping[str, str] | None = None,
+    modes: Mapping[str, int] | None = None,
+    **configuration: Any,
+) -> tuple[MemoryTable, Files]:
+    """Return the table of label maps, and what a version keeps of their files."""
+    paths = sorted(maps)
+    rows = []
+    for path in paths:
+        ids, counts = np.unique(maps[path], return_counts=True)
+        rows.append(dict(zip(ids.tolist(), counts.tolist(), strict=True)))
+    configuration = {"splits": detect(paths)} | configuration
+    table = table_of(rows, paths, failed, **configuration)
+    bad = len(failed or {})
+    content = [hash((maps[path].shape, maps[path].tobytes())) & (2**64 - 1) for path in paths]
+    files = Files(
+        np.array([*paths, *(failed or {})], np.dtypes.StringDType()),
+        table.rows.status,
+        np.array([maps[path].shape[0] for path in paths] + [0] * bad, np.int64),
+        np.array([maps[path].shape[1] for path in paths] + [0] * bad, np.int64),
+        np.array([(modes or {}).get(path, 1) for path in paths] + [0] * bad, np.uint8),
+        np.array(content + [0] * bad, np.uint64),
+    )
+    return table, files
+
+
+def report(maps: Mapping[str, Labels], **more: Any) -> dict[str, dict[str, Any]]:
+    """Return the findings by code."""
+    table, files = table_with_files(maps, **more)
+    body = examine(table, files.__getattribute__)
+    json.dumps(body, allow_nan=False)
+    # The same whatever blocks the rows come in.
+    assert examine(InBlocks(table), files.__getattribute__) == body
+    found = {one["code"]: one for one in body["findings"]}
+    assert len(found) == len(body["findings"])
+    return found
+
+
+def weights(maps: Mapping[str, Labels], **spec: Any) -> list[float]:
+    """Return what `GET /weights` answers about these label maps."""
+    table, _ = table_with_files(maps)
+    return answers.answer(table, WeightSpec(absent="zero", **spec))["weights"]  # type: ignore[no-any-return]
+
+
+def test_sound_label_maps_are_left_in_peace() -> None:
+    assert report(streets()) == {}
+    assert report(streets(classes=19)) == {}
+    assert report(streets(images=3)) == {}
+
+
+def test_unexpected_ids_are_named_with_files_pixels_and_the_weight_they_would_have() -> None:
+    maps = streets()
+    maps["train/004.png"][3:9, :4] = 7
+    found = report(maps, num_classes=5)
+    assert list(found) == ["unexpected_ids"]
+    one = found["unexpected_ids"]
+    assert (one["level"], one["files"], one["ids"]) == ("serious", ["train/004.png"], [7])
+    assert "24 pixels" in one["saw"]
+    # As if they were a class: two ids between, of which there is no pixel, change nothing.
+    after = weights(maps, num_classes=8)
+    assert f"weight {after[7]:.3g}" in one["saw"]
+    k = one["moves"]["class"]
+    assert one["moves"]["weight"] == pytest.approx(weights(maps, num_classes=5)[k])
+    assert one["moves"]["mended"] == pytest.approx(after[k])
+
+
+def test_masks_of_0_and_255_are_found_and_a_class_map_settles_them() -> None:
+    rng = np.random.default_rng(1)
+    maps = {f"{n}.png": np.where(rng.random((16, 16)) < 0.3, 255, 0) for n in range(6)}
+    one = report(maps)["binary_masks"]
+    assert (one["level"], one["count"], len(one["files"])) == ("serious", 6, 5)
+    assert f"{sum(int((m == 255).sum()) for m in maps.values()):,} pixels" in one["saw"]
+    assert "--class-map binary" in one["do"]
+    assert report(maps, class_map=class_maps.builtin("binary"), num_classes=2) == {}
+
+
+def test_masks_among_label_maps_are_found_but_void_is_none() -> None:
+    maps = streets()
+    for labels in maps.values():
+        labels[labels == 255] = 0
+    maps["train/000.png"] = np.where(maps["train/000.png"] > 1, 255, 0)
+    assert report(maps)["binary_masks"]["files"] == ["train/000.png"]
+    void = streets()
+    void["train/000.png"] = np.where(void["train/000.png"] > 1, 255, 0)
+    assert "binary_masks" not in report(void)
+
+
+def test_anti_aliased_masks_and_resized_labels_are_found() -> None:
+    drawn = {}
+    for n in range(8):
+        y, x = np.mgrid[:256, :256]
+        mask = 255 * (np.hypot(y - 100 - n, x - 120) < 60 + n)
+        drawn[f"{n}.png"] = mask.astype(np.uint8)
+    clean = report(drawn)
+    assert set(clean) == {"binary_masks"}
+    small = {
+        path: np.asarray(Image.fromarray(labels).resize((100, 90), Image.Resampling.BILINEAR)).astype(int)
+        for path, labels in drawn.items()
+    }
+    one = report(small)["interpolated"]
+    assert (one["level"], one["count"]) == ("serious", 8)
+    assert "unexpected_ids" not in report(small)
+    sharp = {
+        path: np.asarray(Image.fromarray(labels).resize((100, 90), Image.Resampling.NEAREST)).astype(int)
+        for path, labels in drawn.items()
+    }
+    assert set(report(sharp)) == {"binary_masks"}
+
+
+@pytest.mark.parametrize("size", [(128, 64), (300, 150)])
+def test_label_maps_resized_between_ids_that_are_classes_are_found_by_their_edges(
+    size: tuple[int, int],
+) -> None:
+    scenes = {f"train/{n:02}.png": street_scene(n, (256, 128), 0) for n in range(12)}
+    without_void = {path: np.where(scene == 255, 0, scene).astype(np.uint8) for path, scene in scenes.items()}
+    for maps in (scenes, without_void):
+        for how, codes in ((Image.Resampling.NEAREST, []), (Image.Resampling.BILINEAR, ["blended_edges"])):
+            resized = {
+                path: np.asarray(Image.fromarray(scene).resize(size, how)).astype(np.int64)
+                for path, scene in maps.items()
+            }
+            table, files = table_with_files(resized)
+            body = examine(table, files.__getattribute__, lambda path: [resized[path]])  # noqa: B023
+            assert [one["code"] for one in body["findings"]] == codes
+            assert body["looked_at"] == 8
+
+
+def test_colours_converted_to_grey_are_recognised_by_their_palette() -> None:
+    voc = find("voc", files=False)
+    assert voc is not None
+    assert "voc" in BUILTIN
+    colours = np.array([colour[:3] for colour in voc.colours[:6]], np.uint8)
+    rng = np.random.default_rng(2)
+    maps = {}
+    for n in range(6):
+        picture = colours[rng.integers(0, 6, (20, 20))]
+        maps[f"{n}.png"] = np.asarray(Image.fromarray(picture).convert("L")).astype(int)
+    one = report(maps)["greyed_colours"]
+    assert (one["level"], one["count"]) == ("serious", 6)
+    assert "voc" in one["saw"]
+    assert "greyed_colours" not in report(streets())
+
+
+def test_refused_colours_and_damaged_files_are_two_findings() -> None:
+    failed = {
+        "train/x.png": "is colour-coded (PNG, RGB, 8 bit): statsvc counts class ids, one channel",
+        "train/y.png": "ends early; copy or export it again from where it came",
+    }
+    found = report(streets(), failed=failed)
+    assert found["colours"]["files"] == ["train/x.png"]
+    assert found["unreadable"]["files"] == ["train/y.png"]
+    assert "ends early" in found["unreadable"]["saw"]
+
+
+def test_palette_images_whose_indices_are_other_ids_are_found() -> None:
+    maps = streets()
+    odd = ["train/000.png", "train/001.png"]
+    for path in odd:
+        maps[path] = np.where(maps[path] < 255, maps[path] + 20, 255)
+    one = report(maps, modes=dict.fromkeys(odd, 2))["pixel_types"]
+    assert one["files"] == odd
+    assert "20, 21, 22, 23, 24" in one["saw"]
+    assert report(streets(), modes=dict.fromkeys(odd, 2)) == {}
+
+
+def test_two_marks_of_void_are_noticed() -> None:
+    maps = streets()
+    maps["val/003.png"][5, :7] = -1
+    one = report(maps)["two_voids"]
+    assert (one["level"], one["moves"]) == ("notice", None)
+    assert one["files"][0] == "val/003.png"
+    assert "7 pixels" in one["saw"]
+
+
+@pytest.mark.parametrize(("dtype", "number"), [(np.uint16, 65535), (np.uint32, 2**32 - 1)])
+def test_minus_one_in_an_unsigned_type_is_recognised(dtype: Any, number: int) -> None:
+    maps = streets()
+    maps["train/000.png"][2] = -1
+    written = {path: labels.astype(dtype).astype(np.int64) for path, labels in maps.items()}
+    found = report(written)
+    assert set(found) == {"wrong_sign"}
+    assert str(number) in found["wrong_sign"]["saw"]
+    assert found["wrong_sign"]["files"] == ["train/000.png"]
+
+
+def test_minus_100_is_a_mark_of_torch_and_nothing_to_report() -> None:
+    assert report({path: np.where(labels == 255, -100, labels) for path, labels in streets().items()}) == {}
+
+
+def test_bytes_read_as_signed_are_recognised() -> None:
+    maps = {path: np.where(labels == 4, 200, labels) for path, labels in streets().items()}
+    read = {path: labels.astype(np.uint8).view(np.int8).astype(np.int64) for path, labels in maps.items()}
+    one = report(read)["wrong_sign"]
+    assert "-56 is 200" in one["saw"]
+
+
+@pytest.mark.parametrize("order", [">u2", ">u4"])
+def test_the_other_byte_order_is_recognised_and_undone_in_the_numbers(order: str) -> None:
+    maps = streets()
+    wrong = dict(maps)
+    for path in ("train/000.png", "val/003.png"):
+        little = maps[path].astype(order.replace(">", "<"))
+        wrong[path] = np.where(maps[path] == 255, 255, little.view(order).astype(np.int64))
+        wrong[path][0] = 0
+    one = report(wrong, num_classes=5)["swapped_bytes"]
+    assert (one["count"], one["files"]) == (2, ["train/000.png", "val/003.png"])
+    assert "1, 2, 3, 4" in one["saw"]
+    mended = {path: np.where(maps[path] == 255, wrong[path], maps[path]) for path in maps}
+    k = one["moves"]["class"]
+    assert one["moves"]["mended"] == pytest.approx(weights(mended, num_classes=5)[k])
+
+
+def test_classes_absent_from_a_split_are_named() -> None:
+    maps = streets()
+    for path, labels in maps.items():
+        if path.startswith("train"):
+            labels[labels == 4] = 0
+    one = report(maps, num_classes=5, class_names=("a", "b", "c", "d", "bicycle"))["absent_from_split"]
+    assert (one["level"], one["ids"]) == ("serious", [4])
+    assert "train: bicycle" in one["saw"]
+    assert one["files"][0].startswith("val/")
+    assert (one["moves"]["name"], one["moves"]["weight"]) == ("bicycle", 0.0)
+
+
+def test_files_of_odd_size_are_named_and_turned_ones_said_so() -> None:
+    maps = streets()
+    maps["train/000.png"] = maps["train/000.png"].T
+    maps["train/001.png"] = maps["train/001.png"][:10]
+    one = report(maps)["odd_sizes"]
+    assert (one["level"], one["count"]) == ("notice", 2)
+    assert "turned" in one["saw"]
+    k = one["moves"]["class"]
+    rest = {path: labels for path, labels in maps.items() if path not in one["files"]}
+    assert one["moves"]["mended"] == pytest.approx(weights(rest)[k])
+    varied = {path: labels[: 10 + n % 14] for n, (path, labels) in enumerate(maps.items())}
+    assert "odd_sizes" not in report(varied)
+
+
+def test_copies_within_a_split_and_across_splits_are_told_apart() -> None:
+    maps = streets()
+    maps["train/copy.png"] = maps["train/000.png"]
+    found = report(maps)
+    assert set(found) == {"duplicates"}
+    one = found["duplicates"]
+    assert (one["level"], one["files"]) == ("notice", ["train/copy.png"])
+    k = one["moves"]["class"]
+    assert one["moves"]["mended"] == pytest.approx(weights(streets())[k])
+    maps = streets()
+    maps["val/copy.png"] = maps["train/000.png"]
+    found = report(maps)
+    assert set(found) == {"leakage"}
+    assert found["leakage"]["level"] == "serious"
+    assert set(found["leakage"]["files"]) == {"train/000.png", "val/copy.png"}
+    k = found["leakage"]["moves"]["class"]
+    assert found["leakage"]["moves"]["mended"] == pytest.approx(weights(streets())[k])
+
+
+def test_empty_label_maps_are_no_copies_of_each_other() -> None:
+    maps = streets()
+    for name in ("train/empty1.png", "train/empty2.png", "val/empty3.png"):
+        maps[name] = np.zeros((24, 32), np.int64)
+    assert report(maps) == {}
+
+
+def test_folds_may_share_samples_but_not_within_one_fold() -> None:
+    maps, paths = streets(), sorted(streets())
+    splits = {
+        "fold0_train": Split(paths=frozenset(paths[:30])),
+        "fold0_val": Split(paths=frozenset(paths[30:])),
+        "fold1_train": Split(paths=frozenset(paths[10:])),
+        "fold1_val": Split(paths=frozenset(paths[:10])),
+    }
+    assert report(maps, splits=splits) == {}
+    splits["fold1_val"] = Split(paths=frozenset(paths[:11]))
+    one = report(maps, splits=splits)["leakage"]
+    assert (one["count"], one["files"]) == (1, [paths[10]])
+    assert "fold1_train" in one["saw"]
+
+
+def test_a_class_whose_weight_hangs_on_one_file_is_named() -> None:
+    maps = streets()
+    for path, labels in maps.items():
+        if path != "train/002.png":
+            labels[labels == 4] = 0
+    found = report(maps, num_classes=5)
+    one = found["hangs_on_one_file"]
+    assert (one["level"], one["files"], one["ids"]) == ("notice", ["train/002.png"], [4])
+    without = {path: labels for path, labels in maps.items() if path != "train/002.png"}
+    assert one["moves"]["weight"] == pytest.approx(weights(maps, num_classes=5)[4])
+    assert one["moves"]["mended"] == weights(without, num_classes=5)[4] == 0.0
+
+
+def test_imported_totals_are_examined_as_far_as_they_go() -> None:
+    body = examine(TotalsTable({0: 10, 1: 5, 9: 3}, num_classes=2), None)
+    assert [one["code"] for one in body["findings"]] == ["unexpected_ids"]
+    assert "keeps totals" in body["not_examined"][0]
+
+
+def run(*arguments: str | Path, code: int = 0) -> str:
+    done = CliRunner().invoke(cli, [*map(str, arguments)])
+    assert done.exit_code == code, done.output
+    return done.stdout
+
+
+def test_files_on_disk_are_examined_and_the_command_and_the_service_say_the_same(tmp_path: Path) -> None:
+    folder, home = make_demo(tmp_path / "demo", images=30, size=(96, 64)), tmp_path / "home"
+    run("scan", folder, "--name", "demo", "--workers", "1", "--home", home)
+    assert "· sound" in run("doctor", "demo", "--home", home)
+    first = min((folder / "train").iterdir())
+    (folder / "val" / "leaked.png").write_bytes(first.read_bytes())
+    labels = np.asarray(Image.open(first))
+    swapped = Image.fromarray((labels.astype(np.uint16) % 255 << 8).astype(np.uint16))
+    swapped.save(folder / "train" / "swapped.png")
+    Image.fromarray(np.stack([labels] * 3, axis=2)).save(folder / "train" / "rgb.png")
+    run("scan", "--name", "demo", "--workers", "1", "--home", home, code=1)
+    body = json.loads(run("doctor", "demo", "--json", "--home", home, code=1))
+    found = {one["code"]: one for one in body["findings"]}
+    assert set(found) == {"leakage", "swapped_bytes", "colours"}
+    assert "val/leaked.png" in found["leakage"]["files"]
+    assert found["swapped_bytes"]["files"] == ["train/swapped.png"]
+    assert found["colours"]["files"] == ["train/rgb.png"]
+    printed = run("doctor", "--home", home, code=1)
+    assert "3 serious" in printed
+    assert "train/swapped.png" in printed
+    with TestClient(build_app(homes.resolve(str(home))), base_url="http://127.0.0.1") as client:
+        answer = client.get("/datasets/demo/doctor")
+        told = answer.json()
+        assert {"looked_at", "not_examined"} == {key for key in body if told[key] != body[key]}
+        assert (told["looked_at"], body["looked_at"], body["not_examined"]) == (0, 8, [])
+        tag = answer.headers["etag"]
+        assert client.get("/datasets/demo/doctor", headers={"If-None-Match": tag}).status_code == 304
+        older = client.get("/datasets/demo/doctor?version=1")
+        assert older.json()["findings"] == []
+        assert "immutable" in older.headers["cache-control"]
+        assert client.get("/datasets/demo/doctor?verson=1").status_code == 422
+        assert client.get("/datasets/none/doctor").status_code == 404
+
+
+@pytest.mark.skipif(not CAMVID.exists(), reason="needs the CamVid label maps in ../shared/data")
+def test_nothing_is_said_about_camvid(tmp_path: Path) -> None:
+    run("scan", CAMVID, "--name", "camvid", "--workers", "1", "--home", tmp_path)
+    body = json.loads(run("doctor", "camvid", "--json", "--home", tmp_path))
+    assert (body["images"], body["findings"]) == (468, [])

@@ -1,0 +1,176 @@
+"""Specs: what parameters take, what they refuse, and that equal questions are equal."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statsvc.errors import InvalidParameter
+from statsvc.weighting.methods import METHODS, describe
+from statsvc.weighting.parsing import one_minus_beta
+from statsvc.weighting.spec import PARAMETERS, WeightSpec
+
+
+def spec(**params):
+    return WeightSpec.from_params(params)
+
+
+EQUAL = [
+    ({}, {"method": "sqrt_inv_freq", "normalize": "mean", "absent": "zero", "denominator": "counted"}),
+    ({"method": "effective_num", "beta": "0.9999"}, {"method": "effective_num", "beta": "1-1e-4"}),
+    ({"method": "effective_num", "beta": 0.9999}, {"method": "effective_num", "unit": "pixels"}),
+    ({"method": "effective_num", "beta": "1-1e-7"}, {"method": "effective_num", "beta": 1 - 1e-7}),
+    ({"method": "effective_num", "beta": "1-1e-20"}, {"method": "effective_num", "beta": "1-0.01e-18"}),
+    ({"method": "enet"}, {"method": "enet", "c": "1.020"}),
+    ({"ignore_index": "255,254"}, {"ignore": ["254", "255", "255"]}),
+    ({"ignore_index": "none"}, {"ignore_index": []}),
+    ({"ignore_index": "-1"}, {"ignore_index": np.int64(-1)}),
+    ({"multiply": "person:2,11:1.5"}, {"multiply": {11: 1.5, "person": 2}}),
+    ({"clip": "0.1,10"}, {"clip": (0.1, 10)}),
+    ({"num_classes": " 19 "}, {"num_classes": 19, "split": None}),
+    ({"recipe": "enet"}, {"recipe": "enet", "method": "enet", "c": 1.02}),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), EQUAL)
+def test_equal_questions_are_equal_once_resolved(one, other):
+    assert spec(**one).resolved() == spec(**other).resolved()
+    assert json.dumps(spec(**one).to_dict()) == json.dumps(spec(**other).to_dict())
+
+
+def test_ignoring_nothing_is_not_the_default_rule():
+    assert spec(ignore_index="none").resolved() != spec().resolved()
+    assert spec(ignore_index="none").to_dict()["ignore_index"] == []
+    assert spec().to_dict()["ignore_index"] is None
+
+
+@pytest.mark.parametrize("params", [params for pair in EQUAL for params in pair])
+def test_the_canonical_form_is_a_question_that_means_the_same(params):
+    canonical = json.loads(json.dumps(spec(**params).to_dict()))
+    assert WeightSpec.from_params(canonical).resolved() == spec(**params).resolved()
+    assert spec(**params).resolved().resolved() == spec(**params).resolved()
+
+
+def test_the_canonical_form_holds_only_what_the_method_has():
+    assert list(spec().to_dict()) == [
+        "method", "normalize", "absent", "denominator", "ignore_index", "num_classes", "class_map",
+        "unexpected", "split", "clip", "multiply", "recipe",
+    ]  # fmt: skip
+    assert spec(method="effective_num", beta="1-1e-7").to_dict()["beta"] == 0.9999999
+    assert spec(method="effective_num", beta="1-1e-20").to_dict()["beta"] == "1-1e-20"
+    assert "normalize" not in spec(method="pos_weight").to_dict()
+
+
+def test_a_recipe_alone_is_enough_however_the_spec_is_made():
+    assert WeightSpec(recipe="segnet").resolved() == spec(recipe="segnet").resolved()
+    assert WeightSpec(recipe="segnet").resolved().method == "median_freq"
+
+
+REFUSED = [
+    ({"methd": "enet"}, "methd: unknown parameter .did you mean 'method'"),
+    ({"method": "sqrt_freq"}, "method: expected one of .*did you mean 'sqrt_inv_freq'"),
+    ({"method": "enet", "alpha": 1}, "alpha belongs to power, not to enet"),
+    ({"beta": 0.9}, "beta belongs to effective_num, not to sqrt_inv_freq"),
+    ({"method": "power"}, r"alpha: power needs alpha, in \[0, 4\]"),
+    ({"method": "power", "alpha": "4.5"}, r"alpha: 4.5 is out of range: alpha is in \[0, 4\]"),
+    ({"method": "power", "alpha": "nan"}, "alpha: expected a number"),
+    ({"method": "power", "alpha": float("nan")}, "alpha: nan is not a finite number"),
+    ({"method": "power", "alpha": float("inf")}, "alpha: inf is not a finite number"),
+    ({"method": "power", "alpha": "1e400"}, "alpha: 1e400 is not a finite number"),
+    ({"method": "power", "alpha": 10**400}, "alpha: expected a number"),
+    ({"method": "power", "alpha": True}, "alpha: expected a number"),
+    ({"method": "power", "alpha": "1_0"}, "alpha: expected a number"),
+    ({"method": "power", "alpha": ["1", "2"]}, "alpha: expected a number"),
+    ({"method": "power", "alpha": ""}, "alpha: it is empty"),
+    ({"method": "enet", "c": 0.99}, "c: 0.99 is out of range"),
+    ({"method": "inverse_eps", "epsilon": 0}, r"epsilon: 0 is out of range: epsilon is in \(0, ∞\)"),
+    ({"method": "linear", "upper": -1}, "upper: -1 is out of range"),
+    ({"method": "logit_adjustment", "tau": 0}, "tau: 0 is out of range"),
+    ({"method": "effective_num", "beta": "1"}, "beta: 1 is out of range"),
+    ({"method": "effective_num", "beta": 1.0}, "beta: 1.0 is out of range"),
+    ({"method": "effective_num", "beta": "-0.1"}, "beta: -0.1 is out of range"),
+    ({"method": "effective_num", "beta": "1-2"}, "beta: 1-2 is out of range"),
+    ({"method": "effective_num", "beta": "1-0"}, "beta: 1-0 is out of range"),
+    ({"method": "effective_num", "beta": "1-x"}, "beta: expected a number in"),
+    ({"method": "effective_num", "beta": "nan"}, "beta: expected a number in"),
+    ({"method": "effective_num", "unit": "classes"}, "unit: expected one of pixels, images"),
+    ({"method": "pos_weight", "normalize": "mean"}, "normalize: pos_weight gives pos_weight"),
+    ({"method": "logit_adjustment", "clip": "0,1"}, "clip: logit_adjustment gives additive"),
+    ({"method": "logit_adjustment", "multiply": "0:2"}, "leave multiply out"),
+    ({"method": "logit_adjustment", "absent": "one"}, "leave absent out"),
+    ({"ignore": "1", "ignore_index": "2"}, "another name of ignore_index"),
+    ({"ignore_index": "none,3"}, "none stands alone"),
+    ({"ignore_index": "255;254"}, "ignore_index: expected an integer"),
+    ({"ignore_index": "99999999999999999999"}, "does not fit in 64 bits"),
+    ({"ignore_index": [True]}, "expected an integer"),
+    ({"num_classes": 0}, "num_classes: 0 is out of range"),
+    ({"num_classes": "65537"}, "num_classes: 65537 is out of range"),
+    ({"num_classes": 2.0}, "num_classes: expected an integer"),
+    ({"class_map": "../map.yaml"}, "class_map: expected one of ade20k, bdd100k, .*, voc, none, not"),
+    ({"clip": "5"}, "clip: expected lo,hi"),
+    ({"clip": "5,1"}, "clip: 5,1 is out of range"),
+    ({"clip": "-1,1"}, "clip: -1,1 is out of range"),
+    ({"clip": "0,1e39"}, "within float32"),
+    ({"multiply": "person"}, "expected class:factor pairs"),
+    ({"multiply": "person:0"}, "a factor is above 0"),
+    ({"multiply": "a:1,a:2"}, "a is given twice"),
+    ({"multiply": 7}, "expected class:factor pairs"),
+    ({"multiply": ":2"}, "expected class:factor pairs"),
+    ({"split": 3}, "expected the name of a split"),
+    ({"recipe": "erfnet-decode"}, "did you mean 'erfnet-decoder'"),
+    ({"recipe": "enet", "c": 1.1}, "c: recipe enet sets 1.02"),
+    ({"recipe": "ocnet", "beta": 0.5}, "beta belongs to effective_num, not to log_count"),
+    ({"absent": "zer"}, "did you mean 'zero'"),
+    ({"denominator": "everything"}, "expected one of counted, all"),
+    ({"unexpected": "ignore"}, "expected one of report, error"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("params", "message"), REFUSED)
+def test_what_is_wrong_is_refused_with_the_parameter_and_what_it_takes(params, message):
+    with pytest.raises(InvalidParameter, match=message):
+        WeightSpec.from_params(params)
+
+
+def test_all_problems_come_at_once():
+    with pytest.raises(InvalidParameter) as caught:
+        spec(method="enet", alpha=1, foo=2, clip="x", num_classes=-1)
+    assert [name for name, _ in caught.value.errors] == ["foo", "clip", "num_classes", "alpha"]
+
+
+def test_a_spec_made_without_from_params_is_checked_when_it_is_resolved():
+    with pytest.raises(InvalidParameter, match="alpha: 99 is out of range"):
+        WeightSpec(method="power", alpha=99).resolved()
+
+
+@given(st.floats(0, 1, exclude_max=True))
+def test_one_minus_beta_is_exact_for_the_number_as_printed(beta):
+    assert one_minus_beta(beta) == float(1 - Decimal(repr(beta)))
+
+
+@given(st.floats(1e-300, 1))
+def test_one_minus_x_keeps_x(x):
+    assert one_minus_beta(f"1-{x!r}") == x
+
+
+def test_every_method_parameter_is_described_and_every_default_is_in_its_range():
+    for method in METHODS.values():
+        for parameter in method.parameters:
+            assert parameter.name in PARAMETERS
+            if isinstance(parameter.default, float):
+                assert parameter.contains(parameter.default)
+    described = {method["name"]: method for method in json.loads(json.dumps(describe()))}
+    assert list(described) == list(METHODS)
+    assert described["power"]["parameters"][0] == {
+        "name": "alpha",
+        "default": None,
+        "required": True,
+        "range": "[0, 4]",
+        "description": "exponent: 0 is uniform, 1 is inverse",
+    }
+    assert described["effective_num"]["parameters"][0]["range"] == "[0, 1)"

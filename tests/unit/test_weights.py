@@ -1,0 +1,364 @@
+"""The arithmetic: against a straight-line implementation in plain Python, and by its properties."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from decimal import Decimal, localcontext
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from statsvc.errors import InvalidParameter, Unanswerable
+from statsvc.weighting.compute import ClassCounts, compute
+from statsvc.weighting.methods import METHODS
+from statsvc.weighting.spec import WeightSpec
+
+NORMALIZE = ("mean", "sum", "max", "min", "expected", "none")
+ABSENT = ("zero", "one", "max", "eps")
+
+
+def effective(n: float, beta: str) -> float:
+    with localcontext() as context:
+        context.prec = 80
+        b = 1 - Decimal(beta[2:]) if beta.startswith("1-") else Decimal(beta)
+        if b == 0:
+            return 1.0
+        return float((1 - b) / (1 - (Decimal(n) * b.ln()).exp()))
+
+
+def one_weight(method: str, n: float, p: float, f: float, m: float, c: dict[str, Any]) -> float:
+    if method == "sqrt_inv_freq":
+        return p**-0.5
+    if method == "inverse_freq":
+        return 1 / (p * c["classes"])
+    if method == "power":
+        return p ** -c["alpha"]
+    if method == "effective_num":
+        return effective(m if c.get("unit") == "images" else n, c["beta"])
+    if method == "median_freq":
+        return c["median_f"] / f
+    if method == "median_freq_global":
+        return c["median_p"] / p
+    if method == "enet":
+        return 1 / float((Decimal(c["c"]) + Decimal(p)).ln())
+    if method == "log_count":
+        return 1 / math.log(max(n, 2))
+    if method == "inverse_eps":
+        return 1 / (p + c["epsilon"])
+    if method == "linear":
+        return 1 + c["upper"] * (1 - p)
+    if method == "uniform":
+        return 1.0
+    if method == "logit_adjustment":
+        return c["tau"] * math.log(p)
+    assert method == "pos_weight"
+    return (c["total"] - n) / n
+
+
+def straight_line(case: dict[str, Any], method: str, asked: dict[str, Any]) -> list[float]:
+    """Return the weights by plain Python, class by class, in the order that WEIGHTS prescribes."""
+    pixels, images, image_pixels = case["pixels"], case["images"], case["image_pixels"]
+    total, classes = case["total"], range(len(case["pixels"]))
+    kept = [c for c in classes if not case["ignored"][c]]
+    present = [c for c in kept if pixels[c] > 0]
+    absent = [c for c in kept if pixels[c] == 0]
+    constants = {
+        **asked,
+        "classes": len(pixels),
+        "total": total,
+        "median_p": statistics.median(pixels[c] / total for c in present),
+        "median_f": statistics.median(pixels[c] / image_pixels[c] for c in present),
+    }
+    w = dict.fromkeys(classes, 0.0)
+    for c in present:
+        f = pixels[c] / image_pixels[c]
+        w[c] = one_weight(method, pixels[c], pixels[c] / total, f, images[c], constants)
+    if METHODS[method].kind != "weights":
+        low = min(w[c] for c in present)
+        w.update(dict.fromkeys(absent, low))
+        return [w[c] for c in classes]
+    part, p = list(present), {c: pixels[c] / total for c in present}
+    if asked["absent"] == "eps":
+        part += absent
+        for c in absent:
+            p[c] = 1e-10
+            w[c] = one_weight(method, 1e-10 * total, 1e-10, 1e-10, 1e-10 * case["samples"], constants)
+    scale = {
+        "mean": lambda: math.fsum(w[c] for c in part) / len(part),
+        "sum": lambda: math.fsum(w[c] for c in part),
+        "max": lambda: max(w[c] for c in part),
+        "min": lambda: min(w[c] for c in part),
+        "expected": lambda: math.fsum(p[c] * w[c] for c in part),
+        "none": lambda: 1.0,
+    }[asked["normalize"]]()
+    for c in part:
+        w[c] = w[c] / scale * asked.get("multiply", {}).get(str(c), 1.0)
+        if "clip" in asked:
+            w[c] = min(max(w[c], asked["clip"][0]), asked["clip"][1])
+    for c in absent:
+        if asked["absent"] == "one":
+            w[c] = 1.0
+        if asked["absent"] == "max":
+            w[c] = max(w[k] for k in present)
+    return [w[c] for c in classes]
+
+
+def counts_of(case: dict[str, Any]) -> ClassCounts:
+    return ClassCounts(
+        pixels=np.array(case["pixels"], np.int64),
+        ignored=np.array(case["ignored"], bool),
+        total=case["total"],
+        images=np.array(case["images"], np.int64),
+        image_pixels=np.array(case["image_pixels"], np.float64),
+        samples=case["samples"],
+    )
+
+
+@st.composite
+def cases(draw: st.DrawFn, largest: int = 2**63 - 1) -> dict[str, Any]:
+    count = st.one_of(st.just(0), st.integers(1, 100), st.integers(1, largest))
+    pixels = draw(st.lists(count, min_size=1, max_size=8))
+    ignored = draw(
+        st.lists(st.integers(0, 5).map(lambda x: x == 0), min_size=len(pixels), max_size=len(pixels))
+    )
+    assume(any(n and not out for n, out in zip(pixels, ignored, strict=True)))
+    samples = draw(st.integers(1, 10**7))
+    images = [0 if n == 0 else draw(st.integers(1, samples)) for n in pixels]
+    counted = sum(n for n, out in zip(pixels, ignored, strict=True) if not out)
+    total = counted if draw(st.booleans()) else counted + draw(st.integers(0, largest))
+    image_pixels = [n if n == 0 else draw(st.integers(n, max(total, n))) for n in pixels]
+    return {
+        "pixels": pixels,
+        "ignored": ignored,
+        "samples": samples,
+        "images": images,
+        "total": total,
+        "image_pixels": image_pixels,
+    }
+
+
+@st.composite
+def parameters(draw: st.DrawFn, method: str) -> dict[str, Any]:
+    betas = ("0", "0.5", "0.9", "0.9999", "0.999999999", "1-1e-7", "1-1e-12", "1-1e-20")
+    return {
+        "power": {"alpha": draw(st.floats(0, 4))},
+        "effective_num": {
+            "beta": draw(st.sampled_from(betas)),
+            "unit": draw(st.sampled_from(("pixels", "images"))),
+        },
+        "enet": {"c": draw(st.floats(1, 10))},
+        "inverse_eps": {"epsilon": draw(st.floats(1e-12, 10))},
+        "linear": {"upper": draw(st.floats(0, 1e6))},
+        "logit_adjustment": {"tau": draw(st.floats(0.01, 10))},
+    }.get(method, {})
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_weights_equal_a_straight_line_implementation_and_are_finite(method, data):
+    case = data.draw(cases())
+    asked = data.draw(parameters(method))
+    if METHODS[method].kind == "weights":
+        asked["normalize"] = data.draw(st.sampled_from(NORMALIZE))
+        asked["absent"] = data.draw(st.sampled_from(ABSENT))
+        if data.draw(st.booleans()):
+            asked["multiply"] = {str(c): data.draw(st.floats(0.1, 10)) for c in range(len(case["pixels"]))}
+        if data.draw(st.booleans()):
+            asked["clip"] = [data.draw(st.floats(0, 1)), data.draw(st.floats(1, 100))]
+    expected = straight_line(case, method, asked)
+    spec = WeightSpec.from_params({"method": method, **asked})
+    if max(abs(w) for w in expected) > 3.4028e38:
+        with pytest.raises(Unanswerable, match="beyond float32"):
+            compute(counts_of(case), spec)
+        return
+    result = compute(counts_of(case), spec)
+    assert np.isfinite(result.weights).all()
+    assert np.isfinite(result.weights.astype(np.float32)).all()
+    # ln p and (N-n)/n cancel where p is nearly 1: they are as exact as p is.
+    near_zero = 1e-300 if METHODS[method].kind == "weights" else 1e-14
+    np.testing.assert_allclose(result.weights, expected, rtol=1e-9, atol=near_zero)
+    if METHODS[method].kind == "weights":
+        parts = [n / case["total"] * w for n, w in zip(case["pixels"], expected, strict=True)]
+        parts = [0.0 if out else part for part, out in zip(parts, case["ignored"], strict=True)]
+        assert result.expected_weight == pytest.approx(math.fsum(parts), rel=1e-9, abs=1e-300)
+        if math.fsum(parts) > 1e-250:
+            np.testing.assert_allclose(
+                result.loss_share, [x / math.fsum(parts) for x in parts], rtol=1e-8, atol=1e-300
+            )
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("effective_num", "log_count")])
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), factor=st.integers(2, 1000))
+def test_methods_of_shares_do_not_depend_on_how_many_pixels_there_are(method, data, factor):
+    case = data.draw(cases(largest=10**12))
+    asked = data.draw(parameters(method))
+    larger = {
+        **case,
+        "pixels": [n * factor for n in case["pixels"]],
+        "image_pixels": [n * factor for n in case["image_pixels"]],
+        "total": case["total"] * factor,
+    }
+    spec = WeightSpec.from_params({"method": method, **asked})
+    np.testing.assert_allclose(
+        compute(counts_of(case), spec).weights,
+        compute(counts_of(larger), spec).weights,
+        rtol=1e-9,
+        atol=1e-14 if METHODS[method].kind != "weights" else 0,
+    )
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "median_freq"])
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_a_rarer_class_never_weighs_less(method, data):
+    case = data.draw(cases())
+    case["images"] = [min(n, 10**6) for n in case["pixels"]]
+    asked = data.draw(parameters(method))
+    result = compute(counts_of(case), WeightSpec.from_params({"method": method, **asked}))
+    order = [c for c in np.argsort(case["pixels"]) if result.present[c]]
+    along = result.weights[order] * (-1 if method == "logit_adjustment" else 1)
+    assert (np.diff(along) <= 1e-12 * np.abs(along[1:])).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_median_freq_falls_with_the_share_inside_the_images_of_a_class(data):
+    case = data.draw(cases())
+    result = compute(counts_of(case), WeightSpec(method="median_freq"))
+    f = [n / i if i else 0 for n, i in zip(case["pixels"], case["image_pixels"], strict=True)]
+    along = result.weights[[c for c in np.argsort(f) if result.present[c]]]
+    assert (np.diff(along) <= 1e-12 * along[1:]).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_renumbering_the_classes_renumbers_the_weights(method, data):
+    case = data.draw(cases())
+    asked = {"method": method, **data.draw(parameters(method))}
+    if METHODS[method].kind == "weights":
+        asked |= {
+            "normalize": data.draw(st.sampled_from(NORMALIZE[:-1])),
+            "absent": data.draw(st.sampled_from(ABSENT)),
+        }
+    order = data.draw(st.permutations(range(len(case["pixels"]))))
+    other = {k: [v[c] for c in order] if isinstance(v, list) else v for k, v in case.items()}
+    spec = WeightSpec.from_params(asked)
+    try:
+        weights = compute(counts_of(case), spec).weights
+    except Unanswerable:
+        with pytest.raises(Unanswerable):
+            compute(counts_of(other), spec)
+        return
+    np.testing.assert_allclose(compute(counts_of(other), spec).weights, weights[list(order)], rtol=1e-12)
+
+
+def simple(pixels: list[int], names: tuple[str, ...] = (), ignored: tuple[int, ...] = ()) -> ClassCounts:
+    out = np.isin(np.arange(len(pixels)), ignored)
+    return ClassCounts(np.array(pixels, np.int64), out, int(np.array(pixels)[~out].sum()), names=names)
+
+
+def weights(counts: ClassCounts, **asked: Any) -> list[float]:
+    return compute(counts, WeightSpec.from_params(asked)).weights.tolist()
+
+
+def test_the_order_is_normalise_then_multiply_then_clip_then_absent():
+    # 1/p = 10, 10/9; mean 50/9; weights 1.8 and 0.2.
+    got = weights(
+        simple([10, 90, 0]), method="power", alpha=1, multiply="0:2,1:10", clip="0.5,1.9", absent="max"
+    )
+    assert got == pytest.approx([1.9, 1.9, 1.9])
+    got = weights(simple([10, 90, 0]), method="power", alpha=1, multiply="1:10", clip="1.85,9", absent="one")
+    assert got == pytest.approx([1.85, 2.0, 1.0])
+
+
+def test_ignored_and_absent_classes_take_part_in_no_normalisation_multiplier_or_clip():
+    counts = simple([10, 90, 0, 900], ignored=(3,))
+    got = compute(
+        counts, WeightSpec.from_params({"multiply": {"2": 5, "3": 5}, "clip": [0.1, 9], "normalize": "sum"})
+    )
+    assert got.weights.tolist() == pytest.approx([0.75, 0.25, 0, 0])
+    assert got.without_effect == ("2", "3")
+    assert got.frequency.tolist() == [0.1, 0.9, 0, 0]
+
+
+def test_absent_eps_gives_the_weights_that_common_code_gives():
+    counts = simple([10**6] * 18 + [0])
+    assert weights(counts, absent="eps", normalize="none")[18] == pytest.approx(1e5)
+    assert weights(counts, method="power", alpha=1, absent="eps", normalize="none")[18] == pytest.approx(1e10)
+    assert weights(counts, absent="eps")[0] == pytest.approx(1e-3, rel=0.25)
+    assert weights(counts, method="inverse_freq", absent="eps")[0] < 1e-6
+
+
+def test_absent_error_names_the_classes():
+    with pytest.raises(Unanswerable, match="1 of 3 classes have no pixel: tram"):
+        weights(simple([1, 2, 0], names=("a", "b", "tram")), absent="error")
+
+
+def test_nothing_counted_is_unanswerable():
+    for counts in (simple([0, 0]), simple([5, 0], ignored=(0,)), simple([])):
+        with pytest.raises(Unanswerable, match="no pixel is counted"):
+            compute(counts, WeightSpec())
+
+
+def test_an_absent_class_gets_the_smallest_present_value_where_there_are_no_weights():
+    assert weights(simple([1, 99, 0]), method="logit_adjustment", tau=2) == pytest.approx(
+        [2 * math.log(0.01), 2 * math.log(0.99), 2 * math.log(0.01)]
+    )
+    assert weights(simple([20, 80, 0]), method="pos_weight") == [4, 0.25, 0.25]
+
+
+def test_multiply_finds_classes_by_name_or_id_and_refuses_what_is_unclear():
+    counts = simple([5, 5, 5], names=("road", "person", "road"))
+    assert weights(counts, multiply="person:3,2:2") == [1, 3, 2]
+    for text, message in (
+        ("persn:2", "did you mean 'person'"),
+        ("road:2", "several classes are named 'road'"),
+        ("person:2,1:2", "same class"),
+        ("3:2", "an id from 0 to 2"),
+    ):
+        with pytest.raises(InvalidParameter, match=message):
+            weights(counts, multiply=text)
+
+
+def test_a_method_of_images_refuses_totals_and_says_what_to_do():
+    for asked in ({"method": "median_freq"}, {"method": "effective_num", "unit": "images"}):
+        with pytest.raises(Unanswerable, match="use another method, or counts of each image"):
+            weights(simple([1, 2]), **asked)
+
+
+def test_auto_beta_is_one_minus_one_over_the_median_count():
+    result = compute(
+        simple([10, 1000, 5000, 0]), WeightSpec.from_params({"method": "effective_num", "beta": "auto"})
+    )
+    assert result.beta == pytest.approx(0.999)
+    expected = [effective(n, "0.999") for n in (10, 1000, 5000)]
+    assert result.weights[:3] == pytest.approx([w * 3 / sum(expected) for w in expected])
+
+
+def test_one_class_of_one_pixel_is_answered_by_every_method():
+    one = ClassCounts(np.array([1]), np.array([False]), 1, np.array([1]), np.array([1.0]), 1)
+    for name in METHODS:
+        extra = {"alpha": 2} if name == "power" else {}
+        value = compute(one, WeightSpec.from_params({"method": name, **extra})).weights
+        assert value.tolist() == [0.0 if name in ("logit_adjustment", "pos_weight") else 1.0]
+
+
+def test_extreme_parameters_are_refused_or_finite_but_never_infinite():
+    counts = simple([1, 2**62])
+    assert np.isfinite(weights(counts, method="linear", upper=1e308)).all()
+    for asked in (
+        {"method": "linear", "upper": 1e308, "normalize": "none"},
+        {"method": "logit_adjustment", "tau": 1e308},
+        {"method": "power", "alpha": 4, "normalize": "min"},
+        {"multiply": {"0": 1e308}},
+    ):
+        with pytest.raises(Unanswerable, match="beyond float32"):
+            weights(counts, **asked)
+    assert weights(counts, method="power", alpha=4, normalize="none", clip="0,7") == [7, pytest.approx(1)]

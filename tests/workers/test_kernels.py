@@ -1,0 +1,248 @@
+"""The compiled loops: PNG rows against Pillow, arrays against NumPy, and nothing read beyond the end."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from statsvc_workers.formats import open_label_map
+from statsvc_workers.kernels.histogram import Counter
+
+GREY, PALETTE = 0, 3
+KINDS = [(GREY, depth) for depth in (1, 2, 4, 8, 16)] + [(PALETTE, depth) for depth in (1, 2, 4, 8)]
+MIXED = 5  # a filter type of its own for each row
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+def png(colour: int, depth: int, width: int, rows: bytes, height: int) -> bytes:
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes((depth, colour, 0, 0, 0))
+    return b"".join(
+        (
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", header),
+            chunk(b"PLTE", bytes(3 << depth)) if colour == PALETTE else b"",
+            chunk(b"IDAT", zlib.compress(rows)),
+            chunk(b"IEND", b""),
+        )
+    )
+
+
+def filtered_rows(rng: np.random.Generator, height: int, row: int, kind: int, zeros: float) -> bytes:
+    """Return rows of residuals, mostly zero as those of label maps are; any bytes are an image."""
+    rows = rng.integers(0, 256, (height, 1 + row), dtype=np.uint8)
+    rows[rng.random(rows.shape) < zeros] = 0
+    rows[rng.random(height) < zeros / 2, 1:] = 0
+    rows[:, 0] = rng.integers(0, 5, height) if kind == MIXED else kind
+    return rows.tobytes()
+
+
+def by_pillow(data: bytes, colour: int, depth: int) -> tuple[list[int], list[int]]:
+    array = np.asarray(Image.open(io.BytesIO(data))).astype(np.int64)
+    if colour == GREY:
+        array //= {2: 85, 4: 17}.get(depth, 1)  # Pillow scales these to 0…255
+    ids, counts = np.unique(array, return_counts=True)
+    return ids.tolist(), counts.tolist()
+
+
+def both_ways(data: bytes) -> tuple[list[int], list[int]]:
+    """Count a PNG while unfiltering it and by its array; both must be equal."""
+    counter = Counter()
+    label_map = open_label_map("x.png", io.BytesIO(data), 1 << 24)
+    for part in label_map.chunks:
+        counter.add(part)
+    ids, counts = counter.result()
+    again = open_label_map("x.png", io.BytesIO(data), 1 << 24)
+    if again.histogram is not None:
+        direct = again.histogram()
+        assert (direct[0].tolist(), direct[1].tolist()) == (ids.tolist(), counts.tolist())
+        assert direct[0].dtype == direct[1].dtype == np.int64
+    return ids.tolist(), counts.tolist()
+
+
+@pytest.mark.parametrize("kind", range(6))
+@pytest.mark.parametrize(("colour", "depth"), KINDS)
+def test_every_filter_depth_and_width_gives_what_pillow_gives(colour: int, depth: int, kind: int) -> None:
+    rng = np.random.default_rng(100 * depth + 10 * colour + kind)
+    for width in range(1, 71):
+        for zeros in (0.0, 0.9, 0.99):
+            rows = filtered_rows(rng, 7, (width * depth + 7) // 8, kind, zeros)
+            data = png(colour, depth, width, rows, 7)
+            assert both_ways(data) == by_pillow(data, colour, depth), (width, zeros)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_images_that_hypothesis_draws_give_what_pillow_gives(data: st.DataObject) -> None:
+    depth = data.draw(st.sampled_from([1, 2, 4, 8, 16]))
+    width, height = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 5))
+    row = (width * depth + 7) // 8
+    residual = st.one_of(st.just(0), st.integers(0, 255))
+    rows = b"".join(
+        bytes((data.draw(st.integers(0, 4)), *data.draw(st.lists(residual, min_size=row, max_size=row))))
+        for _ in range(height)
+    )
+    file = png(GREY, depth, width, rows, height)
+    assert both_ways(file) == by_pillow(file, GREY, depth)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", ">u2", "i4", "u4", "i8", "u8"])
+def test_long_runs_short_runs_and_noise_are_counted_exactly(dtype: str) -> None:
+    rng = np.random.default_rng(5)
+    kind = np.dtype(dtype)
+    for low, high in ((0, 3), (0, 120), (-100 if kind.kind == "i" else 0, 100)):
+        lengths = rng.integers(1, 90, 400) ** rng.integers(0, 2, 400)
+        array = np.repeat(rng.integers(low, high, 400), lengths).astype(kind)
+        noise = rng.integers(low, high, 3000).astype(kind)
+        for values in (array, noise, np.concatenate([noise, array])[3:]):
+            counter = Counter()
+            counter.add(values)
+            ids, counts = np.unique(values.astype(np.int64), return_counts=True)
+            assert [part.tolist() for part in counter.result()] == [ids.tolist(), counts.tolist()]
+
+
+def test_ids_that_lie_far_apart_are_counted_exactly() -> None:
+    rng = np.random.default_rng(6)
+    ids = np.unique(rng.integers(-(2**62), 2**62, 4000))
+    values = np.repeat(rng.permutation(np.concatenate([ids, ids[:50]])), 3)
+    counter = Counter()
+    counter.add(values)
+    expected = np.unique(values, return_counts=True)
+    assert [part.tolist() for part in counter.result()] == [part.tolist() for part in expected]
+
+
+GUARDED = """
+import ctypes, mmap
+import numpy as np
+from statsvc_workers.kernels import png_rows, run_lengths as kernels
+from statsvc_workers.kernels.histogram import COUNTERS
+
+PAGE, LENGTH = mmap.PAGESIZE, 8 * mmap.PAGESIZE
+area = mmap.mmap(-1, LENGTH + 2 * PAGE)
+address = ctypes.addressof(ctypes.c_char.from_buffer(area))
+start = (address + PAGE - 1) // PAGE * PAGE
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.mprotect(ctypes.c_void_p(start + LENGTH), ctypes.c_size_t(PAGE), 0) == 0
+memory = np.frombuffer(area, np.uint8, LENGTH, start - address)
+rng = np.random.default_rng(0)
+counts = np.zeros(256, np.int64)
+for width in range(1, 80):
+    for height in (1, 2, 5):
+        rows = rng.integers(0, 256, (height, width + 1), dtype=np.uint8)
+        rows[rng.random(rows.shape) < 0.9] = 0
+        for kind in range(6):
+            rows[:, 0] = kind if kind < 5 else rng.integers(0, 5, height)
+            data = memory[-rows.size :]
+            for whole in (width, width - 1):
+                data[:] = rows.ravel()
+                before = np.zeros(width, np.uint8)
+                assert png_rows.count_rows(data, height, width, whole, counts, counts, before) == -1
+            data[:] = rows.ravel()
+            pixels = np.empty((height, width), np.uint8)
+            before = np.zeros(width, np.uint8)
+            assert png_rows.unfilter(data, height, width, 1, pixels, before) == -1
+for dtype in (np.uint8, np.uint16, np.int32, np.int64):
+    for length in range(1, 200):
+        for top in (1, 4):
+            flat = memory[-length * np.dtype(dtype).itemsize :].view(dtype)
+            flat[:] = rng.integers(0, top, length)
+            for span in (4, 256):
+                table = np.zeros((span, COUNTERS), np.int64)
+                assert kernels.count_dense(flat, 0, table) == length
+                assert table.sum(1).tolist() == np.bincount(flat.astype(int), minlength=span).tolist()
+            ids, found = np.zeros(64, np.int64), np.zeros(64, np.int64)
+            assert kernels.count_sparse(flat, ids, found) == len(np.unique(flat))
+            assert found.sum() == length
+# Without runs, ids are counted 2048 at once.
+for dtype in (np.uint8, np.int8, np.uint16, np.int32, np.int64):
+    for length in (2047, 2048, 2048 + 9, 2048 + 72, 2048 + 73, 4095):
+        flat = memory[-length * np.dtype(dtype).itemsize :].view(dtype)
+        flat[:] = rng.integers(0, 100, length)
+        for low in (0, -100):
+            table = np.zeros((256, COUNTERS), np.int64)
+            assert kernels.count_dense(flat, low, table) == length
+            assert table.sum(1).tolist() == np.bincount(flat.astype(int) - low, minlength=256).tolist()
+        flat[length - 1] = 127
+        table = np.zeros((128, COUNTERS), np.int64)
+        assert kernels.count_dense(flat, 1, table) == np.flatnonzero(flat < 1)[0]
+        assert kernels.count_dense(flat, -1, table) == length - 1
+print("whole")
+"""
+
+
+@pytest.mark.parametrize("boundscheck", ["0", "1"])
+def test_nothing_is_read_or_written_beyond_the_end(boundscheck: str, tmp_path: Path) -> None:
+    """The data ends where a page without access begins; and again with every index checked."""
+    environment = os.environ | {"NUMBA_BOUNDSCHECK": boundscheck}
+    if boundscheck == "1":
+        environment["NUMBA_CACHE_DIR"] = str(tmp_path)  # code compiled with checks is not kept
+    done = subprocess.run(
+        [sys.executable, "-c", GUARDED],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")
+
+
+MUTATED = """
+import io, sys, zlib
+import numpy as np
+sys.path[:0] = ["tests", "tests/workers"]
+from test_kernels import GREY, png, filtered_rows
+from statsvc.errors import UnreadableSample
+from statsvc_workers.formats import open_label_map
+
+rng = np.random.default_rng(1)
+refused = read = 0
+for depth in (1, 4, 8, 16):
+    whole = bytearray(png(GREY, depth, 37, filtered_rows(rng, 9, (37 * depth + 7) // 8, 5, 0.9), 9))
+    for _ in range(2500):
+        data = bytearray(whole)
+        for _ in range(rng.integers(1, 4)):
+            data[rng.integers(8, len(data))] = rng.integers(0, 256)
+        at = 8
+        while at + 12 <= len(data):  # right checksums, so that the damage reaches the decoder
+            end = at + 8 + int.from_bytes(data[at : at + 4], "big")
+            if end + 4 > len(data):
+                break
+            data[end : end + 4] = zlib.crc32(data[at + 4 : end]).to_bytes(4, "big")
+            at = end + 4
+        try:
+            label_map = open_label_map("x.png", io.BytesIO(bytes(data)), 1 << 20)
+            if label_map.histogram is None:
+                assert sum(part.size for part in label_map.chunks) == label_map.height * label_map.width
+            else:
+                assert label_map.histogram()[1].sum() == label_map.height * label_map.width
+            read += 1
+        except UnreadableSample:
+            refused += 1
+assert refused > 1000, refused
+assert read > 100, read
+print("whole")
+"""
+
+
+def test_mutated_files_are_refused_or_counted_whole_with_every_index_checked(tmp_path: Path) -> None:
+    environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", MUTATED],
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")

@@ -1,0 +1,1 @@
+"""Jobs from lease to published version, and the runner that executes them."""

@@ -1,0 +1,104 @@
+"""The runner: takes jobs from the catalog one after the other, and has Dask workers count."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from statsvc.store.catalog import jobs
+from statsvc.store.catalog.catalog import Catalog
+from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.cluster.remote_cluster import RemoteCluster
+from statsvc_workers.jobs.lease import execute
+from statsvc_workers.jobs.progress import Progress
+from statsvc_workers.jobs.triggers import Triggers
+from statsvc_workers.sources.watching import QUIET_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from statsvc.store.home import Home
+    from statsvc_workers.cluster.cluster import Cluster
+    from statsvc_workers.jobs.lease import Outcome
+    from statsvc_workers.jobs.recompute import Settings
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.25
+PAUSE_SECONDS = 2.0
+IDLE_SECONDS = 60.0
+"""How long the cluster's processes are kept after the last job."""
+
+
+def run(
+    home: Home,
+    settings: Settings,
+    *,
+    workers: int | None = None,
+    quiet: float = QUIET_SECONDS,
+    dask: str | None = None,
+    parent: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Lease and run jobs until asked to stop, or until the process `parent` is gone.
+
+    workers  processes on this machine; default: as many as `LocalCluster` takes
+    quiet    seconds for which a watched source must not change before it is scanned
+    dask     address of a running scheduler, whose workers count instead
+    """
+    cluster: Cluster = LocalCluster(workers) if dask is None else RemoteCluster(dask)
+    catalog = Catalog.open(home.database)
+    owner = jobs.process_identity()
+
+    def ended() -> bool:
+        return stop() or (parent is not None and os.getppid() != parent)
+
+    last_job = time.monotonic()
+    triggers = Triggers(catalog, quiet)
+    try:
+        triggers.start()
+        while not ended():
+            try:
+                job = jobs.lease(catalog, owner)
+            except sa.exc.SQLAlchemyError as error:
+                log.warning("the catalog cannot be reached (%s); trying again", error)
+                job = None
+            if job is None:
+                if cluster.running and time.monotonic() - last_job > IDLE_SECONDS:
+                    cluster.close()
+                time.sleep(POLL_SECONDS)
+                continue
+            try:
+                name = catalog.dataset_by_uid(job.dataset_uid).name
+                log.info("%s: job %s, attempt %d", name, job.id, job.attempt)
+                _report(name, execute(catalog, home.store, job, cluster, settings, Progress(), ended))
+            except sa.exc.SQLAlchemyError as error:
+                log.warning("the catalog went away during job %s (%s); its lease will lapse", job.id, error)
+                time.sleep(PAUSE_SECONDS)
+            last_job = time.monotonic()
+    finally:
+        triggers.stop()
+        cluster.close()
+        catalog.close()
+
+
+def _report(name: str, outcome: Outcome) -> None:
+    progress = outcome.progress
+    if outcome.error is not None:
+        log.error("%s: %s", name, outcome.error)
+    elif outcome.version is None:
+        log.info("%s: nothing changed in %d samples", name, progress.total)
+    else:
+        log.info(
+            "%s: version %d published; %d counted, %d reused, %d removed, %d failed",
+            name,
+            outcome.version.number,
+            progress.counted,
+            progress.reused,
+            progress.removed,
+            progress.failed,
+        )

@@ -1,0 +1,1 @@
+"""Histograms of label arrays: compiled loops for the CPU and CUDA kernels."""

@@ -1,0 +1,1 @@
+"""A sample and where its bytes come from: file, container member or object."""
