@@ -28,7 +28,7 @@ from statsvc.dataset.counting_rule import Counting
 from statsvc.local.demo import make_demo
 from statsvc_workers.cluster.batches import stream
 from statsvc_workers.cluster.cluster import LocalCluster
-from statsvc_workers.cluster.tasks import Reading, count_samples
+from statsvc_workers.cluster.tasks import CountOptions, count_samples
 from statsvc_workers.samples.members import Member
 from statsvc_workers.sources.sources import list_samples, open_source
 
@@ -66,7 +66,7 @@ class Memory:
                 self.highest = max(self.highest, pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
 
-def streamed(cluster: LocalCluster, reading: Reading, samples: Sequence[str | Member]) -> float:
+def streamed(cluster: LocalCluster, reading: CountOptions, samples: Sequence[str | Member]) -> float:
     """Count on the cluster; return the seconds."""
     sizes = [
         one.length if isinstance(one, Member) else Path(reading.root, one).stat().st_size for one in samples
@@ -80,7 +80,7 @@ def streamed(cluster: LocalCluster, reading: Reading, samples: Sequence[str | Me
     return time.perf_counter() - start
 
 
-def bare(reading: Reading, paths: list[str], processes: int) -> float:
+def bare(reading: CountOptions, paths: list[str], processes: int) -> float:
     """Count in processes without Dask; return the seconds."""
     batches = [paths[start : start + 64] for start in range(0, len(paths), 64)]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
@@ -96,7 +96,7 @@ def scaling(images: int, repeats: int = 3) -> list[Row]:
         make_demo(Path(folder), images=images, size=(2048, 1024), seed=0)
         paths = sorted(file.relative_to(folder).as_posix() for file in Path(folder).rglob("*.png"))
         paths *= TIMES
-        reading = Reading(folder, 1 << 28, "cpu")
+        reading = CountOptions(folder, 1 << 28, "cpu")
         seconds: dict[tuple[str, int], list[float]] = {}
         for _ in range(repeats):
             for count in (1, 2):
@@ -144,7 +144,7 @@ def memory(files: int) -> list[Row]:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.link(pictures[number % len(pictures)], path)
             paths.append(path.relative_to(folder).as_posix())
-        return watched(f"{files} files", Reading(str(folder), 1 << 28, "cpu"), paths, FIRST)
+        return watched(f"{files} files", CountOptions(str(folder), 1 << 28, "cpu"), paths, FIRST)
 
 
 def array_memory() -> list[Row]:
@@ -159,11 +159,11 @@ def array_memory() -> list[Row]:
         counting = Counting(rows="chunk")
         listing = list_samples(open_source(folder, None), counting)
         chunks = [listing.sample(path) for path in listing.path]
-        reading = Reading(folder, 1 << 28, "cpu", counting)
+        reading = CountOptions(folder, 1 << 28, "cpu", counting)
         return watched("a Zarr array of 40 Gpx", reading, chunks, len(chunks) // 10)
 
 
-def watched(what: str, reading: Reading, samples: Sequence[str | Member], first: int) -> list[Row]:
+def watched(what: str, reading: CountOptions, samples: Sequence[str | Member], first: int) -> list[Row]:
     """Return the rows of a worker's memory over all samples, beside that over the first ones."""
     cluster = LocalCluster()
     try:

@@ -25,7 +25,7 @@ from PIL import Image
 
 from statsvc.common import object_urls
 from statsvc.local.demo import street_scene
-from statsvc_workers.cluster.tasks import Reading, count_samples
+from statsvc_workers.cluster.tasks import CountOptions, count_samples
 from statsvc_workers.samples.object_store import IN_FLIGHT
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def plain(names: list[str]) -> float:
 
 def counted(names: list[str], expected: np.ndarray) -> float:
     """Return objects a second of one batch that reads and counts, whose counts are checked."""
-    reading = Reading(URL, 1 << 28, "cpu")
+    reading = CountOptions(URL, 1 << 28, "cpu")
     count_samples(reading, names[:IN_FLIGHT])
     start = time.perf_counter()
     rows = count_samples(reading, names)

@@ -36,7 +36,7 @@ from statsvc.store import home as homes
 from statsvc.store import publication
 from statsvc.store.catalog.catalog import Catalog, NewVersion
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK
-from statsvc.store.versions.folder import Folder
+from statsvc.store.versions.folder import FolderLocation
 from statsvc.store.versions.version import Version
 from statsvc.store.versions.writer import VersionWriter, strings
 from statsvc_workers.jobs.reader_digest import reader_digest
@@ -95,7 +95,7 @@ def columns(rng: np.random.Generator, start: int, counts: NDArray[np.int64]) -> 
 def stored(folder: Path, counts: NDArray[np.int64]) -> tuple[Any, Any]:
     """Return a chunk of rows as the store compresses it, and its totals."""
     class_id = np.arange(counts.shape[1], dtype=np.int64)
-    place = Folder(folder)
+    place = FolderLocation(folder)
     writer = VersionWriter(place, class_id, len(counts), {})
     writer.append(columns(np.random.default_rng(), 0, counts), counts)
     totals, digests = writer.finish()

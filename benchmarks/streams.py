@@ -18,7 +18,7 @@ import numpy as np
 from statsvc.api.routes.sampling import page
 from statsvc.api.state.cached_table import RememberedTable
 from statsvc.dataset.configuration import Configuration
-from statsvc.sampling.answer import Question, sampled
+from statsvc.sampling.answer import SamplingRequest, sampled
 from statsvc.sampling.result import Sampling
 from statsvc.store import home as homes
 from statsvc.store import publication
@@ -113,7 +113,7 @@ def main() -> None:
         ):
             with timed(f"weights {spec}"):
                 answers.answer(table, WeightSpec.from_params(spec))
-        question = Question.from_params("rare_class", {})
+        question = SamplingRequest.from_params("rare_class", {})
         with timed("sampling, first page of 50000"):
             found = sampled(table, question)
             first = page(table, found, None, None, 50_000)

@@ -36,7 +36,7 @@ HEADERS = {
 router = APIRouter()
 
 
-class Files(StaticFiles):
+class PageFiles(StaticFiles):
     """Files with the page's headers."""
 
     def file_response(self, *arguments: Any, **options: Any) -> Response:
@@ -46,13 +46,13 @@ class Files(StaticFiles):
         return response
 
 
-page = Files(directory=FOLDER)
+page = PageFiles(directory=FOLDER)
 
 
 def install(app: FastAPI) -> None:
     """Answer for `/` and for what the page loads."""
     app.include_router(router)
-    app.mount(ASSETS.rstrip("/"), Files(directory=FOLDER / "assets"))
+    app.mount(ASSETS.rstrip("/"), PageFiles(directory=FOLDER / "assets"))
 
 
 @router.get("/", responses={200: {"content": {media_type: {} for media_type in OFFERED.values()}}})

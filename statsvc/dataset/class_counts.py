@@ -26,7 +26,7 @@ _WITH_EXAMPLES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class InterpretedCounts:
     """A histogram and what each of its K ids is.
 
     class_map    the map applied, None for raw ids
@@ -58,7 +58,7 @@ class Reading:
         return sum(self.histogram.pixels.tolist())
 
 
-def read(
+def interpret(
     table: Table,
     *,
     split: str | None = None,
@@ -66,7 +66,7 @@ def read(
     ignore_index: tuple[int, ...] | None = None,
     num_classes: int | None = None,
     void_takes_part: bool = False,
-) -> Reading:
+) -> InterpretedCounts:
     """Return the table's counts as they are asked for; None leaves a choice to the dataset.
 
     With another class map than the dataset's, its class names, number of classes and ignored ids no
@@ -128,7 +128,9 @@ def read(
         classes = max(classes, max(void) + 1)
     counted = histogram.mapped & ~ignored & (ids >= 0) & (ids < classes)
     unexpected = (histogram.pixels > 0) & ~ignored & ~counted
-    return Reading(histogram, mapping, names, classes, ignore_index, ignored, counted, unexpected, byte_class)
+    return InterpretedCounts(
+        histogram, mapping, names, classes, ignore_index, ignored, counted, unexpected, byte_class
+    )
 
 
 def _empty(table: Table, name: str) -> str:
@@ -145,7 +147,7 @@ def _empty(table: Table, name: str) -> str:
     )
 
 
-def unexpected_ids(table: Table, reading: Reading, split: str | None) -> list[dict[str, Any]]:
+def unexpected_ids(table: Table, reading: InterpretedCounts, split: str | None) -> list[dict[str, Any]]:
     """Return id (after the map, where it knows it), pixels and example files of every unexpected id.
 
     Where colours were counted, `colour` says which one is not in the palette.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from statsvc.dataset.class_counts import read
+from statsvc.dataset.class_counts import interpret
 from statsvc.dataset.table import Block, Histogram, Table
 
 if TYPE_CHECKING:
@@ -64,4 +64,4 @@ def settle_num_classes(class_id: NDArray[np.int64], configuration: Configuration
     class_id  int64 [K], ascending raw ids that occur
     Raises `Unanswerable` where the highest id is far from any number of classes.
     """
-    return read(_Occurring(class_id, configuration)).num_classes
+    return interpret(_Occurring(class_id, configuration)).num_classes

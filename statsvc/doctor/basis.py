@@ -31,9 +31,9 @@ class Basis:
 
     def __init__(self, table: Table) -> None:
         try:
-            self.read = class_counts.read(table)
+            self.read = class_counts.interpret(table)
         except Unanswerable:  # ids far beyond any number of classes, which is what is to be found out
-            self.read = class_counts.read(table, num_classes=BYTE)
+            self.read = class_counts.interpret(table, num_classes=BYTE)
         self.classes = self.read.num_classes
 
     def place(self, raw_ids: Int64) -> Int64:

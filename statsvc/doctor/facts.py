@@ -39,7 +39,7 @@ COMMON = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class FileFacts:
     """What a version keeps of each of its n samples beside counts; see `docs/how-it-works.md`.
 
     path [n] texts, status uint8 [n], height and width int64 [n] (0 where unknown), mode uint8 [n],
@@ -54,7 +54,7 @@ class Files:
     content: NDArray[np.uint64]
 
     @classmethod
-    def of(cls, array: Callable[[str], np.ndarray[Any, Any]]) -> Files:
+    def of(cls, array: Callable[[str], np.ndarray[Any, Any]]) -> FileFacts:
         """Read the arrays that `array` returns by name, such as `Version.array`."""
         return cls(*(array(name) for name in cls.__slots__))
 
@@ -82,7 +82,7 @@ class Facts:
     """
 
     table: Table
-    files: Files
+    files: FileFacts
     basis: Basis
     members: dict[str, Bool]
     raw_ids: Int64
@@ -114,7 +114,7 @@ class Facts:
         return self.basis.moved(self.class_pixels(), self.class_pixels(self.pixels - raw_pixels))
 
 
-def gather(table: Table, files: Files) -> Facts:
+def gather(table: Table, files: FileFacts) -> Facts:
     """Go over the rows of a table that has them, once."""
     basis, totals = Basis(table), table.totals()
     assert totals.images is not None
@@ -206,7 +206,7 @@ def _swapped(raw_ids: Int64, present: Bool) -> Bool:
     return np.asarray(multiples.any(axis=1) & ~present[:, other].any(axis=1), np.bool_)
 
 
-def _odd(files: Files) -> Bool:
+def _odd(files: FileFacts) -> Bool:
     """Return which samples have another size than nearly all others; none where sizes vary."""
     there = (files.status == 0) & (files.height > 0)
     sizes = np.stack([files.height, files.width], axis=1)
@@ -216,7 +216,7 @@ def _odd(files: Files) -> Bool:
     return np.asarray(there & (sizes != unique[count.argmax()]).any(axis=1), np.bool_)
 
 
-def _copies(files: Files) -> Bool:
+def _copies(files: FileFacts) -> Bool:
     """Return which samples have the bytes of one before."""
     _, first = np.unique(files.content, return_index=True)
     copies: Bool = (files.status == 0) & (files.content != 0)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc.doctor import classes, edges, files, ids
 from statsvc.doctor.basis import SPEC, Basis
-from statsvc.doctor.facts import Files, gather
+from statsvc.doctor.facts import FileFacts, gather
 from statsvc.doctor.finding import SERIOUS, Finding
 from statsvc.weighting.answers import SCHEMA
 
@@ -43,7 +43,7 @@ def examine(
         unseen.insert(0, f"{TOTALS}: {table.why_no_rows()}")
         found += _of_totals(table, basis)
     else:
-        facts = gather(table, Files.of(array))
+        facts = gather(table, FileFacts.of(array))
         found += findings(facts)
         if look is not None and not any(one.code == "interpolated" for one in found):
             one, looked = edges.blended(facts, look)

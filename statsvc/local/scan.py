@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from statsvc.dataset.splits import Split
     from statsvc.sampling.result import Sampling
-    from statsvc_workers.cluster.tasks import Reading, Rows
+    from statsvc_workers.cluster.tasks import BatchResult, CountOptions
     from statsvc_workers.samples.members import Member
 
 _log = logging.getLogger("statsvc.local")
@@ -118,7 +118,7 @@ def scan(
     """
     try:
         from statsvc_workers.cluster.machine import cores
-        from statsvc_workers.cluster.tasks import Reading
+        from statsvc_workers.cluster.tasks import CountOptions
         from statsvc_workers.sources.sources import list_samples, open_source
     except ModuleNotFoundError as problem:
         raise ImportError(
@@ -134,7 +134,9 @@ def scan(
     source = open_source(os.fspath(location), pattern)
     listing = list_samples(source, counting)
     readable = [listing.sample(path) for path in listing.path if path not in listing.unreadable]
-    batches = list(_count(Reading(source.root, max_pixels, "cpu", counting), readable, threads, progress))
+    batches = list(
+        _count(CountOptions(source.root, max_pixels, "cpu", counting), readable, threads, progress)
+    )
 
     raw_id, block = _assemble(list(listing.path), listing.unreadable, batches)
     if block.status.all():
@@ -182,8 +184,11 @@ def _splits(splits: Mapping[str, Any] | str | Path | None) -> dict[str, Split]:
 
 
 def _count(
-    reading: Reading, paths: Sequence[str | Member], threads: int, progress: Callable[[int, int], None] | None
-) -> Iterator[Rows]:
+    reading: CountOptions,
+    paths: Sequence[str | Member],
+    threads: int,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[BatchResult]:
     """Yield the rows of every batch as it is done, with a bounded number of batches waiting."""
     from statsvc_workers.cluster.tasks import count_samples
 
@@ -215,7 +220,7 @@ def _count(
 
 
 def _assemble(
-    paths: Sequence[str], unreadable: Mapping[str, str], batches: Sequence[Rows]
+    paths: Sequence[str], unreadable: Mapping[str, str], batches: Sequence[BatchResult]
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Block]:
     """Return the raw ids that occur, ascending, and one row for each path, in their order."""
     raw_id = np.unique(np.concatenate([np.zeros(0, np.int64), *(rows.ids for rows in batches)]))

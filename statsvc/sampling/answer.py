@@ -17,7 +17,7 @@ from statsvc.weighting.spec import PARAMETERS, WeightSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from statsvc.dataset.class_counts import Reading
+    from statsvc.dataset.class_counts import InterpretedCounts
     from statsvc.dataset.table import Table
     from statsvc.sampling.draws import Draws
 
@@ -26,14 +26,14 @@ READING = ("split", "class_map", "ignore_index", "ignore", "num_classes", "unexp
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SamplingRequest:
     """A sampler and a resolved spec: its reading, the sampler's parameters; all of it for image_weights."""
 
     sampler: str
     spec: WeightSpec
 
     @classmethod
-    def from_params(cls, sampler: Any, params: Mapping[str, Any]) -> Question:
+    def from_params(cls, sampler: Any, params: Mapping[str, Any]) -> SamplingRequest:
         """Read parameters as `WeightSpec.from_params` does.
 
         Raises `InvalidParameter` with every problem found; weighting parameters are for `image_weights`.
@@ -75,12 +75,12 @@ class Question:
 class Sampled:
     """How a table is drawn from, and what is the same on every page of the answer."""
 
-    read: Reading
+    read: InterpretedCounts
     draws: Draws
     head: dict[str, Any]
 
 
-def sampled(table: Table, question: Question) -> Sampled:
+def sampled(table: Table, question: SamplingRequest) -> Sampled:
     """Return how a sampler draws from a table.
 
     The head has the question with what it came to, the images drawn from, `epoch`, the draws after which
@@ -131,7 +131,7 @@ def sampled(table: Table, question: Question) -> Sampled:
     return Sampled(read, draws, head)
 
 
-def _classes(read: Reading, draws: Draws) -> list[dict[str, Any]]:
+def _classes(read: InterpretedCounts, draws: Draws) -> list[dict[str, Any]]:
     """Return what the sampler knows of each class that occurs."""
     ids = read.histogram.class_id[draws.columns].tolist()
     known = {name: values.tolist() for name, values in draws.per_class.items()}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from statsvc.dataset.class_counts import Reading
+    from statsvc.dataset.class_counts import InterpretedCounts
     from statsvc.dataset.table import Table
     from statsvc.weighting.spec import WeightSpec
 
@@ -69,7 +69,7 @@ class Expected:
     never: int
 
 
-def key(read: Reading, spec: WeightSpec, sampler: str | None) -> Hashable:
+def key(read: InterpretedCounts, spec: WeightSpec, sampler: str | None) -> Hashable:
     """Return what `plan` and `expected` follow from, but for the table and the weights."""
     return (
         sampler,
@@ -84,7 +84,7 @@ def key(read: Reading, spec: WeightSpec, sampler: str | None) -> Hashable:
 
 
 def plan(
-    table: Table, read: Reading, spec: WeightSpec, *, sampler: str, weights: Float64 | None = None
+    table: Table, read: InterpretedCounts, spec: WeightSpec, *, sampler: str, weights: Float64 | None = None
 ) -> Draws:
     """Return how a sampler draws from the images of a reading of the table.
 
@@ -120,7 +120,7 @@ def plan(
             )
 
 
-def _rare_class(table: Table, read: Reading, spec: WeightSpec, columns: Int64) -> Draws:
+def _rare_class(table: Table, read: InterpretedCounts, spec: WeightSpec, columns: Int64) -> Draws:
     assert isinstance(spec.temperature, float)
     histogram = read.histogram
     lowered = None
@@ -154,7 +154,7 @@ def _rare_class(table: Table, read: Reading, spec: WeightSpec, columns: Int64) -
     )
 
 
-def _repeat_factor(table: Table, read: Reading, spec: WeightSpec, columns: Int64) -> Draws:
+def _repeat_factor(table: Table, read: InterpretedCounts, spec: WeightSpec, columns: Int64) -> Draws:
     assert spec.threshold is not None
     histogram = read.histogram
     if histogram.images is None or histogram.samples is None:
@@ -173,7 +173,7 @@ def _repeat_factor(table: Table, read: Reading, spec: WeightSpec, columns: Int64
     return _normalised(table, read, spec, draws)
 
 
-def _normalised(table: Table, read: Reading, spec: WeightSpec, draws: Draws) -> Draws:
+def _normalised(table: Table, read: InterpretedCounts, spec: WeightSpec, draws: Draws) -> Draws:
     """Return the draws with the total of all scores."""
     total, images = 0.0, 0
     for _, counts in table.sample_counts(spec.split, read.class_map):
@@ -187,7 +187,7 @@ def _normalised(table: Table, read: Reading, spec: WeightSpec, draws: Draws) -> 
     return Draws(draws.sampler, draws.parameters, draws.columns, draws.score, total, images, draws.per_class)
 
 
-def expected(table: Table, read: Reading, split: str | None, draws: Draws | None) -> Expected:
+def expected(table: Table, read: InterpretedCounts, split: str | None, draws: Draws | None) -> Expected:
     """Return what one draw shows on average; without `draws`, every image is drawn equally often.
 
     Raises `Unanswerable` where the table does not tell.
@@ -208,7 +208,7 @@ def expected(table: Table, read: Reading, split: str | None, draws: Draws | None
     return Expected(pixels, images, counted, all_, never)
 
 
-def _evenly(table: Table, read: Reading) -> Expected:
+def _evenly(table: Table, read: InterpretedCounts) -> Expected:
     histogram = read.histogram
     if histogram.samples == 0:
         raise Unanswerable(f"{table.dataset}: there is no image to draw from")

@@ -56,9 +56,9 @@ class Sampling:
 
 def of_table(table: Table, sampler: str, params: Mapping[str, Any]) -> Sampling:
     """Return how probable the images of a table are. Raises as `statsvc.sampling.answer.sampled` does."""
-    from statsvc.sampling.answer import Question, sampled
+    from statsvc.sampling.answer import SamplingRequest, sampled
 
-    found = sampled(table, Question.from_params(sampler, params))
+    found = sampled(table, SamplingRequest.from_params(sampler, params))
     paths: list[str] = []
     probability = [np.zeros(0)]
     for names, counts in table.sample_counts(params.get("split"), found.read.class_map):

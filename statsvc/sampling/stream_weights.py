@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from statsvc.dataset.class_counts import Reading
+    from statsvc.dataset.class_counts import InterpretedCounts
     from statsvc.dataset.table import Table
     from statsvc.sampling.draws import Draws, Expected
     from statsvc.weighting.spec import WeightSpec
@@ -42,7 +42,7 @@ class _Source:
 
     table: Table
     share: float
-    read: Reading
+    read: InterpretedCounts
     unexpected: list[dict[str, Any]]
     draws: Draws | None
     expected: Expected
@@ -129,7 +129,7 @@ def _source(table: Table, share: float, spec: WeightSpec) -> _Source:
     return _Source(table, share, read, unexpected, draws, expected)
 
 
-def _agreed(sources: Sequence[_Source]) -> Reading:
+def _agreed(sources: Sequence[_Source]) -> InterpretedCounts:
     """Return a reading with the classes' number, names and ignored ids. Raises `Unanswerable`."""
     first = sources[0]
     classes, names = first.read.num_classes, first.read.names
@@ -157,7 +157,7 @@ def _agreed(sources: Sequence[_Source]) -> Reading:
     return replace(first.read, names=names, ignore=ignore)
 
 
-def _counts(sources: Sequence[_Source], read: Reading, spec: WeightSpec) -> compute.ClassCounts:
+def _counts(sources: Sequence[_Source], read: InterpretedCounts, spec: WeightSpec) -> compute.ClassCounts:
     classes = read.num_classes
     samples = sum(source.images for source in sources)
     pixels, images, together = (np.zeros(classes) for _ in range(3))
@@ -213,7 +213,7 @@ def _seen(sources: Sequence[_Source], counts: compute.ClassCounts) -> Iterator[f
         yield mine / (of_files / total) if of_files else None
 
 
-def _asked(spec: WeightSpec, sources: Sequence[_Source], read: Reading) -> dict[str, Any]:
+def _asked(spec: WeightSpec, sources: Sequence[_Source], read: InterpretedCounts) -> dict[str, Any]:
     asked = spec.to_dict()
     asked["ignore_index"] = list(read.ignore)
     asked["num_classes"] = read.num_classes
@@ -264,7 +264,7 @@ def _notices(
             yield from of(source, about_draws(source.read, source.draws, source.expected.never))
 
 
-def about_draws(read: Reading, draws: Draws, never: int) -> Iterator[Notice]:
+def about_draws(read: InterpretedCounts, draws: Draws, never: int) -> Iterator[Notice]:
     """Yield what is to be said of how a sampler draws from one table."""
     if draws.lowered is not None:
         yield (

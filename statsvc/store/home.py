@@ -15,7 +15,7 @@ class Home:
 
     folder: Path
     database: str
-    store: location.Place
+    store: location.Location
 
 
 def resolve(home: str | None = None, database: str | None = None, store: str | None = None) -> Home:

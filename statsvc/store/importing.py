@@ -17,7 +17,7 @@ from statsvc.store.import_files import SampleCounts
 from statsvc.store.publication import IMPORTED, publish
 from statsvc.store.reconfigure import applied, fitting
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK, SAMPLE_ARRAYS, create_group
-from statsvc.store.versions.checkpoints import Rows, blank
+from statsvc.store.versions.checkpoints import CountedRows, blank
 from statsvc.store.versions.writer import VersionWriter, strings, write_totals
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from statsvc.dataset.table import Histogram
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import VersionRecord
-    from statsvc.store.versions.location import Place
+    from statsvc.store.versions.location import Location
 
 
 def import_counts(
-    catalog: Catalog, store: Place, name: str, counts: Histogram | SampleCounts, changes: Mapping[str, Any]
+    catalog: Catalog, store: Location, name: str, counts: Histogram | SampleCounts, changes: Mapping[str, Any]
 ) -> VersionRecord:
     """Publish counts as the next version of a dataset, which is made where there is none.
 
@@ -87,10 +87,10 @@ def import_counts(
 
 
 def _write_rows(
-    folder: Place, counts: SampleCounts, class_id: np.ndarray[Any, Any]
+    folder: Location, counts: SampleCounts, class_id: np.ndarray[Any, Any]
 ) -> tuple[Histogram, dict[str, str]]:
     """Write one row a sample. What a count does not tell, size, shape and fingerprint, is zero."""
-    sparse = Rows({}, counts.offsets, counts.ids, counts.counts)
+    sparse = CountedRows({}, counts.offsets, counts.ids, counts.counts)
     writer = VersionWriter(folder, class_id, len(counts.path), {})
     for start in range(0, len(counts.path), ROWS_PER_CHUNK):
         paths = counts.path[start : start + ROWS_PER_CHUNK]

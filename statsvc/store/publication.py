@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from statsvc.dataset.configuration import Configuration
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset, Job, VersionRecord
-    from statsvc.store.versions.location import Place
+    from statsvc.store.versions.location import Location
 
 IMPORTED = "import"
 """The reader of counts that were not counted here."""
 
 
-def open_version(store: Place, dataset: str, record: VersionRecord) -> Version:
+def open_version(store: Location, dataset: str, record: VersionRecord) -> Version:
     """Return a published version's table; nothing is read yet."""
     if record.expired_at is not None:
         return Expired(
@@ -72,7 +72,7 @@ def attributes(dataset: Dataset, new: NewVersion, job: Job | None = None) -> dic
 
 def publish(
     catalog: Catalog,
-    store: Place,
+    store: Location,
     dataset: Dataset,
     new: NewVersion,
     *,
@@ -101,7 +101,7 @@ def publish(
         raise
 
 
-def _make_durable(folder: Place, store: Place, values: dict[str, Any], *, fresh: bool = False) -> None:
+def _make_durable(folder: Location, store: Location, values: dict[str, Any], *, fresh: bool = False) -> None:
     """Describe a group, after making it where it is `fresh`, and flush it.
 
     It was not yet offered to the database, and goes with any exception.
@@ -116,14 +116,14 @@ def _make_durable(folder: Place, store: Place, values: dict[str, Any], *, fresh:
         raise
 
 
-def describe(folder: Place, values: dict[str, Any]) -> None:
+def describe(folder: Location, values: dict[str, Any]) -> None:
     """Write a group's attributes, leaving its arrays as they are."""
     metadata = json.loads((folder / "zarr.json").read())
     metadata["attributes"] = {ATTRIBUTES: values}
     (folder / "zarr.json").write(json.dumps(metadata, indent=2, ensure_ascii=False).encode())
 
 
-def group_attributes(folder: Place) -> dict[str, Any]:
+def group_attributes(folder: Location) -> dict[str, Any]:
     """Return what a group says of itself. Raises `OSError`, `ValueError`, `KeyError` or `StoreError`."""
     metadata = json.loads((folder / "zarr.json").read())
     said: dict[str, Any] = metadata["attributes"][ATTRIBUTES]
@@ -131,7 +131,7 @@ def group_attributes(folder: Place) -> dict[str, Any]:
 
 
 def configure(
-    catalog: Catalog, store: Place, dataset: Dataset, change: Callable[[Configuration], Configuration]
+    catalog: Catalog, store: Location, dataset: Dataset, change: Callable[[Configuration], Configuration]
 ) -> tuple[Dataset, VersionRecord | None]:
     """Change how a dataset is read: a new version over the same arrays, or nothing where nothing changes.
 

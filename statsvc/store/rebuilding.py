@@ -17,7 +17,7 @@ from statsvc.store.versions.aggregates import FILE
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
-    from statsvc.store.versions.location import Place
+    from statsvc.store.versions.location import Location
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class _Group:
     expired: bool
 
 
-def rebuild(catalog: Catalog, store: Place) -> Rebuilt:
+def rebuild(catalog: Catalog, store: Location) -> Rebuilt:
     """Fill an empty catalog from the groups in a store, after reading each through.
 
     Of two groups with one number the later one is taken: the other was never published. Of two datasets
@@ -75,7 +75,7 @@ def rebuild(catalog: Catalog, store: Place) -> Rebuilt:
     return done
 
 
-def _groups(store: Place, done: Rebuilt) -> list[_Group]:
+def _groups(store: Location, done: Rebuilt) -> list[_Group]:
     found = []
     for dataset, folder in [(one.name, folder) for one in store.folders() for folder in one.folders()]:
         if folder.name == "parts":

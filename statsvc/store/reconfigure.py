@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from statsvc.dataset.configuration import Configuration
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset
-    from statsvc.store.versions.location import Place
+    from statsvc.store.versions.location import Location
 
 
 def applied(configuration: Configuration, changes: Mapping[str, Any]) -> Configuration:
@@ -56,7 +56,7 @@ def fitting(configuration: Configuration) -> Configuration:
 
 
 def changed(
-    catalog: Catalog, store: Place, dataset: Dataset, changes: Mapping[str, Any]
+    catalog: Catalog, store: Location, dataset: Dataset, changes: Mapping[str, Any]
 ) -> Callable[[Configuration], Configuration]:
     """Return the change that `statsvc.store.publication.configure` makes.
 

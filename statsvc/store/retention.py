@@ -25,7 +25,7 @@ from statsvc.store.versions.arrays import SAMPLE_ARRAYS
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset
-    from statsvc.store.versions.location import Place
+    from statsvc.store.versions.location import Location
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Collected:
     damaged: list[str] = field(default_factory=list)
 
 
-def collect(catalog: Catalog, store: Place, grace: float = GRACE_SECONDS) -> Collected:
+def collect(catalog: Catalog, store: Location, grace: float = GRACE_SECONDS) -> Collected:
     """Remove what retention and dead attempts leave. Raises `Conflict` while paused or already running."""
     done = Collected()
     if not store.folders():
@@ -68,20 +68,20 @@ def collect(catalog: Catalog, store: Place, grace: float = GRACE_SECONDS) -> Col
     return done
 
 
-def pause(catalog: Catalog, store: Place) -> None:
+def pause(catalog: Catalog, store: Location) -> None:
     """Let no gc run until `resume`; waits for one that runs now."""
     with alone(catalog.engine, "gc", wait=True):
         (store / PAUSED).write(b"")
 
 
-def resume(store: Place) -> None:
+def resume(store: Location) -> None:
     """Let gc run again."""
     (store / PAUSED).remove()
     if (store / PAUSED).exists():
         raise StoreError(f"{store / PAUSED} cannot be removed, and gc stays paused")
 
 
-def _expire(catalog: Catalog, store: Place, dataset: Dataset, done: Collected) -> None:
+def _expire(catalog: Catalog, store: Location, dataset: Dataset, done: Collected) -> None:
     """Mark the versions beyond the `keep` newest that carry no tag."""
     old = sa.select(versions).where(
         versions.c.dataset_uid == dataset.uid,
@@ -118,7 +118,7 @@ def _expire(catalog: Catalog, store: Place, dataset: Dataset, done: Collected) -
             done.expired.append((dataset.name, record.number))
 
 
-def _remove_rows(catalog: Catalog, store: Place, dataset: Dataset, grace: float, done: Collected) -> None:
+def _remove_rows(catalog: Catalog, store: Location, dataset: Dataset, grace: float, done: Collected) -> None:
     """Delete the arrays of samples that only versions marked long enough ago stand on."""
     of_dataset = sa.select(versions).where(versions.c.dataset_uid == dataset.uid)
     lapsed: dict[str, list[int]] = {}
@@ -152,7 +152,7 @@ def _remove_rows(catalog: Catalog, store: Place, dataset: Dataset, grace: float,
     done.removed += [(dataset.name, number) for number in sorted(numbers)]
 
 
-def _remove_orphans(catalog: Catalog, store: Place, grace: float, done: Collected) -> None:
+def _remove_orphans(catalog: Catalog, store: Location, grace: float, done: Collected) -> None:
     # The folders first: what is published after they were listed is not among them.
     groups = [(folder, group) for folder in store.folders() for group in folder.folders()]
     with catalog.engine.begin() as connection:
@@ -179,7 +179,7 @@ def _remove_orphans(catalog: Catalog, store: Place, grace: float, done: Collecte
             done.orphans.append(uri)
 
 
-def _age(group: Place) -> float:
+def _age(group: Location) -> float:
     """Return the seconds since a group that no job reserved was changed: it may be on its way in."""
     changed = group.changed()
     return 0.0 if changed is None else time.time() - changed

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset, VersionRecord
-    from statsvc.store.versions.location import Place
+    from statsvc.store.versions.location import Location
 
 
-def verify(catalog: Catalog, store: Place, dataset: Dataset) -> Iterator[tuple[VersionRecord, str | None]]:
+def verify(catalog: Catalog, store: Location, dataset: Dataset) -> Iterator[tuple[VersionRecord, str | None]]:
     """Yield every version of a dataset, oldest first, with what is wrong with it or None.
 
     Digests of all arrays, sums of all rows, aggregates, and what the group says of itself. Arrays that
@@ -29,7 +29,7 @@ def verify(catalog: Catalog, store: Place, dataset: Dataset) -> Iterator[tuple[V
         yield record, seen[arrays] or _strange(store, dataset, record)
 
 
-def _damage(store: Place, dataset: Dataset, record: VersionRecord) -> str | None:
+def _damage(store: Location, dataset: Dataset, record: VersionRecord) -> str | None:
     try:
         open_version(store, dataset.name, record).verify()
     except DamagedVersion as damage:
@@ -37,7 +37,7 @@ def _damage(store: Place, dataset: Dataset, record: VersionRecord) -> str | None
     return None
 
 
-def _strange(store: Place, dataset: Dataset, record: VersionRecord) -> str | None:
+def _strange(store: Location, dataset: Dataset, record: VersionRecord) -> str | None:
     """Return what the group's attributes say otherwise than the catalog."""
     try:
         said = group_attributes(store / record.group_uri)

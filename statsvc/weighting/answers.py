@@ -13,7 +13,7 @@ from statsvc.weighting.methods import METHODS
 from statsvc.weighting.recipes import RECIPES
 
 if TYPE_CHECKING:
-    from statsvc.dataset.class_counts import Reading
+    from statsvc.dataset.class_counts import InterpretedCounts
     from statsvc.dataset.table import Table
     from statsvc.weighting.spec import WeightSpec
 
@@ -80,7 +80,7 @@ def answer(table: Table, spec: WeightSpec) -> dict[str, Any]:
     return body
 
 
-def _class_counts(read: Reading, spec: WeightSpec) -> compute.ClassCounts:
+def _class_counts(read: InterpretedCounts, spec: WeightSpec) -> compute.ClassCounts:
     histogram, classes = read.histogram, read.num_classes
     placed = histogram.mapped & (histogram.class_id >= 0) & (histogram.class_id < classes)
     at = histogram.class_id[placed]
@@ -109,13 +109,13 @@ def _class_counts(read: Reading, spec: WeightSpec) -> compute.ClassCounts:
     )
 
 
-def read_as_asked(table: Table, spec: WeightSpec) -> tuple[Reading, list[dict[str, Any]]]:
+def read_as_asked(table: Table, spec: WeightSpec) -> tuple[InterpretedCounts, list[dict[str, Any]]]:
     """Return the table's counts as a resolved spec reads them, and the unexpected ids.
 
     Raises `Unanswerable` for these under `unexpected=error`, and as `reading.read` does.
     """
     recipe = RECIPES.get(spec.recipe or "")
-    read = class_counts.read(
+    read = class_counts.interpret(
         table,
         split=spec.split,
         class_map=spec.class_map,
@@ -176,7 +176,7 @@ def histogram_answer(
 
     Raises `NotFound` for an unknown split or class map, `Unanswerable` where rows are needed and not kept.
     """
-    read = class_counts.read(
+    read = class_counts.interpret(
         table, split=split, class_map=class_map, ignore_index=ignore_index, num_classes=num_classes
     )
     histogram = read.histogram

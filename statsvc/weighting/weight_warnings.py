@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from statsvc.dataset.class_counts import Reading
+    from statsvc.dataset.class_counts import InterpretedCounts
     from statsvc.dataset.table import Table
     from statsvc.weighting.compute import ClassCounts, Weights
     from statsvc.weighting.spec import WeightSpec
@@ -27,7 +27,7 @@ _LARGE_RATIO = 1000
 
 def collect(
     table: Table,
-    read: Reading,
+    read: InterpretedCounts,
     counts: ClassCounts,
     spec: WeightSpec,
     result: Weights,
@@ -49,7 +49,9 @@ def as_dicts(found: Iterable[Notice]) -> list[dict[str, str]]:
 
 
 def about_files(
-    read: Reading, unexpected: Sequence[dict[str, Any]], failures: tuple[int, Sequence[tuple[str, str]]]
+    read: InterpretedCounts,
+    unexpected: Sequence[dict[str, Any]],
+    failures: tuple[int, Sequence[tuple[str, str]]],
 ) -> Iterator[Notice]:
     """Yield what is to be said of a table's label maps and their ids."""
     if failures[0]:
@@ -78,7 +80,7 @@ def about_splits(table: Table, spec: WeightSpec) -> Iterator[Notice]:
         yield ("all_splits", f"all splits are counted together ({there}); for training use split=train")
 
 
-def unexpected_text(unexpected: Sequence[dict[str, Any]], read: Reading) -> str:
+def unexpected_text(unexpected: Sequence[dict[str, Any]], read: InterpretedCounts) -> str:
     """Return a sentence that names unexpected ids, their pixels and example files, and what to do.
 
     Ids after a class map are training ids; one that the map does not know is a raw id.
@@ -110,7 +112,7 @@ def _failed_text(count: int, examples: Sequence[tuple[str, str]]) -> str:
     return f"{samples} could not be read and {are} not counted ({named}{more}); mend the files and scan again"
 
 
-def _about_ids(read: Reading) -> Iterator[Notice]:
+def _about_ids(read: InterpretedCounts) -> Iterator[Notice]:
     histogram = read.histogram
     ids = histogram.class_id[histogram.pixels > 0]
     if read.byte_class:

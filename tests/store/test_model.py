@@ -40,7 +40,7 @@ COUNTS = st.lists(st.integers(1, 9), min_size=2, max_size=2)
 
 
 def write_version(
-    store: location.Place, uri: str, counts: list[int], configuration: Configuration
+    store: location.Location, uri: str, counts: list[int], configuration: Configuration
 ) -> NewVersion:
     """Write the arrays of a version of one sample with these pixels of classes 0 and 1."""
     row = np.array([counts], np.int64)

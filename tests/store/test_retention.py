@@ -24,7 +24,7 @@ from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.catalog.engine import alone
 from statsvc.store.rebuilding import rebuild
 from statsvc.store.verifying import verify
-from statsvc.store.versions.bucket import Bucket
+from statsvc.store.versions.bucket import BucketLocation
 from support.commands import statsvc
 from support.damage import flipped
 from support.publishing import label_maps, publish, take_up
@@ -59,7 +59,7 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
 @pytest.fixture
 def raw(request: pytest.FixtureRequest, home: Home) -> Raw:
     """The store's files or objects, seen by other means."""
-    boto = request.getfixturevalue("bucket").boto if isinstance(home.store, Bucket) else None
+    boto = request.getfixturevalue("bucket").boto if isinstance(home.store, BucketLocation) else None
     return Raw(home.store, boto)
 
 

@@ -17,7 +17,7 @@ from statsvc.errors import DamagedVersion, StoreError
 from statsvc.store.home import resolve
 from statsvc.store.publication import open_version
 from statsvc.store.versions import checkpoints
-from statsvc.store.versions.folder import Folder
+from statsvc.store.versions.folder import FolderLocation
 from support.damage import flipped
 from support.publishing import label_maps, publish
 from support.rights import files_of_at_most
@@ -60,7 +60,7 @@ class Published:
 
     def open(self) -> Version:
         record = replace(self.record, arrays_uri=self.folder.name)
-        return open_version(Folder(self.folder.parent), "streets", record)
+        return open_version(FolderLocation(self.folder.parent), "streets", record)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_chunks_equal_to_the_fill_value_are_written_all_the_same(tmp_path: Path)
     from statsvc.store.versions.arrays import create_array, create_group
 
     array = create_array(
-        create_group(Folder(tmp_path / "g"), {}), "a", (4,), (2,), np.dtype("int64"), -1, ("sample",)
+        create_group(FolderLocation(tmp_path / "g"), {}), "a", (4,), (2,), np.dtype("int64"), -1, ("sample",)
     )
     array[...] = np.full(4, -1)
     assert sorted(file.name for file in (tmp_path / "g" / "a" / "c").iterdir()) == ["0", "1"]
@@ -250,7 +250,7 @@ def test_a_version_of_several_chunks_reads_back_exactly(raw: Raw, tmp_path: Path
 # Parts: rows of an attempt that did not finish.
 
 
-def some_rows(paths: list[str], seed: int = 0) -> checkpoints.Rows:
+def some_rows(paths: list[str], seed: int = 0) -> checkpoints.CountedRows:
     rng = np.random.default_rng(seed)
     n = len(paths)
     columns: dict[str, Any] = {name: rng.integers(0, 100, n) for name in checkpoints.COLUMNS}
@@ -260,12 +260,12 @@ def some_rows(paths: list[str], seed: int = 0) -> checkpoints.Rows:
     columns["error"] = np.array(["is empty" if k % 3 == 2 else "" for k in range(n)], object)
     lengths = rng.integers(0, 4, n)
     ids = np.concatenate([np.sort(rng.permutation(9)[:k]) for k in lengths] or [[]]).astype(np.int64)
-    return checkpoints.Rows(
+    return checkpoints.CountedRows(
         columns, np.concatenate(([0], np.cumsum(lengths))), ids, rng.integers(1, 50, len(ids))
     )
 
 
-def by_path(rows: checkpoints.Rows) -> dict[str, Any]:
+def by_path(rows: checkpoints.CountedRows) -> dict[str, Any]:
     out = {}
     for k, path in enumerate(rows.columns["path"].tolist()):
         own = slice(rows.offsets[k], rows.offsets[k + 1])
@@ -288,8 +288,8 @@ def test_a_part_from_before_there_were_etags_is_read(tmp_path: Path, monkeypatch
     rows = some_rows(["a.png"])
     with monkeypatch.context() as earlier:
         earlier.setattr(checkpoints, "TEXTS", ("path", "error"))
-        checkpoints.write_part(Folder(tmp_path), "1", "reader", rows)
-    assert by_path(checkpoints.read_parts(Folder(tmp_path), "reader")) == by_path(rows)
+        checkpoints.write_part(FolderLocation(tmp_path), "1", "reader", rows)
+    assert by_path(checkpoints.read_parts(FolderLocation(tmp_path), "reader")) == by_path(rows)
 
 
 def test_taking_rows_keeps_their_histograms(tmp_path: Path) -> None:
@@ -317,18 +317,18 @@ def test_a_damaged_part_is_passed_over_wherever_the_damage_is(raw: Raw) -> None:
 
 def test_a_part_that_the_disk_refuses_leaves_nothing_behind(tmp_path: Path) -> None:
     with files_of_at_most(100), pytest.raises(StoreError, match="too large"):
-        checkpoints.write_part(Folder(tmp_path), "part", "reader", some_rows(["a.png"]))
+        checkpoints.write_part(FolderLocation(tmp_path), "part", "reader", some_rows(["a.png"]))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_part_whose_texts_do_not_match_its_rows_is_passed_over(tmp_path: Path) -> None:
     rows = some_rows(["a.png", "b.png"])
     rows.columns["error"] = np.array(["is odd: \0", ""], object)
-    checkpoints.write_part(Folder(tmp_path), "1", "reader", rows)
-    assert len(checkpoints.read_parts(Folder(tmp_path), "reader")) == 0
+    checkpoints.write_part(FolderLocation(tmp_path), "1", "reader", rows)
+    assert len(checkpoints.read_parts(FolderLocation(tmp_path), "reader")) == 0
 
 
 def test_an_unfinished_part_is_not_read(tmp_path: Path) -> None:
-    checkpoints.write_part(Folder(tmp_path), "1", "reader", some_rows(["a.png"]))
+    checkpoints.write_part(FolderLocation(tmp_path), "1", "reader", some_rows(["a.png"]))
     (tmp_path / "1.part").rename(tmp_path / ".1.tmp")
-    assert len(checkpoints.read_parts(Folder(tmp_path), "reader")) == 0
+    assert len(checkpoints.read_parts(FolderLocation(tmp_path), "reader")) == 0

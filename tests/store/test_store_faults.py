@@ -56,10 +56,10 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Distant(Place):
     """A place whose versions lie in a bucket."""
 
-    bucket: places.Place | None = None
+    bucket: places.Location | None = None
 
     @property
-    def store(self) -> places.Place:
+    def store(self) -> places.Location:
         assert self.bucket is not None
         return self.bucket
 

@@ -136,7 +136,7 @@ class Place:
         return self.home / "versions"
 
     @property
-    def store(self) -> location.Place:
+    def store(self) -> location.Location:
         return location.at(str(self.files))
 
     def add(self, folder: Path, name: str = "streets", **configuration: Any) -> Dataset:

@@ -23,7 +23,7 @@ _serial = itertools.count()
 class Raw:
     """The files or objects of a store by their names in it, through pathlib or boto3."""
 
-    store: location.Place
+    store: location.Location
     boto: Any = None
 
     @property

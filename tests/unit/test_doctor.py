@@ -18,7 +18,7 @@ from statsvc.classes.palettes import BUILTIN, find
 from statsvc.cli import cli
 from statsvc.dataset.splits import Split, detect
 from statsvc.dataset.table import Block, Table
-from statsvc.doctor.facts import Files
+from statsvc.doctor.facts import FileFacts
 from statsvc.doctor.report import examine
 from statsvc.local.demo import make_demo, street_scene
 from statsvc.store import home as homes
@@ -73,7 +73,7 @@ def table_with_files(
     failed: Mapping[str, str] | None = None,
     modes: Mapping[str, int] | None = None,
     **configuration: Any,
-) -> tuple[MemoryTable, Files]:
+) -> tuple[MemoryTable, FileFacts]:
     """Return the table of label maps, and what a version keeps of their files."""
     paths = sorted(maps)
     rows = []
@@ -84,7 +84,7 @@ def table_with_files(
     table = table_of(rows, paths, failed, **configuration)
     bad = len(failed or {})
     content = [hash((maps[path].shape, maps[path].tobytes())) & (2**64 - 1) for path in paths]
-    files = Files(
+    files = FileFacts(
         np.array([*paths, *(failed or {})], np.dtypes.StringDType()),
         table.rows.status,
         np.array([maps[path].shape[0] for path in paths] + [0] * bad, np.int64),

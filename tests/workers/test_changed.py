@@ -20,7 +20,7 @@ from statsvc.dataset.configuration import Configuration
 from statsvc.store import home as homes
 from statsvc.store.catalog import changed_paths, jobs
 from statsvc.store.versions.checkpoints import write_part
-from statsvc_workers.cluster.tasks import Reading, count_samples
+from statsvc_workers.cluster.tasks import CountOptions, count_samples
 from statsvc_workers.jobs.count import as_rows
 from statsvc_workers.jobs.reader_digest import reader_digest
 from statsvc_workers.sources.sources import Source, list_samples
@@ -243,7 +243,7 @@ def test_what_a_cancelled_scan_counted_outlives_a_job_that_looks_at_other_paths(
     settle_files(folder)
     listing = list_samples(Source(str(folder), "*.png"))
     new = [path for path in listing.path if "new" in path]
-    rows = as_rows(count_samples(Reading(str(folder), 1 << 28, "cpu"), new))
+    rows = as_rows(count_samples(CountOptions(str(folder), 1 << 28, "cpu"), new))
     reader = reader_digest(dataset.configuration.counting)
     write_part(scanned.store / dataset.uid / "parts" / "cancelled", "1", reader, rows)
     assert changed(scanned, "train/00.png").error is None

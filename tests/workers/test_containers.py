@@ -18,7 +18,7 @@ from pycocotools import mask as masks
 
 import statsvc
 from statsvc.errors import SourceError
-from statsvc_workers.cluster.tasks import Reading, count_samples
+from statsvc_workers.cluster.tasks import CountOptions, count_samples
 from statsvc_workers.sources.sources import list_samples, open_source
 from support import damage
 from support.commands import scanned, settle
@@ -332,7 +332,7 @@ def test_a_container_replaced_after_it_was_listed_gives_no_counts_of_another_fil
     listing = list_samples(open_source(str(tmp_path), None))
     write(9, 1)
     rows = count_samples(
-        Reading(str(tmp_path), 10**9, "cpu"), [listing.sample(path) for path in listing.path]
+        CountOptions(str(tmp_path), 10**9, "cpu"), [listing.sample(path) for path in listing.path]
     )
     assert rows.status.tolist() == [1, 1]
     assert all("a.parquet changed after it was listed" in error for error in rows.error)

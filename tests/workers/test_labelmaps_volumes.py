@@ -21,7 +21,7 @@ import zarr
 import statsvc
 from statsvc.dataset.counting_rule import Counting
 from statsvc.errors import UnreadableSample
-from statsvc_workers.cluster.tasks import Reading, count_samples
+from statsvc_workers.cluster.tasks import CountOptions, count_samples
 from statsvc_workers.formats import open_label_map
 from statsvc_workers.formats.zarr_arrays import open_folder
 from statsvc_workers.samples.members import Member
@@ -50,7 +50,7 @@ def counts_of(array: NDArray[Any]) -> dict[int, int]:
 def counted(path: Path, key: str | None = None, max_pixels: int = LARGE) -> dict[int, int] | str:
     """Return the counts of one sample as a worker takes them, or why it could not be read."""
     sample = Member(path.name, path.name, "zarr") if path.is_dir() else path.name
-    rows = count_samples(Reading(str(path.parent), max_pixels, "cpu", Counting(key=key)), [sample])
+    rows = count_samples(CountOptions(str(path.parent), max_pixels, "cpu", Counting(key=key)), [sample])
     if rows.error[0]:
         return rows.error[0]
     assert rows.pixels[0] == rows.counts.sum()

@@ -670,11 +670,11 @@ def test_a_full_scan_uses_its_own_parts_only(place: Place, folder: Path) -> None
 
 def test_rows_and_listing_agree_on_what_a_sample_is(folder: Path) -> None:
     """What the worker's `fstat` says is what the listing's `stat` says, or nothing would ever be reused."""
-    from statsvc_workers.cluster.tasks import Reading, count_samples
+    from statsvc_workers.cluster.tasks import CountOptions, count_samples
     from statsvc_workers.sources.sources import Source, list_samples
 
     listing: Listing = list_samples(Source(str(folder), "*.png"))
-    rows = count_samples(Reading(str(folder), 1 << 20, "cpu"), listing.path)
+    rows = count_samples(CountOptions(str(folder), 1 << 20, "cpu"), listing.path)
     for name in ("size", "mtime_ns", "ctime_ns"):
         assert getattr(rows, name).tolist() == getattr(listing, name).tolist()
     assert set(checkpoints.COLUMNS) <= set(rows.__dataclass_fields__)

@@ -31,7 +31,7 @@ from statsvc.errors import AmbiguousSource, SourceError
 from statsvc.store import home as homes
 from statsvc_workers.cluster import preflight
 from statsvc_workers.cluster.cluster import LocalCluster
-from statsvc_workers.cluster.tasks import Reading, count_samples
+from statsvc_workers.cluster.tasks import CountOptions, count_samples
 from statsvc_workers.samples.members import Member
 from statsvc_workers.sources.sources import Source, list_samples, open_source
 from support.commands import grey, scanned, statsvc
@@ -258,7 +258,7 @@ def test_a_container_that_is_replaced_between_listing_and_reading_is_reported(
     listing = list_samples(Source(url, "*.tar"))
     longer = bytes(1024) + (tmp_path / "local" / "shard.tar").read_bytes()
     server.boto().put_object(Bucket=BUCKET, Key=key(url, "shard.tar"), Body=longer)
-    rows = count_samples(Reading(url, 1 << 28, "cpu"), [listing.sample(path) for path in listing.path])
+    rows = count_samples(CountOptions(url, 1 << 28, "cpu"), [listing.sample(path) for path in listing.path])
     assert all("replaced after it was listed" in error for error in rows.error)
 
 
@@ -268,7 +268,7 @@ def test_an_object_that_goes_or_changes_after_it_was_listed(server: S3Server, tm
     list_samples(Source(url, "*.png"))
     server.boto().delete_object(Bucket=BUCKET, Key=key(url, "train/00.png"))
     server.boto().put_object(Bucket=BUCKET, Key=key(url, "train/01.png"), Body=grey(3, (4, 5)))
-    rows = count_samples(Reading(url, 1 << 28, "cpu"), ["train/00.png", "train/01.png"])
+    rows = count_samples(CountOptions(url, 1 << 28, "cpu"), ["train/00.png", "train/01.png"])
     assert "vanished" in rows.error[0]
     # The row has the ETag of the bytes that were counted, not of those that were listed.
     assert (rows.ids.tolist(), rows.counts.tolist()) == ([3], [20])
@@ -340,7 +340,7 @@ def test_errors_of_the_server_are_tried_again_and_refusals_are_not(server: S3Ser
         pending.clear()
         listing = list_samples(Source(url, "*.png"))
         pending.append("403")
-        rows = count_samples(Reading(url, 1 << 28, "cpu"), listing.path)
+        rows = count_samples(CountOptions(url, 1 << 28, "cpu"), listing.path)
     assert [("access was refused" in error) for error in rows.error].count(True) == 1
     assert sum(not error for error in rows.error) == 11
 
@@ -372,7 +372,7 @@ def test_a_web_server_gives_one_file_and_says_that_it_lists_nothing(tmp_path: Pa
         listing = list_samples(Source(f"{url}/more", "/val.json"))
         described = (tmp_path / "more" / "val.json").read_bytes()
         (tmp_path / "more" / "val.json").write_bytes(described + b" ")
-        rows = count_samples(Reading(f"{url}/more", 1 << 28, "cpu"), [*listing.members.values()])
+        rows = count_samples(CountOptions(f"{url}/more", 1 << 28, "cpu"), [*listing.members.values()])
         assert all("changed after it was listed" in error for error in rows.error)
         for bad in (f"{url}/more/", f"{url}/none.tar"):
             with pytest.raises(SourceError, match="a web server lists nothing"):
@@ -391,7 +391,7 @@ class Seconds(Quiet):
 def test_a_web_servers_etag_of_this_second_is_not_taken_at_its_word(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", LABELS[0])
     with running(partial(Seconds, directory=str(tmp_path))) as url:
-        reading = Reading(url, 1 << 28, "cpu")
+        reading = CountOptions(url, 1 << 28, "cpu")
         assert count_samples(reading, ["a.png"]).etag == [""]
         os.utime(tmp_path / "a.png", (1, 1))
         size = (tmp_path / "a.png").stat().st_size

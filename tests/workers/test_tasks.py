@@ -14,7 +14,7 @@ from PIL import Image
 
 from statsvc.errors import InvalidParameter
 from statsvc_workers.cluster import tasks
-from statsvc_workers.cluster.tasks import Reading, Rows, count_samples
+from statsvc_workers.cluster.tasks import BatchResult, CountOptions, count_samples
 from statsvc_workers.kernels import device
 from statsvc_workers.kernels.histogram import count_batch_torch
 from statsvc_workers.sources.sources import list_samples, open_source
@@ -22,11 +22,11 @@ from support import damage
 from support.rights import ordinary_rights
 
 
-def count(root: Path, *paths: str, max_pixels: int = 10**9, device: str = "cpu") -> Rows:
-    return count_samples(Reading(str(root), max_pixels, device), paths)
+def count(root: Path, *paths: str, max_pixels: int = 10**9, device: str = "cpu") -> BatchResult:
+    return count_samples(CountOptions(str(root), max_pixels, device), paths)
 
 
-def histogram(rows: Rows, row: int) -> dict[int, int]:
+def histogram(rows: BatchResult, row: int) -> dict[int, int]:
     part = slice(rows.offsets[row], rows.offsets[row + 1])
     return dict(zip(rows.ids[part].tolist(), rows.counts[part].tolist(), strict=True))
 
@@ -227,7 +227,7 @@ def test_a_stop_between_samples_returns_the_rows_before(tmp_path):
         damage.write_label(tmp_path / f"{name}.png", np.zeros((4, 4), np.uint8))
     asked = []
     rows = count_samples(
-        Reading(str(tmp_path), 10**9, "cpu"),
+        CountOptions(str(tmp_path), 10**9, "cpu"),
         ["a.png", "b.png", "c.png", "d.png"],
         lambda: asked.append(1) or len(asked) > 2,
     )

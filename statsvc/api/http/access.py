@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from statsvc.api.state.snapshot import Watch
+    from statsvc.api.state.snapshot import CatalogWatcher
     from statsvc.store.catalog.tokens import Token
 
 audit = logging.getLogger("statsvc.audit")
@@ -57,7 +57,7 @@ class Access:
     forgotten at the next look, a quarter of a second later.
     """
 
-    def __init__(self, app: ASGIApp, watch: Watch, policy: Policy) -> None:
+    def __init__(self, app: ASGIApp, watch: CatalogWatcher, policy: Policy) -> None:
         self._app, self._watch, self._policy = app, watch, policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

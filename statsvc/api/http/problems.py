@@ -57,7 +57,7 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ProblemType:
     """A problem type `/problems/<name>`; `says` replaces the exception's own text."""
 
     name: str
@@ -67,29 +67,31 @@ class Kind:
     retry_after: int | None = None
 
 
-INVALID = Kind("invalid-parameter", 422, "A parameter is not accepted")
-MALFORMED = Kind("malformed-request", 400, "The request cannot be read")
-MISDIRECTED = Kind("misdirected-request", 421, "This server does not answer for that host")
-TOO_LARGE = Kind("content-too-large", 413, "The body is too large")
-UNAUTHORIZED = Kind("unauthorized", 401, "A token is needed")
-FORBIDDEN = Kind("forbidden", 403, "The token does not allow this")
-UNAVAILABLE = Kind("catalog-unavailable", 503, "The catalog does not answer", retry_after=1)
+INVALID = ProblemType("invalid-parameter", 422, "A parameter is not accepted")
+MALFORMED = ProblemType("malformed-request", 400, "The request cannot be read")
+MISDIRECTED = ProblemType("misdirected-request", 421, "This server does not answer for that host")
+TOO_LARGE = ProblemType("content-too-large", 413, "The body is too large")
+UNAUTHORIZED = ProblemType("unauthorized", 401, "A token is needed")
+FORBIDDEN = ProblemType("forbidden", 403, "The token does not allow this")
+UNAVAILABLE = ProblemType("catalog-unavailable", 503, "The catalog does not answer", retry_after=1)
 _DATABASE = replace(UNAVAILABLE, says="its database does not answer as it should; try again in a moment")
-_DEFECT = Kind("internal-error", 500, "An unexpected error", "a defect of statsvc; its log has the details")
+_DEFECT = ProblemType(
+    "internal-error", 500, "An unexpected error", "a defect of statsvc; its log has the details"
+)
 
-TABLE: tuple[tuple[type[Exception], Kind], ...] = (
+TABLE: tuple[tuple[type[Exception], ProblemType], ...] = (
     (errors.InvalidParameter, INVALID),
-    (errors.NotFound, Kind("not-found", 404, "There is no such thing here")),
-    (errors.Conflict, Kind("conflict", 409, "The present state does not allow this")),
-    (errors.Unanswerable, Kind("unanswerable", 422, "These statistics cannot answer this")),
-    (ForbiddenSource, Kind("forbidden-source", 403, "The source lies outside the allowed folders")),
-    (errors.SourceError, Kind("source", 422, "The source cannot be used")),
+    (errors.NotFound, ProblemType("not-found", 404, "There is no such thing here")),
+    (errors.Conflict, ProblemType("conflict", 409, "The present state does not allow this")),
+    (errors.Unanswerable, ProblemType("unanswerable", 422, "These statistics cannot answer this")),
+    (ForbiddenSource, ProblemType("forbidden-source", 403, "The source lies outside the allowed folders")),
+    (errors.SourceError, ProblemType("source", 422, "The source cannot be used")),
     # 500, not 503: asking again, or asking another replica, finds the same bytes.
-    (errors.DamagedVersion, Kind("damaged-version", 500, "A stored version is damaged")),
+    (errors.DamagedVersion, ProblemType("damaged-version", 500, "A stored version is damaged")),
     (errors.CatalogError, UNAVAILABLE),
     (
         errors.StoreError,
-        Kind("store-unavailable", 503, "The store of versions does not answer", retry_after=5),
+        ProblemType("store-unavailable", 503, "The store of versions does not answer", retry_after=5),
     ),
     (IntegrityError, _DEFECT),
     (DBAPIError, _DATABASE),
@@ -102,18 +104,20 @@ _BY_STATUS = {
     kind.status: kind
     for kind in (
         MALFORMED,
-        Kind("not-found", 404, "There is no such thing here", "no such path; GET / lists where to begin"),
-        Kind("method-not-allowed", 405, "The path does not take this method"),
-        Kind("not-acceptable", 406, "None of the formats is accepted"),
+        ProblemType(
+            "not-found", 404, "There is no such thing here", "no such path; GET / lists where to begin"
+        ),
+        ProblemType("method-not-allowed", 405, "The path does not take this method"),
+        ProblemType("not-acceptable", 406, "None of the formats is accepted"),
         TOO_LARGE,
-        Kind("unsupported-media-type", 415, "The body's type is not supported"),
+        ProblemType("unsupported-media-type", 415, "The body's type is not supported"),
     )
 }
 """What the framework, and the few checks that speak HTTP only, raise as `HTTPException`."""
 
 
 def problem(
-    kind: Kind,
+    kind: ProblemType,
     detail: str,
     parameters: Iterable[tuple[str, str]] = (),
     headers: Mapping[str, str] | None = None,
@@ -150,7 +154,9 @@ async def _from_table(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    kind = _BY_STATUS.get(error.status_code, Kind("http-error", error.status_code, "The request is refused"))
+    kind = _BY_STATUS.get(
+        error.status_code, ProblemType("http-error", error.status_code, "The request is refused")
+    )
     headers = dict(error.headers or {})
     detail = error.detail
     if error.status_code == 405:

@@ -22,7 +22,7 @@ INT64 = (-(2**63), 2**63 - 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class QueryParameter:
     """A query parameter: what it takes, its JSON schema, and whether repeating it adds to it."""
 
     description: str
@@ -30,9 +30,9 @@ class Parameter:
     repeatable: bool = False
 
 
-def integer_parameter(description: str, low: int = 1, high: int = 2**31 - 1) -> Parameter:
+def integer_parameter(description: str, low: int = 1, high: int = 2**31 - 1) -> QueryParameter:
     """Return a parameter that takes an integer."""
-    return Parameter(description, {"type": "integer", "minimum": low, "maximum": high})
+    return QueryParameter(description, {"type": "integer", "minimum": low, "maximum": high})
 
 
 def _schema(name: str) -> dict[str, Any]:
@@ -40,19 +40,19 @@ def _schema(name: str) -> dict[str, Any]:
     return {"type": "string", **choices}
 
 
-VERSION = Parameter(
+VERSION = QueryParameter(
     "number or tag of a version; the current one if left out",
     {"type": ["integer", "string"], "minimum": 0, "maximum": 2**31 - 1},
 )
 
 SPEC = {
-    name: Parameter(description, _schema(name), repeatable=name == "ignore_index")
+    name: QueryParameter(description, _schema(name), repeatable=name == "ignore_index")
     for name, description in PARAMETERS.items()
-} | {"ignore": Parameter("another name of ignore_index", repeatable=True)}
+} | {"ignore": QueryParameter("another name of ignore_index", repeatable=True)}
 """The parameters of a `WeightSpec`, which reads and checks their values."""
 
 
-def documented(known: Mapping[str, Parameter]) -> dict[str, Any]:
+def documented(known: Mapping[str, QueryParameter]) -> dict[str, Any]:
     """Return the parameters for OpenAPI."""
     return {
         "parameters": [
@@ -68,7 +68,7 @@ def documented(known: Mapping[str, Parameter]) -> dict[str, Any]:
     }
 
 
-def read(request: Request, known: Mapping[str, Parameter]) -> dict[str, str]:
+def read(request: Request, known: Mapping[str, QueryParameter]) -> dict[str, str]:
     """Return the given parameters as text; a repeated one that may be is joined with commas.
 
     Raises `InvalidParameter` naming every unknown or repeated one.
@@ -76,7 +76,7 @@ def read(request: Request, known: Mapping[str, Parameter]) -> dict[str, str]:
     return checked_names(request.query_params, known)
 
 
-def checked_names(parameters: QueryParams, known: Mapping[str, Parameter]) -> dict[str, str]:
+def checked_names(parameters: QueryParams, known: Mapping[str, QueryParameter]) -> dict[str, str]:
     """Return parameters as `read` does."""
     given: dict[str, str] = {}
     problems: dict[str, str] = {}
@@ -95,7 +95,7 @@ def checked_names(parameters: QueryParams, known: Mapping[str, Parameter]) -> di
     return given
 
 
-def version(given: Mapping[str, str], known: Mapping[str, Parameter]) -> int | str | None:
+def version(given: Mapping[str, str], known: Mapping[str, QueryParameter]) -> int | str | None:
     """Return the `version` parameter: a number, a tag, or None. Raises `InvalidParameter`."""
     text = given.get("version")
     if text is not None and text[:1].isalpha():
@@ -103,7 +103,7 @@ def version(given: Mapping[str, str], known: Mapping[str, Parameter]) -> int | s
     return integer(given, "version", known)
 
 
-def integer(given: Mapping[str, str], name: str, known: Mapping[str, Parameter]) -> int | None:
+def integer(given: Mapping[str, str], name: str, known: Mapping[str, QueryParameter]) -> int | None:
     """Return an integer parameter, None where it is left out. Raises `InvalidParameter`."""
     text = given.get(name)
     if text is None:

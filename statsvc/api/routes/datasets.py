@@ -70,7 +70,7 @@ class DatasetChanges(TriggerBody, ConfigurationBody):
 
 DATASETS = {
     "limit": query.integer_parameter("datasets on a page; default 1000", high=1000),
-    "after": query.Parameter("only datasets behind this name: the `next` of the page before"),
+    "after": query.QueryParameter("only datasets behind this name: the `next` of the page before"),
 }
 
 

@@ -23,10 +23,10 @@ router = APIRouter()
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 JOBS = {
-    "dataset": query.Parameter("only jobs of that dataset"),
-    "state": query.Parameter("only jobs in that state", {"type": "string", "enum": list(jobs.STATES)}),
+    "dataset": query.QueryParameter("only jobs of that dataset"),
+    "state": query.QueryParameter("only jobs in that state", {"type": "string", "enum": list(jobs.STATES)}),
     "limit": query.integer_parameter("jobs on a page; default 100", high=1000),
-    "before": query.Parameter("only jobs older than this one: the `next` of the page before"),
+    "before": query.QueryParameter("only jobs older than this one: the `next` of the page before"),
 }
 KEY = {
     "name": "Idempotency-Key",

@@ -28,8 +28,8 @@ STATUS = ("counted", "failed")
 PARAMETERS = {
     "version": query.VERSION,
     "limit": query.integer_parameter("samples on a page; default 100", high=1000),
-    "after": query.Parameter("only samples behind this path: the `next` of the page before"),
-    "status": query.Parameter("counted or failed ones only", {"type": "string", "enum": list(STATUS)}),
+    "after": query.QueryParameter("only samples behind this path: the `next` of the page before"),
+    "status": query.QueryParameter("counted or failed ones only", {"type": "string", "enum": list(STATUS)}),
     "class_id": query.integer_parameter("only samples in which this raw id occurs", *query.INT64),
 }
 

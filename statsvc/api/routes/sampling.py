@@ -12,7 +12,7 @@ from starlette.responses import Response
 from statsvc.api.http import conditional, query
 from statsvc.api.state.cached_table import RememberedTable
 from statsvc.api.state.service import Shared
-from statsvc.sampling.answer import Question, sampled
+from statsvc.sampling.answer import SamplingRequest, sampled
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK
 from statsvc.weighting import schemes
 from statsvc.weighting.serialize import json_bytes
@@ -24,9 +24,11 @@ router = APIRouter()
 
 PARAMETERS = {
     "version": query.VERSION,
-    "sampler": query.Parameter("how images are drawn", {"type": "string", "enum": list(schemes.SCHEMES)}),
+    "sampler": query.QueryParameter(
+        "how images are drawn", {"type": "string", "enum": list(schemes.SCHEMES)}
+    ),
     "limit": query.integer_parameter("samples on a page; default 1000", high=100_000),
-    "after": query.Parameter("only samples behind this path: the `next` of the page before"),
+    "after": query.QueryParameter("only samples behind this path: the `next` of the page before"),
     **{name: parameter for name, parameter in query.SPEC.items() if name != "sampler"},
 }
 
@@ -42,7 +44,7 @@ async def get_sampling(request: Request, name: str, service: Shared) -> Response
     limit = query.integer(given, "limit", PARAMETERS) or 1000
     after = given.get("after")
     params = {key: given[key] for key in query.SPEC if key in given and key != "sampler"}
-    question = Question.from_params(given.get("sampler"), params)
+    question = SamplingRequest.from_params(given.get("sampler"), params)
     published = await service.published(name, number)
 
     def make(table: RememberedTable) -> bytes:

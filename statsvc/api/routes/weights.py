@@ -20,13 +20,13 @@ from statsvc.weighting.spec import WeightSpec
 router = APIRouter()
 
 PARAMETERS = {
-    "dataset": query.Parameter(
+    "dataset": query.QueryParameter(
         "name of a dataset; may be left out where there is one only. a:0.7,b:0.3 weighs the stream that "
         "draws so many images of each, a@3:0.7,b@paper:0.3 of these versions"
     ),
     "version": query.VERSION,
     **query.SPEC,
-    "format": query.Parameter(
+    "format": query.QueryParameter(
         "json (default), csv or npy (float64); goes before Accept",
         {"type": "string", "enum": list(formats.MEDIA_TYPES)},
     ),
@@ -38,7 +38,7 @@ REMEMBERED_BYTES = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Question:
+class WeightsRequest:
     """What is asked for, checked: the representation, of which versions, and how they are weighed.
 
     dataset  name, None for the only one there is; of a mixture, its text
@@ -94,7 +94,7 @@ async def get_weights(request: Request) -> Response:
     )
 
 
-def _asked(text: bytes, accept: str) -> Question:
+def _asked(text: bytes, accept: str) -> WeightsRequest:
     """Return what a query string and an Accept header ask for. Raises `InvalidParameter`, or 406."""
     given = query.checked_names(QueryParams(text), PARAMETERS)
     form = formats.chosen(given.pop("format", None), accept)
@@ -103,7 +103,7 @@ def _asked(text: bytes, accept: str) -> Question:
     parts = mixtures.parse(given.get("dataset"))
     if parts is not None:
         mixtures.without_version(number)
-    return Question(form, given.get("dataset"), number, spec, parts)
+    return WeightsRequest(form, given.get("dataset"), number, spec, parts)
 
 
 # A thousand trainers ask the same: text that passed every check is not read again. It says nothing of what
@@ -112,7 +112,7 @@ _remembered = lru_cache(1024)(_asked)
 
 
 @lru_cache(1024)
-def _tag(digest: str, asked: Question) -> str:
+def _tag(digest: str, asked: WeightsRequest) -> str:
     return conditional.etag(digest, asked.spec.to_dict(), asked.form)
 
 

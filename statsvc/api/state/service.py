@@ -12,7 +12,7 @@ from statsvc.api.state.cached_table import RememberedTable
 from statsvc.api.state.job_events import Feed
 from statsvc.api.state.lru import Lru
 from statsvc.api.state.single_flight import Once
-from statsvc.api.state.snapshot import Published, Watch
+from statsvc.api.state.snapshot import CatalogWatcher, Published
 from statsvc.errors import NotFound
 from statsvc.store.catalog import tags
 from statsvc.store.publication import open_version
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from statsvc.store.catalog.catalog import Catalog
-    from statsvc.store.versions.location import Place
+    from statsvc.store.versions.location import Location
 
 T = TypeVar("T")
 
@@ -39,9 +39,9 @@ THREADS = 4
 class Service:
     """The parts of one application; used from its event loop only."""
 
-    def __init__(self, catalog: Catalog, store: Place, roots: Sequence[Path | str]) -> None:
+    def __init__(self, catalog: Catalog, store: Location, roots: Sequence[Path | str]) -> None:
         self.catalog, self.store, self.roots = catalog, store.hurried(), tuple(roots)
-        self.watch = Watch(catalog)
+        self.watch = CatalogWatcher(catalog)
         self.feed = Feed(catalog)
         self._older: Once[tuple[str, int, int], Published] = Once(Lru(1024), THREADS)
         self._tables: Lru[tuple[str, int, bool], RememberedTable] = Lru(TABLES)

@@ -120,7 +120,7 @@ def load(catalog: Catalog, previous: Snapshot | None = None) -> Snapshot:
     return Snapshot(revisions, datasets, held, tags.every(catalog))
 
 
-class Watch:
+class CatalogWatcher:
     """The process's snapshot, kept fresh by one task; it stays as it was while the catalog fails."""
 
     def __init__(self, catalog: Catalog) -> None:

@@ -17,7 +17,7 @@ NAMES = tuple(sorted(file.stem for file in _FOLDER.glob("*.csv")))
 
 
 @dataclass(frozen=True)
-class Table:
+class ClassTable:
     """One dataset's classes.
 
     names    raw id → name, in the order of the source
@@ -35,7 +35,7 @@ class Table:
 
 
 @functools.cache
-def load(name: str) -> Table:
+def load(name: str) -> ClassTable:
     """Return a table. Raises `KeyError`."""
     if name not in NAMES:
         raise KeyError(name)
@@ -52,4 +52,4 @@ def load(name: str) -> Table:
         if row["train_name"]:
             classes[target] = row["train_name"]
     in_order = tuple(classes[k] for k in range(len(classes)))
-    return Table(names, colours, targets, in_order, first.removeprefix("# "))
+    return ClassTable(names, colours, targets, in_order, first.removeprefix("# "))

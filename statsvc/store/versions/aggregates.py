@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from statsvc.classes.class_maps import ClassMap
     from statsvc.dataset.configuration import Configuration
     from statsvc.dataset.table import Block
-    from statsvc.store.versions.location import Place
+    from statsvc.store.versions.location import Location
 
 FILE = "aggregates"
 _RAW, _OWN = "raw", "own"
 
 
-def keep(version: Version, group: Place) -> None:
+def keep(version: Version, group: Location) -> None:
     """Write the aggregates of a version into its own group, durably. Raises `DamagedVersion`.
 
     For all samples and for each split: the counts over raw ids and under the version's class map, the
@@ -73,8 +73,8 @@ class Expired(Version):
 
     def __init__(
         self,
-        folder: Place,
-        group: Place,
+        folder: Location,
+        group: Location,
         *,
         dataset: str,
         number: int,

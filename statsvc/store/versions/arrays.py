@@ -18,7 +18,7 @@ from zarr.core.sync import sync
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer
 
-    from statsvc.store.versions.location import Place
+    from statsvc.store.versions.location import Location
 
 ROWS_PER_CHUNK = 2048
 """Samples in one chunk of `counts`."""
@@ -62,7 +62,7 @@ def dtype_of(name: str) -> np.dtype[Any]:
     return SAMPLE_ARRAYS[name][0] if name in SAMPLE_ARRAYS else np.dtype("int64")
 
 
-def create_group(place: Place, attributes: dict[str, Any]) -> zarr.Group:
+def create_group(place: Location, attributes: dict[str, Any]) -> zarr.Group:
     """Make a new Zarr group in a place that must not hold one yet. Raises `StoreError`."""
     with place.answering():
         return zarr.create_group(
@@ -70,7 +70,7 @@ def create_group(place: Place, attributes: dict[str, Any]) -> zarr.Group:
         )
 
 
-def open_group(place: Place) -> zarr.Group:
+def open_group(place: Location) -> zarr.Group:
     """Open a group for reading."""
     return zarr.open_group(**place.zarr(read_only=True), mode="r", zarr_format=3)
 

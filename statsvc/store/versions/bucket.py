@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc.common import object_urls
 from statsvc.errors import SourceError, StoreError, StoreUnavailable
-from statsvc.store.versions.location import Place
+from statsvc.store.versions.location import Location
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,14 +63,14 @@ class _Service:
         self.trouble = None
 
 
-class Bucket(Place):
+class BucketLocation(Location):
     """Everything below one key, or the object of that key."""
 
     def __init__(self, service: _Service, key: str = "") -> None:
         self._service, self._key = service, key
 
     @classmethod
-    def at(cls, url: str) -> Bucket:
+    def at(cls, url: str) -> BucketLocation:
         """Return all of a store, from its URL without "/" at its end."""
         return cls(_Service(url))
 
@@ -84,14 +84,14 @@ class Bucket(Place):
         """The last part of the key."""
         return self._key.rpartition("/")[2]
 
-    def __truediv__(self, name: str) -> Bucket:
-        return Bucket(self._service, f"{self._key}/{name}" if self._key else name)
+    def __truediv__(self, name: str) -> BucketLocation:
+        return BucketLocation(self._service, f"{self._key}/{name}" if self._key else name)
 
     def __str__(self) -> str:
         return f"{self._service.url}/{self._key}" if self._key else self._service.url
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Bucket) and str(self) == str(other)
+        return isinstance(other, BucketLocation) and str(self) == str(other)
 
     def __hash__(self) -> int:
         return hash(str(self))
@@ -147,17 +147,17 @@ class Bucket(Place):
             return False
         return True
 
-    def folders(self) -> list[Place]:
+    def folders(self) -> list[Location]:
         """Return the prefixes directly below."""
         client = self._service.client()
         with self.answering():
             found = client.list_with_delimiter(self._key or None)["common_prefixes"]
-        return [Bucket(self._service, key) for key in sorted(found)]
+        return [BucketLocation(self._service, key) for key in sorted(found)]
 
-    def files(self, suffix: str) -> list[Place]:
+    def files(self, suffix: str) -> list[Location]:
         """Return the objects below whose keys end so."""
         keys = sorted(found["path"] for found in self._below() if found["path"].endswith(suffix))
-        return [Bucket(self._service, key) for key in keys]
+        return [BucketLocation(self._service, key) for key in keys]
 
     def changed(self) -> float | None:
         """Return when the newest object here was put, by the service's clock."""
@@ -177,12 +177,12 @@ class Bucket(Place):
     def make(self) -> None:
         """Do nothing: prefixes are only names."""
 
-    def settle(self, store: Place) -> None:
+    def settle(self, store: Location) -> None:
         """Do nothing: what was put is durable."""
 
-    def hurried(self) -> Bucket:
+    def hurried(self) -> BucketLocation:
         """Return the same place with a client that gives up within some fifteen seconds."""
-        return Bucket(_Service(self._service.url, hurried=True), self._key)
+        return BucketLocation(_Service(self._service.url, hurried=True), self._key)
 
     def check(self, *, writing: bool) -> None:
         """Raise `StoreError` where the bucket cannot be listed, or no object put."""

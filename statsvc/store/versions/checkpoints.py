@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from statsvc.store.versions.location import Place
+    from statsvc.store.versions.location import Location
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ TEXTS = ("path", "etag", "error")
 
 
 @dataclass(slots=True)
-class Rows:
+class CountedRows:
     """Counted samples with their histograms over raw ids as CSR.
 
     columns  the arrays of `COLUMNS` and `TEXTS`, each [n]
@@ -49,11 +49,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def take(self, rows: NDArray[np.int64]) -> Rows:
+    def take(self, rows: NDArray[np.int64]) -> CountedRows:
         """Return some rows."""
         lengths = np.diff(self.offsets)[rows]
         at = self._entries(rows, lengths)
-        return Rows(
+        return CountedRows(
             {name: values[rows] for name, values in self.columns.items()},
             np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
             self.ids[at],
@@ -85,13 +85,13 @@ def blank(n: int) -> dict[str, np.ndarray[Any, Any]]:
     return columns | {name: np.full(n, "", object) for name in TEXTS}
 
 
-def concatenate(parts: list[Rows]) -> Rows:
+def concatenate(parts: list[CountedRows]) -> CountedRows:
     """Return the rows of several parts, one after the other."""
     if not parts:
         empty = np.zeros(0, np.int64)
-        return Rows(blank(0), np.zeros(1, np.int64), empty, empty)
+        return CountedRows(blank(0), np.zeros(1, np.int64), empty, empty)
     lengths = [np.diff(part.offsets) for part in parts]
-    return Rows(
+    return CountedRows(
         {name: np.concatenate([part.columns[name] for part in parts]) for name in (*COLUMNS, *TEXTS)},
         np.concatenate(([0], np.cumsum(np.concatenate(lengths)))).astype(np.int64),
         np.concatenate([part.ids for part in parts]),
@@ -99,7 +99,7 @@ def concatenate(parts: list[Rows]) -> Rows:
     )
 
 
-def write_part(folder: Place, name: str, reader: str, rows: Rows) -> None:
+def write_part(folder: Location, name: str, reader: str, rows: CountedRows) -> None:
     """Write one part file; `reader` is the digest of what counted the rows."""
     arrays: dict[str, np.ndarray[Any, Any]] = {name: rows.columns[name] for name in COLUMNS}
     for text in TEXTS:
@@ -119,7 +119,7 @@ def write_part(folder: Place, name: str, reader: str, rows: Rows) -> None:
     (folder / f"{name}.part").write(xxhash.xxh3_128_digest(data) + data, lasting=False)
 
 
-def read_parts(folder: Place, reader: str) -> Rows:
+def read_parts(folder: Location, reader: str) -> CountedRows:
     """Return the rows of every sound part below a folder that the same reader wrote."""
     parts = []
     files = folder.files(".part")
@@ -138,7 +138,7 @@ def read_parts(folder: Place, reader: str) -> Rows:
     return concatenate(parts)
 
 
-def _rows(stored: Mapping[str, np.ndarray[Any, Any]]) -> Rows:
+def _rows(stored: Mapping[str, np.ndarray[Any, Any]]) -> CountedRows:
     columns = {name: stored[name] for name in COLUMNS}
     for text in TEXTS:
         if text == "etag" and text not in stored:  # a part from before objects were counted
@@ -148,4 +148,4 @@ def _rows(stored: Mapping[str, np.ndarray[Any, Any]]) -> Rows:
         columns[text] = np.array(values if len(stored["offsets"]) > 1 else [], object)
         if len(columns[text]) != len(stored["offsets"]) - 1:
             raise ValueError(f"{len(columns[text])} values of {text!r}")
-    return Rows(columns, stored["offsets"], stored["ids"], stored["counts"])
+    return CountedRows(columns, stored["offsets"], stored["ids"], stored["counts"])

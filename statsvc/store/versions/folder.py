@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc.errors import StoreError, StoreUnavailable
 from statsvc.store.versions import durable
-from statsvc.store.versions.location import Place
+from statsvc.store.versions.location import Location
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Folder(Place):
+class FolderLocation(Location):
     """A folder or a file. What a disk refuses is a `StoreError` with what a person must mend."""
 
     path: Path
@@ -31,8 +31,8 @@ class Folder(Place):
         """The last part of the path."""
         return self.path.name
 
-    def __truediv__(self, name: str) -> Folder:
-        return Folder(self.path / name)
+    def __truediv__(self, name: str) -> FolderLocation:
+        return FolderLocation(self.path / name)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -71,18 +71,18 @@ class Folder(Place):
         with self.answering():
             return self.path.exists()
 
-    def folders(self) -> list[Place]:
+    def folders(self) -> list[Location]:
         """Return the folders directly below."""
         with self.answering():
             try:
-                return [Folder(found) for found in sorted(self.path.iterdir()) if found.is_dir()]
+                return [FolderLocation(found) for found in sorted(self.path.iterdir()) if found.is_dir()]
             except FileNotFoundError:
                 return []
 
-    def files(self, suffix: str) -> list[Place]:
+    def files(self, suffix: str) -> list[Location]:
         """Return the files below whose names end so."""
         with self.answering():
-            return [Folder(found) for found in sorted(self.path.rglob(f"*{suffix}"))]
+            return [FolderLocation(found) for found in sorted(self.path.rglob(f"*{suffix}"))]
 
     def changed(self) -> float | None:
         """Return the newest time of the folder and what lies directly in it, or of the file."""
@@ -108,13 +108,13 @@ class Folder(Place):
         with self.answering():
             durable.make_folder(self.path)
 
-    def settle(self, store: Place) -> None:
+    def settle(self, store: Location) -> None:
         """Flush every file and folder, up to the store's own."""
-        assert isinstance(store, Folder)
+        assert isinstance(store, FolderLocation)
         with self.answering():
             durable.sync_tree(self.path, store.path)
 
-    def hurried(self) -> Folder:
+    def hurried(self) -> FolderLocation:
         """Return itself: a disk answers, or it does not."""
         return self
 

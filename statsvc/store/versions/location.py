@@ -16,7 +16,7 @@ WRITABLE = ("s3", "gs", "az")
 """Schemes of the object stores that versions can be kept in."""
 
 
-class Place(ABC):
+class Location(ABC):
     """One place in a store: all of it, a dataset's, a group's, or a single file or object.
 
     Every method raises `StoreError` where the store refuses, and `StoreUnavailable`, which is one, where it
@@ -32,7 +32,7 @@ class Place(ABC):
         """The last part of the place's name."""
 
     @abstractmethod
-    def __truediv__(self, name: str) -> Place:
+    def __truediv__(self, name: str) -> Location:
         """Return a place within this one; `name` may have several parts, with "/" between them."""
 
     @abstractmethod
@@ -62,11 +62,11 @@ class Place(ABC):
         """Whether there is a file of this name."""
 
     @abstractmethod
-    def folders(self) -> list[Place]:
+    def folders(self) -> list[Location]:
         """Return what holds other things directly below, in the order of names; none where nothing is."""
 
     @abstractmethod
-    def files(self, suffix: str) -> list[Place]:
+    def files(self, suffix: str) -> list[Location]:
         """Return every file below whose name ends so, in the order of names."""
 
     @abstractmethod
@@ -82,11 +82,11 @@ class Place(ABC):
         """Let things be put here."""
 
     @abstractmethod
-    def settle(self, store: Place) -> None:
+    def settle(self, store: Location) -> None:
         """Let everything below, which Zarr wrote, outlive a power failure; `store` is all of the store."""
 
     @abstractmethod
-    def hurried(self) -> Place:
+    def hurried(self) -> Location:
         """Return the same place for somebody who waits for an answer: it gives up soon."""
 
     @abstractmethod
@@ -94,17 +94,17 @@ class Place(ABC):
         """Raise `StoreError` where one cannot read here, or also not write, with what to do about it."""
 
 
-def at(location: str) -> Place:
+def at(location: str) -> Location:
     """Return the store at a folder's path or a bucket's URL; nothing is read yet.
 
     Raises `InvalidParameter` for a URL that is none of a bucket, or that holds a password.
     """
-    from statsvc.store.versions.bucket import Bucket
-    from statsvc.store.versions.folder import Folder
+    from statsvc.store.versions.bucket import BucketLocation
+    from statsvc.store.versions.folder import FolderLocation
 
     scheme, separator, _ = location.partition("://")
     if not separator:
-        return Folder(Path(location).expanduser().absolute())
+        return FolderLocation(Path(location).expanduser().absolute())
     if scheme not in WRITABLE:
         raise InvalidParameter(
             (
@@ -113,6 +113,6 @@ def at(location: str) -> Place:
             )
         )
     try:
-        return Bucket.at(object_urls.normalized(location))
+        return BucketLocation.at(object_urls.normalized(location))
     except SourceError as error:
         raise InvalidParameter(("store", str(error))) from None

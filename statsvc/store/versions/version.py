@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer
 
     from statsvc.dataset.configuration import Configuration
-    from statsvc.store.versions.location import Place
+    from statsvc.store.versions.location import Location
 
 READ_BYTES = 32 * 2**20
 """Rows of `counts` read at once, in bytes: several chunks, which Zarr asks for side by side."""
@@ -45,7 +45,7 @@ class Version(Table):
 
     def __init__(
         self,
-        folder: Place,
+        folder: Location,
         *,
         dataset: str,
         number: int,

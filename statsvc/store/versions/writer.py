@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from zarr.core.buffer import Buffer
 
-    from statsvc.store.versions.location import Place
+    from statsvc.store.versions.location import Location
 
 
 class VersionWriter:
@@ -37,7 +37,7 @@ class VersionWriter:
     """
 
     def __init__(
-        self, folder: Place, class_id: NDArray[np.int64], samples: int, attributes: dict[str, Any]
+        self, folder: Location, class_id: NDArray[np.int64], samples: int, attributes: dict[str, Any]
     ) -> None:
         self._folder = folder
         self._group = create_group(folder, attributes)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from statsvc_workers.cluster.cluster import Cluster
-    from statsvc_workers.cluster.tasks import Reading, Rows
+    from statsvc_workers.cluster.tasks import BatchResult, CountOptions
     from statsvc_workers.samples.members import Member
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class _Sizer:
         self._paths, self._sizes, self._next, self._workers = paths, sizes, 0, workers
         self._seconds_per_file: float | None = None
 
-    def learn(self, rows: Rows) -> None:
+    def learn(self, rows: BatchResult) -> None:
         measured = rows.seconds / max(1, len(rows.path))
         before = self._seconds_per_file
         # A worker's first batch also loads, or compiles, the loops: what is faster is taken at its word.
@@ -76,12 +76,12 @@ class _Sizer:
 
 def stream(
     cluster: Cluster,
-    reading: Reading,
+    reading: CountOptions,
     paths: Sequence[str | Member],
     sizes: Sequence[int],
     key: str,
     check: Callable[[], None],
-) -> Iterator[Rows | tuple[str, str]]:
+) -> Iterator[BatchResult | tuple[str, str]]:
     """Count samples on the cluster; yield the rows of each batch as it ends, in any order.
 
     A sample whose reading kills its worker process, also with no other beside it, is yielded as

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from statsvc_workers.cluster.remote_cluster import RemoteCluster
-    from statsvc_workers.cluster.tasks import Reading
+    from statsvc_workers.cluster.tasks import CountOptions
     from statsvc_workers.samples.members import Member
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class LocalCluster:
                 raise
         return self._client
 
-    def prepare(self, _reading: Reading, _sample: str | Member, _check: Callable[[], None]) -> Client:
+    def prepare(self, _reading: CountOptions, _sample: str | Member, _check: Callable[[], None]) -> Client:
         """Return a client: processes of this machine can read what this one can list."""
         return self.client()
 

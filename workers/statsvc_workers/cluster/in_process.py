@@ -18,7 +18,7 @@ from statsvc_workers.samples.open_sample import opened
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from statsvc_workers.cluster.tasks import Reading, Rows
+    from statsvc_workers.cluster.tasks import BatchResult, CountOptions
     from statsvc_workers.samples.members import Member
 
 FILES = 32
@@ -38,8 +38,8 @@ def few(sizes: Sequence[int]) -> bool:
 
 
 def count_here(
-    reading: Reading, samples: Sequence[str | Member], check: Callable[[], None]
-) -> tuple[Rows | None, list[str | Member]]:
+    reading: CountOptions, samples: Sequence[str | Member], check: Callable[[], None]
+) -> tuple[BatchResult | None, list[str | Member]]:
     """Count what may be counted here of a few samples; return its rows, and the samples that are left.
 
     A failure is kept where the file is the one whose header was looked at. `check` is called before each
@@ -67,11 +67,11 @@ def count_here(
     return (rows if done else None), [one for one in samples if not (isinstance(one, str) and one in done)]
 
 
-def _fingerprint(rows: Rows, at: int) -> tuple[int, int, int]:
+def _fingerprint(rows: BatchResult, at: int) -> tuple[int, int, int]:
     return int(rows.size[at]), int(rows.mtime_ns[at]), int(rows.ctime_ns[at])
 
 
-def _looked_at(reading: Reading, path: str) -> tuple[int, int, int] | None:
+def _looked_at(reading: CountOptions, path: str) -> tuple[int, int, int] | None:
     """Return the fingerprint of a file that may be counted here, by its header; None for any other."""
     if extension(path) != ".png":
         return None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
-    from statsvc_workers.cluster.tasks import Reading, Rows
+    from statsvc_workers.cluster.tasks import BatchResult, CountOptions
     from statsvc_workers.samples.members import Member
 
 ASK_SECONDS = 30.0
@@ -33,7 +33,9 @@ class Unfit(Exception):
     """This worker cannot count the source; the message says where it runs and why."""
 
 
-def count_batch_if_fit(reading: Reading, paths: Sequence[str | Member], version: str = __version__) -> Rows:
+def count_batch_if_fit(
+    reading: CountOptions, paths: Sequence[str | Member], version: str = __version__
+) -> BatchResult:
     """Run `count_batch` on a worker that may have joined since workers were checked.
 
     `version` is that of the client: it is pickled with the call. Raises `Unfit`.
@@ -43,7 +45,7 @@ def count_batch_if_fit(reading: Reading, paths: Sequence[str | Member], version:
     return count_batch(reading, paths)
 
 
-async def look(reading: Reading, sample: str | Member | None, version: str) -> str:
+async def look(reading: CountOptions, sample: str | Member | None, version: str) -> str:
     """Return why this worker cannot count samples like this one; empty where it can.
 
     Runs beside what the worker counts, in a thread, so that the worker goes on to answer.
@@ -86,7 +88,7 @@ def _unreadable(root: str, sample: str | Member) -> str:
     return ""
 
 
-def _unfit(reading: Reading, version: str) -> str:
+def _unfit(reading: CountOptions, version: str) -> str:
     if version != __version__:
         return f"has statsvc {__version__} where the runner has {version}: install the same release"
     try:
@@ -105,7 +107,7 @@ def _unfit(reading: Reading, version: str) -> str:
     return f"sees nothing in {reading.root}: is the disk mounted there?" if empty else ""
 
 
-def check(client: Client, address: str, reading: Reading, sample: str | Member) -> None:
+def check(client: Client, address: str, reading: CountOptions, sample: str | Member) -> None:
     """Ask the scheduler and every worker whether they can count this source. Raises `JobFailed`.
 
     Raises `OSError` where the scheduler or a worker goes away meanwhile.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
-    from statsvc_workers.cluster.tasks import Reading
+    from statsvc_workers.cluster.tasks import CountOptions
     from statsvc_workers.samples.members import Member
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class RemoteCluster:
                 ) from error
         return self._client
 
-    def prepare(self, reading: Reading, sample: str | Member, check: Callable[[], None]) -> Client:
+    def prepare(self, reading: CountOptions, sample: str | Member, check: Callable[[], None]) -> Client:
         """Return a client once the scheduler and a worker are there and all of them can count the source.
 
         Raises `ClusterAway` where nobody comes within `WAIT_SECONDS`, `JobFailed` for what waiting does

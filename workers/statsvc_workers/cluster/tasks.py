@@ -20,7 +20,7 @@ from statsvc_workers.kernels.device import Engine
 from statsvc_workers.kernels.histogram import TooManyIds
 from statsvc_workers.samples import members
 from statsvc_workers.samples.members import Member, name_of
-from statsvc_workers.samples.open_sample import Changed, opened, reading_ahead
+from statsvc_workers.samples.open_sample import SampleChanged, opened, reading_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class CountOptions:
     """How samples are read.
 
     root        folder that the samples' paths are relative to
@@ -61,7 +61,7 @@ class Reading:
 
 
 @dataclass(slots=True)
-class Rows:
+class BatchResult:
     """The rows of one batch: n samples in the order asked for.
 
     path                      n relative paths
@@ -121,8 +121,8 @@ class _Sample:
 
 
 def count_samples(
-    reading: Reading, paths: Sequence[str | Member], should_stop: Callable[[], bool] | None = None
-) -> Rows:
+    reading: CountOptions, paths: Sequence[str | Member], should_stop: Callable[[], bool] | None = None
+) -> BatchResult:
     """Read and count these samples, files by their path; what fails is a row that says why.
 
     `should_stop` is asked before each sample; once true, the rows of the samples before are returned,
@@ -154,7 +154,7 @@ def count_samples(
     return _rows(samples, time.perf_counter() - started)
 
 
-def count_batch(reading: Reading, paths: Sequence[str | Member]) -> Rows:
+def count_batch(reading: CountOptions, paths: Sequence[str | Member]) -> BatchResult:
     """Run `count_samples` as a Dask task that ends before its next sample once it is cancelled.
 
     Dask does not interrupt a thread: it forgets the task, and so marks it, and lets the thread go on.
@@ -171,12 +171,12 @@ def count_batch(reading: Reading, paths: Sequence[str | Member]) -> Rows:
     return count_samples(reading, paths, cancelled)
 
 
-def _read(reading: Reading, sample: _Sample, engine: Engine, ahead: ReadAhead | None) -> None:
+def _read(reading: CountOptions, sample: _Sample, engine: Engine, ahead: ReadAhead | None) -> None:
     """Read one sample into `engine`, again where it changed meanwhile."""
     for _ in range(ATTEMPTS):
         try:
             _read_once(reading, sample, engine, ahead)
-        except Changed:
+        except SampleChanged:
             if ahead is not None:
                 ahead.forget(sample.member or sample.path)
             continue
@@ -184,7 +184,7 @@ def _read(reading: Reading, sample: _Sample, engine: Engine, ahead: ReadAhead | 
     raise UnreadableSample(f"changed while it was read, {ATTEMPTS} times; scan again when it is complete")
 
 
-def _read_once(reading: Reading, sample: _Sample, engine: Engine, ahead: ReadAhead | None) -> None:
+def _read_once(reading: CountOptions, sample: _Sample, engine: Engine, ahead: ReadAhead | None) -> None:
     started = time.time_ns()
     with _opened(reading.root, sample, ahead) as source:
         before = source.stamp()
@@ -200,7 +200,7 @@ def _read_once(reading: Reading, sample: _Sample, engine: Engine, ahead: ReadAhe
             failure = error
         after = source.stamp()
     if before != after:
-        raise Changed(sample.path)
+        raise SampleChanged(sample.path)
     if failure is not None:
         raise failure
     if before.etag and lists(reading.root):
@@ -219,7 +219,7 @@ def _opened(root: str, sample: _Sample, ahead: ReadAhead | None) -> Opened:
     return opened(root, member.file, member.files, folder=member.in_folder)
 
 
-def _count(reading: Reading, sample: _Sample, source: Opened, engine: Engine) -> None:
+def _count(reading: CountOptions, sample: _Sample, source: Opened, engine: Engine) -> None:
     """Read an open sample into its counter. Raises `UnreadableSample`."""
     assert sample.counter is not None
     member, counting = sample.member, reading.counting
@@ -249,7 +249,7 @@ def _count(reading: Reading, sample: _Sample, source: Opened, engine: Engine) ->
         sample.bytes_read += hashed.bytes_read
 
 
-def _finish(reading: Reading, sample: _Sample, engine: Engine) -> None:
+def _finish(reading: CountOptions, sample: _Sample, engine: Engine) -> None:
     """Take the sample's histogram, by the rule, and check it against its shape."""
     assert sample.counter is not None
     try:
@@ -296,7 +296,7 @@ def _explain(error: Exception) -> str:
     return f"cannot be counted ({type(error).__name__}: {error}); please report it with the file"
 
 
-def _rows(samples: list[_Sample], seconds: float) -> Rows:
+def _rows(samples: list[_Sample], seconds: float) -> BatchResult:
     good = [not sample.error for sample in samples]
     lengths = [len(sample.histogram[0]) for sample in samples]
     empty = [np.empty(0, np.int64)]
@@ -304,7 +304,7 @@ def _rows(samples: list[_Sample], seconds: float) -> Rows:
     def column(values: list[int], dtype: type[np.generic] = np.int64) -> NDArray[np.int64]:
         return np.array(values, dtype)
 
-    return Rows(
+    return BatchResult(
         path=[sample.path for sample in samples],
         size=column([sample.fingerprint[0] for sample in samples]),
         mtime_ns=column([sample.fingerprint[1] for sample in samples]),

@@ -15,7 +15,7 @@ from statsvc.store.versions import checkpoints
 from statsvc_workers.cluster.batches import POLL_SECONDS, stream
 from statsvc_workers.cluster.cluster import LocalCluster
 from statsvc_workers.cluster.in_process import count_here, few
-from statsvc_workers.cluster.tasks import RACY_NS, UNREADABLE, Reading
+from statsvc_workers.cluster.tasks import RACY_NS, UNREADABLE, CountOptions
 from statsvc_workers.sources.diff import fingerprint, unchanged_files
 from statsvc_workers.sources.remote_listing import still_there
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from statsvc.store.catalog.records import Dataset
-    from statsvc.store.versions.checkpoints import Rows
-    from statsvc.store.versions.location import Place
-    from statsvc_workers.cluster.tasks import Rows as Batch
+    from statsvc.store.versions.checkpoints import CountedRows
+    from statsvc.store.versions.location import Location
+    from statsvc_workers.cluster.tasks import BatchResult as Batch
     from statsvc_workers.jobs.recompute import Attempt
     from statsvc_workers.sources.diff import Comparison
     from statsvc_workers.sources.sources import Listing
@@ -37,8 +37,8 @@ PART_SECONDS = 3.0
 
 
 def recover(
-    folder: Place, reader: str, listing: Listing, found: Comparison
-) -> tuple[Rows, NDArray[np.int64]]:
+    folder: Location, reader: str, listing: Listing, found: Comparison
+) -> tuple[CountedRows, NDArray[np.int64]]:
     """Return rows that earlier attempts counted of files as they are now, and the samples left to count."""
     stored = checkpoints.read_parts(folder, reader)
     columns = stored.columns
@@ -60,18 +60,18 @@ def count(
     dataset: Dataset,
     listing: Listing,
     left: NDArray[np.int64],
-    folder: Place,
+    folder: Location,
     reader: str,
-) -> list[Rows]:
+) -> list[CountedRows]:
     """Count the samples that are left on the cluster, keeping finished rows in parts on the way."""
     if len(left) == 0:
         return []
     assert dataset.source is not None
     job, progress = attempt.job, attempt.progress
     counting = dataset.configuration.counting
-    reading = Reading(dataset.source, attempt.settings.max_pixels, attempt.settings.device, counting)
-    done: list[Rows] = []
-    unwritten: list[Rows] = []
+    reading = CountOptions(dataset.source, attempt.settings.max_pixels, attempt.settings.device, counting)
+    done: list[CountedRows] = []
+    unwritten: list[CountedRows] = []
     written, serial = time.monotonic(), 0
     # New for each pass, also for the second one of an attempt whose base turned out to be damaged.
     key = f"{job.attempt:03d}-{uuid.uuid4().hex}"
@@ -121,7 +121,7 @@ def count(
 
 
 def _in_turn(
-    attempt: Attempt, reading: Reading, listing: Listing, left: NDArray[np.int64], key: str
+    attempt: Attempt, reading: CountOptions, listing: Listing, left: NDArray[np.int64], key: str
 ) -> Iterator[Batch | tuple[str, str]]:
     """Yield what `stream` gives for the samples that are left, those that changed just now last.
 
@@ -165,17 +165,17 @@ def _in_turn(
             yield from stream(attempt.cluster, reading, samples, sizes, f"{key}-{turn}", check)
 
 
-def as_rows(batch: Batch) -> Rows:
+def as_rows(batch: Batch) -> CountedRows:
     """Return what a worker counted as the store keeps it."""
     columns: dict[str, np.ndarray[Any, Any]] = {name: getattr(batch, name) for name in checkpoints.COLUMNS}
     columns |= {name: np.array(getattr(batch, name), object) for name in checkpoints.TEXTS}
-    return checkpoints.Rows(columns, batch.offsets, batch.ids, batch.counts)
+    return checkpoints.CountedRows(columns, batch.offsets, batch.ids, batch.counts)
 
 
-def failure(path: str, reason: str) -> Rows:
+def failure(path: str, reason: str) -> CountedRows:
     """Return the row of a sample that could not be read."""
     columns = checkpoints.blank(1)
     columns["path"][0], columns["error"][0] = path, reason
     columns["status"][0] = UNREADABLE
     empty = np.zeros(0, np.int64)
-    return checkpoints.Rows(columns, np.zeros(2, np.int64), empty, empty)
+    return checkpoints.CountedRows(columns, np.zeros(2, np.int64), empty, empty)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Job, VersionRecord
-    from statsvc.store.versions.location import Place
+    from statsvc.store.versions.location import Location
     from statsvc_workers.cluster.cluster import Cluster
     from statsvc_workers.jobs.progress import Progress
     from statsvc_workers.jobs.recompute import Settings
@@ -82,7 +82,7 @@ class Heartbeat:
 
 def execute(
     catalog: Catalog,
-    store: Place,
+    store: Location,
     job: Job,
     cluster: Cluster,
     settings: Settings,

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from statsvc.dataset.table import Histogram
-    from statsvc.store.versions.checkpoints import Rows
-    from statsvc.store.versions.location import Place
+    from statsvc.store.versions.checkpoints import CountedRows
+    from statsvc.store.versions.location import Location
     from statsvc.store.versions.version import Version
     from statsvc_workers.sources.diff import Comparison
     from statsvc_workers.sources.sources import Listing
@@ -34,10 +34,10 @@ class Written:
 
 
 def assemble(
-    folder: Place,
+    folder: Location,
     listing: Listing,
     found: Comparison,
-    rows: Rows,
+    rows: CountedRows,
     fresh_row: NDArray[np.int64],
     check: Callable[[], None],
 ) -> Written:
@@ -113,7 +113,7 @@ def _add_totals(writer: VersionWriter, base: Version, same: NDArray[np.int64]) -
         writer.add(rest.histogram(totals.class_id), -1)
 
 
-def _class_ids(found: Comparison, rows: Rows, fresh_row: NDArray[np.int64]) -> NDArray[np.int64]:
+def _class_ids(found: Comparison, rows: CountedRows, fresh_row: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the raw ids that occur, so that equal label maps give equal arrays whatever came before."""
     own = np.sort(fresh_row[fresh_row >= 0])
     lengths = np.diff(rows.offsets)

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from statsvc.dataset.configuration import Configuration
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset, Job, VersionRecord
-    from statsvc.store.versions.location import Place
+    from statsvc.store.versions.location import Location
     from statsvc_workers.cluster.cluster import Cluster
     from statsvc_workers.jobs.progress import Progress
-    from statsvc_workers.sources.changed_paths import Changed
+    from statsvc_workers.sources.changed_paths import ChangedPaths
     from statsvc_workers.sources.sources import Listing
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Attempt:
     """
 
     catalog: Catalog
-    store: Place
+    store: Location
     job: Job
     cluster: Cluster
     settings: Settings
@@ -105,7 +105,7 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
 
 def _changed(
     attempt: Attempt, dataset: Dataset, source: Source, record: VersionRecord | None, base: Version | None
-) -> Changed | None:
+) -> ChangedPaths | None:
     """Return what a job that names paths looks at; None where it has to list the source after all."""
     job = attempt.job
     named = changed_paths.paths_of(attempt.catalog, job)
@@ -124,7 +124,7 @@ def _changed(
     return changed
 
 
-def _same_source(store: Place, record: VersionRecord, source: Source) -> bool:
+def _same_source(store: Location, record: VersionRecord, source: Source) -> bool:
     """Whether a version's rows are of the source as it is meant now."""
     try:
         counted = group_attributes(store / record.arrays_uri)["dataset"]
@@ -140,7 +140,7 @@ def _against(
     root: tuple[int, int],
     record: VersionRecord | None,
     base: Version | None,
-    changed: Changed | None = None,
+    changed: ChangedPaths | None = None,
 ) -> VersionRecord | None:
     """Recompute against a base version, or counting everything where there is none that can be read."""
     job, progress, check = attempt.job, attempt.progress, attempt.check

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from statsvc.common.object_urls import is_url
 from statsvc.errors import NotFound
 from statsvc.store.catalog import triggers
-from statsvc_workers.sources.watching import QUIET_SECONDS, Watch
+from statsvc_workers.sources.watching import QUIET_SECONDS, SourceWatcher
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
@@ -37,7 +37,7 @@ class Triggers:
 
     def __init__(self, catalog: Catalog, quiet: float = QUIET_SECONDS) -> None:
         self._catalog, self._quiet = catalog, quiet
-        self._watches: dict[str, tuple[Dataset, Watch]] = {}
+        self._watches: dict[str, tuple[Dataset, SourceWatcher]] = {}
         self._ask_at = 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="triggers", daemon=True)
@@ -102,5 +102,5 @@ class Triggers:
         for uid, dataset in now.items():
             if uid not in self._watches:
                 assert dataset.source is not None
-                watch = Watch(dataset.name, (dataset.source, dataset.pattern), self._quiet)
+                watch = SourceWatcher(dataset.name, (dataset.source, dataset.pattern), self._quiet)
                 self._watches[uid] = (dataset, watch)

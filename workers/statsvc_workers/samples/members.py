@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 AGAIN = "scan again when it is complete"
 
-Kind = Literal["zarr", "range", "row", "panoptic", "annotations", "zarr part", "hdf5 part", "npy part"]
+MemberKind = Literal["zarr", "range", "row", "panoptic", "annotations", "zarr part", "hdf5 part", "npy part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Member:
 
     path: str
     file: str
-    kind: Kind
+    kind: MemberKind
     where: Any = None
     length: int = 0
     files: tuple[str, ...] = ()

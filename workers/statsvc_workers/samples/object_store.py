@@ -18,7 +18,7 @@ import xxhash
 
 from statsvc.common import object_urls
 from statsvc.errors import UnreadableSample
-from statsvc_workers.samples.open_sample import Changed, Opened, Stamp, combined
+from statsvc_workers.samples.open_sample import Opened, SampleChanged, Stamp, combined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -55,7 +55,7 @@ class Bucket:
         """Return the stamp and bytes of an object, from `start` to `stop`; without `stop` all of them.
 
         An object over `WHOLE_BYTES` is not read as a whole: its bytes are then empty. With `etag`, it must
-        have that one still: raises `Changed`, else `FileNotFoundError`, `Unreachable`.
+        have that one still: raises `SampleChanged`, else `FileNotFoundError`, `Unreachable`.
         """
         import obstore
 
@@ -66,11 +66,11 @@ class Bucket:
             result = obstore.get(self.store, path, options=cast("Any", options))
             stamp = stamp_of(result.meta)
             if etag and stamp.etag != etag:
-                raise Changed(path)
+                raise SampleChanged(path)
             whole = stop is None and stamp.size > WHOLE_BYTES
             return stamp, b"" if whole else result.bytes().to_bytes()
         except obstore.exceptions.PreconditionError as error:
-            raise Changed(path) from error
+            raise SampleChanged(path) from error
         except (OSError, obstore.exceptions.BaseError) as error:
             raise self.failed(error, path) from error
 
@@ -112,7 +112,7 @@ class Bucket:
 
     def failed(self, error: Exception, path: str) -> OSError:
         """Return what a failed request means."""
-        if isinstance(error, (Changed, Unreachable)):
+        if isinstance(error, (SampleChanged, Unreachable)):
             return error
         url = object_urls.below(self.root, path) if path else self.root
         if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
@@ -172,7 +172,7 @@ class Ranges:
         try:
             found, data = self.place.get(self.path, position, stop, self.stamp.etag)
             if found != self.stamp or len(data) != stop - position:
-                raise Changed(self.path)
+                raise SampleChanged(self.path)
         except OSError as error:
             self.failure = error
             raise

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from statsvc_workers.samples.object_store import ReadAhead
 
 
-class Changed(OSError):
+class SampleChanged(OSError):
     """The file changed while it was read."""
 
     def __init__(self, path: str) -> None:

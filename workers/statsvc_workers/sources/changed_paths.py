@@ -48,7 +48,7 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class ChangedPaths:
     """A version's samples with some looked at anew.
 
     listing  all samples there are then; fingerprints of those that were not looked at are the version's
@@ -61,7 +61,7 @@ class Changed:
     ignored: list[str]
 
 
-def look_at(source: Source, counting: Counting, base: Version, named: Sequence[str]) -> Changed | None:
+def look_at(source: Source, counting: Counting, base: Version, named: Sequence[str]) -> ChangedPaths | None:
     """Look at changed files, folders and containers; None where they do not tell what changed.
 
     A path inside a container or a Zarr folder means that one; a path that is gone removes its samples.
@@ -96,7 +96,7 @@ def look_at(source: Source, counting: Counting, base: Version, named: Sequence[s
             ignored.extend(units[unit])
     if any(path not in units and not any(above in units for above in _above(path)) for path in found.path):
         return None
-    return Changed(*_merged(base, known, ~looked_at, found), ignored)
+    return ChangedPaths(*_merged(base, known, ~looked_at, found), ignored)
 
 
 def _merged(

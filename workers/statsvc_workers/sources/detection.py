@@ -49,7 +49,7 @@ BRACES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FileKind:
     """One kind of label map: the pattern that matches its files, and what they are, for a person."""
 
     pattern: str
@@ -75,7 +75,7 @@ def candidates(paths: Iterable[str]) -> list[str]:
     return [path for path in paths if extension(path) in FORMATS]
 
 
-def kinds(root: str, paths: Sequence[str]) -> list[Kind]:
+def kinds(root: str, paths: Sequence[str]) -> list[FileKind]:
     """Return the kinds of label map among the candidates `paths` (at least one), largest first."""
     files = [_file(path) for path in paths]
     headers = _Headers(root)
@@ -87,7 +87,7 @@ def kinds(root: str, paths: Sequence[str]) -> list[Kind]:
         for group in _by_extension(members):
             found += _by_colour(group, _name_glob(word, others, group), headers)
     found.sort(key=lambda kind: (-len(kind[0]), kind[1]))
-    return [Kind(pattern, _text(members, headers)) for members, pattern in found]
+    return [FileKind(pattern, _text(members, headers)) for members, pattern in found]
 
 
 def _file(path: str) -> _File:

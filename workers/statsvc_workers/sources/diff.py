@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from statsvc.store.versions.checkpoints import Rows
+    from statsvc.store.versions.checkpoints import CountedRows
     from statsvc.store.versions.version import Version
     from statsvc_workers.sources.sources import Listing, Paths
 
@@ -53,7 +53,7 @@ class Comparison:
         failed: NDArray[np.bool_] = self.base.array("status")[rows] != 0
         return rows[failed]
 
-    def place(self, listing: Listing, rows: Rows) -> NDArray[np.int64]:
+    def place(self, listing: Listing, rows: CountedRows) -> NDArray[np.int64]:
         """Return for each sample its row in `rows`, int64 [n], −1 where the base's is taken over."""
         at = {path: row for row, path in enumerate(rows.columns["path"].tolist())}
         places = np.full(len(self.reused), -1, np.int64)
@@ -61,7 +61,7 @@ class Comparison:
         places[fresh] = [at[listing.path[sample]] for sample in fresh.tolist()]
         return places
 
-    def newly_failed(self, listing: Listing, rows: Rows) -> list[tuple[str, str]]:
+    def newly_failed(self, listing: Listing, rows: CountedRows) -> list[tuple[str, str]]:
         """Return (path, why) of every sample that the base counted and that cannot be read any more."""
         if self.base is None:
             return []
@@ -72,7 +72,7 @@ class Comparison:
         counted = known[status[self.base_row[known]] == 0].tolist()
         return [(listing.path[at], failed[listing.path[at]]) for at in counted if listing.path[at] in failed]
 
-    def unchanged(self, listing: Listing, rows: Rows, fresh_row: NDArray[np.int64]) -> bool:
+    def unchanged(self, listing: Listing, rows: CountedRows, fresh_row: NDArray[np.int64]) -> bool:
         """Whether a version made now would equal the base row by row."""
         if self.base is None or self.removed or len(listing.path) != self.base_samples:
             return False

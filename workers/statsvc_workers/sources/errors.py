@@ -10,7 +10,7 @@ from statsvc.common.object_urls import is_url
 from statsvc.errors import AmbiguousSource, SourceError
 
 if TYPE_CHECKING:
-    from statsvc_workers.sources.detection import Kind
+    from statsvc_workers.sources.detection import FileKind
 
 EXAMPLES = 3
 """How many names a message gives."""
@@ -52,7 +52,7 @@ def nothing_readable(root: str, names: list[str]) -> SourceError:
     )
 
 
-def ambiguous(root: str, found: list[Kind]) -> AmbiguousSource:
+def ambiguous(root: str, found: list[FileKind]) -> AmbiguousSource:
     """Return the error of a source with several kinds of label map: a --pattern for each."""
     width = max(len(kind.pattern) for kind in found) + 2
     lines = [f"  --pattern {kind.pattern!r:<{width}}  {kind.text}" for kind in found]

@@ -24,7 +24,7 @@ from statsvc_workers.formats.zarr_arrays import MARKS
 from statsvc_workers.samples.members import AGAIN, Member
 from statsvc_workers.samples.open_sample import folder_stamp
 from statsvc_workers.sources import remote_listing
-from statsvc_workers.sources.detection import Kind, candidates, kinds
+from statsvc_workers.sources.detection import FileKind, candidates, kinds
 from statsvc_workers.sources.errors import (
     EXAMPLES,
     ambiguous,
@@ -197,7 +197,7 @@ def _one_pattern(root: str, names: list[str]) -> str:
     if not found:
         raise nothing_readable(root, names)
     if len(found) > 1:
-        raise ambiguous(root, [Kind(pattern, f"{count} of them") for pattern, count in found.items()])
+        raise ambiguous(root, [FileKind(pattern, f"{count} of them") for pattern, count in found.items()])
     return next(iter(found))
 
 

@@ -36,7 +36,7 @@ CHECK_SECONDS = 2.0
 """How often a missing source is looked for, and one that is watched is compared with what was opened."""
 
 
-class Watch:
+class SourceWatcher:
     """One watched source. Used from one thread; times are of the monotonic clock.
 
     source    what the dataset's `source` and `pattern` are
