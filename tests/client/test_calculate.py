@@ -261,7 +261,7 @@ def test_reading_labels_leaves_the_trainers_random_numbers_alone() -> None:
 @pytest.mark.parametrize(
     ("label", "says"),
     [
-        (torch.rand(4, 4), r"dtype torch\.float32; class ids are integers: return label\.long\(\)"),
+        (torch.full((4, 4), 0.5), r"dtype torch\.float32; class ids are integers: return label\.long\(\)"),
         (np.ones((4, 4)), r"dtype float64.*ToTensor"),
         (torch.ones(4, 4, dtype=torch.bfloat16), "bfloat16"),
         (Image.new("RGB", (8, 8)), "mode RGB.*colours"),

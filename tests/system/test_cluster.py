@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CAMVID = Path(__file__).resolve().parents[3] / "shared" / "data" / "camvid"
-PUBLISHED = json.loads((Path(__file__).parent / "data" / "published.json").read_text())
+PUBLISHED = json.loads((Path(__file__).parents[1] / "data" / "published.json").read_text())
 QUESTION = "/weights?method=median_freq&dataset="
 MAPS = 12
 SLOW = 20
