@@ -274,7 +274,7 @@ def test_reading_labels_leaves_the_trainers_random_numbers_alone() -> None:
         (3, "a int.*label map"),
         (np.array(["road"]), "dtype <U4"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_labels_that_are_no_class_ids_are_refused_with_the_sample_and_advice(
     label: Any, says: str, num_workers: int
