@@ -479,7 +479,7 @@ def test_a_catalog_of_the_first_release_is_brought_up_to_date_with_what_it_holds
     for url in urls:
         engine = sa.create_engine(url)
         config = Config()
-        config.set_main_option("script_location", "statsvc.store:migrations")
+        config.set_main_option("script_location", "statsvc.store.catalog:migrations")
         with engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "0001")

@@ -155,7 +155,7 @@ def upgrade(connection: sa.Connection) -> None:
     from alembic.util import CommandError
 
     config = Config()
-    config.set_main_option("script_location", "statsvc.store:migrations")
+    config.set_main_option("script_location", "statsvc.store.catalog:migrations")
     config.attributes["connection"] = connection
     try:
         command.upgrade(config, SCHEMA)
