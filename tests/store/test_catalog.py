@@ -30,8 +30,8 @@ ELSEWHERE = "another-host/boot/pid:[1]/17/12345"
 
 LEASER = """
 import sys
-from statsvc.store import jobs
-from statsvc.store.catalog import Catalog
+from statsvc.store.catalog import jobs
+from statsvc.store.catalog.catalog import Catalog
 catalog = Catalog.open(sys.argv[1])
 job = jobs.lease(catalog, jobs.process_identity())
 print(job.id, flush=True)

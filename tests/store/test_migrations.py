@@ -90,7 +90,7 @@ def test_a_migration_that_dies_half_way_leaves_nothing(tmp_path: Path) -> None:
     """The tables come in one transaction, so the next process starts from an empty catalog."""
     program = (
         "import os, sys, sqlalchemy as sa\n"
-        "from statsvc.store import engine\n"
+        "from statsvc.store.catalog import engine\n"
         "class Killer:\n"
         "    def __call__(self, conn, cursor, statement, *rest):\n"
         "        if 'CREATE TABLE versions' in statement: os._exit(9)\n"

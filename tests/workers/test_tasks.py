@@ -307,9 +307,9 @@ def test_counting_png_by_itself_loads_neither_torch_nor_dask_on_any_machine(mixe
     root, _ = mixed
     code = (
         "import sys; from statsvc_workers.kernels import device;"
-        "from statsvc_workers.cluster.tasks import Reading, count_samples;"
+        "from statsvc_workers.cluster.tasks import CountOptions, count_samples;"
         "device._nvidia = lambda: True;"  # as on a machine with a GPU
-        f"rows = count_samples(Reading({str(root)!r}, 10**9, 'auto'), ['a.png']);"
+        f"rows = count_samples(CountOptions({str(root)!r}, 10**9, 'auto'), ['a.png']);"
         "sys.exit(int(rows.status.any() or 'torch' in sys.modules or 'dask' in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
