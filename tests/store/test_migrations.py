@@ -19,7 +19,7 @@ from statsvc.store.catalog.schema import metadata
 OPENER = """
 import sys, time
 from statsvc.dataset.configuration import Configuration
-from statsvc.store.catalog import Catalog
+from statsvc.store.catalog.catalog import Catalog
 start = float(sys.argv[3])
 time.sleep(max(0, start - time.time()))
 catalog = Catalog.open(sys.argv[1])
