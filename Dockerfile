@@ -1,15 +1,15 @@
-# One image for every role: `statsvc upgrade`, `serve --no-runner`, `runner`, and Dask's scheduler and workers.
+# One image for every role: `statsvc upgrade`, `serve --no-runner`, `runner`, Dask's scheduler and workers.
 FROM python:3.12-slim AS build
-# EXTRAS   what is installed of statsvc
-# TORCH    for workers with a GPU: a requirement such as torch==2.13.0; empty for none
+# EXTRAS   extras of statsvc to install
+# TORCH    "torch" for workers with a GPU, which installs the version in constraints.txt; empty otherwise
 ARG EXTRAS=workers,service,formats,postgres,s3
 ARG TORCH=
 RUN python -m venv /opt/statsvc
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY statsvc statsvc
 COPY workers workers
-RUN /opt/statsvc/bin/pip install --no-cache-dir ".[${EXTRAS}]" ${TORCH}
+RUN /opt/statsvc/bin/pip install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]" ${TORCH}
 
 FROM python:3.12-slim
 RUN useradd --uid 10001 --create-home statsvc

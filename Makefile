@@ -1,38 +1,53 @@
 # make run [SOURCE=folder of label maps] [PORT=8000] [NAME=dataset] [PATTERN=glob]
-# make cluster [SOURCE=…] [PORT=8000]      every role of several hosts as processes of this machine; Ctrl-C ends them
-# make chaos [KILLS=200] [SEED=0]          processes killed at random during jobs; some minutes
-# make test        everything that CI runs
-# make check       ruff, mypy and the import contract alone
-# make bench       every comparison with other tools, as tables, JSON and a plot; some minutes
-# make test-integrations   MMSegmentation and nnU-Net, in an environment of their own (a few minutes to install)
+# make test               everything that CI runs: check, docs and the whole test suite
+# make test-fast          the tests without the slow ones: under three minutes on two cores
+# make test-oldest        the test suite with the oldest dependencies that pyproject.toml allows
+# make test-newest        the test suite with the newest dependencies instead of constraints.txt
+# make test-integrations  MMSegmentation and nnU-Net, in a separate environment (takes minutes to install)
+# make check              ruff, mypy and the import contracts
+# make docs               the documentation site, in site/
+# make build              wheel and source distribution in dist/, checked by twine
+# make constraints        write constraints.txt: the exact version of every dependency
+# make bench              every comparison with other tools, as tables, JSON and a plot; takes minutes
+# make cluster [SOURCE=…] [PORT=8000]  every role of a distributed installation on this machine, until Ctrl-C
+# make chaos [KILLS=200] [SEED=0]      kill processes at random while jobs run; takes minutes
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 PORT ?= 8000
 KILLS ?= 200
 SEED ?= 0
-VENV := .venv
+# Most tests wait for servers and processes, so two processes per core keep the cores busy.
+JOBS ?= 4
+CONSTRAINTS ?= constraints.txt
+VENV ?= .venv
 BIN := $(VENV)/bin
 STATE := .run
 INTEGRATIONS := .venv-integrations
 
-.PHONY: run cluster chaos test check bench test-integrations clean
+PIP := $(BIN)/python -m pip install --quiet
+PINNED := $(PIP) $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+
+.PHONY: run test test-fast test-oldest test-newest test-integrations check docs build constraints bench cluster chaos clean
 
 run: $(VENV)/.run
 	@STATSVC="$(BIN)/statsvc" STATE="$(STATE)" SOURCE="$(SOURCE)" NAME="$(NAME)" PATTERN="$(PATTERN)" \
 		PORT="$(PORT)" sh scripts/run.sh
 
-cluster: $(VENV)/.test
-	@$(BIN)/python scripts/cluster.py $(SOURCE) --port $(PORT)
+test: check docs
+	$(BIN)/python -m pytest -n $(JOBS)
 
-chaos: $(VENV)/.test
-	@PYTHONPATH=tests $(BIN)/python -m support.chaos $(KILLS) $(SEED)
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
 
-test: $(VENV)/.test
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest
+test-oldest:
+	$(PYTHON) scripts/oldest.py > .oldest.txt
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=.oldest.txt
+
+test-newest:
+	$(MAKE) test VENV=.venv-newest CONSTRAINTS=
+
+test-integrations: $(INTEGRATIONS)/.test
+	PYTHONPATH=tests $(INTEGRATIONS)/bin/python -m pytest integration_tests
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -40,38 +55,61 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+docs: $(VENV)/.test
+	$(BIN)/python -m mkdocs build --strict --quiet --site-dir site
+
+build: $(VENV)/.test
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+
+# Torch keeps its version: change its line in constraints.txt to move to another one.
+constraints:
+	rm -rf .venv-constraints
+	$(PYTHON) -m venv .venv-constraints
+	.venv-constraints/bin/python -m pip install --quiet --upgrade pip
+	.venv-constraints/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	.venv-constraints/bin/python -m pip install --quiet '.[dev,bench]'
+	.venv-constraints/bin/python -m pip install --quiet --no-deps segmentation-models-pytorch
+	.venv-constraints/bin/python -m pip freeze --all \
+		| sed -e '/^statsvc /d' -e '/^-e /d' -e 's/+.*//' > constraints.txt
+	rm -rf .venv-constraints
+
 bench: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(PINNED) --editable '.[bench]'
 	$(BIN)/python benchmarks/all.py
 
-test-integrations: $(INTEGRATIONS)/.test
-	$(INTEGRATIONS)/bin/python -m pytest integration_tests
+cluster: $(VENV)/.test
+	@$(BIN)/python scripts/cluster.py $(SOURCE) --port $(PORT)
+
+chaos: $(VENV)/.test
+	@PYTHONPATH=tests $(BIN)/python -m support.chaos $(KILLS) $(SEED)
+
+# With an NVIDIA driver, labels can be counted on the GPU, which needs Torch.
+$(VENV)/.run: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	$(PINNED) --editable '.[workers,service]'
+	@if [ -e /dev/nvidiactl ]; then $(PINNED) torch; fi
+	@touch $@
+
+# segmentation-models-pytorch without its dependencies: its losses need Torch only, the rest of it torchvision.
+$(VENV)/.test: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	sh scripts/servers.sh
+	$(PINNED) torch
+	$(PINNED) --editable '.[dev]'
+	$(PINNED) --no-deps segmentation-models-pytorch
+	@touch $@ $(VENV)/.run
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "statsvc needs Python 3.11 or newer. Run: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PINNED) --upgrade pip
 
 $(INTEGRATIONS)/.test: pyproject.toml
 	$(PYTHON) -m venv $(INTEGRATIONS)
 	$(INTEGRATIONS)/bin/python -m pip install --quiet --upgrade pip
-	$(INTEGRATIONS)/bin/python -m pip install --quiet 'torch==2.13.0'
+	$(INTEGRATIONS)/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
 	$(INTEGRATIONS)/bin/python -m pip install --quiet --editable '.[integrations]'
 	@touch $@
 
-# Where there is an NVIDIA driver, labels can be counted on the GPU, which needs Torch.
-$(VENV)/.run: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[workers,service]'
-	@if [ -e /dev/nvidiactl ]; then $(BIN)/python -m pip install --quiet 'torch==2.13.0'; fi
-	@touch $@
-
-# segmentation-models-pytorch alone: its losses need Torch only, and the rest of it torchvision.
-$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
-	sh scripts/servers.sh
-	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps 'segmentation-models-pytorch==0.6.0'
-	@touch $@ $(VENV)/.run
-
-$(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "statsvc needs Python 3.11 or newer; name it: make PYTHON=/path/to/python" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-
 clean:
-	rm -rf $(VENV) $(INTEGRATIONS) $(STATE) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* .oldest.txt $(STATE) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,5 +1,5 @@
-# The programs that tests and `make cluster` run, PostgreSQL's, HAProxy and a browser: installed where root can,
-# else named.
+# Installs the programs that the tests and `make cluster` start: PostgreSQL, HAProxy and a browser. Where they
+# cannot be installed, prints the command that installs them.
 set -eu
 PATH="$PATH:/usr/sbin"
 missing=
@@ -8,10 +8,12 @@ command -v haproxy >/dev/null || missing="$missing haproxy"
 [ -x /usr/bin/chromium ] || missing="$missing chromium"
 [ -x /usr/bin/chromedriver ] || missing="$missing chromium-driver"
 [ -n "$missing" ] || exit 0
-if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-    echo "the tests need these programs; on Debian: sudo apt-get install $missing" >&2
+as_root=
+[ "$(id -u)" -eq 0 ] || as_root="sudo --non-interactive"
+if ! command -v apt-get >/dev/null || ! $as_root true 2>/dev/null; then
+    echo "The tests need these programs. On Debian, run: sudo apt-get install $missing" >&2
     exit 1
 fi
-apt-get update -q
+$as_root apt-get update -q
 # shellcheck disable=SC2086 # names without blanks
-DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $missing
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $missing

@@ -1,0 +1,21 @@
+"""Print a constraint for the lowest version of each requirement that pyproject.toml allows."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+TOOLS = {"bench", "dev", "docs", "integrations"}  # extras that no user installs
+
+project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+requirements = list(project["dependencies"])
+for extra, names in project["optional-dependencies"].items():
+    if extra not in TOOLS:
+        requirements += names
+lowest = {}
+for requirement in requirements:
+    match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?>=([0-9.]+).*", requirement)
+    if match is not None:
+        lowest[match[1]] = match[2]
+print(*sorted(f"{name}=={version}" for name, version in lowest.items()), sep="\n")
