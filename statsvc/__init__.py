@@ -7,7 +7,7 @@ In a trainer::
     weights = statsvc.class_weights("http://127.0.0.1:8000", dataset="camvid")
     criterion = torch.nn.CrossEntropyLoss(weight=weights, ignore_index=255)
 
-Importing this package loads nothing heavy: each name below is imported when it is first used.
+Importing this package is cheap: each public name is imported on first use.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from statsvc._version import __version__
 from statsvc.errors import (
     Conflict,
     DamagedVersion,
@@ -36,9 +37,7 @@ if TYPE_CHECKING:
     from statsvc.weighting.class_weights import ClassWeights as ClassWeights
     from statsvc.weighting.spec import WeightSpec as WeightSpec
 
-__version__ = "0.1.0"
-
-_HOME = {
+_MODULE_OF_NAME = {
     "ClassWeights": "weighting.class_weights",
     "Client": "client.client",
     "LocalTable": "local.scan",
@@ -48,7 +47,7 @@ _HOME = {
     "scan": "local.scan",
 }
 
-_MODULES = ("losses",)  # they need Torch, so `from statsvc import *` leaves them
+_LAZY_MODULES = ("losses",)  # not in __all__, because `from statsvc import *` must work without Torch
 
 __all__ = [
     "ClassWeights",
@@ -71,14 +70,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in _LAZY_MODULES:
         return importlib.import_module(f"{__name__}.{name}")
-    if name not in _HOME:
+    if name not in _MODULE_OF_NAME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF_NAME[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_MODULES})
+    return sorted({*globals(), *__all__, *_LAZY_MODULES})

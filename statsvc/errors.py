@@ -1,22 +1,32 @@
-"""The errors statsvc raises, grouped by what a caller would do about them.
+"""The exceptions that statsvc raises, grouped by what a handler does about them.
 
 ::
 
     StatsvcError
-    ├── InvalidParameter (ValueError)    correct the call: `errors` names each parameter and what it takes
-    ├── NotFound (LookupError)           no such dataset, version or job: the message lists what there is
-    ├── Conflict (RuntimeError)          something else is under way or has that name already
-    ├── Unanswerable (ValueError)        a good question that these statistics cannot answer
-    ├── SourceError (OSError)            label maps cannot be listed or registered: mend the source
-    │   └── AmbiguousSource              several kinds of label map: choose one of `patterns`
-    ├── UnreadableSample (ValueError)    one label map cannot be counted; the rest of the scan goes on
-    ├── DamagedVersion (OSError)         a stored array is not what was written: scan again
-    ├── StoreError (RuntimeError)        the place of versions refuses: mend its address, its rights, its room
-    │   └── StoreUnavailable             it does not answer: ask again
-    ├── JobFailed (RuntimeError)         a recompute ended without publishing
-    │   └── LeaseLost                    another attempt took the job over
-    ├── CatalogError (RuntimeError)      the catalog cannot be used: wrong schema, unsafe file system
-    └── ServerError (RuntimeError)       the statsvc server cannot be reached, or did not answer as one
+    │
+    │   Correct the request
+    ├── InvalidParameter (ValueError)    a parameter is unknown, malformed or out of range; see `errors`
+    ├── NotFound (LookupError)           no dataset, version, class map or job has that name
+    ├── Unanswerable (ValueError)        the request is valid, but these counts cannot answer it
+    ├── Conflict (RuntimeError)          the request contradicts the current state, such as a name in use
+    │
+    │   Fix the data
+    ├── SourceError (OSError)            the label maps cannot be listed or registered
+    │   └── AmbiguousSource              the source contains several kinds of label map: choose one pattern
+    ├── UnreadableSample (ValueError)    one label map cannot be counted; the scan continues without it
+    ├── DamagedVersion (OSError)         a stored array differs from what was written: scan again
+    │
+    │   Fix the installation
+    ├── CatalogError (RuntimeError)      the catalog is unusable: wrong schema or unsafe file system
+    ├── StoreError (RuntimeError)        the version store rejected a request: check URL, permissions, space
+    │   │
+    │   │   Retry later
+    │   └── StoreUnavailable             the version store does not respond
+    ├── ServerError (RuntimeError)       the statsvc server is unreachable or sent an invalid response
+    │
+    │   Check the job
+    └── JobFailed (RuntimeError)         a job ended without publishing a version
+        └── LeaseLost                    another attempt owns the job, or the job has ended
 """
 
 from __future__ import annotations
@@ -29,13 +39,16 @@ if TYPE_CHECKING:
 
 
 class StatsvcError(Exception):
-    """Base of every error that statsvc raises on purpose; its text is meant for a person."""
+    """Base class of every exception that statsvc raises deliberately.
+
+    The message is written for the user: what happened, why, and what to do next.
+    """
 
 
 class InvalidParameter(StatsvcError, ValueError):
     """One or more parameters are unknown, malformed or out of range.
 
-    `errors` holds one `(parameter, message)` pair for each.
+    `errors` contains one `(parameter, message)` pair per problem.
     """
 
     def __init__(self, *errors: tuple[str, str]) -> None:
@@ -43,28 +56,28 @@ class InvalidParameter(StatsvcError, ValueError):
         super().__init__("; ".join(f"{name}: {message}" for name, message in errors))
 
     def __reduce__(self) -> tuple[type[InvalidParameter], tuple[tuple[str, str], ...]]:
-        # Exceptions are pickled by their text otherwise, which the constructor does not take.
+        # By default an exception is pickled with its message, which this constructor does not accept.
         return type(self), tuple(self.errors)
 
 
 class NotFound(StatsvcError, LookupError):
-    """The named dataset, version, class map or job does not exist."""
-
-
-class Conflict(StatsvcError, RuntimeError):
-    """The request contradicts the present state, for instance a name already taken."""
+    """No dataset, version, class map or job has the requested name; the message lists the known names."""
 
 
 class Unanswerable(StatsvcError, ValueError):
-    """The parameters are fine, but these statistics cannot answer them."""
+    """The parameters are valid, but the counts of this version cannot answer the request."""
+
+
+class Conflict(StatsvcError, RuntimeError):
+    """The request contradicts the current state, for instance because the name is already in use."""
 
 
 class SourceError(StatsvcError, OSError):
-    """A source of label maps cannot be listed."""
+    """The label maps of a source cannot be listed, or the source cannot be registered."""
 
 
 class AmbiguousSource(SourceError):
-    """A source holds several kinds of label map; `patterns` has one glob for each to choose from."""
+    """A source contains several kinds of label map; `patterns` has one glob per kind to choose from."""
 
     def __init__(self, message: str, patterns: Sequence[str]) -> None:
         self.patterns = tuple(patterns)
@@ -75,38 +88,38 @@ class AmbiguousSource(SourceError):
 
 
 class UnreadableSample(StatsvcError, ValueError):
-    """One label map cannot be counted; the message says why and what to do about it."""
+    """One label map cannot be counted; the message says why and how to fix it."""
 
 
 class DamagedVersion(StatsvcError, OSError):
-    """A stored version is not what was written; the message names the array."""
-
-
-class StoreError(StatsvcError, RuntimeError):
-    """The place where versions are kept cannot be used; what it holds is not damaged."""
-
-
-class StoreUnavailable(StoreError):
-    """The place where versions are kept does not answer just now."""
-
-
-class JobFailed(StatsvcError, RuntimeError):
-    """A recompute ended without publishing a version."""
-
-
-class LeaseLost(JobFailed):
-    """The job's attempt is no longer the current one: somebody else took it over, or it was ended."""
+    """A stored version differs from what was written; the message names the array."""
 
 
 class CatalogError(StatsvcError, RuntimeError):
-    """The catalog cannot be used as it is."""
+    """The catalog is unusable: its schema does not match, or its file system is unsafe for SQLite."""
+
+
+class StoreError(StatsvcError, RuntimeError):
+    """The version store rejected a request; the versions in it are not damaged."""
+
+
+class StoreUnavailable(StoreError):
+    """The version store does not respond; the same request can succeed later."""
 
 
 class ServerError(StatsvcError, RuntimeError):
-    """The statsvc server could not be reached, or gave an answer that is not statsvc's."""
+    """The statsvc server is unreachable, or its response is not a valid statsvc response."""
+
+
+class JobFailed(StatsvcError, RuntimeError):
+    """A job ended without publishing a version."""
+
+
+class LeaseLost(JobFailed):
+    """This attempt no longer owns the job: another attempt took it over, or the job has ended."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean X?)` for the known name nearest to `name`, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    """Return ` (did you mean X?)` for the known name most similar to `name`, or an empty string."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -233,7 +233,7 @@ class Client:
 
         Raises `Away` where there is none, and the exception of what the server refused.
         """
-        from statsvc import __version__
+        from statsvc._version import __version__
 
         headers = {"Accept": "application/json", "User-Agent": f"statsvc/{__version__}"}
         if self._token is not None:
