@@ -1,1 +1,1 @@
-"""Class ids and their names: class maps, built-in tables, color palettes."""
+"""Class ids, names and colors: class maps, palettes, and tables of published datasets."""

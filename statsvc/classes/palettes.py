@@ -1,6 +1,6 @@
-"""Palettes: which class id a colour stands for, for label maps that are coded in colours.
+"""Palettes: tables that map colors to class ids, for color-coded label maps.
 
-A palette of one's own is a CSV file with the columns r, g, b, id and, where wanted, name::
+A custom palette is a CSV file with the columns r, g, b, id and, optionally, name::
 
     r,g,b,id,name
     128,64,128,0,road
@@ -16,23 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from statsvc.classes import tables
+from statsvc.classes.class_maps import IGNORE, MAX_CLASSES
 from statsvc.errors import InvalidParameter
 
 UNKNOWN = 1 << 24
-"""Added to a colour 0xRRGGBB that is not in the palette: an id beyond every class, so it is unexpected."""
-
-MOST_CLASSES = 65536
-IGNORE = 255
+"""Offset of the raw id of a color 0xRRGGBB that is not in the palette: above every class, so unexpected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """A table colour → id.
+    """A table that maps colors to class ids.
 
-    name     for messages
-    colours  (red, green, blue, id), each colour once; several colours may have one id
-    names    (id, name), where known
-    source   where the table comes from
+    name     name in messages
+    colours  (red, green, blue, id) with components 0 … 255; colors are unique, ids can repeat
+    names    (id, name) of the classes with a known name
+    source   publication or software that the table is copied from
     """
 
     name: str
@@ -42,17 +40,17 @@ class Palette:
 
     @property
     def num_classes(self) -> int:
-        """The highest id of a colour, plus 1; 255 is no class where it is the highest, but ignored."""
+        """The highest id plus 1; 255 is not a class but ignored if it is the highest of several ids."""
         ids = {colour[3] for colour in self.colours}
         return max(ids - {IGNORE} if max(ids) == IGNORE and len(ids) > 1 else ids) + 1
 
     def class_names(self) -> tuple[str, ...]:
-        """Return names of the ids 0 … n−1, the id itself where it has none; empty where none is known."""
+        """Return the names of the ids 0 … n−1, or the id where a name is missing; empty without any name."""
         known = dict(self.names)
         return tuple(known.get(k, str(k)) for k in range(self.num_classes)) if known else ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, which `from_dict` reads."""
+        """Return the JSON form, which `from_dict` parses."""
         return {
             "name": self.name,
             "colours": [list(colour) for colour in self.colours],
@@ -62,7 +60,7 @@ class Palette:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Palette:
-        """Read what `to_dict` wrote."""
+        """Parse the JSON form that `to_dict` returns."""
         return cls(
             value["name"],
             tuple(tuple(colour) for colour in value["colours"]),
@@ -72,7 +70,7 @@ class Palette:
 
 
 def unknown_colour(raw_id: int) -> str | None:
-    """Return the colour that an id beyond `UNKNOWN` stands for, as #rrggbb."""
+    """Return the color, as #rrggbb, of a raw id from `UNKNOWN` up; None for an id of the palette."""
     return f"#{raw_id - UNKNOWN:06x}" if UNKNOWN <= raw_id < 2 * UNKNOWN else None
 
 
@@ -83,56 +81,56 @@ def __getattr__(name: str) -> Any:
 
 
 def builtin(name: str) -> Palette:
-    """Return the palette of a built-in table. Raises `KeyError`."""
+    """Return the palette of a published dataset. Raises `KeyError` if there is no such table."""
     table = tables.load(name)
-    seen: dict[tuple[int, int, int], int] = {}
-    for raw, colour in table.colours.items():
-        seen.setdefault(colour, raw)
-    colours = tuple((*colour, raw) for colour, raw in seen.items())
-    kept = set(seen.values())
-    names = tuple((raw, text) for raw, text in table.names.items() if raw in kept)
-    return Palette(name, colours, names, table.source)
+    id_of: dict[tuple[int, int, int], int] = {}
+    for raw, color in table.colours.items():
+        id_of.setdefault(color, raw)
+    colors = tuple((*color, raw) for color, raw in id_of.items())
+    ids = set(id_of.values())
+    names = tuple((raw, text) for raw, text in table.names.items() if raw in ids)
+    return Palette(name, colors, names, table.source)
 
 
 def find(text: str, *, files: bool) -> Palette | None:
-    """Return a built-in palette or, with `files`, that of a CSV file; None where it is neither.
+    """Return the built-in palette with this name or, with `files`, the palette in this CSV file.
 
-    Raises `InvalidParameter` for a malformed file.
+    Returns None if it is neither. Raises `InvalidParameter` for a malformed file.
     """
     if text in tables.NAMES and tables.load(text).colours:
         return builtin(text)
     path = Path(text)
     if files and path.suffix.lower() == ".csv" and path.is_file():
         try:
-            return _from_csv(path.stem, path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as problem:
-            raise InvalidParameter(("rule", f"{path}: {problem}")) from None
+            return _parse_csv(path.stem, path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise InvalidParameter(("rule", f"{path}: {error}")) from None
     return None
 
 
-def _from_csv(name: str, text: str) -> Palette:
+def _parse_csv(name: str, text: str) -> Palette:
     rows = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
-    header = {"r", "g", "b", "id"}
-    if not header <= set(rows.fieldnames or ()):
-        raise ValueError(f"expected a header with the columns r,g,b,id, found {rows.fieldnames}")
-    ids: dict[tuple[int, int, int], int] = {}
+    if not {"r", "g", "b", "id"} <= set(rows.fieldnames or ()):
+        raise ValueError(f"expected a header with the columns r,g,b,id, got {rows.fieldnames}")
+    id_of: dict[tuple[int, int, int], int] = {}
     names: dict[int, str] = {}
     for row in rows:
-        place = f"line {rows.line_num}"
+        position = f"line {rows.line_num}"
         try:
             red, green, blue, class_id = (int(row[column]) for column in ("r", "g", "b", "id"))
         except (TypeError, ValueError):
-            raise ValueError(f"{place}: r, g, b and id are whole numbers") from None
-        if not all(0 <= part <= 255 for part in (red, green, blue)):
-            raise ValueError(f"{place}: a colour is three numbers from 0 to 255")
-        if not 0 <= class_id < MOST_CLASSES:
-            raise ValueError(f"{place}: the id {class_id} is none from 0 to {MOST_CLASSES - 1}")
-        if (red, green, blue) in ids:
-            raise ValueError(f"{place}: the colour {red},{green},{blue} is given twice")
-        ids[red, green, blue] = class_id
+            raise ValueError(f"{position}: r, g, b and id must be integers") from None
+        color = (red, green, blue)
+        if not all(0 <= component <= 255 for component in color):
+            raise ValueError(f"{position}: r, g and b must be from 0 to 255, got {red},{green},{blue}")
+        if not 0 <= class_id < MAX_CLASSES:
+            raise ValueError(f"{position}: the id must be from 0 to {MAX_CLASSES - 1}, got {class_id}")
+        if color in id_of:
+            raise ValueError(f"{position}: the color {red},{green},{blue} occurs twice; keep one of the rows")
+        id_of[color] = class_id
         if row.get("name"):
             names.setdefault(class_id, row["name"].strip())
-    if not ids:
-        raise ValueError("holds no colour")
-    colours = tuple((*colour, class_id) for colour, class_id in ids.items())
-    return Palette(name, colours, tuple(sorted(names.items())))
+    if not id_of:
+        raise ValueError("the palette is empty; add at least one row of r,g,b,id")
+    colors = tuple((*color, class_id) for color, class_id in id_of.items())
+    return Palette(name, colors, tuple(sorted(names.items())))

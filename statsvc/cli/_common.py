@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc.common.durations import schedule
+from statsvc.common.durations import parse_schedule
 from statsvc.errors import CatalogError, StatsvcError
 from statsvc.store import home as homes
 from statsvc.store.versions import durable
@@ -73,7 +73,7 @@ def trigger_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def trigger_changes(every: str | None, watch: bool | None) -> dict[str, float | bool | None]:
     """Return the changes that the options of `trigger_options` make. Raises `InvalidParameter`."""
-    given: dict[str, float | bool | None] = {} if every is None else {"every": schedule(every)}
+    given: dict[str, float | bool | None] = {} if every is None else {"every": parse_schedule(every)}
     return given if watch is None else given | {"watch": watch}
 
 

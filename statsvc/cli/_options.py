@@ -51,13 +51,13 @@ def reading_changes(
     splits: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Return the parts of a configuration that options give. Raises `InvalidParameter`."""
-    from statsvc.classes import class_maps
+    from statsvc.classes import class_map_files
     from statsvc.dataset.split_files import read_option
     from statsvc.weighting.spec import WeightSpec
 
     changes: dict[str, Any] = {}
     if class_map is not None:
-        changes["class_map"] = None if class_map == "none" else class_maps.resolve(class_map)
+        changes["class_map"] = None if class_map == "none" else class_map_files.resolve(class_map)
     if class_names is not None:
         file = Path(class_names)
         if not file.is_file() and "," not in class_names and ("/" in class_names or file.suffix):

@@ -8,7 +8,7 @@ import sys
 import click
 
 from statsvc.cli._common import home_options, opened
-from statsvc.common.changed_paths import checked
+from statsvc.common.changed_paths import normalize_paths
 from statsvc.errors import Conflict
 
 
@@ -38,7 +38,7 @@ def changed(
     if max_removed is not None and not math.isfinite(max_removed):
         raise click.UsageError("--max-removed: give a share from 0 to 1")
     given = sys.stdin.read().splitlines() if paths == ("-",) else list(paths)
-    named = checked(given) if paths else None
+    named = normalize_paths(given) if paths else None
     with opened(home, database, store) as (_place, catalog):
         from statsvc.store.catalog import jobs
 

@@ -18,7 +18,7 @@ from statsvc.cli._common import (
     trigger_options,
 )
 from statsvc.cli._tables import iso, print_table, text_of
-from statsvc.common.durations import written
+from statsvc.common.durations import format_duration
 from statsvc.errors import InvalidParameter
 from statsvc.store import home as homes
 
@@ -87,7 +87,7 @@ def datasets(
                 "pattern": dataset.pattern,
                 "version": dataset.current_number,
                 "keep": dataset.keep,
-                "every": None if trigger.every is None else written(trigger.every),
+                "every": None if trigger.every is None else format_duration(trigger.every),
                 "watch": trigger.watch,
                 "next scan": iso(trigger.due_at),
                 "configuration": dataset.configuration.to_dict(),

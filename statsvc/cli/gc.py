@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from statsvc.cli._common import home_options, json_option, opened, print_json
-from statsvc.common.durations import seconds
+from statsvc.common.durations import parse_duration
 
 
 @click.command()
@@ -36,7 +36,7 @@ def gc(
     """
     if pause and resume:
         raise click.UsageError("give one of --pause and --resume")
-    rows_outlive = seconds("grace", grace)
+    rows_outlive = parse_duration("grace", grace)
     with opened(home, database, store) as (place, catalog):
         from statsvc.store import retention
 

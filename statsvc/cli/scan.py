@@ -235,14 +235,14 @@ def _name_failures(progress: Progress, where: str = "", said: str = "") -> None:
 
 
 def _show(place: Home, catalog: Catalog, dataset: Dataset, progress: Progress, as_json: bool) -> None:
-    from statsvc.dataset.configuration_warnings import doubts
+    from statsvc.dataset.configuration_warnings import find_warnings
     from statsvc.weighting.answers import answer
     from statsvc.weighting.display import print_class_table
     from statsvc.weighting.spec import WeightSpec
 
     answered = None
     table = current_table(place, catalog, dataset)
-    for line in doubts(table):
+    for line in find_warnings(table):
         click.echo(f"statsvc: {line}", err=True)
     try:
         answered = answer(table, WeightSpec())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from statsvc.cli._common import home_options, needs, opened
-from statsvc.common.durations import seconds
+from statsvc.common.durations import parse_duration
 from statsvc.common.object_urls import is_url, normalized
 from statsvc.store import home as homes
 
@@ -116,7 +116,7 @@ def serve(
         except ModuleNotFoundError as error:
             raise needs("service", error) from error
         place = homes.resolve(home, database, store)
-        seconds("quiet", quiet)
+        parse_duration("quiet", quiet)
         place.store.check(writing=with_runner)
         arguments = ["--device", device, "--quiet", quiet]
         arguments += [] if workers is None else ["--workers", str(workers)]
@@ -258,7 +258,7 @@ def runner(
         place,
         Settings(device, max_pixels or MAX_PIXELS),
         workers=workers,
-        quiet=seconds("quiet", quiet),
+        quiet=parse_duration("quiet", quiet),
         dask=dask,
         parent=parent,
         stop=stopping.is_set,

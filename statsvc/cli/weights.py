@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc.classes import class_maps
+from statsvc.classes import class_map_files, class_maps
 from statsvc.cli._common import home_options, opened, the_dataset, version_name
 from statsvc.errors import StatsvcError
 from statsvc.sampling import mixtures
@@ -151,7 +151,7 @@ def class_map_file(given: dict[str, Any], url: str | None) -> ClassMap | None:
     text = given.get("class_map")
     if text is None or text == "none" or text in class_maps.BUILTIN:
         return None
-    found = class_maps.resolve(text)
+    found = class_map_files.resolve(text)
     if url is not None:
         raise click.UsageError(
             f"--class-map {text}: a server knows the built-in maps, {', '.join(class_maps.BUILTIN)}, and the "

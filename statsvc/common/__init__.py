@@ -1,1 +1,1 @@
-"""Small helpers without dependencies on the rest of statsvc: durations, UTF-8 checks, paths, object URLs."""
+"""Helpers without dependencies on other packages: durations, UTF-8 checks, changed paths, object URLs."""

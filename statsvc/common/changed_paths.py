@@ -1,52 +1,60 @@
-"""Paths of changed label maps, as a pipeline names them."""
+"""Validation of the paths of changed label maps that a data pipeline reports."""
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from statsvc.common.utf8 import HALF, shown, storable
+from statsvc.common.utf8 import NOT_ENCODABLE, is_encodable, printable
 from statsvc.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MOST = 10_000
-"""Paths in one request."""
+MAX_PATHS = 10_000
+"""Maximum number of paths in one request."""
 
-LONGEST = 4096
-"""Characters in a path."""
+MAX_LENGTH = 4096
+"""Maximum length of a path, in characters."""
 
-NAMED_ERRORS = 20
-"""How many paths that are not accepted are named."""
+MAX_ERRORS = 20
+"""Maximum number of invalid paths that one error lists."""
 
 
-def checked(paths: Sequence[str]) -> list[str]:
-    """Return paths relative to a source, each once and sorted.
+def normalize_paths(paths: Sequence[str]) -> list[str]:
+    """Return the paths relative to the source, sorted and without duplicates.
 
-    Raises `InvalidParameter` naming those that are absolute, lead out of the source, or are none.
+    Raises `InvalidParameter` for an empty list, too many paths, and every path that is absolute, malformed
+    or contains "..".
     """
     if not paths:
-        raise InvalidParameter(("paths", "name at least one, or leave paths out: then the source is listed"))
-    if len(paths) > MOST:
         raise InvalidParameter(
-            ("paths", f"{len(paths)} are too many: {MOST} at most; leave paths out, and the source is listed")
+            ("paths", "the list is empty; give at least one path, or omit paths to check the whole source")
         )
-    wrong = [(f"paths.{place}", why) for place, path in enumerate(paths) if (why := _wrong(path))]
-    if wrong:
-        raise InvalidParameter(*wrong[:NAMED_ERRORS])
+    if len(paths) > MAX_PATHS:
+        raise InvalidParameter(
+            (
+                "paths",
+                f"{len(paths)} paths exceed the limit of {MAX_PATHS}; omit paths to check the whole source",
+            )
+        )
+    problems = [(f"paths.{index}", why) for index, path in enumerate(paths) if (why := _problem(path))]
+    if problems:
+        raise InvalidParameter(*problems[:MAX_ERRORS])
     return sorted({str(PurePosixPath(path)) for path in paths})
 
 
-def _wrong(path: str) -> str:
-    """Return what is wrong with a path, empty where nothing is."""
-    if not storable(path):
-        return f"{shown(path)}: {HALF}"
-    if "\0" in path or len(path) > LONGEST:
-        return f"a path has no NUL and at most {LONGEST} characters"
+def _problem(path: str) -> str:
+    """Return why a path is invalid, or an empty string if it is valid."""
+    if not is_encodable(path):
+        return f"{printable(path)}: {NOT_ENCODABLE}"
+    if "\0" in path:
+        return f"{path!r} contains a NUL character; remove it"
+    if len(path) > MAX_LENGTH:
+        return f"the path has {len(path)} characters; the limit is {MAX_LENGTH}"
     if path.startswith("/"):
-        return f"{path!r} is absolute; give it relative to the source, as train/0001.png"
+        return f"{path!r} is absolute; give the path relative to the source, such as train/0001.png"
     parts = PurePosixPath(path).parts
     if ".." in parts:
-        return f"{path!r} may lead out of the source; give it without '..'"
-    return "" if parts else f"{path!r} names no file; leave paths out, and the whole source is listed"
+        return f"{path!r} contains '..' and may point outside the source; give the path without '..'"
+    return "" if parts else f"{path!r} does not name a file; omit paths to check the whole source"

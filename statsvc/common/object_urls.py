@@ -1,8 +1,7 @@
-"""Object stores: places named by a URL, such as s3://bucket/prefix, with the environment's credentials.
+"""URLs of object stores, such as s3://bucket/prefix, opened with the credentials in the environment.
 
-What each service reads from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL,
-GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME, …) is what obstore documents for it:
-https://developmentseed.org/obstore
+obstore documents the environment variables of each service (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL,
+GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME, …): https://developmentseed.org/obstore
 """
 
 from __future__ import annotations
@@ -21,13 +20,18 @@ if TYPE_CHECKING:
 SCHEMES = ("s3", "gs", "az", "https", "http")
 
 RETRIES = 4
+"""Maximum number of retries of a request after status 5xx or 429, or a lost connection."""
+
 RETRY_SECONDS = 60.0
-"""How long a request is tried again, with growing pauses, after errors 5xx, 429 and lost connections."""
+"""Maximum total time of those retries, which back off exponentially."""
 
 TIMEOUT_SECONDS = 30.0
-"""How long one request may take."""
+"""Timeout of a single request."""
 
-_ENDPOINTS = {
+MAX_ERROR_LENGTH = 300
+"""Characters of an unrecognized error that a message quotes."""
+
+_ENDPOINT_VARIABLES = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
     "az": ("AZURE_STORAGE_ENDPOINT",),
 }
@@ -35,57 +39,64 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 def is_url(location: str) -> bool:
-    """Whether a location is one in an object store, not a path on this machine."""
+    """Return whether a location is a URL of an object store, as opposed to a local path."""
     return urlsplit(location).scheme in SCHEMES and "://" in location
 
 
 def normalized(url: str) -> str:
-    """Return the URL of a place in one form: no escapes but %25, %3F and %23, no "/" at its end.
+    """Return the canonical form of a URL: no escapes except %25, %3F and %23, and no trailing "/".
 
-    Raises `SourceError` where it names no place, holds a secret, or could mean another place than it shows.
+    Raises `SourceError` for a URL without a host, with credentials, or with ambiguous parts.
     """
     parts = urlsplit(url)
-    shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    # Messages about credentials show the URL without them.
+    without_secrets = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
     if not url.isprintable() or "\\" in url:
-        raise SourceError(f"{url!r} holds characters that no URL has; write it as s3://bucket/prefix")
+        raise SourceError(
+            f"{url!r} contains characters that are invalid in a URL; write it as s3://bucket/prefix"
+        )
     if not parts.hostname:
         raise SourceError(f"{url!r} names no bucket or host; write it as s3://bucket/prefix")
     if parts.username or parts.password:
         raise SourceError(
-            f"{shown} holds a user name or password; "
+            f"{without_secrets} was given with a user name or password; "
             "credentials belong in the environment (AWS_ACCESS_KEY_ID, …)"
         )
     if parts.query or parts.fragment:
         raise SourceError(
-            f"{shown}: what follows the '?' or '#' would be kept with the dataset, and may be a secret such "
-            "as a signature; leave it out, and write %3F or %23 where the name itself holds one"
+            f"{without_secrets} is followed by a query ('?') or fragment ('#'). The catalog would store it, "
+            "and it can contain a secret such as a signature. Remove it, or write %3F or %23 if the character "
+            "is part of the name"
         )
     path = unquote(parts.path).rstrip("/")
     if any(part in ("", ".", "..") for part in path.split("/")[1:]):
-        raise SourceError(f"{url}: its path holds an empty part, '.' or '..'; write the path as it is")
+        raise SourceError(f"{url} contains an empty path component, '.' or '..'; write the path without them")
     return f"{parts.scheme}://{parts.netloc}{_escaped(path)}"
 
 
-def below(root: str, path: str) -> str:
-    """Return the URL of what lies at `path` (not escaped) below a URL as `normalized` returns it."""
+def join(root: str, path: str) -> str:
+    """Return the URL of the unescaped relative `path` below `root`, a URL as `normalized` returns it."""
     return f"{root}/{_escaped(path)}"
 
 
 def parent(url: str) -> tuple[str, str]:
-    """Return the URL that holds what `url` names, and its name in it, not escaped. Raises `SourceError`."""
-    above, _, name = url.rpartition("/")
-    if above.endswith(":/"):
-        raise SourceError(f"{url} is a whole bucket or host; name what lies in it")
-    return above, unquote(name)
+    """Return the parent URL and the unescaped last path component.
+
+    Raises `SourceError` for the URL of a whole bucket or host, which has no parent.
+    """
+    parent_url, _, name = url.rpartition("/")
+    if parent_url.endswith(":/"):
+        raise SourceError(f"{url} is a whole bucket or host; add the path of a file or folder in it")
+    return parent_url, unquote(name)
 
 
 def is_below(url: str, root: str) -> bool:
-    """Whether a URL is `root` or lies below it, both as `normalized` returns them."""
+    """Return whether a URL equals `root` or is below it, both as `normalized` returns them."""
     return url == root or url.startswith(root + "/")
 
 
-def lists(url: str) -> bool:
-    """Whether what lies below a URL can be listed: a plain web server has no list."""
+def is_listable(url: str) -> bool:
+    """Return whether the objects below a URL can be listed; a plain web server has no listing."""
     return urlsplit(url).scheme not in ("https", "http")
 
 
@@ -94,59 +105,65 @@ def _escaped(path: str) -> str:
 
 
 def open_prefix(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT_SECONDS) -> Any:
-    """Return obstore's store of everything below a URL; names in it are relative to that; nothing is read.
+    """Return the obstore store of a URL, with object names relative to it. Sends no request.
 
-    Raises `SourceError` where the URL names no place, plain http leads beyond this machine, the environment
-    lacks what the service needs, or obstore is not installed.
+    Raises `SourceError` for an invalid URL, plain HTTP to another machine, incomplete credentials in the
+    environment, or a missing obstore.
     """
     try:
         from obstore.exceptions import BaseError
         from obstore.store import HTTPStore, from_url
     except ModuleNotFoundError as error:
-        raise SourceError(f"{url}: object stores need obstore: pip install 'statsvc[s3]'") from error
+        raise SourceError(f"{url}: obstore is not installed. Run: pip install 'statsvc[s3]'") from error
 
     url = normalized(url)
-    # Also for hosts of a cloud, whose own protocol would look for credentials that a web page does not need.
-    make = from_url if lists(url) else HTTPStore.from_url
-    plain = _plain_http(url)
+    # `from_url` recognizes https URLs of cloud hosts and then requires credentials; plain HTTP needs none.
+    open_store = from_url if is_listable(url) else HTTPStore.from_url
+    allow_http = _allows_plain_http(url)
     try:
-        return make(
+        return open_store(
             url,
-            client_options={"timeout": timedelta(seconds=timeout), "allow_http": plain},
+            client_options={"timeout": timedelta(seconds=timeout), "allow_http": allow_http},
             retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
         )
-    except (BaseError, ValueError) as error:  # what the environment says is incomplete, or no such thing
+    except (BaseError, ValueError) as error:  # incomplete or invalid settings in the environment
         raise SourceError(f"{explain(url, error)}; check the credentials in the environment") from error
 
 
 def explain(url: str, error: BaseException) -> str:
-    """Return one line on what an object store said and what to do."""
+    """Return one line that says what an object store reported and what to check."""
     text = re.sub(r"\s+", " ", str(error).partition("Debug source:")[0]).strip()
     code = re.search(r"<Code>(\w+)</Code>", text)
-    name = type(error).__name__
     if code is not None and code[1] == "NoSuchBucket":
         return f"{url}: there is no such bucket; check the URL and AWS_ENDPOINT_URL"
-    refused = re.search(r"status code: 40[13]\b", text)  # which a listing gives without a class of its own
-    if refused or name in ("PermissionDeniedError", "UnauthenticatedError"):
-        return f"{url}: access was refused; check the credentials in the environment and their rights"
+    # Listing raises a generic error for 401 and 403, other requests a class of their own.
+    denied = re.search(r"status code: 40[13]\b", text)
+    if denied or type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError"):
+        return f"{url}: access was denied; check the credentials in the environment and their permissions"
     if isinstance(error, FileNotFoundError):
-        return f"{url}: is not there"
+        return f"{url}: not found; check the URL"
     if "error sending request" in text or "Connect" in text:
         endpoint = " and the endpoint (AWS_ENDPOINT_URL)" if url.startswith("s3:") else ""
         return f"{url}: cannot be reached; check the network{endpoint}"
     text = re.sub(r"<[^>]*>", " ", text)
-    return f"{url}: {text[:300]}"
+    return f"{url}: {text[:MAX_ERROR_LENGTH]}"
 
 
-def _plain_http(url: str, environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether requests may go without TLS: where the URL, or the endpoint that was set, says so."""
+def _allows_plain_http(url: str, environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether requests may be sent without TLS, because the URL or the configured endpoint is http.
+
+    Raises `SourceError` for an http URL of another machine, and for an endpoint that is not a URL.
+    """
     parts = urlsplit(url)
     if parts.scheme == "http":
         if parts.hostname not in _LOOPBACK:
-            raise SourceError(f"{url}: plain http is read from this machine only; write https://")
+            raise SourceError(f"{url}: plain http is allowed for this machine only; write https://")
         return True
-    keys = _ENDPOINTS.get(parts.scheme, ())
-    key, endpoint = next(((key, environment[key]) for key in keys if environment.get(key)), ("", ""))
-    if key and not endpoint.startswith(("http://", "https://")):
-        raise SourceError(f"{key} is {endpoint!r}, which is no URL; write http://… or https://…")
+    variables = _ENDPOINT_VARIABLES.get(parts.scheme, ())
+    name = next((name for name in variables if environment.get(name)), None)
+    if name is None:
+        return False
+    endpoint = environment[name]
+    if not endpoint.startswith(("http://", "https://")):
+        raise SourceError(f"{name} is {endpoint!r}, which is not a URL; write http://… or https://…")
     return endpoint.startswith("http://")

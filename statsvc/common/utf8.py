@@ -1,33 +1,37 @@
-"""Text that UTF-8 cannot encode: half of a surrogate pair, from JSON or from a name in other bytes.
+"""Detection of text that UTF-8 cannot encode: lone surrogates, from JSON or from file names in other bytes.
 
-Neither the catalog, nor a version's group, nor an answer could hold it.
+The catalog, the attributes of a version and HTTP responses store UTF-8, so such text is rejected on input.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-HALF = "holds half of a surrogate pair, as \\ud800, or bytes that are not UTF-8; remove or rename it"
+NOT_ENCODABLE = (
+    "contains a lone surrogate such as \\ud800, or bytes that are not UTF-8; remove the character or rename "
+    "the file"
+)
+"""Error message for text that is not encodable."""
 
 
-def storable(value: Any) -> bool:
-    """Whether UTF-8 can encode every text in a JSON value, keys too."""
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
+def is_encodable(value: Any) -> bool:
+    """Return whether UTF-8 can encode every string in a JSON value, including object keys."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
         if isinstance(item, str):
             try:
                 item.encode()
             except UnicodeEncodeError:
                 return False
         elif isinstance(item, list):
-            waiting.extend(item)
+            pending.extend(item)
         elif isinstance(item, dict):
-            waiting.extend(item)
-            waiting.extend(item.values())
+            pending.extend(item)
+            pending.extend(item.values())
     return True
 
 
-def shown(text: str) -> str:
-    """Return a text that can be printed and sent, `?` in place of each half."""
+def printable(text: str) -> str:
+    """Return the text with "?" in place of each lone surrogate, so that it can be printed and sent."""
     return text.encode(errors="replace").decode()

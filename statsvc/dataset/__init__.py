@@ -1,1 +1,1 @@
-"""A dataset as it is counted and read: configuration, splits, the table of counts, and its interpretation."""
+"""A dataset's counts and how they are interpreted: configuration, splits, the table, and the class counts."""

@@ -1,4 +1,4 @@
-"""Reading a table: raw ids → class map → ignored ids dropped → classes 0 … C−1; the rest is unexpected."""
+"""Interpretation of a table: raw ids → class map → classes 0 … C−1, ignored ids and unexpected ids."""
 
 from __future__ import annotations
 
@@ -20,23 +20,28 @@ if TYPE_CHECKING:
     from statsvc.dataset.table import Histogram, Table
 
     Bool = NDArray[np.bool_]
+    Int64 = NDArray[np.int64]
 
-_WITH_EXAMPLES = 20
-"""How many unexpected ids, those with most pixels, get example files: naming files reads rows."""
+_MAX_IDS_WITH_EXAMPLES = 20
+"""Unexpected ids, those with the most pixels, that get example files: finding files reads rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class InterpretedCounts:
-    """A histogram and what each of its K ids is.
+    """A histogram with K ids, and the role of each id.
 
-    class_map    the map applied, None for raw ids
-    names        names of classes 0 … n−1
-    num_classes  C; 0 where nothing is counted and nothing says how many
-    ignore       the ids ignored, ascending
-    ignored      bool [K], ids in the ignore set
-    counted      bool [K], ids that are classes
-    unexpected   bool [K], ids with pixels that are neither: not in the map, or no class below C
-    byte_class   True where 255, ignored by default, is a class because ids above it are counted
+    Each id has at most one role: ignored, counted or unexpected. An id without pixels that is neither
+    ignored nor a class has none.
+
+    histogram    the counts after `class_map`
+    class_map    the class map that was applied; None for raw ids
+    names        names of the classes 0 … n−1, n ≤ C or empty
+    num_classes  C; 0 if no id is counted and neither the request nor the dataset defines it
+    ignore       the ignored ids, ascending; they need not occur
+    ignored      bool [K], True for ids in `ignore`
+    counted      bool [K], True for ids that are classes, 0 ≤ id < C
+    unexpected   bool [K], True for ids with pixels that do not map to a class and are not ignored
+    byte_class   True if 255 is a class, contrary to the default, because ids above 255 occur
     """
 
     histogram: Histogram
@@ -49,12 +54,12 @@ class InterpretedCounts:
     unexpected: Bool
     byte_class: bool
 
-    def pixels(self, which: Bool) -> int:
-        """Return the pixels of the chosen ids, exact also beyond 64 bits."""
-        return sum(self.histogram.pixels[which].tolist())
+    def pixels(self, selected: Bool) -> int:
+        """Return the total pixels of the selected ids, bool [K]; exact beyond 64 bits, too."""
+        return sum(self.histogram.pixels[selected].tolist())
 
     def all_pixels(self) -> int:
-        """Return the pixels of all ids, exact also beyond 64 bits."""
+        """Return the total pixels of all K ids; exact beyond 64 bits, too."""
         return sum(self.histogram.pixels.tolist())
 
 
@@ -65,65 +70,56 @@ def interpret(
     class_map: str | None = None,
     ignore_index: tuple[int, ...] | None = None,
     num_classes: int | None = None,
-    void_takes_part: bool = False,
+    count_void: bool = False,
 ) -> InterpretedCounts:
-    """Return the table's counts as they are asked for; None leaves a choice to the dataset.
+    """Return the counts of a table with the role of each id. None selects the dataset's own choice.
 
-    With another class map than the dataset's, its class names, number of classes and ignored ids no
-    longer apply: they speak of training ids of its own map.
-    `void_takes_part` counts the dataset's ignored ids, all but 255 and negative ones.
+    split         name of a split; None for all samples
+    class_map     name of a built-in class map, or "none" for raw ids
+    ignore_index  ids, after the class map, that are not counted
+    num_classes   C, the number of classes
+    count_void    count the dataset's ignored ids as classes, except 255 and negative ids
 
-    Raises `NotFound` for an unknown split or class map, `Unanswerable` where the table cannot tell.
+    The dataset's class names, number of classes and ignored ids refer to its own class map, so they do not
+    apply under another class map.
+
+    Raises `NotFound` for an unknown split or class map, and `Unanswerable` for a split without counted
+    samples or if the number of classes cannot be inferred.
     """
     configuration = table.configuration
     mapping = configuration.class_map
     if class_map is not None:
         mapping = None if class_map == "none" else class_maps.builtin(class_map)
-    own = mapping == configuration.class_map
+    own_map = mapping == configuration.class_map
     histogram = table.histogram(split, mapping)
     if split is not None and histogram.samples == 0:
-        raise Unanswerable(_empty(table, split))
-    ids = histogram.class_id
-    there = histogram.mapped & (histogram.pixels > 0)
+        raise Unanswerable(_why_empty(table, split))
 
-    names = configuration.class_names if own else ()
+    names = configuration.class_names if own_map else ()
     if not names and mapping is not None:
         names = mapping.names
     classes = num_classes
-    if classes is None and own:
+    if classes is None and own_map:
         classes = configuration.num_classes or None
     if classes is None and mapping is not None:
         classes = mapping.num_classes
 
+    dataset_ignore = configuration.ignore_index if own_map else None
     void: tuple[int, ...] = ()
-    byte_class = False
-    dataset_ignore = configuration.ignore_index if own else None
-    if ignore_index is None and void_takes_part and dataset_ignore is not None:
+    if ignore_index is None and count_void and dataset_ignore is not None:
         void = tuple(i for i in dataset_ignore if i >= 0 and i != IGNORE)
-        dataset_ignore = None
-    if ignore_index is None:
+    elif ignore_index is None:
         ignore_index = dataset_ignore
+    ids = histogram.class_id
+    byte_class = False
     if ignore_index is None:
-        beyond = there & (ids > IGNORE)
-        byte_class = bool(beyond.any()) and (classes is None or classes > IGNORE + 1)
-        ignored = ids < 0
-        listed = {int(i) for i in ids[there & ignored]}
-        if not byte_class:
-            ignored |= ids == IGNORE
-            listed.add(IGNORE)
-        ignore_index = tuple(sorted(listed))
+        ignored, ignore_index, byte_class = _default_ignored(histogram, classes)
     else:
         ignored = np.isin(ids, np.array(ignore_index, np.int64))
     ignored &= histogram.mapped
 
     if classes is None:
-        counted_ids = ids[there & ~ignored & (ids >= 0)]
-        classes = max(int(counted_ids.max(initial=-1)) + 1, len(names))
-        if classes > MAX_CLASSES:
-            raise Unanswerable(
-                f"the highest id is {classes - 1}, and weights can have {MAX_CLASSES} classes: give "
-                "num_classes or a class map (ids of instances or depths are no classes)"
-            )
+        classes = _infer_classes(histogram, ignored, names)
     if num_classes is None and void:
         classes = max(classes, max(void) + 1)
     counted = histogram.mapped & ~ignored & (ids >= 0) & (ids < classes)
@@ -133,47 +129,106 @@ def interpret(
     )
 
 
-def _empty(table: Table, name: str) -> str:
-    """Say why a split holds no sample that was counted."""
+def _default_ignored(histogram: Histogram, classes: int | None) -> tuple[Bool, tuple[int, ...], bool]:
+    """Return the ids that are ignored by default: negative ids, and 255 unless it is a class.
+
+    255 is a class if ids above it occur and the number of classes, if known, includes them.
+
+    Returns a mask, bool [K], the sorted ignored ids (255, and the negative ids that occur), and whether 255
+    is a class.
+    """
+    ids = histogram.class_id
+    occurs = histogram.mapped & (histogram.pixels > 0)
+    byte_class = bool((occurs & (ids > IGNORE)).any()) and (classes is None or classes > IGNORE + 1)
+    ignored = ids < 0
+    ignore_index = {int(i) for i in ids[occurs & ignored]}
+    if not byte_class:
+        ignored |= ids == IGNORE
+        ignore_index.add(IGNORE)
+    return ignored, tuple(sorted(ignore_index)), byte_class
+
+
+def _infer_classes(histogram: Histogram, ignored: Bool, names: tuple[str, ...]) -> int:
+    """Return the highest id that occurs and is not ignored, plus 1, or the number of names if that is larger.
+
+    Raises `Unanswerable` if that exceeds `MAX_CLASSES`.
+    """
+    ids = histogram.class_id
+    occurs = histogram.mapped & (histogram.pixels > 0)
+    highest = int(ids[occurs & ~ignored & (ids >= 0)].max(initial=-1))
+    classes = max(highest + 1, len(names))
+    if classes > MAX_CLASSES:
+        raise Unanswerable(
+            f"the highest id is {classes - 1}, which exceeds the limit of {MAX_CLASSES} classes; the ids are "
+            "probably instance ids or depths. Give num_classes, or a class map that maps them to classes"
+        )
+    return classes
+
+
+def _why_empty(table: Table, name: str) -> str:
+    """Return why no sample of a split was counted, and what to do."""
     failed, _ = table.failures(name)
     if failed:
-        return f"{table.dataset}: none of the {failed} samples in split {name!r} could be read; scan again"
+        return (
+            f"{table.dataset}: none of the {failed} samples in split {name!r} could be read; fix the files "
+            "and scan again"
+        )
     split = table.split(name)
     if split.folder is not None:
-        return f"{table.dataset}: split {name!r} holds no sample: no file lies in a folder of that name"
+        return (
+            f"{table.dataset}: split {name!r} contains no samples, because no file is in a folder of that "
+            "name; add files, or define the split by a list or a glob"
+        )
+    if split.glob is not None:
+        return (
+            f"{table.dataset}: split {name!r} matches no sample of the dataset; check the glob "
+            f"{split.glob!r}, which applies to paths relative to the source"
+        )
+    entries = split.paths | split.names
     return (
-        f"{table.dataset}: split {name!r} matches no sample: none of its {len(split.paths)} paths is in the "
-        f"dataset, for instance {min(split.paths)}; write them relative to the source"
+        f"{table.dataset}: split {name!r} matches no sample: none of its {len(entries)} paths is in the "
+        f"dataset, for instance {min(entries)}; write them relative to the source"
     )
 
 
-def unexpected_ids(table: Table, reading: InterpretedCounts, split: str | None) -> list[dict[str, Any]]:
-    """Return id (after the map, where it knows it), pixels and example files of every unexpected id.
+def unexpected_ids(table: Table, counts: InterpretedCounts, split: str | None) -> list[dict[str, Any]]:
+    """Return one JSON object per unexpected id, ascending: `id`, `pixels` and `examples`.
 
-    Where colours were counted, `colour` says which one is not in the palette.
+    id        the id after the class map, or the raw id if the map does not contain it
+    examples  paths of up to `EXAMPLES` samples; empty except for the ids with the most pixels
+    colour    for color-coded label maps only: the color that the palette does not contain, as #rrggbb
     """
-    if not reading.unexpected.any():
+    if not counts.unexpected.any():
         return []
-    histogram = reading.histogram
-    at = np.flatnonzero(reading.unexpected)
-    raw_ids = table.raw_ids()
-    if reading.class_map is None:
-        mapped, known = raw_ids, np.ones(len(raw_ids), bool)
-    else:
-        mapped, known = reading.class_map.apply(raw_ids)
-    most = at[np.argsort(-histogram.pixels[at], kind="stable")[:_WITH_EXAMPLES]]
-    raws = {int(k): raw_ids[(mapped == histogram.class_id[k]) & (known == histogram.mapped[k])] for k in most}
-    found = table.samples_with([int(raw) for group in raws.values() for raw in group], split)
-    coloured = table.configuration.counting.palette is not None
+    histogram = counts.histogram
+    columns = np.flatnonzero(counts.unexpected)
+    most_pixels = np.argsort(-histogram.pixels[columns], kind="stable")
+    raw_ids_of = _raw_ids_of(table, counts, columns[most_pixels[:_MAX_IDS_WITH_EXAMPLES]])
+    paths_of = table.samples_with([int(raw) for group in raw_ids_of.values() for raw in group], split)
+    has_palette = table.configuration.counting.palette is not None
     result: list[dict[str, Any]] = []
-    for k in at:
-        examples = sorted({path for raw in raws.get(int(k), ()) for path in found[int(raw)]})[:EXAMPLES]
+    for k in columns.tolist():
+        paths = {path for raw in raw_ids_of.get(k, ()) for path in paths_of[int(raw)]}
         entry: dict[str, Any] = {
             "id": int(histogram.class_id[k]),
             "pixels": int(histogram.pixels[k]),
-            "examples": examples,
+            "examples": sorted(paths)[:EXAMPLES],
         }
-        if coloured and (colour := unknown_colour(entry["id"])) is not None:
+        if has_palette and (colour := unknown_colour(entry["id"])) is not None:
             entry["colour"] = colour
         result.append(entry)
     return sorted(result, key=lambda entry: int(entry["id"]))
+
+
+def _raw_ids_of(table: Table, counts: InterpretedCounts, columns: NDArray[np.intp]) -> dict[int, Int64]:
+    """Return, for each of these columns of the histogram, the raw ids that the class map merges in it."""
+    raw_ids = table.raw_ids()
+    if counts.class_map is None:
+        mapped, known = raw_ids, np.ones(len(raw_ids), bool)
+    else:
+        mapped, known = counts.class_map.apply(raw_ids)
+    histogram = counts.histogram
+    return {
+        k: raw_ids[(mapped == histogram.class_id[k]) & (known == histogram.mapped[k])]
+        for k in columns.tolist()
+    }

@@ -1,4 +1,7 @@
-"""How a dataset's counts are read: part of every version, so that a version always answers the same."""
+"""The configuration of a dataset: how its raw counts are interpreted.
+
+It is stored in every version, so the results of a version never change.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The choices made when reading a version's raw counts.
+    """How the raw counts of a version are interpreted.
 
-    num_classes   length of the weights vector; 0 until the first scan settles it
-    class_names   names of the training ids 0 … num_classes−1, shorter or empty where unknown
-    ignore_index  ids (after the class map) that are not counted; None for the default rule:
-                  255 and every negative id, except that 255 is a class where ids above it occur
-    class_map     raw id → training id; None where raw ids are training ids
-    splits        name → the samples that belong
-    counting      what a raw id is; unlike the rest, fixed when the dataset is registered
+    num_classes   number of classes, the length of the weights vector; 0 until the first scan infers it
+    class_names   names of the classes 0 … num_classes−1; shorter or empty if unknown
+    ignore_index  ids, after the class map, that are not counted; None for the default: 255 and negative
+                  ids, except that 255 is a class if ids above it occur
+    class_map     maps raw ids to class ids; None if raw ids are class ids
+    splits        name → split
+    counting      how pixels become raw ids; unlike the other fields, fixed when the dataset is registered
     """
 
     num_classes: int = 0
@@ -36,13 +39,13 @@ class Configuration:
     counting: Counting = field(default_factory=Counting)
 
     def name(self, class_id: int) -> str:
-        """Return the class's name, or its id as text where it has none."""
+        """Return the name of a class, or its id as text if it has no name."""
         if 0 <= class_id < len(self.class_names):
             return self.class_names[class_id]
         return str(class_id)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, which `from_dict` reads."""
+        """Return the JSON form, which `from_dict` parses."""
         counting = self.counting.to_dict()
         return {
             "num_classes": self.num_classes,
@@ -54,7 +57,7 @@ class Configuration:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Configuration:
-        """Read the JSON form."""
+        """Parse the JSON form that `to_dict` returns."""
         ignore, class_map = value["ignore_index"], value["class_map"]
         return cls(
             num_classes=value["num_classes"],

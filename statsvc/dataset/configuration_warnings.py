@@ -1,35 +1,58 @@
-"""What looks wrong with how a dataset is read, though each part of it is valid."""
+"""Warnings about a valid configuration that does not fit the label maps of a dataset."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from statsvc.dataset.splits import path_stem
 
 if TYPE_CHECKING:
-    from statsvc.store.versions.version import Version
+    from collections.abc import Iterable, Sequence
+
+    import numpy as np
+
+    from statsvc.dataset.configuration import Configuration
+    from statsvc.dataset.splits import Split
 
 
-def doubts(table: Version) -> list[str]:
-    """Return lines on choices that fit the label maps badly: too few names, lists that name no sample.
+class TableWithPaths(Protocol):
+    """A version's table, of which the per-sample array "path" can be read: strings [n], ascending."""
 
-    Raises `DamagedVersion`.
+    configuration: Configuration
+    has_rows: bool
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        """Return a per-sample array by name. Raises `DamagedVersion`."""
+
+
+def find_warnings(table: TableWithPaths) -> list[str]:
+    """Return warnings about too few class names, and about listed splits whose entries match no sample.
+
+    Raises `DamagedVersion` if the paths cannot be read.
     """
-    configuration, lines = table.configuration, []
+    configuration = table.configuration
+    warnings = []
     names, classes = len(configuration.class_names), configuration.num_classes
     if 0 < names < classes:
-        lines.append(f"{names} class names for {classes} classes: ids {names} to {classes - 1} have none")
+        unnamed = f"class {names} has" if names == classes - 1 else f"classes {names} to {classes - 1} have"
+        warnings.append(f"{names} class names for {classes} classes: {unnamed} no name; give {classes} names")
     if table.has_rows and any(split.paths or split.names for split in configuration.splits.values()):
         paths = table.array("path").tolist()
-        known = set(paths)
-        for name, split in configuration.splits.items():
-            missing = sorted(split.paths - known)
-            if split.names:
-                stems = {path_stem(path) for path in paths}
-                missing += sorted(split.names - stems - {stem.rpartition("/")[2] for stem in stems})
-            if missing:
-                lines.append(
-                    f"split {name}: {len(missing)} of {len(split.paths | split.names)} paths are not in the "
-                    f"dataset, for instance {missing[0]}; write them relative to the source, as {paths[0]}"
-                )
-    return lines
+        warnings += _unmatched_entries(configuration.splits.items(), paths)
+    return warnings
+
+
+def _unmatched_entries(splits: Iterable[tuple[str, Split]], paths: Sequence[str]) -> list[str]:
+    known_paths = set(paths)
+    warnings = []
+    for name, split in splits:
+        unmatched = sorted(split.paths - known_paths)
+        if split.names:
+            stems = {path_stem(path) for path in paths}
+            unmatched += sorted(split.names - stems - {stem.rpartition("/")[2] for stem in stems})
+        if unmatched:
+            warnings.append(
+                f"split {name}: {len(unmatched)} of {len(split.paths | split.names)} paths are not in the "
+                f"dataset, for instance {unmatched[0]}; write them relative to the source, such as {paths[0]}"
+            )
+    return warnings

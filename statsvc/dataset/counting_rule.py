@@ -1,4 +1,4 @@
-"""What a raw id is: the pixel's value, or the value after a rule, and which array of a file holds it."""
+"""The counting rule: how the pixels of a label map become raw ids, and which array of a file is counted."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ if TYPE_CHECKING:
     from statsvc.classes.palettes import Palette
 
 VALUE = "value"
+"""The default rule: the raw id is the pixel's value."""
 
 ROWS = ("array", "index", "chunk")
-"""What one row of a version is, of a large array: all of it, an index along its first axis, or a chunk."""
+"""What one sample is: a whole array, one index along its first axis, or one chunk."""
 
 ARITHMETIC = {
-    "id // 1000": "ids below 1000 as they are, others divided by 1000: Cityscapes instance ids, KITTI-MOTS",
+    "id // 1000": "ids below 1000 unchanged, others divided by 1000: Cityscapes instance ids, KITTI-MOTS",
     "id // 256": "divided by 256: instance ids of the KITTI semantics benchmark",
     "id % 65536": "the lower 16 bits: SemanticKITTI",
 }
-"""Rules that make a class id of an instance id."""
+"""Rules that extract the class id from an instance id, and the datasets that need them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counting:
-    """How label maps become raw ids; other counting makes another dataset.
+    """How label maps become raw ids. It is fixed: a different rule requires a new dataset.
 
-    rule     "value", one of `ARITHMETIC`, or "palette"
-    key      which array, member or column holds the labels, where a file has several; None for the only one
-    palette  the colours' ids, for the rule "palette"
+    rule     "value", a key of `ARITHMETIC`, or "palette"
+    key      name of the array, member or column with the labels; None if a file has only one
+    palette  maps colors to raw ids, for the rule "palette"; otherwise None
     rows     one of `ROWS`
     """
 
@@ -44,7 +45,7 @@ class Counting:
         return (rule if self.key is None else f"{rule}, key {self.key}") + rows
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, which `from_dict` reads; nothing in it where all is as by default."""
+        """Return the JSON form, which `from_dict` parses; it contains only what differs from the default."""
         value: dict[str, Any] = {}
         if self.rule != VALUE:
             value["rule"] = self.rule
@@ -58,7 +59,7 @@ class Counting:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Counting:
-        """Read what `to_dict` wrote."""
+        """Parse the JSON form that `to_dict` returns."""
         palette = value.get("palette")
         if palette is not None:
             from statsvc.classes.palettes import Palette
@@ -68,32 +69,42 @@ class Counting:
 
 
 def read(rule: str | None, key: str | None, rows: str | None = None, *, files: bool = True) -> Counting:
-    """Return the counting that options mean; a rule is also the name of a palette or, with `files`, its file.
+    """Return the counting that the options describe.
 
-    Raises `InvalidParameter` listing the rules.
+    rule   "value", a key of `ARITHMETIC`, the name of a built-in palette or, with `files`, the path of a
+           CSV palette; None for "value"
+    key    name of the array, member or column with the labels, or None
+    rows   one of `ROWS`; None for "array"
+
+    Raises `InvalidParameter` with the list of rules.
     """
     if key is not None and not key.strip():
-        raise InvalidParameter(("key", "is empty; name the array, member or column that holds the labels"))
+        raise InvalidParameter(
+            (
+                "key",
+                "the name is empty; give the name of the array, member or column that contains the labels",
+            )
+        )
     rows = "array" if rows is None else rows
     if rows not in ROWS:
-        raise InvalidParameter(("rows", f"{rows!r} is none of {', '.join(ROWS)}"))
+        raise InvalidParameter(("rows", f"{rows!r} is not one of {', '.join(ROWS)}"))
     if rule is None or rule == VALUE:
         return Counting(key=key, rows=rows)
-    plain = "".join(rule.split())
+    without_spaces = "".join(rule.split())
     for known in ARITHMETIC:
-        if plain == "".join(known.split()):
+        if without_spaces == "".join(known.split()):
             return Counting(known, key, rows=rows)
     from statsvc.classes import palettes
 
     palette = palettes.find(rule, files=files)
     if palette is None:
         names = (VALUE, *ARITHMETIC, *palettes.BUILTIN)
-        own = ", or a CSV file of a palette (r,g,b,id,name)" if files else ""
+        or_file = ", or the path of a CSV palette (r,g,b,id,name)" if files else ""
         raise InvalidParameter(
-            ("rule", f"no rule {rule!r}{nearest(rule, names)}; there are {', '.join(names)}{own}")
+            ("rule", f"no rule {rule!r}{nearest(rule, names)}; the rules are {', '.join(names)}{or_file}")
         )
     if rows != "array":
         raise InvalidParameter(
-            ("rows", f"{rows} is for arrays of ids, not for colours; leave rows or rule out")
+            ("rows", f"{rows!r} does not apply to color-coded label maps; omit rows, or omit rule")
         )
     return Counting("palette", key, palette)

@@ -1,4 +1,7 @@
-"""Settling the number of classes, once, over the whole dataset."""
+"""Inference of the number of classes from the class map, the source, or the ids that occur.
+
+It is inferred once, at the first scan of a dataset, over all samples.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,15 @@ if TYPE_CHECKING:
     from statsvc.dataset.configuration import Configuration
 
 
-class _Occurring(Table):
-    """A table that knows only which raw ids occur."""
+class _OccurringIds(Table):
+    """A table that knows only which raw ids occur: each has one pixel."""
 
     has_rows = False
 
     def __init__(self, class_id: NDArray[np.int64], configuration: Configuration) -> None:
         self.dataset, self.version, self.configuration = "the dataset", None, configuration
-        one_each = np.ones(len(class_id), np.int64)
-        self._totals = Histogram(class_id, one_each > 0, one_each, None, None, None)
+        pixels = np.ones(len(class_id), np.int64)
+        self._totals = Histogram(class_id, pixels > 0, pixels, None, None, None)
 
     def totals(self) -> Histogram:
         return self._totals
@@ -38,11 +41,13 @@ class _Occurring(Table):
         return 0
 
 
-def named(configuration: Configuration, class_names: tuple[str, ...]) -> Configuration:
-    """Return a configuration with the names, and so many classes, that its source gives, where it has none.
+def with_source_names(configuration: Configuration, class_names: tuple[str, ...]) -> Configuration:
+    """Return the configuration completed by the class names and the number of classes of its source.
 
-    A source gives them by its palette, or by `class_names` of the ids 0 … n−1. With a class map they are
-    the map's.
+    class_names  names of the ids 0 … n−1 that the source defines; empty if it defines none
+
+    A palette takes precedence over `class_names`. Values that the configuration defines are kept, and a
+    configuration with a class map is returned unchanged, because the map defines both.
     """
     if configuration.class_map is not None:
         return configuration
@@ -58,10 +63,11 @@ def named(configuration: Configuration, class_names: tuple[str, ...]) -> Configu
     return configuration
 
 
-def settle_num_classes(class_id: NDArray[np.int64], configuration: Configuration) -> int:
-    """Return the class map's number of classes, or the highest counted id + 1 where the map has none.
+def infer_num_classes(class_id: NDArray[np.int64], configuration: Configuration) -> int:
+    """Return the number of classes: that of the class map, or else the highest counted id plus 1.
 
-    class_id  int64 [K], ascending raw ids that occur
-    Raises `Unanswerable` where the highest id is far from any number of classes.
+    class_id  int64 [K], the raw ids that occur, ascending
+
+    Raises `Unanswerable` if the highest id exceeds the maximum number of classes.
     """
-    return interpret(_Occurring(class_id, configuration)).num_classes
+    return interpret(_OccurringIds(class_id, configuration)).num_classes

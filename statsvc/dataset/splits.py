@@ -1,4 +1,4 @@
-"""Splits: which samples of a dataset belong to train, val, test or a list of one's own."""
+"""Splits: named subsets of a dataset, defined by folder, glob or list. A sample can be in several splits."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ FOLDERS = {
     "test": "test",
     "testing": "test",
 }
-"""Folder names that make a split, and the split each makes."""
-
+"""Folder names that define a split, and the name of that split."""
 
 EXTENSIONS = [
     ".nii.gz",
@@ -44,18 +43,18 @@ EXTENSIONS = [
     ".tar",
     ".parquet",
 ]
-"""Extensions of samples. In a list, an entry that ends in none of them is a name without one."""
+"""Extensions of samples, longest first if one ends in another. A list entry without any of them is a name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A folder name or a glob, so that files added later belong too, or a fixed list.
+    """A subset of the samples: by folder or glob, which include files added later, or a fixed list.
 
-    folder  with it, a sample belongs to the split of the first of its folders that is named in
-            `FOLDERS`: `train/val_street/a.png` is train
-    paths   relative paths
-    names   relative paths or file names without their extension: `case_1` is `a/case_1.nii.gz`
-    glob    with `**`, `*`, `?` and `[…]`; without "/" it matches the file name in any folder
+    folder  name of a folder split; the outermost folder listed in `FOLDERS` decides:
+            `train/val/a.png` is in train
+    paths   paths of samples, relative to the source
+    names   paths or file names without extension: `case_1` matches `a/case_1.nii.gz`
+    glob    pattern with `**`, `*`, `?` and `[…]`; without "/" it matches the file name in any folder
     """
 
     folder: str | None = None
@@ -64,7 +63,7 @@ class Split:
     glob: str | None = None
 
     def contains(self, path: str) -> bool:
-        """Whether the sample with this relative path belongs to the split."""
+        """Return whether the sample with this relative path is in the split."""
         if self.folder is not None:
             return folder_split(path) == self.folder
         if self.glob is not None:
@@ -78,7 +77,7 @@ class Split:
         return stem in self.names or stem.rpartition("/")[2] in self.names
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, which `from_dict` reads."""
+        """Return the JSON form, which `from_dict` parses."""
         if self.folder is not None:
             return {"folder": self.folder}
         if self.glob is not None:
@@ -88,58 +87,66 @@ class Split:
 
     @classmethod
     def listed(cls, name: str, entries: Sequence[str]) -> Split:
-        """Return a split of paths, and of names without extension. Raises `InvalidParameter` for none."""
+        """Return the split that lists these paths and names without extension.
+
+        Raises `InvalidParameter` for an empty list.
+        """
         paths = [entry for entry in entries if path_stem(entry) != entry]
         names = [entry for entry in entries if path_stem(entry) == entry]
         return cls.from_dict(name, {"paths": paths, "names": names})
 
     @classmethod
     def from_dict(cls, name: str, value: Any) -> Split:
-        """Read `{"folder": "train"}`, `{"glob": "val_*"}`, `{"paths": [], "names": []}` or a list of paths.
+        """Parse `{"folder": "train"}`, `{"glob": "val_*"}`, `{"paths": [], "names": []}` or a list of paths.
 
-        Raises `InvalidParameter` naming the split.
+        Raises `InvalidParameter` with the name of the split.
         """
-        if isinstance(value, dict) and set(value) == {"glob"}:
+        keys = set(value) if isinstance(value, dict) else set()
+        if keys == {"glob"}:
             if not isinstance(value["glob"], str) or not value["glob"].strip("/"):
-                raise InvalidParameter(("splits", f"{name}: glob is a text such as 'aachen/*'"))
+                raise _invalid(name, f"glob must be a pattern such as 'aachen/*', got {value['glob']!r}")
             return cls(glob=value["glob"].lstrip("/"))
-        if isinstance(value, dict) and "names" in value and set(value) <= {"paths", "names"}:
-            names, paths = value["names"], value.get("paths", [])
-            both = [*names, *paths] if isinstance(names, list) and isinstance(paths, list) else [None]
-            if not all(isinstance(entry, str) for entry in both):
-                raise InvalidParameter(("splits", f"{name}: paths and names are lists of texts"))
-            if not names and not paths:
-                raise InvalidParameter(("splits", f"{name}: the list is empty"))
-            return cls(paths=frozenset(paths), names=frozenset(names))
-        if isinstance(value, dict) and set(value) == {"folder"}:
+        if keys == {"folder"}:
             if value["folder"] not in FOLDERS.values():
-                raise InvalidParameter(("splits", f"{name}: folder is one of train, val, test"))
+                raise _invalid(name, f"folder must be train, val or test, got {value['folder']!r}")
             return cls(folder=value["folder"])
-        if isinstance(value, dict) and set(value) == {"paths"}:
-            value = value["paths"]
-        if not isinstance(value, list) or not all(isinstance(path, str) for path in value):
-            raise InvalidParameter(
-                ("splits", f"{name}: give a list of relative paths, or {{'folder': 'train'}}")
-            )
-        if not value:
-            raise InvalidParameter(("splits", f"{name}: the list is empty"))
-        return cls(paths=frozenset(value))
+        if "names" in keys and keys <= {"paths", "names"}:
+            names, paths = value["names"], value.get("paths", [])
+            if not _is_string_list(names) or not _is_string_list(paths):
+                raise _invalid(name, "paths and names must be lists of strings")
+        else:
+            names, paths = [], value["paths"] if keys == {"paths"} else value
+            if not _is_string_list(paths):
+                raise _invalid(
+                    name, "expected a list of relative paths, or an object such as {'folder': 'train'}"
+                )
+        if not names and not paths:
+            raise _invalid(name, "the list is empty; add paths, or remove the split")
+        return cls(paths=frozenset(paths), names=frozenset(names))
+
+
+def _invalid(name: str, message: str) -> InvalidParameter:
+    return InvalidParameter(("splits", f"{name}: {message}"))
+
+
+def _is_string_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
 
 
 def path_stem(path: str) -> str:
-    """Return a path without the extension of a label map or picture."""
+    """Return a path without the extension of a label map or image; other extensions are kept."""
     lower = path.lower()
     return next((path[: -len(end)] for end in EXTENSIONS if lower.endswith(end)), path)
 
 
 def is_glob(text: str) -> bool:
-    """Whether a text has a glob's special characters."""
+    """Return whether a text contains special characters of a glob."""
     return any(letter in text for letter in "*?[")
 
 
 @functools.lru_cache(maxsize=64)
 def _expression(glob: str) -> re.Pattern[str]:
-    """Return the expression for relative paths that a glob matches; `*` stays within a folder."""
+    """Return the regular expression of a glob over relative paths; `*` and `?` do not match "/"."""
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", glob)
     special = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     text = "".join(
@@ -154,7 +161,7 @@ def _expression(glob: str) -> re.Pattern[str]:
 
 
 def folder_split(path: str) -> str | None:
-    """Return the split that the folders of a relative path put it in, if any."""
+    """Return the folder split that a relative path is in, or None."""
     for part in path.split("/")[:-1]:
         if (split := FOLDERS.get(part.lower())) is not None:
             return split
@@ -162,11 +169,11 @@ def folder_split(path: str) -> str | None:
 
 
 def detect(paths: Iterable[str]) -> dict[str, Split]:
-    """Return the train, val and test splits that the folders of these relative paths make."""
-    found = {split for path in paths if (split := folder_split(path)) is not None}
-    return {name: Split(folder=name) for name in ("train", "val", "test") if name in found}
+    """Return the folder splits (train, val, test) that contain at least one of these relative paths."""
+    names = {split for path in paths if (split := folder_split(path)) is not None}
+    return {name: Split(folder=name) for name in ("train", "val", "test") if name in names}
 
 
 def from_dict(value: Mapping[str, Any]) -> dict[str, Split]:
-    """Read the JSON form of several splits. Raises `InvalidParameter`."""
+    """Parse the JSON form of several splits, name → split. Raises `InvalidParameter`."""
     return {name: Split.from_dict(name, item) for name, item in value.items()}

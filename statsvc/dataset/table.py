@@ -1,4 +1,7 @@
-"""The table of one version: pixels of each raw id in each sample, and the aggregates that weights need."""
+"""The table of one version: pixels per raw id and sample, and the aggregates that weights need.
+
+Letters in array shapes: n samples, K ids.
+"""
 
 from __future__ import annotations
 
@@ -24,25 +27,31 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_IDS = 4096
-"""Different raw ids that a label map, or a dataset, may hold: beyond that they are no classes."""
+"""Maximum number of distinct raw ids in a label map or a dataset; more are instance ids or not labels."""
 
 ROWS = 4096
-"""How many rows `Table.sample_counts` yields at a time at most."""
+"""Maximum number of rows per item that `Table.sample_counts` yields."""
 
 EXAMPLES = 3
-"""How many files an answer names as examples."""
+"""Maximum number of example files in a response."""
+
+_EXACT_FLOAT64 = 2.0**53
+"""Integers below this are exact in float64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Counts of a whole table or a split of it, after a class map.
+    """Counts summed over all samples of a table or of a split, after a class map.
 
-    class_id      int64 [K], ids in ascending order, mapped ones first
-    mapped        bool [K], False for a raw id that the class map does not know (always True without a map)
+    class_id      int64 [K], ids; those in the class map first, each group ascending
+    mapped        bool [K], False for raw ids that the class map does not contain; True without a map
     pixels        int64 [K], pixels of each id
-    images        int64 [K], samples in which the id occurs; None where a table was imported without it
-    cooccurrence  int64 [K, K], `[c, k]` = pixels of k in the samples that contain c; None as above
-    samples       samples counted; None as above
+    images        int64 [K], number of samples in which each id occurs; None if unknown
+    cooccurrence  int64 [K, K], `[c, k]` = pixels of id k in the samples that contain id c; None if unknown
+    samples       number of counted samples; None if unknown
+
+    The last three are unknown in imported totals. `images` and `cooccurrence` are also unknown if the totals
+    are known only per raw id and the class map merges ids.
     """
 
     class_id: Int64
@@ -55,12 +64,12 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Consecutive rows of a table, in path order.
+    """Consecutive rows of a table, one per sample, in path order.
 
-    path    n relative paths
-    status  uint8 [n], 0 counted, 1 unreadable
-    error   n texts, empty where counted
-    counts  int64 [n, K], pixels of each raw id
+    path    strings [n], paths relative to the source
+    status  uint8 [n], 0 for a counted sample, 1 for an unreadable one
+    error   strings [n], why the sample is unreadable; empty for a counted one
+    counts  int64 [n, K], pixels of each raw id; zeros for an unreadable sample
     """
 
     path: Sequence[str]
@@ -70,13 +79,17 @@ class Block:
 
 
 class Table(ABC):
-    """Statistics of one version, wherever they are kept.
+    """The counts of one version, independent of where they are stored.
 
-    dataset        name, for answers
-    version        number, or None for a table that is not stored
-    configuration  how the counts are read
-    exact          False where the counts were taken from a sample of the dataset
-    has_rows       False where only totals are known: no splits, and no map that merges presence
+    A row contains the counts of one sample, a column those of one raw id. Subclasses provide the totals and
+    the rows; this class derives histograms of splits under any class map.
+
+    dataset        name of the dataset, for responses and messages
+    version        version number, from 1; None for a table that is not stored
+    configuration  how the raw counts are interpreted
+    exact          True if every sample was counted; False if the counts are an estimate from some of them
+    has_rows       True if the counts of each sample are known; False if only the totals are known, which
+                   allow neither splits nor, under a class map that merges ids, presence
     """
 
     dataset: str
@@ -87,104 +100,107 @@ class Table(ABC):
 
     @abstractmethod
     def totals(self) -> Histogram:
-        """Return the counts of all samples over raw ids."""
+        """Return the histogram of all counted samples over the K raw ids, ascending."""
 
     @abstractmethod
     def blocks(self) -> Iterator[Block]:
-        """Yield all rows in path order, a bounded number at a time."""
+        """Yield all rows in path order, in blocks of bounded size."""
 
     @abstractmethod
     def failed(self) -> int:
-        """Return how many samples of the whole table could not be read."""
+        """Return the number of unreadable samples in the table."""
 
     def why_no_rows(self) -> str:
-        """Return why there are no rows, where there are none, and what to do."""
+        """Return an error message for a request that needs rows, if `has_rows` is False."""
         return (
-            f"{self.dataset} keeps totals only, and this needs the counts of each image: scan the label maps"
+            f"{self.dataset} contains totals only, but this request needs the counts of each image; scan the "
+            "label maps to get them"
         )
 
     def raw_ids(self) -> Int64:
-        """Return the raw id of each column of `Block.counts`, int64 [K], ascending."""
+        """Return the raw id of each column of `Block.counts`: int64 [K], ascending."""
         return self.totals().class_id
 
     def histogram(self, split: str | None = None, class_map: ClassMap | None = None) -> Histogram:
-        """Return the counts of a split (default: all samples) after a class map (default: raw ids).
+        """Return the histogram of a split (default: all samples) after a class map (default: raw ids).
 
-        Reads the rows only where the aggregates cannot answer: for a split, or where the map sends
-        two ids to one and presence becomes an OR.
+        Reads the rows only if the totals do not suffice: for a split, and if the map merges ids, because the
+        samples that contain one of two ids cannot be derived from the samples that contain each.
 
-        Raises `NotFound` for an unknown split, `Unanswerable` where rows are needed and not kept.
+        Raises `NotFound` for an unknown split, and `Unanswerable` for a split if there are no rows.
         """
         totals = self.totals()
-        if split is not None:
-            chosen = self.split(split)
-            if not self.has_rows:
-                raise Unanswerable(self.why_no_rows())
-        else:
-            chosen = None
+        selected = None if split is None else self.split(split)
+        if selected is not None and not self.has_rows:
+            raise Unanswerable(self.why_no_rows())
         if class_map is None:
-            columns = _Columns(totals.class_id, np.ones(len(totals.class_id), bool), None)
-            if chosen is None:
+            if selected is None:
                 return totals
+            columns = _identity(totals.class_id)
         else:
-            columns = _columns(totals.class_id, class_map)
-            if chosen is None and columns.order is not None:
-                return _permuted(totals, columns)
+            columns = _map_columns(totals.class_id, class_map)
+            if selected is None and columns.order is not None:
+                return _permute(totals, columns)
             if not self.has_rows:
-                return under_map(totals, class_map)
-        return aggregate(self.blocks(), columns, chosen)
+                return map_histogram(totals, class_map)
+        return aggregate(self.blocks(), columns, selected)
 
     def sample_counts(
         self, split: str | None = None, class_map: ClassMap | None = None
     ) -> Iterator[tuple[list[str], Int64]]:
-        """Yield the paths and counts of a split's counted samples, in path order, `ROWS` at most at a time.
+        """Yield paths and counts of the counted samples in a split, in path order, up to `ROWS` at a time.
 
-        The counts are int64 [n, K], a column for each id of `histogram(split, class_map)`.
+        The counts are int64 [n, K] in pixels, with one column per id of `histogram(split, class_map)`.
 
-        Raises `NotFound` for an unknown split, `Unanswerable` where no rows are kept.
+        Raises `NotFound` for an unknown split, and `Unanswerable` if there are no rows.
         """
-        chosen = None if split is None else self.split(split)
+        selected = None if split is None else self.split(split)
         if not self.has_rows:
             raise Unanswerable(self.why_no_rows())
         for block in self.blocks():
-            take = block.status == 0
-            if chosen is not None:
-                take &= np.fromiter((chosen.contains(str(p)) for p in block.path), bool, len(block.path))
-            kept = np.flatnonzero(take)
-            for start in range(0, len(kept), ROWS):
-                at = kept[start : start + ROWS]
-                yield [str(block.path[row]) for row in at.tolist()], self.mapped(block.counts[at], class_map)
+            rows = np.flatnonzero(_counted_rows(block, selected))
+            for start in range(0, len(rows), ROWS):
+                part = rows[start : start + ROWS]
+                paths = [str(block.path[row]) for row in part.tolist()]
+                yield paths, self.apply_class_map(block.counts[part], class_map)
 
-    def mapped(self, counts: Int64, class_map: ClassMap | None) -> Int64:
-        """Return counts over raw ids, int64 [n, raw], as counts over the ids of `histogram`, [n, K]."""
-        return counts if class_map is None else _merge(counts, _columns(self.totals().class_id, class_map))
+    def apply_class_map(self, counts: Int64, class_map: ClassMap | None) -> Int64:
+        """Return counts per raw id, int64 [n, raw ids], as counts per id of `histogram`, int64 [n, K]."""
+        if class_map is None:
+            return counts
+        return _merge(counts, _map_columns(self.totals().class_id, class_map))
 
-    def remembered(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return `make()`; a table that remembers makes it once for a key."""
+    def cached(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return `make()`; a subclass with a cache calls it once per key."""
         del key
         return make()
 
     def split(self, name: str) -> Split:
-        """Return the split of that name. Raises `NotFound` listing those there are."""
-        known = self.configuration.splits
-        if name not in known:
-            there = ", ".join(sorted(known)) or "none"
-            raise NotFound(f"{self.dataset} has no split {name!r}{nearest(name, known)}; it has: {there}")
-        return known[name]
+        """Return the split with this name. Raises `NotFound` with the list of splits."""
+        splits = self.configuration.splits
+        if name not in splits:
+            names = ", ".join(sorted(splits)) or "none"
+            raise NotFound(
+                f"{self.dataset} has no split {name!r}{nearest(name, splits)}; its splits: {names}"
+            )
+        return splits[name]
 
     def failures(
         self, split: str | None = None, limit: int | None = EXAMPLES
     ) -> tuple[int, list[tuple[str, str]]]:
-        """Return how many samples could not be read, and (path, reason) of the first `limit` of them."""
+        """Return the number of unreadable samples in a split, and (path, reason) of the first `limit`.
+
+        Raises `NotFound` for an unknown split.
+        """
         if self.failed() == 0:
             return 0, []
-        chosen = None if split is None else self.split(split)
+        selected = None if split is None else self.split(split)
         count = 0
         examples: list[tuple[str, str]] = []
         for block in self.blocks():
             for row in np.flatnonzero(block.status).tolist():
                 path = str(block.path[row])
-                if chosen is not None and not chosen.contains(path):
+                if selected is not None and not selected.contains(path):
                     continue
                 count += 1
                 if limit is None or len(examples) < limit:
@@ -194,32 +210,37 @@ class Table(ABC):
     def samples_with(
         self, raw_ids: Sequence[int], split: str | None = None, limit: int = EXAMPLES
     ) -> dict[int, list[str]]:
-        """Return for each raw id the paths of the first `limit` samples in which it occurs."""
-        found: dict[int, list[str]] = {raw_id: [] for raw_id in raw_ids}
-        if not self.has_rows or not found:
-            return found
-        chosen = None if split is None else self.split(split)
+        """Return, for each raw id, the paths of the first `limit` samples in which it occurs.
+
+        Every list is empty if there are no rows. Raises `NotFound` for an unknown split.
+        """
+        paths: dict[int, list[str]] = {raw_id: [] for raw_id in raw_ids}
+        if not self.has_rows or not paths:
+            return paths
+        selected = None if split is None else self.split(split)
         column = {int(raw_id): k for k, raw_id in enumerate(self.raw_ids())}
         for block in self.blocks():
-            wanting = [raw_id for raw_id in found if len(found[raw_id]) < limit and raw_id in column]
-            if not wanting:
+            incomplete = [raw_id for raw_id in paths if len(paths[raw_id]) < limit and raw_id in column]
+            if not incomplete:
                 break
-            for raw_id in wanting:
+            for raw_id in incomplete:
                 for row in np.flatnonzero(block.counts[:, column[raw_id]]).tolist():
                     path = str(block.path[row])
-                    if chosen is None or chosen.contains(path):
-                        found[raw_id].append(path)
-                        if len(found[raw_id]) == limit:
+                    if selected is None or selected.contains(path):
+                        paths[raw_id].append(path)
+                        if len(paths[raw_id]) == limit:
                             break
-        return found
+        return paths
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Where each raw column goes under a class map.
+    """How a class map rearranges the columns of raw ids; K output columns.
 
-    `order` is the permutation of raw columns where no two are merged, else None;
-    `target` the output column of each raw column.
+    class_id  int64 [K], id of each output column
+    mapped    bool [K], False for raw ids that the class map does not contain
+    target    int64 [raw ids], output column of each raw id; None if the columns do not change
+    order     int64 [K], raw column of each output column; None if columns are merged or do not change
     """
 
     class_id: Int64
@@ -228,39 +249,44 @@ class _Columns:
     order: Int64 | None = None
 
 
-def _columns(raw: Int64, class_map: ClassMap) -> _Columns:
-    ids, known = class_map.apply(raw)
-    # Ids that the map does not know stay apart, after the mapped ones, under their raw id.
-    keys = np.stack([~known, np.where(known, ids, raw)], axis=1).astype(np.int64)
+def _identity(raw_ids: Int64) -> _Columns:
+    return _Columns(raw_ids, np.ones(len(raw_ids), bool), None)
+
+
+def _map_columns(raw_ids: Int64, class_map: ClassMap) -> _Columns:
+    ids, known = class_map.apply(raw_ids)
+    # Raw ids that the map does not contain keep columns of their own, after the mapped ones.
+    keys = np.stack([~known, np.where(known, ids, raw_ids)], axis=1).astype(np.int64)
     unique, target = np.unique(keys, axis=0, return_inverse=True)
     target = target.reshape(-1).astype(np.int64)
-    order = np.argsort(target).astype(np.int64) if len(unique) == len(raw) else None
+    order = np.argsort(target).astype(np.int64) if len(unique) == len(raw_ids) else None
     return _Columns(unique[:, 1].astype(np.int64), unique[:, 0] == 0, target, order)
 
 
-def _permuted(totals: Histogram, columns: _Columns) -> Histogram:
+def _permute(totals: Histogram, columns: _Columns) -> Histogram:
     order = columns.order
+    assert order is not None
     return Histogram(
         columns.class_id,
         columns.mapped,
         totals.pixels[order],
         None if totals.images is None else totals.images[order],
-        None if totals.cooccurrence is None else totals.cooccurrence[np.ix_(order, order)],  # type: ignore[arg-type]
+        None if totals.cooccurrence is None else totals.cooccurrence[np.ix_(order, order)],
         totals.samples,
     )
 
 
-def under_map(totals: Histogram, class_map: ClassMap) -> Histogram:
-    """Return aggregates over raw ids after a class map; presence is not known where it merges ids."""
-    columns = _columns(totals.class_id, class_map)
+def map_histogram(totals: Histogram, class_map: ClassMap) -> Histogram:
+    """Return a histogram over raw ids after a class map; without presence if the map merges ids."""
+    columns = _map_columns(totals.class_id, class_map)
     if columns.order is not None:
-        return _permuted(totals, columns)
+        return _permute(totals, columns)
     pixels = _merge(totals.pixels[None, :], columns)[0]
     return Histogram(columns.class_id, columns.mapped, pixels, None, None, totals.samples)
 
 
 def _merge(counts: Int64, columns: _Columns) -> Int64:
-    """Add up the columns of `counts` [n, raw] that share a target: [n, K], exact in int64."""
+    """Return counts [n, raw ids] as [n, K], adding the columns that share a target; exact in int64."""
     if columns.target is None:
         return counts
     merged = np.zeros((len(counts), len(columns.class_id)), np.int64)
@@ -269,8 +295,16 @@ def _merge(counts: Int64, columns: _Columns) -> Int64:
     return merged
 
 
+def _counted_rows(block: Block, split: Split | None) -> NDArray[np.bool_]:
+    """Return which rows of a block, bool [n], are counted samples of the split."""
+    rows = block.status == 0
+    if split is not None:
+        rows &= np.fromiter((split.contains(str(path)) for path in block.path), bool, len(block.path))
+    return rows
+
+
 class Aggregator:
-    """Column sums, presence and co-occurrence of rows that arrive in blocks; exact in 64 bits."""
+    """Sums of pixels, presence and co-occurrence over rows that are added in blocks; exact in 64 bits."""
 
     def __init__(self, columns: int) -> None:
         self.pixels = np.zeros(columns, np.int64)
@@ -279,44 +313,43 @@ class Aggregator:
         self.samples = 0
 
     def add(self, counts: Int64) -> None:
-        """Add the rows of counted samples, int64 [n, K]."""
+        """Add the counts of counted samples, int64 [n, K] in pixels."""
         present = counts > 0
         self.pixels += counts.sum(axis=0)
         self.images += present.sum(axis=0)
         self.samples += len(counts)
-        # float64 BLAS is exact while every sum stays below 2**53; NumPy's int64 product is
-        # exact always and about 50 times slower.
-        if counts.sum(dtype=np.float64) < 2.0**53:
+        # float64 BLAS is exact while every sum stays below 2**53. NumPy's int64 product is always exact, but
+        # about 50 times slower.
+        if counts.sum(dtype=np.float64) < _EXACT_FLOAT64:
             product = present.T.astype(np.float64) @ counts.astype(np.float64)
             self.cooccurrence += product.astype(np.int64)
         else:
             self.cooccurrence += present.T.astype(np.int64) @ counts
 
     def histogram(self, class_id: Int64) -> Histogram:
-        """Return what was added, of columns with these ids."""
+        """Return the histogram of the added rows, whose columns have these ids, int64 [K]."""
         mapped = np.ones(len(class_id), bool)
         return Histogram(class_id, mapped, self.pixels, self.images, self.cooccurrence, self.samples)
 
 
 def aggregate(blocks: Iterable[Block], columns: _Columns, split: Split | None) -> Histogram:
-    """Return the histogram of the blocks' counted rows that belong to the split."""
+    """Return the histogram of the counted samples of a split (None: all samples)."""
     total = Aggregator(len(columns.class_id))
     for block in blocks:
-        take = block.status == 0
-        if split is not None:
-            take &= np.fromiter((split.contains(str(p)) for p in block.path), bool, len(block.path))
-        if take.any():
-            total.add(_merge(block.counts[take], columns))
+        rows = _counted_rows(block, split)
+        if rows.any():
+            total.add(_merge(block.counts[rows], columns))
     return Histogram(
         columns.class_id, columns.mapped, total.pixels, total.images, total.cooccurrence, total.samples
     )
 
 
 class MemoryTable(Table):
-    """A table held in memory, for counting without a store.
+    """A table in memory, for counts that are not stored.
 
-    raw_id  int64 [K], ascending
-    counts  int64 [n, K]
+    raw_id  int64 [K], raw ids, ascending
+    rows    all samples, with `counts` int64 [n, K]
+    exact   see `Table`
     """
 
     def __init__(
@@ -330,11 +363,10 @@ class MemoryTable(Table):
         self.dataset, self.version = dataset, None
         self.configuration, self.exact = configuration, exact
         self.rows = rows
-        columns = _Columns(raw_id, np.ones(len(raw_id), bool), None)
-        self._totals = aggregate([rows], columns, None)
+        self._totals = aggregate([rows], _identity(raw_id), None)
 
     def totals(self) -> Histogram:
-        """Return the counts of all samples over raw ids."""
+        """Return the histogram of all counted samples over raw ids."""
         return self._totals
 
     def blocks(self) -> Iterator[Block]:
@@ -342,5 +374,5 @@ class MemoryTable(Table):
         yield self.rows
 
     def failed(self) -> int:
-        """Return how many samples could not be read."""
+        """Return the number of unreadable samples."""
         return int(np.count_nonzero(self.rows.status))

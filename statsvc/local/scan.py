@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.classes import class_maps
+from statsvc.classes import class_map_files
 from statsvc.classes.class_maps import ClassMap
 from statsvc.common.object_urls import is_url
 from statsvc.dataset import split_files
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.counting_rule import read as read_counting
-from statsvc.dataset.num_classes import named, settle_num_classes
+from statsvc.dataset.num_classes import infer_num_classes, with_source_names
 from statsvc.dataset.splits import detect
 from statsvc.dataset.splits import from_dict as read_splits
 from statsvc.dataset.table import MAX_IDS, Block, MemoryTable
@@ -146,9 +146,9 @@ def scan(
         )
     if splits is None:
         configuration = replace(configuration, splits=detect(listing.path))
-    configuration = named(configuration, listing.class_names)
+    configuration = with_source_names(configuration, listing.class_names)
     if configuration.num_classes == 0:
-        configuration = replace(configuration, num_classes=settle_num_classes(raw_id, configuration))
+        configuration = replace(configuration, num_classes=infer_num_classes(raw_id, configuration))
     return LocalTable(name or source.root.rpartition("/")[2], configuration, raw_id, block)
 
 
@@ -160,7 +160,7 @@ def _configuration(
     splits: Mapping[str, Any] | str | Path | None,
 ) -> Configuration:
     if class_map is not None and not isinstance(class_map, ClassMap):
-        class_map = class_maps.resolve(os.fspath(class_map))
+        class_map = class_map_files.resolve(os.fspath(class_map))
     asked = WeightSpec.from_params({"ignore_index": ignore_index, "num_classes": num_classes})
     if num_classes is not None and len(class_names) > num_classes:
         raise InvalidParameter(("class_names", f"{len(class_names)} names for {num_classes} classes"))

@@ -104,7 +104,7 @@ def sampled(table: Table, question: SamplingRequest) -> Sampled:
         return drawing.plan(table, read, spec, sampler=question.sampler, weights=weights)
 
     key = (spec, drawing.key(read, spec, question.sampler))
-    draws = table.remembered(key, make)
+    draws = table.cached(key, make)
     failures = table.failures(spec.split)
     asked = question.to_dict()
     asked |= {name: value for name, value in draws.parameters.items() if name in asked}

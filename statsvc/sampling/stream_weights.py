@@ -125,7 +125,7 @@ def _source(table: Table, share: float, spec: WeightSpec) -> _Source:
         draws = None if spec.sampler is None else drawing.plan(table, read, spec, sampler=spec.sampler)
         return draws, drawing.expected(table, read, spec.split, draws)
 
-    draws, expected = table.remembered(drawing.key(read, spec, spec.sampler), make)
+    draws, expected = table.cached(drawing.key(read, spec, spec.sampler), make)
     return _Source(table, share, read, unexpected, draws, expected)
 
 

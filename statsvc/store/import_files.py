@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.common.utf8 import storable
+from statsvc.common.utf8 import is_encodable
 from statsvc.dataset.table import MAX_IDS, Histogram
 from statsvc.errors import InvalidParameter
 
@@ -94,7 +94,7 @@ def read_samples(value: list[Any] | Mapping[str, Any]) -> SampleCounts:
     """
     named: dict[str, Mapping[str, Any]] = {}
     for number, (path, stats) in enumerate(_named(value)):
-        if not isinstance(path, str) or not path or "\0" in path or not storable(path):
+        if not isinstance(path, str) or not path or "\0" in path or not is_encodable(path):
             raise _Malformed(f', sample {number}: "{FILE}" is {path!r}, not the name of its label map')
         if not isinstance(stats, dict):
             raise _Malformed(f", {path}: expected an object of class id and pixels")

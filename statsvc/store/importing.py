@@ -10,7 +10,7 @@ import numpy as np
 
 from statsvc.dataset import splits
 from statsvc.dataset.configuration import Configuration
-from statsvc.dataset.num_classes import settle_num_classes
+from statsvc.dataset.num_classes import infer_num_classes
 from statsvc.errors import Conflict, NotFound
 from statsvc.store.catalog.catalog import NewVersion
 from statsvc.store.import_files import SampleCounts
@@ -54,7 +54,7 @@ def import_counts(
     else:
         occurring = counts.class_id[counts.pixels > 0]
     if configuration.num_classes == 0:
-        classes = settle_num_classes(occurring, configuration)
+        classes = infer_num_classes(occurring, configuration)
         configuration = fitting(replace(configuration, num_classes=classes))
     if dataset is None:
         dataset = catalog.create_dataset(name, None, None, configuration)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from statsvc.common.utf8 import HALF, storable
+from statsvc.common.utf8 import NOT_ENCODABLE, is_encodable
 from statsvc.dataset import splits
-from statsvc.dataset.num_classes import settle_num_classes
+from statsvc.dataset.num_classes import infer_num_classes
 from statsvc.errors import Conflict, InvalidParameter
 from statsvc.store.catalog.catalog import Stale
 from statsvc.store.publication import open_version
@@ -36,7 +36,7 @@ def applied(configuration: Configuration, changes: Mapping[str, Any]) -> Configu
         if name in values and values[name] is None:
             values[name] = value
     result = replace(configuration, **values)
-    halves = [(name, HALF) for name, value in result.to_dict().items() if not storable(value)]
+    halves = [(name, NOT_ENCODABLE) for name, value in result.to_dict().items() if not is_encodable(value)]
     if halves:
         raise InvalidParameter(*halves)
     return result
@@ -76,7 +76,7 @@ def changed(
         if not wanted.num_classes:
             totals = table.totals()
             occurring = totals.class_id[totals.pixels > 0]
-            wanted = replace(wanted, num_classes=settle_num_classes(occurring, wanted))
+            wanted = replace(wanted, num_classes=infer_num_classes(occurring, wanted))
         return fitting(wanted)
 
     return change

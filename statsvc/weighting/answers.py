@@ -121,7 +121,7 @@ def read_as_asked(table: Table, spec: WeightSpec) -> tuple[InterpretedCounts, li
         class_map=spec.class_map,
         ignore_index=spec.ignore_index,
         num_classes=spec.num_classes,
-        void_takes_part=recipe is not None and recipe.void_takes_part,
+        count_void=recipe is not None and recipe.void_takes_part,
     )
     unexpected = class_counts.unexpected_ids(table, read, spec.split)
     if unexpected and spec.unexpected == "error":

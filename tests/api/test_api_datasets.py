@@ -535,7 +535,7 @@ def test_what_fits_a_dataset_badly_is_told_over_http_too(client: TestClient, hom
     told = client.patch("/datasets/street", json=body).json()["warnings"]
     assert told == client.get("/datasets/street").json()["warnings"]
     assert [line.partition(",")[0] for line in told] == [
-        "2 class names for 4 classes: ids 2 to 3 have none",
+        "2 class names for 4 classes: classes 2 to 3 have no name; give 4 names",
         "split a: 1 of 1 paths are not in the dataset",
         "split b: 1 of 2 paths are not in the dataset",
     ]

@@ -183,7 +183,7 @@ def test_names_that_utf8_cannot_encode_are_refused_by_option_before_anything_is_
     home = ("--home", tmp_path / "home")
     (tmp_path / "map.json").write_text('{"map": {"0": 0}, "names": ["\\ud800"]}')
     told = statsvc("scan", place[0], "--class-map", tmp_path / "map.json", *home, code=2).stderr
-    assert "--class-map: holds half of a surrogate pair" in told
+    assert "--class-map: contains a lone surrogate" in told
     told = statsvc("scan", place[0], "--class-names", "a,\udcff", *home, code=2).stderr
     assert "--class-names: " in told
     other = shutil.copytree(place[0], tmp_path / "street\udcff")

@@ -93,7 +93,7 @@ def test_folders_become_splits(tmp_path: Path) -> None:
     got = table.weights(split="train", method="inverse_freq", normalize="none")
     np.testing.assert_allclose(got.numpy(), train.size / (3 * np.bincount(train)), rtol=1e-6)
     assert "all_splits" in [warning["code"] for warning in table.weights().warnings]
-    with pytest.raises(NotFound, match="it has: train, val"):
+    with pytest.raises(NotFound, match="its splits: train, val"):
         table.weights(split="trian")
 
 

@@ -197,7 +197,7 @@ def test_a_job_fails_at_once_where_the_bucket_refuses(place: Distant, faulty: Fa
     faulty.behave = lambda method, _path: "403" if method == "PUT" else "relay"
     outcome, job = place.scan()
     assert (job.state, job.attempt) == ("failed", 1)
-    assert "access was refused; check the credentials" in str(job.error)
+    assert "access was denied; check the credentials" in str(job.error)
     assert outcome.error == job.error
 
 
@@ -333,7 +333,7 @@ def test_a_store_that_cannot_be_used_is_told_before_anything_starts(
         assert "Traceback" not in told
     faulty.behave = lambda method, _path: "403" if method == "PUT" else "relay"
     refused = statsvc("runner", "--home", tmp_path / "home", "--store", bucket.store, code=1).stderr
-    assert "access was refused" in refused
+    assert "access was denied" in refused
 
 
 def test_without_the_extra_a_bucket_names_it(bucket: Raw, monkeypatch: pytest.MonkeyPatch) -> None:

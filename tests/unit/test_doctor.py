@@ -364,7 +364,7 @@ def test_a_class_whose_weight_hangs_on_one_file_is_named() -> None:
 def test_imported_totals_are_examined_as_far_as_they_go() -> None:
     body = examine(TotalsTable({0: 10, 1: 5, 9: 3}, num_classes=2), None)
     assert [one["code"] for one in body["findings"]] == ["unexpected_ids"]
-    assert "keeps totals" in body["not_examined"][0]
+    assert "contains totals only" in body["not_examined"][0]
 
 
 def run(*arguments: str | Path, code: int = 0) -> str:

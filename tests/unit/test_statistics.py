@@ -139,13 +139,13 @@ def test_failed_samples_count_for_nothing_and_are_named() -> None:
 
 def test_an_unknown_split_is_refused_with_those_there_are() -> None:
     made = table_of([{0: 1}], ["train/a.png"], splits={"train": Split(folder="train")})
-    with pytest.raises(NotFound, match=r"no split 'trian' \(did you mean 'train'\?\); it has: train"):
+    with pytest.raises(NotFound, match=r"no split 'trian' \(did you mean 'train'\?\); its splits: train"):
         made.histogram("trian")
 
 
 def test_totals_alone_answer_no_split_and_no_merged_presence() -> None:
     made = TotalsTable({0: 5, 1: 7, 2: 1}, splits={"train": Split(folder="train")})
-    with pytest.raises(Unanswerable, match="keeps totals only"):
+    with pytest.raises(Unanswerable, match="contains totals only"):
         made.histogram("train")
     merged = made.histogram(class_map=ClassMap("m", ((0, 0), (1, 0), (2, 1))))
     assert merged.pixels.tolist() == [12, 1]

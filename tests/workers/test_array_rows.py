@@ -124,7 +124,7 @@ def test_rows_are_refused_where_there_is_no_array_and_where_there_are_too_many(t
     assert sorted(failed) == ["b.npz", "fortran.npy", "many.zarr"]
     assert "Fortran" in failed["fortran.npy"]
     assert "rows by index, more than" in failed["many.zarr"]
-    with pytest.raises(InvalidParameter, match="'columns' is none of array, index, chunk"):
+    with pytest.raises(InvalidParameter, match="'columns' is not one of array, index, chunk"):
         library.scan(folder, rows="columns")
 
 

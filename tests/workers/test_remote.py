@@ -335,13 +335,13 @@ def test_errors_of_the_server_are_tried_again_and_refusals_are_not(server: S3Ser
         pending.extend(["500", "503", "429"])
         assert rows_of(library.scan(url, workers=1)) == rows_of(library.scan(folder))
         pending.extend(["403"] * 3)
-        with pytest.raises(SourceError, match="access was refused; check the credentials"):
+        with pytest.raises(SourceError, match="access was denied; check the credentials"):
             library.scan(url)
         pending.clear()
         listing = list_samples(Source(url, "*.png"))
         pending.append("403")
         rows = count_samples(CountOptions(url, 1 << 28, "cpu"), listing.path)
-    assert [("access was refused" in error) for error in rows.error].count(True) == 1
+    assert [("access was denied" in error) for error in rows.error].count(True) == 1
     assert sum(not error for error in rows.error) == 11
 
 

@@ -138,10 +138,10 @@ def test_an_unknown_rule_lists_those_there_are(tmp_path):
         counting_rule.read("camvi", None)
     for text, word in {
         "r,g,b\n1,2,3\n": "r,g,b,id",
-        "r,g,b,id\n1,2,300,0\n": "line 2: a colour",
-        "r,g,b,id\n1,2,3,0\n1,2,3,1\n": "given twice",
-        "r,g,b,id\n1,2,3,x\n": "whole numbers",
-        "r,g,b,id\n": "no colour",
+        "r,g,b,id\n1,2,300,0\n": "line 2: r, g and b must be from 0 to 255",
+        "r,g,b,id\n1,2,3,0\n1,2,3,1\n": "occurs twice",
+        "r,g,b,id\n1,2,3,x\n": "must be integers",
+        "r,g,b,id\n": "the palette is empty",
     }.items():
         (tmp_path / "p.csv").write_text(text)
         with pytest.raises(InvalidParameter, match=word):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from statsvc.api.http.responses import iso
-from statsvc.common.durations import written
+from statsvc.common.durations import format_duration
 from statsvc.store.catalog.jobs import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def dataset_summary(
         "source": dataset.source,
         "pattern": dataset.pattern,
         "keep": dataset.keep,
-        "every": None if trigger.every is None else written(trigger.every),
+        "every": None if trigger.every is None else format_duration(trigger.every),
         "watch": trigger.watch,
         "next_scan_at": iso(trigger.due_at),
         "version": None if current is None else current.number,

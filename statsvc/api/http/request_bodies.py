@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from statsvc.api.http.query import INT64
 from statsvc.classes import class_maps
 from statsvc.classes.class_maps import MAX_CLASSES, ClassMap
-from statsvc.common.durations import schedule
-from statsvc.common.utf8 import HALF, shown, storable
+from statsvc.common.durations import parse_schedule
+from statsvc.common.utf8 import NOT_ENCODABLE, is_encodable, printable
 from statsvc.dataset import splits
 from statsvc.errors import InvalidParameter, NotFound, nearest
 
@@ -33,7 +33,11 @@ class Body(BaseModel):
     def _known(cls, value: Any) -> Any:
         if isinstance(value, dict):
             # JSON can escape one half of a surrogate pair, "\ud800", which could not be sent back either.
-            halves = [(shown(name), HALF) for name, item in value.items() if not storable([name, item])]
+            halves = [
+                (printable(name), NOT_ENCODABLE)
+                for name, item in value.items()
+                if not is_encodable([name, item])
+            ]
             if halves:
                 raise InvalidParameter(*halves)
             known = cls.model_fields
@@ -66,7 +70,7 @@ class TriggerBody(Body):
         """
         given: dict[str, Any] = {}
         if "every" in self.model_fields_set:
-            given["every"] = schedule(self.every)
+            given["every"] = parse_schedule(self.every)
         if "watch" in self.model_fields_set:
             given["watch"] = bool(self.watch)
         return given

@@ -14,7 +14,7 @@ from statsvc.api.http.request_bodies import Body as Fields
 from statsvc.api.http.responses import json_response
 from statsvc.api.routes.jobs import KEY, queued
 from statsvc.api.state.service import Shared
-from statsvc.common.changed_paths import MOST, checked
+from statsvc.common.changed_paths import MAX_PATHS, normalize_paths
 from statsvc.store.catalog.jobs import MAX_REMOVED
 
 router = APIRouter()
@@ -26,7 +26,7 @@ class Changes(Fields):
     paths: list[str] | None = Field(
         None,
         description="files, folders or containers that were added, changed or removed, relative to the "
-        f"source, at most {MOST}: only these are looked at. null: the source is listed",
+        f"source, at most {MAX_PATHS}: only these are looked at. null: the source is listed",
     )
     max_removed: float = Field(
         MAX_REMOVED,
@@ -52,7 +52,7 @@ async def post_changed(
     """
     query.read(request, {})
     changes = body or Changes.model_validate({})
-    paths = None if changes.paths is None else checked(changes.paths)
+    paths = None if changes.paths is None else normalize_paths(changes.paths)
     asked: dict[str, Any] = {"full": False, "max_removed": changes.max_removed, "paths": paths}
     described = await queued(request, service, name, asked)
     return json_response(described, 202, {"Location": f"/jobs/{described['id']}"})

@@ -18,7 +18,7 @@ from statsvc.api.state.service import Service, Shared
 from statsvc.api.state.snapshot import Published
 from statsvc.dataset import counting_rule
 from statsvc.dataset.configuration import Configuration
-from statsvc.dataset.configuration_warnings import doubts
+from statsvc.dataset.configuration_warnings import find_warnings
 from statsvc.errors import DamagedVersion, InvalidParameter
 from statsvc.store import publication, reconfigure
 from statsvc.store.catalog import jobs, overview, triggers
@@ -182,7 +182,7 @@ async def _description(service: Service, name: str) -> dict[str, Any]:
         try:
             if record.failed:
                 _, failures = await service.in_thread(table.failures, limit=FAILURES)
-            warnings = await service.in_thread(doubts, table.stored)
+            warnings = await service.in_thread(find_warnings, table.stored)
         except DamagedVersion as damage:
             # The description must not fail where one looks for what is wrong.
             failures = [("", str(damage))]

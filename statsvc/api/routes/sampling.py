@@ -80,7 +80,7 @@ def page(
         if len(samples) == limit:
             return {"samples": samples, "next": samples[-1]["path"]}
         counts = version.counts(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]]
-        q = found.draws.probability(table.mapped(counts, found.read.class_map))
+        q = found.draws.probability(table.apply_class_map(counts, found.read.class_map))
         more = [
             {"path": str(paths[row]), "probability": share}
             for row, share in zip(rows.tolist(), q.tolist(), strict=True)

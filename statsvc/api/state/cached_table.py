@@ -58,7 +58,7 @@ class RememberedTable(Table):
                 self._histograms.put((split, class_map), found)
             return found
 
-    def remembered(self, key: Hashable, make: Callable[[], T]) -> T:
+    def cached(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return `make()`, made once for a key."""
         with self._reading:
             found: T | None = self._derived.get(key)

@@ -1,6 +1,6 @@
-"""Tables of published datasets: raw ids, their names and colours, and the training ids in use.
+"""Tables of published datasets: raw ids with their names, colors and training ids.
 
-Each is a CSV file beside this one, whose first line says where its content is from.
+Each table is a CSV file in this folder. Its first line cites the source.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 _FOLDER = Path(__file__).parent
 
 NAMES = tuple(sorted(file.stem for file in _FOLDER.glob("*.csv")))
-"""The tables there are."""
+"""Names of the tables."""
 
 
 @dataclass(frozen=True)
 class ClassTable:
-    """One dataset's classes.
+    """The classes of one published dataset.
 
     names    raw id → name, in the order of the source
-    colours  raw id → RGB; empty where the source has none
-    targets  raw id → training id, 255 where it is ignored
+    colours  raw id → RGB, each 0 … 255; empty if the source defines no colors
+    targets  raw id → training id; 255 means ignored
     classes  names of the training ids 0 … n−1
-    source   where the content is from
+    source   publication or software that the table is copied from
     """
 
     names: dict[int, str]
@@ -36,7 +36,7 @@ class ClassTable:
 
 @functools.cache
 def load(name: str) -> ClassTable:
-    """Return a table. Raises `KeyError`."""
+    """Return the table with this name. Raises `KeyError` if there is none."""
     if name not in NAMES:
         raise KeyError(name)
     first, *lines = (_FOLDER / f"{name}.csv").read_text(encoding="utf-8").splitlines()
@@ -51,5 +51,5 @@ def load(name: str) -> ClassTable:
             colours[raw] = (int(row["r"]), int(row["g"]), int(row["b"]))
         if row["train_name"]:
             classes[target] = row["train_name"]
-    in_order = tuple(classes[k] for k in range(len(classes)))
-    return ClassTable(names, colours, targets, in_order, first.removeprefix("# "))
+    class_names = tuple(classes[k] for k in range(len(classes)))
+    return ClassTable(names, colours, targets, class_names, first.removeprefix("# "))

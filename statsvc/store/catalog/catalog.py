@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from statsvc.common.utf8 import HALF, shown, storable
+from statsvc.common.utf8 import NOT_ENCODABLE, is_encodable, printable
 from statsvc.errors import Conflict, InvalidParameter, NotFound, nearest
 from statsvc.store.catalog import tags
 from statsvc.store.catalog.engine import open_engine, write
@@ -331,9 +331,9 @@ def _insert(
 
 def _check_texts(source: str | None, pattern: str | None) -> None:
     found = [
-        (name, f"{shown(text)}: {HALF}")
+        (name, f"{printable(text)}: {NOT_ENCODABLE}")
         for name, text in (("source", source), ("pattern", pattern))
-        if text is not None and not storable(text)
+        if text is not None and not is_encodable(text)
     ]
     if found:
         raise InvalidParameter(*found)

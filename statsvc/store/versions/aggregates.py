@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
-from statsvc.dataset.table import EXAMPLES, Histogram, under_map
+from statsvc.dataset.table import EXAMPLES, Histogram, map_histogram
 from statsvc.errors import DamagedVersion, NotFound, Unanswerable
 from statsvc.store.versions.arrays import CLASS_ARRAYS
 from statsvc.store.versions.version import Version
@@ -115,7 +115,7 @@ class Expired(Version):
             return self._histogram(split, _RAW)
         if class_map == self.configuration.class_map:
             return self._histogram(split, _OWN)
-        return under_map(self._histogram(split, _RAW), class_map)
+        return map_histogram(self._histogram(split, _RAW), class_map)
 
     def failures(
         self, split: str | None = None, limit: int | None = EXAMPLES

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 import xxhash
 
-from statsvc.common.object_urls import is_url, lists
+from statsvc.common.object_urls import is_listable, is_url
 from statsvc.dataset.counting_rule import Counting
 from statsvc.errors import UnreadableSample
 from statsvc_workers.cluster import rules
@@ -203,7 +203,7 @@ def _read_once(reading: CountOptions, sample: _Sample, engine: Engine, ahead: Re
         raise SampleChanged(sample.path)
     if failure is not None:
         raise failure
-    if before.etag and lists(reading.root):
+    if before.etag and is_listable(reading.root):
         return  # which tells contents, whatever the clock; a web server makes it of seconds and bytes
     # An mtime far ahead of the clock was set on purpose; a ctime ahead of it is another machine's clock.
     if started - before.ctime_ns < RACY_NS or abs(started - before.mtime_ns) < RACY_NS:

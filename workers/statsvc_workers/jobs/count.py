@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.common.object_urls import is_url, lists
+from statsvc.common.object_urls import is_listable, is_url
 from statsvc.dataset.table import MAX_IDS
 from statsvc.errors import JobFailed
 from statsvc.store.versions import checkpoints
@@ -133,7 +133,7 @@ def _in_turn(
     # A time ahead of the clock, set on purpose or by another machine, would not pass by waiting.
     newest = np.where(times <= now, times, 0).max(axis=0)
     fresh = newest > now - RACY_NS
-    if listing.etag is not None and lists(reading.root):
+    if listing.etag is not None and is_listable(reading.root):
         fresh &= listing.etag[left] == np.array("", listing.etag.dtype)
     progress.stage = "counting"
     in_process = (

@@ -11,7 +11,7 @@ import numpy as np
 
 from statsvc.common.object_urls import is_url
 from statsvc.dataset import splits
-from statsvc.dataset.num_classes import named, settle_num_classes
+from statsvc.dataset.num_classes import infer_num_classes, with_source_names
 from statsvc.errors import AmbiguousSource, DamagedVersion, JobFailed, SourceError
 from statsvc.store.catalog import changed_paths, jobs
 from statsvc.store.catalog.catalog import NewVersion, Stale
@@ -321,9 +321,9 @@ def _settler(
         if dataset.current_number is None and not configuration.splits:
             configuration = replace(configuration, splits=splits.detect(listing.path))
         if dataset.current_number is None:
-            configuration = named(configuration, listing.class_names)
+            configuration = with_source_names(configuration, listing.class_names)
         if configuration.num_classes == 0:
-            count = settle_num_classes(class_id, configuration)
+            count = infer_num_classes(class_id, configuration)
             configuration = replace(configuration, num_classes=count)
         return configuration
 

@@ -114,7 +114,7 @@ class Bucket:
         """Return what a failed request means."""
         if isinstance(error, (SampleChanged, Unreachable)):
             return error
-        url = object_urls.below(self.root, path) if path else self.root
+        url = object_urls.join(self.root, path) if path else self.root
         if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
             return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
         return Unreachable(errno.EIO, object_urls.explain(url, error), url)
@@ -237,7 +237,7 @@ class OpenedObject(Opened):
         self, ahead: ReadAhead, name: str, files: tuple[str, ...], ranges: Ranges | None, first: Stamp | None
     ) -> None:
         file = None if ranges is None else RemoteFile(ranges)
-        super().__init__(object_urls.below(ahead.place.root, name), cast("Any", file), files)
+        super().__init__(object_urls.join(ahead.place.root, name), cast("Any", file), files)
         self._ahead, self._name, self._ranges, self._first = ahead, name, ranges, first
 
     def stamp(self) -> Stamp:

@@ -8,7 +8,7 @@ import stat
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from statsvc.common.object_urls import below, is_url, lists
+from statsvc.common.object_urls import is_listable, is_url, join
 from statsvc.errors import UnreadableSample
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def reading(root: str, path: str) -> Iterator[BinaryIO]:
 
 def located(root: str, path: str) -> str:
     """Return the path or URL of what lies at `path` below `root`."""
-    return below(root, path) if is_url(root) else os.path.join(root, path)  # noqa: PTH118
+    return join(root, path) if is_url(root) else os.path.join(root, path)  # noqa: PTH118
 
 
 def exists(root: str, path: str) -> bool:
@@ -121,7 +121,7 @@ def is_folder(root: str, path: str, holding: str) -> bool:
     if is_url(root):
         from statsvc_workers.samples.object_store import bucket
 
-        if not lists(root):
+        if not is_listable(root):
             return exists(root, f"{path}/{holding}")
         return next(bucket(root).list(path), None) is not None
     return os.path.isdir(os.path.join(root, path))  # noqa: PTH112, PTH118

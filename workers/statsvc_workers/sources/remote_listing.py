@@ -46,7 +46,7 @@ def location(url: str) -> tuple[str, str]:
     Raises `SourceError` where nothing is there, or it cannot be asked.
     """
     with _asking(url):
-        if not object_urls.lists(url):
+        if not object_urls.is_listable(url):
             root, name = object_urls.parent(url)
             # A server answers for its folders, too, with a page.
             readable = extension(name) in FORMATS or containers.is_container(name)
@@ -73,7 +73,7 @@ def location(url: str) -> tuple[str, str]:
 def still_there(root: str) -> None:
     """Raise `SourceError` where a URL that was listed cannot be listed any more, or nothing is left."""
     with _asking(root):
-        if object_urls.lists(root) and next(_bucket(root).list(), None) is None:
+        if object_urls.is_listable(root) and next(_bucket(root).list(), None) is None:
             raise SourceError(f"{root} was emptied during the scan; what was counted so far is kept")
 
 
@@ -87,7 +87,7 @@ def listed(root: str, pattern: str, matches: Callable[[str], bool], counting: Co
     """Return the samples below a URL that match. Raises `SourceError` for any request that fails."""
     with _asking(root):
         bucket = _bucket(root)
-        if object_urls.lists(root):
+        if object_urls.is_listable(root):
             stamps = dict(bucket.list())
         else:
             stamps = _named(bucket, re.sub(r"\\(.)", r"\1", pattern.removeprefix("/")))
@@ -132,7 +132,7 @@ def _take(
     """Add the members of a container, or the parts of an array, with their stamps."""
     from statsvc_workers.samples.object_store import together
 
-    if not object_urls.lists(bucket.root):
+    if not object_urls.is_listable(bucket.root):
         needed = {file for member in members for file in (member.file, *member.files)}
         stamps |= bucket.heads(sorted(needed - stamps.keys()))
     for member in members:
@@ -149,7 +149,7 @@ def _take(
 
 def _whole(bucket: Bucket, path: str, counting: Counting) -> Member:
     """Return a Zarr as one sample; where nothing can be listed, with the files that it may have."""
-    if object_urls.lists(bucket.root):
+    if object_urls.is_listable(bucket.root):
         return Member(path, path, "zarr")
     parts = containers.parts(bucket.root, path, replace(counting, rows="chunk"))
     files = dict.fromkeys(file for part in parts for file in part.files)
