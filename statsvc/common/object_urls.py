@@ -65,8 +65,8 @@ def normalized(url: str) -> str:
     if parts.query or parts.fragment:
         raise SourceError(
             f"{without_secrets} is followed by a query ('?') or fragment ('#'). The catalog would store it, "
-            "and it can contain a secret such as a signature. Remove it, or write %3F or %23 if the character "
-            "is part of the name"
+            "and it can contain a secret such as a signature. Remove it, or write %3F or %23 for a "
+            "character of the name"
         )
     path = unquote(parts.path).rstrip("/")
     if any(part in ("", ".", "..") for part in path.split("/")[1:]):

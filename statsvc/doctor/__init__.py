@@ -1,5 +1,5 @@
-"""What looks wrong in a dataset, from the table of a version alone: no label map is read again.
+"""The doctor: finds likely faults of a dataset in the table of one version, without reading label maps.
 
-`facts` goes over the rows, `ids`, `files` and `classes` hold one small function for each kind of finding,
-`report` puts them together.
+`facts` gathers evidence in one pass over the rows. `ids`, `files` and `classes` contain one function per kind
+of finding, and `edges` the only one that reads pixels. `report` combines the findings.
 """

@@ -1,4 +1,4 @@
-"""Edges blended between ids that are classes: the one finding that needs pixels, of a few label maps."""
+"""Blended edges between class ids: the only finding that needs pixels. It reads a few label maps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from statsvc.dataset.counting_rule import VALUE
-from statsvc.doctor.finding import SERIOUS, Finding, listed, plural
+from statsvc.doctor.finding import SERIOUS, Finding, list_first, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -16,67 +16,69 @@ if TYPE_CHECKING:
 
     from statsvc.doctor.facts import Facts
 
-    Look = Callable[[str], Iterable[NDArray[np.integer]]]
+    ReadPixels = Callable[[str], Iterable[NDArray[np.integer]]]
 
-LOOKED_AT = 8
-"""Label maps that are read again at most."""
+MAX_READ = 8
+"""Maximum number of label maps that are read."""
 
-BLENDED = 0.08
-"""Share of the edges that are steps from which a label map was interpolated.
+BLENDED_SHARE = 0.08
+"""Share of the edge pixels that are steps of a ramp from which a label map counts as interpolated.
 
-CamVid's label maps have 1.7 % at most, where three classes meet, and 17 % at least once Pillow has resized
+CamVid's label maps have at most 1.7 %, where three classes meet, and at least 17 % after Pillow has resized
 them bilinearly to half or one and a half times their size.
 """
 
-EDGES = 50
-"""Pixels at edges below which a share says nothing."""
+MIN_EDGE_PIXELS = 50
+"""Number of edge pixels below which the share is not significant."""
 
 
 def suspects(facts: Facts) -> list[int]:
-    """Return rows to look at: those of odd size first, then those with most different ids."""
+    """Return the rows of the label maps to read: odd sizes first, then those with the most distinct ids."""
     if facts.table.configuration.counting.rule != VALUE:
         return []
-    there = np.flatnonzero((facts.files.status == 0) & (facts.ids_in > 1))
-    order = np.lexsort((there, -facts.ids_in[there], ~facts.flagged["odd"][there]))
-    rows: list[int] = there[order[:LOOKED_AT]].tolist()
-    return rows
+    rows = np.flatnonzero((facts.files.status == 0) & (facts.ids_per_sample > 1))
+    order = np.lexsort((rows, -facts.ids_per_sample[rows], ~facts.flagged["odd"][rows]))
+    selected: list[int] = rows[order[:MAX_READ]].tolist()
+    return selected
 
 
-def steps(block: NDArray[np.integer]) -> tuple[int, int]:
-    """Return how many pixels of a 2-D block lie at an edge, and how many of them are a step of a ramp.
+def edge_pixels(block: NDArray[np.integer]) -> tuple[int, int]:
+    """Return the number of edge pixels in a 2-D block, and how many of them are a step of a ramp.
 
-    At an edge the neighbours left and right differ; at a step the pixel lies strictly between the two.
+    A pixel is at an edge if its left and right neighbors differ. It is a step of a ramp if its id also lies
+    strictly between theirs.
     """
     if block.ndim != 2 or block.shape[1] < 3:
         return 0, 0
-    left, here, right = block[:, :-2], block[:, 1:-1], block[:, 2:]
-    between = ((left < here) & (here < right)) | ((left > here) & (here > right))
-    return int((left != right).sum()), int(between.sum())
+    left, center, right = block[:, :-2], block[:, 1:-1], block[:, 2:]
+    step = ((left < center) & (center < right)) | ((left > center) & (center > right))
+    return int((left != right).sum()), int(step.sum())
 
 
-def blended(facts: Facts, look: Look) -> tuple[Finding | None, int]:
-    """Return the finding on blended edges, if any, and how many label maps were looked at.
+def blended(facts: Facts, read_pixels: ReadPixels) -> tuple[Finding | None, int]:
+    """Return the finding about blended edges, or None, and the number of label maps that were read.
 
-    look  yields a sample's pixels as 2-D blocks; nothing where it cannot be read again
+    read_pixels  yields the pixels of a sample as 2-D blocks; nothing if the sample cannot be read
     """
-    shares: dict[int, float] = {}
+    share_of: dict[int, float] = {}
     for row in suspects(facts):
-        counted = [steps(block) for block in look(str(facts.files.path[row]))]
-        edges = sum(edge for edge, _ in counted)
-        if counted:
-            shares[row] = sum(step for _, step in counted) / edges if edges >= EDGES else 0.0
-    rows = sorted(row for row, share in shares.items() if share >= BLENDED)
+        counts = [edge_pixels(block) for block in read_pixels(str(facts.files.path[row]))]
+        edges, steps = sum(edge for edge, _ in counts), sum(step for _, step in counts)
+        if counts:
+            share_of[row] = steps / edges if edges >= MIN_EDGE_PIXELS else 0.0
+    rows = sorted(row for row, share in share_of.items() if share >= BLENDED_SHARE)
     if not rows:
-        return None, len(shares)
-    each = (f"{facts.files.path[row]} {shares[row]:.0%}" for row in rows)
+        return None, len(share_of)
+    shares = (f"{facts.files.path[row]} {share_of[row]:.0%}" for row in rows)
     finding = Finding(
         "blended_edges",
         SERIOUS,
-        f"in {len(rows)} of {plural(len(shares), 'label map')} looked at, pixels between two classes have "
-        f"ids between theirs, as interpolation makes them ({listed(each, 3)} of the pixels at edges)",
-        "resize label maps with nearest neighbour, and write them again from where they came; others of the "
-        "dataset are probably so too",
-        facts.files.named(np.array(rows)),
+        f"In {len(rows)} of {plural(len(share_of), 'label map')} that were read, pixels between two classes "
+        f"have an id between theirs ({list_first(shares, 3)} of the edge pixels). Resizing with "
+        "interpolation causes this, and these pixels count for classes that are not in the image.",
+        "Export the label maps again, and resize them with nearest neighbor. Other label maps of the dataset "
+        "probably have the same fault.",
+        facts.files.first_paths(np.array(rows)),
         len(rows),
     )
-    return finding, len(shares)
+    return finding, len(share_of)

@@ -1,6 +1,6 @@
-"""What findings follow from: one pass over the rows, a block at a time.
+"""The evidence that findings are based on, gathered in one pass over the rows, a block at a time.
 
-Memory: a few bytes a sample beside the version's own per-sample arrays, and a few arrays [K, K] at most.
+Memory: a few bytes per sample in addition to the version's own per-sample arrays, and a few [K, K] arrays.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.doctor.basis import Basis
-from statsvc.doctor.finding import NAMED
+from statsvc.doctor.finding import MAX_FILES
+from statsvc.doctor.interpretation import Interpretation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,27 +23,31 @@ if TYPE_CHECKING:
     Int64 = NDArray[np.int64]
     Bool = NDArray[np.bool_]
 
-BIG = 0.01
-"""Share of a label map from which an id in it is more than an edge."""
+AREA_SHARE = 0.01
+"""Share of a label map from which an id covers an area, and not only an edge."""
 
-MASK = 0.05
-"""Share of 255 in a map of 0 and 255 alone from which it is a mask and not void."""
+MASK_SHARE = 0.05
+"""Share of 255 in a label map of only 0 and 255 from which it is a mask, and 255 does not mean void."""
 
-WITH_EXAMPLES = 64
-"""Ids that are no class, those with most pixels, of which files are named."""
+MAX_IDS_WITH_EXAMPLES = 64
+"""Ids without a class, those with the most pixels, for which examples are collected."""
 
 UNSIGNED_MINUS_ONE = (2**16 - 1, 2**32 - 1)
+"""−1 as an unsigned integer of 16 and of 32 bits."""
 
-COMMON = 0.9
-"""Share of the samples that have one size where the others are odd."""
+COMMON_SIZE_SHARE = 0.9
+"""Share of the samples that must have the same size for another size to be odd."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What a version keeps of each of its n samples beside counts; see `docs/how-it-works.md`.
+    """The per-sample arrays of a version other than the counts; n samples in path order.
 
-    path [n] texts, status uint8 [n], height and width int64 [n] (0 where unknown), mode uint8 [n],
-    content uint64 [n] (0 where unknown)
+    path           strings [n], paths relative to the source
+    status         uint8 [n], 0 for a counted sample, 1 for an unreadable one
+    height, width  int64 [n], size in pixels; 0 if unknown
+    mode           uint8 [n], pixel type: 1 gray, 2 palette, 3 array; 0 if unknown
+    content        uint64 [n], hash of the file's bytes; 0 if unknown
     """
 
     path: np.ndarray[Any, Any]
@@ -55,45 +59,48 @@ class FileFacts:
 
     @classmethod
     def of(cls, array: Callable[[str], np.ndarray[Any, Any]]) -> FileFacts:
-        """Read the arrays that `array` returns by name, such as `Version.array`."""
+        """Read the arrays with `array`, which returns one by name, such as `Version.array`."""
         return cls(*(array(name) for name in cls.__slots__))
 
-    def named(self, rows: Bool | Int64) -> tuple[str, ...]:
-        """Return the paths of the first rows, chosen by a mask [n] or by index."""
-        index = np.flatnonzero(rows) if rows.dtype == bool else rows
-        return tuple(str(self.path[row]) for row in index[:NAMED].tolist())
+    def first_paths(self, rows: Bool | Int64) -> tuple[str, ...]:
+        """Return the paths of the first `MAX_FILES` rows, selected by a mask [n] or by indices."""
+        indices = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return tuple(str(self.path[row]) for row in indices[:MAX_FILES].tolist())
 
 
 @dataclass(slots=True)
 class Facts:
-    """What one pass found; K raw ids, n samples, T classes that occur.
+    """The result of one pass over K raw ids, n samples and the T classes that occur. Counts are in pixels.
 
-    members        split → bool [n], the samples that belong
-    ids_in         int64 [n], different ids in each sample
-    examples       raw id → rows of the first samples with it, of ids that are neither class nor ignored
-    never_big      bool [K], ids that nowhere cover `BIG` of a label map
-    split_pixels   split → int64 [K]
-    mode_pixels    pixel type → int64 [K]
-    flagged        name of a suspicion → bool [n]: `odd`, `copy`, `mask`, `swapped`
-    flagged_pixels  the same → int64 [K], pixels of its samples
-    class_id       int64 [T]
-    most, most_row  int64 [T], pixels of each class in the sample that has most of it, and its row
-    most_counts    int64 [T, K], that sample's counts
+    members         split → bool [n], the samples in the split
+    raw_ids         int64 [K], ascending
+    pixels, images  int64 [K], total pixels of each raw id, and samples in which it occurs
+    class_id        int64 [T], the classes that occur, ascending
+    ids_per_sample  int64 [n], number of distinct raw ids in each sample
+    never_area      bool [K], True for ids that cover less than `AREA_SHARE` of every label map
+    largest_pixels  int64 [T], pixels of each class in the sample with the most pixels of it
+    largest_row     int64 [T], row of that sample; −1 if there is none
+    largest_counts  int64 [T, K], counts of that sample
+    flagged         suspicion → bool [n], the samples; suspicions are `odd`, `copy`, `mask` and `swapped`
+    flagged_pixels  suspicion → int64 [K], counts of those samples
+    examples        raw id → rows of its first samples, for ids that are neither a class nor ignored
+    split_pixels    split → int64 [K]
+    mode_pixels     pixel type → int64 [K]
     """
 
     table: Table
     files: FileFacts
-    basis: Basis
+    interpretation: Interpretation
     members: dict[str, Bool]
     raw_ids: Int64
     pixels: Int64
     images: Int64
     class_id: Int64
-    ids_in: Int64
-    never_big: Bool
-    most: Int64
-    most_row: Int64
-    most_counts: Int64
+    ids_per_sample: Int64
+    never_area: Bool
+    largest_pixels: Int64
+    largest_row: Int64
+    largest_counts: Int64
     flagged: dict[str, Bool]
     flagged_pixels: dict[str, Int64]
     examples: dict[int, list[int]] = field(default_factory=dict)
@@ -102,122 +109,141 @@ class Facts:
 
     @property
     def counted(self) -> int:
-        """How many samples were counted."""
+        """Number of counted samples."""
         return int(np.count_nonzero(self.files.status == 0))
 
     def class_pixels(self, raw_pixels: Int64 | None = None) -> Int64:
-        """Return the pixels of each class, int64 [C], from those of raw ids (default: all)."""
-        return self.basis.pixels(self.raw_ids, self.pixels if raw_pixels is None else raw_pixels)
+        """Return the pixels of each class, int64 [C], given those of raw ids, int64 [K] (default: all)."""
+        return self.interpretation.class_pixels(
+            self.raw_ids, self.pixels if raw_pixels is None else raw_pixels
+        )
 
-    def moved_without(self, raw_pixels: Int64) -> dict[str, Any] | None:
-        """Return how the weights move where these pixels, int64 [K], are left out."""
-        return self.basis.moved(self.class_pixels(), self.class_pixels(self.pixels - raw_pixels))
+    def change_without(self, raw_pixels: Int64) -> dict[str, Any] | None:
+        """Return the largest change of a weight if these pixels, int64 [K], were not counted."""
+        return self.interpretation.largest_change(
+            self.class_pixels(), self.class_pixels(self.pixels - raw_pixels)
+        )
 
 
 def gather(table: Table, files: FileFacts) -> Facts:
-    """Go over the rows of a table that has them, once."""
-    basis, totals = Basis(table), table.totals()
+    """Return the facts of a table with rows, in one pass over them."""
+    interpretation, totals = Interpretation(table), table.totals()
     assert totals.images is not None
     raw_ids, samples = totals.class_id, len(files.path)
-    place = basis.place(raw_ids)
-    class_id = np.unique(place[place >= 0])
-    known = table.configuration.splits
+    class_of = interpretation.class_of(raw_ids)
+    class_id = np.unique(class_of[class_of >= 0])
+    splits = table.configuration.splits
     paths = files.path.tolist()
-    flagged = {"odd": _odd(files), "copy": _copies(files)}
+    flagged = {"odd": _odd_sizes(files), "copy": _copies(files)}
     flagged |= {name: np.zeros(samples, bool) for name in ("mask", "swapped")}
     facts = Facts(
         table,
         files,
-        basis,
-        {name: np.fromiter(map(split.contains, paths), bool, samples) for name, split in known.items()},
+        interpretation,
+        {name: np.fromiter(map(split.contains, paths), bool, samples) for name, split in splits.items()},
         raw_ids,
         totals.pixels,
         totals.images,
         class_id,
-        ids_in=np.zeros(samples, np.int64),
-        never_big=np.ones(len(raw_ids), bool),
-        most=np.zeros(len(class_id), np.int64),
-        most_row=np.full(len(class_id), -1, np.int64),
-        most_counts=np.zeros((len(class_id), len(raw_ids)), np.int64),
+        ids_per_sample=np.zeros(samples, np.int64),
+        never_area=np.ones(len(raw_ids), bool),
+        largest_pixels=np.zeros(len(class_id), np.int64),
+        largest_row=np.full(len(class_id), -1, np.int64),
+        largest_counts=np.zeros((len(class_id), len(raw_ids)), np.int64),
         flagged=flagged,
         flagged_pixels={name: np.zeros(len(raw_ids), np.int64) for name in flagged},
-        examples={raw_id: [] for raw_id in _unplaced(raw_ids, totals.pixels, place)},
+        examples={raw_id: [] for raw_id in _ids_to_exemplify(raw_ids, totals.pixels, class_of)},
     )
-    target = np.searchsorted(class_id, place)
     start = 0
     for block in table.blocks():
-        _add(facts, block, start, place, target)
+        _add_samples(facts, block, start)
+        _add_sums(facts, block, start)
+        _add_largest(facts, block, start, class_of)
         start += len(block.path)
     return facts
 
 
-def _add(facts: Facts, block: Block, start: int, place: Int64, target: Int64) -> None:
+def _add_samples(facts: Facts, block: Block, start: int) -> None:
+    """Add what is known per sample: the number of ids, areas, suspicions and examples."""
     counts, stop = block.counts, start + len(block.path)
-    present = counts > 0
-    pixels = counts.sum(axis=1)
-    facts.ids_in[start:stop] = present.sum(axis=1)
-    facts.never_big &= ~(counts >= np.maximum(1, BIG * pixels)[:, None]).any(axis=0)
-    facts.flagged["mask"][start:stop] = _masks(facts.raw_ids, counts, pixels, facts.ids_in[start:stop])
+    present, pixels = counts > 0, counts.sum(axis=1)
+    ids_per_sample = present.sum(axis=1)
+    facts.ids_per_sample[start:stop] = ids_per_sample
+    facts.never_area &= ~(counts >= np.maximum(1, AREA_SHARE * pixels)[:, None]).any(axis=0)
+    facts.flagged["mask"][start:stop] = _masks(facts.raw_ids, counts, pixels, ids_per_sample)
     facts.flagged["swapped"][start:stop] = _swapped(facts.raw_ids, present)
-    # A map of one id is the same as every other of its size: that is no copy.
-    facts.flagged["copy"][start:stop] &= facts.ids_in[start:stop] > 1
-    for name, rows in facts.flagged.items():
-        if (chosen := rows[start:stop]).any():
-            facts.flagged_pixels[name] += counts[chosen].sum(axis=0)
-    for split, member in facts.members.items():
-        inside = counts[member[start:stop]].sum(axis=0)
-        facts.split_pixels[split] = facts.split_pixels.get(split, 0) + inside
-    for mode in np.unique(facts.files.mode[start:stop][block.status == 0]).tolist():
-        inside = counts[(facts.files.mode[start:stop] == mode) & (block.status == 0)].sum(axis=0)
-        facts.mode_pixels[mode] = facts.mode_pixels.get(mode, 0) + inside
-    for raw_id, found in facts.examples.items():
-        if len(found) < NAMED:
+    # Label maps with a single id are equal whenever their sizes are, so they do not count as copies.
+    facts.flagged["copy"][start:stop] &= ids_per_sample > 1
+    for raw_id, rows in facts.examples.items():
+        if len(rows) < MAX_FILES:
             k = int(np.searchsorted(facts.raw_ids, raw_id))
-            found.extend((start + np.flatnonzero(present[:, k])[: NAMED - len(found)]).tolist())
-    merged = np.zeros((len(counts), len(facts.class_id)), np.int64)
-    for k in np.flatnonzero(place >= 0).tolist():
-        merged[:, target[k]] += counts[:, k]
-    row = merged.argmax(axis=0) if len(merged) else np.zeros(0, np.int64)
-    for k in np.flatnonzero(merged[row, np.arange(len(row))] > facts.most).tolist():
-        facts.most[k], facts.most_row[k] = merged[row[k], k], start + row[k]
-        facts.most_counts[k] = counts[row[k]]
+            rows.extend((start + np.flatnonzero(present[:, k])[: MAX_FILES - len(rows)]).tolist())
 
 
-def _unplaced(raw_ids: Int64, pixels: Int64, place: Int64) -> list[int]:
-    """Return the ids that are no class or look like −1 in another type, those with most pixels."""
-    which = np.flatnonzero(((place < 0) | np.isin(raw_ids, UNSIGNED_MINUS_ONE)) & (pixels > 0))
-    most = which[np.argsort(-pixels[which], kind="stable")[:WITH_EXAMPLES]]
-    found: list[int] = raw_ids[most].tolist()
-    return found
+def _add_sums(facts: Facts, block: Block, start: int) -> None:
+    """Add the counts of the samples of each suspicion, split and pixel type."""
+    counts, stop = block.counts, start + len(block.path)
+    for name, flags in facts.flagged.items():
+        if (flagged := flags[start:stop]).any():
+            facts.flagged_pixels[name] += counts[flagged].sum(axis=0)
+    for split, member in facts.members.items():
+        split_pixels = counts[member[start:stop]].sum(axis=0)
+        facts.split_pixels[split] = facts.split_pixels.get(split, 0) + split_pixels
+    modes, is_counted = facts.files.mode[start:stop], block.status == 0
+    for mode in np.unique(modes[is_counted]).tolist():
+        mode_pixels = counts[(modes == mode) & is_counted].sum(axis=0)
+        facts.mode_pixels[mode] = facts.mode_pixels.get(mode, 0) + mode_pixels
 
 
-def _masks(raw_ids: Int64, counts: Int64, pixels: Int64, ids_in: Int64) -> Bool:
-    """Return which rows hold 0 and 255 alone, with more 255 than void would be."""
-    ends = np.isin(raw_ids, (0, 255))
+def _add_largest(facts: Facts, block: Block, start: int, class_of: Int64) -> None:
+    """Update, for each class, the sample with the most pixels of it."""
+    counts = block.counts
+    column = np.searchsorted(facts.class_id, class_of)
+    class_counts = np.zeros((len(counts), len(facts.class_id)), np.int64)
+    for k in np.flatnonzero(class_of >= 0).tolist():
+        class_counts[:, column[k]] += counts[:, k]
+    row = class_counts.argmax(axis=0) if len(counts) else np.zeros(0, np.int64)
+    largest = class_counts[row, np.arange(len(row))]
+    for k in np.flatnonzero(largest > facts.largest_pixels).tolist():
+        facts.largest_pixels[k], facts.largest_row[k] = largest[k], start + row[k]
+        facts.largest_counts[k] = counts[row[k]]
+
+
+def _ids_to_exemplify(raw_ids: Int64, pixels: Int64, class_of: Int64) -> list[int]:
+    """Return the ids with the most pixels that have no class or look like −1 in an unsigned type."""
+    candidates = np.flatnonzero(((class_of < 0) | np.isin(raw_ids, UNSIGNED_MINUS_ONE)) & (pixels > 0))
+    most_pixels = candidates[np.argsort(-pixels[candidates], kind="stable")[:MAX_IDS_WITH_EXAMPLES]]
+    ids: list[int] = raw_ids[most_pixels].tolist()
+    return ids
+
+
+def _masks(raw_ids: Int64, counts: Int64, pixels: Int64, ids_per_sample: Int64) -> Bool:
+    """Return which rows contain only 0 and 255, and more of 255 than void has."""
+    extremes = np.isin(raw_ids, (0, 255))
     white = counts[:, raw_ids == 255].sum(axis=1)
-    alone = ids_in == (counts[:, ends] > 0).sum(axis=1)
-    return np.asarray(alone & (white >= np.maximum(1, MASK * pixels)), np.bool_)
+    no_other_ids = ids_per_sample == (counts[:, extremes] > 0).sum(axis=1)
+    return np.asarray(no_other_ids & (white >= np.maximum(1, MASK_SHARE * pixels)), np.bool_)
 
 
 def _swapped(raw_ids: Int64, present: Bool) -> Bool:
-    """Return which rows hold, beside 0, multiples of 256 alone: what ids are in the other byte order."""
-    other = raw_ids % 256 != 0
-    multiples = present[:, ~other & (raw_ids != 0)]
-    return np.asarray(multiples.any(axis=1) & ~present[:, other].any(axis=1), np.bool_)
+    """Return which rows contain, except 0, only multiples of 256: small ids in the other byte order."""
+    others = raw_ids % 256 != 0
+    multiples = present[:, ~others & (raw_ids != 0)]
+    return np.asarray(multiples.any(axis=1) & ~present[:, others].any(axis=1), np.bool_)
 
 
-def _odd(files: FileFacts) -> Bool:
-    """Return which samples have another size than nearly all others; none where sizes vary."""
-    there = (files.status == 0) & (files.height > 0)
+def _odd_sizes(files: FileFacts) -> Bool:
+    """Return which samples differ in size from nearly all others; none if sizes vary."""
+    known = (files.status == 0) & (files.height > 0)
     sizes = np.stack([files.height, files.width], axis=1)
-    unique, count = np.unique(sizes[there], axis=0, return_counts=True)
-    if not len(unique) or count.max() < COMMON * there.sum():
-        return np.zeros(len(there), bool)
-    return np.asarray(there & (sizes != unique[count.argmax()]).any(axis=1), np.bool_)
+    unique, count = np.unique(sizes[known], axis=0, return_counts=True)
+    if not len(unique) or count.max() < COMMON_SIZE_SHARE * known.sum():
+        return np.zeros(len(known), bool)
+    return np.asarray(known & (sizes != unique[count.argmax()]).any(axis=1), np.bool_)
 
 
 def _copies(files: FileFacts) -> Bool:
-    """Return which samples have the bytes of one before."""
+    """Return which samples have the same bytes as an earlier one."""
     _, first = np.unique(files.content, return_index=True)
     copies: Bool = (files.status == 0) & (files.content != 0)
     copies[first] = False

@@ -1,4 +1,4 @@
-"""Findings about files: sizes, pixel types, copies, and what could not be read."""
+"""Findings about files: unreadable, of odd size or pixel type, duplicates, and leakage between splits."""
 
 from __future__ import annotations
 
@@ -9,53 +9,65 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from statsvc.doctor.finding import NAMED, NOTICE, SERIOUS, Finding, listed, plural, subject
+from statsvc.doctor.finding import (
+    MAX_FILES,
+    NOTICE,
+    SERIOUS,
+    Finding,
+    list_first,
+    plural,
+    plural_with_verb,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
     from statsvc.doctor.facts import Facts
 
-MODES = {1: "grey", 2: "palette", 3: "array"}
-"""Pixel types as a version stores them; `statsvc_workers.formats.base.Mode` gives them out."""
+GRAY, PALETTE = 1, 2
+"""Pixel types as a version stores them: `statsvc_workers.formats.base.Mode`."""
 
-COLOUR_CODED = "is colour-coded"
-"""How a reader begins the refusal of colours; `statsvc_workers.formats.base.colour_coded`."""
+COLOR_CODED = re.compile("is colou?r-coded")
+"""Start of the stored error of a color-coded label map: `statsvc_workers.formats.base`."""
 
 _ROLE = re.compile(r"train(ing)?|val(id(ation)?)?|test(ing)?", re.IGNORECASE)
 
 
 def unreadable(facts: Facts) -> Iterator[Finding]:
-    """Samples that could not be read: those that show classes as colours, and the others."""
+    """Yield one finding for color-coded files and one for other files that could not be read."""
     if facts.table.failed() == 0:
         return
     _, failures = facts.table.failures(limit=None)
-    colours = [path for path, error in failures if COLOUR_CODED in error]
-    others = [(path, error) for path, error in failures if COLOUR_CODED not in error]
-    if colours:
+    color_coded = [path for path, error in failures if COLOR_CODED.search(error)]
+    others = [(path, error) for path, error in failures if not COLOR_CODED.search(error)]
+    if color_coded:
         yield Finding(
             "colours",
             SERIOUS,
-            f"{subject(len(colours), 'file', 'shows', 'show')} classes as colours, so none of it is counted",
-            "if these are the label maps, scan them as another dataset with --rule (a palette's name, or a "
-            "CSV file r,g,b,id); else leave them out with --pattern",
-            tuple(colours[:NAMED]),
-            len(colours),
+            f"{plural_with_verb(len(color_coded), 'file', 'shows', 'show')} classes as colors. Counting "
+            "needs class ids, so none of their pixels is counted.",
+            "If these are the label maps, scan them as a new dataset with --rule and the name of a palette "
+            "or a CSV file with the columns r,g,b,id. Otherwise exclude them with --pattern.",
+            tuple(color_coded[:MAX_FILES]),
+            len(color_coded),
         )
     if others:
         reasons = [f"{path}: {error}" for path, error in others[:2]]
         yield Finding(
             "unreadable",
             SERIOUS,
-            f"{plural(len(others), 'file')} could not be read, so not counted: {'; '.join(reasons)}",
-            "mend or remove the files, and scan again",
-            tuple(path for path, _ in others[:NAMED]),
+            f"{plural(len(others), 'file')} could not be read, so their pixels are not counted: "
+            f"{'; '.join(reasons)}",
+            "Fix or remove the files, and scan again.",
+            tuple(path for path, _ in others[:MAX_FILES]),
             len(others),
         )
 
 
 def odd_sizes(facts: Facts) -> Finding | None:
-    """Samples of another size where nearly all have one."""
+    """Return a finding about files that differ in size if nearly all others have the same size."""
     rows = facts.flagged["odd"]
     if not rows.any():
         return None
@@ -63,129 +75,146 @@ def odd_sizes(facts: Facts) -> Finding | None:
     usual = np.flatnonzero((files.status == 0) & ~rows)[0]
     height, width = int(files.height[usual]), int(files.width[usual])
     sizes = np.unique(np.stack([files.width[rows], files.height[rows]], axis=1), axis=0).tolist()
-    turned = int((rows & (files.height == width) & (files.width == height)).sum()) if height != width else 0
-    saw = (
-        f"{subject(int(rows.sum()), 'file', 'is', 'are')} {listed((f'{w}x{h}' for w, h in sizes), 4)} where "
-        f"all others are {width}x{height}"
+    rotated = int((rows & (files.height == width) & (files.width == height)).sum()) if height != width else 0
+    found = (
+        f"{plural_with_verb(int(rows.sum()), 'file', 'is', 'are')} "
+        f"{list_first((f'{w}x{h}' for w, h in sizes), 4)}, and all others are {width}x{height}. "
     )
+    if rotated:
+        found += f"{rotated} of them may be rotated by 90°. "
     return Finding(
         "odd_sizes",
         NOTICE,
-        saw + (f"; {turned} of them turned by 90°" if turned else ""),
-        "check that they are label maps of this dataset, neither turned, cropped nor resized",
-        files.named(rows),
+        found + "Files of another size can be cropped, resized or unrelated to the dataset.",
+        "Check that they are label maps of this dataset, and neither rotated, cropped nor resized.",
+        files.first_paths(rows),
         int(rows.sum()),
-        moves=facts.moved_without(facts.flagged_pixels["odd"]),
+        moves=facts.change_without(facts.flagged_pixels["odd"]),
     )
 
 
 def pixel_types(facts: Facts) -> Finding | None:
-    """Palette images beside grey ones with ids that the other kind does not have."""
-    palette, grey = facts.mode_pixels.get(2), facts.mode_pixels.get(1)
-    if palette is None or grey is None:
+    """Return a finding about palette images among gray ones, or vice versa, whose ids are different."""
+    palette_pixels, gray_pixels = facts.mode_pixels.get(PALETTE), facts.mode_pixels.get(GRAY)
+    if palette_pixels is None or gray_pixels is None:
         return None
-    ids = [set(facts.raw_ids[pixels > 0].tolist()) - {0, 255} for pixels in (palette, grey)]
-    # Ids of the rarer kind that the other lacks: indices that mean something else, or brightness.
-    there = (facts.files.status == 0) & (facts.files.mode > 0)
-    modes = [there & (facts.files.mode == mode) for mode in (2, 1)]
-    few = 0 if modes[0].sum() < modes[1].sum() else 1
-    alone = sorted(ids[few] - ids[1 - few])
-    if not alone or len(alone) < len(ids[few]) / 2:
+    is_palette, is_gray = ((facts.files.status == 0) & (facts.files.mode == mode) for mode in (PALETTE, GRAY))
+    palette, gray = ("palette", is_palette, palette_pixels), ("gray", is_gray, gray_pixels)
+    rarer, other = (palette, gray) if is_palette.sum() < is_gray.sum() else (gray, palette)
+    (name, rows, pixels), (other_name, _, other_pixels) = rarer, other
+    # Ids that only the rarer type has are palette indices with another meaning, or brightness values.
+    ids, other_ids = _interior_ids(facts, pixels), _interior_ids(facts, other_pixels)
+    exclusive = sorted(ids - other_ids)
+    if not exclusive or len(exclusive) < len(ids) / 2:
         return None
-    names = ("palette", "grey")
+    count = int(rows.sum())
     return Finding(
         "pixel_types",
         SERIOUS,
-        f"{subject(int(modes[few].sum()), 'file', 'is', 'are')} {names[few]}, the others {names[1 - few]}: "
-        f"the ids {listed(alone)} occur in no other",
-        "open some: a palette's indices and grey values are ids only where both were written so; convert "
-        "these files, or leave them out with --pattern",
-        facts.files.named(modes[few]),
-        int(modes[few].sum()),
-        tuple(alone),
-        facts.moved_without((palette, grey)[few]),
+        f"{plural_with_verb(count, 'file', 'is a', 'are')} {name} {'image' if count == 1 else 'images'}, the "
+        f"others are {other_name} images. The ids {list_first(exclusive)} occur in no other file, so these "
+        "files probably number the classes differently.",
+        "Open some of them: palette indices and gray values are class ids only if they were written as such. "
+        "Convert these files, or exclude them with --pattern.",
+        facts.files.first_paths(rows),
+        count,
+        tuple(exclusive),
+        facts.change_without(pixels),
     )
+
+
+def _interior_ids(facts: Facts, pixels: NDArray[np.int64]) -> set[int]:
+    """Return the ids with pixels, except 0 and 255, which every pixel type uses."""
+    ids: list[int] = facts.raw_ids[pixels > 0].tolist()
+    return set(ids) - {0, 255}
 
 
 def duplicates(facts: Facts) -> Finding | None:
-    """Samples with the same bytes within one split, or anywhere where there are no splits."""
+    """Return a finding about files with equal bytes in the same splits, or in a dataset without splits."""
     rows = facts.flagged["copy"]
     if not rows.any():
         return None
-    groups = _groups(facts)
-    copies: list[int] = []
-    originals: list[int] = []
-    for members in groups:
-        seen: dict[tuple[bool, ...], int] = {}
-        for row in members:
-            splits = tuple(bool(member[row]) for member in facts.members.values())
-            if splits in seen:
-                copies.append(row)
-                originals.append(seen[splits])
-            else:
-                seen[splits] = row
-    if not copies:
+    pairs = _copies_in_same_splits(facts)
+    if not pairs:
         return None
-    pairs = [
-        f"{facts.files.path[b]} is {facts.files.path[a]}" for a, b in zip(originals, copies, strict=True)
-    ]
+    copies = [copy for copy, _ in pairs]
+    named = [f"{facts.files.path[copy]} is {facts.files.path[original]}" for copy, original in pairs]
     return Finding(
         "duplicates",
         NOTICE,
-        f"{subject(len(copies), 'file', 'has', 'have')} the same bytes as another of the same split: "
-        f"{listed(pairs, 2)}",
-        "remove the copies, or weigh them knowingly: they count twice",
-        facts.files.named(np.array(copies)),
+        f"{plural_with_verb(len(copies), 'file', 'has', 'have')} the same bytes as another file of the same "
+        f"split, so their pixels count twice: {list_first(named, 2)}",
+        "Remove the copies, unless they are intended.",
+        facts.files.first_paths(np.array(copies)),
         len(copies),
-        moves=facts.moved_without(facts.flagged_pixels["copy"]) if len(copies) == rows.sum() else None,
+        moves=facts.change_without(facts.flagged_pixels["copy"]) if len(copies) == rows.sum() else None,
     )
 
 
+def _copies_in_same_splits(facts: Facts) -> list[tuple[int, int]]:
+    """Return (row, row of the first equal file) of each file that equals another one in the same splits."""
+    pairs: list[tuple[int, int]] = []
+    for rows in _rows_with_equal_content(facts):
+        first_in: dict[tuple[bool, ...], int] = {}
+        for row in rows:
+            splits = tuple(bool(member[row]) for member in facts.members.values())
+            if splits in first_in:
+                pairs.append((row, first_in[splits]))
+            else:
+                first_in[splits] = row
+    return pairs
+
+
+def _rows_with_equal_content(facts: Facts) -> list[list[int]]:
+    """Return the rows of each content that occurs more than once, in path order."""
+    repeated = np.unique(facts.files.content[facts.flagged["copy"]])
+    rows = np.flatnonzero(np.isin(facts.files.content, repeated))
+    groups: dict[int, list[int]] = defaultdict(list)
+    for row, content in zip(rows.tolist(), facts.files.content[rows].tolist(), strict=True):
+        groups[content].append(row)
+    return list(groups.values())
+
+
 def leakage(facts: Facts) -> Iterator[Finding]:
-    """The same label map in train and in val or test: by its bytes, or in both lists."""
-    usable = (facts.files.status == 0) & (facts.files.content != 0) & (facts.ids_in > 1)
-    content = facts.files.content
-    for one, other in _pairs(list(facts.members)):
-        a, b = (np.flatnonzero(usable & facts.members[name]) for name in (one, other))
-        common = np.intersect1d(content[a], content[b])
+    """Yield a finding for each pair of splits, such as train and val, that share a file or its bytes."""
+    usable = (facts.files.status == 0) & (facts.files.content != 0) & (facts.ids_per_sample > 1)
+    paths, content = facts.files.path, facts.files.content
+    for split, other_split in _disjoint_splits(list(facts.members)):
+        rows, other_rows = (np.flatnonzero(usable & facts.members[name]) for name in (split, other_split))
+        common = np.intersect1d(content[rows], content[other_rows])
         if not len(common):
             continue
-        named = [
+        pairs = [
             (
-                str(facts.files.path[a[content[a] == value][0]]),
-                str(facts.files.path[b[content[b] == value][0]]),
+                str(paths[rows[content[rows] == value][0]]),
+                str(paths[other_rows[content[other_rows] == value][0]]),
             )
-            for value in common[:NAMED]
+            for value in common[:MAX_FILES]
         ]
-        both = [first if first == second else f"{first} = {second}" for first, second in named]
+        named = [first if first == second else f"{first} = {second}" for first, second in pairs]
         yield Finding(
             "leakage",
             SERIOUS,
-            f"{subject(len(common), 'label map', 'is', 'are')} in {one} and in {other}: {listed(both, 3)}",
-            f"remove them from {one}: what a model has seen in training tells nothing in {other}",
-            tuple(dict.fromkeys(path for pair in named for path in pair))[:NAMED],
+            f"{plural_with_verb(len(common), 'label map', 'is', 'are')} in both {split} and {other_split}: "
+            f"{list_first(named, 3, total=len(common))}. A model has already seen these images, so scores on "
+            f"{other_split} are too optimistic.",
+            f"Remove them from {split}.",
+            tuple(dict.fromkeys(path for pair in pairs for path in pair))[:MAX_FILES],
             len(common),
-            moves=facts.moved_without(facts.flagged_pixels["copy"])
+            moves=facts.change_without(facts.flagged_pixels["copy"])
             if len(common) == facts.flagged["copy"].sum()
             else None,
         )
 
 
-def _groups(facts: Facts) -> list[list[int]]:
-    """Return the rows of each content that occurs more than once, in path order."""
-    wanted = np.unique(facts.files.content[facts.flagged["copy"]])
-    rows = np.flatnonzero(np.isin(facts.files.content, wanted))
-    found: dict[int, list[int]] = defaultdict(list)
-    for row, value in zip(rows.tolist(), facts.files.content[rows].tolist(), strict=True):
-        found[value].append(row)
-    return list(found.values())
+def _disjoint_splits(splits: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of splits that must not share samples: different roles, of the same fold if any.
 
-
-def _pairs(splits: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield splits that must not share samples: train, val and test, and those of one fold."""
-    for one, other in combinations(splits, 2):
-        roles = _ROLE.search(one), _ROLE.search(other)
+    A training split comes first.
+    """
+    for split, other in combinations(splits, 2):
+        roles = _ROLE.search(split), _ROLE.search(other)
         if roles[0] is None or roles[1] is None or roles[0][0][:2].lower() == roles[1][0][:2].lower():
             continue
-        if _ROLE.sub("", one, count=1) == _ROLE.sub("", other, count=1):
-            yield one, other
+        if _ROLE.sub("", split, count=1) == _ROLE.sub("", other, count=1):
+            yield (other, split) if roles[1][0].lower().startswith("train") else (split, other)

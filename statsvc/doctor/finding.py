@@ -1,4 +1,4 @@
-"""A finding: what was seen, where, how far it moves the weights, and what to do."""
+"""A finding: what was found, in which files, how it changes the weights, and what to do."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ if TYPE_CHECKING:
 
 SERIOUS, NOTICE = "serious", "notice"
 
-NAMED = 5
-"""How many files a finding names."""
+MAX_FILES = 5
+"""Maximum number of files that a finding names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that looks wrong.
+    """One likely fault of a dataset.
 
-    code   its kind, for programs
-    level  `SERIOUS`: weights or training are wrong as it is; `NOTICE`: look whether it is meant
-    saw    what was seen, in numbers
-    do     what to do about it
-    files  names of the first or worst files; `count` is how many there are
-    ids    raw ids that it is about
-    moves  the class whose weight it moves most: `{"class", "name", "weight", "mended"}`, by
-           `Basis.moved`; None where it moves none
+    code   kind of finding, for programs
+    level  `SERIOUS`: the weights or the training are wrong; `NOTICE`: check whether it is intended
+    saw    what was found, with numbers, and why it matters
+    do     what to do next
+    files  paths of the first affected files, or of the most affected ones; up to `MAX_FILES`
+    count  number of affected files
+    ids    affected raw ids; class ids for `absent_from_split` and `hangs_on_one_file`
+    moves  the class whose weight would change most if the fault was fixed, with its weight before and after:
+           `{"class", "name", "weight", "mended"}`; None if no weight changes or the fix is not known
     """
 
     code: str
@@ -42,19 +43,22 @@ class Finding:
         return asdict(self) | {"files": list(self.files), "ids": list(self.ids)}
 
 
-def listed(values: Iterable[object], most: int = 8) -> str:
-    """Return the first values, and how many more there are."""
+def list_first(values: Iterable[object], most: int = 8, total: int | None = None) -> str:
+    """Return the first values separated by commas, and how many follow: `0, 1, 2 and 5 more`.
+
+    total  number of values if `values` is not complete; None for all of them
+    """
     values = list(values)
-    more = f" and {len(values) - most:,} more" if len(values) > most else ""
-    return ", ".join(map(str, values[:most])) + more
+    others = (len(values) if total is None else total) - len(values[:most])
+    return ", ".join(map(str, values[:most])) + (f" and {others:,} more" if others > 0 else "")
 
 
 def plural(number: int, noun: str) -> str:
-    """Return `1 file`, `1,200 files`."""
-    many = "es" if noun.endswith("s") else "s"
-    return f"{number:,} {noun}{'' if number == 1 else many}"
+    """Return a number with its noun: `1 file`, `1,200 files`."""
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{'' if number == 1 else ending}"
 
 
-def subject(number: int, noun: str, one: str, many: str) -> str:
-    """Return a count with its verb: `1 file holds`, `3 files hold`."""
-    return f"{plural(number, noun)} {one if number == 1 else many}"
+def plural_with_verb(number: int, noun: str, singular: str, plural_form: str) -> str:
+    """Return a number with its noun and verb: `1 file contains`, `3 files contain`."""
+    return f"{plural(number, noun)} {singular if number == 1 else plural_form}"

@@ -1,4 +1,4 @@
-"""Findings about ids: what numbers in the label maps are probably not the classes they are taken for."""
+"""Findings about ids: values in the label maps that are probably not the class ids they are taken for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import numpy as np
 from statsvc.classes import palettes
 from statsvc.dataset.counting_rule import VALUE
 from statsvc.doctor.facts import UNSIGNED_MINUS_ONE
-from statsvc.doctor.finding import NAMED, NOTICE, SERIOUS, Finding, listed, plural, subject
+from statsvc.doctor.finding import (
+    MAX_FILES,
+    NOTICE,
+    SERIOUS,
+    Finding,
+    list_first,
+    plural,
+    plural_with_verb,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,252 +28,284 @@ if TYPE_CHECKING:
     Bool = NDArray[np.bool_]
     Int64 = NDArray[np.int64]
 
-FRINGE = 32
-"""Ids that are nowhere more than an edge, from which there are too many: interpolation makes them."""
+MIN_EDGE_IDS = 32
+"""Number of ids that occur only at edges from which interpolation is the likely cause."""
 
-FRINGE_SHARE = 0.75
-"""Share of all ids that these must be."""
+EDGE_IDS_SHARE = 0.75
+"""Share of all ids that these must have."""
 
-FRINGE_IN_FILE = 4
-"""How many of these a label map has that is named."""
+MIN_EDGE_IDS_IN_FILE = 4
+"""Number of these ids in a label map from which the finding names it."""
 
-FEW_COLOURS = 40
-"""Palettes of more colours are passed over: their grey values are nearly all there are."""
+MIN_GRAY_IDS = 3
+"""Number of ids below which grayscale values of a palette cannot be recognized."""
 
+MIN_HIGHEST_GRAY = 64
+"""Highest id below which the ids are probably class ids, not brightness values."""
 
-CHANCE = 1e-3
-"""How likely ids may be the brightness of a palette's colours by chance, and still be called so."""
+MAX_COLORS = 40
+"""Palettes with more colors are skipped, because their gray values include nearly every value."""
+
+MAX_COINCIDENCE = 1e-3
+"""Highest probability of ids being gray values of a palette by coincidence that is reported."""
+
+MAX_PLAUSIBLE_ID = 1000
+"""Ids up to this are plausible class ids. With higher ids in use, 65535 can be one of them."""
 
 TORCH_IGNORE = -100
-"""What Torch's losses ignore by default: a mark, and not 156 with a wrong sign."""
+"""Default ignore_index of the losses in Torch, not the id 156 with a wrong sign."""
 
 
 def binary_masks(facts: Facts) -> Finding | None:
-    """Masks of 0 and 255 where 255 is ignored: nothing of what they mark is counted."""
-    rows, inside = facts.flagged["mask"], facts.flagged_pixels["mask"]
+    """Return a finding about masks of 0 and 255 while 255 is ignored, so that no masked pixel is counted."""
+    rows, mask_pixels = facts.flagged["mask"], facts.flagged_pixels["mask"]
     white = facts.raw_ids == 255
-    others = (facts.pixels - inside)[white].sum()
-    if not rows.any() or others or facts.basis.place(np.array([255]))[0] >= 0:
+    white_elsewhere = (facts.pixels - mask_pixels)[white].sum()
+    if not rows.any() or white_elsewhere or facts.interpretation.class_of(np.array([255]))[0] >= 0:
         return None
-    whole = facts.pixels[(facts.raw_ids != 0) & ~white].sum() == 0
-    number, count = int(inside[white].sum()), int(rows.sum())
-    before = np.zeros(max(2, facts.basis.classes), np.int64)
-    before[: facts.basis.classes] = facts.class_pixels()
-    mended = before.copy()
-    mended[1] += number
+    only_masks = facts.pixels[(facts.raw_ids != 0) & ~white].sum() == 0
+    white_pixels, count = int(mask_pixels[white].sum()), int(rows.sum())
+    before = np.zeros(max(2, facts.interpretation.classes), np.int64)
+    before[: facts.interpretation.classes] = facts.class_pixels()
+    after = before.copy()
+    after[1] += white_pixels
     return Finding(
         "binary_masks",
         SERIOUS,
-        f"{subject(count, 'file', 'holds', 'hold')} 0 and 255 alone, and 255 is ignored: the "
-        f"{plural(number, 'pixel')} that the masks mark are not counted",
-        "read 255 as class 1 with --class-map binary"
-        if whole
-        else "leave these masks out with --pattern, or write them with the ids of the other files",
-        facts.files.named(rows),
+        f"{plural_with_verb(count, 'file', 'contains', 'contain')} only the values 0 and 255, and 255 is "
+        f"ignored. The {plural(white_pixels, 'pixel')} inside the masks are not counted.",
+        "Map 255 to class 1 with --class-map binary."
+        if only_masks
+        else "Exclude these masks with --pattern, or convert them to the ids of the other files.",
+        facts.files.first_paths(rows),
         count,
         (255,),
-        facts.basis.moved(before, mended),
+        facts.interpretation.largest_change(before, after),
     )
 
 
-def fringe(facts: Facts) -> Bool:
-    """Return which ids, bool [K], are probably made by interpolation: many, and nowhere more than an edge."""
-    ends = np.isin(facts.raw_ids, (0, 255))
-    found = facts.never_big & (facts.pixels > 0) & ~ends
-    if found.sum() < FRINGE or found.sum() < FRINGE_SHARE * (facts.pixels > 0).sum():
-        return np.zeros_like(found)
-    return found
+def edge_ids(facts: Facts) -> Bool:
+    """Return the ids, bool [K], that interpolation probably created: many ids, each only at edges."""
+    extremes = np.isin(facts.raw_ids, (0, 255))
+    ids = facts.never_area & (facts.pixels > 0) & ~extremes
+    if ids.sum() < MIN_EDGE_IDS or ids.sum() < EDGE_IDS_SHARE * (facts.pixels > 0).sum():
+        return np.zeros_like(ids)
+    return ids
 
 
 def interpolated(facts: Facts) -> Finding | None:
-    """Resized or anti-aliased label maps: many ids that occur as thin edges only.
+    """Return a finding about resized or anti-aliased label maps: many ids that occur only at edges.
 
-    Goes over the rows again to name the files, which happens only where there are such ids.
+    Reads the rows a second time, to name the files, if there are such ids.
     """
-    ids = fringe(facts)
+    ids = edge_ids(facts)
     if not ids.any():
         return None
     rows, start = np.zeros(len(facts.files.path), bool), 0
     for block in facts.table.blocks():
         stop = start + len(block.path)
-        rows[start:stop] = (block.counts[:, ids] > 0).sum(axis=1) >= FRINGE_IN_FILE
+        rows[start:stop] = (block.counts[:, ids] > 0).sum(axis=1) >= MIN_EDGE_IDS_IN_FILE
         start = stop
-    pixels, count = int(facts.pixels[ids].sum()), int(rows.sum())
-    share = pixels / facts.pixels.sum(dtype=np.float64)
+    share = int(facts.pixels[ids].sum()) / facts.pixels.sum(dtype=np.float64)
     return Finding(
         "interpolated",
         SERIOUS,
-        f"{int(ids.sum())} of {plural(int((facts.pixels > 0).sum()), 'id')} nowhere cover 1 % of a label map "
-        f"({listed(facts.raw_ids[ids])}; {share:.3%} of all pixels): edges that were blended",
-        "resize label maps with nearest neighbour, draw masks without anti-aliasing, and write them again "
-        "from where they came",
-        facts.files.named(rows),
-        count,
+        f"{int(ids.sum())} of {plural(int((facts.pixels > 0).sum()), 'id')} cover less than 1 % of every "
+        f"label map ({list_first(facts.raw_ids[ids])}; {share:.3%} of all pixels). They are blends of other "
+        "ids at edges, which resizing or anti-aliasing creates, and are not classes.",
+        "Export the label maps again. Resize them with nearest neighbor, and draw masks without "
+        "anti-aliasing.",
+        facts.files.first_paths(rows),
+        int(rows.sum()),
         tuple(facts.raw_ids[ids].tolist()),
-        facts.moved_without(np.where(ids, facts.pixels, 0)),
+        facts.change_without(np.where(ids, facts.pixels, 0)),
     )
 
 
 def greyed_colours(facts: Facts) -> Finding | None:
-    """Colour-coded label maps that were converted to grey: ids are the brightness of a palette's colours."""
+    """Return a finding about color-coded label maps that were converted to grayscale.
+
+    It applies if every id is the gray value of a color of one palette, and a coincidence is unlikely.
+    """
     configuration = facts.table.configuration
     if configuration.class_map is not None or configuration.counting.rule != VALUE:
         return None
-    ids = facts.raw_ids[(facts.pixels > 0) & ~fringe(facts) & ~np.isin(facts.raw_ids, (0, 255))]
-    if len(ids) < 3 or ids.max() < 64 or ids.max() < 2 * len(ids):
+    ids = facts.raw_ids[(facts.pixels > 0) & ~edge_ids(facts) & ~np.isin(facts.raw_ids, (0, 255))]
+    if len(ids) < MIN_GRAY_IDS or ids.max() < MIN_HIGHEST_GRAY or ids.max() < 2 * len(ids):
         return None
     for name in palettes.BUILTIN:
         palette = palettes.find(name, files=False)
-        if palette is None or len(palette.colours) > FEW_COLOURS:
+        if palette is None or len(palette.colours) > MAX_COLORS:
             continue
-        greys = _greys(palette)
-        if not set(ids.tolist()) <= greys or (len(greys) / 256) ** len(ids) > CHANCE:
+        grays = _gray_values(palette)
+        if not set(ids.tolist()) <= grays or (len(grays) / 256) ** len(ids) > MAX_COINCIDENCE:
             continue
+        rows = facts.ids_per_sample > 1
         return Finding(
             "greyed_colours",
             SERIOUS,
-            f"every id ({listed(ids)}) is the brightness of a colour of the palette {name}: colours "
-            "converted to grey",
-            f"scan the colour files themselves with --rule {name}, or palette files, whose indices are ids",
-            facts.files.named(facts.ids_in > 1),
-            int((facts.ids_in > 1).sum()),
+            f"Every id ({list_first(ids)}) is the brightness of a color in the palette {name}. The label "
+            "maps were probably converted from color to grayscale, so their ids are not class ids.",
+            f"Scan the original color files with --rule {name}, or palette files, whose indices are "
+            "class ids.",
+            facts.files.first_paths(rows),
+            int(rows.sum()),
             tuple(ids.tolist()),
         )
     return None
 
 
-def _greys(palette: Palette) -> set[int]:
-    """Return the grey values of a palette's colours by ITU-R 601-2, as Pillow and as OpenCV round them."""
-    found: set[int] = set()
+def _gray_values(palette: Palette) -> set[int]:
+    """Return the gray values of a palette's colors by ITU-R 601-2, as Pillow and as OpenCV round them."""
+    grays: set[int] = set()
     for red, green, blue, _ in palette.colours:
-        found.add((red * 19595 + green * 38470 + blue * 7471 + (1 << 15)) >> 16)
-        found.add((red * 4899 + green * 9617 + blue * 1868 + (1 << 13)) >> 14)
-    return found
+        grays.add((red * 19595 + green * 38470 + blue * 7471 + (1 << 15)) >> 16)
+        grays.add((red * 4899 + green * 9617 + blue * 1868 + (1 << 13)) >> 14)
+    return grays
 
 
 def swapped_bytes(facts: Facts) -> Finding | None:
-    """Ids of 16 or 32 bits read in the other byte order: all are multiples of 256."""
+    """Return a finding about 16-bit or 32-bit ids in the wrong byte order: all are multiples of 256."""
     rows = facts.flagged["swapped"]
     if not rows.any() or facts.table.configuration.counting.rule != VALUE:
         return None
-    inside = facts.flagged_pixels["swapped"]
-    ids = facts.raw_ids[(inside > 0) & (facts.raw_ids != 0)]
-    if facts.table.configuration.class_map is not None and (facts.basis.place(ids) >= 0).any():
+    swapped_pixels = facts.flagged_pixels["swapped"]
+    ids = facts.raw_ids[(swapped_pixels > 0) & (facts.raw_ids != 0)]
+    interpretation = facts.interpretation
+    if facts.table.configuration.class_map is not None and (interpretation.class_of(ids) >= 0).any():
         return None
-    right = np.where(np.abs(ids) < 2**16, (ids & 0xFFFF) >> 8, (ids & 0xFFFFFFFF) >> 24)
-    before = facts.class_pixels()
-    other = facts.pixels - np.where(facts.raw_ids != 0, inside, 0)
-    mended = facts.class_pixels(other) + facts.basis.pixels(right, inside[np.isin(facts.raw_ids, ids)])
+    corrected = np.where(np.abs(ids) < 2**16, (ids & 0xFFFF) >> 8, (ids & 0xFFFFFFFF) >> 24)
+    other_pixels = facts.pixels - np.where(facts.raw_ids != 0, swapped_pixels, 0)
+    after = facts.class_pixels(other_pixels) + interpretation.class_pixels(
+        corrected, swapped_pixels[np.isin(facts.raw_ids, ids)]
+    )
+    count = int(rows.sum())
     return Finding(
         "swapped_bytes",
         SERIOUS,
-        f"{subject(int(rows.sum()), 'file', 'holds', 'hold')} multiples of 256 alone ({listed(ids)}), which "
-        f"in the other byte order are {listed(right)}",
-        "write these files again in the byte order that their header says (NumPy: array.astype('<u2')); if "
-        "they hold instance ids, class times 256, count them with --rule 'id // 256'",
-        facts.files.named(rows),
-        int(rows.sum()),
+        f"{plural_with_verb(count, 'file', 'contains', 'contain')} only multiples of 256 "
+        f"({list_first(ids)}). In the other byte order they are {list_first(corrected)}.",
+        "Write these files again in the byte order that their header declares (NumPy: array.astype('<u2')). "
+        "If they contain instance ids, class × 256, count them with --rule 'id // 256'.",
+        facts.files.first_paths(rows),
+        count,
         tuple(ids.tolist()),
-        facts.basis.moved(before, mended),
+        interpretation.largest_change(facts.class_pixels(), after),
     )
 
 
 def wrong_sign(facts: Facts) -> Finding | None:
-    """Signed numbers read as unsigned or the other way: 65535 for −1, −56 for 200."""
-    if facts.table.configuration.counting.rule != VALUE:
+    """Return a finding about ids stored in a type of the wrong sign: 65535 for −1, −56 for 200."""
+    configuration = facts.table.configuration
+    if configuration.counting.rule != VALUE:
         return None
-    place, there = facts.basis.place(facts.raw_ids), facts.pixels > 0
-    # Ids up to 1000 are plausible; what else there is beyond them makes 65535 one of many.
-    marks = there & np.isin(facts.raw_ids, UNSIGNED_MINUS_ONE)
-    if (there & (facts.raw_ids > 1000) & ~marks).any() or facts.table.configuration.class_map is not None:
-        marks &= False
-    negative = there & (facts.raw_ids < -1) & (facts.raw_ids >= -128) & (facts.raw_ids != TORCH_IGNORE)
-    negative &= place < 0
-    negative &= ~np.isin(facts.raw_ids, facts.table.configuration.ignore_index or ())
-    which = marks | negative
-    if not which.any():
+    class_of, occurs = facts.interpretation.class_of(facts.raw_ids), facts.pixels > 0
+    unsigned = occurs & np.isin(facts.raw_ids, UNSIGNED_MINUS_ONE)
+    has_high_ids = (occurs & (facts.raw_ids > MAX_PLAUSIBLE_ID) & ~unsigned).any()
+    if has_high_ids or configuration.class_map is not None:
+        unsigned &= False
+    signed = occurs & (facts.raw_ids < -1) & (facts.raw_ids >= -128) & (facts.raw_ids != TORCH_IGNORE)
+    signed &= class_of < 0
+    signed &= ~np.isin(facts.raw_ids, configuration.ignore_index or ())
+    affected = unsigned | signed
+    if not affected.any():
         return None
-    ids = facts.raw_ids[which]
-    meant = [f"{i} is −1 in {i.bit_length()} bits" for i in facts.raw_ids[marks].tolist()]
-    meant += [f"{i} is {i + 256} in 8 bits" for i in facts.raw_ids[negative].tolist()]
-    right = np.where(negative, facts.raw_ids + 256, np.where(marks, -1, facts.raw_ids))
+    ids, pixels = facts.raw_ids[affected], int(facts.pixels[affected].sum())
+    corrections = [f"{i} is −1 in {i.bit_length()} bits" for i in facts.raw_ids[unsigned].tolist()]
+    corrections += [f"{i} is {i + 256} in 8 bits" for i in facts.raw_ids[signed].tolist()]
+    corrected = np.where(signed, facts.raw_ids + 256, np.where(unsigned, -1, facts.raw_ids))
     return Finding(
         "wrong_sign",
         SERIOUS,
-        f"ids that are others with the right sign: {listed(meant, 4)}; "
-        f"{plural(int(facts.pixels[which].sum()), 'pixel')}",
-        "write the label maps with a type that holds their ids (uint8 for 0 to 255), or ignore these ids: "
-        f"--ignore-index {','.join(map(str, ids[:4].tolist()))}",
+        f"{plural_with_verb(pixels, 'pixel', 'has', 'have')} an id with the wrong sign: "
+        f"{list_first(corrections, 4)}. They count for the wrong class, or not at all.",
+        "Write the label maps in a type that represents their ids (uint8 for 0 to 255), or ignore these ids "
+        f"with --ignore-index {','.join(map(str, ids[:4].tolist()))}.",
         _examples(facts, ids),
-        int(facts.images[which].max()),
+        int(facts.images[affected].max()),
         tuple(ids.tolist()),
-        facts.basis.moved(facts.class_pixels(), facts.basis.pixels(right, facts.pixels)),
+        facts.interpretation.largest_change(
+            facts.class_pixels(), facts.interpretation.class_pixels(corrected, facts.pixels)
+        ),
     )
 
 
 def two_voids(facts: Facts) -> Finding | None:
-    """−1 and 255 in one dataset: both are ignored here, but a loss ignores one id."""
+    """Return a finding about −1 and 255 in one dataset: both are ignored here, but a loss ignores one id."""
     ids = np.array([-1, 255])
-    at = np.flatnonzero(np.isin(facts.raw_ids, ids) & (facts.pixels > 0))
-    if len(at) < 2 or (facts.basis.place(ids) >= 0).any() or facts.table.configuration.class_map is not None:
+    columns = np.flatnonzero(np.isin(facts.raw_ids, ids) & (facts.pixels > 0))
+    is_class = (facts.interpretation.class_of(ids) >= 0).any()
+    if len(columns) < 2 or is_class or facts.table.configuration.class_map is not None:
         return None
-    pixels = facts.pixels[at].tolist()
+    minus_one, white = facts.pixels[columns].tolist()
     return Finding(
         "two_voids",
         NOTICE,
-        f"both −1 ({plural(pixels[0], 'pixel')}) and 255 ({plural(pixels[1], 'pixel')}) mark what is ignored",
-        "nothing for the weights; a loss has one ignore_index, so set label[label < 0] = 255 before training",
+        f"Both −1 ({plural(minus_one, 'pixel')}) and 255 ({plural(white, 'pixel')}) mark ignored pixels. The "
+        "weights are correct, but a loss ignores only one id.",
+        "Set label[label < 0] = 255 before training.",
         _examples(facts, ids),
-        int(facts.images[at].max()),
+        int(facts.images[columns].max()),
         (-1, 255),
     )
 
 
 def unexpected(facts: Facts, explained: set[int]) -> Finding | None:
-    """Ids that are neither classes nor ignored, and that no other finding explains."""
-    place = facts.basis.place(facts.raw_ids)
-    mapped, known = facts.raw_ids, np.ones(len(place), bool)
-    if (class_map := facts.basis.read.class_map) is not None:
-        mapped, known = class_map.apply(facts.raw_ids)
-    ignored = known & np.isin(mapped, np.array(facts.basis.read.ignore, np.int64))
-    which = (place < 0) & (facts.pixels > 0) & ~ignored & ~np.isin(facts.raw_ids, list(explained))
-    if not which.any():
+    """Return a finding about ids that are neither classes nor ignored.
+
+    explained  raw ids that other findings explain; they are skipped
+    """
+    affected = _unexpected_ids(facts) & ~np.isin(facts.raw_ids, list(explained))
+    if not affected.any():
         return None
-    ids, pixels = facts.raw_ids[which], facts.pixels[which]
+    ids, pixels = facts.raw_ids[affected], facts.pixels[affected]
+    most_pixels = np.argsort(-pixels, kind="stable")
     before = facts.class_pixels()
     after = np.concatenate([before, pixels])
-    weights = facts.basis.weights(after)
-    most = np.argsort(-pixels, kind="stable")
-    coloured = facts.table.configuration.counting.palette is not None
-    names = [
-        f"id {one}"
-        if not coloured or (colour := palettes.unknown_colour(one)) is None
-        else f"colour {colour}"
-        for one in ids.tolist()
-    ]
-    each = [
-        f"{names[k]}: {plural(int(pixels[k]), 'pixel')}"
-        + ("" if weights is None else f", as a class of weight {weights[len(before) + k]:.3g}")
-        for k in most.tolist()
-    ]
+    weights = facts.interpretation.weights(after)
+    has_palette = facts.table.configuration.counting.palette is not None
+    described = []
+    for k in most_pixels.tolist():
+        text = f"{_id_or_color(int(ids[k]), has_palette)}: {plural(int(pixels[k]), 'pixel')}"
+        if weights is not None:
+            text += f", as a class of weight {weights[len(before) + k]:.3g}"
+        described.append(text)
     return Finding(
         "unexpected_ids",
         SERIOUS,
-        f"{subject(len(ids), 'id', 'is', 'are')} neither class nor ignored, and not "
-        f"counted: {listed(each, 4)}",
-        "add the colours to the palette and scan under another name"
-        if coloured
-        else "ignore them with --ignore-index, make them classes with --num-classes, or give them a place in "
-        "the class map",
-        _examples(facts, ids[most]),
-        int(facts.images[which].max()),
+        f"{plural_with_verb(len(ids), 'id', 'is', 'are')} neither a class nor ignored, so their pixels are "
+        f"not counted: {list_first(described, 4)}",
+        "Add the colors to the palette, and scan the label maps as a new dataset."
+        if has_palette
+        else "Ignore them with --ignore-index, make them classes with --num-classes, or map them to classes "
+        "in the class map.",
+        _examples(facts, ids[most_pixels]),
+        int(facts.images[affected].max()),
         tuple(ids.tolist()),
-        facts.basis.moved(np.concatenate([before, np.zeros_like(pixels)]), after, len(before)),
+        facts.interpretation.largest_change(
+            np.concatenate([before, np.zeros_like(pixels)]), after, len(before)
+        ),
     )
 
 
+def _unexpected_ids(facts: Facts) -> Bool:
+    """Return the ids with pixels, bool [K], that are neither classes nor ignored."""
+    ids, known = facts.raw_ids, np.ones(len(facts.raw_ids), bool)
+    if (class_map := facts.interpretation.counts.class_map) is not None:
+        ids, known = class_map.apply(facts.raw_ids)
+    ignored = known & np.isin(ids, np.array(facts.interpretation.counts.ignore, np.int64))
+    is_class = facts.interpretation.class_of(facts.raw_ids) >= 0
+    return np.asarray((facts.pixels > 0) & ~is_class & ~ignored, np.bool_)
+
+
+def _id_or_color(raw_id: int, has_palette: bool) -> str:
+    """Return `id 7`, or `color #010203` for the raw id of a color that the palette does not contain."""
+    color = palettes.unknown_colour(raw_id) if has_palette else None
+    return f"id {raw_id}" if color is None else f"color {color}"
+
+
 def _examples(facts: Facts, ids: Int64) -> tuple[str, ...]:
-    """Return samples with these ids, one of each first."""
-    rows = [facts.examples.get(int(raw_id), []) for raw_id in ids]
-    order = [group[k] for k in range(NAMED) for group in rows if k < len(group)]
-    return facts.files.named(np.array(list(dict.fromkeys(order)), np.int64))
+    """Return paths of samples that contain these ids: the first sample of each id, then the second, …."""
+    rows_of_ids = [facts.examples.get(int(raw_id), []) for raw_id in ids]
+    order = [rows[k] for k in range(MAX_FILES) for rows in rows_of_ids if k < len(rows)]
+    return facts.files.first_paths(np.array(list(dict.fromkeys(order)), np.int64))

@@ -1,13 +1,15 @@
-"""The report on a version: every finding, the serious ones first."""
+"""The doctor's report on a version: all findings, serious ones first."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from statsvc.dataset import class_counts
 from statsvc.doctor import classes, edges, files, ids
-from statsvc.doctor.basis import SPEC, Basis
 from statsvc.doctor.facts import FileFacts, gather
 from statsvc.doctor.finding import SERIOUS, Finding
+from statsvc.doctor.interpretation import SPEC, Interpretation
+from statsvc.weighting import weight_warnings
 from statsvc.weighting.answers import SCHEMA
 
 if TYPE_CHECKING:
@@ -16,60 +18,61 @@ if TYPE_CHECKING:
     import numpy as np
 
     from statsvc.dataset.table import Table
-    from statsvc.doctor.edges import Look
+    from statsvc.doctor.edges import ReadPixels
     from statsvc.doctor.facts import Facts
 
-UNSEEN = "edges blended between ids that are classes: this needs pixels, and no label map was read again"
-TOTALS = "everything about files and splits"
-SHAPES = "sizes, pixel types and copies: these counts were imported, and do not tell"
+EDGES_SKIPPED = "Blended edges between class ids: finding them needs pixels, and no label map was read."
+FILES_SKIPPED = "Files and splits"
+SHAPES_SKIPPED = "Sizes, pixel types and copies: the imported counts do not include them."
 
 
 def examine(
-    table: Table, array: Callable[[str], np.ndarray[Any, Any]] | None, look: Look | None = None
+    table: Table,
+    array: Callable[[str], np.ndarray[Any, Any]] | None,
+    read_pixels: ReadPixels | None = None,
 ) -> dict[str, Any]:
     """Return the report on a table as JSON.
 
-    array  returns a per-sample array of the version by name; None for a table without rows
-    look   yields a sample's pixels, for the one finding that needs them; None to do without
+    array        returns a per-sample array of the version by name; None for a table without rows
+    read_pixels  yields the pixels of a sample as 2-D blocks; None to skip the finding that needs them
 
-    Raises `DamagedVersion` where an array is not what was written, `Unanswerable` where the ids are no
-    classes at all.
+    Raises `DamagedVersion` if an array differs from what was written, and `Unanswerable` if the ids cannot
+    be interpreted as classes.
     """
     found: list[Finding] = []
-    unseen = [UNSEEN]
-    looked = 0
+    not_examined = []
+    files_read = 0
     if array is None:
-        basis = Basis(table)
-        unseen.insert(0, f"{TOTALS}: {table.why_no_rows()}")
-        found += _of_totals(table, basis)
+        not_examined.append(f"{FILES_SKIPPED}: {table.why_no_rows()}.")
+        found += _findings_from_totals(table)
     else:
         facts = gather(table, FileFacts.of(array))
         found += findings(facts)
-        if look is not None and not any(one.code == "interpolated" for one in found):
-            one, looked = edges.blended(facts, look)
-            found += [] if one is None else [one]
-        if looked:
-            unseen.remove(UNSEEN)
+        if read_pixels is not None and not any(finding.code == "interpolated" for finding in found):
+            finding, files_read = edges.blended(facts, read_pixels)
+            found += [] if finding is None else [finding]
         if facts.counted and not facts.files.height.any():
-            unseen.insert(0, SHAPES)
-    found.sort(key=lambda one: (one.level != SERIOUS, -_change(one)))
+            not_examined.append(SHAPES_SKIPPED)
+    if not files_read:
+        not_examined.append(EDGES_SKIPPED)
+    found.sort(key=lambda finding: (finding.level != SERIOUS, -_relative_change(finding)))
     return {
         "dataset": table.dataset,
         "version": table.version,
         "images": table.totals().samples,
         "weights": {"method": SPEC.method, "split": None},
-        "serious": sum(one.level == SERIOUS for one in found),
-        "findings": [one.to_dict() for one in found],
-        "looked_at": looked,
-        "not_examined": unseen,
+        "serious": sum(finding.level == SERIOUS for finding in found),
+        "findings": [finding.to_dict() for finding in found],
+        "looked_at": files_read,
+        "not_examined": not_examined,
         "schema": SCHEMA,
     }
 
 
 def findings(facts: Facts) -> Iterator[Finding]:
-    """Yield every finding; ids that one of them explains are not called unexpected as well."""
+    """Yield every finding. Ids that one of them explains are not reported as unexpected, too."""
     explained: set[int] = set()
-    for look in (
+    for check in (
         ids.binary_masks,
         ids.interpolated,
         ids.greyed_colours,
@@ -80,34 +83,32 @@ def findings(facts: Facts) -> Iterator[Finding]:
         files.odd_sizes,
         files.duplicates,
     ):
-        if (one := look(facts)) is not None:
-            explained |= set(one.ids)
-            yield one
-    if (one := ids.unexpected(facts, explained)) is not None:
-        yield one
+        if (finding := check(facts)) is not None:
+            explained |= set(finding.ids)
+            yield finding
+    if (finding := ids.unexpected(facts, explained)) is not None:
+        yield finding
     yield from files.unreadable(facts)
     yield from files.leakage(facts)
     yield from classes.absent_from_split(facts, explained)
     yield from classes.hangs_on_one_file(facts, explained)
 
 
-def _of_totals(table: Table, basis: Basis) -> Iterator[Finding]:
-    """Yield what totals alone tell: unexpected ids."""
-    from statsvc.dataset import class_counts
-    from statsvc.weighting import weight_warnings
-
-    if unexpected := class_counts.unexpected_ids(table, basis.read, None):
+def _findings_from_totals(table: Table) -> Iterator[Finding]:
+    """Yield the only finding that totals allow: unexpected ids."""
+    counts = Interpretation(table).counts
+    if unexpected := class_counts.unexpected_ids(table, counts, None):
         yield Finding(
             "unexpected_ids",
             SERIOUS,
-            weight_warnings.unexpected_text(unexpected, basis.read),
-            "ignore them, make them classes, or give them a place in the class map",
+            weight_warnings.unexpected_text(unexpected, counts),
+            "Ignore them, make them classes, or map them to classes in the class map.",
             ids=tuple(entry["id"] for entry in unexpected),
         )
 
 
-def _change(finding: Finding) -> float:
-    """Return how far a finding moves a weight, as a share of the larger one."""
+def _relative_change(finding: Finding) -> float:
+    """Return how much a finding changes a weight, relative to the larger weight."""
     if finding.moves is None:
         return 0.0
     before, after = finding.moves["weight"], finding.moves["mended"]

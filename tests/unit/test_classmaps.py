@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ import pytest
 from statsvc.classes import class_map_files, class_maps
 from statsvc.classes.class_maps import ClassMap
 from statsvc.errors import InvalidParameter, NotFound
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def applied(class_map: ClassMap, ids: list[int]) -> dict[int, int | None]:
@@ -19,7 +23,7 @@ def applied(class_map: ClassMap, ids: list[int]) -> dict[int, int | None]:
     return {raw: int(to) if ok else None for raw, to, ok in zip(ids, mapped, known, strict=True)}
 
 
-def test_cityscapes_has_19_classes_and_ignores_other_listed_ids():
+def test_cityscapes_has_19_classes_and_ignores_other_listed_ids() -> None:
     mapped = applied(class_maps.builtin("cityscapes"), list(range(-1, 36)))
     order = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
     assert {raw: to for raw, to in mapped.items() if to not in (255, None)} == {
@@ -32,7 +36,7 @@ def test_cityscapes_has_19_classes_and_ignores_other_listed_ids():
     assert "labels.py" in class_maps.builtin("cityscapes").source
 
 
-def test_reduce_zero_label_equals_mmsegmentation_on_8_bit_label_maps():
+def test_reduce_zero_label_equals_mmsegmentation_on_8_bit_label_maps() -> None:
     label = np.arange(256, dtype=np.uint8)
     expected = label.copy()
     expected[expected == 0] = 255
@@ -44,22 +48,22 @@ def test_reduce_zero_label_equals_mmsegmentation_on_8_bit_label_maps():
     assert class_maps.builtin("reduce_zero_label").num_classes is None
 
 
-def test_reduce_zero_label_keeps_negative_ids_and_does_not_map_256_to_255():
+def test_reduce_zero_label_keeps_negative_ids_and_does_not_map_256_to_255() -> None:
     assert applied(class_maps.builtin("reduce_zero_label"), [-1, 256]) == {-1: -1, 256: None}
 
 
-def test_binary_maps_255_to_class_1():
+def test_binary_maps_255_to_class_1() -> None:
     assert applied(class_maps.builtin("binary"), [0, 1, 2, 255]) == {0: 0, 1: 1, 2: None, 255: 1}
     assert class_maps.builtin("binary").num_classes == 2
 
 
 @pytest.mark.parametrize("name", class_maps.BUILTIN)
-def test_a_class_map_survives_a_round_trip_through_json(name):
+def test_a_class_map_survives_a_round_trip_through_json(name: str) -> None:
     class_map = class_maps.builtin(name)
     assert ClassMap.from_dict(json.loads(json.dumps(class_map.to_dict()))) == class_map
 
 
-def test_an_unknown_name_lists_the_built_in_maps():
+def test_an_unknown_name_lists_the_built_in_maps() -> None:
     with pytest.raises(
         NotFound, match=r"did you mean 'cityscapes'.*binary, .*, cityscapes, .*reduce_zero_label"
     ):
@@ -83,7 +87,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_every_file_format_gives_the_same_class_map(tmp_path, name):
+def test_every_file_format_gives_the_same_class_map(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text(FORMS[name], encoding="utf-8")
     class_map = class_map_files.resolve(str(path))
@@ -102,7 +106,7 @@ NAMED = {
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_names_and_source_are_read_from_yaml_and_json(tmp_path, name):
+def test_names_and_source_are_read_from_yaml_and_json(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text(NAMED[name])
     class_map = class_map_files.load(path)
@@ -111,7 +115,7 @@ def test_names_and_source_are_read_from_yaml_and_json(tmp_path, name):
     assert class_map.source == "a paper"
 
 
-def test_the_first_csv_name_of_a_class_id_wins(tmp_path):
+def test_the_first_csv_name_of_a_class_id_wins(tmp_path: Path) -> None:
     path = tmp_path / "map.csv"
     path.write_text("id,train_id,name\n10,0,car\n252,0,moving-car\n0,255,void\n40,2,road\n30,1,\n")
     assert class_map_files.load(path).names == ("car", "1", "road")
@@ -160,7 +164,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("file", "message"), BAD.items(), ids=[name for name, _ in BAD])
-def test_an_error_in_a_file_names_the_file_and_the_position(tmp_path, file, message):
+def test_an_error_in_a_file_names_the_file_and_the_position(
+    tmp_path: Path, file: tuple[str, str], message: str
+) -> None:
     path = tmp_path / file[0]
     path.write_text(file[1])
     with pytest.raises(InvalidParameter, match=message) as caught:
@@ -169,7 +175,7 @@ def test_an_error_in_a_file_names_the_file_and_the_position(tmp_path, file, mess
     assert str(path) in str(caught.value)
 
 
-def test_an_error_for_binary_content_or_a_folder_names_the_path(tmp_path):
+def test_an_error_for_binary_content_or_a_folder_names_the_path(tmp_path: Path) -> None:
     path = tmp_path / "map.yaml"
     path.write_bytes(b"7: 0 # caf\xe9\n")
     with pytest.raises(InvalidParameter, match="byte 10 is not UTF-8"):
@@ -193,6 +199,6 @@ def test_an_error_for_binary_content_or_a_folder_names_the_path(tmp_path):
         ({"targets": [[7, 0]], "color": []}, "unknown key 'color' .did you mean 'colors'"),
     ],
 )
-def test_a_malformed_json_form_is_rejected(value, message):
+def test_a_malformed_json_form_is_rejected(value: Any, message: str) -> None:
     with pytest.raises(InvalidParameter, match=message):
         ClassMap.from_dict(value)

@@ -1,9 +1,9 @@
-"""Splits from folders, lists, names, globs and folds, in the library, on the command line and over HTTP."""
+"""Splits defined by folders, lists, names, globs and folds, in the library and on the command line."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,10 +11,12 @@ from wcmatch import glob as wc
 
 import statsvc as library
 from statsvc.dataset import split_files, splits
+from statsvc.dataset.class_counts import interpret
 from statsvc.dataset.splits import Split
-from statsvc.errors import InvalidParameter
+from statsvc.errors import InvalidParameter, Unanswerable
 from support.commands import scanned, statsvc
 from support.damage import npy, write_label
+from support.small_tables import table_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,14 +28,14 @@ PATHS = ["a.png", "b/a.png", "b/c/x_val.png", "b/c/y.nii.gz", "train/0001.tar/7.
     "pattern",
     ["*.png", "b/*", "b/**", "**/c/*", "*_val.*", "?.png", "b/**/*.png", "[ab].png", "aachen/*", "**/[!a]*"],
 )
-def test_a_glob_means_what_it_means_in_pattern(pattern):
+def test_a_glob_matches_the_same_paths_as_a_source_pattern(pattern: str) -> None:
     split = Split.from_dict("s", {"glob": pattern})
     for path in PATHS:
         text = path if "/" in pattern else path.rpartition("/")[2]
         assert split.contains(path) == wc.globmatch(text, pattern, flags=wc.GLOBSTAR | wc.FORCEUNIX), path
 
 
-def test_an_entry_without_an_extension_is_a_name_in_any_folder():
+def test_an_entry_without_extension_matches_that_name_in_any_folder() -> None:
     split = Split.listed("s", ["y", "b/a", "a.png"])
     assert [path for path in PATHS if split.contains(path)] == ["a.png", "b/a.png", "b/c/y.nii.gz"]
 
@@ -48,7 +50,7 @@ def test_an_entry_without_an_extension_is_a_name_in_any_folder():
         {"paths": ["a.png"], "names": ["b"]},
     ],
 )
-def test_every_form_reads_back_from_json(value):
+def test_a_split_survives_a_round_trip_through_json(value: Any) -> None:
     split = Split.from_dict("s", json.loads(json.dumps(value)))
     assert split.to_dict() == value
     assert Split.from_dict("s", split.to_dict()) == split
@@ -57,13 +59,13 @@ def test_every_form_reads_back_from_json(value):
 @pytest.mark.parametrize(
     "value", [{"glob": ""}, {"glob": 3}, {"names": []}, {"names": "a"}, {"names": [1]}, {"x": []}]
 )
-def test_a_malformed_split_is_refused_by_its_name(value):
+def test_an_error_in_a_split_names_the_split(value: Any) -> None:
     with pytest.raises(InvalidParameter, match="mine"):
         splits.from_dict({"mine": value})
 
 
-def cases(folder: Path) -> dict[str, int]:
-    """Write five cases; return the pixels of class 1 of each."""
+def write_cases(folder: Path) -> dict[str, int]:
+    """Write five label maps and return their pixels of class 1."""
     pixels = {}
     for k in range(5):
         array = np.zeros((4, 5), np.uint8)
@@ -73,18 +75,18 @@ def cases(folder: Path) -> dict[str, int]:
     return pixels
 
 
-def folds_of_nnunet(file: Path) -> list[dict[str, list[str]]]:
+def write_nnunet_folds(file: Path) -> list[dict[str, list[str]]]:
     names = [f"case_{k}" for k in range(5)]
     folds = [{"train": [n for n in names if n != out], "val": [out]} for out in names]
     file.write_text(json.dumps(folds))
     return folds
 
 
-def test_folds_of_nnunet_are_splits_by_case_name(tmp_path):
+def test_nnunet_folds_are_splits_by_case_name(tmp_path: Path) -> None:
     labels = tmp_path / "labelsTr"
     labels.mkdir()
-    pixels = cases(labels)
-    folds = folds_of_nnunet(tmp_path / "splits_final.json")
+    pixels = write_cases(labels)
+    folds = write_nnunet_folds(tmp_path / "splits_final.json")
     table = library.scan(labels, splits=tmp_path / "splits_final.json")
     for number, fold in enumerate(folds):
         for part, names in fold.items():
@@ -92,11 +94,11 @@ def test_folds_of_nnunet_are_splits_by_case_name(tmp_path):
             assert answer["classes"][1]["pixels"] == sum(pixels[name] for name in names)
 
 
-def test_lists_globs_and_folds_on_the_command_line(tmp_path):
+def test_lists_globs_and_folds_on_the_command_line(tmp_path: Path) -> None:
     labels = tmp_path / "labels"
     labels.mkdir()
-    pixels = cases(labels)
-    folds_of_nnunet(tmp_path / "f.json")
+    pixels = write_cases(labels)
+    write_nnunet_folds(tmp_path / "f.json")
     (tmp_path / "list.txt").write_text("case_1\ncase_2.npy\n\n")
     options = [
         "--split",
@@ -112,21 +114,36 @@ def test_lists_globs_and_folds_on_the_command_line(tmp_path):
         assert answer["classes"][1]["pixels"] == sum(pixels[f"case_{k}"] for k in names)
 
 
-def test_names_that_are_no_samples_are_told(tmp_path):
+def test_a_list_entry_without_a_sample_causes_a_warning(tmp_path: Path) -> None:
     write_label(tmp_path / "labels/a.png", np.zeros((2, 2)))
     (tmp_path / "list.txt").write_text("a\nb\n")
-    done = statsvc("scan", tmp_path / "labels", "--name", "n", "--split", f"s={tmp_path / 'list.txt'}")
-    assert "split s: 1 of 2 paths are not in the dataset, for instance b" in done.stderr
+    result = statsvc("scan", tmp_path / "labels", "--name", "n", "--split", f"s={tmp_path / 'list.txt'}")
+    assert "split s: 1 of 2 paths are not in the dataset, for instance b" in result.stderr
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '[{"train": "a"}]', "3", "[1]", '[{"train": []}]'])
-def test_malformed_folds_are_refused_by_their_file(tmp_path, text):
+def test_an_error_in_a_folds_file_names_the_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "f.json").write_text(text)
     with pytest.raises(InvalidParameter, match=r"f.json|train"):
         split_files.read_option(str(tmp_path / "f.json"))
 
 
-def test_a_split_that_is_neither_a_file_nor_a_glob_is_refused():
+def test_a_split_option_that_is_neither_a_file_nor_a_glob_is_rejected() -> None:
     for text in ("a=nowhere.txt", "=x", "plain"):
         with pytest.raises(InvalidParameter, match="split"):
             split_files.read_option(text)
+
+
+@pytest.mark.parametrize(
+    ("split", "reason"),
+    [
+        (Split(folder="val"), "no file is in a folder of that name"),
+        (Split(glob="val/*"), r"check the glob 'val/\*'"),
+        (Split(names=frozenset({"b", "c"})), "none of its 2 paths is in the dataset, for instance b"),
+        (Split(paths=frozenset({"b.png"})), "none of its 1 paths is in the dataset, for instance b.png"),
+    ],
+)
+def test_a_split_without_samples_is_rejected_with_the_reason(split: Split, reason: str) -> None:
+    table = table_of([{0: 1}], ["train/a.png"], splits={"s": split})
+    with pytest.raises(Unanswerable, match=reason):
+        interpret(table, split="s")
