@@ -200,8 +200,8 @@ def _from_table(name: str) -> ClassMap:
     # A class that merges several raw ids gets the color of the first one.
     color_of: dict[int, tuple[int, int, int]] = {}
     for raw, target in table.targets.items():
-        if raw in table.colours:
-            color_of.setdefault(target, table.colours[raw])
+        if raw in table.colors:
+            color_of.setdefault(target, table.colors[raw])
     classes = range(len(table.classes))
     colors = tuple(color_of[k] for k in classes) if all(k in color_of for k in classes) else ()
     return make_class_map(name, table.targets.items(), table.classes, colors, table.source)

@@ -28,20 +28,20 @@ class Palette:
     """A table that maps colors to class ids.
 
     name     name in messages
-    colours  (red, green, blue, id) with components 0 … 255; colors are unique, ids can repeat
+    colors   (red, green, blue, id) with components 0 … 255; colors are unique, ids can repeat
     names    (id, name) of the classes with a known name
     source   publication or software that the table is copied from
     """
 
     name: str
-    colours: tuple[tuple[int, int, int, int], ...]
+    colors: tuple[tuple[int, int, int, int], ...]
     names: tuple[tuple[int, str], ...] = ()
     source: str = ""
 
     @property
     def num_classes(self) -> int:
         """The highest id plus 1; 255 is not a class but ignored if it is the highest of several ids."""
-        ids = {colour[3] for colour in self.colours}
+        ids = {color[3] for color in self.colors}
         return max(ids - {IGNORE} if max(ids) == IGNORE and len(ids) > 1 else ids) + 1
 
     def class_names(self) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ class Palette:
         """Return the JSON form, which `from_dict` parses."""
         return {
             "name": self.name,
-            "colours": [list(colour) for colour in self.colours],
+            "colours": [list(color) for color in self.colors],
             "names": [list(pair) for pair in self.names],
             "source": self.source,
         }
@@ -63,20 +63,20 @@ class Palette:
         """Parse the JSON form that `to_dict` returns."""
         return cls(
             value["name"],
-            tuple(tuple(colour) for colour in value["colours"]),
+            tuple(tuple(color) for color in value["colours"]),
             tuple((pair[0], pair[1]) for pair in value["names"]),
             value["source"],
         )
 
 
-def unknown_colour(raw_id: int) -> str | None:
+def unknown_color(raw_id: int) -> str | None:
     """Return the color, as #rrggbb, of a raw id from `UNKNOWN` up; None for an id of the palette."""
     return f"#{raw_id - UNKNOWN:06x}" if UNKNOWN <= raw_id < 2 * UNKNOWN else None
 
 
 def __getattr__(name: str) -> Any:
     if name == "BUILTIN":
-        return tuple(table for table in tables.NAMES if tables.load(table).colours)
+        return tuple(table for table in tables.NAMES if tables.load(table).colors)
     raise AttributeError(name)
 
 
@@ -84,7 +84,7 @@ def builtin(name: str) -> Palette:
     """Return the palette of a published dataset. Raises `KeyError` if there is no such table."""
     table = tables.load(name)
     id_of: dict[tuple[int, int, int], int] = {}
-    for raw, color in table.colours.items():
+    for raw, color in table.colors.items():
         id_of.setdefault(color, raw)
     colors = tuple((*color, raw) for color, raw in id_of.items())
     ids = set(id_of.values())
@@ -97,7 +97,7 @@ def find(text: str, *, files: bool) -> Palette | None:
 
     Returns None if it is neither. Raises `InvalidParameter` for a malformed file.
     """
-    if text in tables.NAMES and tables.load(text).colours:
+    if text in tables.NAMES and tables.load(text).colors:
         return builtin(text)
     path = Path(text)
     if files and path.suffix.lower() == ".csv" and path.is_file():

@@ -9,7 +9,7 @@ import numpy as np
 
 from statsvc.classes import class_maps
 from statsvc.classes.class_maps import IGNORE, MAX_CLASSES
-from statsvc.classes.palettes import unknown_colour
+from statsvc.classes.palettes import unknown_color
 from statsvc.dataset.table import EXAMPLES
 from statsvc.errors import Unanswerable
 
@@ -214,7 +214,7 @@ def unexpected_ids(table: Table, counts: InterpretedCounts, split: str | None) -
             "pixels": int(histogram.pixels[k]),
             "examples": sorted(paths)[:EXAMPLES],
         }
-        if has_palette and (colour := unknown_colour(entry["id"])) is not None:
+        if has_palette and (colour := unknown_color(entry["id"])) is not None:
             entry["colour"] = colour
         result.append(entry)
     return sorted(result, key=lambda entry: int(entry["id"]))

@@ -135,7 +135,7 @@ def greyed_colours(facts: Facts) -> Finding | None:
         return None
     for name in palettes.BUILTIN:
         palette = palettes.find(name, files=False)
-        if palette is None or len(palette.colours) > MAX_COLORS:
+        if palette is None or len(palette.colors) > MAX_COLORS:
             continue
         grays = _gray_values(palette)
         if not set(ids.tolist()) <= grays or (len(grays) / 256) ** len(ids) > MAX_COINCIDENCE:
@@ -158,7 +158,7 @@ def greyed_colours(facts: Facts) -> Finding | None:
 def _gray_values(palette: Palette) -> set[int]:
     """Return the gray values of a palette's colors by ITU-R 601-2, as Pillow and as OpenCV round them."""
     grays: set[int] = set()
-    for red, green, blue, _ in palette.colours:
+    for red, green, blue, _ in palette.colors:
         grays.add((red * 19595 + green * 38470 + blue * 7471 + (1 << 15)) >> 16)
         grays.add((red * 4899 + green * 9617 + blue * 1868 + (1 << 13)) >> 14)
     return grays
@@ -300,7 +300,7 @@ def _unexpected_ids(facts: Facts) -> Bool:
 
 def _id_or_color(raw_id: int, has_palette: bool) -> str:
     """Return `id 7`, or `color #010203` for the raw id of a color that the palette does not contain."""
-    color = palettes.unknown_colour(raw_id) if has_palette else None
+    color = palettes.unknown_color(raw_id) if has_palette else None
     return f"id {raw_id}" if color is None else f"color {color}"
 
 

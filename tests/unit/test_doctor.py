@@ -200,11 +200,11 @@ def test_colors_converted_to_grayscale_are_recognized_by_their_palette() -> None
     voc = find("voc", files=False)
     assert voc is not None
     assert "voc" in BUILTIN
-    colours = np.array([colour[:3] for colour in voc.colours[:6]], np.uint8)
+    colors = np.array([color[:3] for color in voc.colors[:6]], np.uint8)
     rng = np.random.default_rng(2)
     maps = {}
     for n in range(6):
-        picture = colours[rng.integers(0, 6, (20, 20))]
+        picture = colors[rng.integers(0, 6, (20, 20))]
         maps[f"{n}.png"] = np.asarray(Image.fromarray(picture).convert("L")).astype(int)
     finding = report(maps)["greyed_colours"]
     assert (finding["level"], finding["count"]) == ("serious", 6)

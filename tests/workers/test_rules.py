@@ -37,7 +37,7 @@ def counted(array: NDArray[Any]) -> dict[int, int]:
 def painted(folder: Path, ids: NDArray[Any], palette: palettes.Palette, form: str = "png") -> None:
     """Write a label map in the colours of a palette."""
     lookup = np.zeros((256, 3), np.uint8)
-    for red, green, blue, raw in palette.colours:
+    for red, green, blue, raw in palette.colors:
         lookup[raw] = red, green, blue
     folder.mkdir(exist_ok=True)
     Image.fromarray(lookup[ids]).save(folder / f"a.{form}")
@@ -83,7 +83,7 @@ def test_a_palette_of_ones_own_maps_several_colours_to_one_id_and_reports_what_i
     assert [(row["name"], row["pixels"]) for row in answer["classes"]] == [("ground", 26), ("thing", 5)]
     (unexpected,) = answer["unexpected"]
     assert unexpected["pixels"] == 1
-    assert palettes.unknown_colour(unexpected["id"]) == "#010203"
+    assert palettes.unknown_color(unexpected["id"]) == "#010203"
     assert any(
         "colour #010203" in str(warning) and "odd.png" in str(warning) for warning in answer["warnings"]
     )
@@ -194,7 +194,7 @@ def test_the_colours_of_voc_are_those_of_its_bitwise_colour_map():
         return parts[0], parts[1], parts[2]
 
     table = tables.load("voc")
-    assert table.colours == {raw: colour(raw) for raw in table.names}
+    assert table.colors == {raw: colour(raw) for raw in table.names}
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real label maps are not beside the project")

@@ -21,14 +21,14 @@ class ClassTable:
     """The classes of one published dataset.
 
     names    raw id → name, in the order of the source
-    colours  raw id → RGB, each 0 … 255; empty if the source defines no colors
+    colors   raw id → RGB, each 0 … 255; empty if the source defines no colors
     targets  raw id → training id; 255 means ignored
     classes  names of the training ids 0 … n−1
     source   publication or software that the table is copied from
     """
 
     names: dict[int, str]
-    colours: dict[int, tuple[int, int, int]]
+    colors: dict[int, tuple[int, int, int]]
     targets: dict[int, int]
     classes: tuple[str, ...]
     source: str
@@ -41,15 +41,15 @@ def load(name: str) -> ClassTable:
         raise KeyError(name)
     first, *lines = (_FOLDER / f"{name}.csv").read_text(encoding="utf-8").splitlines()
     names: dict[int, str] = {}
-    colours: dict[int, tuple[int, int, int]] = {}
+    colors: dict[int, tuple[int, int, int]] = {}
     targets: dict[int, int] = {}
     classes: dict[int, str] = {}
     for row in csv.DictReader(lines):
         raw, target = int(row["id"]), int(row["train_id"])
         names[raw], targets[raw] = row["name"], target
         if row["r"]:
-            colours[raw] = (int(row["r"]), int(row["g"]), int(row["b"]))
+            colors[raw] = (int(row["r"]), int(row["g"]), int(row["b"]))
         if row["train_name"]:
             classes[target] = row["train_name"]
     class_names = tuple(classes[k] for k in range(len(classes)))
-    return ClassTable(names, colours, targets, class_names, first.removeprefix("# "))
+    return ClassTable(names, colors, targets, class_names, first.removeprefix("# "))

@@ -79,7 +79,7 @@ def too_many_colours() -> UnreadableSample:
 def _by_palette(counting: Counting, ids: Int64, counts: Int64) -> tuple[Int64, Int64]:
     assert counting.palette is not None
     table = np.array(
-        [((red << 16) | (green << 8) | blue, raw) for red, green, blue, raw in counting.palette.colours],
+        [((red << 16) | (green << 8) | blue, raw) for red, green, blue, raw in counting.palette.colors],
         np.int64,
     )
     table = table[np.argsort(table[:, 0])]
