@@ -10,6 +10,7 @@ import numpy as np
 from statsvc.classes import class_maps
 from statsvc.classes.class_maps import IGNORE, MAX_CLASSES
 from statsvc.classes.palettes import unknown_color
+from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.table import EXAMPLES
 from statsvc.errors import Unanswerable
 
@@ -86,30 +87,22 @@ def interpret(
     Raises `NotFound` for an unknown split or class map, and `Unanswerable` for a split without counted
     samples or if the number of classes cannot be inferred.
     """
-    configuration = table.configuration
+    configuration = _under_class_map(table.configuration, class_map)
     mapping = configuration.class_map
-    if class_map is not None:
-        mapping = None if class_map == "none" else class_maps.builtin(class_map)
-    own_map = mapping == configuration.class_map
     histogram = table.histogram(split, mapping)
     if split is not None and histogram.samples == 0:
         raise Unanswerable(_why_empty(table, split))
 
-    names = configuration.class_names if own_map else ()
-    if not names and mapping is not None:
-        names = mapping.names
+    names = configuration.class_names or (() if mapping is None else mapping.names)
     classes = num_classes
-    if classes is None and own_map:
-        classes = configuration.num_classes or None
-    if classes is None and mapping is not None:
-        classes = mapping.num_classes
+    if classes is None:
+        classes = configuration.num_classes or (None if mapping is None else mapping.num_classes)
 
-    dataset_ignore = configuration.ignore_index if own_map else None
     void: tuple[int, ...] = ()
-    if ignore_index is None and count_void and dataset_ignore is not None:
-        void = tuple(i for i in dataset_ignore if i >= 0 and i != IGNORE)
+    if ignore_index is None and count_void and configuration.ignore_index is not None:
+        void = tuple(i for i in configuration.ignore_index if i >= 0 and i != IGNORE)
     elif ignore_index is None:
-        ignore_index = dataset_ignore
+        ignore_index = configuration.ignore_index
     ids = histogram.class_id
     byte_class = False
     if ignore_index is None:
@@ -127,6 +120,14 @@ def interpret(
     return InterpretedCounts(
         histogram, mapping, names, classes, ignore_index, ignored, counted, unexpected, byte_class
     )
+
+
+def _under_class_map(configuration: Configuration, class_map: str | None) -> Configuration:
+    """Return the configuration under a class map by name; without names and ids if it is another map."""
+    if class_map is None:
+        return configuration
+    mapping = None if class_map == "none" else class_maps.builtin(class_map)
+    return configuration if mapping == configuration.class_map else Configuration(class_map=mapping)
 
 
 def _default_ignored(histogram: Histogram, classes: int | None) -> tuple[Bool, tuple[int, ...], bool]:

@@ -47,7 +47,7 @@ def unreadable(facts: Facts) -> Iterator[Finding]:
             "colours",
             SERIOUS,
             f"{plural_with_verb(len(color_coded), 'file', 'shows', 'show')} classes as colors. Counting "
-            "needs class ids, so none of their pixels is counted.",
+            "needs class ids, so color-coded files are not counted.",
             "If these are the label maps, scan them as a new dataset with --rule and the name of a palette "
             "or a CSV file with the columns r,g,b,id. Otherwise exclude them with --pattern.",
             tuple(color_coded[:MAX_FILES]),
@@ -58,7 +58,7 @@ def unreadable(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "unreadable",
             SERIOUS,
-            f"{plural(len(others), 'file')} could not be read, so their pixels are not counted: "
+            f"{plural(len(others), 'file')} could not be read, so the counts are incomplete: "
             f"{'; '.join(reasons)}",
             "Fix or remove the files, and scan again.",
             tuple(path for path, _ in others[:MAX_FILES]),
@@ -143,7 +143,7 @@ def duplicates(facts: Facts) -> Finding | None:
         "duplicates",
         NOTICE,
         f"{plural_with_verb(len(copies), 'file', 'has', 'have')} the same bytes as another file of the same "
-        f"split, so their pixels count twice: {list_first(named, 2)}",
+        f"split, so the pixels count twice: {list_first(named, 2)}",
         "Remove the copies, unless they are intended.",
         facts.files.first_paths(np.array(copies)),
         len(copies),

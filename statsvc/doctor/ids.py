@@ -273,7 +273,7 @@ def unexpected(facts: Facts, explained: set[int]) -> Finding | None:
     return Finding(
         "unexpected_ids",
         SERIOUS,
-        f"{plural_with_verb(len(ids), 'id', 'is', 'are')} neither a class nor ignored, so their pixels are "
+        f"{plural_with_verb(len(ids), 'id', 'is', 'are')} neither a class nor ignored, so the pixels are "
         f"not counted: {list_first(described, 4)}",
         "Add the colors to the palette, and scan the label maps as a new dataset."
         if has_palette
