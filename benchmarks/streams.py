@@ -25,7 +25,7 @@ from statsvc.store import publication
 from statsvc.store.catalog.catalog import Catalog, NewVersion
 from statsvc.store.versions.writer import VersionWriter, strings
 from statsvc.weighting import answers
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from statsvc.cli.weights import class_map_file, given_of, spec_options, tell_war
 from statsvc.errors import StatsvcError
 from statsvc.weighting import answers
 from statsvc.weighting import export as exports
-from statsvc.weighting.spec import PARAMETERS, SAMPLING, WeightSpec
+from statsvc.weighting.parameters import PARAMETERS, STREAM, WeightSpec
 
 
 @click.command()
@@ -34,7 +34,7 @@ from statsvc.weighting.spec import PARAMETERS, SAMPLING, WeightSpec
 @click.option(
     "--version", "number", type=version_name, metavar="N|TAG", help="Number or tag.  [default: newest]"
 )
-@spec_options(*(name for name in PARAMETERS if name not in SAMPLING))
+@spec_options(*(name for name in PARAMETERS if name not in STREAM))
 @home_options
 def export(
     name: str | None,

@@ -30,7 +30,7 @@ def import_counts(
     from statsvc.store.import_files import read_counts
     from statsvc.weighting.answers import answer
     from statsvc.weighting.display import print_class_table
-    from statsvc.weighting.spec import WeightSpec
+    from statsvc.weighting.parameters import WeightSpec
 
     counts = read_counts(file)
     with opened(home, database, store) as (place, catalog):

@@ -238,7 +238,7 @@ def _show(place: Home, catalog: Catalog, dataset: Dataset, progress: Progress, a
     from statsvc.dataset.configuration_warnings import doubts
     from statsvc.weighting.answers import answer
     from statsvc.weighting.display import print_class_table
-    from statsvc.weighting.spec import WeightSpec
+    from statsvc.weighting.parameters import WeightSpec
 
     answered = None
     table = current_table(place, catalog, dataset)

@@ -13,8 +13,8 @@ from statsvc.classes import class_maps
 from statsvc.cli._common import home_options, opened, the_dataset, version_name
 from statsvc.errors import StatsvcError
 from statsvc.sampling import mixtures
+from statsvc.weighting.parameters import PARAMETERS, WeightSpec
 from statsvc.weighting.serialize import FORMATS, render
-from statsvc.weighting.spec import PARAMETERS, WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,15 +29,14 @@ def spec_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., An
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         for name in reversed(names):
-            flags = [f"--{name.replace('_', '-')}"]
-            if name == "ignore_index":
-                flags.append("--ignore")
+            parameter = PARAMETERS[name]
+            flags = [f"--{flag.replace('_', '-')}" for flag in (name, *parameter.aliases)]
             command = click.option(
                 *flags,
                 name,
-                metavar="X",
-                multiple=name == "ignore_index",
-                help=PARAMETERS[name] + ".",
+                metavar=parameter.type.metavar,
+                multiple=parameter.repeatable,
+                help=parameter.help(),
             )(command)
         return command
 

@@ -9,7 +9,7 @@ import numpy as np
 from statsvc.dataset import class_counts
 from statsvc.errors import Unanswerable
 from statsvc.weighting import compute
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -25,7 +25,7 @@ from statsvc.weighting import answers
 from statsvc.weighting.class_weights import ClassWeights
 from statsvc.weighting.display import print_class_table
 from statsvc.weighting.methods import DEFAULT
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -27,7 +27,7 @@ from statsvc.errors import InvalidParameter, SourceError, Unanswerable
 from statsvc.sampling import result
 from statsvc.weighting import answers
 from statsvc.weighting.class_weights import ClassWeights
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

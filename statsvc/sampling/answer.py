@@ -12,7 +12,7 @@ from statsvc.sampling import draws as drawing
 from statsvc.sampling import stream_weights
 from statsvc.weighting import schemes, weight_warnings
 from statsvc.weighting.answers import SCHEMA, answer, read_as_asked
-from statsvc.weighting.spec import PARAMETERS, WeightSpec
+from statsvc.weighting.parameters import ALIASES, COUNTS, PARAMETERS, STREAM, WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from statsvc.dataset.table import Table
     from statsvc.sampling.draws import Draws
 
-READING = ("split", "class_map", "ignore_index", "ignore", "num_classes", "unexpected")
-"""The parameters that say how counts are read, whatever the sampler."""
+_PARAMETERS = {*COUNTS, *STREAM} - {"sampler"}
+"""The parameters of a sampler that does not use class weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class SamplingRequest:
             if spec.kind != "weights":
                 raise InvalidParameter(("method", f"{spec.method} gives {spec.kind}, not class weights"))
             return cls(sampler, spec.resolved())
-        known = {*READING, *schemes.OWNER}
+        known = {*_PARAMETERS, *(alias for alias, name in ALIASES.items() if name in _PARAMETERS)}
         unknown = [name for name, value in params.items() if value is not None and name not in known]
         if unknown:
             raise InvalidParameter(
@@ -66,8 +66,7 @@ class SamplingRequest:
         """Return the canonical JSON form of the parameters."""
         asked = self.spec.to_dict()
         if schemes.SCHEMES[self.sampler].stream:
-            kept = {*READING, *schemes.OWNER}
-            asked = {name: value for name, value in asked.items() if name in kept}
+            asked = {name: value for name, value in asked.items() if name in _PARAMETERS}
         return asked
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from statsvc.dataset.class_counts import InterpretedCounts
     from statsvc.dataset.table import Table
-    from statsvc.weighting.spec import WeightSpec
+    from statsvc.weighting.parameters import WeightSpec
 
     Int64 = NDArray[np.int64]
     Float64 = NDArray[np.float64]

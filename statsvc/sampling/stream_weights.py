@@ -20,7 +20,6 @@ from statsvc.sampling.mixtures import Part
 from statsvc.weighting import compute, weight_warnings
 from statsvc.weighting.answers import SCHEMA, class_rows, read_as_asked
 from statsvc.weighting.methods import METHODS
-from statsvc.weighting.spec import no_amounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from statsvc.dataset.class_counts import InterpretedCounts
     from statsvc.dataset.table import Table
     from statsvc.sampling.draws import Draws, Expected
-    from statsvc.weighting.spec import WeightSpec
+    from statsvc.weighting.parameters import WeightSpec
     from statsvc.weighting.weight_warnings import Notice
 
     Float64 = NDArray[np.float64]
@@ -67,8 +66,8 @@ def answer(parts: Sequence[tuple[Table, float]], spec: WeightSpec) -> dict[str, 
     """
     spec = spec.resolved()
     method = METHODS[spec.method]
-    if not method.of_shares:
-        raise InvalidParameter(("method", no_amounts(method)))
+    if method.needs_absolute_counts:
+        raise InvalidParameter(("method", method.unusable_for_streams()))
     sources = [_source(table, share, spec) for table, share in parts]
     read = _agreed(sources)
     counts = _counts(sources, read, spec)

@@ -15,7 +15,7 @@ from statsvc.weighting.recipes import RECIPES
 if TYPE_CHECKING:
     from statsvc.dataset.class_counts import InterpretedCounts
     from statsvc.dataset.table import Table
-    from statsvc.weighting.spec import WeightSpec
+    from statsvc.weighting.parameters import WeightSpec
 
 SCHEMA = 1
 """Rises whenever the bytes of an answer would change for the same version and spec."""

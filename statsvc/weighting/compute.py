@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.errors import InvalidParameter, Unanswerable, nearest
+from statsvc.weighting.beta import Beta
 from statsvc.weighting.methods import METHODS
-from statsvc.weighting.parsing import one_minus_beta
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from statsvc.weighting.spec import WeightSpec
+    from statsvc.weighting.parameters import WeightSpec
 
     Float64 = NDArray[np.float64]
 
@@ -184,18 +184,17 @@ def _effective_num(x: _Input, spec: WeightSpec) -> tuple[Float64, float | None]:
         n = x.m
     else:
         n = x.n
-    assert spec.beta is not None
-    if spec.beta == "auto":
-        rest = 1.0 / float(np.median(n[x.present]))
-        return effective_num(n, rest), 1.0 - rest
-    return effective_num(n, one_minus_beta(spec.beta)), None
+    assert isinstance(spec.beta, Beta)
+    complement = spec.beta.complement_for(n[x.present])
+    chosen = 1.0 - complement if spec.beta.complement is None else None
+    return effective_num(n, complement), chosen
 
 
-def effective_num(n: Float64, rest: float) -> Float64:
-    """Return (1−β)/(1−βⁿ) for `rest` = 1−β in (0, 1]; exact also where β itself rounds to 1."""
-    if rest == 1.0:
+def effective_num(n: Float64, complement: float) -> Float64:
+    """Return (1−β)/(1−βⁿ) for `complement` = 1−β in (0, 1]; exact also where β itself rounds to 1."""
+    if complement == 1.0:
         return np.ones_like(n)
-    result: Float64 = rest / -np.expm1(n * math.log1p(-rest))
+    result: Float64 = complement / -np.expm1(n * math.log1p(-complement))
     return result
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from statsvc.dataset.table import Table
-    from statsvc.weighting.spec import WeightSpec
+    from statsvc.weighting.parameters import WeightSpec
 
 DAFORMER = ("sample_class_stats.json", "sample_class_stats_dict.json", "samples_with_class.json")
 """What DAFormer's `tools/convert_datasets/*.py` write and `mmseg/datasets/uda_dataset.py` reads."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.weighting.beta import Beta
 from statsvc.weighting.compute import effective_num
-from statsvc.weighting.parsing import one_minus_beta
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from statsvc.dataset.class_counts import InterpretedCounts
     from statsvc.dataset.table import Table
     from statsvc.weighting.compute import ClassCounts, Weights
-    from statsvc.weighting.spec import WeightSpec
+    from statsvc.weighting.parameters import WeightSpec
 
     Notice = tuple[str, str]
 
@@ -181,9 +181,9 @@ def _about_effective_num(counts: ClassCounts, spec: WeightSpec, result: Weights)
     pixels = counts.pixels[result.present].astype(np.float64)
     images = None if counts.images is None else counts.images[result.present].astype(np.float64)
     n = images if spec.unit == "images" and images is not None else pixels
-    assert spec.beta is not None
-    auto = spec.beta == "auto"
-    rest = 1.0 / float(np.median(n)) if auto else one_minus_beta(spec.beta)
+    assert isinstance(spec.beta, Beta)
+    rest = spec.beta.complement_for(n)
+    auto = spec.beta.complement is None
     # Equal counts give equal weights whatever beta is: nothing to warn of.
     if n.max() < _NEARLY * n.min() or (same := _same_as(n, rest)) is None:
         return

@@ -237,7 +237,7 @@ def test_methods_are_described(client: TestClient) -> None:
 
 
 def test_openapi_documents_every_parameter(client: TestClient) -> None:
-    from statsvc.weighting.spec import PARAMETERS
+    from statsvc.weighting.parameters import PARAMETERS
 
     document = client.get("/openapi.json").json()
     parameters = document["paths"]["/weights"]["get"]["parameters"]

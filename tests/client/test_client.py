@@ -31,9 +31,9 @@ from statsvc.errors import (
     StatsvcError,
     Unanswerable,
 )
-from statsvc.weighting import methods
+from statsvc.weighting import reference
 from statsvc.weighting.answers import answer
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import table_of
 
 if TYPE_CHECKING:
@@ -198,7 +198,10 @@ def test_the_order_of_arguments_does_not_make_another_question(server: Server) -
 
 
 def test_datasets_and_methods_are_lists() -> None:
-    bodies = {"/datasets": {"datasets": [{"name": "demo"}]}, "/methods": {"methods": methods.describe()}}
+    bodies = {
+        "/datasets": {"datasets": [{"name": "demo"}]},
+        "/methods": {"methods": reference.describe_methods()},
+    }
     with serving(lambda path, _: Reply(body=bodies[path])) as server:
         assert Client(server.url).datasets() == [{"name": "demo"}]
         assert "sqrt_inv_freq" in [method["name"] for method in Client(server.url).methods()]

@@ -20,7 +20,7 @@ import statsvc
 from statsvc.errors import InvalidParameter
 from statsvc.integrations import Monitor, monitor
 from statsvc.weighting import answers
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import table_of
 
 if TYPE_CHECKING:

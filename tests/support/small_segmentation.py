@@ -7,7 +7,7 @@ import torch
 
 from statsvc.weighting import answers
 from statsvc.weighting.class_weights import ClassWeights
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import table_of
 
 NAMES = ("road", "sky", "person", "pole")

@@ -19,7 +19,7 @@ from statsvc.store import home as homes
 from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.publication import open_version
 from statsvc.weighting import answers, export
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 from support.publishing import label_maps, publish
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from statsvc.dataset.splits import detect
 from statsvc.errors import InvalidParameter, NotFound, Unanswerable
 from statsvc.weighting.answers import answer, histogram_answer
 from statsvc.weighting.class_weights import ClassWeights
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import CAMVID_NAMES, TotalsTable, camvid, cityscapes, table_of
 
 

@@ -19,7 +19,7 @@ from statsvc.weighting import comparison
 from statsvc.weighting.answers import answer
 from statsvc.weighting.comparison_table import print_comparison
 from statsvc.weighting.methods import METHODS
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 from support.commands import statsvc
 from support.publishing import publish
 from support.servers import serving

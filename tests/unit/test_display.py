@@ -10,7 +10,7 @@ from rich.console import Console
 
 from statsvc.weighting.answers import answer
 from statsvc.weighting.display import class_table, print_class_table
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import CAMVID_NAMES, TotalsTable, table_of
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from statsvc.doctor.report import examine
 from statsvc.local.demo import make_demo, street_scene
 from statsvc.store import home as homes
 from statsvc.weighting import answers
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import TotalsTable, table_of
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import pytest
 from statsvc.classes.class_maps import ClassMap
 from statsvc.errors import InvalidParameter
 from statsvc.weighting.answers import answer
+from statsvc.weighting.parameters import WeightSpec
 from statsvc.weighting.recipes import RECIPES
-from statsvc.weighting.spec import WeightSpec
 from support.small_tables import CAMVID_NAMES, PUBLISHED, TotalsTable, camvid, cityscapes, table_of
 
 KITTI = PUBLISHED["semantic_kitti"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from statsvc.errors import InvalidParameter
 from statsvc.weighting.methods import METHODS, describe
+from statsvc.weighting.parameters import PARAMETERS, WeightSpec
 from statsvc.weighting.parsing import one_minus_beta
-from statsvc.weighting.spec import PARAMETERS, WeightSpec
 
 
 def spec(**params):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from statsvc.errors import InvalidParameter, Unanswerable
 from statsvc.weighting.compute import ClassCounts, compute
 from statsvc.weighting.methods import METHODS
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 
 NORMALIZE = ("mean", "sum", "max", "min", "expected", "none")
 ABSENT = ("zero", "one", "max", "eps")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from statsvc.weighting.answers import answer
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import PUBLISHED, camvid, cityscapes, table_of
 
 

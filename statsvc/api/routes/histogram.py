@@ -11,8 +11,8 @@ from statsvc.api.http import conditional, query
 from statsvc.api.state.cached_table import RememberedTable
 from statsvc.api.state.service import Shared
 from statsvc.weighting import answers
+from statsvc.weighting.parameters import WeightSpec
 from statsvc.weighting.serialize import json_bytes
-from statsvc.weighting.spec import WeightSpec
 
 router = APIRouter()
 

@@ -14,8 +14,8 @@ from statsvc.api.http import conditional, formats, query
 from statsvc.api.state.cached_table import RememberedTable
 from statsvc.api.state.service import of as shared
 from statsvc.sampling import mixtures, stream_weights
-from statsvc.weighting import answers, methods, schemes, serialize
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting import answers, reference, serialize
+from statsvc.weighting.parameters import WeightSpec
 
 router = APIRouter()
 
@@ -120,11 +120,11 @@ def _tag(digest: str, asked: WeightsRequest) -> str:
 async def get_methods(request: Request) -> Response:
     """Return every weighting method with its formula, parameters, ranges and reference."""
     query.read(request, {})
-    return await conditional.respond_json(request, {"methods": methods.describe()})
+    return await conditional.respond_json(request, {"methods": reference.describe_methods()})
 
 
 @router.get("/samplers")
 async def get_samplers(request: Request) -> Response:
     """Return every sampler with its formula, parameters, ranges and reference."""
     query.read(request, {})
-    return await conditional.respond_json(request, {"samplers": schemes.describe()})
+    return await conditional.respond_json(request, {"samplers": reference.describe_samplers()})
