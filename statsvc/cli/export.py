@@ -10,7 +10,7 @@ import click
 from statsvc.cli._common import home_options, opened, the_dataset, version_name
 from statsvc.cli.weights import class_map_file, given_of, spec_options, tell_warnings
 from statsvc.errors import StatsvcError
-from statsvc.weighting import answers
+from statsvc.sampling.weights import weights_response
 from statsvc.weighting import export as exports
 from statsvc.weighting.parameters import PARAMETERS, STREAM, WeightSpec
 
@@ -69,7 +69,7 @@ def export(
             record = replace(record, configuration=applied(record.configuration, {"class_map": class_map}))
         table = RememberedTable(open_version(place.store, dataset.name, record))
         written = exports.files(form, table, spec, output)
-        warnings = {} if form in ("daformer", "csv") else answers.answer(table, spec)
+        warnings = {} if form in ("daformer", "csv") else weights_response(table, spec)
     for file, content in written.items():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

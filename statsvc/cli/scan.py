@@ -236,7 +236,7 @@ def _name_failures(progress: Progress, where: str = "", said: str = "") -> None:
 
 def _show(place: Home, catalog: Catalog, dataset: Dataset, progress: Progress, as_json: bool) -> None:
     from statsvc.dataset.configuration_warnings import doubts
-    from statsvc.weighting.answers import answer
+    from statsvc.sampling.weights import weights_response
     from statsvc.weighting.display import print_class_table
     from statsvc.weighting.parameters import WeightSpec
 
@@ -245,7 +245,7 @@ def _show(place: Home, catalog: Catalog, dataset: Dataset, progress: Progress, a
     for line in doubts(table):
         click.echo(f"statsvc: {line}", err=True)
     try:
-        answered = answer(table, WeightSpec())
+        answered = weights_response(table, WeightSpec())
     except Unanswerable as error:
         click.echo(f"statsvc: no weights: {error}", err=True)
     if as_json:

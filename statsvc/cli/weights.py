@@ -125,10 +125,9 @@ def asker(
     class_map  reads the counts through another map than the dataset's own
     """
     from statsvc.api.state.cached_table import RememberedTable
-    from statsvc.sampling import stream_weights
+    from statsvc.sampling.weights import weights_response
     from statsvc.store.publication import open_version
     from statsvc.store.reconfigure import applied
-    from statsvc.weighting import answers
 
     def table(one: str | None, version: int | str | None) -> RememberedTable:
         dataset = the_dataset(catalog, one)
@@ -140,9 +139,9 @@ def asker(
     parts = mixtures.parse(name)
     if parts is None:
         single = table(name, number)
-        return lambda spec: answers.answer(single, spec)
+        return lambda spec: weights_response(single, spec)
     mixed = [(table(part.dataset, part.number), part.share) for part in parts]
-    return lambda spec: stream_weights.answer(mixed, spec)
+    return lambda spec: weights_response(mixed, spec)
 
 
 def class_map_file(given: dict[str, Any], url: str | None) -> ClassMap | None:

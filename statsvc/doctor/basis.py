@@ -62,7 +62,7 @@ class Basis:
         ignored[[i for i in self.read.ignore if 0 <= i < self.classes]] = True
         counts = compute.ClassCounts(pixels, ignored, float(pixels[~ignored].sum(dtype=np.float64)))
         try:
-            return compute.compute(counts, SPEC).weights
+            return compute.compute_weights(counts, SPEC).weights
         except Unanswerable:
             return None
 

@@ -8,7 +8,7 @@ from statsvc.doctor import classes, edges, files, ids
 from statsvc.doctor.basis import SPEC, Basis
 from statsvc.doctor.facts import FileFacts, gather
 from statsvc.doctor.finding import SERIOUS, Finding
-from statsvc.weighting.answers import SCHEMA
+from statsvc.weighting.response import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,7 @@ _MOST = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MixturePart:
     """A dataset of a mixture.
 
     number  version, or its tag, None for the current one
@@ -27,7 +27,7 @@ class Part:
     share: float
 
 
-def parse(text: str | None) -> tuple[Part, ...] | None:
+def parse(text: str | None) -> tuple[MixturePart, ...] | None:
     """Return the parts of a mixture, or None for the name of one dataset (a name has no colon).
 
     Shares are divided by their sum. Raises `InvalidParameter` naming `dataset`.
@@ -45,10 +45,10 @@ def parse(text: str | None) -> tuple[Part, ...] | None:
         if names.count(name) > 1:
             raise _invalid(f"{name} is there twice: give it one share")
     whole = math.fsum(part.share for part in parts)
-    return tuple(Part(part.dataset, part.number, part.share / whole) for part in parts)
+    return tuple(MixturePart(part.dataset, part.number, part.share / whole) for part in parts)
 
 
-def text_of(parts: tuple[Part, ...]) -> str:
+def text_of(parts: tuple[MixturePart, ...]) -> str:
     """Return the text that `parse` reads as these parts."""
     return ",".join(
         part.dataset + ("" if part.number is None else f"@{part.number}") + f":{part.share!r}"
@@ -64,7 +64,7 @@ def without_version(number: int | str | None) -> None:
         )
 
 
-def _part(text: str) -> Part:
+def _part(text: str) -> MixturePart:
     name, colon, share = text.rpartition(":")
     if not colon or not name:
         raise _invalid(f"{text!r} has no share: {_FORM}")
@@ -77,7 +77,7 @@ def _part(text: str) -> Part:
     if not 0 < value < 1e100:
         raise _invalid(f"{text!r}: a share is above 0; leave a dataset out that is not drawn from")
     version = int(number) if number.isdecimal() else number or None
-    return Part(name, version, value)
+    return MixturePart(name, version, value)
 
 
 def _invalid(message: str) -> InvalidParameter:

@@ -55,16 +55,16 @@ class Sampling:
 
 
 def of_table(table: Table, sampler: str, params: Mapping[str, Any]) -> Sampling:
-    """Return how probable the images of a table are. Raises as `statsvc.sampling.answer.sampled` does."""
-    from statsvc.sampling.answer import SamplingRequest, sampled
+    """Return how probable the images of a table are. Raises as `statsvc.sampling.plan.plan_sampling` does."""
+    from statsvc.sampling.plan import SamplingRequest, plan_sampling
 
-    found = sampled(table, SamplingRequest.from_params(sampler, params))
+    plan = plan_sampling(table, SamplingRequest.from_params(sampler, params))
     paths: list[str] = []
     probability = [np.zeros(0)]
-    for names, counts in table.sample_counts(params.get("split"), found.read.class_map):
+    for names, counts in table.sample_counts(params.get("split"), plan.interpreted.class_map):
         paths += names
-        probability.append(found.draws.probability(counts))
-    return Sampling(found.head, paths, np.concatenate(probability))
+        probability.append(plan.draws.probability(counts))
+    return Sampling(plan.head, paths, np.concatenate(probability))
 
 
 def fetch(

@@ -11,14 +11,15 @@ import pytest
 from statsvc.classes.class_maps import ClassMap, builtin
 from statsvc.dataset.splits import detect
 from statsvc.errors import InvalidParameter, NotFound, Unanswerable
-from statsvc.weighting.answers import answer, histogram_answer
+from statsvc.sampling.weights import weights_response
 from statsvc.weighting.class_weights import ClassWeights
+from statsvc.weighting.histogram import histogram_response
 from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import CAMVID_NAMES, TotalsTable, camvid, cityscapes, table_of
 
 
 def ask(table, **asked):
-    return answer(table, WeightSpec.from_params(asked))
+    return weights_response(table, WeightSpec.from_params(asked))
 
 
 def codes(body):
@@ -45,7 +46,7 @@ def test_camvid_answers_as_the_interface_description_says():
     assert body["spec"]["ignore_index"] == [11]
     assert body["weights"] == [row["weight"] for row in body["classes"]]
     assert body["warnings"] == []
-    assert body["schema"] == 1
+    assert body["schema"] == 2
     assert np.isfinite(json.loads(json.dumps(body, allow_nan=False))["weights"]).all()
 
 
@@ -335,7 +336,7 @@ def test_an_estimate_says_that_it_is_one():
 
 def test_the_histogram_lists_every_id_and_what_it_is():
     table = table_of([{0: 10, 1: 20, 255: 5}, {7: 5}], failed={"x.png": "broken"}, num_classes=2)
-    body = histogram_answer(table)
+    body = histogram_response(table)
     assert [(row["id"], row["pixels"], row["images"], row["share"]) for row in body["classes"]] == [
         (0, 10, 1, 0.25),
         (1, 20, 1, 0.5),
@@ -346,12 +347,12 @@ def test_the_histogram_lists_every_id_and_what_it_is():
     assert [row["id"] for row in body["classes"] if row.get("unexpected")] == [7]
     assert body["unexpected"] == [{"id": 7, "pixels": 5, "examples": ["0001.png"]}]
     assert (body["failed"], body["images"], body["pixels"], body["num_classes"]) == (1, 2, 40, 2)
-    binary = histogram_answer(table, class_map="binary")
+    binary = histogram_response(table, class_map="binary")
     assert [(row["id"], row["pixels"]) for row in binary["classes"]] == [(0, 10), (1, 25), (7, 5)]
 
 
 def test_the_histogram_of_nothing_is_empty():
-    body = histogram_answer(table_of([{}]))
+    body = histogram_response(table_of([{}]))
     assert (body["classes"], body["pixels"], body["num_classes"]) == ([], 0, 0)
 
 

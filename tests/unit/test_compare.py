@@ -14,9 +14,9 @@ from test_streams import N, daformer
 
 from statsvc.cli import cli
 from statsvc.errors import InvalidParameter
+from statsvc.sampling.weights import weights_response
 from statsvc.store import home as homes
 from statsvc.weighting import comparison
-from statsvc.weighting.answers import answer
 from statsvc.weighting.comparison_table import print_comparison
 from statsvc.weighting.methods import METHODS
 from statsvc.weighting.parameters import WeightSpec
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 def compare(table: Table, reading: dict[str, Any] | None = None, **chosen: Any) -> dict[str, Any]:
     return comparison.compare(
-        lambda asked: answer(table, WeightSpec.from_params(asked)), reading or {}, **chosen
+        lambda asked: weights_response(table, WeightSpec.from_params(asked)), reading or {}, **chosen
     )
 
 

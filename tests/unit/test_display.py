@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from statsvc.weighting.answers import answer
+from statsvc.sampling.weights import weights_response
 from statsvc.weighting.display import class_table, print_class_table
 from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import CAMVID_NAMES, TotalsTable, table_of
@@ -29,7 +29,7 @@ def printed(body: dict[str, Any], encoding: str = "utf-8") -> str:
 
 
 def asked(table: Table, **params: Any) -> dict[str, Any]:
-    return answer(table, WeightSpec.from_params(params))
+    return weights_response(table, WeightSpec.from_params(params))
 
 
 def camvid_like() -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from statsvc.classes.class_maps import ClassMap
 from statsvc.errors import InvalidParameter
-from statsvc.weighting.answers import answer
+from statsvc.sampling.weights import weights_response
 from statsvc.weighting.parameters import WeightSpec
 from statsvc.weighting.recipes import RECIPES
 from support.small_tables import CAMVID_NAMES, PUBLISHED, TotalsTable, camvid, cityscapes, table_of
@@ -16,7 +16,7 @@ KITTI = PUBLISHED["semantic_kitti"]
 
 
 def ask(table, **asked):
-    return answer(table, WeightSpec.from_params(asked))
+    return weights_response(table, WeightSpec.from_params(asked))
 
 
 @pytest.mark.parametrize(

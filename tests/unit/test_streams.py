@@ -18,8 +18,8 @@ from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.table import Block, MemoryTable, Table
 from statsvc.errors import InvalidParameter, NotFound, Unanswerable
 from statsvc.local.calculate import calculate_class_weights
-from statsvc.sampling import mixtures, stream_weights
-from statsvc.weighting.answers import answer
+from statsvc.sampling import mixtures
+from statsvc.sampling.weights import weights_response
 from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import CAMVID_NAMES, TotalsTable, table_of
 
@@ -27,11 +27,11 @@ CAMVID = Path(__file__).parents[3] / "shared" / "data" / "camvid" / "train"
 
 
 def ask(table: Table, **params: Any) -> dict[str, Any]:
-    return answer(table, WeightSpec.from_params(params))
+    return weights_response(table, WeightSpec.from_params(params))
 
 
 def mix(*parts: tuple[Table, float], **params: Any) -> dict[str, Any]:
-    return stream_weights.answer(parts, WeightSpec.from_params(params))
+    return weights_response(parts, WeightSpec.from_params(params))
 
 
 def codes(body: dict[str, Any]) -> list[str]:

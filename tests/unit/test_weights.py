@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from statsvc.errors import InvalidParameter, Unanswerable
-from statsvc.weighting.compute import ClassCounts, compute
+from statsvc.weighting.compute import ClassCounts, compute_weights
 from statsvc.weighting.methods import METHODS
 from statsvc.weighting.parameters import WeightSpec
 
@@ -174,9 +174,9 @@ def test_weights_equal_a_straight_line_implementation_and_are_finite(method, dat
     spec = WeightSpec.from_params({"method": method, **asked})
     if max(abs(w) for w in expected) > 3.4028e38:
         with pytest.raises(Unanswerable, match="beyond float32"):
-            compute(counts_of(case), spec)
+            compute_weights(counts_of(case), spec)
         return
-    result = compute(counts_of(case), spec)
+    result = compute_weights(counts_of(case), spec)
     assert np.isfinite(result.weights).all()
     assert np.isfinite(result.weights.astype(np.float32)).all()
     # ln p and (N-n)/n cancel where p is nearly 1: they are as exact as p is.
@@ -206,8 +206,8 @@ def test_methods_of_shares_do_not_depend_on_how_many_pixels_there_are(method, da
     }
     spec = WeightSpec.from_params({"method": method, **asked})
     np.testing.assert_allclose(
-        compute(counts_of(case), spec).weights,
-        compute(counts_of(larger), spec).weights,
+        compute_weights(counts_of(case), spec).weights,
+        compute_weights(counts_of(larger), spec).weights,
         rtol=1e-9,
         atol=1e-14 if METHODS[method].kind != "weights" else 0,
     )
@@ -220,7 +220,7 @@ def test_a_rarer_class_never_weighs_less(method, data):
     case = data.draw(cases())
     case["images"] = [min(n, 10**6) for n in case["pixels"]]
     asked = data.draw(parameters(method))
-    result = compute(counts_of(case), WeightSpec.from_params({"method": method, **asked}))
+    result = compute_weights(counts_of(case), WeightSpec.from_params({"method": method, **asked}))
     order = [c for c in np.argsort(case["pixels"]) if result.present[c]]
     along = result.weights[order] * (-1 if method == "logit_adjustment" else 1)
     assert (np.diff(along) <= 1e-12 * np.abs(along[1:])).all()
@@ -230,7 +230,7 @@ def test_a_rarer_class_never_weighs_less(method, data):
 @given(data=st.data())
 def test_median_freq_falls_with_the_share_inside_the_images_of_a_class(data):
     case = data.draw(cases())
-    result = compute(counts_of(case), WeightSpec(method="median_freq"))
+    result = compute_weights(counts_of(case), WeightSpec(method="median_freq"))
     f = [n / i if i else 0 for n, i in zip(case["pixels"], case["image_pixels"], strict=True)]
     along = result.weights[[c for c in np.argsort(f) if result.present[c]]]
     assert (np.diff(along) <= 1e-12 * along[1:]).all()
@@ -251,12 +251,14 @@ def test_renumbering_the_classes_renumbers_the_weights(method, data):
     other = {k: [v[c] for c in order] if isinstance(v, list) else v for k, v in case.items()}
     spec = WeightSpec.from_params(asked)
     try:
-        weights = compute(counts_of(case), spec).weights
+        weights = compute_weights(counts_of(case), spec).weights
     except Unanswerable:
         with pytest.raises(Unanswerable):
-            compute(counts_of(other), spec)
+            compute_weights(counts_of(other), spec)
         return
-    np.testing.assert_allclose(compute(counts_of(other), spec).weights, weights[list(order)], rtol=1e-12)
+    np.testing.assert_allclose(
+        compute_weights(counts_of(other), spec).weights, weights[list(order)], rtol=1e-12
+    )
 
 
 def simple(pixels: list[int], names: tuple[str, ...] = (), ignored: tuple[int, ...] = ()) -> ClassCounts:
@@ -265,7 +267,7 @@ def simple(pixels: list[int], names: tuple[str, ...] = (), ignored: tuple[int, .
 
 
 def weights(counts: ClassCounts, **asked: Any) -> list[float]:
-    return compute(counts, WeightSpec.from_params(asked)).weights.tolist()
+    return compute_weights(counts, WeightSpec.from_params(asked)).weights.tolist()
 
 
 def test_the_order_is_normalise_then_multiply_then_clip_then_absent():
@@ -280,7 +282,7 @@ def test_the_order_is_normalise_then_multiply_then_clip_then_absent():
 
 def test_ignored_and_absent_classes_take_part_in_no_normalisation_multiplier_or_clip():
     counts = simple([10, 90, 0, 900], ignored=(3,))
-    got = compute(
+    got = compute_weights(
         counts, WeightSpec.from_params({"multiply": {"2": 5, "3": 5}, "clip": [0.1, 9], "normalize": "sum"})
     )
     assert got.weights.tolist() == pytest.approx([0.75, 0.25, 0, 0])
@@ -304,7 +306,7 @@ def test_absent_error_names_the_classes():
 def test_nothing_counted_is_unanswerable():
     for counts in (simple([0, 0]), simple([5, 0], ignored=(0,)), simple([])):
         with pytest.raises(Unanswerable, match="no pixel is counted"):
-            compute(counts, WeightSpec())
+            compute_weights(counts, WeightSpec())
 
 
 def test_an_absent_class_gets_the_smallest_present_value_where_there_are_no_weights():
@@ -334,7 +336,7 @@ def test_a_method_of_images_refuses_totals_and_says_what_to_do():
 
 
 def test_auto_beta_is_one_minus_one_over_the_median_count():
-    result = compute(
+    result = compute_weights(
         simple([10, 1000, 5000, 0]), WeightSpec.from_params({"method": "effective_num", "beta": "auto"})
     )
     assert result.beta == pytest.approx(0.999)
@@ -346,7 +348,7 @@ def test_one_class_of_one_pixel_is_answered_by_every_method():
     one = ClassCounts(np.array([1]), np.array([False]), 1, np.array([1]), np.array([1.0]), 1)
     for name in METHODS:
         extra = {"alpha": 2} if name == "power" else {}
-        value = compute(one, WeightSpec.from_params({"method": name, **extra})).weights
+        value = compute_weights(one, WeightSpec.from_params({"method": name, **extra})).weights
         assert value.tolist() == [0.0 if name in ("logit_adjustment", "pos_weight") else 1.0]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from statsvc.weighting.answers import answer
+from statsvc.sampling.weights import weights_response
 from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import PUBLISHED, camvid, cityscapes, table_of
 
 
 def ask(table, **asked):
-    return answer(table, WeightSpec.from_params(asked))
+    return weights_response(table, WeightSpec.from_params(asked))
 
 
 def test_counts_beyond_what_float32_can_count_stay_exact():
