@@ -84,12 +84,16 @@ class Parameter:
     def help(self) -> str:
         """Return the help text of the command-line option."""
         notes = [self.owner] if self.owner else []
+        if isinstance(self.type, Number):
+            notes.append(f"range: {self.type.range}")
         if self.required:
             notes.append("required")
         elif self.default is not None:
             notes.append(f"default: {self.type.to_json(self.default)}")
         bracket = f"  [{'; '.join(notes)}]" if notes else ""
-        return f"{self.description}.{bracket}"
+        listing = isinstance(self.type, Choice) and not self.type.metavar_lists_choices
+        choices = f": {self.type.range}" if listing else ""
+        return f"{self.description}{choices}.{bracket}"
 
     def documentation(self) -> str:
         """Return the description of the query parameter."""
@@ -215,7 +219,7 @@ class WeightSpec:
         comparable=True,
     )
     class_map: str | None = _parameter(
-        "Built-in class map, or none for raw ids; by default the dataset's",
+        "Built-in class map instead of the dataset's; none keeps raw ids",
         Choice((*BUILTIN, "none")),
         scope="counts",
         comparable=True,
@@ -239,7 +243,7 @@ class WeightSpec:
     multiply: tuple[tuple[str, float], ...] = _parameter(
         "Factors of classes, by name or id", Factors(), unset=(), scope="class_weights"
     )
-    recipe: str | None = _parameter("Settings behind published weights", Choice(tuple(RECIPES)))
+    recipe: str | None = _parameter("Settings of published weights", Choice(tuple(RECIPES)))
     sampler: str | None = _parameter(
         "Compute weights of the stream that this sampler draws; by default every image counts once",
         Choice(schemes.STREAMS, {"image_weights": _IMAGE_WEIGHTS_ADVICE}),

@@ -183,8 +183,12 @@ class Choice(ValueType):
     @property
     def metavar(self) -> str:
         """The choices, unless they are too long for one line of help."""
-        text = "|".join(self.choices)
-        return text if len(text) <= _MAX_METAVAR else "NAME"
+        return "|".join(self.choices) if self.metavar_lists_choices else "NAME"
+
+    @property
+    def metavar_lists_choices(self) -> bool:
+        """Whether the placeholder has room for the choices."""
+        return len("|".join(self.choices)) <= _MAX_METAVAR
 
     @property
     def range(self) -> str:
