@@ -174,8 +174,8 @@ class _Input:
 
 def _needs_images(what: str) -> Unanswerable:
     return Unanswerable(
-        f"{what} needs the number of images in which each class occurs, which these counts lack. Use another "
-        "method, or scan the label maps"
+        f"{what} needs to know in which images each class occurs, but these counts are totals only. Use "
+        "another method"
     )
 
 

@@ -7,121 +7,23 @@ its arithmetic, for instance in `statsvc.weighting.compute`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from statsvc.classes.class_maps import BUILTIN, MAX_CLASSES
 from statsvc.errors import InvalidParameter, nearest
 from statsvc.weighting import schemes
 from statsvc.weighting.beta import Beta, BetaType
 from statsvc.weighting.methods import DEFAULT, METHODS
+from statsvc.weighting.parameter import Parameter, parameter_field
 from statsvc.weighting.recipes import RECIPES
-from statsvc.weighting.value_types import Bounds, Choice, Factors, Ids, Integer, Name, Number, clean_text
+from statsvc.weighting.value_types import Bounds, Choice, Factors, Ids, Integer, Name, Number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from statsvc.weighting.methods import Method
-    from statsvc.weighting.value_types import ValueType
-
-Scope = Literal["all", "counts", "class_weights", "stream"]
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One parameter of a `WeightSpec`.
-
-    type        how a value is parsed, and its JSON schema
-    scope       what the parameter applies to:
-                "all"            every spec
-                "counts"         every spec; it selects and interprets the counts, whatever they are used for
-                "class_weights"  methods that return class weights, see `Method.kind`
-                "stream"         specs with a sampler
-    default     value in a resolved spec where the caller leaves the parameter out; None leaves the choice
-                to the dataset
-    required    True where the parameter's method has no default for it
-    method      the only method that takes the parameter; None for all methods
-    sampler     the only sampler that takes the parameter; None for all samplers
-    repeatable  True where repeating the parameter adds values
-    aliases     other names
-    comparable  True where `statsvc compare` applies one value to all methods
-    """
-
-    name: str
-    description: str
-    type: ValueType
-    scope: Scope = "all"
-    default: Any = None
-    required: bool = False
-    method: str | None = None
-    sampler: str | None = None
-    repeatable: bool = False
-    aliases: tuple[str, ...] = ()
-    comparable: bool = False
-
-    def parse(self, value: Any) -> Any:
-        """Return the canonical value of text or a Python value. Raises `ValueError`."""
-        return self.type.parse(clean_text(value))
-
-    def applies(self, method: Method, sampler: str | None) -> bool:
-        """Return whether a spec with this method and sampler has the parameter."""
-        if self.method is not None:
-            return self.method == method.name
-        if self.scope == "class_weights":
-            return method.kind == "weights"
-        if self.scope == "stream":
-            return sampler is not None and self.sampler in (None, sampler)
-        return True
-
-    @property
-    def owner(self) -> str:
-        """The only method or sampler that takes the parameter, as `method=power`; empty for others."""
-        if self.method is not None:
-            return f"method={self.method}"
-        return "" if self.sampler is None else f"sampler={self.sampler}"
-
-    def help(self) -> str:
-        """Return the help text of the command-line option."""
-        notes = [self.owner] if self.owner else []
-        if isinstance(self.type, Number):
-            notes.append(f"range: {self.type.range}")
-        if self.required:
-            notes.append("required")
-        elif self.default is not None:
-            notes.append(f"default: {self.type.to_json(self.default)}")
-        bracket = f"  [{'; '.join(notes)}]" if notes else ""
-        listing = isinstance(self.type, Choice) and not self.type.metavar_lists_choices
-        choices = f": {self.type.range}" if listing else ""
-        return f"{self.description}{choices}.{bracket}"
-
-    def documentation(self) -> str:
-        """Return the description of the query parameter."""
-        return f"{self.description}." + (f" Only with {self.owner}." if self.owner else "")
-
-    def schema(self) -> dict[str, Any]:
-        """Return the JSON schema of the query parameter."""
-        default = {} if self.default is None else {"default": self.type.to_json(self.default)}
-        return {**self.type.schema(), **default}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, for `GET /methods` and `GET /samplers`."""
-        return {
-            "name": self.name,
-            "default": None if self.default is None else self.type.to_json(self.default),
-            "required": self.required,
-            "range": self.type.range,
-            "description": self.description,
-        }
-
-
-def _parameter(description: str, value_type: ValueType, *, unset: Any = None, **options: Any) -> Any:
-    """Return a dataclass field with its `Parameter`; `unset` is the field's value if it is left out."""
-    if options.get("sampler") is not None:
-        options["scope"] = "stream"
-    entry = Parameter("", description, value_type, **options)
-    return field(default=unset, metadata={"parameter": entry})
-
 
 _IMAGE_WEIGHTS_ADVICE = (
     "image_weights derives image probabilities from class weights, so class weights cannot follow from it. "
@@ -143,68 +45,68 @@ class WeightSpec:
     min_pixels     number of pixels, or "auto"
     """
 
-    method: str = _parameter("Weighting method", Choice(tuple(METHODS)), unset=DEFAULT, default=DEFAULT)
-    beta: Beta | float | str | None = _parameter(  # noqa: RUF009  (the default is None)
+    method: str = parameter_field("Weighting method", Choice(tuple(METHODS)), unset=DEFAULT, default=DEFAULT)
+    beta: Beta | float | str | None = parameter_field(  # noqa: RUF009  (the default is None)
         "0 gives uniform weights, near 1 inverse frequency; also 1-1e-7, or auto for 1 - 1/median of n",
         BetaType(),
         default=Beta.parse(0.9999),
         method="effective_num",
     )
-    alpha: float | None = _parameter(
+    alpha: float | None = parameter_field(
         "Exponent: 0 gives uniform weights, 1 inverse frequency",
         Number(0, 4, high_inclusive=True),
         required=True,
         method="power",
     )
-    c: float | None = _parameter(
+    c: float | None = parameter_field(
         "Offset in the logarithm: a smaller c gives rare classes larger weights",
         Number(1),
         default=1.02,
         method="enet",
     )
-    epsilon: float | None = _parameter(
+    epsilon: float | None = parameter_field(
         "Constant added to the share of pixels",
         Number(0, low_inclusive=False),
         default=0.001,
         method="inverse_eps",
     )
-    tau: float | None = _parameter(
+    tau: float | None = parameter_field(
         "Temperature", Number(0, low_inclusive=False), default=1.0, method="logit_adjustment"
     )
-    upper: float | None = _parameter(
+    upper: float | None = parameter_field(
         "Weight above 1 that a class with share 0 would get",
         Number(0),
         default=1.0,
         method="linear",
     )
-    unit: str | None = _parameter(
+    unit: str | None = parameter_field(
         "What n counts; images needs image counts",
         Choice(("pixels", "images")),
         default="pixels",
         method="effective_num",
         comparable=True,
     )
-    normalize: str | None = _parameter(
+    normalize: str | None = parameter_field(
         "Scale of the weights: mean sets the mean over present classes to 1, sum their sum, max the largest "
         "and min the smallest weight; expected sets the mean over pixels to 1",
         Choice(("mean", "sum", "max", "min", "expected", "none")),
         default="mean",
         scope="class_weights",
     )
-    absent: str | None = _parameter(
+    absent: str | None = parameter_field(
         "Weight of a class without pixels; error rejects the request",
         Choice(("zero", "one", "max", "error", "eps")),
         default="zero",
         scope="class_weights",
         comparable=True,
     )
-    denominator: str | None = _parameter(
+    denominator: str | None = parameter_field(
         "Pixels that shares refer to: counted ones, or all, including ignored ones",
         Choice(("counted", "all")),
         default="counted",
         comparable=True,
     )
-    ignore_index: tuple[int, ...] | None = _parameter(
+    ignore_index: tuple[int, ...] | None = parameter_field(
         "Ids to ignore, after the class map, or none; by default the dataset's, else 255 and negative ids",
         Ids(),
         scope="counts",
@@ -212,52 +114,52 @@ class WeightSpec:
         aliases=("ignore",),
         comparable=True,
     )
-    num_classes: int | None = _parameter(
+    num_classes: int | None = parameter_field(
         "Length of the weights vector; by default the dataset's",
         Integer(1, MAX_CLASSES),
         scope="counts",
         comparable=True,
     )
-    class_map: str | None = _parameter(
+    class_map: str | None = parameter_field(
         "Built-in class map instead of the dataset's; none keeps raw ids",
         Choice((*BUILTIN, "none")),
         scope="counts",
         comparable=True,
     )
-    unexpected: str | None = _parameter(
+    unexpected: str | None = parameter_field(
         "What to do about ids that do not map to a class",
         Choice(("report", "error")),
         default="report",
         scope="counts",
         comparable=True,
     )
-    split: str | None = _parameter(
+    split: str | None = parameter_field(
         "Count only the samples of this split; by default all samples",
         Name(),
         scope="counts",
         comparable=True,
     )
-    clip: tuple[float, float] | None = _parameter(
+    clip: tuple[float, float] | None = parameter_field(
         "Smallest and largest weight of present classes", Bounds(), scope="class_weights"
     )
-    multiply: tuple[tuple[str, float], ...] = _parameter(
+    multiply: tuple[tuple[str, float], ...] = parameter_field(
         "Factors of classes, by name or id", Factors(), unset=(), scope="class_weights"
     )
-    recipe: str | None = _parameter("Settings of published weights", Choice(tuple(RECIPES)))
-    sampler: str | None = _parameter(
+    recipe: str | None = parameter_field("Settings of published weights", Choice(tuple(RECIPES)))
+    sampler: str | None = parameter_field(
         "Compute weights of the stream that this sampler draws; by default every image counts once",
         Choice(schemes.STREAMS, {"image_weights": _IMAGE_WEIGHTS_ADVICE}),
         scope="stream",
         comparable=True,
     )
-    temperature: float | None = _parameter(
+    temperature: float | None = parameter_field(
         "Temperature of the softmax: a smaller one draws the rarest classes more often",
         Number(0, low_inclusive=False),
         default=0.01,
         sampler="rare_class",
         comparable=True,
     )
-    min_pixels: int | str | None = _parameter(
+    min_pixels: int | str | None = parameter_field(
         f"Pixels of a class from which on an image counts for it; auto is {schemes.MIN_PIXELS}, and "
         "proportionally less for images smaller than 1024x512 on average",
         Integer(1, auto=True),
@@ -265,7 +167,7 @@ class WeightSpec:
         sampler="rare_class",
         comparable=True,
     )
-    threshold: float | None = _parameter(
+    threshold: float | None = parameter_field(
         "Repeat images with a class that occurs in a smaller share of the images",
         Number(0, 1, low_inclusive=False, high_inclusive=True),
         default=0.001,

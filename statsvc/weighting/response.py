@@ -107,8 +107,8 @@ def files_response(table: Table, spec: WeightSpec) -> dict[str, Any]:
     try:
         result = compute_weights(counts, spec)
     except Unanswerable as problem:
-        rows = "" if counts.images is not None or table.has_rows else f": {table.why_no_rows()}"
-        raise Unanswerable(f"{table.dataset}: {problem}{rows}") from None
+        reason = "" if counts.images is not None or table.has_rows else f" ({table.why_no_rows()})"
+        raise Unanswerable(f"{table.dataset}: {problem}{reason}") from None
     failures = table.failures(spec.split)
     basis = Basis(
         dataset=table.dataset,

@@ -14,7 +14,7 @@ import statsvc
 from statsvc.weighting.parameters import PARAMETERS
 
 ENTRY = """\
-    sharpness: float | None = _parameter(
+    sharpness: float | None = parameter_field(
         "How sharp the weights are",
         Number(0, 1, high_inclusive=True),
         default=0.5,
