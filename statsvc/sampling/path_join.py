@@ -191,8 +191,7 @@ def _missing_text(
 ) -> str:
     text = (
         f"{unmatched_text(paths, indices, sampling.paths)}. Use the paths of label maps, scan new label "
-        "maps, or "
-        'set unmatched to "skip" or "average"'
+        'maps, or set unmatched to "skip" or "average"'
     )
     if sampling.failed:
         text += (

@@ -204,9 +204,10 @@ def _absent_text(
         value = f"weight {result.weights[absent].max():.6g} (absent={spec.absent})"
     if exact:
         return f"{len(absent)} of {classes} classes have no pixels and get {value}: {names}"
+    advice = "count every label map" + ("" if spec.absent == "max" else ", or use absent=max")
     return (
         f"{len(absent)} of {classes} classes do not occur in the sampled images and get {value}: {names}. "
-        "They may be rare instead of absent; count every label map, or use absent=max"
+        f"They may be rare instead of absent; {advice}"
     )
 
 

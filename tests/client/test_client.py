@@ -146,7 +146,7 @@ def test_class_weights_logs_what_the_answer_warns_of(
     assert [record.levelno for record in caplog.records if record.name == "statsvc.client"] == [
         logging.WARNING
     ]
-    assert "1 of 4 classes have no pixel" in caplog.text
+    assert "1 of 4 classes have no pixels" in caplog.text
 
 
 @pytest.mark.parametrize(
