@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,19 +49,21 @@ class Beta:
 
     def to_json(self) -> float | str:
         """Return the float nearest to β, or "1-x" where that float would lose digits of 1 − β; or "auto"."""
-        complement = self.complement
-        if complement is None:
-            return "auto"
-        if complement > _SMALLEST_AS_FLOAT:
-            with localcontext() as context:
-                context.prec = 60
-                nearest = float(1 - Decimal(repr(complement)))
-            if nearest < 1 and _complement(repr(nearest)) == complement:
-                return nearest
-        return f"1-{complement!r}"
+        return "auto" if self.complement is None else _json_form(self.complement)
 
     def __str__(self) -> str:
         return str(self.to_json())
+
+
+@lru_cache(maxsize=256)
+def _json_form(complement: float) -> float | str:
+    if complement > _SMALLEST_AS_FLOAT:
+        with localcontext() as context:
+            context.prec = 60
+            nearest = float(1 - Decimal(repr(complement)))
+        if nearest < 1 and _complement(repr(nearest)) == complement:
+            return nearest
+    return f"1-{complement!r}"
 
 
 def _complement(text: str) -> float:

@@ -14,7 +14,7 @@ def class_name(names: Sequence[str], class_id: int) -> str:
 
 
 def listed(names: Iterable[str], most: int = 10) -> str:
-    """Return the first names, and how many more there are."""
+    """Return the first names and the number of further ones."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -156,7 +156,7 @@ def _shares(compared: Mapping[str, Any], width: int) -> list[RenderableType]:
 
 
 def _shortened(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any] | None]:
-    """Return the rows, with None in place of the middle ones where there are too many."""
+    """Return the rows, with None instead of the middle ones where the list is too long."""
     if len(rows) <= _MAX_CLASSES + 1:
         return list(rows)
     half = _MAX_CLASSES // 2

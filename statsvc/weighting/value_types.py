@@ -187,7 +187,7 @@ class Choice(ValueType):
 
     @property
     def metavar_lists_choices(self) -> bool:
-        """Whether the placeholder has room for the choices."""
+        """True where the placeholder lists the choices."""
         return len("|".join(self.choices)) <= _MAX_METAVAR
 
     @property
