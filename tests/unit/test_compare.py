@@ -234,7 +234,7 @@ def test_the_command_prints_weights_of_streams(home: Home) -> None:
     assert "seen" in table
     assert "×" in table
     refused = command("weights", "a:0.7,b:0.3", "--version", "1", "--home", home.folder).stderr
-    assert "--version: a version is one dataset's" in refused
+    assert "--version: a mixture has no version of its own" in refused
     assert "dataset: 'b' has no share" in command("weights", "a:1,b", "--home", home.folder).stderr
 
 
