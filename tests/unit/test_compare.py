@@ -1,4 +1,4 @@
-"""Methods side by side, and the commands about streams."""
+"""Comparison of methods in Python and on the command line, and weights of streams on the command line."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from statsvc.store.home import Home
 
 
-def compare(table: Table, reading: dict[str, Any] | None = None, **chosen: Any) -> dict[str, Any]:
+def compare(table: Table, reading: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     return comparison.compare(
-        lambda asked: weights_response(table, WeightSpec.from_params(asked)), reading or {}, **chosen
+        lambda params: weights_response(table, WeightSpec.from_params(params)), reading or {}, **options
     )
 
 
 def named(compared: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: one for one in compared["candidates"] for name in one["names"]}
+    return {name: candidate for candidate in compared["candidates"] for name in candidate["names"]}
 
 
 def test_loss_shares_and_moved_parts_follow_the_formulas() -> None:
@@ -88,8 +88,8 @@ def test_default_betas_are_near_the_median_class() -> None:
     images = named(compare(camvid(num_classes=11, ignore_index=(11,)), {"unit": "images"}))
     # In images the median class has 349, so beta=0.9999 is past where it turns.
     assert "effective_num beta=1-1e-3 unit=images" in images
-    chosen = compare(camvid(), methods=["effective_num"], betas=["0.9", "auto"])
-    assert {"effective_num beta=0.9", "effective_num beta=auto"} <= set(named(chosen))
+    options = compare(camvid(), methods=["effective_num"], betas=["0.9", "auto"])
+    assert {"effective_num beta=0.9", "effective_num beta=auto"} <= set(named(options))
 
 
 def test_methods_that_a_dataset_cannot_support_are_left_out_with_the_reason() -> None:
@@ -105,15 +105,15 @@ def test_methods_that_a_dataset_cannot_support_are_left_out_with_the_reason() ->
 
 
 def test_invalid_arguments_are_rejected() -> None:
-    for chosen, parameter in (
+    for options, parameter in (
         ({"betas": ["2"]}, "beta"),
         ({"alphas": ["x"]}, "alpha"),
         ({"methods": ["pos_weight"]}, "method"),
         ({"methods": ["enett"]}, "method"),
     ):
-        with pytest.raises(InvalidParameter) as refused:
-            compare(camvid(), **chosen)  # type: ignore[arg-type]
-        assert refused.value.errors[0][0] == parameter
+        with pytest.raises(InvalidParameter) as rejected:
+            compare(camvid(), **options)  # type: ignore[arg-type]
+        assert rejected.value.errors[0][0] == parameter
 
 
 def test_tables_fit_many_classes_and_absent_and_ignored_ones(capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,23 +196,23 @@ def test_a_plot_without_matplotlib_is_rejected_with_the_command_to_install_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     arguments: list[str | Path] = ["compare", "a", "--home", home.folder]
-    refused = command(*arguments, "-o", tmp_path / "x.png")
-    assert refused.exit_code == 1
-    assert "pip install 'statsvc[plot]'" in refused.stderr
+    rejected = command(*arguments, "-o", tmp_path / "x.png")
+    assert rejected.exit_code == 1
+    assert "pip install 'statsvc[plot]'" in rejected.stderr
     assert command(*arguments).exit_code == 0  # tables need none
 
 
 def test_invalid_command_lines_are_rejected_with_advice(home: Home, tmp_path: Path) -> None:
-    for arguments, says in (
+    for arguments, message in (
         (["-o", tmp_path / "x.jpeg"], "end its name in .png, .svg, .pdf"),
         (["--beta", "1.5"], "--beta: 1.5 is out of range"),
         (["--method", "pos_weight"], "--method: pos_weight does not return class weights"),
         (["--temperature", "1"], "--temperature: temperature belongs to sampler=rare_class"),
         (["--sampler", "rare"], "--sampler: expected one of rare_class, repeat_factor"),
     ):
-        refused = command("compare", "a", "--home", home.folder, *arguments)
-        assert (refused.exit_code, refused.stdout) == (2, "")
-        assert says in refused.stderr
+        rejected = command("compare", "a", "--home", home.folder, *arguments)
+        assert (rejected.exit_code, rejected.stdout) == (2, "")
+        assert message in rejected.stderr
     unwritable = command("compare", "a", "--home", home.folder, "-o", tmp_path / "no" / "x.png")
     assert unwritable.exit_code == 1
     assert "cannot be written: No such file or directory" in unwritable.stderr
@@ -233,8 +233,8 @@ def test_the_command_prints_weights_of_streams(home: Home) -> None:
     assert "expected in 6 draws · by rare_class" in table
     assert "seen" in table
     assert "×" in table
-    refused = command("weights", "a:0.7,b:0.3", "--version", "1", "--home", home.folder).stderr
-    assert "--version: a mixture has no version of its own" in refused
+    rejected = command("weights", "a:0.7,b:0.3", "--version", "1", "--home", home.folder).stderr
+    assert "--version: a mixture has no version of its own" in rejected
     assert "dataset: 'b' has no share" in command("weights", "a:1,b", "--home", home.folder).stderr
 
 

@@ -1,4 +1,4 @@
-"""Published weights, from published counts."""
+"""Recipes: published weights, computed from published counts."""
 
 from __future__ import annotations
 

@@ -133,9 +133,9 @@ def test_another_class_map_replaces_the_names_and_ignored_ids_of_the_dataset() -
     table = table_of(
         [{0: 10, 1: 20, 255: 5}], num_classes=5, ignore_index=(1,), class_names=("a", "b", "c", "d", "e")
     )
-    own = ask(table)
-    assert len(own["weights"]) == 5
-    assert own["classes"][1]["ignored"] is True
+    default = ask(table)
+    assert len(default["weights"]) == 5
+    assert default["classes"][1]["ignored"] is True
     binary = ask(table, class_map="binary")
     assert [row["pixels"] for row in binary["classes"]] == [10, 25]
     assert [row["name"] for row in binary["classes"]] == ["0", "1"]
@@ -170,8 +170,8 @@ def test_255_and_negative_ids_are_ignored_by_default() -> None:
     assert body["spec"]["ignore_index"] == [-2, -1, 255]
     assert (body["pixels"], body["ignored_pixels"], len(body["weights"])) == (30, 17, 2)
     # An explicit set replaces the rule.
-    other = ask(table_of([{-1: 5, 0: 10, 1: 20}]), ignore_index="1")
-    assert [entry["id"] for entry in other["unexpected"]] == [-1]
+    explicit = ask(table_of([{-1: 5, 0: 10, 1: 20}]), ignore_index="1")
+    assert [entry["id"] for entry in explicit["unexpected"]] == [-1]
 
 
 def test_totals_suffice_for_methods_that_do_not_need_image_counts() -> None:
@@ -231,7 +231,7 @@ def test_the_value_of_automatic_beta_is_reported() -> None:
 TRAIN_VAL = ["train/a.png", "val/b.png"]
 TWO = {0: 50, 1: 50}
 
-WARNED: dict[str, tuple[Callable[[], dict[str, Any]], str, Callable[[], dict[str, Any]]]] = {
+WARNINGS: dict[str, tuple[Callable[[], dict[str, Any]], str, Callable[[], dict[str, Any]]]] = {
     "failed_samples": (
         lambda: ask(table_of([TWO], failed={"bad.png": "not a PNG"})),
         "1 sample could not be read and is not counted .bad.png: not a PNG",
@@ -310,15 +310,15 @@ WARNED: dict[str, tuple[Callable[[], dict[str, Any]], str, Callable[[], dict[str
 }
 
 
-@pytest.mark.parametrize("code", WARNED)
+@pytest.mark.parametrize("code", WARNINGS)
 def test_each_warning_is_emitted_with_its_numbers_and_only_in_its_case(code: str) -> None:
-    due, message, not_due = WARNED[code]
-    body = due()
+    with_warning, message, without_warning = WARNINGS[code]
+    body = with_warning()
     assert codes(body).count(code) == 1
     text = next(warning["message"] for warning in body["warnings"] if warning["code"] == code)
 
     assert re.search(message, text), text
-    assert code not in codes(not_due())
+    assert code not in codes(without_warning())
 
 
 def test_equal_counts_cause_no_warning_about_beta_and_one_split_none_about_splits() -> None:
@@ -380,12 +380,12 @@ def test_the_histogram_of_a_table_without_pixels_is_empty() -> None:
 
 
 def test_class_weights_provide_the_fields_of_the_response() -> None:
-    answered = ask(table_of([{0: 10, 1: 40}, {0: 50}], class_names=("road", "person")))
-    weights = ClassWeights(answered)
+    response = ask(table_of([{0: 10, 1: 40}, {0: 50}], class_names=("road", "person")))
+    weights = ClassWeights(response)
     assert weights.numpy().dtype == np.float32
-    np.testing.assert_array_equal(weights.numpy(), np.array(answered["weights"], np.float32))
-    assert weights.to_list() == answered["weights"]
-    assert weights.to_dict() == answered
+    np.testing.assert_array_equal(weights.numpy(), np.array(response["weights"], np.float32))
+    assert weights.to_list() == response["weights"]
+    assert weights.to_dict() == response
     assert len(weights) == 2
     assert (weights.dataset, weights.version, weights.method, weights.exact) == (
         "demo",
@@ -397,7 +397,7 @@ def test_class_weights_provide_the_fields_of_the_response() -> None:
     assert weights.warnings == []
     assert repr(weights) == "<ClassWeights of demo: sqrt_inv_freq, 2 classes>"
     log = weights.to_log()
-    assert log["class_weights/person"] == answered["weights"][1]
+    assert log["class_weights/person"] == response["weights"][1]
     assert log["class_weights/_method"] == "sqrt_inv_freq"
     assert all(isinstance(value, (int, float, str)) for value in log.values())
 

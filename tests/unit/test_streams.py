@@ -1,4 +1,4 @@
-"""Weights of a stream against the stream itself: brute force over images, and the published formulas."""
+"""Weights of streams: comparison with simulated draws and with the published formulas."""
 
 from __future__ import annotations
 
@@ -242,9 +242,9 @@ def test_parameters_of_another_sampler_are_rejected() -> None:
         ({"sampler": "rare_class", "min_pixels": 0}, "min_pixels"),
         ({"sampler": "repeat_factor", "threshold": 1.5}, "threshold"),
     ):
-        with pytest.raises(InvalidParameter) as refused:
+        with pytest.raises(InvalidParameter) as rejected:
             WeightSpec.from_params(params)
-        assert [parameter for parameter, _ in refused.value.errors] == [name]
+        assert [parameter for parameter, _ in rejected.value.errors] == [name]
 
 
 def test_a_spec_without_a_sampler_has_no_sampler_parameters() -> None:
@@ -369,9 +369,9 @@ def test_mixtures_are_parsed_with_shares_and_optional_versions() -> None:
     assert mixtures.parse("a@paper.1:1,b@3:1") == (part("a", "paper.1", 0.5), part("b", 3, 0.5))
     for wrong in ("a:1", "a:0.5,b", "a:0.5,a:0.5", "a:0,b:1", "a:-1,b:2", "a:x,b:1", "a:nan,b:1",
                   "a@-x:1,b:1", "a@0:1,b:1", ":1,b:1", "a:1,,b:1", "a:inf,b:1", "a:1e999,b:1"):  # fmt: skip
-        with pytest.raises(InvalidParameter) as refused:
+        with pytest.raises(InvalidParameter) as rejected:
             mixtures.parse(wrong)
-        assert refused.value.errors[0][0] == "dataset", wrong
+        assert rejected.value.errors[0][0] == "dataset", wrong
 
 
 def test_a_cached_table_reads_its_rows_once_for_a_sampler() -> None:

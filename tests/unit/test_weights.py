@@ -1,4 +1,4 @@
-"""The arithmetic: against a straight-line implementation in plain Python, and by its properties."""
+"""The arithmetic of weights: comparison with an implementation in plain Python, and properties."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ def one_weight(method: str, n: float, p: float, f: float, m: float, c: dict[str,
     return (c["total"] - n) / n
 
 
-def straight_line(case: dict[str, Any], method: str, asked: dict[str, Any]) -> list[float]:
-    """Return the weights by plain Python, class by class, in the order that WEIGHTS prescribes."""
+def plain_python_weights(case: dict[str, Any], method: str, params: dict[str, Any]) -> list[float]:
+    """Return the weights, computed class by class in plain Python, in the documented order of the steps."""
     pixels, images, image_pixels = case["pixels"], case["images"], case["image_pixels"]
     total, classes = case["total"], range(len(case["pixels"]))
     kept = [c for c in classes if not case["ignored"][c]]
     present = [c for c in kept if pixels[c] > 0]
     absent = [c for c in kept if pixels[c] == 0]
     constants = {
-        **asked,
+        **params,
         "classes": len(pixels),
         "total": total,
         "median_p": statistics.median(pixels[c] / total for c in present),
@@ -82,7 +82,7 @@ def straight_line(case: dict[str, Any], method: str, asked: dict[str, Any]) -> l
         w.update(dict.fromkeys(absent, low))
         return [w[c] for c in classes]
     part, p = list(present), {c: pixels[c] / total for c in present}
-    if asked["absent"] == "eps":
+    if params["absent"] == "eps":
         part += absent
         for c in absent:
             p[c] = 1e-10
@@ -94,15 +94,15 @@ def straight_line(case: dict[str, Any], method: str, asked: dict[str, Any]) -> l
         "min": lambda: min(w[c] for c in part),
         "expected": lambda: math.fsum(p[c] * w[c] for c in part),
         "none": lambda: 1.0,
-    }[asked["normalize"]]()
+    }[params["normalize"]]()
     for c in part:
-        w[c] = w[c] / scale * asked.get("multiply", {}).get(str(c), 1.0)
-        if "clip" in asked:
-            w[c] = min(max(w[c], asked["clip"][0]), asked["clip"][1])
+        w[c] = w[c] / scale * params.get("multiply", {}).get(str(c), 1.0)
+        if "clip" in params:
+            w[c] = min(max(w[c], params["clip"][0]), params["clip"][1])
     for c in absent:
-        if asked["absent"] == "one":
+        if params["absent"] == "one":
             w[c] = 1.0
-        if asked["absent"] == "max":
+        if params["absent"] == "max":
             w[c] = max(w[k] for k in present)
     return [w[c] for c in classes]
 
@@ -125,10 +125,10 @@ def cases(draw: st.DrawFn, largest: int = 2**63 - 1) -> dict[str, Any]:
     ignored = draw(
         st.lists(st.integers(0, 5).map(lambda x: x == 0), min_size=len(pixels), max_size=len(pixels))
     )
-    assume(any(n and not out for n, out in zip(pixels, ignored, strict=True)))
+    assume(any(n and not is_ignored for n, is_ignored in zip(pixels, ignored, strict=True)))
     samples = draw(st.integers(1, 10**7))
     images = [0 if n == 0 else draw(st.integers(1, samples)) for n in pixels]
-    counted = sum(n for n, out in zip(pixels, ignored, strict=True) if not out)
+    counted = sum(n for n, is_ignored in zip(pixels, ignored, strict=True) if not is_ignored)
     total = counted if draw(st.booleans()) else counted + draw(st.integers(0, largest))
     image_pixels = [n if n == 0 else draw(st.integers(n, max(total, n))) for n in pixels]
     return {
@@ -163,16 +163,16 @@ def parameters(draw: st.DrawFn, method: str) -> dict[str, Any]:
 @given(data=st.data())
 def test_weights_are_finite_and_equal_an_independent_implementation(method: str, data: st.DataObject) -> None:
     case = data.draw(cases())
-    asked = data.draw(parameters(method))
+    params = data.draw(parameters(method))
     if METHODS[method].kind == "weights":
-        asked["normalize"] = data.draw(st.sampled_from(NORMALIZE))
-        asked["absent"] = data.draw(st.sampled_from(ABSENT))
+        params["normalize"] = data.draw(st.sampled_from(NORMALIZE))
+        params["absent"] = data.draw(st.sampled_from(ABSENT))
         if data.draw(st.booleans()):
-            asked["multiply"] = {str(c): data.draw(st.floats(0.1, 10)) for c in range(len(case["pixels"]))}
+            params["multiply"] = {str(c): data.draw(st.floats(0.1, 10)) for c in range(len(case["pixels"]))}
         if data.draw(st.booleans()):
-            asked["clip"] = [data.draw(st.floats(0, 1)), data.draw(st.floats(1, 100))]
-    expected = straight_line(case, method, asked)
-    spec = WeightSpec.from_params({"method": method, **asked})
+            params["clip"] = [data.draw(st.floats(0, 1)), data.draw(st.floats(1, 100))]
+    expected = plain_python_weights(case, method, params)
+    spec = WeightSpec.from_params({"method": method, **params})
     if max(abs(w) for w in expected) > 3.4028e38:
         with pytest.raises(Unanswerable, match="exceeds the range of float32"):
             compute_weights(counts_of(case), spec)
@@ -185,7 +185,7 @@ def test_weights_are_finite_and_equal_an_independent_implementation(method: str,
     np.testing.assert_allclose(result.weights, expected, rtol=1e-9, atol=near_zero)
     if METHODS[method].kind == "weights":
         parts = [n / case["total"] * w for n, w in zip(case["pixels"], expected, strict=True)]
-        parts = [0.0 if out else part for part, out in zip(parts, case["ignored"], strict=True)]
+        parts = [0.0 if is_ignored else part for part, is_ignored in zip(parts, case["ignored"], strict=True)]
         assert result.expected_weight == pytest.approx(math.fsum(parts), rel=1e-9, abs=1e-300)
         if math.fsum(parts) > 1e-250:
             assert result.loss_share is not None
@@ -201,14 +201,14 @@ def test_methods_of_shares_do_not_depend_on_the_number_of_pixels(
     method: str, data: st.DataObject, factor: int
 ) -> None:
     case = data.draw(cases(largest=10**12))
-    asked = data.draw(parameters(method))
+    params = data.draw(parameters(method))
     larger = {
         **case,
         "pixels": [n * factor for n in case["pixels"]],
         "image_pixels": [n * factor for n in case["image_pixels"]],
         "total": case["total"] * factor,
     }
-    spec = WeightSpec.from_params({"method": method, **asked})
+    spec = WeightSpec.from_params({"method": method, **params})
     np.testing.assert_allclose(
         compute_weights(counts_of(case), spec).weights,
         compute_weights(counts_of(larger), spec).weights,
@@ -223,11 +223,11 @@ def test_methods_of_shares_do_not_depend_on_the_number_of_pixels(
 def test_a_rarer_class_never_has_a_smaller_weight(method: str, data: st.DataObject) -> None:
     case = data.draw(cases())
     case["images"] = [min(n, 10**6) for n in case["pixels"]]
-    asked = data.draw(parameters(method))
-    result = compute_weights(counts_of(case), WeightSpec.from_params({"method": method, **asked}))
+    params = data.draw(parameters(method))
+    result = compute_weights(counts_of(case), WeightSpec.from_params({"method": method, **params}))
     order = [c for c in np.argsort(case["pixels"]) if result.present[c]]
-    along = result.weights[order] * (-1 if method == "logit_adjustment" else 1)
-    assert (np.diff(along) <= 1e-12 * np.abs(along[1:])).all()
+    ordered = result.weights[order] * (-1 if method == "logit_adjustment" else 1)
+    assert (np.diff(ordered) <= 1e-12 * np.abs(ordered[1:])).all()
 
 
 @settings(max_examples=25, deadline=None)
@@ -236,8 +236,8 @@ def test_median_freq_decreases_with_the_share_within_the_images_of_a_class(data:
     case = data.draw(cases())
     result = compute_weights(counts_of(case), WeightSpec(method="median_freq"))
     f = [n / i if i else 0 for n, i in zip(case["pixels"], case["image_pixels"], strict=True)]
-    along = result.weights[[c for c in np.argsort(f) if result.present[c]]]
-    assert (np.diff(along) <= 1e-12 * along[1:]).all()
+    ordered = result.weights[[c for c in np.argsort(f) if result.present[c]]]
+    assert (np.diff(ordered) <= 1e-12 * ordered[1:]).all()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -245,29 +245,31 @@ def test_median_freq_decreases_with_the_share_within_the_images_of_a_class(data:
 @given(data=st.data())
 def test_permuting_the_classes_permutes_the_weights(method: str, data: st.DataObject) -> None:
     case = data.draw(cases())
-    asked = {"method": method, **data.draw(parameters(method))}
+    params = {"method": method, **data.draw(parameters(method))}
     if METHODS[method].kind == "weights":
-        asked |= {
+        params |= {
             "normalize": data.draw(st.sampled_from(NORMALIZE[:-1])),
             "absent": data.draw(st.sampled_from(ABSENT)),
         }
     order = data.draw(st.permutations(range(len(case["pixels"]))))
-    other = {k: [v[c] for c in order] if isinstance(v, list) else v for k, v in case.items()}
-    spec = WeightSpec.from_params(asked)
+    permuted = {k: [v[c] for c in order] if isinstance(v, list) else v for k, v in case.items()}
+    spec = WeightSpec.from_params(params)
     try:
         weights = compute_weights(counts_of(case), spec).weights
     except Unanswerable:
         with pytest.raises(Unanswerable):
-            compute_weights(counts_of(other), spec)
+            compute_weights(counts_of(permuted), spec)
         return
     np.testing.assert_allclose(
-        compute_weights(counts_of(other), spec).weights, weights[list(order)], rtol=1e-12
+        compute_weights(counts_of(permuted), spec).weights, weights[list(order)], rtol=1e-12
     )
 
 
 def simple(pixels: list[int], names: tuple[str, ...] = (), ignored: tuple[int, ...] = ()) -> ClassCounts:
-    out = np.isin(np.arange(len(pixels)), ignored)
-    return ClassCounts(np.array(pixels, np.int64), out, int(np.array(pixels)[~out].sum()), names=names)
+    is_ignored = np.isin(np.arange(len(pixels)), ignored)
+    return ClassCounts(
+        np.array(pixels, np.int64), is_ignored, int(np.array(pixels)[~is_ignored].sum()), names=names
+    )
 
 
 def weights(counts: ClassCounts, **params: Any) -> list[float]:
@@ -277,22 +279,24 @@ def weights(counts: ClassCounts, **params: Any) -> list[float]:
 
 def test_the_steps_are_normalize_then_multiply_then_clip_then_absent() -> None:
     # 1/p = 10, 10/9; mean 50/9; weights 1.8 and 0.2.
-    got = weights(
+    result = weights(
         simple([10, 90, 0]), method="power", alpha=1, multiply="0:2,1:10", clip="0.5,1.9", absent="max"
     )
-    assert got == pytest.approx([1.9, 1.9, 1.9])
-    got = weights(simple([10, 90, 0]), method="power", alpha=1, multiply="1:10", clip="1.85,9", absent="one")
-    assert got == pytest.approx([1.85, 2.0, 1.0])
+    assert result == pytest.approx([1.9, 1.9, 1.9])
+    result = weights(
+        simple([10, 90, 0]), method="power", alpha=1, multiply="1:10", clip="1.85,9", absent="one"
+    )
+    assert result == pytest.approx([1.85, 2.0, 1.0])
 
 
 def test_normalize_multiply_and_clip_exclude_ignored_and_absent_classes() -> None:
     counts = simple([10, 90, 0, 900], ignored=(3,))
-    got = compute_weights(
+    result = compute_weights(
         counts, WeightSpec.from_params({"multiply": {"2": 5, "3": 5}, "clip": [0.1, 9], "normalize": "sum"})
     )
-    assert got.weights.tolist() == pytest.approx([0.75, 0.25, 0, 0])
-    assert got.without_effect == ("2", "3")
-    assert got.frequency.tolist() == [0.1, 0.9, 0, 0]
+    assert result.weights.tolist() == pytest.approx([0.75, 0.25, 0, 0])
+    assert result.without_effect == ("2", "3")
+    assert result.frequency.tolist() == [0.1, 0.9, 0, 0]
 
 
 def test_absent_eps_returns_the_weights_of_common_implementations() -> None:
@@ -335,9 +339,9 @@ def test_multiply_accepts_names_and_ids_and_rejects_ambiguous_keys() -> None:
 
 
 def test_a_method_that_needs_image_counts_rejects_totals_with_advice() -> None:
-    for asked in ({"method": "median_freq"}, {"method": "effective_num", "unit": "images"}):
-        with pytest.raises(Unanswerable, match="totals only. Use another method"):
-            weights(simple([1, 2]), **asked)
+    for params in ({"method": "median_freq"}, {"method": "effective_num", "unit": "images"}):
+        with pytest.raises(Unanswerable, match=r"totals only\. Use another method"):
+            weights(simple([1, 2]), **params)
 
 
 def test_automatic_beta_is_1_minus_1_over_the_median_count() -> None:
@@ -360,12 +364,12 @@ def test_every_method_accepts_one_class_with_one_pixel() -> None:
 def test_extreme_parameters_are_rejected_or_give_finite_weights() -> None:
     counts = simple([1, 2**62])
     assert np.isfinite(weights(counts, method="linear", upper=1e308)).all()
-    for asked in (
+    for params in (
         {"method": "linear", "upper": 1e308, "normalize": "none"},
         {"method": "logit_adjustment", "tau": 1e308},
         {"method": "power", "alpha": 4, "normalize": "min"},
         {"multiply": {"0": 1e308}},
     ):
         with pytest.raises(Unanswerable, match="exceeds the range of float32"):
-            weights(counts, **asked)
+            weights(counts, **params)
     assert weights(counts, method="power", alpha=4, normalize="none", clip="0,7") == [7, pytest.approx(1)]

@@ -1,4 +1,4 @@
-"""Mistakes that programs which compute class weights are known to make."""
+"""Common mistakes of programs that compute class weights."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def test_the_denominator_can_include_void() -> None:
     # Class 1's image is half void: its share there is 0.2 of all pixels and 0.4 of the counted ones.
     rows = [{0: 100}, {0: 30, 1: 20, 255: 50}]
     counted = ask(table_of(rows), method="median_freq", normalize="none")
-    whole = ask(table_of(rows), method="median_freq", normalize="none", denominator="all")
+    of_all = ask(table_of(rows), method="median_freq", normalize="none", denominator="all")
     assert counted["weights"][1] == pytest.approx((130 / 150 + 0.4) / 2 / 0.4)
-    assert whole["weights"][1] == pytest.approx((130 / 200 + 0.2) / 2 / 0.2)
+    assert of_all["weights"][1] == pytest.approx((130 / 200 + 0.2) / 2 / 0.2)
 
 
 def test_ids_are_counted_exactly_and_not_in_bins() -> None:
