@@ -10,9 +10,9 @@ import click
 from statsvc.cli._common import home_options, opened, the_dataset, version_name
 from statsvc.cli.weights import class_map_file, given_of, spec_options, tell_warnings
 from statsvc.errors import StatsvcError
-from statsvc.weighting import answers
+from statsvc.sampling.weights import weights_response
 from statsvc.weighting import export as exports
-from statsvc.weighting.spec import PARAMETERS, SAMPLING, WeightSpec
+from statsvc.weighting.parameters import PARAMETERS, STREAM, WeightSpec
 
 
 @click.command()
@@ -34,7 +34,7 @@ from statsvc.weighting.spec import PARAMETERS, SAMPLING, WeightSpec
 @click.option(
     "--version", "number", type=version_name, metavar="N|TAG", help="Number or tag.  [default: newest]"
 )
-@spec_options(*(name for name in PARAMETERS if name not in SAMPLING))
+@spec_options(*(name for name in PARAMETERS if name not in STREAM))
 @home_options
 def export(
     name: str | None,
@@ -69,7 +69,7 @@ def export(
             record = replace(record, configuration=applied(record.configuration, {"class_map": class_map}))
         table = RememberedTable(open_version(place.store, dataset.name, record))
         written = exports.files(form, table, spec, output)
-        warnings = {} if form in ("daformer", "csv") else answers.answer(table, spec)
+        warnings = {} if form in ("daformer", "csv") else weights_response(table, spec)
     for file, content in written.items():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

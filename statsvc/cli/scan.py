@@ -236,16 +236,16 @@ def _name_failures(progress: Progress, where: str = "", said: str = "") -> None:
 
 def _show(place: Home, catalog: Catalog, dataset: Dataset, progress: Progress, as_json: bool) -> None:
     from statsvc.dataset.configuration_warnings import find_warnings
-    from statsvc.weighting.answers import answer
+    from statsvc.sampling.weights import weights_response
     from statsvc.weighting.display import print_class_table
-    from statsvc.weighting.spec import WeightSpec
+    from statsvc.weighting.parameters import WeightSpec
 
     answered = None
     table = current_table(place, catalog, dataset)
     for line in find_warnings(table):
         click.echo(f"statsvc: {line}", err=True)
     try:
-        answered = answer(table, WeightSpec())
+        answered = weights_response(table, WeightSpec())
     except Unanswerable as error:
         click.echo(f"statsvc: no weights: {error}", err=True)
     if as_json:

@@ -9,8 +9,7 @@ from statsvc.client.query import is_number, text
 from statsvc.errors import InvalidParameter
 from statsvc.sampling import mixtures
 from statsvc.weighting.class_weights import ClassWeights
-from statsvc.weighting.methods import OWNER
-from statsvc.weighting.spec import PARAMETERS, WeightSpec
+from statsvc.weighting.parameters import ALIASES, PARAMETERS, WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +41,11 @@ def _differences(weights: ClassWeights, question: Mapping[str, Any]) -> list[tup
     others = [(name, spec.get(name), given.get(name)) for name in ("method", "recipe")]
     if differing := [one for one in others if one[2] is not None and one[1] != one[2]]:
         return differing  # every parameter of the method would differ too
-    own = {name: value for name, value in spec.items() if name in OWNER and value is not None}
+    own = {
+        name: value
+        for name, value in spec.items()
+        if value is not None and name in PARAMETERS and PARAMETERS[name].method is not None
+    }
     # What only the server knows can be compared where the record has it; a misspelt name is in neither.
     known = {name: value for name, value in given.items() if name in PARAMETERS or name not in spec}
     asked = WeightSpec.from_params({"method": weights.method, **own, **known}).to_dict()
@@ -50,7 +53,7 @@ def _differences(weights: ClassWeights, question: Mapping[str, Any]) -> list[tup
     there: Any
     wanted: Any
     for name, value in question.items():
-        key = "ignore_index" if name == "ignore" else name
+        key = ALIASES.get(name, name)
         if given.get(name) == "auto":
             continue  # the record has what auto came to
         if key == "dataset":

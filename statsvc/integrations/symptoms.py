@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from statsvc.errors import InvalidParameter
+from statsvc.weighting.class_names import listed
 from statsvc.weighting.class_weights import ClassWeights
-from statsvc.weighting.weight_warnings import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -173,7 +173,7 @@ def test_an_option_given_empty_is_refused_by_name_and_not_left_out(place: tuple[
     for option in ("--split", "--multiply", "--method"):
         told = statsvc("weights", "street", f"{option}=", "--format", "csv", *home, code=2)
         assert told.stdout == ""
-        assert f"{option}: it is empty" in told.stderr
+        assert f"{option}: the value is empty" in told.stderr
     assert "no class map ''" in statsvc("weights", "street", "--class-map=", *home, code=2).stderr
 
 

@@ -31,9 +31,9 @@ from statsvc.errors import (
     StatsvcError,
     Unanswerable,
 )
-from statsvc.weighting import methods
-from statsvc.weighting.answers import answer
-from statsvc.weighting.spec import WeightSpec
+from statsvc.sampling.weights import weights_response
+from statsvc.weighting import reference
+from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import table_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def weights_reply(path: str, headers: dict[str, str]) -> Reply:
     params = dict(parse_qsl(urlsplit(path).query))
     params.pop("dataset", None)
     params.pop("version", None)
-    body = json.dumps(answer(TABLE, WeightSpec.from_params(params))).encode()
+    body = json.dumps(weights_response(TABLE, WeightSpec.from_params(params))).encode()
     etag = f'"{hashlib.sha256(body).hexdigest()}"'
     if headers.get("if-none-match") == etag:
         return Reply(304, b"", {"ETag": etag})
@@ -146,7 +146,7 @@ def test_class_weights_logs_what_the_answer_warns_of(
     assert [record.levelno for record in caplog.records if record.name == "statsvc.client"] == [
         logging.WARNING
     ]
-    assert "1 of 4 classes have no pixel" in caplog.text
+    assert "1 of 4 classes have no pixels" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_class_weights_logs_what_the_answer_warns_of(
     ],
 )
 def test_python_values_become_the_text_that_the_server_reads(params: dict[str, Any], query: str) -> None:
-    with serving(lambda *_: Reply(body=answer(TABLE, WeightSpec()))) as server:
+    with serving(lambda *_: Reply(body=weights_response(TABLE, WeightSpec()))) as server:
         Client(server.url).weights(**params)
     assert server.asked[0][0] == f"/weights?{query}"
 
@@ -186,7 +186,7 @@ def test_python_values_become_the_text_that_the_server_reads(params: dict[str, A
 def test_the_server_understands_python_values_as_the_caller_meant_them(
     server: Server, params: dict[str, Any]
 ) -> None:
-    expected = answer(TABLE, WeightSpec.from_params(params))
+    expected = weights_response(TABLE, WeightSpec.from_params(params))
     assert Client(server.url).weights(**params).to_dict() == expected
 
 
@@ -198,7 +198,10 @@ def test_the_order_of_arguments_does_not_make_another_question(server: Server) -
 
 
 def test_datasets_and_methods_are_lists() -> None:
-    bodies = {"/datasets": {"datasets": [{"name": "demo"}]}, "/methods": {"methods": methods.describe()}}
+    bodies = {
+        "/datasets": {"datasets": [{"name": "demo"}]},
+        "/methods": {"methods": reference.describe_methods()},
+    }
     with serving(lambda path, _: Reply(body=bodies[path])) as server:
         assert Client(server.url).datasets() == [{"name": "demo"}]
         assert "sqrt_inv_freq" in [method["name"] for method in Client(server.url).methods()]
@@ -314,7 +317,7 @@ def test_a_changed_answer_replaces_the_cached_one(server: Server) -> None:
     client = Client(server.url)
     client.weights()
     changed = table_of([{0: 1, 1: 1, 2: 1}])
-    body = answer(changed, WeightSpec())
+    body = weights_response(changed, WeightSpec())
     server.reply = lambda *_: Reply(body=body, headers={"ETag": '"new"'})
     assert client.weights().to_list() == [1, 1, 1]
     client.weights()
@@ -436,7 +439,7 @@ def test_nothing_but_entries_is_left_in_the_cache(server: Server) -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"ETag": '"x"', "Cache-Control": "no-store"}])
 def test_an_answer_without_etag_or_with_no_store_is_not_kept(headers: dict[str, str]) -> None:
-    with serving(lambda *_: Reply(body=answer(TABLE, WeightSpec()), headers=headers)) as server:
+    with serving(lambda *_: Reply(body=weights_response(TABLE, WeightSpec()), headers=headers)) as server:
         Client(server.url).weights()
     assert cached() == []
 
@@ -496,7 +499,7 @@ def test_a_missing_token_is_said() -> None:
         Client(server.url).weights()
 
 
-GOOD = answer(TABLE, WeightSpec())
+GOOD = weights_response(TABLE, WeightSpec())
 
 
 @pytest.mark.parametrize(

@@ -143,12 +143,12 @@ def test_a_misspelt_parameter_is_refused_beside_a_record(record: dict[str, Any])
 
 @pytest.mark.parametrize("damage", [[], "x", {}, {"weights": [1.0]}, 3, {"model": 1}])
 def test_what_is_no_record_is_refused(damage: Any) -> None:
-    with pytest.raises(InvalidParameter, match=r"this is not what ClassWeights\.to_dict\(\) gave"):
+    with pytest.raises(InvalidParameter, match=r"the record was not returned by ClassWeights\.to_dict\(\)"):
         ClassWeights.from_dict(damage)
 
 
 def test_a_record_cut_short_is_refused(record: dict[str, Any]) -> None:
-    with pytest.raises(InvalidParameter, match="not one number for each class"):
+    with pytest.raises(InvalidParameter, match="does not contain one finite number for each class"):
         ClassWeights.from_dict(record | {"weights": record["weights"][:-1]})
 
 
@@ -174,10 +174,14 @@ def test_the_trainers_class_names_are_compared(url: str, record: dict[str, Any])
     ("dataset", "expected", "says"),
     [
         ("street", ("road", "pole", "person", "sky"), "class 1 is 'person', not 'pole'; class 2 is 'pole'"),
-        ("street", ("road", "pole", "person", "sky"), "the same in another order"),
-        ("street", (*NAMES, "void"), "there are 4 classes, not 5"),
+        ("street", ("road", "pole", "person", "sky"), "the same but in another order"),
+        ("street", (*NAMES, "void"), "the dataset has 4 classes, not 5"),
         ("street", ("road", "person", "pole", "Sky"), "class 3 is 'sky', not 'Sky'"),
-        ("street", [f"c{i}" for i in range(9)], "there are 4 classes, not 9; class 0 is 'road', not 'c0'"),
+        (
+            "street",
+            [f"c{i}" for i in range(9)],
+            "the dataset has 4 classes, not 9; class 0 is 'road', not 'c0'",
+        ),
         ("bare", NAMES, "the dataset has no class names"),
     ],
 )

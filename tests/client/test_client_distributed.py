@@ -68,7 +68,7 @@ def test_one_rank_asks_and_all_have_the_same_weights(
     ("step", "error", "says"),
     [
         ("unknown", "NotFound", "nowhere"),
-        ("names", "InvalidParameter", "there are 4 classes, not 1"),
+        ("names", "InvalidParameter", "the dataset has 4 classes, not 1"),
         ("no url", "InvalidParameter", "STATSVC_URL"),
         ("odd", "StatsvcError", "Odd: 1 and 2"),
     ],

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from test_streams import N, daformer, lvis
 from torch.utils.data import DataLoader
 
 import statsvc
@@ -20,22 +19,11 @@ from statsvc.sampling import path_join
 from statsvc.sampling.result import Sampling, of_table
 from statsvc.store import home as homes
 from support.publishing import publish
+from support.samplers_twin import PATHS, N, daformer, label_maps, lvis
 from support.servers import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-
-PATHS = [f"train/{k:04}.png" for k in range(len(N))]
-
-
-def label_maps() -> dict[str, np.ndarray[Any, Any] | str]:
-    """Return label maps of 20x50 with the pixels of `N`; what is missing to 1000 is void."""
-    maps: dict[str, np.ndarray[Any, Any] | str] = {}
-    for path, row in zip(PATHS, N.tolist(), strict=True):
-        ids = np.repeat([*range(4), 255], [*row, 1000 - sum(row)])
-        maps[path] = ids.astype(np.uint8).reshape(20, 50)
-    return maps
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +315,7 @@ def test_paths_of_another_split_are_told_in_which_they_are(tmp_path: Path) -> No
     home = homes.resolve(str(tmp_path / "home"))
     publish(home, "street", maps, num_classes=4, splits=detect(maps))
     options: dict[str, Any] = {"split": "train", "min_pixels": 20}
-    says = "The dataset has 2 of them, 2 in split 'val': ask with split='val' for these"
+    says = "The dataset has 2 of them, 2 in split 'val': use split='val' for these"
     with serving(home) as url, pytest.raises(InvalidParameter) as refused:
         RareClassSampler([*maps, "new.png"], url, **options)
     assert "3 of 7 paths are not in the statistics" in str(refused.value)
@@ -346,7 +334,7 @@ def test_images_that_the_trainer_does_not_have_leave_their_part_to_the_others(se
 
 @pytest.mark.filterwarnings("ignore:.* of the 6 images in the statistics")
 def test_a_dataset_of_empty_images_only_is_refused(server: str) -> None:
-    with pytest.raises(Unanswerable, match="has the probability 0"):
+    with pytest.raises(Unanswerable, match="have probability 0"):
         RareClassSampler(PATHS[4:5], server, dataset="street", min_pixels=20)
 
 
@@ -356,10 +344,10 @@ def test_a_path_belongs_to_the_statistics_whose_folders_and_name_it_ends_in() ->
     assert join(["/data/x/train/a.png", Path("val/a.png"), "b.png"], known).tolist() == [0, 2, 1]
     # Whole names, not their ends, and nothing of another folder.
     assert join(["xtrain/a.png", "/d/train/aa.png", "other/b.png"], known).tolist() == [-1, -1, -1]
-    with pytest.raises(InvalidParameter, match=r"a\.png to train/a\.png and val/a\.png: give root="):
+    with pytest.raises(InvalidParameter, match=r"a\.png matches train/a\.png and val/a\.png\. Set root"):
         join(["a.png"], known)
     nested = ["a.png", "train/a.png"]
-    with pytest.raises(InvalidParameter, match="1 of 1 paths belong to more than one"):
+    with pytest.raises(InvalidParameter, match="1 of 1 paths match more than one"):
         join(["/data/train/a.png"], nested)
     assert join(["/data/train/a.png", "/data/a.png", "a.png"], nested, root="/data").tolist() == [1, 0, 0]
     assert join(["/data/train/a.png"], nested, root="/data/train").tolist() == [0]
@@ -400,7 +388,10 @@ def test_a_client_without_a_dataset_takes_the_only_one(tmp_path: Path) -> None:
     home = homes.resolve(str(tmp_path / "home"))
     publish(home, "a", label_maps(), num_classes=4)
     publish(home, "b", label_maps(), num_classes=4)
-    with serving(home) as url, pytest.raises(InvalidParameter, match="there are 2 datasets, give one: a, b"):
+    with (
+        serving(home) as url,
+        pytest.raises(InvalidParameter, match="the server has 2 datasets; choose one of a, b"),
+    ):
         statsvc.Client(url).sampling(sampler="rare_class")
 
 
@@ -411,9 +402,9 @@ def test_without_torch_the_error_names_the_extra() -> None:
 
 
 def test_one_text_is_no_list_of_texts(server: str) -> None:
-    with pytest.raises(InvalidParameter, match=r"paths: 'train/0000.png' is one path; give a list"):
+    with pytest.raises(InvalidParameter, match=r"paths: 'train/0000.png' is a single path; use a list"):
         RareClassSampler(PATHS[0], server, dataset="street")
-    with pytest.raises(InvalidParameter, match="expect_classes: 'sky' is one text; give a list of names"):
+    with pytest.raises(InvalidParameter, match="expect_classes: 'sky' is a string; use a list of names"):
         statsvc.Client(server).weights("street", expect_classes="sky")
 
 

@@ -16,7 +16,7 @@ import statsvc
 from statsvc import WeightSpec
 from statsvc.errors import InvalidParameter
 from statsvc.losses import CombinedLoss, DiceLoss, class_sums
-from statsvc.weighting.answers import answer
+from statsvc.sampling.weights import weights_response
 from statsvc.weighting.class_weights import ClassWeights
 from support.losses_twin import twin
 from support.small_tables import table_of
@@ -44,7 +44,7 @@ def value_and_gradient(criterion: Any, logits: Tensor, target: Tensor) -> tuple[
 
 def weights_of(method: str) -> ClassWeights:
     table = table_of([{0: 900, 1: 90, 2: 10}, {0: 950, 1: 50}], num_classes=3)
-    return ClassWeights(answer(table, WeightSpec.from_params({"method": method})))
+    return ClassWeights(weights_response(table, WeightSpec.from_params({"method": method})))
 
 
 @st.composite
