@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from statsvc.dataset.configuration import Configuration
 from statsvc.errors import CatalogError, Conflict, InvalidParameter, LeaseLost, NotFound
 from statsvc.store.catalog import jobs, overview
-from statsvc.store.catalog.catalog import Catalog, NewVersion, Stale
+from statsvc.store.catalog.catalog import Catalog, Stale
 from statsvc.store.catalog.engine import file_system, open_engine
+from statsvc.store.catalog.records import NewVersion
 from statsvc.store.catalog.schema import jobs as jobs_table
 from statsvc.store.catalog.schema import now
 
@@ -247,9 +248,9 @@ def test_a_heartbeat_prolongs_the_lease_and_carries_progress(catalog: Catalog) -
     job = jobs.lease(catalog, ELSEWHERE)
     assert job is not None
     expire(catalog, job)
-    assert jobs.lapsed(catalog, job.id)
+    assert jobs.lease_expired(catalog, job.id)
     jobs.heartbeat(catalog, job, {"done": 3})
-    assert not jobs.lapsed(catalog, job.id)
+    assert not jobs.lease_expired(catalog, job.id)
     assert jobs.get(catalog, job.id).progress == {"done": 3}
     assert jobs.lease(catalog, "b//") is None
 
@@ -272,7 +273,7 @@ def test_an_expired_lease_is_taken_over_and_the_old_attempt_can_do_nothing_more(
     with pytest.raises(LeaseLost):
         catalog.publish(dataset, new_version(), old)
     jobs.fail(catalog, old, "no")
-    jobs.give_back(catalog, old, "no")
+    jobs.requeue(catalog, old, "no")
     jobs.cancel_own(catalog, old)
     assert jobs.get(catalog, new.id) == before
     assert catalog.versions(dataset) == []
@@ -296,7 +297,7 @@ def test_a_job_that_keeps_failing_unexpectedly_is_given_up_with_the_last_cause(c
         job = jobs.lease(catalog, ELSEWHERE)
         assert job is not None
         assert job.attempt == attempt
-        jobs.give_back(catalog, job, f"OSError: {attempt}")
+        jobs.requeue(catalog, job, f"OSError: {attempt}")
         expire(catalog, job)
     ended = jobs.get(catalog, job.id)
     assert (ended.state, ended.error) == ("failed", "given up after 5 attempts: OSError: 5")
@@ -308,7 +309,7 @@ def test_a_job_that_ended_unexpectedly_waits_longer_each_time_and_holds_no_other
     for _ in range(jobs.MAX_ATTEMPTS - 1):
         job = jobs.lease(catalog, ELSEWHERE)
         assert job is not None
-        jobs.give_back(catalog, job, "OSError: 5")
+        jobs.requeue(catalog, job, "OSError: 5")
         assert jobs.lease(catalog, ELSEWHERE) is None
         with catalog.engine.begin() as connection:
             until = connection.scalar(sa.select(jobs_table.c.lease_until - now()))
@@ -318,7 +319,7 @@ def test_a_job_that_ended_unexpectedly_waits_longer_each_time_and_holds_no_other
     job = jobs.lease(catalog, ELSEWHERE)
     assert job is not None
     other, _ = jobs.submit(catalog, add(catalog, "other"))
-    jobs.give_back(catalog, job, "stopped", orderly=True)  # no pause: the next runner goes on at once
+    jobs.requeue(catalog, job, "stopped", orderly=True)  # no pause: the next runner goes on at once
     again = jobs.lease(catalog, ELSEWHERE)
     assert again is not None
     assert again.id == job.id
@@ -333,7 +334,7 @@ def test_a_person_who_scans_does_not_wait_for_the_pause(catalog: Catalog) -> Non
     jobs.submit(catalog, dataset)
     job = jobs.lease(catalog, ELSEWHERE)
     assert job is not None
-    jobs.give_back(catalog, job, "OSError: 5")
+    jobs.requeue(catalog, job, "OSError: 5")
     taken = jobs.submit_leased(catalog, dataset, ELSEWHERE)
     assert taken is not None
     assert (taken.id, taken.attempt) == (job.id, 2)
@@ -344,7 +345,7 @@ def test_an_orderly_stop_uses_up_no_attempt(catalog: Catalog) -> None:
     for _ in range(3 * jobs.MAX_ATTEMPTS):
         job = jobs.lease(catalog, ELSEWHERE)
         assert job is not None
-        jobs.give_back(catalog, job, "stopped", orderly=True)
+        jobs.requeue(catalog, job, "stopped", orderly=True)
     assert jobs.get(catalog, job.id).state == "queued"
 
 
@@ -354,7 +355,7 @@ def test_a_job_given_back_while_a_newer_one_waits_is_superseded(catalog: Catalog
     old = jobs.lease(catalog, ELSEWHERE)
     assert old is not None
     newer, _ = jobs.submit(catalog, dataset)
-    jobs.give_back(catalog, old, "stopped", orderly=True)
+    jobs.requeue(catalog, old, "stopped", orderly=True)
     assert jobs.get(catalog, old.id).error == f"superseded by job {newer.id} after: stopped"
     leased = jobs.lease(catalog, ELSEWHERE)
     assert leased is not None
@@ -374,18 +375,18 @@ def test_a_job_of_a_dead_process_is_taken_over_at_once(catalog: Catalog, url: st
     )
     assert process.stdout is not None
     job_id = process.stdout.readline().strip()
-    assert not jobs.lapsed(catalog, job_id)
+    assert not jobs.lease_expired(catalog, job_id)
     assert jobs.lease(catalog, "b//") is None
     process.kill()
     # Dead but not yet waited for, a zombie, is dead as well.
     wait_for_zombie(process.pid)
-    assert jobs.lapsed(catalog, job_id)
+    assert jobs.lease_expired(catalog, job_id)
     me = jobs.process_identity()
     job = jobs.lease(catalog, me) if taker == "runner" else jobs.submit_leased(catalog, dataset, me)
     process.communicate()
     assert job is not None
     assert (job.id, job.attempt) == (job_id, 2)
-    assert not jobs.lapsed(catalog, job_id)
+    assert not jobs.lease_expired(catalog, job_id)
 
 
 def wait_for_zombie(pid: int) -> None:
@@ -403,8 +404,8 @@ def test_a_process_that_got_a_dead_ones_id_does_not_keep_its_lease(catalog: Cata
     machine, pid, started = jobs.process_identity().rsplit("/", 2)
     job = jobs.submit_leased(catalog, dataset, f"{machine}/{pid}/{int(started) - 1}")
     assert job is not None
-    assert jobs.lapsed(catalog, job.id)
-    assert not jobs.lapsed(catalog, _take_over(catalog, dataset, f"{machine}/{pid}/{started}").id)
+    assert jobs.lease_expired(catalog, job.id)
+    assert not jobs.lease_expired(catalog, _take_over(catalog, dataset, f"{machine}/{pid}/{started}").id)
 
 
 def _take_over(catalog: Catalog, dataset: Dataset, owner: str) -> Job:

@@ -122,7 +122,7 @@ def test_keys_are_forgotten_after_their_time(catalog: Catalog, monkeypatch: pyte
     first, _ = idempotency.submit_once(catalog, "k", dataset, full=False, max_removed=0.1)
     with pytest.raises(Conflict):
         idempotency.submit_once(catalog, "k", dataset, full=True, max_removed=0.1)
-    monkeypatch.setattr(idempotency, "KEPT_SECONDS", -1.0)
+    monkeypatch.setattr(idempotency, "RETENTION_SECONDS", -1.0)
     second, _ = idempotency.submit_once(catalog, "k", dataset, full=True, max_removed=0.1)
     assert (second.id, second.full) == (first.id, True)
 
@@ -167,7 +167,7 @@ def test_a_cancelled_job_can_do_nothing_more(client: TestClient, catalog: Catalo
         jobs.heartbeat(catalog, running, {})
     with pytest.raises(LeaseLost, match="nothing was published"):
         jobs.succeed_unchanged(catalog, running, {})
-    jobs.give_back(catalog, running, "no")
+    jobs.requeue(catalog, running, "no")
     assert jobs.get(catalog, running.id).state == "cancelled"
     jobs.submit(catalog, dataset)
     third = jobs.lease(catalog, "me//")
@@ -240,7 +240,7 @@ def test_many_followers_cost_one_look_at_the_catalog_a_moment(
 ) -> None:
     submitted = [jobs.submit(catalog, add(catalog, f"d{k}"))[0] for k in range(3)]
     looks: list[int] = []
-    real = jobs.several
+    real = jobs.by_ids
 
     def several(catalog: Catalog, job_ids: list[str]) -> Any:
         looks.append(len(job_ids))

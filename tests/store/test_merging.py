@@ -10,7 +10,7 @@ import pytest
 from statsvc.dataset.configuration import Configuration
 from statsvc.store import publication
 from statsvc.store.catalog import jobs
-from statsvc.store.catalog.catalog import NewVersion
+from statsvc.store.catalog.records import NewVersion
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK
 from statsvc.store.versions.writer import VersionWriter, strings
 from statsvc_workers.jobs.reader_digest import reader_digest

@@ -21,10 +21,11 @@ from statsvc.dataset.configuration import Configuration
 from statsvc.errors import Conflict, LeaseLost, NotFound
 from statsvc.store import publication, retention
 from statsvc.store.catalog import jobs, tags
-from statsvc.store.catalog.catalog import Catalog, NewVersion
+from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.catalog.records import NewVersion
 from statsvc.store.catalog.schema import metadata
 from statsvc.store.verifying import verify
-from statsvc.store.versions import location
+from statsvc.store.versions.open_location import open_location
 from statsvc.store.versions.writer import VersionWriter, strings
 from support.stores import Raw
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from statsvc.store.catalog.records import Dataset, Job
+    from statsvc.store.versions.location import Location
 
 OWNER = "another-host/boot/pid:[1]/17/12345"
 NAMES = st.sampled_from(["a", "b"])
@@ -39,9 +41,7 @@ TAGS = st.sampled_from(["paper", "best"])
 COUNTS = st.lists(st.integers(1, 9), min_size=2, max_size=2)
 
 
-def write_version(
-    store: location.Location, uri: str, counts: list[int], configuration: Configuration
-) -> NewVersion:
+def write_version(store: Location, uri: str, counts: list[int], configuration: Configuration) -> NewVersion:
     """Write the arrays of a version of one sample with these pixels of classes 0 and 1."""
     row = np.array([counts], np.int64)
     writer = VersionWriter(store / uri, np.arange(2), 1, {})
@@ -195,7 +195,7 @@ class Model(RuleBasedStateMachine):
             if current:
                 model["state"] = "failed"
         else:
-            jobs.give_back(self.catalog, job, "no", orderly=how == "stop")
+            jobs.requeue(self.catalog, job, "no", orderly=how == "stop")
             # As if the pause before the next attempt were over.
             self.sql("UPDATE jobs SET lease_until = NULL WHERE id = :id AND state = 'queued'", id=job.id)
             if not current:
@@ -361,7 +361,7 @@ OPEN = ("queued", "running")
 
 def test_store_and_catalog_do_as_a_dictionary_does(database: str, tmp_path: Path) -> None:
     catalog = Catalog.open(database)
-    raw = Raw(location.at(str(tmp_path / "versions")))
+    raw = Raw(open_location(str(tmp_path / "versions")))
     run_state_machine_as_test(
         lambda: Model(catalog, raw),  # type: ignore[arg-type]
         settings=settings(

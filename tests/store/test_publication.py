@@ -16,7 +16,8 @@ from statsvc.dataset.configuration import Configuration
 from statsvc.errors import LeaseLost, StatsvcError
 from statsvc.store import publication
 from statsvc.store.catalog import jobs
-from statsvc.store.catalog.catalog import Catalog, NewVersion
+from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.catalog.records import NewVersion
 from statsvc.store.versions.arrays import create_group
 from statsvc_workers.jobs.progress import Progress
 from support.making import Place, assert_exact, random_labels, write_folder, write_png

@@ -21,7 +21,7 @@ from statsvc.store import home as homes
 from statsvc.store import publication, retention
 from statsvc.store.catalog import jobs, tags
 from statsvc.store.catalog.catalog import Catalog
-from statsvc.store.catalog.engine import alone
+from statsvc.store.catalog.engine import exclusive
 from statsvc.store.rebuilding import rebuild
 from statsvc.store.verifying import verify
 from statsvc.store.versions.bucket import BucketLocation
@@ -274,7 +274,7 @@ def test_gc_is_paused_and_runs_once_at_a_time(home: Home, catalog: Catalog) -> N
     with pytest.raises(Conflict, match="statsvc gc --resume"):
         retention.collect(catalog, home.store)
     retention.resume(home.store)
-    with alone(catalog.engine, "gc"), pytest.raises(Conflict, match="another gc"):
+    with exclusive(catalog.engine, "gc"), pytest.raises(Conflict, match="another gc"):
         retention.collect(catalog, home.store)
     assert retention.collect(catalog, home.store).expired == []
 

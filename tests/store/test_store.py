@@ -277,19 +277,19 @@ def by_path(rows: checkpoints.CountedRows) -> dict[str, Any]:
 def test_parts_come_back_as_they_were_written(raw: Raw) -> None:
     store = raw.store
     first, second = some_rows(["a.png", "ä/b c.png", "c.png"]), some_rows(["d.png"], 1)
-    checkpoints.write_part(store / "job1", "1", "reader", first)
-    checkpoints.write_part(store / "job2", "1", "reader", second)
-    assert by_path(checkpoints.read_parts(store, "reader")) == by_path(first) | by_path(second)
-    assert len(checkpoints.read_parts(store, "another reader")) == 0
-    assert len(checkpoints.read_parts(store / "none", "reader")) == 0
+    checkpoints.write_checkpoint(store / "job1", "1", "reader", first)
+    checkpoints.write_checkpoint(store / "job2", "1", "reader", second)
+    assert by_path(checkpoints.read_checkpoints(store, "reader")) == by_path(first) | by_path(second)
+    assert len(checkpoints.read_checkpoints(store, "another reader")) == 0
+    assert len(checkpoints.read_checkpoints(store / "none", "reader")) == 0
 
 
 def test_a_part_from_before_there_were_etags_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = some_rows(["a.png"])
     with monkeypatch.context() as earlier:
         earlier.setattr(checkpoints, "TEXTS", ("path", "error"))
-        checkpoints.write_part(FolderLocation(tmp_path), "1", "reader", rows)
-    assert by_path(checkpoints.read_parts(FolderLocation(tmp_path), "reader")) == by_path(rows)
+        checkpoints.write_checkpoint(FolderLocation(tmp_path), "1", "reader", rows)
+    assert by_path(checkpoints.read_checkpoints(FolderLocation(tmp_path), "reader")) == by_path(rows)
 
 
 def test_taking_rows_keeps_their_histograms(tmp_path: Path) -> None:
@@ -305,30 +305,30 @@ def test_taking_rows_keeps_their_histograms(tmp_path: Path) -> None:
 
 def test_a_damaged_part_is_passed_over_wherever_the_damage_is(raw: Raw) -> None:
     good = some_rows(["d.png"], 1)
-    checkpoints.write_part(raw.store, "bad", "reader", some_rows(["a.png", "b.png"]))
-    checkpoints.write_part(raw.store, "good", "reader", good)
+    checkpoints.write_checkpoint(raw.store, "bad", "reader", some_rows(["a.png", "b.png"]))
+    checkpoints.write_checkpoint(raw.store, "good", "reader", good)
     data = raw.get("bad.part")
     harmed = [flipped(data, 8 * at) for at in range(0, len(data), len(data) // 40)]
     harmed += [data[:keep] for keep in (0, 7, 16, 17, len(data) // 2, len(data) - 1)]
     for broken in harmed:
         raw.put("bad.part", broken)
-        assert by_path(checkpoints.read_parts(raw.store, "reader")) == by_path(good)
+        assert by_path(checkpoints.read_checkpoints(raw.store, "reader")) == by_path(good)
 
 
 def test_a_part_that_the_disk_refuses_leaves_nothing_behind(tmp_path: Path) -> None:
     with files_of_at_most(100), pytest.raises(StoreError, match="too large"):
-        checkpoints.write_part(FolderLocation(tmp_path), "part", "reader", some_rows(["a.png"]))
+        checkpoints.write_checkpoint(FolderLocation(tmp_path), "part", "reader", some_rows(["a.png"]))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_part_whose_texts_do_not_match_its_rows_is_passed_over(tmp_path: Path) -> None:
     rows = some_rows(["a.png", "b.png"])
     rows.columns["error"] = np.array(["is odd: \0", ""], object)
-    checkpoints.write_part(FolderLocation(tmp_path), "1", "reader", rows)
-    assert len(checkpoints.read_parts(FolderLocation(tmp_path), "reader")) == 0
+    checkpoints.write_checkpoint(FolderLocation(tmp_path), "1", "reader", rows)
+    assert len(checkpoints.read_checkpoints(FolderLocation(tmp_path), "reader")) == 0
 
 
 def test_an_unfinished_part_is_not_read(tmp_path: Path) -> None:
-    checkpoints.write_part(FolderLocation(tmp_path), "1", "reader", some_rows(["a.png"]))
+    checkpoints.write_checkpoint(FolderLocation(tmp_path), "1", "reader", some_rows(["a.png"]))
     (tmp_path / "1.part").rename(tmp_path / ".1.tmp")
-    assert len(checkpoints.read_parts(FolderLocation(tmp_path), "reader")) == 0
+    assert len(checkpoints.read_checkpoints(FolderLocation(tmp_path), "reader")) == 0

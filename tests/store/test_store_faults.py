@@ -25,7 +25,7 @@ from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.catalog.engine import upgrade_url
 from statsvc.store.publication import open_version
 from statsvc.store.versions import bucket as buckets
-from statsvc.store.versions import location as places
+from statsvc.store.versions.open_location import open_location
 from statsvc_workers.jobs.progress import Progress
 from support.commands import statsvc
 from support.making import FILES, Place, assert_exact, oracle, settle_files, write_folder
@@ -56,10 +56,10 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Distant(Place):
     """A place whose versions lie in a bucket."""
 
-    bucket: places.Location | None = None
+    bucket: Location | None = None
 
     @property
-    def store(self) -> places.Location:
+    def store(self) -> Location:
         assert self.bucket is not None
         return self.bucket
 
@@ -69,8 +69,8 @@ def faulty(s3: S3Server, bucket: Raw, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """A proxy before the bucket's server, which this process asks from now on, giving up early."""
     monkeypatch.setattr(object_urls, "RETRIES", 1)
     monkeypatch.setattr(object_urls, "TIMEOUT_SECONDS", 1.0)
-    monkeypatch.setattr(buckets, "HURRIED_RETRIES", 1)
-    monkeypatch.setattr(buckets, "HURRIED_SECONDS", 0.5)
+    monkeypatch.setattr(buckets, "SHORT_RETRIES", 1)
+    monkeypatch.setattr(buckets, "SHORT_TIMEOUT_SECONDS", 0.5)
     with faulty_before(s3.url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         yield proxy
@@ -125,13 +125,13 @@ def test_a_scan_that_is_killed_goes_on_from_the_parts_in_the_bucket(
     place.add(folder)
     program = (
         "import sys, os, signal\n"
-        "import statsvc_workers.jobs.count, statsvc.store.versions.checkpoints as parts\n"
+        "import statsvc_workers.jobs.count, statsvc.store.versions.checkpoints as checkpoints\n"
         "statsvc_workers.jobs.count.PART_SECONDS = 0\n"
-        "real = parts.write_part\n"
-        "def write_part(*given):\n"
-        "    real(*given)\n"
+        "real = checkpoints.write_checkpoint\n"
+        "def write_checkpoint(*arguments):\n"
+        "    real(*arguments)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "parts.write_part = write_part\n"
+        "checkpoints.write_checkpoint = write_checkpoint\n"
         "from statsvc.cli import main\n"
         "main()\n"
     )
@@ -339,4 +339,4 @@ def test_a_store_that_cannot_be_used_is_told_before_anything_starts(
 def test_without_the_extra_a_bucket_names_it(bucket: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(StoreError, match=r"pip install 'statsvc\[s3\]'"):
-        places.at(f"s3://{BUCKET}/x").check(writing=False)
+        open_location(f"s3://{BUCKET}/x").check(writing=False)

@@ -20,6 +20,7 @@ from statsvc.dataset.configuration import Configuration
 from statsvc.store import home as homes
 from statsvc.store.catalog import jobs, triggers
 from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.catalog.schema import now
 from statsvc.store.catalog.schema import triggers as table
 from statsvc.store.publication import open_version
 from support.commands import statsvc, waited_for
@@ -214,7 +215,7 @@ def test_a_due_schedule_makes_one_job_however_many_runners_see_it(database: str)
             made = [one for found in pool.map(look, catalogs) for one in found]
         assert len(made) == 1
         with catalogs[0].engine.begin() as connection:
-            due_at, clock = connection.execute(sa.select(table.c.due_at, triggers.now())).one()
+            due_at, clock = connection.execute(sa.select(table.c.due_at, now())).one()
         assert 3590 < due_at - clock <= 3600
         jobs.cancel(catalogs[0], made[0][1].id)
     other = catalogs[0].create_dataset("other", "/others", "*.png", Configuration())
