@@ -181,8 +181,8 @@ class _Known:
 
 def _known(catalog: Catalog) -> _Known:
     with catalog.engine.begin() as connection:
-        # Jobs before versions, since on PostgreSQL each statement sees all earlier commits: in the other order,
-        # the group of a job that publishes in between would be in neither result, and gc would remove it.
+        # Jobs before versions: on PostgreSQL each statement sees all earlier commits. In the other order, the
+        # group of a job that publishes in between would be in neither result, and gc would remove it.
         groups = set(connection.scalars(sa.select(jobs.c.group_uri).where(jobs.c.state == "running")))
         groups |= set(connection.scalars(sa.select(versions.c.group_uri)))
         groups |= set(connection.scalars(sa.select(versions.c.arrays_uri)))

@@ -17,13 +17,12 @@ from statsvc.errors import CatalogError, Conflict, InvalidParameter, LeaseLost, 
 from statsvc.store.catalog import jobs, overview
 from statsvc.store.catalog.catalog import Catalog, Stale
 from statsvc.store.catalog.engine import file_system, open_engine
+from statsvc.store.catalog.job_rows import LEASE_SECONDS
 from statsvc.store.catalog.records import NewVersion
 from statsvc.store.catalog.schema import jobs as jobs_table
 from statsvc.store.catalog.schema import now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from statsvc.store.catalog.records import Dataset, Job
 
 ELSEWHERE = "another-host/boot/pid:[1]/17/12345"
@@ -38,18 +37,6 @@ job = jobs.lease(catalog, jobs.process_identity())
 print(job.id, flush=True)
 sys.stdin.read()
 """
-
-
-@pytest.fixture
-def url(database: str) -> str:
-    return database
-
-
-@pytest.fixture
-def catalog(url: str) -> Iterator[Catalog]:
-    opened = Catalog.open(url)
-    yield opened
-    opened.close()
 
 
 def add(catalog: Catalog, name: str = "streets") -> Dataset:
@@ -73,25 +60,25 @@ def expire(catalog: Catalog, job: Job) -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "camvid-train_2.0", "9", "A" * 100])
-def test_a_good_name_is_taken(catalog: Catalog, name: str) -> None:
+def test_a_valid_name_is_accepted(catalog: Catalog, name: str) -> None:
     assert add(catalog, name).name == name
     assert catalog.dataset(name).current_number is None
 
 
 @pytest.mark.parametrize("name", ["", ".", "-a", "a/b", "a b", "a:b", "a,b", "ä", "A" * 101, "a\n", "a%20"])
-def test_a_bad_name_is_refused(catalog: Catalog, name: str) -> None:
+def test_an_invalid_name_is_rejected(catalog: Catalog, name: str) -> None:
     with pytest.raises(InvalidParameter, match="letters, digits"):
         add(catalog, name)
     assert catalog.datasets() == []
 
 
-def test_a_name_is_taken_once(catalog: Catalog) -> None:
+def test_a_second_dataset_of_the_same_name_is_rejected(catalog: Catalog) -> None:
     add(catalog)
-    with pytest.raises(Conflict, match="there is a dataset 'streets' already"):
+    with pytest.raises(Conflict, match="the dataset 'streets' already exists"):
         add(catalog)
 
 
-def test_the_unique_index_holds_where_two_processes_check_at_once(catalog: Catalog) -> None:
+def test_the_unique_index_rejects_a_name_that_two_processes_insert_concurrently(catalog: Catalog) -> None:
     add(catalog)
     with pytest.raises(sa.exc.IntegrityError):
         sql(
@@ -101,7 +88,7 @@ def test_the_unique_index_holds_where_two_processes_check_at_once(catalog: Catal
         )
 
 
-def test_an_unknown_name_is_answered_with_the_nearest_and_all(catalog: Catalog) -> None:
+def test_the_error_for_an_unknown_name_lists_the_nearest_and_all_names(catalog: Catalog) -> None:
     with pytest.raises(NotFound, match="none yet; add one with: statsvc scan"):
         catalog.dataset("streets")
     add(catalog)
@@ -110,7 +97,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_all(catalog: Catalog) 
         catalog.dataset("street")
 
 
-def test_numbers_go_on_where_a_deleted_dataset_of_that_name_stopped(catalog: Catalog) -> None:
+def test_version_numbers_continue_after_a_deleted_dataset_of_the_same_name(catalog: Catalog) -> None:
     first = add(catalog)
     assert catalog.publish(first, new_version("a")).number == 1
     assert catalog.publish(catalog.dataset("streets"), new_version("b")).number == 2
@@ -127,7 +114,7 @@ def test_numbers_go_on_where_a_deleted_dataset_of_that_name_stopped(catalog: Cat
     assert add(catalog, "another").next_number == 1
 
 
-def test_a_dataset_whose_job_runs_is_not_deleted(catalog: Catalog) -> None:
+def test_a_dataset_with_a_running_job_cannot_be_deleted(catalog: Catalog) -> None:
     jobs.submit(catalog, add(catalog))
     leased = jobs.lease(catalog, "me//")
     assert leased is not None
@@ -138,7 +125,7 @@ def test_a_dataset_whose_job_runs_is_not_deleted(catalog: Catalog) -> None:
     assert catalog.dataset_by_uid(leased.dataset_uid).name == "streets"
 
 
-def test_a_queued_job_is_cancelled_with_its_dataset(catalog: Catalog) -> None:
+def test_deleting_a_dataset_cancels_its_queued_job(catalog: Catalog) -> None:
     job, _ = jobs.submit(catalog, add(catalog))
     catalog.delete_dataset("streets")
     ended = jobs.get(catalog, job.id)
@@ -146,16 +133,16 @@ def test_a_queued_job_is_cancelled_with_its_dataset(catalog: Catalog) -> None:
     assert jobs.lease(catalog, ELSEWHERE) is None
 
 
-def test_a_job_whose_process_is_gone_does_not_keep_a_dataset(catalog: Catalog, url: str) -> None:
+def test_a_running_job_of_a_dead_process_does_not_prevent_deletion(catalog: Catalog, database: str) -> None:
     submitted, _ = jobs.submit(catalog, add(catalog))
-    subprocess.run([sys.executable, "-c", LEASER, url], stdin=subprocess.DEVNULL, check=True)
+    subprocess.run([sys.executable, "-c", LEASER, database], stdin=subprocess.DEVNULL, check=True)
     assert jobs.get(catalog, submitted.id).state == "running"
     catalog.delete_dataset("streets")
     ended = jobs.get(catalog, submitted.id)
     assert (ended.state, ended.error) == ("cancelled", "its dataset was deleted")
 
 
-def test_a_change_made_on_an_older_reading_is_refused(catalog: Catalog) -> None:
+def test_a_change_based_on_an_old_revision_is_rejected(catalog: Catalog) -> None:
     old = add(catalog)
     new = catalog.set_source(old, "/labels/other", "*_id.png")
     with pytest.raises(Stale) as stale:
@@ -175,7 +162,7 @@ def test_versions_are_listed_newest_first(catalog: Catalog) -> None:
     assert [v.number for v in catalog.versions(dataset)] == [4, 3, 2, 1]
     assert [v.number for v in catalog.versions(dataset, limit=2, before=4)] == [3, 2]
     assert catalog.version(dataset, 2).group_uri == "b"
-    with pytest.raises(NotFound, match="no version 5; its newest is 4"):
+    with pytest.raises(NotFound, match="no version 5; its newest version is 4"):
         catalog.version(dataset, 5)
     add(catalog, "city")
     assert [(d.name, v and v.number) for d, v in overview.current(catalog)] == [
@@ -184,7 +171,7 @@ def test_versions_are_listed_newest_first(catalog: Catalog) -> None:
     ]
 
 
-def test_every_change_shows_in_the_revisions(catalog: Catalog) -> None:
+def test_every_change_increases_a_revision(catalog: Catalog) -> None:
     seen = [overview.revisions(catalog)]
     add(catalog)
     seen.append(overview.revisions(catalog))
@@ -202,7 +189,7 @@ def test_every_change_shows_in_the_revisions(catalog: Catalog) -> None:
 # Jobs
 
 
-def test_a_second_request_joins_the_queued_job_and_widens_it(catalog: Catalog) -> None:
+def test_a_second_request_is_merged_into_the_queued_job(catalog: Catalog) -> None:
     dataset = add(catalog)
     first, made = jobs.submit(catalog, dataset)
     assert (made, first.full, first.max_removed) == (True, False, 0.1)
@@ -212,7 +199,7 @@ def test_a_second_request_joins_the_queued_job_and_widens_it(catalog: Catalog) -
     assert (third.full, third.max_removed) == (True, 0.5)
 
 
-def test_one_job_of_a_dataset_runs_while_one_waits(catalog: Catalog) -> None:
+def test_a_dataset_has_at_most_one_running_and_one_queued_job(catalog: Catalog) -> None:
     dataset = add(catalog)
     jobs.submit(catalog, dataset)
     running = jobs.lease(catalog, ELSEWHERE)
@@ -228,7 +215,7 @@ def test_one_job_of_a_dataset_runs_while_one_waits(catalog: Catalog) -> None:
     assert leased.id == waiting.id
 
 
-def test_the_oldest_job_is_leased_first_with_its_group_reserved(catalog: Catalog) -> None:
+def test_the_oldest_job_is_leased_first_and_reserves_its_group(catalog: Catalog) -> None:
     submitted = [jobs.submit(catalog, add(catalog, name))[0] for name in "bac"]
     for k, job in enumerate(submitted):
         sql(catalog, "UPDATE jobs SET created_at = :at WHERE id = :id", at=1000 + k, id=job.id)
@@ -240,10 +227,10 @@ def test_the_oldest_job_is_leased_first_with_its_group_reserved(catalog: Catalog
     assert first.group_uri == f"{first.dataset_uid}/{first.id}-1"
     assert first.lease_until is not None
     assert first.started_at is not None
-    assert first.lease_until - first.started_at == pytest.approx(jobs.LEASE_SECONDS, abs=0.1)
+    assert first.lease_until - first.started_at == pytest.approx(LEASE_SECONDS, abs=0.1)
 
 
-def test_a_heartbeat_prolongs_the_lease_and_carries_progress(catalog: Catalog) -> None:
+def test_a_heartbeat_extends_the_lease_and_records_progress(catalog: Catalog) -> None:
     jobs.submit(catalog, add(catalog))
     job = jobs.lease(catalog, ELSEWHERE)
     assert job is not None
@@ -255,7 +242,7 @@ def test_a_heartbeat_prolongs_the_lease_and_carries_progress(catalog: Catalog) -
     assert jobs.lease(catalog, "b//") is None
 
 
-def test_an_expired_lease_is_taken_over_and_the_old_attempt_can_do_nothing_more(catalog: Catalog) -> None:
+def test_an_expired_lease_is_taken_over_and_the_old_attempt_changes_nothing(catalog: Catalog) -> None:
     dataset = add(catalog)
     jobs.submit(catalog, dataset)
     old = jobs.lease(catalog, ELSEWHERE)
@@ -279,31 +266,39 @@ def test_an_expired_lease_is_taken_over_and_the_old_attempt_can_do_nothing_more(
     assert catalog.versions(dataset) == []
 
 
-def test_a_job_that_keeps_dying_is_given_up(catalog: Catalog) -> None:
-    jobs.submit(catalog, add(catalog))
+def test_a_job_whose_processes_keep_dying_fails(catalog: Catalog) -> None:
+    submitted, _ = jobs.submit(catalog, add(catalog))
     for attempt in range(1, jobs.MAX_ATTEMPTS + 1):
         job = jobs.lease(catalog, ELSEWHERE)
         assert job is not None
         assert job.attempt == attempt
         expire(catalog, job)
     assert jobs.lease(catalog, ELSEWHERE) is None
-    ended = jobs.get(catalog, job.id)
-    assert (ended.state, ended.error) == ("failed", "given up after 5 attempts: the process that ran it died")
+    ended = jobs.get(catalog, submitted.id)
+    assert (ended.state, ended.error) == (
+        "failed",
+        "gave up after 5 attempts; the last error was: the process that ran it died",
+    )
 
 
-def test_a_job_that_keeps_failing_unexpectedly_is_given_up_with_the_last_cause(catalog: Catalog) -> None:
-    jobs.submit(catalog, add(catalog))
+def test_a_job_that_keeps_ending_unexpectedly_fails_with_the_last_error(catalog: Catalog) -> None:
+    submitted, _ = jobs.submit(catalog, add(catalog))
     for attempt in range(1, jobs.MAX_ATTEMPTS + 1):
         job = jobs.lease(catalog, ELSEWHERE)
         assert job is not None
         assert job.attempt == attempt
         jobs.requeue(catalog, job, f"OSError: {attempt}")
         expire(catalog, job)
-    ended = jobs.get(catalog, job.id)
-    assert (ended.state, ended.error) == ("failed", "given up after 5 attempts: OSError: 5")
+    ended = jobs.get(catalog, submitted.id)
+    assert (ended.state, ended.error) == (
+        "failed",
+        "gave up after 5 attempts; the last error was: OSError: 5",
+    )
 
 
-def test_a_job_that_ended_unexpectedly_waits_longer_each_time_and_holds_no_other_up(catalog: Catalog) -> None:
+def test_a_job_that_ended_unexpectedly_waits_longer_each_time_without_blocking_others(
+    catalog: Catalog,
+) -> None:
     jobs.submit(catalog, add(catalog))
     pauses = []
     for _ in range(jobs.MAX_ATTEMPTS - 1):
@@ -312,14 +307,15 @@ def test_a_job_that_ended_unexpectedly_waits_longer_each_time_and_holds_no_other
         jobs.requeue(catalog, job, "OSError: 5")
         assert jobs.lease(catalog, ELSEWHERE) is None
         with catalog.engine.begin() as connection:
-            until = connection.scalar(sa.select(jobs_table.c.lease_until - now()))
+            until: float | None = connection.scalar(sa.select(jobs_table.c.lease_until - now()))
+        assert until is not None
         pauses.append(round(until))
         expire(catalog, job)
     assert pauses == [1, 5, 25, 125]
     job = jobs.lease(catalog, ELSEWHERE)
     assert job is not None
     other, _ = jobs.submit(catalog, add(catalog, "other"))
-    jobs.requeue(catalog, job, "stopped", orderly=True)  # no pause: the next runner goes on at once
+    jobs.requeue(catalog, job, "stopped", orderly=True)  # no pause: the next runner continues immediately
     again = jobs.lease(catalog, ELSEWHERE)
     assert again is not None
     assert again.id == job.id
@@ -329,7 +325,7 @@ def test_a_job_that_ended_unexpectedly_waits_longer_each_time_and_holds_no_other
     assert leased.id == other.id
 
 
-def test_a_person_who_scans_does_not_wait_for_the_pause(catalog: Catalog) -> None:
+def test_a_foreground_scan_does_not_wait_for_the_pause(catalog: Catalog) -> None:
     dataset = add(catalog)
     jobs.submit(catalog, dataset)
     job = jobs.lease(catalog, ELSEWHERE)
@@ -340,16 +336,16 @@ def test_a_person_who_scans_does_not_wait_for_the_pause(catalog: Catalog) -> Non
     assert (taken.id, taken.attempt) == (job.id, 2)
 
 
-def test_an_orderly_stop_uses_up_no_attempt(catalog: Catalog) -> None:
-    jobs.submit(catalog, add(catalog))
+def test_an_orderly_stop_does_not_use_up_an_attempt(catalog: Catalog) -> None:
+    submitted, _ = jobs.submit(catalog, add(catalog))
     for _ in range(3 * jobs.MAX_ATTEMPTS):
         job = jobs.lease(catalog, ELSEWHERE)
         assert job is not None
         jobs.requeue(catalog, job, "stopped", orderly=True)
-    assert jobs.get(catalog, job.id).state == "queued"
+    assert jobs.get(catalog, submitted.id).state == "queued"
 
 
-def test_a_job_given_back_while_a_newer_one_waits_is_superseded(catalog: Catalog) -> None:
+def test_a_requeued_job_is_superseded_by_a_newer_queued_job(catalog: Catalog) -> None:
     dataset = add(catalog)
     jobs.submit(catalog, dataset)
     old = jobs.lease(catalog, ELSEWHERE)
@@ -363,11 +359,13 @@ def test_a_job_given_back_while_a_newer_one_waits_is_superseded(catalog: Catalog
 
 
 @pytest.mark.parametrize("taker", ["runner", "scan"])
-def test_a_job_of_a_dead_process_is_taken_over_at_once(catalog: Catalog, url: str, taker: str) -> None:
+def test_a_job_of_a_dead_process_is_taken_over_immediately(
+    catalog: Catalog, database: str, taker: str
+) -> None:
     dataset = add(catalog)
     jobs.submit(catalog, dataset)
     process = subprocess.Popen(
-        [sys.executable, "-c", LEASER, url],
+        [sys.executable, "-c", LEASER, database],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -399,7 +397,7 @@ def wait_for_zombie(pid: int) -> None:
     raise AssertionError("the process does not die")
 
 
-def test_a_process_that_got_a_dead_ones_id_does_not_keep_its_lease(catalog: Catalog) -> None:
+def test_a_process_with_a_reused_id_does_not_keep_the_lease(catalog: Catalog) -> None:
     dataset = add(catalog)
     machine, pid, started = jobs.process_identity().rsplit("/", 2)
     job = jobs.submit_leased(catalog, dataset, f"{machine}/{pid}/{int(started) - 1}")
@@ -414,12 +412,12 @@ def _take_over(catalog: Catalog, dataset: Dataset, owner: str) -> Job:
     return job
 
 
-def test_many_runners_lease_each_job_once(url: str, catalog: Catalog) -> None:
+def test_concurrent_runners_lease_each_job_once(database: str, catalog: Catalog) -> None:
     submitted = {jobs.submit(catalog, add(catalog, f"d{k}"))[0].id for k in range(12)}
     taken: list[str] = []
 
     def run() -> None:
-        own = Catalog.open(url)
+        own = Catalog.open(database)
         while (job := jobs.lease(own, ELSEWHERE)) is not None:
             taken.append(job.id)
         own.close()
@@ -434,17 +432,17 @@ def test_many_runners_lease_each_job_once(url: str, catalog: Catalog) -> None:
 
 
 def test_an_unknown_job_is_not_found(catalog: Catalog) -> None:
-    with pytest.raises(NotFound, match="no job 'x'; list them with: statsvc jobs"):
+    with pytest.raises(NotFound, match="no job 'x'; list the jobs with: statsvc jobs"):
         jobs.get(catalog, "x")
 
 
-def test_a_state_that_is_none_is_refused_by_the_database(catalog: Catalog) -> None:
+def test_the_database_rejects_an_unknown_state(catalog: Catalog) -> None:
     job, _ = jobs.submit(catalog, add(catalog))
     with pytest.raises(sa.exc.IntegrityError):
         sql(catalog, "UPDATE jobs SET state = 'paused' WHERE id = :id", id=job.id)
 
 
-def test_recent_jobs_come_newest_first_with_their_datasets_names(catalog: Catalog) -> None:
+def test_recent_jobs_are_listed_newest_first_with_dataset_names(catalog: Catalog) -> None:
     for k, name in enumerate("abc"):
         job, _ = jobs.submit(catalog, add(catalog, name))
         sql(catalog, "UPDATE jobs SET created_at = :at WHERE id = :id", at=k, id=job.id)
@@ -455,7 +453,7 @@ def test_recent_jobs_come_newest_first_with_their_datasets_names(catalog: Catalo
 # The engine
 
 
-def test_sqlite_is_made_safe(tmp_path: Path) -> None:
+def test_sqlite_is_configured_for_durability(tmp_path: Path) -> None:
     catalog = Catalog.open(f"sqlite:///{tmp_path / 'catalog.sqlite'}")
     expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30000}
     with catalog.engine.connect() as connection:
@@ -486,12 +484,12 @@ def test_sqlite_is_made_safe(tmp_path: Path) -> None:
         ("sqlite:///:memory:", "must be a file"),
     ],
 )
-def test_other_databases_are_refused(bad: str, message: str) -> None:
+def test_other_databases_are_rejected(bad: str, message: str) -> None:
     with pytest.raises(CatalogError, match=message):
         open_engine(bad)
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "catalog.sqlite").write_bytes(b"hello" * 500)
     with pytest.raises(CatalogError, match="cannot be opened: file is not a database"):
         open_engine(f"sqlite:///{tmp_path / 'catalog.sqlite'}")
@@ -528,13 +526,13 @@ def test_the_file_system_of_a_path_is_that_of_its_nearest_and_latest_mount(path:
     assert file_system(Path(path), MOUNTS) == kind
 
 
-def test_the_file_system_found_here_is_the_kernels_own() -> None:
+def test_the_file_system_of_proc_is_proc() -> None:
     text = Path("/proc/self/mountinfo").read_text()
     assert file_system(Path("/proc"), text) == "proc"
 
 
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "lustre", "fuse.sshfs", "9p"])
-def test_sqlite_on_a_network_file_system_is_refused_with_advice(
+def test_sqlite_on_a_network_file_system_is_rejected_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     real = Path.read_text
@@ -545,6 +543,6 @@ def test_sqlite_on_a_network_file_system_is_refused_with_advice(
         return real(self, *args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Path, "read_text", read_text)
-    with pytest.raises(CatalogError, match=f"lies on {kind}.*--home on a local disk"):
+    with pytest.raises(CatalogError, match=f"is on a {kind} file system.*--home on a local disk"):
         open_engine(f"sqlite:///{tmp_path / 'catalog.sqlite'}")
     assert list(tmp_path.iterdir()) == []

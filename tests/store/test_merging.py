@@ -121,7 +121,7 @@ def test_rows_are_changed_added_and_removed_among_many_chunks(
     assert changed(place, "002050-more.png").version is None
 
 
-def test_a_damaged_chunk_of_the_base_is_never_taken_over(
+def test_a_damaged_chunk_of_the_base_is_never_copied(
     place: Place, rows: dict[str, NDArray[np.int64] | None], tmp_path: Path
 ) -> None:
     chunk = place.files / place.record().arrays_uri / "counts" / "c" / "2" / "0"

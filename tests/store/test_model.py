@@ -62,7 +62,7 @@ def write_version(store: Location, uri: str, counts: list[int], configuration: C
 
 
 class Model(RuleBasedStateMachine):
-    """`live` is what there is by name; `held` every attempt that a runner, alive or not, believes in."""
+    """The model: `live` are the datasets by name, `held` every attempt that some runner believes it runs."""
 
     def __init__(self, catalog: Catalog, raw: Raw) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class Model(RuleBasedStateMachine):
                 self.catalog.delete_dataset(name)
             return
         unended = [job for job in self.jobs.values() if job["name"] == name and job["state"] in OPEN]
-        if any(job["state"] == "running" and not job["lapsed"] for job in unended):
+        if any(job["state"] == "running" and not job["expired"] for job in unended):
             with pytest.raises(Conflict):
                 self.catalog.delete_dataset(name)
             return
@@ -119,7 +119,7 @@ class Model(RuleBasedStateMachine):
         queued = [key for key, one in self.jobs.items() if one["name"] == name and one["state"] == "queued"]
         assert made == (not queued)
         if made:
-            # Two made in one tick of the clock would run in any order, and no example could be repeated.
+            # Jobs created in one tick of the clock run in any order, so examples would not be reproducible.
             self.sql("UPDATE jobs SET created_at = :at WHERE id = :id", at=len(self.jobs), id=job.id)
             self.jobs[job.id] = {
                 "name": name,
@@ -127,7 +127,7 @@ class Model(RuleBasedStateMachine):
                 "attempt": 0,
                 "released": 0,
                 "full": full,
-                "lapsed": False,
+                "expired": False,
             }
         else:
             assert queued == [job.id]
@@ -140,14 +140,14 @@ class Model(RuleBasedStateMachine):
             key
             for key, job in self.jobs.items()
             if (job["state"] == "queued" and job["name"] not in busy)
-            or (job["state"] == "running" and job["lapsed"])
+            or (job["state"] == "running" and job["expired"])
         }
         spent = {
             key for key in able if self.jobs[key]["attempt"] - self.jobs[key]["released"] >= jobs.MAX_ATTEMPTS
         }
         job = jobs.lease(self.catalog, OWNER)
         for key in spent:
-            # It is given up when a runner comes to it, which one that finds work before does not.
+            # It fails when a runner reaches it; a runner that leases an earlier job does not.
             if jobs.get(self.catalog, key).state == "failed":
                 self.jobs[key]["state"] = "failed"
         if job is None:
@@ -155,17 +155,17 @@ class Model(RuleBasedStateMachine):
             return
         assert job.id in able - spent
         model = self.jobs[job.id]
-        model |= {"state": "running", "attempt": model["attempt"] + 1, "lapsed": False}
+        model |= {"state": "running", "attempt": model["attempt"] + 1, "expired": False}
         assert (job.attempt, job.full) == (model["attempt"], model["full"])
         self.held.append(job)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
-    def let_lapse(self, data: st.DataObject) -> None:
+    def let_lease_expire(self, data: st.DataObject) -> None:
         job = data.draw(st.sampled_from(self.held))
         if self.current(job):
             self.sql("UPDATE jobs SET lease_until = 1 WHERE id = :id", id=job.id)
-            self.jobs[job.id]["lapsed"] = True
+            self.jobs[job.id]["expired"] = True
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -176,10 +176,10 @@ class Model(RuleBasedStateMachine):
                 jobs.heartbeat(self.catalog, job, {})
             return
         jobs.heartbeat(self.catalog, job, {})
-        self.jobs[job.id]["lapsed"] = False
+        self.jobs[job.id]["expired"] = False
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), how=st.sampled_from(["fail", "give_back", "stop", "unchanged"]))
+    @rule(data=st.data(), how=st.sampled_from(["fail", "requeue", "stop", "unchanged"]))
     def end(self, data: st.DataObject, how: str) -> None:
         job = data.draw(st.sampled_from(self.held))
         model, current = self.jobs[job.id], self.current(job)
@@ -196,7 +196,7 @@ class Model(RuleBasedStateMachine):
                 model["state"] = "failed"
         else:
             jobs.requeue(self.catalog, job, "no", orderly=how == "stop")
-            # As if the pause before the next attempt were over.
+            # Skip the pause before the next attempt.
             self.sql("UPDATE jobs SET lease_until = NULL WHERE id = :id AND state = 'queued'", id=job.id)
             if not current:
                 return
@@ -233,7 +233,7 @@ class Model(RuleBasedStateMachine):
         assert job.group_uri is not None
         dataset = self.catalog.dataset_by_uid(job.dataset_uid)
         if (self.store / job.group_uri / "zarr.json").exists():
-            return  # this attempt has published already, and does nothing more
+            return  # this attempt has already published
         new = write_version(self.store, job.group_uri, counts, dataset.configuration)
         if not self.current(job):
             with pytest.raises((LeaseLost, NotFound)):
@@ -293,7 +293,7 @@ class Model(RuleBasedStateMachine):
                 if number not in newest and number not in model["tags"].values():
                     version["rows"] = False
 
-    # What must hold at any time
+    # Invariants
 
     @invariant()
     def datasets_are_equal(self) -> None:
@@ -325,7 +325,7 @@ class Model(RuleBasedStateMachine):
         }
 
     def teardown(self) -> None:
-        """At the end every version reads through, and no group is there that nobody knows."""
+        """At the end every version passes verification, and the catalog knows every group."""
         for job in self.held:
             if self.current(job):
                 jobs.fail(self.catalog, job, "the end")
@@ -348,7 +348,7 @@ class Model(RuleBasedStateMachine):
 
     def current(self, job: Job) -> bool:
         model = self.jobs[job.id]
-        return model["state"] == "running" and model["attempt"] == job.attempt
+        return bool(model["state"] == "running" and model["attempt"] == job.attempt)
 
     def published(self, name: str, number: int, counts: list[int], arrays: str) -> None:
         assert number == self.next_number[name]
@@ -359,7 +359,7 @@ class Model(RuleBasedStateMachine):
 OPEN = ("queued", "running")
 
 
-def test_store_and_catalog_do_as_a_dictionary_does(database: str, tmp_path: Path) -> None:
+def test_store_and_catalog_behave_like_a_dictionary_model(database: str, tmp_path: Path) -> None:
     catalog = Catalog.open(database)
     raw = Raw(open_location(str(tmp_path / "versions")))
     run_state_machine_as_test(

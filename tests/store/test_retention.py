@@ -25,13 +25,13 @@ from statsvc.store.catalog.engine import exclusive
 from statsvc.store.rebuilding import rebuild
 from statsvc.store.verifying import verify
 from statsvc.store.versions.bucket import BucketLocation
+from statsvc.store.versions.folder import FolderLocation
 from support.commands import statsvc
 from support.damage import flipped
 from support.publishing import label_maps, publish, take_up
 from support.stores import Raw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from statsvc.store.home import Home
@@ -63,18 +63,13 @@ def raw(request: pytest.FixtureRequest, home: Home) -> Raw:
     return Raw(home.store, boto)
 
 
-@pytest.fixture
-def catalog(home: Home) -> Iterator[Catalog]:
-    opened = Catalog.open(home.database)
-    yield opened
-    opened.close()
-
-
 def fill(home: Home, versions: int, name: str = "street", **configuration: Any) -> None:
     """Publish versions of a dataset, each from other label maps, one of which cannot be read."""
     for number in range(versions):
-        maps = label_maps(number) | {"train/bad.png": "cut off", "val/ids.png": np.full((2, 3), 9, np.uint8)}
-        publish(home, name, maps, **{"num_classes": 4, "splits": SPLITS} | configuration)
+        maps: dict[str, np.ndarray[Any, Any] | str] = {**label_maps(number), "train/bad.png": "cut off"}
+        maps["val/ids.png"] = np.full((2, 3), 9, np.uint8)
+        options: dict[str, Any] = {"num_classes": 4, "splits": SPLITS} | configuration
+        publish(home, name, maps, **options)
 
 
 def rows_of(raw: Raw, catalog: Catalog, name: str = "street") -> list[int]:
@@ -89,7 +84,7 @@ def sql(catalog: Catalog, statement: str) -> None:
 
 
 @pytest.mark.parametrize("class_map", [None, "binary"])
-def test_a_pinned_version_answers_the_same_bytes_for_ever(
+def test_a_pinned_version_answers_the_same_bytes_after_it_has_expired(
     home: Home, raw: Raw, catalog: Catalog, class_map: str | None
 ) -> None:
     fill(home, 3, num_classes=2 if class_map else 4, class_map=class_map and builtin(class_map))
@@ -118,7 +113,7 @@ def test_a_pinned_version_answers_the_same_bytes_for_ever(
         table.histogram("x")
 
 
-def test_what_needs_rows_that_are_gone_says_so(home: Home, catalog: Catalog) -> None:
+def test_requests_that_need_removed_rows_are_rejected_with_the_reason(home: Home, catalog: Catalog) -> None:
     fill(home, 2)
     catalog.set_keep(catalog.dataset("street"), 1)
     foreign = ["/weights?version=1&class_map=binary", "/datasets/street/histogram?version=1&class_map=binary"]
@@ -135,7 +130,7 @@ def test_what_needs_rows_that_are_gone_says_so(home: Home, catalog: Catalog) -> 
         ):
             refused = client.get(url)
             assert (refused.status_code, refused.json()["type"]) == (422, "/problems/unanswerable")
-            assert "removed by retention; ask a newer version" in refused.json()["detail"]
+            assert "removed by retention; request a newer version" in refused.json()["detail"]
             assert "scan" not in refused.json()["detail"]
         # The images of a merged class are not known any more: another answer, so another tag.
         for then in before:
@@ -146,7 +141,7 @@ def test_what_needs_rows_that_are_gone_says_so(home: Home, catalog: Catalog) -> 
         assert [(v["number"], v["rows"]) for v in listed] == [(2, True), (1, False)]
 
 
-def test_rows_go_only_after_the_grace_period_and_a_tag_brings_them_back_until_then(
+def test_rows_are_removed_after_the_grace_period_unless_the_version_is_tagged_before(
     home: Home, raw: Raw, catalog: Catalog
 ) -> None:
     fill(home, 4)
@@ -166,7 +161,7 @@ def test_rows_go_only_after_the_grace_period_and_a_tag_brings_them_back_until_th
     assert retention.collect(catalog, home.store, grace=0).removed == []
 
 
-def test_arrays_that_a_kept_version_shares_stay(home: Home, catalog: Catalog) -> None:
+def test_arrays_shared_with_a_kept_version_are_kept(home: Home, catalog: Catalog) -> None:
     fill(home, 1)
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
         for classes in (5, 6, 7):
@@ -184,7 +179,7 @@ def test_arrays_that_a_kept_version_shares_stay(home: Home, catalog: Catalog) ->
         assert client.patch("/datasets/street", json={"keep": 0}).status_code == 422
 
 
-def test_the_base_of_a_running_job_and_its_staging_group_stay(home: Home, raw: Raw, catalog: Catalog) -> None:
+def test_the_base_and_the_new_group_of_a_running_job_are_kept(home: Home, raw: Raw, catalog: Catalog) -> None:
     fill(home, 3)
     dataset = catalog.set_keep(catalog.dataset("street"), 1)
     jobs.submit(catalog, dataset)
@@ -210,7 +205,7 @@ def test_the_base_of_a_running_job_and_its_staging_group_stay(home: Home, raw: R
     assert part in raw.names()
 
 
-def test_a_deleted_dataset_goes_and_what_the_catalog_does_not_know_stays(
+def test_folders_of_deleted_datasets_are_removed_and_unknown_folders_are_kept(
     home: Home, raw: Raw, catalog: Catalog
 ) -> None:
     fill(home, 1)
@@ -226,49 +221,82 @@ def test_a_deleted_dataset_goes_and_what_the_catalog_does_not_know_stays(
     assert rows_of(raw, catalog, "other") == [1]
 
 
-def test_no_reader_fails_while_gc_runs_throughout(home: Home, raw: Raw, catalog: Catalog) -> None:
+class Reader(threading.Thread):
+    """Sends one query to the API again and again, and records every response that is not as expected."""
+
+    def __init__(self, client: TestClient, query: str, expected: bytes | None = None) -> None:
+        super().__init__()
+        self.failures: list[str] = []
+        self._client, self._query, self._expected = client, query, expected
+        self._completed = 0
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        while not self._stop.is_set():
+            response = self._client.get(f"/weights?{self._query}")
+            if response.status_code != 200:
+                self.failures.append(f"{self._query}: {response.text}")
+            elif self._expected not in (None, response.content):
+                self.failures.append(f"{self._query}: a different answer")
+            with self._changed:
+                self._completed += 1
+                self._changed.notify_all()
+
+    def wait_for_new_request(self) -> None:
+        """Wait until a request that started after this call has completed."""
+        with self._changed:
+            target = self._completed + 2
+            self._changed.wait_for(lambda: self._completed >= target)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self.join()
+
+
+def test_no_reader_fails_while_gc_runs_continuously(home: Home, raw: Raw, catalog: Catalog) -> None:
+    """The grace period ends when the server and every reader have seen the expiry, not after some time."""
     fill(home, 2)
     catalog.set_keep(catalog.dataset("street"), 1)
-    failures: list[str] = []
-    ended = threading.Event()
-
-    def collect() -> None:
-        while not ended.is_set():
-            # A request takes milliseconds and a server looks every quarter of a second: 2 s are ample.
-            retention.collect(catalog, home.store, grace=2)
-            time.sleep(0.05)
+    removed: list[tuple[str, int]] = []
+    published = threading.Event()
 
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
         first = client.get("/weights?version=1&split=train")
-
-        def read(query: str) -> None:
-            while not ended.is_set():
-                response = client.get(f"/weights?{query}")
-                if response.status_code != 200:
-                    failures.append(f"{query}: {response.text}")
-                elif query.startswith("version=1&split=train") and response.content != first.content:
-                    failures.append(f"{query}: another answer")
-
         readers = [
-            threading.Thread(target=read, args=(query,))
-            for query in ("split=val", "version=1&split=train", "version=2&method=median_freq&split=val")
+            Reader(client, "split=val"),
+            Reader(client, "version=1&split=train", first.content),
+            Reader(client, "version=2&method=median_freq&split=val"),
         ]
+
+        def collect() -> None:
+            while not (published.is_set() and removed):
+                result = retention.collect(catalog, home.store)
+                removed.extend(result.removed)
+                take_up(client)
+                for reader in readers:
+                    reader.wait_for_new_request()
+                for _, number in result.expired:
+                    sql(catalog, f"UPDATE versions SET expired_at = 1 WHERE number = {number}")
+
         collector = threading.Thread(target=collect)
         for thread in (*readers, collector):
             thread.start()
-        for number in range(6):
-            publish(home, "street", label_maps(100 + number), num_classes=4, splits=SPLITS)
-            time.sleep(0.7)
-        ended.set()
-        for thread in (*readers, collector):
-            thread.join(30)
-    assert failures == []
-    removed = retention.collect(catalog, home.store, grace=0)
+        try:
+            for number in range(6):
+                publish(home, "street", label_maps(100 + number), num_classes=4, splits=SPLITS)
+            published.set()
+            collector.join()
+        finally:
+            for reader in readers:
+                reader.stop()
+    assert [failure for reader in readers for failure in reader.failures] == []
+    assert removed  # some rows were removed while they were read
+    retention.collect(catalog, home.store, grace=0)
     assert rows_of(raw, catalog) == [8]
-    assert len(removed.removed) < 7  # most went while it was read
 
 
-def test_gc_is_paused_and_runs_once_at_a_time(home: Home, catalog: Catalog) -> None:
+def test_gc_can_be_paused_and_does_not_run_twice_at_the_same_time(home: Home, catalog: Catalog) -> None:
     fill(home, 1)
     retention.pause(catalog, home.store)
     with pytest.raises(Conflict, match="statsvc gc --resume"):
@@ -279,7 +307,7 @@ def test_gc_is_paused_and_runs_once_at_a_time(home: Home, catalog: Catalog) -> N
     assert retention.collect(catalog, home.store).expired == []
 
 
-def test_what_a_dead_gc_left_the_next_one_finishes(home: Home, raw: Raw, catalog: Catalog) -> None:
+def test_the_next_gc_finishes_the_work_of_a_gc_that_died(home: Home, raw: Raw, catalog: Catalog) -> None:
     fill(home, 2)
     catalog.set_keep(catalog.dataset("street"), 1)
     retention.collect(catalog, home.store)
@@ -292,7 +320,7 @@ def test_what_a_dead_gc_left_the_next_one_finishes(home: Home, raw: Raw, catalog
 # Tags
 
 
-def test_a_tag_is_asked_for_as_a_version_and_is_not_cached_for_ever(home: Home, catalog: Catalog) -> None:
+def test_a_tag_works_as_a_version_and_its_response_is_not_immutable(home: Home, catalog: Catalog) -> None:
     fill(home, 3)
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
         put = client.put("/datasets/street/tags/paper", json={"version": 2})
@@ -321,7 +349,7 @@ def test_a_tag_is_asked_for_as_a_version_and_is_not_cached_for_ever(home: Home, 
         assert client.get("/weights?version=paper").status_code == 404
 
 
-def test_tags_and_keep_on_the_command_line(tmp_path: Path) -> None:
+def test_the_command_line_sets_tags_and_keep(tmp_path: Path) -> None:
     home = homes.resolve(str(tmp_path / "home"))
     place = ("--home", home.folder)
     fill(home, 3)
@@ -346,8 +374,8 @@ def test_tags_and_keep_on_the_command_line(tmp_path: Path) -> None:
 # Verify, rebuild, backup
 
 
-def test_verify_names_what_is_damaged(raw: Raw, home: Home) -> None:
-    place = ("--home", home.folder, "--database", home.database, "--store", home.store)
+def test_verify_names_the_damaged_versions(raw: Raw, home: Home) -> None:
+    place = ("--home", str(home.folder), "--database", home.database, "--store", str(home.store))
     fill(home, 5)
     fill(home, 1, "other")
     statsvc("datasets", "street", "--keep", "4", *place)
@@ -426,7 +454,7 @@ def test_a_lost_catalog_is_rebuilt_from_the_groups(
     fresh.close()
 
 
-def test_a_backup_taken_while_versions_come_is_whole_when_restored(tmp_path: Path) -> None:
+def test_a_backup_taken_while_versions_are_published_is_complete(tmp_path: Path) -> None:
     """The commands of docs/operations.md: gc paused, the catalog first, the arrays second."""
     home = homes.resolve(str(tmp_path / "home"))
     fill(home, 2)
@@ -454,6 +482,7 @@ def test_a_backup_taken_while_versions_come_is_whole_when_restored(tmp_path: Pat
         publishing.set()
         writer.join()
     restored = homes.resolve(str(backup))
+    assert isinstance(restored.store, FolderLocation)
     (restored.store.path / retention.PAUSED).unlink()
     assert "0 damaged" in statsvc("verify", "--home", restored.folder).stderr
     statsvc("gc", "--grace", "0s", "--home", restored.folder)
@@ -467,7 +496,7 @@ def test_a_backup_taken_while_versions_come_is_whole_when_restored(tmp_path: Pat
     catalog.close()
 
 
-def test_a_catalog_of_the_first_release_is_brought_up_to_date_with_what_it_holds(
+def test_a_catalog_of_the_first_schema_is_migrated_with_its_content(
     tmp_path: Path, postgresql_server: Any
 ) -> None:
     from alembic import command
@@ -497,14 +526,16 @@ def test_a_catalog_of_the_first_release_is_brought_up_to_date_with_what_it_holds
         catalog.close()
 
 
-def test_keep_has_bounds(catalog: Catalog, home: Home) -> None:
+def test_keep_is_rejected_out_of_range(catalog: Catalog, home: Home) -> None:
     fill(home, 1)
     for keep in (0, -1, 10**7):
         with pytest.raises(InvalidParameter, match="keep"):
             catalog.set_keep(catalog.dataset("street"), keep)
 
 
-def test_a_version_too_damaged_to_aggregate_is_named_and_left(home: Home, raw: Raw, catalog: Catalog) -> None:
+def test_a_version_too_damaged_to_aggregate_is_reported_and_kept(
+    home: Home, raw: Raw, catalog: Catalog
+) -> None:
     fill(home, 2)
     dataset = catalog.set_keep(catalog.dataset("street"), 1)
     lost = f"{catalog.version(dataset, 1).group_uri}/counts/"

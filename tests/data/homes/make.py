@@ -16,12 +16,12 @@ and KIND.json with the responses of the HTTP API to QUERIES, and other facts tha
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -158,10 +158,10 @@ def folder(kind: Kind) -> None:
     ]
     kind.query("streets", *versions, "datasets/streets/diff?from=2&to=5")
     kind.statsvc("datasets", "streets", "--every", "12h", "--watch")
-    token = kind.statsvc("token", "create", "--scope", "write", "--name", "ci")
+    token = kind.statsvc("token", "create", "--scope", "write", "--name", "ci", "--json")
     revoked = json.loads(kind.statsvc("token", "create", "--scope", "read", "--name", "old", "--json"))
     kind.statsvc("token", "revoke", revoked["id"])
-    kind.facts["token"] = next(word for word in token.split() if word.startswith("statsvc_"))
+    kind.facts["token"] = next(word for word in token.split('"') if word.startswith("statsvc_"))
 
     write(lost / "0.png", png(labels(1)))
     kind.scan(lost, "--name", "lost")
@@ -214,8 +214,7 @@ def imported(kind: Kind) -> None:
     """Imported counts: totals, totals with image counts, and counts of each sample."""
     totals, images, samples = (kind.labels / name for name in ("totals.json", "images.csv", "samples.json"))
     totals.write_text(json.dumps({"0": 900, "1": 90, "2": 9, "255": 30}))
-    with images.open("w", newline="") as file:
-        csv.writer(file).writerows([("id", "pixels", "images"), (0, 500, 5), (1, 50, 4), (2, 5, 1)])
+    images.write_text("id,pixels,images\n0,500,5\n1,50,4\n2,5,1\n")
     samples.write_text(
         json.dumps([{"file": "train/a.png", "0": 70, "1": 30}, {"file": "val/b.png", "0": 10, "2": 5}])
     )
@@ -265,7 +264,7 @@ def pack(kind: Kind, target: Path) -> None:
         member.uname = member.gname = ""
         return member
 
-    connection = __import__("sqlite3").connect(kind.home / "catalog.sqlite")
+    connection = sqlite3.connect(kind.home / "catalog.sqlite")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
     with tarfile.open(target / f"{kind.name}.tar.gz", "w:gz") as archive:
