@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from statsvc.store.catalog.records import Dataset, Job
 
 ELSEWHERE = "another-host/boot/pid:[1]/17/12345"
-"""An owner on another machine: whether it lives only its lease can tell."""
+"""An owner on another machine: only its lease shows whether it is alive."""
 
 LEASER = """
 import sys

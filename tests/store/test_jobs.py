@@ -192,12 +192,12 @@ def test_the_event_stream_follows_a_job_to_its_end(home: Home, catalog: Catalog)
         assert next(batches)["data"]["state"] == "running"
         jobs.heartbeat(catalog, leased, {"done": 3, "total": 9})
         assert next(batches)["data"]["progress"] == {"done": 3, "total": 9}
-        jobs.fail(catalog, leased, "the disk is gone", {"done": 3, "total": 9})
+        jobs.fail(catalog, leased, "the disk is full", {"done": 3, "total": 9})
         last = next(batches)
         assert (last["id"], last["event"]) == ("end", "job")
-        assert (last["data"]["state"], last["data"]["error"]) == ("failed", "the disk is gone")
+        assert (last["data"]["state"], last["data"]["error"]) == ("failed", "the disk is full")
         assert list(batches) == []
-        # A browser connects again by itself until it is told that there is no more.
+        # A browser reconnects automatically until it receives status 204.
         again = httpx2.get(f"{url}/jobs/{job.id}/events", headers={"Last-Event-ID": "end"})
         assert (again.status_code, again.content) == (204, b"")
         late = httpx2.get(f"{url}/jobs/{job.id}/events")
@@ -229,11 +229,11 @@ def test_many_event_streams_share_one_poll_of_the_catalog(
     client: TestClient, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submitted = [jobs.submit(catalog, add(catalog, f"d{k}"))[0] for k in range(3)]
-    looks: list[int] = []
+    polls: list[int] = []
     real = jobs.by_ids
 
     def several(catalog: Catalog, job_ids: list[str]) -> Any:
-        looks.append(len(job_ids))
+        polls.append(len(job_ids))
         return real(catalog, job_ids)
 
     monkeypatch.setattr(jobs, "several", several)
@@ -245,8 +245,8 @@ def test_many_event_streams_share_one_poll_of_the_catalog(
             jobs.cancel(catalog, job.id)
         bodies = [future.result(timeout=10).text for future in following]
     assert all('"state":"cancelled"' in body for body in bodies)
-    assert max(looks) == 3
-    assert len(looks) <= (time.monotonic() - began) / 0.5 + 2
+    assert max(polls) == 3
+    assert len(polls) <= (time.monotonic() - began) / 0.5 + 2
 
 
 def test_a_scan_whose_job_is_cancelled_ends_with_a_one_line_error(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_no_sample_is_started_two_seconds_after_cancelling_and_the_current_versi
     assert "was cancelled on request" in outcome[0].error
     assert place.record().number == 1
     assert place.groups() == {place.record().group_uri}
-    # The next job goes on from what was counted.
+    # The next job continues from the checkpoints.
     for file in long.iterdir():
         file.unlink()
     assert place.scan()[0].error is None

@@ -1,4 +1,4 @@
-"""Merging few changed samples into a version of several chunks: what NumPy makes of all rows at once."""
+"""Merging few changed samples into a version of several chunks, compared with NumPy on all rows."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_damaged_chunk_of_the_base_is_never_copied(
     whole[len(whole) // 2] ^= 1
     chunk.write_bytes(whole)
     counted(tmp_path / "labels", "000001.png", 1)
-    # Every sample would be counted again, but here there are no files: nothing may be lost for that.
+    # Every sample would be recounted, but the files do not exist here: the job must not publish a loss.
     assert "nothing was published" in str(changed(place, "000001.png").error)
     assert place.record().number == 1
     chunk.unlink()

@@ -1,4 +1,4 @@
-"""Store and catalog against a plain dictionary: whatever is done in whatever order, both hold the same."""
+"""Store and catalog against a model of dictionaries, under random sequences of operations."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def write_version(store: Location, uri: str, counts: list[int], configuration: C
 
 
 class Model(RuleBasedStateMachine):
-    """The model: `live` are the datasets by name, `held` every attempt that some runner believes it runs."""
+    """The model: `live` are the datasets by name, `attempts` all that runners believe they run."""
 
     def __init__(self, catalog: Catalog, raw: Raw) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Model(RuleBasedStateMachine):
         self.live: dict[str, dict[str, Any]] = {}
         self.next_number: dict[str, int] = {}
         self.jobs: dict[str, dict[str, Any]] = {}
-        self.held: list[Job] = []
+        self.attempts: list[Job] = []
 
     # Datasets
 
@@ -157,20 +157,20 @@ class Model(RuleBasedStateMachine):
         model = self.jobs[job.id]
         model |= {"state": "running", "attempt": model["attempt"] + 1, "expired": False}
         assert (job.attempt, job.full) == (model["attempt"], model["full"])
-        self.held.append(job)
+        self.attempts.append(job)
 
-    @precondition(lambda self: self.held)
+    @precondition(lambda self: self.attempts)
     @rule(data=st.data())
     def let_lease_expire(self, data: st.DataObject) -> None:
-        job = data.draw(st.sampled_from(self.held))
+        job = data.draw(st.sampled_from(self.attempts))
         if self.current(job):
             self.sql("UPDATE jobs SET lease_until = 1 WHERE id = :id", id=job.id)
             self.jobs[job.id]["expired"] = True
 
-    @precondition(lambda self: self.held)
+    @precondition(lambda self: self.attempts)
     @rule(data=st.data())
     def heartbeat(self, data: st.DataObject) -> None:
-        job = data.draw(st.sampled_from(self.held))
+        job = data.draw(st.sampled_from(self.attempts))
         if not self.current(job):
             with pytest.raises(LeaseLost):
                 jobs.heartbeat(self.catalog, job, {})
@@ -178,10 +178,10 @@ class Model(RuleBasedStateMachine):
         jobs.heartbeat(self.catalog, job, {})
         self.jobs[job.id]["expired"] = False
 
-    @precondition(lambda self: self.held)
+    @precondition(lambda self: self.attempts)
     @rule(data=st.data(), how=st.sampled_from(["fail", "requeue", "stop", "unchanged"]))
     def end(self, data: st.DataObject, how: str) -> None:
-        job = data.draw(st.sampled_from(self.held))
+        job = data.draw(st.sampled_from(self.attempts))
         model, current = self.jobs[job.id], self.current(job)
         if how == "unchanged":
             if not current:
@@ -226,10 +226,10 @@ class Model(RuleBasedStateMachine):
 
     # Versions
 
-    @precondition(lambda self: self.held)
+    @precondition(lambda self: self.attempts)
     @rule(data=st.data(), counts=COUNTS)
     def publish(self, data: st.DataObject, counts: list[int]) -> None:
-        job = data.draw(st.sampled_from(self.held))
+        job = data.draw(st.sampled_from(self.attempts))
         assert job.group_uri is not None
         dataset = self.catalog.dataset_by_uid(job.dataset_uid)
         if (self.store / job.group_uri / "zarr.json").exists():
@@ -326,7 +326,7 @@ class Model(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """At the end every version passes verification, and the catalog knows every group."""
-        for job in self.held:
+        for job in self.attempts:
             if self.current(job):
                 jobs.fail(self.catalog, job, "the end")
         retention.collect(self.catalog, self.store, grace=0)

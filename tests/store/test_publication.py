@@ -388,7 +388,7 @@ def test_a_configuration_changed_during_the_first_scan_is_kept(place: Place, fol
     record = place.record()
     assert (record.number, record.configuration.class_names) == (1, ("road",))
     assert record.configuration.ignore_index == (0,)
-    # What was left open is still settled by the scan.
+    # The scan still infers what the configuration leaves open.
     assert set(record.configuration.splits) == {"train", "val"}
     assert record.configuration.num_classes > 0
     assert attributes(place, record.group_uri)["configuration"] == record.configuration.to_dict()

@@ -1,4 +1,4 @@
-"""What is kept and what goes: retention, tags, orphans, readers meanwhile; verify, rebuild, backup."""
+"""Retention, tags, orphans, concurrent readers, verify, rebuild and backup."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def test_a_pinned_version_answers_the_same_bytes_after_it_has_expired(
 
     def answers() -> dict[str, Any]:
         with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
-            asked = [f"/weights?version=1&{q}" for q in QUESTIONS if not class_map or "class_map" not in q]
-            asked += ["/datasets/street/histogram?version=1&split=train"]
-            responses = {url: client.get(url) for url in asked}
+            urls = [f"/weights?version=1&{q}" for q in QUESTIONS if not class_map or "class_map" not in q]
+            urls += ["/datasets/street/histogram?version=1&split=train"]
+            responses = {url: client.get(url) for url in urls}
         assert {r.status_code for r in responses.values()} == {200}
         return {url: (r.content, r.headers["etag"]) for url, r in responses.items()}
 
@@ -414,7 +414,7 @@ def test_a_lost_catalog_is_rebuilt_from_the_groups(
             said = raw.get(name).replace(b'"number": 2', b'"number": 3')
             raw.put(f"{dataset.uid}/stray-1/{name.removeprefix(f'{early}/')}", said)
     raw.put(f"{dataset.uid}/half-2/counts/c/0/0", b"")
-    time.sleep(1.0)  # object stores tell whole seconds
+    time.sleep(1.0)  # object stores report times in whole seconds
     fill(home, 1)
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
         client.patch("/datasets/street", json={"num_classes": 6})

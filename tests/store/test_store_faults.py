@@ -223,10 +223,10 @@ def test_cached_answers_continue_and_others_are_503_with_the_reason(
     home = homes.resolve(str(tmp_path / "home"), None, str(bucket.store))
     publish(home, "street", label_maps(1), num_classes=4)
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
-        held = client.get("/weights")
-        assert (held.status_code, client.get("/readyz").json()["store"]) == (200, "ok")
+        cached = client.get("/weights")
+        assert (cached.status_code, client.get("/readyz").json()["store"]) == (200, "ok")
         faulty.always(how)
-        assert client.get("/weights").content == held.content
+        assert client.get("/weights").content == cached.content
         assert client.get("/weights?normalize=none").status_code == 200  # from the counts in memory
         unread = client.get("/datasets/street/samples")
         assert unread.status_code == 503
@@ -252,12 +252,12 @@ def test_a_full_or_inaccessible_disk_gives_503_except_for_cached_answers(
     home = homes.resolve(str(tmp_path / "home"))
     publish(home, "street", label_maps(1), num_classes=4)
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
-        held = client.get("/weights").content
+        cached = client.get("/weights").content
         with files_of_at_most(64):
             full = client.patch("/datasets/street", json={"num_classes": 7})
         assert (full.status_code, full.json()["type"]) == (503, "/problems/store-unavailable")
         assert "File too large" in full.json()["detail"]
-        assert client.get("/weights").content == held
+        assert client.get("/weights").content == cached
         assert client.patch("/datasets/street", json={"num_classes": 7}).json()["version"] == 2
         take_up(client)
     assert sorted(v.name for v in home.store.folders()[0].folders()) == sorted(
