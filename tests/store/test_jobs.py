@@ -25,6 +25,7 @@ from statsvc_workers.cluster.cluster import LocalCluster
 from statsvc_workers.jobs.lease import execute
 from statsvc_workers.jobs.progress import Progress
 from statsvc_workers.jobs.recompute import Settings
+from support.catalogs import add
 from support.commands import statsvc, waited_for, without_end
 from support.making import Place, write_folder
 from support.publishing import label_maps, publish
@@ -35,13 +36,8 @@ if TYPE_CHECKING:
 
     from starlette.testclient import TestClient
 
-    from statsvc.store.catalog.records import Dataset
     from statsvc.store.home import Home
     from statsvc_workers.jobs.lease import Outcome
-
-
-def add(catalog: Catalog, name: str = "streets") -> Dataset:
-    return catalog.create_dataset(name, f"/labels/{name}", "*.png", Configuration())
 
 
 def keyed(client: TestClient, key: str, **body: Any) -> Any:

@@ -75,7 +75,7 @@ def move_sources(folder: Path) -> None:
     """Replace the path of the label maps, which the catalog and the groups contain, by the present one."""
     with sqlite3.connect(folder / "home" / "catalog.sqlite") as connection:
         sources = connection.execute("SELECT source FROM datasets WHERE source IS NOT NULL").fetchall()
-        for old in {source.partition("/labels/")[0] for (source,) in sources}:
+        for old in {f"{source}/".partition("/labels/")[0] for (source,) in sources}:
             connection.execute("UPDATE datasets SET source = replace(source, ?, ?)", (old, str(folder)))
             for file in (folder / "home" / "versions").glob("*/*/zarr.json"):
                 file.write_text(file.read_text().replace(f'"{old}/', f'"{folder}/'))
