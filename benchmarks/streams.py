@@ -23,7 +23,8 @@ from statsvc.sampling.result import Sampling
 from statsvc.sampling.weights import weights_response
 from statsvc.store import home as homes
 from statsvc.store import publication
-from statsvc.store.catalog.catalog import Catalog, NewVersion
+from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.catalog.records import NewVersion
 from statsvc.store.versions.writer import VersionWriter, strings
 from statsvc.weighting.parameters import WeightSpec
 

@@ -55,7 +55,7 @@ def export(
 
     from statsvc.api.state.cached_table import RememberedTable
     from statsvc.store.publication import open_version
-    from statsvc.store.reconfigure import applied
+    from statsvc.store.reconfigure import apply_changes
 
     given = given_of(params)
     class_map = class_map_file(given, None)
@@ -66,7 +66,9 @@ def export(
         dataset = the_dataset(catalog, name)
         record = catalog.version(dataset, number)
         if class_map is not None:
-            record = replace(record, configuration=applied(record.configuration, {"class_map": class_map}))
+            record = replace(
+                record, configuration=apply_changes(record.configuration, {"class_map": class_map})
+            )
         table = RememberedTable(open_version(place.store, dataset.name, record))
         written = exports.files(form, table, spec, output)
         warnings = {} if form in ("daformer", "csv") else weights_response(table, spec)

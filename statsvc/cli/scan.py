@@ -197,7 +197,7 @@ def _follow(catalog: Catalog, dataset: Dataset) -> None:
     job = running[0]
     click.echo(f"statsvc: job {job.id} of {dataset.name} runs in another process; following it", err=True)
     with shown(lambda: dict(jobs.get(catalog, job.id).progress)):
-        while jobs.get(catalog, job.id).state == RUNNING and not jobs.lapsed(catalog, job.id):
+        while jobs.get(catalog, job.id).state == RUNNING and not jobs.lease_expired(catalog, job.id):
             time.sleep(0.5)
 
 

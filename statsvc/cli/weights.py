@@ -127,13 +127,15 @@ def asker(
     from statsvc.api.state.cached_table import RememberedTable
     from statsvc.sampling.weights import weights_response
     from statsvc.store.publication import open_version
-    from statsvc.store.reconfigure import applied
+    from statsvc.store.reconfigure import apply_changes
 
     def table(one: str | None, version: int | str | None) -> RememberedTable:
         dataset = the_dataset(catalog, one)
         record = catalog.version(dataset, version)
         if class_map is not None:
-            record = replace(record, configuration=applied(record.configuration, {"class_map": class_map}))
+            record = replace(
+                record, configuration=apply_changes(record.configuration, {"class_map": class_map})
+            )
         return RememberedTable(open_version(place.store, dataset.name, record))
 
     parts = mixtures.parse(name)

@@ -19,7 +19,7 @@ from statsvc.api.app import build_app
 from statsvc.dataset.configuration import Configuration
 from statsvc.store import home as homes
 from statsvc.store.catalog import changed_paths, jobs
-from statsvc.store.versions.checkpoints import write_part
+from statsvc.store.versions.checkpoints import write_checkpoint
 from statsvc_workers.cluster.tasks import CountOptions, count_samples
 from statsvc_workers.jobs.count import as_rows
 from statsvc_workers.jobs.reader_digest import reader_digest
@@ -245,7 +245,7 @@ def test_what_a_cancelled_scan_counted_outlives_a_job_that_looks_at_other_paths(
     new = [path for path in listing.path if "new" in path]
     rows = as_rows(count_samples(CountOptions(str(folder), 1 << 28, "cpu"), new))
     reader = reader_digest(dataset.configuration.counting)
-    write_part(scanned.store / dataset.uid / "parts" / "cancelled", "1", reader, rows)
+    write_checkpoint(scanned.store / dataset.uid / "parts" / "cancelled", "1", reader, rows)
     assert changed(scanned, "train/00.png").error is None
     assert done(scanned.scan()[0])["recovered"] == 3
     assert_exact(scanned.version(), folder)
@@ -292,7 +292,7 @@ def test_a_queued_job_takes_further_paths_and_one_that_lists_goes_on_to_list(
     leased = jobs.lease(place.catalog, "me//")
     assert leased is not None
     newer = client.post("/datasets/streets/changed", json={"paths": ["new.png"]}).json()
-    jobs.give_back(place.catalog, leased, "gone")
+    jobs.requeue(place.catalog, leased, "gone")
     assert changed_paths.paths_of(place.catalog, jobs.get(place.catalog, newer["id"])) == [
         "new.png",
         "old.png",

@@ -142,7 +142,7 @@ def test_a_store_that_cannot_be_written_fails_the_job_at_once_and_says_what_to_m
         outcome, job = place.scan()
     assert (job.state, job.attempt) == ("failed", 1)
     assert f"{place.files}" in str(job.error)
-    assert "Permission denied; give this user the right to read and write there" in str(job.error)
+    assert "Permission denied; grant this user read and write permission" in str(job.error)
     assert outcome.error == job.error
     assert [record.message for record in caplog.records if record.levelname not in ("DEBUG", "INFO")] == []
     place.files.chmod(0o755)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from statsvc.errors import InvalidParameter, nearest
-from statsvc.store.catalog.tags import checked
+from statsvc.store.catalog.tags import validate_tag
 from statsvc.weighting.parameters import ALIASES, PARAMETERS
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def version(given: Mapping[str, str], known: Mapping[str, QueryParameter]) -> in
     """Return the `version` parameter: a number, a tag, or None. Raises `InvalidParameter`."""
     text = given.get("version")
     if text is not None and text[:1].isalpha():
-        return checked(text, "version")
+        return validate_tag(text, "version")
     return integer(given, "version", known)
 
 

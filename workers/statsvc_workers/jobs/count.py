@@ -40,7 +40,7 @@ def recover(
     folder: Location, reader: str, listing: Listing, found: Comparison
 ) -> tuple[CountedRows, NDArray[np.int64]]:
     """Return rows that earlier attempts counted of files as they are now, and the samples left to count."""
-    stored = checkpoints.read_parts(folder, reader)
+    stored = checkpoints.read_checkpoints(folder, reader)
     columns = stored.columns
     by_path = {path: row for row, path in enumerate(columns["path"].tolist()) if columns["status"][row] == 0}
     fresh = np.flatnonzero(~found.reused)
@@ -107,14 +107,14 @@ def count(
             unwritten.append(rows)
             if time.monotonic() - written >= PART_SECONDS:
                 serial += 1
-                checkpoints.write_part(
+                checkpoints.write_checkpoint(
                     folder, f"{key}-{serial:06d}", reader, checkpoints.concatenate(unwritten)
                 )
                 unwritten, written = [], time.monotonic()
     finally:
         # Also when all are counted: the job may still fail, and the next scan then finds them here.
         if unwritten:
-            checkpoints.write_part(
+            checkpoints.write_checkpoint(
                 folder, f"{key}-{serial + 1:06d}", reader, checkpoints.concatenate(unwritten)
             )
     return done

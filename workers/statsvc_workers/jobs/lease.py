@@ -103,7 +103,7 @@ def execute(
             return Outcome(progress, error=str(lost))
         except Stopped:
             with _recording(job):
-                jobs.give_back(catalog, job, "its runner was stopped", orderly=True)
+                jobs.requeue(catalog, job, "its runner was stopped", orderly=True)
             return Outcome(progress, error="stopped; the next runner goes on with it")
         except (StoreUnavailable, ClusterAway) as error:
             log.warning("attempt %d of job %s: %s", job.attempt, job.id, error)
@@ -131,7 +131,7 @@ def execute(
 def _end(catalog: Catalog, job: Job, cause: str, progress: Progress, *, again: bool) -> None:
     """Put a job back into the queue, or fail it."""
     if again:
-        jobs.give_back(catalog, job, cause)
+        jobs.requeue(catalog, job, cause)
     else:
         jobs.fail(catalog, job, cause, progress.to_dict())
 

@@ -58,7 +58,7 @@ def assemble(
             assert columns_of_base is not None
             taken = columns_of_base.rows(np.arange(start, stop))
             taken["path"] = strings(listing.path[start:stop])
-            writer.take_over(taken, found.base.chunk(start // ROWS_PER_CHUNK))
+            writer.append_chunk(taken, found.base.chunk(start // ROWS_PER_CHUNK))
             continue
         fresh_at = np.flatnonzero(fresh_row[start:stop] >= 0)
         base_at = np.flatnonzero(fresh_row[start:stop] < 0)

@@ -14,7 +14,8 @@ from statsvc.dataset import splits
 from statsvc.dataset.num_classes import infer_num_classes, with_source_names
 from statsvc.errors import AmbiguousSource, DamagedVersion, JobFailed, SourceError
 from statsvc.store.catalog import changed_paths, jobs
-from statsvc.store.catalog.catalog import NewVersion, Stale
+from statsvc.store.catalog.catalog import Stale
+from statsvc.store.catalog.records import NewVersion
 from statsvc.store.publication import group_attributes, open_version, publish
 from statsvc.store.versions import checkpoints
 from statsvc.store.versions.version import Version
@@ -81,7 +82,7 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
     """
     catalog, job = attempt.catalog, attempt.job
     dataset = catalog.dataset_by_uid(job.dataset_uid)
-    attempt.store.make()
+    attempt.store.create()
     for earlier in range(1, job.attempt):
         # What an attempt that died had begun to write; one that had published would have ended the job.
         (attempt.store / dataset.uid / f"{job.id}-{earlier}").remove()
@@ -159,7 +160,7 @@ def _against(
     progress.reused = int(np.count_nonzero(found.reused)) - len(carried)
     if len(carried):
         assert found.base is not None
-        names, reasons = (found.base.taken(name, carried).tolist() for name in ("path", "error"))
+        names, reasons = (found.base.take(name, carried).tolist() for name in ("path", "error"))
         for path, reason in zip(names, reasons, strict=True):
             progress.fail(path, reason)
 

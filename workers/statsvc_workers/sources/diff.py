@@ -81,7 +81,7 @@ class Comparison:
         if (base_rows < 0).any():
             return False
         return all(
-            self.base.taken(name, base_rows).tolist() == rows.columns[name][own_rows].tolist()
+            self.base.take(name, base_rows).tolist() == rows.columns[name][own_rows].tolist()
             for name in (*fingerprint(listing), *IDENTITY)
         )
 
