@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from statsvc_workers.cluster.cluster import LocalCluster
+    from statsvc_workers.cluster.local_cluster import LocalCluster
     from support.stores import Raw
 
 
@@ -126,7 +126,7 @@ def test_a_scan_that_is_killed_goes_on_from_the_parts_in_the_bucket(
     program = (
         "import sys, os, signal\n"
         "import statsvc_workers.jobs.count, statsvc.store.versions.checkpoints as parts\n"
-        "statsvc_workers.jobs.count.PART_SECONDS = 0\n"
+        "statsvc_workers.jobs.count.CHECKPOINT_SECONDS = 0\n"
         "real = parts.write_part\n"
         "def write_part(*given):\n"
         "    real(*given)\n"

@@ -248,7 +248,7 @@ def test_a_hundred_jobs_of_two_runners_are_each_run_once_and_number_without_gaps
 @pytest.fixture
 def place(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """Return a catalog of this process's own, counted for by whatever scheduler a test names."""
-    for name in ("WAIT_SECONDS", "ANSWER_SECONDS"):
+    for name in ("WAIT_SECONDS", "CONNECT_SECONDS"):
         monkeypatch.setattr(remote_cluster, name, 1.0)
     catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
     made = Place(tmp_path / "home", catalog, RemoteCluster(cluster.dask))

@@ -23,7 +23,8 @@ from statsvc.store.versions.checkpoints import write_part
 from statsvc_workers.cluster.tasks import CountOptions, count_samples
 from statsvc_workers.jobs.count import as_rows
 from statsvc_workers.jobs.reader_digest import reader_digest
-from statsvc_workers.sources.sources import Source, list_samples
+from statsvc_workers.sources.list_samples import list_samples
+from statsvc_workers.sources.listing import Source
 from support.commands import grey, statsvc, waited_for
 from support.making import (
     Place,

@@ -19,7 +19,8 @@ from pycocotools import mask as masks
 import statsvc
 from statsvc.errors import SourceError
 from statsvc_workers.cluster.tasks import CountOptions, count_samples
-from statsvc_workers.sources.sources import list_samples, open_source
+from statsvc_workers.sources.list_samples import list_samples
+from statsvc_workers.sources.sources import open_source
 from support import damage
 from support.commands import scanned, settle
 

@@ -15,7 +15,7 @@ from PIL import Image
 from statsvc.store.catalog import jobs
 from statsvc.store.publication import configure
 from statsvc.store.versions import checkpoints
-from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.jobs.progress import Progress
 from statsvc_workers.jobs.reader_digest import reader_digest
 from support.damage import bad_files, flipped, png, truncated
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from statsvc_workers.sources.sources import Listing
+    from statsvc_workers.sources.listing import Listing
 
 
 @pytest.fixture(scope="module")
@@ -607,8 +607,8 @@ def stopped_once(place: Place, folder: Path) -> list[Path]:
     job = place.lease()
     progress = Progress()
 
+    from statsvc_workers.jobs.attempt import Settings
     from statsvc_workers.jobs.lease import execute
-    from statsvc_workers.jobs.recompute import Settings
 
     execute(
         place.catalog,
@@ -671,7 +671,8 @@ def test_a_full_scan_uses_its_own_parts_only(place: Place, folder: Path) -> None
 def test_rows_and_listing_agree_on_what_a_sample_is(folder: Path) -> None:
     """What the worker's `fstat` says is what the listing's `stat` says, or nothing would ever be reused."""
     from statsvc_workers.cluster.tasks import CountOptions, count_samples
-    from statsvc_workers.sources.sources import Source, list_samples
+    from statsvc_workers.sources.list_samples import list_samples
+    from statsvc_workers.sources.listing import Source
 
     listing: Listing = list_samples(Source(str(folder), "*.png"))
     rows = count_samples(CountOptions(str(folder), 1 << 20, "cpu"), listing.path)

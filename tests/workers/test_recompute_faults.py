@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import statsvc_workers.cluster.cluster
+import statsvc_workers.cluster.local_cluster
 from statsvc.store.catalog.catalog import Catalog
-from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.jobs.progress import Progress
 from support.damage import ADAM7, SIGNATURE, chunk
 from support.making import FILES, Place, assert_exact, done, settle_files, write_folder
@@ -99,9 +99,9 @@ def test_a_sample_that_kills_its_worker_is_named_and_none_that_waited_beside_it(
 def test_little_memory_makes_fewer_workers_and_none_that_waits_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statsvc_workers.cluster.cluster, "cores", lambda: 8)
+    monkeypatch.setattr(statsvc_workers.cluster.local_cluster, "cores", lambda: 8)
     monkeypatch.setattr(
-        statsvc_workers.cluster.cluster, "memory", lambda: 100 << 20
+        statsvc_workers.cluster.local_cluster, "memory", lambda: 100 << 20
     )  # less than a worker has when idle
     folder = write_folder(tmp_path / "labels", files=40)
     cluster = LocalCluster()
@@ -123,9 +123,9 @@ def test_little_memory_makes_fewer_workers_and_none_that_waits_for_it(
 def test_workers_have_their_share_of_the_memory_and_never_less_than_they_need(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(statsvc_workers.cluster.cluster, "cores", lambda: 8)
+    monkeypatch.setattr(statsvc_workers.cluster.local_cluster, "cores", lambda: 8)
     for memory, count in ((24 << 30, 8), (2 << 30, 4), (1 << 30, 2), (600 << 20, 1), (1, 1)):
-        monkeypatch.setattr(statsvc_workers.cluster.cluster, "memory", lambda memory=memory: memory)
+        monkeypatch.setattr(statsvc_workers.cluster.local_cluster, "memory", lambda memory=memory: memory)
         assert LocalCluster().workers == count
     assert LocalCluster(workers=3).workers == 3
 

@@ -30,10 +30,12 @@ from statsvc.dataset.counting_rule import Counting
 from statsvc.errors import AmbiguousSource, SourceError
 from statsvc.store import home as homes
 from statsvc_workers.cluster import preflight
-from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.cluster.tasks import CountOptions, count_samples
 from statsvc_workers.samples.members import Member
-from statsvc_workers.sources.sources import Source, list_samples, open_source
+from statsvc_workers.sources.list_samples import list_samples
+from statsvc_workers.sources.listing import Source
+from statsvc_workers.sources.sources import open_source
 from support.commands import grey, scanned, statsvc
 from support.making import Place, assert_exact, done, random_labels, write_folder, write_png
 from support.object_faults import faulty_before

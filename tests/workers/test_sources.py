@@ -8,7 +8,9 @@ import pytest
 
 from statsvc.errors import AmbiguousSource, SourceError
 from statsvc_workers.sources import sources
-from statsvc_workers.sources.sources import Source, list_samples, open_source
+from statsvc_workers.sources.list_samples import list_samples
+from statsvc_workers.sources.listing import Source
+from statsvc_workers.sources.sources import open_source
 from support import damage
 from support.rights import ordinary_rights
 

@@ -17,7 +17,8 @@ from statsvc_workers.cluster import tasks
 from statsvc_workers.cluster.tasks import BatchResult, CountOptions, count_samples
 from statsvc_workers.kernels import device
 from statsvc_workers.kernels.histogram import count_batch_torch
-from statsvc_workers.sources.sources import list_samples, open_source
+from statsvc_workers.sources.list_samples import list_samples
+from statsvc_workers.sources.sources import open_source
 from support import damage
 from support.rights import ordinary_rights
 
