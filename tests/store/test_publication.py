@@ -237,7 +237,7 @@ def test_a_dataset_moved_while_its_old_folder_is_counted_gets_no_version_of_that
 
     _, job = place.scan(stop=once_at(progress, "publishing", move), progress=progress)
     assert job.state == "failed"
-    assert f"{folder} was counted; nothing was published, scan again" in str(job.error)
+    assert f"{folder} was being counted. Nothing was published; scan again" in str(job.error)
     assert place.groups() == set()
     _, job = place.scan()
     assert job.state == "succeeded"
