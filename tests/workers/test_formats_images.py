@@ -22,9 +22,9 @@ LARGE = 1 << 40
 
 
 def read(
-    name: str, data: bytes, max_pixels: int = LARGE, *, colours: bool = False
+    name: str, data: bytes, max_pixels: int = LARGE, *, colors: bool = False
 ) -> tuple[Any, NDArray[Any]]:
-    label_map = open_label_map(name, io.BytesIO(data), max_pixels, colors=colours)
+    label_map = open_label_map(name, io.BytesIO(data), max_pixels, colors=colors)
     values = np.concatenate([chunk.reshape(-1) for chunk in label_map.chunks])
     if label_map.meaning is not None:
         values = label_map.meaning(values.astype(np.int64))
@@ -125,7 +125,8 @@ def test_a_mutated_image_is_read_or_rejected_but_never_fails_otherwise(data: Any
 
 
 def packed(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    return pixels[..., :3].astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    packed_colors: NDArray[np.int64] = pixels[..., :3].astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    return packed_colors
 
 
 @pytest.mark.parametrize("interlaced", [False, True])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from statsvc.errors import UnreadableSample
-from statsvc_workers.formats import Mode, base, open_label_map, png, png_structure
+from statsvc_workers.formats import Mode, magic, open_label_map, png, png_structure
 from support import damage
 
 LARGE = 1 << 40
@@ -23,7 +23,7 @@ def read(data: bytes, name: str = "x.png", max_pixels: int = LARGE) -> tuple[Mod
     return label_map.mode, np.concatenate(chunks).reshape(label_map.height, label_map.width)
 
 
-def refusal(data: bytes, **options: int) -> str:
+def refusal(data: bytes, **options: Any) -> str:
     with pytest.raises(UnreadableSample) as caught:
         read(data, **options)
     return str(caught.value)
@@ -88,8 +88,9 @@ def test_an_image_read_band_by_band_equals_what_pillow_reads(
     np.testing.assert_array_equal(np.concatenate(chunks), pillow)
     if label_map.histogram is not None:
         ids, counts = np.unique(pillow, return_counts=True)
-        found = open_label_map("x.png", io.BytesIO(data), LARGE).histogram()
-        assert [part.tolist() for part in found] == [ids.tolist(), counts.tolist()]
+        histogram = open_label_map("x.png", io.BytesIO(data), LARGE).histogram
+        assert histogram is not None
+        assert [part.tolist() for part in histogram()] == [ids.tolist(), counts.tolist()]
 
 
 @pytest.mark.parametrize("depth", [8, 16])
@@ -222,7 +223,7 @@ def test_an_image_without_pixels_is_rejected() -> None:
 
 def test_a_file_system_error_is_not_reported_as_a_bad_file() -> None:
     class Failing(io.BytesIO):
-        def read(self, *args: Any) -> None:
+        def read(self, *_args: Any) -> bytes:
             raise OSError(5, "Input/output error")
 
     with pytest.raises(OSError, match="Input/output error"):
@@ -261,4 +262,4 @@ def test_mutated_files_are_rejected_or_equal_pillows(data: Any) -> None:
 def test_describing_the_content_of_a_file_never_fails() -> None:
     rng = np.random.default_rng(0)
     for length in range(65):
-        assert base.looks_like(rng.bytes(length))
+        assert magic.describe_content(rng.bytes(length))

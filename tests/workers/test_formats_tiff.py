@@ -33,10 +33,13 @@ def refusal(data: bytes, max_pixels: int = 1 << 40) -> str:
 
 
 def same_pixels(values: Any, array: Any) -> None:
-    np.testing.assert_array_equal(*(np.unique(side, return_counts=True) for side in (values, array)))
+    for part, expected in zip(
+        np.unique(values, return_counts=True), np.unique(array, return_counts=True), strict=True
+    ):
+        np.testing.assert_array_equal(part, expected)
 
 
-LAYOUTS = {
+LAYOUTS: dict[str, Any] = {
     "one strip": {},
     "strips": {"rowsperstrip": 7},
     "padded tiles": {"tile": (16, 32)},
@@ -249,7 +252,7 @@ def test_several_images_that_do_not_form_a_volume_are_rejected_and_overviews_are
 COLOURS = np.random.default_rng(5).integers(0, 256, (20, 4)).astype(np.uint8)
 
 
-def colours(data: bytes) -> NDArray[np.int64]:
+def colors_of(data: bytes) -> NDArray[np.int64]:
     label_map = open_label_map("x.tif", io.BytesIO(data), 1 << 40, colors=True)
     ids, counts = np.unique(
         np.concatenate([chunk.reshape(-1) for chunk in label_map.chunks]), return_counts=True
@@ -259,7 +262,8 @@ def colours(data: bytes) -> NDArray[np.int64]:
 
 def shown(data: bytes) -> NDArray[np.int64]:
     red, green, blue = np.moveaxis(np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.int64), -1, 0)
-    return red << 16 | green << 8 | blue
+    colors: NDArray[np.int64] = red << 16 | green << 8 | blue
+    return colors
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "packbits"])
@@ -269,17 +273,17 @@ def test_colors_equal_pillows(layout: Any, channels: Any) -> None:
     extra = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
     data = damage.tiff(array, photometric="rgb", **extra, **LAYOUTS[layout])
     same_pixels(
-        colours(data), array[..., 0].astype(np.int64) << 16 | array[..., 1].astype(int) << 8 | array[..., 2]
+        colors_of(data), array[..., 0].astype(np.int64) << 16 | array[..., 1].astype(int) << 8 | array[..., 2]
     )
     if channels == 3:
-        same_pixels(colours(data), shown(data))
+        same_pixels(colors_of(data), shown(data))
 
 
 def test_palette_indices_and_gray_values_are_read_as_colors() -> None:
     array = np.random.default_rng(1).integers(0, 20, (41, 53)).astype(np.uint8)
     table = np.random.default_rng(2).integers(0, 1 << 16, (3, 256)).astype(np.uint16)
     for data in (damage.tiff(array, photometric="palette", colormap=table), damage.tiff(array)):
-        same_pixels(colours(data), shown(data))
+        same_pixels(colors_of(data), shown(data))
 
 
 def test_colors_that_are_not_interleaved_bytes_are_rejected() -> None:
@@ -288,9 +292,9 @@ def test_colors_that_are_not_interleaved_bytes_are_rejected() -> None:
         (np.zeros((4, 5, 3), np.uint16), {}),
     ):
         with pytest.raises(UnreadableSample, match="not interleaved RGB of 8 bits"):
-            colours(damage.tiff(array, photometric="rgb", **options))
+            colors_of(damage.tiff(array, photometric="rgb", **options))
     with pytest.raises(UnreadableSample, match="truncated"):
-        colours(damage.tiff(np.zeros((40, 50, 3), np.uint8), photometric="rgb")[:-100])
+        colors_of(damage.tiff(np.zeros((40, 50, 3), np.uint8), photometric="rgb")[:-100])
     with pytest.raises(UnreadableSample, match="over the limit of 100 "):
         open_label_map(
             "x.tif",

@@ -58,7 +58,7 @@ def counted(path: Path, key: str | None = None, max_pixels: int = LARGE) -> dict
 
 
 def nifti_bytes(
-    array: NDArray[Any], order: str = "<", kind: Any = nibabel.Nifti1Image, **scale: float
+    array: NDArray[Any], order: Any = "<", kind: Any = nibabel.Nifti1Image, **scale: float
 ) -> bytes:
     image = kind(array, np.eye(4), dtype=array.dtype)
     header = image.header.as_byteswapped(order)
@@ -66,7 +66,8 @@ def nifti_bytes(
         header["scl_slope"], header["scl_inter"] = scale["slope"], scale["inter"]
     header["vox_offset"] = len(header.binaryblock) + 4
     stored = array.astype(array.dtype.newbyteorder(order)).tobytes(order="F")
-    return header.binaryblock + bytes(4) + stored
+    data: bytes = header.binaryblock + bytes(4) + stored
+    return data
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -191,7 +192,7 @@ def test_a_damaged_archive_is_rejected(tmp_path: Path) -> None:
     assert "other than a NumPy array" in counted(tmp_path / "other.npz")
 
 
-LAYOUTS = {
+LAYOUTS: dict[str, Any] = {
     "contiguous": {},
     "chunks": {"chunks": (3, 4, 5)},
     "gzip": {"chunks": (3, 4, 5), "compression": "gzip", "shuffle": True},
@@ -264,7 +265,9 @@ def test_a_zarr_array_equals_what_zarr_reads(tmp_path: Path, dtype: Any, version
         fill_value=0,
     )
     stored[:] = array
-    assert counted(tmp_path / "a.zarr") == counts_of(zarr.open_array(tmp_path / "a.zarr", mode="r")[:])
+    assert counted(tmp_path / "a.zarr") == counts_of(
+        np.asarray(zarr.open_array(tmp_path / "a.zarr", mode="r")[:])
+    )
 
 
 def test_a_missing_chunk_is_the_fill_value(tmp_path: Path) -> None:

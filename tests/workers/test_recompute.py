@@ -136,8 +136,9 @@ def test_a_first_scan_that_can_read_nothing_fails(place: Place, tmp_path: Path) 
     outcome, job = place.scan()
     assert job.state == "failed"
     assert outcome.error == job.error
-    assert "none of the 2 label maps could be read; the first, a.png: is no PNG: it is empty" in str(
-        job.error
+    assert (
+        "none of the 2 label maps could be read. The first one, a.png: is not a valid PNG: it is empty"
+        in str(job.error)
     )
     assert place.groups() == set()
 
@@ -149,7 +150,7 @@ def test_imported_counts_cannot_be_scanned(place: Place) -> None:
     _, job = place.scan()
     assert (job.state, job.error) == (
         "failed",
-        "streets holds imported counts; there are no label maps to count",
+        "streets contains imported counts, so there are no label maps to count",
     )
 
 
@@ -171,7 +172,8 @@ def test_the_same_files_listed_in_any_order_give_the_same_arrays(
         def __next__(self) -> os.DirEntry[str]:
             if not self.entries:
                 raise StopIteration
-            return self.entries.pop()
+            entry: os.DirEntry[str] = self.entries.pop()
+            return entry
 
         def __enter__(self) -> Iterator[os.DirEntry[str]]:
             return self
@@ -298,7 +300,7 @@ def test_a_file_changed_again_while_it_is_waited_for_is_counted_again_next_time(
     write_png(folder / "train/04.png", random_labels(50))
     progress = Progress()
     waiting: list[float] = []
-    changed = []
+    changed: list[object] = []
 
     def change() -> bool:
         if progress.stage.startswith("waiting"):
@@ -673,7 +675,7 @@ def test_rows_and_listing_agree_on_what_a_sample_is(folder: Path) -> None:
     from statsvc_workers.sources.listing import Source
 
     listing: Listing = list_samples(Source(str(folder), "*.png"))
-    rows = count_samples(CountOptions(str(folder), 1 << 20, "cpu"), listing.path)
+    rows = count_samples(CountOptions(str(folder), 1 << 20, "cpu"), list(listing.path))
     for name in ("size", "mtime_ns", "ctime_ns"):
         assert getattr(rows, name).tolist() == getattr(listing, name).tolist()
     assert set(checkpoints.COLUMNS) <= set(rows.__dataclass_fields__)

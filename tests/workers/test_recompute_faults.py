@@ -51,6 +51,7 @@ def test_a_worker_killed_in_mid_scan_costs_nothing_but_time(place: Place, tmp_pa
     place.add(folder)
     progress = Progress()
     asked: list[int] = []
+    assert isinstance(place.cluster, LocalCluster)
     victims = place.cluster.worker_pids()
 
     def stop() -> bool:

@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from test_array_rows import rows_of
 
 import statsvc as library
 from statsvc.api.app import build_app
@@ -40,6 +39,7 @@ from support.commands import grey, scanned, statsvc
 from support.making import Place, assert_exact, done, random_labels, write_folder, write_png
 from support.object_faults import faulty_before
 from support.object_store import BUCKET, S3Server, environment, free_port, s3_server
+from support.rows import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -342,7 +342,7 @@ def test_server_errors_are_retried_and_rejections_are_not(server: S3Server, tmp_
         pending.clear()
         listing = list_samples(Source(url, "*.png"))
         pending.append("403")
-        rows = count_samples(CountOptions(url, 1 << 28, "cpu"), listing.path)
+        rows = count_samples(CountOptions(url, 1 << 28, "cpu"), list(listing.path))
     assert [("access was refused" in error) for error in rows.error].count(True) == 1
     assert sum(not error for error in rows.error) == 11
 
@@ -369,7 +369,7 @@ def test_a_web_server_serves_single_files_and_its_folders_are_rejected(tmp_path:
             library.scan(tmp_path / "more/val.json")
         )
         assert rows_of(library.scan(f"{url}/a.zarr")) == rows_of(library.scan(tmp_path / "a.zarr"))
-        arguments = [f"{url}/label map.png", "--home", tmp_path / "home", "--workers", "1"]
+        arguments: list[str | Path] = [f"{url}/label map.png", "--home", tmp_path / "home", "--workers", "1"]
         assert [scanned(*arguments)["scan"]["counted"] for _ in range(2)] == [1, 0]
         listing = list_samples(Source(f"{url}/more", "/val.json"))
         described = (tmp_path / "more" / "val.json").read_bytes()
@@ -393,16 +393,16 @@ class Seconds(Quiet):
 def test_a_recent_etag_of_a_web_server_is_not_trusted(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", LABELS[0])
     with running(partial(Seconds, directory=str(tmp_path))) as url:
-        reading = CountOptions(url, 1 << 28, "cpu")
-        assert count_samples(reading, ["a.png"]).etag == [""]
+        options = CountOptions(url, 1 << 28, "cpu")
+        assert count_samples(options, ["a.png"]).etag == [""]
         os.utime(tmp_path / "a.png", (1, 1))
         size = (tmp_path / "a.png").stat().st_size
-        assert count_samples(reading, ["a.png"]).etag == [f'"1-{size:x}"']
+        assert count_samples(options, ["a.png"]).etag == [f'"1-{size:x}"']
 
 
 def test_a_dataset_is_found_by_its_url_and_named_after_the_prefix(server: S3Server, tmp_path: Path) -> None:
     url = put(server, write_folder(tmp_path / "local"), f"s3://{BUCKET}/camvid/labels")
-    arguments = ["--home", tmp_path / "home", "--workers", "1"]
+    arguments: list[str | Path] = ["--home", tmp_path / "home", "--workers", "1"]
     assert "camvid-labels: 12 counted" in statsvc("scan", url + "/", *arguments).stderr
     assert "12 unchanged" in statsvc("scan", url, *arguments).stderr
     looked = statsvc("doctor", "camvid-labels", "--home", tmp_path / "home", code=1)

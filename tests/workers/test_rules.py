@@ -141,7 +141,7 @@ def test_the_error_for_an_unknown_rule_lists_the_known_ones(tmp_path: Path) -> N
         "r,g,b,id\n1,2,300,0\n": "line 2: a colour",
         "r,g,b,id\n1,2,3,0\n1,2,3,1\n": "given twice",
         "r,g,b,id\n1,2,3,x\n": "whole numbers",
-        "r,g,b,id\n": "cannot be a color-coded",
+        "r,g,b,id\n": "no colour",
     }.items():
         (tmp_path / "p.csv").write_text(text)
         with pytest.raises(InvalidParameter, match=word):

@@ -35,7 +35,7 @@ def fill(root: Path, **groups: list[str]) -> None:
 
 
 def listed(root: Path, pattern: str | None = None) -> list[str]:
-    return list_samples(open_source(str(root), pattern)).path
+    return list(list_samples(open_source(str(root), pattern)).path)
 
 
 def patterns(root: Path) -> dict[str, list[str]]:
@@ -338,12 +338,17 @@ def test_a_folder_of_color_images_is_one_kind_whose_samples_fail(tmp_path: Path)
 def test_detection_reads_few_headers_where_each_image_has_its_own_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from statsvc_workers.formats import peek
     from statsvc_workers.sources import detection
 
     fill(tmp_path, grey=[f"case{n:04}/label.png" for n in range(600)])
-    seen = []
-    real = detection.peek
-    monkeypatch.setattr(detection, "peek", lambda *args: seen.append(1) or real(*args))
+    seen: list[str] = []
+
+    def counted_peek(name: str, file: Any) -> Any:
+        seen.append(name)
+        return peek(name, file)
+
+    monkeypatch.setattr(detection, "peek", counted_peek)
     assert len(listed(tmp_path)) == 600
     assert len(seen) <= 2 * detection.FOLDERS
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xxhash
+from numpy.typing import NDArray
 from PIL import Image
 
 from statsvc.errors import InvalidParameter
@@ -47,7 +49,7 @@ def settle(seconds: float = 2.05) -> None:
 def mixed(tmp_path: Path) -> Any:
     """A folder of one label map of each format; returns name → array."""
     rng = np.random.default_rng(0)
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "a.png": rng.integers(0, 5, (20, 30)),
         "b.npy": rng.integers(-1, 5, (3, 20, 30)).astype(np.int32),
         "c.tif": rng.integers(0, 700, (20, 31)).astype(np.uint16),
@@ -93,8 +95,10 @@ def test_rows_have_their_declared_types_and_survive_pickling(mixed: Any) -> None
         for name in ("size", "mtime_ns", "ctime_ns", "height", "width", "pixels"):
             column = getattr(rows, name)
             assert (column.dtype, column.shape) == (np.int64, (n,))
-        assert (rows.content.dtype, rows.mode.dtype, rows.status.dtype) == (np.uint64, np.uint8, np.uint8)
-        assert (rows.offsets.dtype, rows.offsets.shape) == (np.int64, (n + 1,))
+        assert rows.content.dtype == np.uint64
+        assert rows.mode.dtype == rows.status.dtype == np.uint8
+        assert rows.offsets.dtype == np.int64
+        assert rows.offsets.shape == (n + 1,)
         assert rows.ids.dtype == rows.counts.dtype == np.int64
         assert rows.offsets[-1] == len(rows.ids) == len(rows.counts)
         again = pickle.loads(pickle.dumps(rows))
@@ -217,7 +221,7 @@ def test_an_unexpected_failure_names_its_type_and_memory_errors_propagate(
         (KeyboardInterrupt(), True),
     ):
 
-        def fail(self, counter: Any, chunk: Any, error: Any = error) -> None:
+        def fail(self: Any, counter: Any, chunk: Any, error: Any = error) -> None:
             raise error
 
         monkeypatch.setattr(device.Engine, "add", fail)
@@ -231,11 +235,11 @@ def test_an_unexpected_failure_names_its_type_and_memory_errors_propagate(
 def test_a_stop_between_samples_returns_the_rows_before(tmp_path: Path) -> None:
     for name in "abcd":
         damage.write_label(tmp_path / f"{name}.png", np.zeros((4, 4), np.uint8))
-    asked = []
+    calls = itertools.count(1)
     rows = count_samples(
         CountOptions(str(tmp_path), 10**9, "cpu"),
         ["a.png", "b.png", "c.png", "d.png"],
-        lambda: asked.append(1) or len(asked) > 2,
+        lambda: next(calls) > 2,
     )
     assert rows.path == ["a.png", "b.png"]
     assert len(rows.offsets) == 3
@@ -248,7 +252,7 @@ def test_the_torch_path_gives_the_same_rows(mixed: Any, monkeypatch: pytest.Monk
         (root / name).write_bytes(content)
     paths = [*arrays, *damage.bad_files()]
     expected_rows = count(root, *paths)
-    real = device.count_batch_torch
+    real = count_batch_torch
     monkeypatch.setattr(device, "_torch_sees_cuda", lambda: True)
     on = "cuda" if torch.cuda.is_available() else "cpu"
     monkeypatch.setattr(device, "count_batch_torch", lambda chunks, where: real(chunks, on))
@@ -264,9 +268,12 @@ def test_a_label_map_or_a_device_that_fails_on_cuda_costs_no_other_label_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class DriverError(Exception):
-        """As numba's `CudaDriverError`, which is no RuntimeError."""
+        """As numba's `CudaDriverError`, which is not a RuntimeError."""
 
-    arrays = {"a.npy": np.eye(5, dtype=np.uint8), "b.npy": np.full((3, 4), 7, np.int32)}
+    arrays: dict[str, NDArray[Any]] = {
+        "a.npy": np.eye(5, dtype=np.uint8),
+        "b.npy": np.full((3, 4), 7, np.int32),
+    }
     for name, array in (arrays | {"wide.npy": np.arange(5000).reshape(50, 100) * 100_000}).items():
         np.save(tmp_path / name, array)
 
@@ -288,7 +295,8 @@ def test_auto_decides_once_by_counting_the_first_batch_both_ways(
 ) -> None:
     pytest.importorskip("torch")
     root, arrays = mixed
-    real, asked = device.count_batch_torch, []
+    real: Any = count_batch_torch
+    asked: list[str] = []
 
     def slow(chunks: Any, where: Any) -> Any:
         asked.append(where)

@@ -122,7 +122,7 @@ def _webp_size(file: BinaryIO, size: int) -> tuple[int, int]:
         if position + 8 + length > end:
             break
         if kind == b"VP8 ":
-            raise UnreadableSample("is a lossy WebP, which cannot hold labels; export it as PNG")
+            raise UnreadableSample("is a lossy WebP, which cannot store labels; export it as PNG")
         if kind in (b"ANIM", b"ANMF"):
             raise UnreadableSample("is an animation; save each frame as a file")
         if kind == b"VP8L":
