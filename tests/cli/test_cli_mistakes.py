@@ -61,7 +61,7 @@ def test_a_scan_that_fails_for_files_that_went_bad_names_them(tmp_path: Path) ->
     told = statsvc("scan", labels, *home, code=1)
     assert "nothing was published" in told.stderr
     for file in bad:
-        assert f"{file.relative_to(labels)}: is no PNG" in told.stderr
+        assert f"{file.relative_to(labels)}: is not a valid PNG" in told.stderr
     newest = statsvc("jobs", *home).stdout
     assert str(bad[0].relative_to(labels)) in newest  # and over HTTP, where there is nothing but the job
 

@@ -127,7 +127,7 @@ def test_a_file_over_pillows_own_limit_neither_warns_nor_fails(monkeypatch: pyte
 @pytest.mark.parametrize("keep", [0.01, 0.1, 0.3, 0.5, 0.9, 0.999])
 def test_a_truncated_file_is_rejected(keep: Any) -> None:
     message = refusal(damage.truncated(damage.label_png(shape=(200, 200)), keep))
-    assert "truncated" in message or "is no PNG" in message
+    assert "truncated" in message or "is not a valid PNG" in message
     assert "copy" in message
 
 
@@ -207,7 +207,7 @@ def test_an_image_of_exactly_the_limit_is_read() -> None:
 )
 def test_a_foreign_file_named_png_is_identified_by_its_content(data: Any, words: Any) -> None:
     message = refusal(data)
-    assert message.startswith("is no PNG: it ")
+    assert message.startswith("is not a valid PNG: it ")
     assert words in message
 
 

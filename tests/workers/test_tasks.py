@@ -7,12 +7,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import xxhash
-from numpy.typing import NDArray
 from PIL import Image
 
 from statsvc.errors import InvalidParameter
@@ -24,6 +23,9 @@ from statsvc_workers.sources.list_samples import list_samples
 from statsvc_workers.sources.sources import open_source
 from support import damage
 from support.rights import ordinary_rights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def count(root: Path, *paths: str, max_pixels: int = 10**9, device: str = "cpu") -> BatchResult:
