@@ -202,6 +202,10 @@ def test_nothing_changed_counts_nothing_publishes_nothing_and_starts_no_cluster(
     assert place.version().version == 1
 
 
+def is_running(place: Place) -> bool:
+    return place.cluster.running
+
+
 def test_a_few_changed_files_start_no_cluster_unless_another_library_decodes_one(
     scanned: Place, folder: Path
 ) -> None:
@@ -213,12 +217,12 @@ def test_a_few_changed_files_start_no_cluster_unless_another_library_decodes_one
         outcome, _ = place.scan()
         assert done(outcome) == numbers(counted=2, reused=FILES - 1, failed=1)
         assert "truncated" in outcome.progress.failures[0][1]
-        assert not place.cluster.running
+        assert not is_running(place)
         (folder / "new/cut.png").unlink()
         (folder / "new/interlaced.png").write_bytes(png(random_labels(97), interlaced=True))
         outcome, _ = place.scan()
         assert done(outcome) == numbers(counted=1, reused=FILES + 1, removed=1)
-        assert place.cluster.running
+        assert is_running(place)
     finally:
         place.cluster.close()
     published(place, folder, 3)

@@ -139,12 +139,12 @@ def check(client: Client, address: str, options: CountOptions, sample: str | Mem
 def _check_versions(client: Client, address: str) -> None:
     """Raise `JobFailed` where the versions of the scheduler or a worker differ from those of this process."""
     versions = client.get_versions(packages=["statsvc", "numpy"])
-    own = versions["client"]["packages"]
+    runner = versions["client"]["packages"]
     scheduler = versions["scheduler"]["packages"]
     different = [
-        f"{package} {scheduler[package]}, but the runner has {own[package]}"
+        f"{package} {scheduler[package]}, but the runner has {runner[package]}"
         for package in ("dask", "distributed")
-        if scheduler[package] != own[package]
+        if scheduler[package] != runner[package]
     ]
     if different:
         raise JobFailed(
@@ -154,20 +154,20 @@ def _check_versions(client: Client, address: str) -> None:
     for worker, answer in versions["workers"].items():
         if not isinstance(answer, dict):
             continue  # it disconnected, or `check_worker` reports the problem
-        if differences := _differences(answer["packages"], own):
+        if differences := _differences(answer["packages"], runner):
             problems[worker] = f"has {', '.join(differences)}"
     if problems:
         raise JobFailed(
             f"{_listed(client, problems)}. Workers need the runner's versions. Run: "
-            f"pip install 'statsvc[workers]=={__version__}' 'distributed=={own['distributed']}'"
+            f"pip install 'statsvc[workers]=={__version__}' 'distributed=={runner['distributed']}'"
         )
 
 
-def _differences(worker: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+def _differences(worker: Mapping[str, Any], runner: Mapping[str, Any]) -> list[str]:
     """Return the differences in versions that would break batches, or change how they are counted."""
     differences = []
     for package, parts in VERSION_PARTS:
-        worker_version, own_version = worker.get(package), own[package]
+        worker_version, own_version = worker.get(package), runner[package]
         if worker_version is None:
             differences.append(f"no {package}")
         elif worker_version.split(".")[:parts] != own_version.split(".")[:parts]:

@@ -116,13 +116,13 @@ def check_pixels(height: int, width: int, max_pixels: int) -> None:
         )
 
 
-def color_coded(what: str) -> UnreadableSample:
+def color_coded(description: str) -> UnreadableSample:
     """Return the error for an image that shows classes as colors, or is a photograph.
 
     The doctor recognizes the error by its first words, also in versions written earlier.
     """
     return UnreadableSample(
-        f"is colour-coded ({what}), but statsvc counts class ids in one channel. Pass the dataset's color "
+        f"is colour-coded ({description}), but statsvc counts class ids in one channel. Pass the dataset's color "
         "table with --rule (the name of a palette, or a CSV file r,g,b,id), choose files that contain ids "
         "with --pattern, or scan the JSON file of a COCO panoptic dataset"
     )
