@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from statsvc.errors import UnreadableSample
-from statsvc_workers.kernels import histogram as bincount
+from statsvc_workers.kernels import histogram as histogram_module
 from statsvc_workers.kernels.histogram import Counter, count_batch_torch
 
 DTYPES = ["?", *(order + kind + size for kind in "iu" for size in "1248" for order in "<>")]
@@ -65,7 +65,7 @@ def test_a_counter_equals_counting_pixel_by_pixel(arrays: Any) -> None:
 def test_torch_gives_the_same_integers(arrays: Any, batch: Any) -> None:
     pytest.importorskip("torch")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bincount, "BATCH_PIXELS", batch)
+        patch.setattr(histogram_module, "BATCH_PIXELS", batch)
         found = count_batch_torch(arrays, "cpu")
     assert [lists(histogram) for histogram in found] == [expected(array) for array in arrays]
 
@@ -142,7 +142,7 @@ SIMULATED = """
 import os, sys
 os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 import numpy as np, torch
-from statsvc_workers.kernels import cuda, device, histogram as bincount
+from statsvc_workers.kernels import cuda, device, histogram as histogram_module
 cuda.THREADS, cuda.WARPS, cuda.TILE_WORDS, cuda.BUFFER_BYTES = 64, 2, 24, 512
 random = np.random.default_rng(0)
 arrays = [
@@ -162,7 +162,7 @@ for array, (ids, counts) in zip(of_bytes, cuda.count_batch(of_bytes), strict=Tru
 
 # And by way of what would count on the CPU where the device fails.
 device._torch_sees_cuda = lambda: True
-device.count_batch_torch = lambda chunks, device: bincount.count_batch_torch(chunks, "cpu")
+device.count_batch_torch = lambda chunks, device: histogram_module.count_batch_torch(chunks, "cpu")
 device._kernel = True
 engine = device.Engine("cuda")
 counters = [engine.counter() for _ in arrays]
