@@ -148,7 +148,7 @@ def test_the_guard_applies_and_an_unmounted_source_removes_nothing(scanned: Plac
     names = [f"train/{number:02}.png" for number in range(10) if number % 4 != 3]
     for name in names:
         (folder / name).unlink()
-    assert "more than 10%" in str(changed(scanned, *names).error)
+    assert "more than the limit of 10%" in str(changed(scanned, *names).error)
     kept = folder.rename(folder.with_name(f"{folder.name}-away"))
     assert "is the disk mounted?" in str(changed(scanned, "train/12.png").error)
     folder.mkdir()

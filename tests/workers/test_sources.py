@@ -220,7 +220,7 @@ def test_the_error_for_a_folder_without_label_maps_lists_its_files(tmp_path: Pat
 
 def test_the_error_for_a_pattern_without_match_lists_existing_files(tmp_path: Path) -> None:
     fill(tmp_path, grey=names(".png", 9))
-    message = r"'\*_ids.png'; there are, for instance: picture000.png, picture001.png, picture002.png$"
+    message = r"'\*_ids.png'; its files are, for example: picture000.png, picture001.png, picture002.png$"
     with pytest.raises(SourceError, match=message):
         open_source(str(tmp_path), "*_ids.png")
     with pytest.raises(SourceError, match=r"no file .* matches the pattern '\*_ids.png'"):
