@@ -78,10 +78,10 @@ def registered(
 
 def _location(source: str) -> tuple[str, str | None]:
     """Return the folder or URL that SOURCE means and, for one file, the pattern that means it alone."""
-    from statsvc_workers.sources.sources import one_file, open_source
+    from statsvc_workers.sources.sources import open_source, single_file_source
 
     if is_url(source):
-        one = one_file(source)
+        one = single_file_source(source)
         return (normalized(source), None) if one is None else (one.root, one.pattern)
     where = Path(source).expanduser()
     if where.is_dir():
@@ -131,7 +131,9 @@ def _named(
 def _moved(catalog: Catalog, known: Dataset, folder: str | None, pattern: str | None) -> Dataset:
     """Return the dataset, registered over the files that it means now. Raises `SourceError` for none."""
     from statsvc.store.reconfigure import change_source
-    from statsvc_workers.sources.sources import Source, list_samples, open_source
+    from statsvc_workers.sources.list_samples import list_samples
+    from statsvc_workers.sources.listing import Source
+    from statsvc_workers.sources.sources import open_source
 
     def choose(now: Dataset) -> tuple[str, str | None]:
         root = str(folder or now.source)

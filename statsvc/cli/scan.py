@@ -113,7 +113,7 @@ def scan(
     registered. Exit code 1 where label maps could not be read.
     """
     try:
-        from statsvc_workers.jobs.recompute import MAX_PIXELS, Settings
+        from statsvc_workers.jobs.attempt import MAX_PIXELS, Settings
         from statsvc_workers.kernels.device import require
     except ModuleNotFoundError as error:
         raise needs("workers", error) from error
@@ -161,7 +161,7 @@ def _run(
 ) -> Outcome:
     """Run a job of this dataset here, after any that another process runs now."""
     from statsvc.store.catalog import jobs
-    from statsvc_workers.cluster.cluster import LocalCluster
+    from statsvc_workers.cluster.local_cluster import LocalCluster
     from statsvc_workers.jobs.lease import execute
     from statsvc_workers.jobs.progress import Progress
 

@@ -119,7 +119,8 @@ def scan(
     try:
         from statsvc_workers.cluster.machine import cores
         from statsvc_workers.cluster.tasks import CountOptions
-        from statsvc_workers.sources.sources import list_samples, open_source
+        from statsvc_workers.sources.list_samples import list_samples
+        from statsvc_workers.sources.sources import open_source
     except ModuleNotFoundError as problem:
         raise ImportError(
             f"counting label maps needs {problem.name}: pip install 'statsvc[workers]'", name=problem.name

@@ -10,6 +10,7 @@ import numpy as np
 
 from statsvc.dataset import splits
 from statsvc.dataset.configuration import Configuration
+from statsvc.dataset.num_classes import infer_num_classes
 from statsvc.errors import Conflict, NotFound
 from statsvc.store.catalog.records import NewVersion
 from statsvc.store.import_files import SampleCounts

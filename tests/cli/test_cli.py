@@ -230,7 +230,7 @@ def test_an_unmounted_folder_leaves_the_dataset_as_it_was(street: Path, tmp_path
     labels.mkdir()
     (labels / "0.png").write_bytes((away / "0.png").read_bytes())
     emptied = statsvc("scan", "--name", "disk", *home, code=1)
-    assert "23 are gone" in emptied.stderr
+    assert "23 are missing" in emptied.stderr
     assert "--max-removed" in emptied.stderr
     after = json.loads(statsvc("weights", "disk", *home).stdout)
     assert after["weights"] == before["weights"]

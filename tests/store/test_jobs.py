@@ -21,10 +21,10 @@ from statsvc.store import home as homes
 from statsvc.store.catalog import idempotency, jobs
 from statsvc.store.catalog.catalog import Catalog
 from statsvc_workers.cluster import batches
-from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.cluster.local_cluster import LocalCluster
+from statsvc_workers.jobs.attempt import Settings
 from statsvc_workers.jobs.lease import execute
 from statsvc_workers.jobs.progress import Progress
-from statsvc_workers.jobs.recompute import Settings
 from support.catalogs import add
 from support.commands import statsvc, waited_for, without_end
 from support.making import Place, write_folder

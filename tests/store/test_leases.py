@@ -17,10 +17,10 @@ from statsvc.dataset.configuration import Configuration
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.versions import durable
-from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.cluster.local_cluster import LocalCluster
+from statsvc_workers.jobs.attempt import Settings
 from statsvc_workers.jobs.lease import execute
 from statsvc_workers.jobs.progress import Progress
-from statsvc_workers.jobs.recompute import Settings
 from support.making import Place, assert_exact, write_folder
 
 if TYPE_CHECKING:

@@ -238,7 +238,7 @@ def test_a_scan_of_the_old_source_is_not_published_after_the_dataset_has_moved(
 
     _, job = place.scan(stop=once_at(progress, "publishing", move), progress=progress)
     assert job.state == "failed"
-    assert f"{folder} was counted; nothing was published, scan again" in str(job.error)
+    assert f"{folder} was being counted. Nothing was published; scan again" in str(job.error)
     assert place.groups() == set()
     _, job = place.scan()
     assert job.state == "succeeded"

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from statsvc.store.versions.location import Location
-    from statsvc_workers.cluster.cluster import LocalCluster
+    from statsvc_workers.cluster.local_cluster import LocalCluster
     from support.stores import Raw
 
 
@@ -127,7 +127,7 @@ def test_a_killed_scan_continues_from_its_checkpoints_in_the_bucket(
     program = (
         "import sys, os, signal\n"
         "import statsvc_workers.jobs.count, statsvc.store.versions.checkpoints as checkpoints\n"
-        "statsvc_workers.jobs.count.PART_SECONDS = 0\n"
+        "statsvc_workers.jobs.count.CHECKPOINT_SECONDS = 0\n"
         "real = checkpoints.write_checkpoint\n"
         "def write_checkpoint(*arguments):\n"
         "    real(*arguments)\n"

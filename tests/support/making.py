@@ -15,10 +15,10 @@ from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.publication import open_version
 from statsvc.store.versions.open_location import open_location
-from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.cluster.local_cluster import LocalCluster
+from statsvc_workers.jobs.attempt import Settings
 from statsvc_workers.jobs.lease import execute
 from statsvc_workers.jobs.progress import Progress
-from statsvc_workers.jobs.recompute import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
