@@ -46,9 +46,9 @@ def from_rank_zero(function: Callable[[], T]) -> T:
         except Exception as error:  # noqa: BLE001  the other ranks wait for the outcome, whatever it is
             outcome = [(None, _picklable(error))]
     group.broadcast_object_list(outcome, src=0)
-    result, error = outcome[0]
-    if error is not None:
-        raise error
+    result, failure = outcome[0]
+    if failure is not None:
+        raise failure
     value: T = result
     return value
 
