@@ -219,8 +219,8 @@ def check_targets(target: Tensor, ends: Tensor, ignore_index: int, classes: int)
     raise InvalidParameter(
         (
             "target",
-            f"contains {listed}{more}; expected class ids 0 … {classes - 1} or the ignored id {ignore_index}. "
-            "Map the labels to class ids, or set ignore_index",
+            f"contains {listed}{more}; expected class ids 0 … {classes - 1} or the ignored id "
+            f"{ignore_index}. Map the labels to class ids, or set ignore_index",
         )
     )
 
