@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
-from test_samplers import PATHS, label_maps
-from test_streams import OTHER, N, daformer, lvis
 
 from statsvc.api.app import build_app
 from statsvc.dataset.splits import Split
 from statsvc.store import home as homes
 from support.publishing import publish, take_up
+from support.sampling_formulas import OTHER, PATHS, N, daformer, label_maps, lvis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

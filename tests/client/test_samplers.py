@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from test_streams import N, daformer, lvis
 from torch.utils.data import DataLoader
 
 import statsvc
@@ -20,22 +19,11 @@ from statsvc.sampling import path_join
 from statsvc.sampling.result import Sampling, of_table
 from statsvc.store import home as homes
 from support.publishing import publish
+from support.sampling_formulas import PATHS, N, daformer, label_maps, lvis
 from support.servers import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-
-PATHS = [f"train/{k:04}.png" for k in range(len(N))]
-
-
-def label_maps() -> dict[str, np.ndarray[Any, Any] | str]:
-    """Return label maps of 20x50 with the pixels of `N`; what is missing to 1000 is void."""
-    maps: dict[str, np.ndarray[Any, Any] | str] = {}
-    for path, row in zip(PATHS, N.tolist(), strict=True):
-        ids = np.repeat([*range(4), 255], [*row, 1000 - sum(row)])
-        maps[path] = ids.astype(np.uint8).reshape(20, 50)
-    return maps
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from test_samplers import PATHS, label_maps
-from test_streams import N, daformer
 
 from statsvc.cli import cli
 from statsvc.errors import InvalidParameter
@@ -22,6 +20,7 @@ from statsvc.weighting.methods import METHODS
 from statsvc.weighting.spec import WeightSpec
 from support.commands import statsvc
 from support.publishing import publish
+from support.sampling_formulas import PATHS, N, daformer, label_maps
 from support.servers import serving
 from support.small_tables import TotalsTable, camvid, cityscapes
 

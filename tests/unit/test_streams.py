@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from statsvc.local.calculate import calculate_class_weights
 from statsvc.sampling import mixtures, stream_weights
 from statsvc.weighting.answers import answer
 from statsvc.weighting.spec import WeightSpec
+from support.sampling_formulas import OTHER, N, daformer, lvis
 from support.small_tables import CAMVID_NAMES, TotalsTable, table_of
 
 CAMVID = Path(__file__).parents[3] / "shared" / "data" / "camvid" / "train"
@@ -38,41 +38,8 @@ def codes(body: dict[str, Any]) -> list[str]:
     return [warning["code"] for warning in body["warnings"]]
 
 
-def daformer(n: np.ndarray[Any, Any], temperature: float, min_pixels: int) -> list[float]:
-    """Rare class sampling as DAFormer has it, written down line by line: the probability of each image."""
-    images, classes = n.shape
-    freq = [sum(n[i][c] for i in range(images)) / n.sum() for c in range(classes)]
-    files = {c: [i for i in range(images) if n[i][c] >= min_pixels] for c in range(classes)}
-    odds = {c: math.exp((1 - freq[c]) / temperature) for c in range(classes) if files[c]}
-    probability = [0.0] * images
-    for c, value in odds.items():
-        for i in files[c]:
-            probability[i] += value / sum(odds.values()) / len(files[c])
-    return probability
-
-
-def lvis(n: np.ndarray[Any, Any], threshold: float) -> list[float]:
-    """Repeat factors as LVIS has them, written down line by line."""
-    images, classes = n.shape
-    f = [sum(n[i][c] > 0 for i in range(images)) / images for c in range(classes)]
-    r = [max(1.0, math.sqrt(threshold / f[c])) if f[c] else 1.0 for c in range(classes)]
-    return [max([r[c] for c in range(classes) if n[i][c] > 0], default=1.0) for i in range(images)]
-
-
 def of(n: np.ndarray[Any, Any], **configuration: Any) -> MemoryTable:
     return table_of([dict(enumerate(row)) for row in n.tolist()], **configuration)
-
-
-N = np.array(
-    [
-        [700, 200, 90, 10],
-        [900, 100, 0, 0],
-        [800, 150, 50, 0],
-        [990, 10, 0, 0],
-        [0, 0, 0, 0],
-        [500, 0, 480, 20],
-    ]
-)
 
 
 def test_rare_class_weighs_what_its_draws_show() -> None:
@@ -332,9 +299,6 @@ def test_an_empty_split_has_nothing_to_draw_from() -> None:
 def named(table: MemoryTable, name: str, version: int | None = None) -> MemoryTable:
     table.dataset, table.version = name, version
     return table
-
-
-OTHER = np.array([[10, 20, 300, 0], [5, 0, 0, 60]])
 
 
 def test_a_mixture_has_so_many_images_of_each_dataset() -> None:

@@ -16,20 +16,12 @@ import zarr
 import statsvc as library
 from statsvc.errors import InvalidParameter
 from support.commands import scanned, settle, statsvc
+from support.row_counts import rows_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-
-def rows_of(table: Any) -> dict[str, dict[int, int]]:
-    totals = table.totals()
-    found = {}
-    for block in table.blocks():
-        for path, row in zip(block.path, block.counts, strict=True):
-            found[path] = {i: n for i, n in zip(totals.class_id.tolist(), row.tolist(), strict=True) if n}
-    return found
 
 
 def counted(array: NDArray[Any]) -> dict[int, int]:

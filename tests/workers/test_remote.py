@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
-from test_array_rows import rows_of
 
 import statsvc as library
 from statsvc.api.app import build_app
@@ -38,6 +37,7 @@ from support.commands import grey, scanned, statsvc
 from support.making import Place, assert_exact, done, random_labels, write_folder, write_png
 from support.object_faults import faulty_before
 from support.object_store import BUCKET, S3Server, environment, free_port, s3_server
+from support.row_counts import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
