@@ -45,10 +45,12 @@ def test_a_resumed_run_has_the_same_weights_after_the_dataset_changed(tmp_path: 
     home = homes.resolve(str(tmp_path / "home"))
     publish(home, "street", label_maps(), num_classes=4)
 
-    def weights(checkpoint: dict[str, Any]) -> ClassWeights:
-        return Client(url).weights("street", method="inverse_freq", pinned=checkpoint.get("class_weights"))
+    with serving(home) as running:
 
-    with serving(home) as url:
+        def weights(checkpoint: dict[str, Any]) -> ClassWeights:
+            pinned = checkpoint.get("class_weights")
+            return Client(running).weights("street", method="inverse_freq", pinned=pinned)
+
         first = weights({})
         model = torch.nn.Linear(2, 4)
         state = {"model": model.state_dict(), "class_weights": first.to_dict()}
@@ -57,7 +59,7 @@ def test_a_resumed_run_has_the_same_weights_after_the_dataset_changed(tmp_path: 
         new = wait_for_version(2, lambda: weights({}))
         assert new.to_list() != first.to_list()
         resumed = weights(torch.load(tmp_path / "last.pt", weights_only=True))
-        by_number = Client(url).weights("street", method="inverse_freq", version=1)
+        by_number = Client(running).weights("street", method="inverse_freq", version=1)
 
     assert (resumed.version, resumed.spec) == (1, first.spec)
     assert resumed.to_list() == first.to_list()

@@ -7,7 +7,7 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     from statsvc.client.cache import Entry
 
-QUERY = {"dataset": "street", "method": "inverse_freq"}
+QUERY: dict[str, Any] = {"dataset": "street", "method": "inverse_freq"}
 BUSY_MARGIN = 15.0
 PAGE = b"<html>Please sign in</html>"
 PROBLEM = b'{"type": "/problems/%s", "title": "", "status": 0, "detail": "the very reason", "errors": []}'
-JSON = {"content_type": "application/json"}
-AS_PROBLEM = {"content_type": "application/problem+json"}
+JSON: dict[str, Any] = {"content_type": "application/json"}
+AS_PROBLEM: dict[str, Any] = {"content_type": "application/problem+json"}
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def outcomes(
     """For each outage: the correct weights, the outcome with an empty cache, and with them in the cache."""
     logged: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = logged.append  # type: ignore[method-assign]
+    handler.emit = logged.append  # type: ignore[method-assign,assignment]
     folders = {outage.name: tmp_path_factory.mktemp("cache") for outage in CASES}
 
     def call(front: Front, cache: Path, timeout: float) -> Outcome:

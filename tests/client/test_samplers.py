@@ -208,7 +208,8 @@ def test_indices_that_workers_prefetched_are_drawn_again() -> None:
     q = np.random.default_rng(6).random(64).tolist()
     draws = list(rare(q))
     sampler = rare(q)
-    loader = DataLoader(range(64), batch_size=4, sampler=sampler, num_workers=1)  # type: ignore[arg-type]
+    items: Any = range(64)
+    loader: DataLoader[Any] = DataLoader(items, batch_size=4, sampler=sampler, num_workers=1)
     batches = iter(loader)
     trained = [next(batches).tolist() for _ in range(3)]
     state = sampler.state_dict(consumed=3 * 4)
@@ -286,7 +287,8 @@ def test_a_local_scan_can_be_the_source(tmp_path: Path) -> None:
     weights = table.weights(sampler="rare_class", temperature=0.3, min_pixels=20).to_list()
     share = (q := np.array(daformer(N, 0.3, 20))) @ N / (q @ N).sum()
     np.testing.assert_allclose(weights, share**-0.5 / (share**-0.5).mean(), rtol=1e-9)
-    loader = DataLoader(list(range(6)), batch_size=2, sampler=sampler)  # type: ignore[arg-type]
+    items: Any = range(6)
+    loader: DataLoader[Any] = DataLoader(items, batch_size=2, sampler=sampler)
     assert len([index for batch in loader for index in batch.tolist()]) == 6
 
 
@@ -357,17 +359,18 @@ def test_paths_are_matched_by_their_last_folders_and_file_name() -> None:
 
 def test_parameters_that_a_source_already_contains_are_rejected(server: str) -> None:
     source = sampling("rare_class", [0.5, 0.5])
-    for options in ({"temperature": 0.1}, {"dataset": "street"}, {"version": 1}):
+    redundant: list[dict[str, Any]] = [{"temperature": 0.1}, {"dataset": "street"}, {"version": 1}]
+    for options in redundant:
         with pytest.raises(InvalidParameter, match="is already part of the source"):
-            RareClassSampler(source.paths, source, **options)  # type: ignore[arg-type]
+            RareClassSampler(source.paths, source, **options)
     with pytest.raises(
         InvalidParameter, match="source: has probabilities for rare_class, not for repeat_factor"
     ):
         RepeatFactorSampler(source.paths, source)
     with pytest.raises(NotFound, match="street"):
-        RareClassSampler(made.paths, server, dataset="stret")
+        RareClassSampler(source.paths, server, dataset="stret")
     with pytest.raises(InvalidParameter, match="threshold belongs to sampler=repeat_factor"):
-        RareClassSampler(made.paths, server, dataset="street", threshold=0.1)
+        RareClassSampler(source.paths, server, dataset="street", threshold=0.1)
 
 
 def test_all_pages_come_from_the_same_version(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_label_maps_of_monai_need_no_conversion(weights: statsvc.ClassWeights) -
     loss = MonaiLoss(criterion)(MetaTensor(leaf), MetaTensor(label[:, None].float()))
     assert type(loss) is torch.Tensor
     assert torch.equal(loss.detach(), expected)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert leaf.grad is not None
     assert leaf.grad.abs().sum() > 0
     with pytest.raises(InvalidParameter, match=r"target: has shape .* give label maps"):

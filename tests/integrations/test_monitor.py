@@ -215,12 +215,12 @@ def four_epochs(watch: Monitor) -> list[dict[str, str]]:
 def test_tensorboard_has_the_iou_of_each_epoch_the_warnings_and_the_weights(
     weights: statsvc.ClassWeights, tmp_path: Path
 ) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing import event_accumulator  # type: ignore[import-untyped]
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(tmp_path)) as writer:
         (warning,) = four_epochs(Monitor(weights, loggers=[writer]))
-    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
+    events = event_accumulator.EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
 
     def values(tag: str) -> list[tuple[int, float]]:
         return [(event.step, round(event.value, 5)) for event in events.Scalars(tag)]

@@ -89,7 +89,7 @@ def test_the_compiled_loss_is_a_single_graph_with_the_same_result(make: Any, bac
         if make is CombinedLoss:
             torch.testing.assert_close(criterion.last["loss"], actual[0])
     with pytest.raises(ValueError, match="target: contains 77"):
-        compiled(logits, target.masked_fill(target == 2, 77))
+        compiled(logits, target.masked_fill(target == 2, 77))  # type: ignore[no-untyped-call]
 
 
 def test_model_and_loss_compiled_together_have_the_same_gradients() -> None:
@@ -103,11 +103,11 @@ def test_model_and_loss_compiled_together_have_the_same_gradients() -> None:
         loss: Tensor = criterion(model(image), target)
         return loss
 
-    step().backward()
+    step().backward()  # type: ignore[no-untyped-call]
     assert model.weight.grad is not None
     expected = model.weight.grad.clone()
     model.zero_grad()
-    torch.compile(step, fullgraph=True, backend="aot_eager")().backward()
+    torch.compile(step, fullgraph=True, backend="aot_eager")().backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(model.weight.grad, expected)
 
 
@@ -184,7 +184,7 @@ def test_a_second_derivative_raises_an_error() -> None:
     logits = logits_of((1, 4, 5, 5))
     gradient = torch.autograd.grad(CombinedLoss()(logits, target_of(logits)), logits, create_graph=True)[0]
     with pytest.raises(RuntimeError, match=r"no autograd formula|does not require grad"):
-        gradient.sum().backward()
+        gradient.sum().backward()  # type: ignore[no-untyped-call]
 
 
 def test_a_checkpoint_has_the_provenance_of_the_weights_but_not_the_weights() -> None:
@@ -201,7 +201,7 @@ def test_a_checkpoint_has_the_provenance_of_the_weights_but_not_the_weights() ->
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.load_state_dict(loaded)
-    provenance = model["loss"].provenance
+    provenance: Any = model["loss"].provenance
     assert provenance["dataset"] == "demo"
     assert provenance["spec"]["normalize"] == "mean"
     other = CombinedLoss(class_weights=weights_of("inverse_freq"))

@@ -37,11 +37,11 @@ class Front:
 
     def relay(self, connection: socket.socket, path: str, headers: dict[str, str]) -> None:
         """Relay the request to the real server, and its response to the client."""
-        relayed = {name: headers[name] for name in ("accept", "if-none-match") if name in headers}
+        relayed = {name: value for name, value in headers.items() if name in ("accept", "if-none-match")}
         with httpx2.Client(base_url=self.upstream, timeout=60, trust_env=False) as client:
             reply = client.get(path, headers=relayed)
         relayed_back = ("content-type", "etag", "cache-control")
-        lines = {name: value for name, value in reply.headers.items() if name in relayed_back}
+        lines: dict[str, Any] = {name: value for name, value in reply.headers.items() if name in relayed_back}
         connection.sendall(response(reply.status_code, reply.content, **lines))
 
     def up(self) -> None:
