@@ -88,7 +88,9 @@ class CachedServer:
         except Unavailable as failure:
             raise failure.error from None
         if entry is None:
-            raise ServerError(f"the response of {url} must not be cached (no-store, or no ETag)")
+            raise ServerError(
+                f"cannot prefetch {url}: the response forbids caching (no-store) or has no ETag"
+            )
         return value, client_cache.store(self.cache, url, entry)
 
     def _request(self, url: str, parse: Parse, entry: Entry | None) -> tuple[Any, Entry | None]:

@@ -228,7 +228,7 @@ class Client:
 
     def _prefetch_advice(self, query: Mapping[str, Any]) -> str:
         folder = None if self.cache == client_cache.default_folder() else self.cache
-        return f". Run this where the server can be reached: {prefetch_command(self.url, folder, query)}"
+        return f". Where the server can be reached, run: {prefetch_command(self.url, folder, query)}"
 
 
 def class_weights(

@@ -67,4 +67,4 @@ def checked_offline(value: str) -> bool:
         return False
     if value.lower() in ("1", "true", "yes", "on"):
         return True
-    raise InvalidParameter(("offline", f"STATSVC_OFFLINE is {value!r}; set it to 1 or 0"))
+    raise InvalidParameter(("offline", f"STATSVC_OFFLINE is {value!r}: set it to 1 or 0"))

@@ -87,7 +87,7 @@ def test_what_is_missing_offline_is_named_with_the_command_that_fetches_it(
         client = Client(cache=tmp_path / "my cache")
         with pytest.raises(ServerError, match="STATSVC_OFFLINE is set") as caught:
             client.weights("street", **params)
-        with pytest.raises(ServerError, match=r"STATSVC_OFFLINE is set, and .* has no answer to .*/methods$"):
+        with pytest.raises(ServerError, match=r"STATSVC_OFFLINE is set, and .* has no response of .*/methods$"):
             client.methods()
     assert front.requests == []
     message = str(caught.value)
@@ -167,7 +167,7 @@ def test_prefetch_that_cannot_keep_an_answer_fails(front: Front, tmp_path: Path)
     assert f"the cache {tmp_path / 'file'} cannot be written" in done.stderr
     good = Client().weights("street").to_dict()
     front.behave = sends(200, json.dumps(good).encode(), content_type="application/json")
-    with pytest.raises(ServerError, match="does not let the answer be kept"):
+    with pytest.raises(ServerError, match="forbids caching"):
         Client().prefetch("street")
 
 
