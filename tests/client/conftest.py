@@ -6,12 +6,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from statsvc.client import retry
 from support.http_server import serving, weights_reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from support.http_server import Server
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the client retry without waiting."""
+    monkeypatch.setattr(retry, "BACKOFF", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture

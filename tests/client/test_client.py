@@ -238,13 +238,13 @@ def test_the_error_for_an_invalid_parameter_has_its_name_and_message() -> None:
     ],
 )
 def test_a_problem_response_raises_the_exception_of_its_type(
-    kind: str, status: int, error: type[StatsvcError]
+    kind: str, status: int, error: type[StatsvcError], quick_retries: None
 ) -> None:
     with (
         serving(lambda *_: problem(kind, status, "the very reason")) as server,
         pytest.raises(StatsvcError, match="the very reason") as caught,
     ):
-        Client(server.url, timeout=0.5).weights()
+        Client(server.url, timeout=60).weights()
     assert type(caught.value) is error
 
 
@@ -284,18 +284,18 @@ GOOD = answer(TABLE, WeightSpec())
         Reply(304, b""),
     ],
 )
-def test_the_error_for_a_response_of_another_server_names_the_url(reply: Reply) -> None:
+def test_the_error_for_a_response_of_another_server_names_the_url(reply: Reply, quick_retries: None) -> None:
     with serving(lambda *_: reply) as server, pytest.raises(ServerError) as caught:
-        Client(server.url, timeout=0.5).weights()
+        Client(server.url, timeout=60).weights()
     assert f"{server.url}/weights" in str(caught.value)
     assert "Check that the URL is that of a statsvc server" in str(caught.value)
     assert cache_files() == []
 
 
-def test_a_body_with_a_wrong_content_encoding_raises_an_error() -> None:
+def test_a_body_with_a_wrong_content_encoding_raises_an_error(quick_retries: None) -> None:
     reply = Reply(200, b"not gzip", {"Content-Encoding": "gzip"})
     with serving(lambda *_: reply) as server, pytest.raises(ServerError, match="malformed HTTP"):
-        Client(server.url, timeout=0.5).weights()
+        Client(server.url, timeout=60).weights()
 
 
 def test_a_compressed_response_is_decoded() -> None:

@@ -168,10 +168,10 @@ def test_errors_are_not_cache_files(server: Server) -> None:
 
 
 def test_the_description_of_a_dataset_is_cached_like_any_other_response(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: Server, caplog: pytest.LogCaptureFixture, quick_retries: None
 ) -> None:
     server.reply = lambda *_: Reply(body={"name": "demo", "version": 3}, headers={"ETag": '"x"'})
-    client = Client(server.url, timeout=0.5)
+    client = Client(server.url, timeout=60)
     description = client.dataset("demo")
     server.reply = lambda *_: Reply(503)
     assert client.dataset("demo") == description
