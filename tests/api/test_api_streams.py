@@ -12,7 +12,7 @@ from statsvc.api.app import build_app
 from statsvc.dataset.splits import Split
 from statsvc.store import home as homes
 from support.publishing import publish, take_up
-from support.sampling_formulas import OTHER, PATHS, N, daformer, label_maps, lvis
+from support.samplers_twin import OTHER, PATHS, N, daformer, label_maps, lvis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""docs/client.md: its examples run, and it lists every setting."""
+"""docs/client.md: its examples run, and it names every setting."""
 
 from __future__ import annotations
 
@@ -24,29 +24,25 @@ PAGE = (ROOT / "docs" / "client.md").read_text()
 CLASSES = ("road", "person", "pole", "sky")
 
 
-def test_the_examples_run_in_order_and_a_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_run_in_the_order_of_the_page_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = homes.resolve(str(tmp_path / "home"))
     maps = label_maps()
     publish(home, "street", maps, num_classes=4, class_names=CLASSES, splits=detect(maps))
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert len(blocks) == 4
-    namespace = {
-        "torch": torch,
-        "os": os,
-        "CLASSES": CLASSES,
-        "device": "cpu",
-        "model": torch.nn.Linear(2, 4),
-    }
+    given = {"torch": torch, "os": os, "CLASSES": CLASSES, "device": "cpu", "model": torch.nn.Linear(2, 4)}
     with serving(home) as url:
-        for _ in range(2):  # the second time, the run is resumed
+        for _ in range(2):  # the second time it resumes
             for block in blocks:
-                exec(block.replace("http://stats:8000", url), namespace)
+                exec(block.replace("http://stats:8000", url), given)
     saved = torch.load(tmp_path / "last.pt", weights_only=True)["class_weights"]
     assert statsvc.ClassWeights.from_dict(saved).dataset == "street"
 
 
-def test_the_page_lists_every_setting_and_the_default_timeout() -> None:
+def test_the_page_names_every_setting_and_its_default() -> None:
     source = "".join(file.read_text() for file in (ROOT / "statsvc" / "client").glob("*.py"))
     settings = set(re.findall(r'environ\.get\("(STATSVC_\w+)"', source))
     assert settings == set(re.findall(r"^\| `(STATSVC_\w+)` \|", PAGE, re.MULTILINE))

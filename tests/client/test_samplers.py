@@ -19,7 +19,7 @@ from statsvc.sampling import path_join
 from statsvc.sampling.result import Sampling, of_table
 from statsvc.store import home as homes
 from support.publishing import publish
-from support.sampling_formulas import PATHS, N, daformer, label_maps, lvis
+from support.samplers_twin import PATHS, N, daformer, label_maps, lvis
 from support.servers import serving
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""docs/integrations.md: its examples run with a real server and the real packages."""
+"""docs/integrations.md: its examples run, against a real server and the real packages."""
 
 from __future__ import annotations
 
@@ -40,19 +40,18 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def working_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def in_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def run(heading: str, url: str, **names: Any) -> dict[str, Any]:
-    """Run the only Python example of a section, and return its namespace."""
+def run(heading: str, url: str, **given: Any) -> dict[str, Any]:
     (block,) = blocks(heading)
-    namespace = {"statsvc": statsvc, "torch": torch, "os": os, **names}
-    exec(block.replace(URL, url), namespace)
-    return namespace
+    space = {"statsvc": statsvc, "torch": torch, "os": os, **given}
+    exec(block.replace(URL, url), space)
+    return space
 
 
-def test_the_example_of_the_monitor_prints_warnings(
+def test_the_monitor_prints_what_is_wrong(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from torch.utils.tensorboard import SummaryWriter
@@ -74,7 +73,7 @@ def test_the_example_of_the_monitor_prints_warnings(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_example_of_lightning_trains_and_resumes_with_its_weights(url: str) -> None:
+def test_lightning_trains_and_goes_on_with_its_weights(url: str) -> None:
     from support.lightning_runs import Net, loader, pl
 
     quiet = {
@@ -84,12 +83,12 @@ def test_the_example_of_lightning_trains_and_resumes_with_its_weights(url: str) 
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    namespace = run("Lightning", url, pl=pl, Net=Net, loader=loader, quiet=quiet)
-    assert namespace["weights"].to_dict() == statsvc.Client(url).weights("street").to_dict()
+    space = run("Lightning", url, pl=pl, Net=Net, loader=loader, quiet=quiet)
+    assert space["weights"].to_dict() == statsvc.Client(url).weights("street").to_dict()
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_example_of_transformers_trains_and_resumes(url: str) -> None:
+def test_the_trainer_of_transformers_trains_and_resumes(url: str) -> None:
     from transformers.trainer_utils import get_last_checkpoint
 
     from support.transformers_runs import DATA, Trainer, TrainingArguments, model
@@ -98,7 +97,7 @@ def test_the_example_of_transformers_trains_and_resumes(url: str) -> None:
         arguments = TrainingArguments(
             output_dir="run", max_steps=steps, save_steps=1, report_to=[], use_cpu=True, disable_tqdm=True
         )
-        namespace = run(
+        space = run(
             "Transformers",
             url,
             get_last_checkpoint=get_last_checkpoint,
@@ -107,46 +106,46 @@ def test_the_example_of_transformers_trains_and_resumes(url: str) -> None:
             arguments=arguments,
             data=DATA,
         )
-    assert namespace["last"] == str(Path("run") / "checkpoint-1")
-    assert namespace["trainer"].state.global_step == 2
+    assert space["last"] == str(Path("run") / "checkpoint-1")
+    assert space["trainer"].state.global_step == 2
 
 
-def test_the_example_of_monai_computes_a_loss(url: str) -> None:
+def test_monai_takes_either_loss(url: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from monai.losses import DiceCELoss
     image, label = batch(0)
-    namespace = run(
+    space = run(
         "MONAI",
         url,
         DiceCELoss=DiceCELoss,
         logits=torch.cat([image, image[:, :1]], 1),
         label=label[:, None].float(),
     )
-    assert namespace["loss"] > 0
+    assert space["loss"] > 0
 
 
-def test_the_example_of_hydra_creates_the_loss_with_the_weights_of_the_server(url: str) -> None:
+def test_hydra_makes_the_loss_with_the_weights_of_the_server(url: str) -> None:
     (text,) = blocks("Hydra", "yaml")
     Path("config.yaml").write_text(text.replace(URL, url))
-    criterion = run("Hydra", url, hydra=hydra, OmegaConf=OmegaConf)["criterion"]
+    made = run("Hydra", url, hydra=hydra, OmegaConf=OmegaConf)["criterion"]
     expected = statsvc.Client(url).weights(
         "street", method="sqrt_inv_freq", ignore_index=[255], multiply={"person": 2}
     )
-    assert type(criterion) is statsvc.losses.CombinedLoss
-    assert torch.equal(criterion.weight, expected.tensor())
-    assert criterion.provenance["version"] == 1
-    assert criterion.provenance["spec"] == expected.spec
+    assert type(made) is statsvc.losses.CombinedLoss
+    assert torch.equal(made.weight, expected.tensor())
+    assert made.provenance["version"] == 1
+    assert made.provenance["spec"] == expected.spec
     tensor = hydra.utils.instantiate(
         {"_target_": "statsvc.class_weights", "url": url, "dataset": "street", "clip": [0.5, 2]}
     )
     assert torch.equal(tensor, statsvc.class_weights(url, dataset="street", clip=(0.5, 2)))
 
 
-def test_the_example_of_mmsegmentation_writes_a_config_fragment(url: str) -> None:
-    namespace = run("MMSegmentation", url)
-    fragment: dict[str, Any] = {}
-    exec(Path("class_weights.py").read_text(), fragment)
-    loss = fragment["model"]["decode_head"]["loss_decode"]
-    assert loss["class_weights"] == namespace["weights"].to_dict()
-    assert fragment["custom_imports"]["imports"] == ["statsvc.integrations.mmseg_loss"]
+def test_the_fragment_for_mmsegmentation_is_a_python_file(url: str) -> None:
+    space = run("MMSegmentation", url)
+    made: dict[str, Any] = {}
+    exec(Path("class_weights.py").read_text(), made)
+    loss = made["model"]["decode_head"]["loss_decode"]
+    assert loss["class_weights"] == space["weights"].to_dict()
+    assert made["custom_imports"]["imports"] == ["statsvc.integrations.mmseg_loss"]

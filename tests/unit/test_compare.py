@@ -20,7 +20,7 @@ from statsvc.weighting.methods import METHODS
 from statsvc.weighting.spec import WeightSpec
 from support.commands import statsvc
 from support.publishing import publish
-from support.sampling_formulas import PATHS, N, daformer, label_maps
+from support.samplers_twin import PATHS, N, daformer, label_maps
 from support.servers import serving
 from support.small_tables import TotalsTable, camvid, cityscapes
 

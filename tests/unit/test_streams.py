@@ -20,7 +20,7 @@ from statsvc.local.calculate import calculate_class_weights
 from statsvc.sampling import mixtures, stream_weights
 from statsvc.weighting.answers import answer
 from statsvc.weighting.spec import WeightSpec
-from support.sampling_formulas import OTHER, N, daformer, lvis
+from support.samplers_twin import OTHER, N, daformer, lvis
 from support.small_tables import CAMVID_NAMES, TotalsTable, table_of
 
 CAMVID = Path(__file__).parents[3] / "shared" / "data" / "camvid" / "train"

@@ -1,4 +1,4 @@
-"""Samplers' published formulas, written out plainly, and the pixel counts of a few small images."""
+"""Independent implementations of the samplers, and the counts and label maps that tests apply them to."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ N = np.array(
         [500, 0, 480, 20],
     ]
 )
-"""Pixels [image, class] of six images; the fifth has none of the classes."""
+"""Pixels of 4 classes in 6 images."""
 
 OTHER = np.array([[10, 20, 300, 0], [5, 0, 0, 60]])
-"""Pixels [image, class] of another dataset."""
+"""Pixels of 4 classes in 2 other images."""
 
 PATHS = [f"train/{k:04}.png" for k in range(len(N))]
-"""Paths of the images in `N`."""
 
 
 def label_maps() -> dict[str, np.ndarray[Any, Any] | str]:
-    """Return label maps of 20 × 50 pixels with the counts of `N`; the remaining pixels have id 255."""
+    """Return label maps of 20x50 with the pixels of `N`; the remaining pixels are 255."""
     maps: dict[str, np.ndarray[Any, Any] | str] = {}
     for path, row in zip(PATHS, N.tolist(), strict=True):
         ids = np.repeat([*range(4), 255], [*row, 1000 - sum(row)])
@@ -36,10 +35,7 @@ def label_maps() -> dict[str, np.ndarray[Any, Any] | str]:
 
 
 def daformer(n: np.ndarray[Any, Any], temperature: float, min_pixels: int) -> list[float]:
-    """Return the probability of each image in rare class sampling (DAFormer), written out without NumPy.
-
-    n  pixels [image, class]
-    """
+    """Return the probability of each image under rare class sampling, transcribed from DAFormer."""
     images, classes = n.shape
     freq = [sum(n[i][c] for i in range(images)) / n.sum() for c in range(classes)]
     files = {c: [i for i in range(images) if n[i][c] >= min_pixels] for c in range(classes)}
@@ -52,10 +48,7 @@ def daformer(n: np.ndarray[Any, Any], temperature: float, min_pixels: int) -> li
 
 
 def lvis(n: np.ndarray[Any, Any], threshold: float) -> list[float]:
-    """Return the repeat factor of each image (LVIS), written out without NumPy.
-
-    n  pixels [image, class]
-    """
+    """Return the repeat factor of each image, transcribed from LVIS."""
     images, classes = n.shape
     f = [sum(n[i][c] > 0 for i in range(images)) / images for c in range(classes)]
     r = [max(1.0, math.sqrt(threshold / f[c])) if f[c] else 1.0 for c in range(classes)]
