@@ -87,7 +87,7 @@ def test_what_is_missing_offline_is_named_with_the_command_that_fetches_it(
         client = Client(cache=tmp_path / "my cache")
         with pytest.raises(ServerError, match="STATSVC_OFFLINE is set") as caught:
             client.weights("street", **params)
-        with pytest.raises(ServerError, match=r"STATSVC_OFFLINE is set, and .* has no response of .*/methods$"):
+        with pytest.raises(ServerError, match=r"OFFLINE is set, and .* has no response of .*/methods$"):
             client.methods()
     assert front.requests == []
     message = str(caught.value)
