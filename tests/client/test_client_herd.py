@@ -15,6 +15,7 @@ from statsvc.client.client import Client
 from statsvc.store import home as homes
 from support.publishing import label_maps, publish
 from support.servers import serving
+from support.torchrun import subprocess_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,9 @@ def herd(
     before  command that runs the trainers
     """
     command = [*before, sys.executable, HERD, url, str(cache), str(PROCESSES), str(timeout), *file_size]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    process = subprocess.run(
+        command, env=subprocess_environment(), capture_output=True, text=True, timeout=280
+    )
     assert (process.returncode, process.stderr) == (0, "")
     return [(weights, warnings) for weights, warnings in json.loads(process.stdout)]
 
