@@ -27,10 +27,11 @@ from measuring import Row, at_most, report, within
 from statsvc.dataset.counting_rule import Counting
 from statsvc.local.demo import make_demo
 from statsvc_workers.cluster.batches import stream
-from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.cluster.tasks import CountOptions, count_samples
 from statsvc_workers.samples.members import Member
-from statsvc_workers.sources.sources import list_samples, open_source
+from statsvc_workers.sources.list_samples import list_samples
+from statsvc_workers.sources.sources import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -34,7 +34,8 @@ from PIL import Image
 from statsvc.dataset.configuration import Configuration
 from statsvc.store import home as homes
 from statsvc.store import publication
-from statsvc.store.catalog.catalog import Catalog, NewVersion
+from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.catalog.records import NewVersion
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK
 from statsvc.store.versions.folder import FolderLocation
 from statsvc.store.versions.version import Version
@@ -120,7 +121,7 @@ def make(home: Home, source: Path, samples: int, classes: int, seed: int) -> Non
         n = min(ROWS_PER_CHUNK, samples - start)
         counts = patterns[chunk % PATTERNS][:n]
         if n == ROWS_PER_CHUNK:
-            writer.take_over(columns(rng, start, counts), *compressed[chunk % PATTERNS])
+            writer.append_chunk(columns(rng, start, counts), *compressed[chunk % PATTERNS])
         else:
             writer.append(columns(rng, start, counts), counts)
     totals, digests = writer.finish()

@@ -18,14 +18,15 @@ import numpy as np
 from statsvc.api.routes.sampling import page
 from statsvc.api.state.cached_table import RememberedTable
 from statsvc.dataset.configuration import Configuration
-from statsvc.sampling.answer import SamplingRequest, sampled
+from statsvc.sampling.plan import SamplingRequest, plan_sampling
 from statsvc.sampling.result import Sampling
+from statsvc.sampling.weights import weights_response
 from statsvc.store import home as homes
 from statsvc.store import publication
-from statsvc.store.catalog.catalog import Catalog, NewVersion
+from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.catalog.records import NewVersion
 from statsvc.store.versions.writer import VersionWriter, strings
-from statsvc.weighting import answers
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,10 +113,10 @@ def main() -> None:
             {"sampler": "repeat_factor"},
         ):
             with timed(f"weights {spec}"):
-                answers.answer(table, WeightSpec.from_params(spec))
+                weights_response(table, WeightSpec.from_params(spec))
         question = SamplingRequest.from_params("rare_class", {})
         with timed("sampling, first page of 50000"):
-            found = sampled(table, question)
+            found = plan_sampling(table, question)
             first = page(table, found, None, None, 50_000)
         with timed("sampling, all pages"):
             pages = [first]

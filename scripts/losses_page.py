@@ -19,7 +19,7 @@ from statsvc import WeightSpec
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.table import Block, MemoryTable
 from statsvc.losses import CombinedLoss, DiceLoss
-from statsvc.weighting.answers import answer
+from statsvc.sampling.weights import weights_response
 from statsvc.weighting.class_weights import ClassWeights
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +47,7 @@ def camvid(**params: Any) -> ClassWeights:
     ids = np.arange(counts.shape[1])
     rows = Block(["all"], np.zeros(1, np.uint8), [""], counts)
     table = MemoryTable("camvid", Configuration(class_names=(*NAMES, "void")), ids, rows)
-    return ClassWeights(answer(table, WeightSpec.from_params({"ignore_index": [11], **params})))
+    return ClassWeights(weights_response(table, WeightSpec.from_params({"ignore_index": [11], **params})))
 
 
 def scene(found: float) -> tuple[Tensor, Tensor]:
@@ -71,7 +71,7 @@ def scene_weights(method: str) -> list[float]:
     counts = np.array([[SIZE * SIZE - RARE, RARE]], np.int64)
     rows = Block(["scene"], np.zeros(1, np.uint8), [""], counts)
     table = MemoryTable("scene", Configuration(), np.arange(2), rows)
-    return ClassWeights(answer(table, WeightSpec.from_params({"method": method}))).to_list()
+    return ClassWeights(weights_response(table, WeightSpec.from_params({"method": method}))).to_list()
 
 
 def table(head: str, rows: list[list[str]]) -> str:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from statsvc.weighting.methods import describe
 from statsvc.weighting.recipes import RECIPES
+from statsvc.weighting.reference import describe_methods
 
 
 def _parameter(parameter: dict[str, Any]) -> str:
@@ -19,7 +19,7 @@ def _parameter(parameter: dict[str, Any]) -> str:
 def methods_table() -> str:
     """Return the table of methods as Markdown."""
     lines = ["| method | weight before normalising | parameters and defaults | from |", "|---|---|---|---|"]
-    for method in describe():
+    for method in describe_methods():
         parameters = "; ".join(_parameter(parameter) for parameter in method["parameters"])
         lines.append(f"| `{method['name']}` | `{method['formula']}` | {parameters} | {method['reference']} |")
     return "\n".join(lines)

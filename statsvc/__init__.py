@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from statsvc.local.scan import LocalTable as LocalTable
     from statsvc.local.scan import scan as scan
     from statsvc.weighting.class_weights import ClassWeights as ClassWeights
-    from statsvc.weighting.spec import WeightSpec as WeightSpec
+    from statsvc.weighting.parameters import WeightSpec as WeightSpec
 
 _MODULE_OF_NAME = {
     "ClassWeights": "weighting.class_weights",
     "Client": "client.client",
     "LocalTable": "local.scan",
-    "WeightSpec": "weighting.spec",
+    "WeightSpec": "weighting.parameters",
     "calculate_class_weights": "local.calculate",
     "class_weights": "client.client",
     "scan": "local.scan",

@@ -101,7 +101,7 @@ def _check_token(home: Home, host: str, port: int, beyond: bool) -> None:
     """Refuse to ask for tokens while there are none. Raises `InvalidParameter`."""
     catalog = Catalog.open(home.database)
     try:
-        if any(token.revoked_at is None for token in tokens.every(catalog)):
+        if any(token.revoked_at is None for token in tokens.all_tokens(catalog)):
             return
     finally:
         catalog.close()

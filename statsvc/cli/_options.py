@@ -53,7 +53,7 @@ def reading_changes(
     """Return the parts of a configuration that options give. Raises `InvalidParameter`."""
     from statsvc.classes import class_map_files
     from statsvc.dataset.split_files import read_option
-    from statsvc.weighting.spec import WeightSpec
+    from statsvc.weighting.parameters import WeightSpec
 
     changes: dict[str, Any] = {}
     if class_map is not None:

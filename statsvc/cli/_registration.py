@@ -42,7 +42,7 @@ def registered(
     """
     from statsvc.dataset.configuration import Configuration
     from statsvc.store.publication import configure
-    from statsvc.store.reconfigure import applied, changed, fitting
+    from statsvc.store.reconfigure import apply_changes, check_class_names, configuration_change
     from statsvc_workers.sources.sources import open_source
 
     changes = reading_changes(splits=splits, **reading)
@@ -56,7 +56,7 @@ def registered(
             raise NotFound(f"there is no dataset {name!r} yet; give its folder too: statsvc scan SOURCE")
         found = open_source(source, pattern)
         counted = Configuration() if counting is None else Configuration(counting=counting)
-        configuration = fitting(applied(counted, changes))
+        configuration = check_class_names(apply_changes(counted, changes))
         name = default_name(found.root) if name is None else name
         try:
             return catalog.create_dataset(name, found.root, found.pattern, configuration), None
@@ -70,7 +70,7 @@ def registered(
             f"{known.name} is counted by {known.configuration.counting}, not {counting}; other counts are "
             "another dataset: choose another name with --name"
         )
-    change = changed(catalog, place.store, known, changes)
+    change = configuration_change(catalog, place.store, known, changes)
     configured, record = configure(catalog, place.store, known, change)
     made = record is not None and record.kind == "configuration" and record.number != known.current_number
     return configured, record.number if record is not None and made else None
@@ -78,10 +78,10 @@ def registered(
 
 def _location(source: str) -> tuple[str, str | None]:
     """Return the folder or URL that SOURCE means and, for one file, the pattern that means it alone."""
-    from statsvc_workers.sources.sources import one_file, open_source
+    from statsvc_workers.sources.sources import open_source, single_file_source
 
     if is_url(source):
-        one = one_file(source)
+        one = single_file_source(source)
         return (normalized(source), None) if one is None else (one.root, one.pattern)
     where = Path(source).expanduser()
     if where.is_dir():
@@ -130,8 +130,10 @@ def _named(
 
 def _moved(catalog: Catalog, known: Dataset, folder: str | None, pattern: str | None) -> Dataset:
     """Return the dataset, registered over the files that it means now. Raises `SourceError` for none."""
-    from statsvc.store.reconfigure import moved
-    from statsvc_workers.sources.sources import Source, list_samples, open_source
+    from statsvc.store.reconfigure import change_source
+    from statsvc_workers.sources.list_samples import list_samples
+    from statsvc_workers.sources.listing import Source
+    from statsvc_workers.sources.sources import open_source
 
     def choose(now: Dataset) -> tuple[str, str | None]:
         root = str(folder or now.source)
@@ -143,7 +145,7 @@ def _moved(catalog: Catalog, known: Dataset, folder: str | None, pattern: str | 
         list_samples(Source(root, wanted))
         return root, wanted
 
-    return moved(catalog, known, choose)
+    return change_source(catalog, known, choose)
 
 
 def _at(catalog: Catalog, location: tuple[str, str | None] | None, pattern: str | None) -> Dataset | None:

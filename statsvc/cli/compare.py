@@ -13,16 +13,13 @@ from statsvc.cli.weights import asker, class_map_file, given_of, spec_options, t
 from statsvc.errors import StatsvcError
 from statsvc.sampling import mixtures
 from statsvc.weighting import comparison
-from statsvc.weighting.spec import SAMPLING, WeightSpec
+from statsvc.weighting.parameters import PARAMETERS, WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-READING = (
-    *("ignore_index", "num_classes", "class_map", "unexpected", "split", "denominator", "absent", "unit"),
-    *SAMPLING,
-)
-"""The parameters of a spec that all methods share."""
+SHARED = tuple(name for name, parameter in PARAMETERS.items() if parameter.comparable)
+"""The parameters that apply to all compared methods."""
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -53,7 +50,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
     metavar="X",
     help=f"Of power; again for more.  [default: {', '.join(comparison.ALPHAS)}]",
 )
-@spec_options(*READING)
+@spec_options(*SHARED)
 @click.option("--url", metavar="URL", help="Ask this server instead of the home.")
 @click.option(
     "-o",

@@ -70,14 +70,14 @@ def _pixels(source: str, table: Version, name: str) -> Iterator[NDArray[np.integ
     """Yield the pixels of a sample that is a file, as 2-D blocks; nothing where it cannot be read."""
     try:
         from statsvc_workers.formats import open_label_map
-        from statsvc_workers.jobs.recompute import MAX_PIXELS
-        from statsvc_workers.samples.open_sample import exists, reading
+        from statsvc_workers.jobs.attempt import MAX_PIXELS
+        from statsvc_workers.samples.open_sample import exists, open_bytes
     except ModuleNotFoundError:
         return
     try:
         if not exists(source, name):
             return
-        with reading(source, name) as file:
+        with open_bytes(source, name) as file:
             label_map = open_label_map(name, file, MAX_PIXELS, key=table.configuration.counting.key)
             for chunk in label_map.chunks:
                 yield chunk.reshape(-1, label_map.width) if chunk.size % label_map.width == 0 else chunk

@@ -10,9 +10,9 @@ import click
 from statsvc.cli._common import home_options, opened, the_dataset, version_name
 from statsvc.cli.weights import class_map_file, given_of, spec_options, tell_warnings
 from statsvc.errors import StatsvcError
-from statsvc.weighting import answers
+from statsvc.sampling.weights import weights_response
 from statsvc.weighting import export as exports
-from statsvc.weighting.spec import PARAMETERS, SAMPLING, WeightSpec
+from statsvc.weighting.parameters import PARAMETERS, STREAM, WeightSpec
 
 
 @click.command()
@@ -34,7 +34,7 @@ from statsvc.weighting.spec import PARAMETERS, SAMPLING, WeightSpec
 @click.option(
     "--version", "number", type=version_name, metavar="N|TAG", help="Number or tag.  [default: newest]"
 )
-@spec_options(*(name for name in PARAMETERS if name not in SAMPLING))
+@spec_options(*(name for name in PARAMETERS if name not in STREAM))
 @home_options
 def export(
     name: str | None,
@@ -55,7 +55,7 @@ def export(
 
     from statsvc.api.state.cached_table import RememberedTable
     from statsvc.store.publication import open_version
-    from statsvc.store.reconfigure import applied
+    from statsvc.store.reconfigure import apply_changes
 
     given = given_of(params)
     class_map = class_map_file(given, None)
@@ -66,10 +66,12 @@ def export(
         dataset = the_dataset(catalog, name)
         record = catalog.version(dataset, number)
         if class_map is not None:
-            record = replace(record, configuration=applied(record.configuration, {"class_map": class_map}))
+            record = replace(
+                record, configuration=apply_changes(record.configuration, {"class_map": class_map})
+            )
         table = RememberedTable(open_version(place.store, dataset.name, record))
         written = exports.files(form, table, spec, output)
-        warnings = {} if form in ("daformer", "csv") else answers.answer(table, spec)
+        warnings = {} if form in ("daformer", "csv") else weights_response(table, spec)
     for file, content in written.items():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

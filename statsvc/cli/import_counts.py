@@ -27,10 +27,10 @@ def import_counts(
     known, images (in how many images the class occurs), or DAFormer's sample_class_stats.json, which
     has the counts of each image.
     """
+    from statsvc.sampling.weights import weights_response
     from statsvc.store.import_files import read_counts
-    from statsvc.weighting.answers import answer
     from statsvc.weighting.display import print_class_table
-    from statsvc.weighting.spec import WeightSpec
+    from statsvc.weighting.parameters import WeightSpec
 
     counts = read_counts(file)
     with opened(home, database, store) as (place, catalog):
@@ -40,6 +40,6 @@ def import_counts(
         click.echo(f"{name}: version {record.number} from {file}", err=True)
         table = current_table(place, catalog, catalog.dataset(name))
         try:
-            print_class_table(answer(table, WeightSpec()), file=sys.stdout)
+            print_class_table(weights_response(table, WeightSpec()), file=sys.stdout)
         except Unanswerable as error:
             click.echo(f"statsvc: no weights: {error}", err=True)

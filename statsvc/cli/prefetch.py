@@ -10,8 +10,8 @@ import click
 from statsvc.cli._common import json_option, print_json
 from statsvc.cli.weights import given_of, spec_options, tell_warnings
 from statsvc.errors import InvalidParameter, StatsvcError
+from statsvc.weighting.parameters import PARAMETERS
 from statsvc.weighting.schemes import SCHEMES
-from statsvc.weighting.spec import PARAMETERS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -113,7 +113,7 @@ def scan(
     registered. Exit code 1 where label maps could not be read.
     """
     try:
-        from statsvc_workers.jobs.recompute import MAX_PIXELS, Settings
+        from statsvc_workers.jobs.attempt import MAX_PIXELS, Settings
         from statsvc_workers.kernels.device import require
     except ModuleNotFoundError as error:
         raise needs("workers", error) from error
@@ -161,7 +161,7 @@ def _run(
 ) -> Outcome:
     """Run a job of this dataset here, after any that another process runs now."""
     from statsvc.store.catalog import jobs
-    from statsvc_workers.cluster.cluster import LocalCluster
+    from statsvc_workers.cluster.local_cluster import LocalCluster
     from statsvc_workers.jobs.lease import execute
     from statsvc_workers.jobs.progress import Progress
 
@@ -197,7 +197,7 @@ def _follow(catalog: Catalog, dataset: Dataset) -> None:
     job = running[0]
     click.echo(f"statsvc: job {job.id} of {dataset.name} runs in another process; following it", err=True)
     with shown(lambda: dict(jobs.get(catalog, job.id).progress)):
-        while jobs.get(catalog, job.id).state == RUNNING and not jobs.lapsed(catalog, job.id):
+        while jobs.get(catalog, job.id).state == RUNNING and not jobs.lease_expired(catalog, job.id):
             time.sleep(0.5)
 
 
@@ -236,16 +236,16 @@ def _name_failures(progress: Progress, where: str = "", said: str = "") -> None:
 
 def _show(place: Home, catalog: Catalog, dataset: Dataset, progress: Progress, as_json: bool) -> None:
     from statsvc.dataset.configuration_warnings import find_warnings
-    from statsvc.weighting.answers import answer
+    from statsvc.sampling.weights import weights_response
     from statsvc.weighting.display import print_class_table
-    from statsvc.weighting.spec import WeightSpec
+    from statsvc.weighting.parameters import WeightSpec
 
     answered = None
     table = current_table(place, catalog, dataset)
     for line in find_warnings(table):
         click.echo(f"statsvc: {line}", err=True)
     try:
-        answered = answer(table, WeightSpec())
+        answered = weights_response(table, WeightSpec())
     except Unanswerable as error:
         click.echo(f"statsvc: no weights: {error}", err=True)
     if as_json:

@@ -226,7 +226,7 @@ def runner(
     """Run recompute jobs as they come, until stopped: on this machine, or on the workers of --dask."""
     try:
         from statsvc_workers.cluster.remote_cluster import checked_address
-        from statsvc_workers.jobs.recompute import MAX_PIXELS, Settings
+        from statsvc_workers.jobs.attempt import MAX_PIXELS, Settings
         from statsvc_workers.jobs.runner import run
         from statsvc_workers.kernels.device import require
     except ModuleNotFoundError as error:

@@ -60,7 +60,7 @@ def list_tokens(as_json: bool, home: str | None, database: str | None, store: st
     with opened(home, database, store) as (_place, catalog):
         from statsvc.store.catalog import tokens
 
-        found = tokens.every(catalog)
+        found = tokens.all_tokens(catalog)
     columns = ("id", "name", "scope", "created", "revoked")
     if as_json:
         print_json([dict(zip(columns, row(one), strict=True)) for one in found])

@@ -13,8 +13,8 @@ from statsvc.classes import class_map_files, class_maps
 from statsvc.cli._common import home_options, opened, the_dataset, version_name
 from statsvc.errors import StatsvcError
 from statsvc.sampling import mixtures
+from statsvc.weighting.parameters import PARAMETERS, WeightSpec
 from statsvc.weighting.serialize import FORMATS, render
-from statsvc.weighting.spec import PARAMETERS, WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,15 +29,14 @@ def spec_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., An
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         for name in reversed(names):
-            flags = [f"--{name.replace('_', '-')}"]
-            if name == "ignore_index":
-                flags.append("--ignore")
+            parameter = PARAMETERS[name]
+            flags = [f"--{flag.replace('_', '-')}" for flag in (name, *parameter.aliases)]
             command = click.option(
                 *flags,
                 name,
-                metavar="X",
-                multiple=name == "ignore_index",
-                help=PARAMETERS[name] + ".",
+                metavar=parameter.type.metavar,
+                multiple=parameter.repeatable,
+                help=parameter.help(),
             )(command)
         return command
 
@@ -126,24 +125,25 @@ def asker(
     class_map  reads the counts through another map than the dataset's own
     """
     from statsvc.api.state.cached_table import RememberedTable
-    from statsvc.sampling import stream_weights
+    from statsvc.sampling.weights import weights_response
     from statsvc.store.publication import open_version
-    from statsvc.store.reconfigure import applied
-    from statsvc.weighting import answers
+    from statsvc.store.reconfigure import apply_changes
 
     def table(one: str | None, version: int | str | None) -> RememberedTable:
         dataset = the_dataset(catalog, one)
         record = catalog.version(dataset, version)
         if class_map is not None:
-            record = replace(record, configuration=applied(record.configuration, {"class_map": class_map}))
+            record = replace(
+                record, configuration=apply_changes(record.configuration, {"class_map": class_map})
+            )
         return RememberedTable(open_version(place.store, dataset.name, record))
 
     parts = mixtures.parse(name)
     if parts is None:
         single = table(name, number)
-        return lambda spec: answers.answer(single, spec)
+        return lambda spec: weights_response(single, spec)
     mixed = [(table(part.dataset, part.number), part.share) for part in parts]
-    return lambda spec: stream_weights.answer(mixed, spec)
+    return lambda spec: weights_response(mixed, spec)
 
 
 def class_map_file(given: dict[str, Any], url: str | None) -> ClassMap | None:

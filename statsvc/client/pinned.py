@@ -9,8 +9,7 @@ from statsvc.client.query import as_text, is_version_number
 from statsvc.errors import InvalidParameter
 from statsvc.sampling import mixtures
 from statsvc.weighting.class_weights import ClassWeights
-from statsvc.weighting.methods import OWNER
-from statsvc.weighting.spec import PARAMETERS, WeightSpec
+from statsvc.weighting.parameters import ALIASES, PARAMETERS, WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -70,7 +69,11 @@ def _method_conflicts(spec: Mapping[str, Any], texts: Mapping[str, str]) -> Iter
 def _requested_spec(weights: ClassWeights, texts: Mapping[str, str]) -> dict[str, Any]:
     """Return the query's parameters as a complete spec, so that defaults and notations do not differ."""
     spec = weights.spec
-    method_parameters = {name: value for name, value in spec.items() if name in OWNER and value is not None}
+    method_parameters = {
+        name: value
+        for name, value in spec.items()
+        if value is not None and name in PARAMETERS and PARAMETERS[name].method is not None
+    }
     # A parameter that only the server knows is in the record's spec and is compared as it is. A misspelled
     # one is in neither, and the parser rejects it.
     known = {name: text for name, text in texts.items() if name in PARAMETERS or name not in spec}
@@ -86,7 +89,7 @@ def _compared_values(
         return weights.dataset, weights.dataset if same_mixture else value
     if name == "version":
         return weights.version, int(value) if is_version_number(value) else weights.version
-    key = "ignore_index" if name == "ignore" else name
+    key = ALIASES.get(name, name)
     return weights.spec.get(key), requested_spec.get(key, as_text(value))
 
 

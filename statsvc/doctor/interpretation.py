@@ -9,7 +9,7 @@ import numpy as np
 from statsvc.dataset import class_counts
 from statsvc.errors import Unanswerable
 from statsvc.weighting import compute
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,7 +64,7 @@ class Interpretation:
         ignored[[i for i in self.counts.ignore if 0 <= i < self.classes]] = True
         counts = compute.ClassCounts(pixels, ignored, float(pixels[~ignored].sum(dtype=np.float64)))
         try:
-            return compute.compute(counts, SPEC).weights
+            return compute.compute_weights(counts, SPEC).weights
         except Unanswerable:
             return None
 

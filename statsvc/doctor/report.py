@@ -10,7 +10,7 @@ from statsvc.doctor.facts import FileFacts, gather
 from statsvc.doctor.finding import SERIOUS, Finding
 from statsvc.doctor.interpretation import SPEC, Interpretation
 from statsvc.weighting import weight_warnings
-from statsvc.weighting.answers import SCHEMA
+from statsvc.weighting.response import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

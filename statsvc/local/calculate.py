@@ -21,11 +21,11 @@ from statsvc.local.counts_file import Counts
 from statsvc.local.estimate import share_intervals
 from statsvc.local.fingerprint import fingerprint
 from statsvc.local.labels import count_label, label_array
-from statsvc.weighting import answers
+from statsvc.sampling.weights import weights_response
 from statsvc.weighting.class_weights import ClassWeights
 from statsvc.weighting.display import print_class_table
 from statsvc.weighting.methods import DEFAULT
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -88,7 +88,7 @@ def calculate_class_weights(
         )
     counts = _counted(dataset, indices, seed, num_workers, None if cache is None else Path(cache), verbose)
     table = _table(dataset, counts)
-    answer = answers.answer(table, spec)
+    answer = weights_response(table, spec)
     if not table.exact:
         _add_intervals(answer, table, len(dataset))
     if verbose:

@@ -25,9 +25,9 @@ from statsvc.dataset.splits import from_dict as read_splits
 from statsvc.dataset.table import MAX_IDS, Block, MemoryTable
 from statsvc.errors import InvalidParameter, SourceError, Unanswerable
 from statsvc.sampling import result
-from statsvc.weighting import answers
+from statsvc.sampling.weights import weights_response
 from statsvc.weighting.class_weights import ClassWeights
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,7 +63,7 @@ class LocalTable(MemoryTable):
         What the answer warns of goes to the log "statsvc.local" as well. Raises `InvalidParameter`,
         `NotFound` for an unknown split, `Unanswerable`.
         """
-        found = ClassWeights(answers.answer(self, WeightSpec.from_params({"method": method, **params})))
+        found = ClassWeights(weights_response(self, WeightSpec.from_params({"method": method, **params})))
         for warning in found.warnings:
             _log.warning("%s: %s", self.dataset, warning["message"])
         return found
@@ -119,7 +119,8 @@ def scan(
     try:
         from statsvc_workers.cluster.machine import cores
         from statsvc_workers.cluster.tasks import CountOptions
-        from statsvc_workers.sources.sources import list_samples, open_source
+        from statsvc_workers.sources.list_samples import list_samples
+        from statsvc_workers.sources.sources import open_source
     except ModuleNotFoundError as problem:
         raise ImportError(
             f"counting label maps needs {problem.name}: pip install 'statsvc[workers]'", name=problem.name

@@ -1,1 +1,1 @@
-"""Samplers in numbers: how often each image is drawn, and the class weights of what is drawn."""
+"""Image probabilities of samplers, and class weights of the streams that they draw."""

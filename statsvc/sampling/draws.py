@@ -1,4 +1,4 @@
-"""How a sampler draws from a table: its choices for these images, and what is then seen on average."""
+"""How often a sampler draws each image of a table, and what one draw contains on average."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from statsvc.errors import Unanswerable
 from statsvc.sampling import scores
+from statsvc.weighting.parameters import STREAM
 from statsvc.weighting.schemes import MIN_PIXELS
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from statsvc.dataset.class_counts import InterpretedCounts
     from statsvc.dataset.table import Table
-    from statsvc.weighting.spec import WeightSpec
+    from statsvc.weighting.parameters import WeightSpec
 
     Int64 = NDArray[np.int64]
     Float64 = NDArray[np.float64]
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 class Draws:
     """How often each image of a table is drawn.
 
-    parameters  the sampler's, as they came out: `min_pixels` is a number here
-    columns     which of the K ids of the reading's histogram are classes, int64 [C']
-    score       scores of images, float64 [n], of their counts over `columns`, int64 [n, C']
-    total       the scores of all images added up
-    images      how many images there are
-    per_class   what the sampler knows of each of these classes: names of columns to arrays [C']
-    lowered     mean pixels of an image, where `min_pixels` was lowered because of it
+    parameters  the sampler's parameters in effect; `min_pixels` is always a number
+    columns     int64 [C'], columns of the interpreted histogram, of K ids, that are classes
+    score       function from counts over `columns`, int64 [n, C'], to scores of the images, float64 [n]
+    total       sum of the scores of all images
+    images      number of images
+    per_class   name → array [C'] of the sampler's numbers for each of these classes
+    lowered     mean pixels of an image if `min_pixels` was lowered because images are small, else None
     """
 
     sampler: str
@@ -53,13 +54,13 @@ class Draws:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What one draw shows on average, over the K ids of a reading's histogram.
+    """What one draw contains on average, over the K ids of an interpreted histogram.
 
     pixels   float64 [K], Σ q·n
     images   float64 [K], probability that the id occurs in the image drawn
     counted  float64 [K], counted pixels of the image drawn, where the id occurs in it: Σ q·[n > 0]·size
     all      float64 [K], the same with pixels of all ids
-    never    images that are never drawn
+    never    number of images that are never drawn
     """
 
     pixels: Float64
@@ -69,44 +70,47 @@ class Expected:
     never: int
 
 
-def key(read: InterpretedCounts, spec: WeightSpec, sampler: str | None) -> Hashable:
-    """Return what `plan` and `expected` follow from, but for the table and the weights."""
+def cache_key(interpreted: InterpretedCounts, spec: WeightSpec, sampler: str | None) -> Hashable:
+    """Return what `plan_draws` and `expected` depend on besides the table and the weights."""
     return (
         sampler,
         spec.split,
-        read.class_map,
-        read.ignore,
-        read.num_classes,
-        spec.temperature,
-        spec.min_pixels,
-        spec.threshold,
+        interpreted.class_map,
+        interpreted.ignore,
+        interpreted.num_classes,
+        *(getattr(spec, name) for name in STREAM if name != "sampler"),
     )
 
 
-def plan(
-    table: Table, read: InterpretedCounts, spec: WeightSpec, *, sampler: str, weights: Float64 | None = None
+def plan_draws(
+    table: Table,
+    interpreted: InterpretedCounts,
+    spec: WeightSpec,
+    *,
+    sampler: str,
+    weights: Float64 | None = None,
 ) -> Draws:
-    """Return how a sampler draws from the images of a reading of the table.
+    """Return how a sampler draws from the images of a table.
 
-    spec     resolved; its split, and the sampler's parameters, are used
+    spec     resolved; only its split and the sampler's parameters are used
     weights  float64 [C], for `image_weights`
 
-    Raises `Unanswerable` where rows are not kept, or no image would ever be drawn.
+    Raises `Unanswerable` where counts of each sample are missing, or where no image would ever be drawn.
     """
-    columns = np.flatnonzero(read.counted)
-    if read.histogram.samples == 0 or not len(columns):
-        raise Unanswerable(f"{table.dataset}: no pixel is counted, so there is nothing to draw from")
+    columns = np.flatnonzero(interpreted.counted)
+    if interpreted.histogram.samples == 0 or not len(columns):
+        raise Unanswerable(f"{table.dataset}: no pixel is counted, so no image can be drawn")
     match sampler:
         case "rare_class":
-            return _rare_class(table, read, spec, columns)
+            return _rare_class(table, interpreted, spec, columns)
         case "repeat_factor":
-            return _repeat_factor(table, read, spec, columns)
+            return _repeat_factor(table, interpreted, spec, columns)
         case _:
             assert weights is not None
-            per_class = weights[read.histogram.class_id[columns]]
-            return _normalised(
+            per_class = weights[interpreted.histogram.class_id[columns]]
+            return _with_total(
                 table,
-                read,
+                interpreted,
                 spec,
                 Draws(
                     "image_weights",
@@ -120,27 +124,27 @@ def plan(
             )
 
 
-def _rare_class(table: Table, read: InterpretedCounts, spec: WeightSpec, columns: Int64) -> Draws:
+def _rare_class(table: Table, interpreted: InterpretedCounts, spec: WeightSpec, columns: Int64) -> Draws:
     assert isinstance(spec.temperature, float)
-    histogram = read.histogram
+    histogram = interpreted.histogram
     lowered = None
     if spec.min_pixels == "auto":
         samples = histogram.samples or 1
-        size = read.all_pixels() / samples
+        size = interpreted.all_pixels() / samples
         min_pixels = scores.automatic_min_pixels(size)
         lowered = size if min_pixels < MIN_PIXELS else None
     else:
         min_pixels = int(spec.min_pixels or 1)
     images, eligible = 0, np.zeros(len(columns), np.int64)
-    for _, counts in table.sample_counts(spec.split, read.class_map):
+    for _, counts in table.sample_counts(spec.split, interpreted.class_map):
         images += len(counts)
         eligible += scores.eligible(counts[:, columns], min_pixels)
     try:
         probability = scores.class_probabilities(histogram.pixels[columns], eligible, spec.temperature)
     except ValueError:
         raise Unanswerable(
-            f"{table.dataset}: no image has {min_pixels} pixels of any class, so rare_class draws none; "
-            "give a smaller min_pixels"
+            f"{table.dataset}: no image has {min_pixels} pixels of any class, so rare_class draws none. "
+            "Use a smaller min_pixels"
         ) from None
     return Draws(
         "rare_class",
@@ -154,9 +158,9 @@ def _rare_class(table: Table, read: InterpretedCounts, spec: WeightSpec, columns
     )
 
 
-def _repeat_factor(table: Table, read: InterpretedCounts, spec: WeightSpec, columns: Int64) -> Draws:
+def _repeat_factor(table: Table, interpreted: InterpretedCounts, spec: WeightSpec, columns: Int64) -> Draws:
     assert spec.threshold is not None
-    histogram = read.histogram
+    histogram = interpreted.histogram
     if histogram.images is None or histogram.samples is None:
         raise Unanswerable(table.why_no_rows())
     images = histogram.images[columns]
@@ -170,34 +174,36 @@ def _repeat_factor(table: Table, read: InterpretedCounts, spec: WeightSpec, colu
         0,
         {"images": images, "repeats": factors},
     )
-    return _normalised(table, read, spec, draws)
+    return _with_total(table, interpreted, spec, draws)
 
 
-def _normalised(table: Table, read: InterpretedCounts, spec: WeightSpec, draws: Draws) -> Draws:
-    """Return the draws with the total of all scores."""
+def _with_total(table: Table, interpreted: InterpretedCounts, spec: WeightSpec, draws: Draws) -> Draws:
+    """Return the draws with the total of all scores and the number of images."""
     total, images = 0.0, 0
-    for _, counts in table.sample_counts(spec.split, read.class_map):
+    for _, counts in table.sample_counts(spec.split, interpreted.class_map):
         images += len(counts)
         total += float(draws.score(counts[:, draws.columns]).sum())
     if not total > 0:
         raise Unanswerable(
-            f"{table.dataset}: every image has the weight 0, so {draws.sampler} draws none; are the classes "
-            "that it has all ignored or absent?"
+            f"{table.dataset}: every image has weight 0, so {draws.sampler} draws none. Check whether all "
+            "of its classes are ignored or absent"
         )
     return Draws(draws.sampler, draws.parameters, draws.columns, draws.score, total, images, draws.per_class)
 
 
-def expected(table: Table, read: InterpretedCounts, split: str | None, draws: Draws | None) -> Expected:
-    """Return what one draw shows on average; without `draws`, every image is drawn equally often.
+def expected(
+    table: Table, interpreted: InterpretedCounts, split: str | None, draws: Draws | None
+) -> Expected:
+    """Return what one draw contains on average; without `draws`, every image is drawn equally often.
 
-    Raises `Unanswerable` where the table does not tell.
+    Raises `Unanswerable` where the table lacks the counts that this needs.
     """
     if draws is None:
-        return _evenly(table, read)
-    ids = len(read.histogram.class_id)
+        return _expected_of_even_draws(table, interpreted)
+    ids = len(interpreted.histogram.class_id)
     pixels, images, counted, all_ = (np.zeros(ids) for _ in range(4))
     never = 0
-    for _, counts in table.sample_counts(split, read.class_map):
+    for _, counts in table.sample_counts(split, interpreted.class_map):
         q = draws.probability(counts)
         present = (counts > 0).astype(np.float64)
         pixels += q @ counts
@@ -208,17 +214,17 @@ def expected(table: Table, read: InterpretedCounts, split: str | None, draws: Dr
     return Expected(pixels, images, counted, all_, never)
 
 
-def _evenly(table: Table, read: InterpretedCounts) -> Expected:
-    histogram = read.histogram
+def _expected_of_even_draws(table: Table, interpreted: InterpretedCounts) -> Expected:
+    histogram = interpreted.histogram
     if histogram.samples == 0:
-        raise Unanswerable(f"{table.dataset}: there is no image to draw from")
+        raise Unanswerable(f"{table.dataset}: the table has no image to draw from")
     if histogram.samples is None or histogram.images is None or histogram.cooccurrence is None:
         raise Unanswerable(table.why_no_rows())
-    together, samples = histogram.cooccurrence, float(histogram.samples)
+    cooccurrence, samples = histogram.cooccurrence, float(histogram.samples)
     return Expected(
         histogram.pixels / samples,
         histogram.images / samples,
-        together[:, read.counted].sum(axis=1, dtype=np.float64) / samples,
-        together.sum(axis=1, dtype=np.float64) / samples,
+        cooccurrence[:, interpreted.counted].sum(axis=1, dtype=np.float64) / samples,
+        cooccurrence.sum(axis=1, dtype=np.float64) / samples,
         0,
     )

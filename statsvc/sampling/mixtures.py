@@ -1,4 +1,4 @@
-"""Mixtures of datasets, `a:0.7,b:0.3`: how probable it is that the next image is drawn from each."""
+"""Mixtures of datasets, as in `a:0.7,b:0.3`: the share of each dataset in the drawn images."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 from statsvc.errors import InvalidParameter
 
-_FORM = "write datasets with their shares, as in a:0.7,b:0.3, or with versions, as in a@3:0.7,b@12:0.3"
+_FORM = "use dataset:share pairs, as in a:0.7,b:0.3, or with versions, as in a@3:0.7,b@12:0.3"
 _SHARE = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _VERSION = re.compile(r"0*[1-9][0-9]{0,8}|[A-Za-z][A-Za-z0-9_.-]{0,99}")
-_MOST = 100
+_MAX_DATASETS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MixturePart:
     """A dataset of a mixture.
 
-    number  version, or its tag, None for the current one
-    share   probability that an image is drawn from it; the shares of a mixture add up to 1
+    number  version number or tag; None for the current version
+    share   probability that an image is drawn from this dataset; the shares of a mixture add up to 1
     """
 
     dataset: str
@@ -27,7 +27,7 @@ class Part:
     share: float
 
 
-def parse(text: str | None) -> tuple[Part, ...] | None:
+def parse(text: str | None) -> tuple[MixturePart, ...] | None:
     """Return the parts of a mixture, or None for the name of one dataset (a name has no colon).
 
     Shares are divided by their sum. Raises `InvalidParameter` naming `dataset`.
@@ -35,21 +35,23 @@ def parse(text: str | None) -> tuple[Part, ...] | None:
     if text is None or ":" not in text:
         return None
     items = text.split(",")
-    if len(items) > _MOST:
-        raise _invalid(f"{len(items)} datasets are too many: at most {_MOST}")
+    if len(items) > _MAX_DATASETS:
+        raise _invalid(
+            f"a mixture of {len(items)} datasets is too large; at most {_MAX_DATASETS} are allowed"
+        )
     parts = [_part(item.strip()) for item in items]
     if len(parts) == 1:
-        raise _invalid(f"{text!r} mixes nothing: name one dataset without a share, or several with theirs")
+        raise _invalid(f"{text!r} names only one dataset; leave out its share, or add datasets with shares")
     names = [part.dataset for part in parts]
     for name in names:
         if names.count(name) > 1:
-            raise _invalid(f"{name} is there twice: give it one share")
-    whole = math.fsum(part.share for part in parts)
-    return tuple(Part(part.dataset, part.number, part.share / whole) for part in parts)
+            raise _invalid(f"{name} occurs twice; use one share for each dataset")
+    total = math.fsum(part.share for part in parts)
+    return tuple(MixturePart(part.dataset, part.number, part.share / total) for part in parts)
 
 
-def text_of(parts: tuple[Part, ...]) -> str:
-    """Return the text that `parse` reads as these parts."""
+def text_of(parts: tuple[MixturePart, ...]) -> str:
+    """Return the text form of a mixture, which `parse` reads."""
     return ",".join(
         part.dataset + ("" if part.number is None else f"@{part.number}") + f":{part.share!r}"
         for part in parts
@@ -57,27 +59,32 @@ def text_of(parts: tuple[Part, ...]) -> str:
 
 
 def without_version(number: int | str | None) -> None:
-    """Refuse a version beside a mixture. Raises `InvalidParameter`."""
+    """Raise `InvalidParameter` if a request for a mixture also has the parameter `version`."""
     if number is not None:
         raise InvalidParameter(
-            ("version", "a version is one dataset's: write it behind the name, as in a@3:0.7,b@12:0.3")
+            (
+                "version",
+                "a mixture has no version of its own; write versions after the names, as in a@3:0.7,b@12:0.3",
+            )
         )
 
 
-def _part(text: str) -> Part:
+def _part(text: str) -> MixturePart:
     name, colon, share = text.rpartition(":")
     if not colon or not name:
-        raise _invalid(f"{text!r} has no share: {_FORM}")
+        raise _invalid(f"{text!r} has no share; {_FORM}")
     name, at, number = name.partition("@")
     if at and not _VERSION.fullmatch(number):
-        raise _invalid(f"{text!r}: {number!r} is no number of a version, and no tag; {_FORM}")
+        raise _invalid(f"{text!r}: {number!r} is neither a version number nor a tag; {_FORM}")
     if not name or not _SHARE.fullmatch(share.strip()):
-        raise _invalid(f"{text!r}: {_FORM}")
+        raise _invalid(f"{text!r} is not a dataset with a share; {_FORM}")
     value = float(share)
     if not 0 < value < 1e100:
-        raise _invalid(f"{text!r}: a share is above 0; leave a dataset out that is not drawn from")
+        raise _invalid(
+            f"{text!r}: the share is out of range; shares are above 0. Leave out datasets that are not used"
+        )
     version = int(number) if number.isdecimal() else number or None
-    return Part(name, version, value)
+    return MixturePart(name, version, value)
 
 
 def _invalid(message: str) -> InvalidParameter:

@@ -1,10 +1,10 @@
-"""Joining a trainer's paths with those of the statistics, and with their probabilities.
+"""Matching the paths of a training program with the paths of the statistics, to find probabilities.
 
-The statistics' paths are relative to the folder that was scanned. A trainer's path belongs to the one
-whose folders and name it ends in (`/data/camvid/train/0001.png` to `train/0001.png`), or, if there is
-none, to the one that ends in it (`0001.png` to `train/0001.png`). Where more than one fits, `root` must
-say which folder was scanned; then a path belongs to what is left of it behind the root, and to nothing
-else. File names are compared as they are: give the paths of label maps, not of images.
+The paths of the statistics are relative to the scanned folder. A path matches the statistics' path that is
+its suffix (`/data/camvid/train/0001.png` matches `train/0001.png`) or, without such a path, the one of which
+it is a suffix (`0001.png` matches `train/0001.png`). If several match, `root` must name the scanned folder;
+then a path matches only its remainder after the root. File names are compared unchanged, so use the paths of
+label maps, not of images.
 """
 
 from __future__ import annotations
@@ -29,58 +29,58 @@ if TYPE_CHECKING:
     Int64 = NDArray[np.int64]
 
 UNMATCHED = ("error", "skip", "average")
-"""What may become of a path without statistics."""
+"""Ways to handle a path without statistics."""
 
 _EXAMPLES = 3
 
 
 def join(
-    given: Sequence[str | os.PathLike[str]], known: Sequence[str], root: str | os.PathLike[str] | None = None
+    paths: Sequence[str | os.PathLike[str]], known: Sequence[str], root: str | os.PathLike[str] | None = None
 ) -> Int64:
-    """Return the index in `known` of each given path, −1 for one that belongs to none; int64 [len(given)].
+    """Return the index in `known` that each path matches, −1 for no match; int64 [len(paths)].
 
-    Raises `InvalidParameter` naming paths that belong to more than one.
+    Raises `InvalidParameter` for paths that match more than one known path.
     """
-    texts = [_text(path) for path in given]
-    at = {_text(path): k for k, path in enumerate(known)}
+    texts = [_normalized(path) for path in paths]
+    index_of = {_normalized(path): k for k, path in enumerate(known)}
     if root is not None:
-        folder = _text(root).rstrip("/") + "/"
-        inside = (text.removeprefix(folder) for text in texts)
-        return np.array([at.get(text, -1) for text in inside], np.int64)
-    depth = max((text.count("/") + 1 for text in at), default=0)
-    found = np.full(len(texts), -1, np.int64)
+        prefix = _normalized(root).rstrip("/") + "/"
+        relative = (text.removeprefix(prefix) for text in texts)
+        return np.array([index_of.get(text, -1) for text in relative], np.int64)
+    depth = max((text.count("/") + 1 for text in index_of), default=0)
+    indices = np.full(len(texts), -1, np.int64)
     ambiguous: list[tuple[str, list[str]]] = []
-    short: list[int] = []
+    shorter: list[int] = []
+
+    def assign(row: int, matches: Sequence[int]) -> None:
+        if len(matches) == 1:
+            indices[row] = matches[0]
+        elif matches:
+            ambiguous.append((str(paths[row]), [known[k] for k in matches]))
+
     for row, text in enumerate(texts):
-        fits = [at[tail] for tail in _tails(text, depth) if tail in at]
-        if len(fits) == 1:
-            found[row] = fits[0]
-        elif fits:
-            ambiguous.append((str(given[row]), [known[k] for k in fits]))
-        elif text.count("/") + 1 < depth:
-            short.append(row)
-    if short:
-        longer: dict[str, list[int]] = {}
-        for text, k in at.items():
+        matches = [index_of[tail] for tail in _tails(text, depth) if tail in index_of]
+        assign(row, matches)
+        if not matches and text.count("/") + 1 < depth:
+            shorter.append(row)
+    if shorter:
+        by_tail: dict[str, list[int]] = {}
+        for text, k in index_of.items():
             for tail in _tails(text, depth):
-                longer.setdefault(tail, []).append(k)
-        for row in short:
-            fits = longer.get(texts[row], [])
-            if len(fits) == 1:
-                found[row] = fits[0]
-            elif fits:
-                ambiguous.append((str(given[row]), [known[k] for k in fits]))
+                by_tail.setdefault(tail, []).append(k)
+        for row in shorter:
+            assign(row, by_tail.get(texts[row], []))
     if ambiguous:
-        path, fits_ = ambiguous[0]
+        path, candidates = ambiguous[0]
         raise InvalidParameter(
             (
                 "paths",
-                f"{len(ambiguous)} of {len(given)} paths belong to more than one of the statistics, for "
-                f"instance {path} to {' and '.join(fits_[:_EXAMPLES])}: give root=, the folder that was "
-                "scanned, and paths below it",
+                f"{len(ambiguous)} of {len(paths)} paths match more than one path of the statistics, for "
+                f"example {path} matches {' and '.join(candidates[:_EXAMPLES])}. Set root to the scanned "
+                "folder, and use paths below it",
             )
         )
-    return found
+    return indices
 
 
 def _tails(text: str, depth: int) -> Iterator[str]:
@@ -93,45 +93,49 @@ def _tails(text: str, depth: int) -> Iterator[str]:
             return
 
 
-def _text(path: str | os.PathLike[str]) -> str:
+def _normalized(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     if os.sep == "\\":
         text = text.replace("\\", "/")
     return posixpath.normpath(text)
 
 
-def unmatched_text(given: Sequence[str | os.PathLike[str]], found: Int64, known: Sequence[str]) -> str:
-    """Return which given paths belong to none of the statistics, and what to look at."""
-    missing = np.flatnonzero(found < 0)
-    named = ", ".join(str(given[row]) for row in missing[:_EXAMPLES])
+def unmatched_text(paths: Sequence[str | os.PathLike[str]], indices: Int64, known: Sequence[str]) -> str:
+    """Return which paths have no match in the statistics, with an example of the statistics' paths."""
+    missing = np.flatnonzero(indices < 0)
+    named = ", ".join(str(paths[row]) for row in missing[:_EXAMPLES])
     more = f" and {len(missing) - _EXAMPLES} more" if len(missing) > _EXAMPLES else ""
-    there = f"the statistics have {len(known)}, such as {known[0]}" if known else "the statistics have none"
-    return f"{len(missing)} of {len(given)} paths are not in the statistics: {named}{more}; {there}"
+    example = (
+        f"the statistics have {len(known)} paths, such as {known[0]}" if known else "the statistics are empty"
+    )
+    return f"{len(missing)} of {len(paths)} paths are not in the statistics: {named}{more}; {example}"
 
 
-def elsewhere(
+def other_splits_text(
     missing: Sequence[str | os.PathLike[str]],
-    asked: str,
-    whole: Callable[[], tuple[Sequence[str], Mapping[str, Split]]],
+    split: str,
+    load_dataset: Callable[[], tuple[Sequence[str], Mapping[str, Split]]],
     root: str | os.PathLike[str] | None,
 ) -> str:
-    """Return in which splits paths are that the split asked for has not, and what to do; "" where unknown.
+    """Return which other splits contain paths that `split` does not, and what to do; "" where unknown.
 
-    whole  returns all paths of the dataset, and its splits
+    load_dataset  returns all paths of the dataset, and its splits
     """
     try:
-        known, splits = whole()
-        found = join(missing, known, root)
+        known, splits = load_dataset()
+        indices = join(missing, known, root)
     except StatsvcError:
-        return ""  # without an answer, what is said of the paths must do
-    there = [known[k] for k in found if k >= 0]
-    if not there:
+        return ""  # The message about the missing paths is enough.
+    in_dataset = [known[k] for k in indices if k >= 0]
+    if not in_dataset:
         return ""
-    numbers = {name: sum(map(split.contains, there)) for name, split in splits.items() if name != asked}
+    numbers = {name: sum(map(other.contains, in_dataset)) for name, other in splits.items() if name != split}
     named = " and ".join(f"{number} in split {name!r}" for name, number in numbers.items() if number)
-    other = next((name for name, number in numbers.items() if number), None)
-    do = "leave split= out to draw from all" if other is None else f"ask with split={other!r} for these"
-    return f". The dataset has {len(there)} of them, {named or 'in no other split'}: {do}"
+    other_split = next((name for name, number in numbers.items() if number), None)
+    advice = (
+        "leave out split to draw from all" if other_split is None else f"use split={other_split!r} for these"
+    )
+    return f". The dataset has {len(in_dataset)} of them, {named or 'in no other split'}: {advice}"
 
 
 def probabilities(
@@ -139,51 +143,63 @@ def probabilities(
     sampling: Sampling,
     root: str | os.PathLike[str] | None,
     unmatched: str,
-    whole: Callable[[], tuple[Sequence[str], Mapping[str, Split]]] = lambda: ([], {}),
+    load_dataset: Callable[[], tuple[Sequence[str], Mapping[str, Split]]] = lambda: ([], {}),
 ) -> NDArray[np.float64]:
-    """Return the probability of each path among the statistics' images, float64 [len(paths)].
+    """Return the probability of each path among the images of the statistics, float64 [len(paths)].
 
-    They add up to 1 where paths and images are the same. Raises `InvalidParameter` for paths that are
-    ambiguous, or have no statistics and `unmatched` does not say what becomes of them; warns of images
-    that are not among the paths. `whole` is as in `elsewhere`, asked only for an error's message.
+    They add up to 1 if the paths are exactly those of the statistics. `load_dataset` is as in
+    `other_splits_text`, and called only for an error message.
+
+    Raises `InvalidParameter` for ambiguous paths, and for paths without statistics under `unmatched="error"`;
+    warns about images of the statistics that are not among the paths.
     """
     if isinstance(paths, str | bytes | os.PathLike):
         raise InvalidParameter(
-            ("paths", f"{paths!r} is one path; give a list, the path of each item's label map")
+            ("paths", f"{paths!r} is a single path; use a list with the label map of each item")
         )
     if len(paths) == 0:
-        raise InvalidParameter(("paths", "there are none: give the path of each item's label map"))
-    found = join(paths, sampling.paths, root)
-    missing = found < 0
+        raise InvalidParameter(("paths", "the list is empty; use the path of each item's label map"))
+    indices = join(paths, sampling.paths, root)
+    missing = indices < 0
     if missing.all() or (missing.any() and unmatched == "error"):
-        failed = (
-            f". {sampling.failed} label maps could not be read and have none (statsvc datasets "
-            f"{sampling.dataset})"
-            if sampling.failed
-            else ""
-        )
-        split = sampling.spec.get("split")
-        if split is not None:
-            lost = [paths[row] for row in np.flatnonzero(missing).tolist()]
-            failed += elsewhere(lost, split, whole, root)
-        raise InvalidParameter(
-            (
-                "paths",
-                f"{unmatched_text(paths, found, sampling.paths)}. Give the paths of label maps, "
-                'scan those that are new, or choose unmatched="skip" or "average"' + failed,
-            )
-        )
-    filled = 1.0 / len(sampling) if unmatched == "average" else 0.0
-    scores = np.where(missing, filled, sampling.probability[found])
-    unused = len(sampling) - len(np.unique(found[~missing]))
+        raise InvalidParameter(("paths", _missing_text(paths, indices, sampling, root, load_dataset)))
+    default = 1.0 / len(sampling) if unmatched == "average" else 0.0
+    scores = np.where(missing, default, sampling.probability[indices])
+    unused = len(sampling) - len(np.unique(indices[~missing]))
     if unused:
         warnings.warn(
             f"{unused} of the {len(sampling)} images in the statistics of {sampling.dataset} are not among "
-            "the paths: their part of the draws goes to the others in proportion. To choose images for each "
-            "class among the paths only, ask for a split that is these paths (split=)",
+            "the paths, so their probability is distributed over the others in proportion. To draw for each "
+            "class among the paths only, define a split with these paths and use split=",
             UserWarning,
             stacklevel=4,
         )
     if not scores.any():
-        raise Unanswerable(f"{sampling.dataset}: every one of the {len(paths)} paths has the probability 0")
+        raise Unanswerable(
+            f"{sampling.dataset}: all {len(paths)} paths have probability 0. Use other sampler parameters, "
+            "or other paths"
+        )
     return scores
+
+
+def _missing_text(
+    paths: Sequence[str | os.PathLike[str]],
+    indices: Int64,
+    sampling: Sampling,
+    root: str | os.PathLike[str] | None,
+    load_dataset: Callable[[], tuple[Sequence[str], Mapping[str, Split]]],
+) -> str:
+    text = (
+        f"{unmatched_text(paths, indices, sampling.paths)}. Use the paths of label maps, scan new label "
+        'maps, or set unmatched to "skip" or "average"'
+    )
+    if sampling.failed:
+        text += (
+            f". {sampling.failed} label maps could not be read and have no statistics (see statsvc datasets "
+            f"{sampling.dataset})"
+        )
+    split = sampling.spec.get("split")
+    if split is not None:
+        missing = [paths[row] for row in np.flatnonzero(indices < 0).tolist()]
+        text += other_splits_text(missing, split, load_dataset, root)
+    return text

@@ -1,4 +1,4 @@
-"""How probable each image is for a sampler, as a trainer gets it."""
+"""The class that holds the image probabilities of a sampler in a training program."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from statsvc.dataset.table import Table
 
 PAGE = 50_000
-"""Samples asked for at a time."""
+"""Number of samples in one request."""
+
+
+_MAX_NAMES = 20
+"""Number of datasets that a message names."""
 
 
 class Sampling:
-    """The probability of each image of a dataset, or a split of it, and what it rests on.
+    """The probability of each image of a dataset or split, and the data and settings that it is based on.
 
-    dataset, version, sampler, spec, images, failed, epoch, classes and warnings are the answer's.
+    dataset, version, sampler, spec, images, failed, epoch, classes and warnings are fields of the response.
 
     paths        relative paths of the label maps, in path order
     probability  float64 [images], adding up to 1
@@ -55,16 +59,16 @@ class Sampling:
 
 
 def of_table(table: Table, sampler: str, params: Mapping[str, Any]) -> Sampling:
-    """Return how probable the images of a table are. Raises as `statsvc.sampling.answer.sampled` does."""
-    from statsvc.sampling.answer import SamplingRequest, sampled
+    """Return the probabilities of a table's images. Raises as `statsvc.sampling.plan.plan_sampling` does."""
+    from statsvc.sampling.plan import SamplingRequest, plan_sampling
 
-    found = sampled(table, SamplingRequest.from_params(sampler, params))
+    plan = plan_sampling(table, SamplingRequest.from_params(sampler, params))
     paths: list[str] = []
     probability = [np.zeros(0)]
-    for names, counts in table.sample_counts(params.get("split"), found.read.class_map):
+    for names, counts in table.sample_counts(params.get("split"), plan.interpreted.class_map):
         paths += names
-        probability.append(found.draws.probability(counts))
-    return Sampling(found.head, paths, np.concatenate(probability))
+        probability.append(plan.draws.probability(counts))
+    return Sampling(plan.head, paths, np.concatenate(probability))
 
 
 def fetch(
@@ -73,9 +77,9 @@ def fetch(
     version: int | str | None,
     params: Mapping[str, Any],
 ) -> Sampling:
-    """Return the answer of `GET /datasets/{dataset}/sampling`, asked for page by page.
+    """Return the response of `GET /datasets/{dataset}/sampling`, requested page by page.
 
-    get  path, parameters and a function that reads the JSON → what it returns, as `Client` does
+    get  function of a path, parameters and a function that parses the JSON; returns the parsed value
     """
     path = f"/datasets/{quote(dataset, safe='')}/sampling"
     first, *rest = _pages(get, path, {**params, "version": version, "limit": PAGE})
@@ -91,7 +95,7 @@ def _pages(
     page = get(path, params, _checked)
     yield page
     while page["next"] is not None:
-        # The first page's version: a scan may publish another one between two pages.
+        # Ask for the version of the first page: a scan may publish a new version between two pages.
         page = get(path, {**params, "version": page["version"], "after": page["next"]}, _checked)
         yield page
 
@@ -105,14 +109,16 @@ def _checked(body: Any) -> dict[str, Any]:
             raise LookupError(f"{key!r} is missing")
     for sample in body["samples"]:
         if not isinstance(sample["path"], str) or not 0 <= sample["probability"] <= 1:
-            raise TypeError("a sample is not a path with a probability")
+            raise TypeError("a sample does not consist of a path and a probability")
     return dict(body)
 
 
 def only_dataset(datasets: Sequence[Mapping[str, Any]]) -> str:
     """Return the name of the only dataset that has a version. Raises `InvalidParameter` listing them."""
-    names = [str(one["name"]) for one in datasets if one["version"] is not None]
-    if len(names) != 1:
-        there = ", ".join(names[:20]) or "none with a version"
-        raise InvalidParameter(("dataset", f"there are {len(names)} datasets, give one: {there}"))
+    names = [str(dataset["name"]) for dataset in datasets if dataset["version"] is not None]
+    if not names:
+        raise InvalidParameter(("dataset", "the server has no dataset with a version; scan one first"))
+    if len(names) > 1:
+        listed = ", ".join(names[:_MAX_NAMES])
+        raise InvalidParameter(("dataset", f"the server has {len(names)} datasets; choose one of {listed}"))
     return names[0]

@@ -1,8 +1,9 @@
-"""How often each image is drawn: the arithmetic of the samplers, without I/O.
+"""The arithmetic of the samplers, from counts to scores of images, without I/O.
 
 `counts` is int64 [n, C] throughout: the counted pixels of each class in each of n images, after the
-class map and without ignored ids. Scores are not normalised: image i is drawn with probability
-q_i = score_i / Σ score, the sum taken over all images of the stream. Formulas in `statsvc.weighting.schemes`.
+class map and without ignored ids. Scores are not normalized: image i is drawn with probability
+q_i = score_i / Σ score, where the sum is over all images of the stream. `statsvc.weighting.schemes` has the
+formulas and their sources.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def automatic_min_pixels(size: float) -> int:
-    """Return `min_pixels` for images of `size` pixels on average: the same share of a small image."""
+    """Return `min_pixels` for images of `size` pixels on average; small images have the same share."""
     return max(1, min(MIN_PIXELS, round(MIN_PIXELS * size / FULL_SIZE)))
 
 
 def eligible(counts: Int64, min_pixels: int) -> Int64:
-    """Return how many of the images have at least `min_pixels` of each class, int64 [C]."""
+    """Return the number of images with at least `min_pixels` of each class, int64 [C]."""
     result: Int64 = (counts >= min_pixels).sum(axis=0, dtype=np.int64)
     return result
 
@@ -35,18 +36,18 @@ def class_probabilities(pixels: Int64, images: Int64, temperature: float) -> Flo
     """Return P(c) of rare-class sampling, float64 [C]: softmax((1 − p)/T) over the classes with an image.
 
     pixels   int64 [C], pixels of each class in all images: p is their share
-    images   int64 [C], eligible images of each class; one without leaves before the softmax and has P 0
+    images   int64 [C], eligible images of each class; a class without one is left out, and has P 0
 
     Raises `ValueError` where no class has an eligible image.
     """
-    there = images > 0
-    if not there.any():
+    has_images = images > 0
+    if not has_images.any():
         raise ValueError("no class has an eligible image")
-    p = pixels[there] / pixels.sum(dtype=np.float64)
-    # Relative to the rarest class, so that nothing overflows: softmax does not feel a shift.
+    p = pixels[has_images] / pixels.sum(dtype=np.float64)
+    # Relative to the rarest class, so that nothing overflows; a shift does not change the softmax.
     odds = np.exp((p.min() - p) / temperature)
     result = np.zeros(len(pixels))
-    result[there] = odds / odds.sum()
+    result[has_images] = odds / odds.sum()
     return result
 
 
@@ -72,13 +73,13 @@ def repeat_factors(images: Int64, samples: int, threshold: float) -> Float64:
 
 
 def repeat_factor_scores(counts: Int64, factors: Float64) -> Float64:
-    """Return r_i of each image, float64 [n]: the largest r_c of its classes, 1 without any."""
+    """Return r_i of each image, float64 [n]: the largest r_c of its classes; 1 without classes."""
     result: Float64 = np.where(counts > 0, factors, 1.0).max(axis=1, initial=1.0)
     return result
 
 
 def image_weight_scores(counts: Int64, weights: Float64) -> Float64:
-    """Return the mean weight over the pixels of each image, float64 [n]; 0 where none is counted."""
+    """Return the mean weight over the counted pixels of each image, float64 [n]; 0 without counted pixels."""
     pixels = counts.sum(axis=1, dtype=np.float64)
     result: Float64 = np.divide(counts @ weights, pixels, out=np.zeros(len(pixels)), where=pixels > 0)
     return result

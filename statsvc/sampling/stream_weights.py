@@ -1,9 +1,9 @@
-"""Weights of a stream: of what a trainer sees that draws images by a sampler, or from several datasets.
+"""Class weights of a stream: what a trainer sees that draws images by a sampler or from several datasets.
 
-With q_i the probability that image i is the next one drawn, a class's share of the stream is
-p'_c = Σ_i q_i·n_ic / Σ_i q_i·N_i. In a mixture q_i is the share of its dataset times the probability of
-the image there. All numbers of the answer are expectations over as many draws as there are images; a
-stream that draws every image equally often has the numbers of the files.
+With q_i the probability that image i is the next one drawn, the share of class c in the stream is
+p'_c = Σ_i q_i·n_ic / Σ_i q_i·N_i. In a mixture, q_i is the share of the image's dataset times its probability
+within that dataset. All numbers of the response are expectations over as many draws as there are images, so
+a stream that draws every image equally often has the numbers of the files.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import numpy as np
 from statsvc.errors import InvalidParameter, Unanswerable
 from statsvc.sampling import draws as drawing
 from statsvc.sampling import mixtures
-from statsvc.sampling.mixtures import Part
-from statsvc.weighting import compute, weight_warnings
-from statsvc.weighting.answers import SCHEMA, class_rows, read_as_asked
+from statsvc.sampling.draw_warnings import about_draws
+from statsvc.sampling.mixtures import MixturePart
+from statsvc.weighting import weight_warnings
+from statsvc.weighting.class_columns import ClassColumns, ignored_classes
+from statsvc.weighting.compute import ClassCounts, ComputedWeights, compute_weights
 from statsvc.weighting.methods import METHODS
-from statsvc.weighting.spec import no_amounts
+from statsvc.weighting.response import Basis, class_map_name, interpret_for, interpretation, weights_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,205 +32,214 @@ if TYPE_CHECKING:
     from statsvc.dataset.class_counts import InterpretedCounts
     from statsvc.dataset.table import Table
     from statsvc.sampling.draws import Draws, Expected
-    from statsvc.weighting.spec import WeightSpec
-    from statsvc.weighting.weight_warnings import Notice
+    from statsvc.weighting.parameters import WeightSpec
+    from statsvc.weighting.weight_warnings import WarningText
 
     Float64 = NDArray[np.float64]
+
+# The last bits of a sum of products differ between processors; these digits are the same everywhere.
+_SIGNIFICANT_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """One dataset of a stream: how it is read and drawn from, and what a draw shows."""
+    """One dataset of a stream: its counts, how images are drawn from it, and what one draw contains."""
 
     table: Table
     share: float
-    read: InterpretedCounts
+    interpreted: InterpretedCounts
     unexpected: list[dict[str, Any]]
     draws: Draws | None
     expected: Expected
 
     @property
     def images(self) -> int:
-        return self.read.histogram.samples or 0
+        return self.interpreted.histogram.samples or 0
 
 
-def answer(parts: Sequence[tuple[Table, float]], spec: WeightSpec) -> dict[str, Any]:
-    """Return the weights of a stream drawn from one table or several, as `statsvc.weighting.answers.answer`.
+def stream_response(parts: Sequence[tuple[Table, float]], spec: WeightSpec) -> dict[str, Any]:
+    """Return the weights response of a stream drawn from one table or several; see `weights_body`.
 
-    parts  each table with the share of draws that are from it; the shares add up to 1
+    parts  tables with the share of draws from each; the shares add up to 1
 
-    Beside what every answer has: `stream`, with the number of draws that the expectations are over and,
-    for each dataset, share, images and those never drawn; and in each class `seen`, its share of the
-    stream over its share of the files, None where the files do not have it. `exact` says that the counts
-    behind the expectations are. A mixture's `dataset` names each version, and `version` is None.
+    `stream` has the number of draws that the expectations refer to and, for each dataset, its share, its
+    images and how many of them are never drawn. `exact` refers to the counts behind the expectations. A
+    mixture names each version in `dataset`, and its `version` is null.
 
-    Raises as `statsvc.weighting.answers.answer` does, and `Unanswerable` where the datasets disagree on
-    classes.
+    Raises as `statsvc.weighting.response.files_response` does, and `Unanswerable` where the datasets disagree
+    on classes.
     """
     spec = spec.resolved()
     method = METHODS[spec.method]
-    if not method.of_shares:
-        raise InvalidParameter(("method", no_amounts(method)))
+    if method.needs_absolute_counts:
+        raise InvalidParameter(("method", method.unusable_for_streams()))
     sources = [_source(table, share, spec) for table, share in parts]
-    read = _agreed(sources)
-    counts = _counts(sources, read, spec)
+    interpreted = _common_classes(sources)
+    counts = _class_counts(sources, interpreted, spec)
     name = _name(sources)
     try:
-        result = compute.compute(counts, spec)
+        result = compute_weights(counts, spec)
     except Unanswerable as problem:
         raise Unanswerable(f"{name}: {problem}") from None
     failures = [source.table.failures(spec.split) for source in sources]
-    mixed = len(sources) > 1
-    rows = class_rows(counts, result)
-    for row, seen in zip(rows, _seen(sources, counts), strict=True):
-        row["seen"] = seen
-    return {
-        "dataset": name,
-        "version": None if mixed else sources[0].table.version,
-        "method": spec.method,
-        "kind": method.kind,
-        "spec": _asked(spec, sources, read),
-        "split": spec.split,
-        **({} if spec.recipe is None else {"recipe": spec.recipe}),
-        "stream": {
+    is_mixture = len(sources) > 1
+    basis = Basis(
+        dataset=name,
+        version=None if is_mixture else sources[0].table.version,
+        spec=_reported_spec(spec, sources, interpreted),
+        exact=True,
+        failed=sum(count for count, _ in failures),
+        pixels=_expected_pixels(sources, "counted"),
+        ignored_pixels=_expected_pixels(sources, "ignored"),
+        unexpected=[
+            {**({"dataset": source.table.dataset} if is_mixture else {}), **entry}
+            for source in sources
+            for entry in source.unexpected
+        ],
+        warnings=weight_warnings.as_dicts(_warnings(sources, failures, counts, spec, result)),
+        stream={
             "sampler": spec.sampler,
             "draws": counts.samples,
             "datasets": [_described(source) for source in sources],
         },
-        "exact": True,
-        "images": counts.samples,
-        "failed": sum(count for count, _ in failures),
-        "pixels": _total(sources, "counted"),
-        "ignored_pixels": _total(sources, "ignored"),
-        "expected_weight": result.expected_weight,
-        "classes": rows,
-        "weights": result.weights.tolist(),
-        "unexpected": [
-            {**({"dataset": source.table.dataset} if mixed else {}), **entry}
-            for source in sources
-            for entry in source.unexpected
-        ],
-        "warnings": weight_warnings.as_dicts(_notices(sources, failures, counts, spec, result)),
-        "schema": SCHEMA,
-    }
+        seen=_seen(sources, counts),
+    )
+    return weights_body(spec, basis, counts, result)
 
 
 def _source(table: Table, share: float, spec: WeightSpec) -> _Source:
     if not table.exact:
         raise Unanswerable(
-            f"{table.dataset}: the counts are of some of the images, and a stream is drawn from all of them: "
-            "count every image, or leave the sampler out"
+            f"{table.dataset}: only some of the images were counted, but a stream is drawn from all of them. "
+            "Count every image, or leave out sampler"
         )
-    read, unexpected = read_as_asked(table, spec)
+    interpreted, unexpected = interpret_for(table, spec)
 
     def make() -> tuple[Draws | None, Expected]:
-        draws = None if spec.sampler is None else drawing.plan(table, read, spec, sampler=spec.sampler)
-        return draws, drawing.expected(table, read, spec.split, draws)
+        draws = None
+        if spec.sampler is not None:
+            draws = drawing.plan_draws(table, interpreted, spec, sampler=spec.sampler)
+        return draws, drawing.expected(table, interpreted, spec.split, draws)
 
-    draws, expected = table.cached(drawing.key(read, spec, spec.sampler), make)
-    return _Source(table, share, read, unexpected, draws, expected)
+    draws, expected = table.cached(drawing.cache_key(interpreted, spec, spec.sampler), make)
+    return _Source(table, share, interpreted, unexpected, draws, expected)
 
 
-def _agreed(sources: Sequence[_Source]) -> InterpretedCounts:
-    """Return a reading with the classes' number, names and ignored ids. Raises `Unanswerable`."""
+def _common_classes(sources: Sequence[_Source]) -> InterpretedCounts:
+    """Return interpreted counts with the number, names and ignored ids that the sources have in common.
+
+    Raises `Unanswerable` where the sources disagree.
+    """
     first = sources[0]
-    classes, names = first.read.num_classes, first.read.names
+    names = first.interpreted.names
     for source in sources[1:]:
-        one, other = first.table.dataset, source.table.dataset
-        if source.read.num_classes != classes:
+        _require_same_classes(first, source, names)
+        names = max(names, source.interpreted.names, key=len)
+    ignored = tuple(sorted({i for source in sources for i in source.interpreted.ignore}))
+    return replace(first.interpreted, names=names, ignore=ignored)
+
+
+def _require_same_classes(first: _Source, other: _Source, names: Sequence[str]) -> None:
+    classes = first.interpreted.num_classes
+    first_name, other_name = first.table.dataset, other.table.dataset
+    if other.interpreted.num_classes != classes:
+        raise Unanswerable(
+            f"{first_name} has {classes} classes but {other_name} has {other.interpreted.num_classes}. Use "
+            "num_classes, or a class_map with which the numbers are equal"
+        )
+    for class_id, (name, other_class) in enumerate(zip(names, other.interpreted.names, strict=False)):
+        if name != other_class:
             raise Unanswerable(
-                f"{one} has {classes} classes and {other} {source.read.num_classes}: give num_classes or a "
-                "class_map under which they are the same"
+                f"class {class_id} is {name!r} in {first_name} but {other_class!r} in {other_name}. Give "
+                "both datasets the same class map and names (PATCH /datasets/NAME), or use class_map for both"
             )
-        for class_id, (mine, its) in enumerate(zip(names, source.read.names, strict=False)):
-            if mine != its:
-                raise Unanswerable(
-                    f"class {class_id} is {mine!r} in {one} and {its!r} in {other}: give the datasets the "
-                    "same class map and names (PATCH /datasets/NAME), or class_map= for both"
-                )
-        for class_id in {*first.read.ignore} ^ {*source.read.ignore}:
-            if 0 <= class_id < classes:
-                ignores, counts = (one, other) if class_id in first.read.ignore else (other, one)
-                raise Unanswerable(
-                    f"{ignores} ignores class {class_id} and {counts} counts it: give ignore_index for both"
-                )
-        names = max(names, source.read.names, key=len)
-    ignore = tuple(sorted({i for source in sources for i in source.read.ignore}))
-    return replace(first.read, names=names, ignore=ignore)
+    for class_id in {*first.interpreted.ignore} ^ {*other.interpreted.ignore}:
+        if 0 <= class_id < classes:
+            ignoring, counting = first_name, other_name
+            if class_id not in first.interpreted.ignore:
+                ignoring, counting = other_name, first_name
+            raise Unanswerable(
+                f"{ignoring} ignores class {class_id} but {counting} counts it. Use ignore_index for both"
+            )
 
 
-def _counts(sources: Sequence[_Source], read: InterpretedCounts, spec: WeightSpec) -> compute.ClassCounts:
-    classes = read.num_classes
-    samples = sum(source.images for source in sources)
-    pixels, images, together = (np.zeros(classes) for _ in range(3))
+def _class_counts(
+    sources: Sequence[_Source], interpreted: InterpretedCounts, spec: WeightSpec
+) -> ClassCounts:
+    """Return the expected counts of classes 0 … C−1 in all draws."""
+    classes = interpreted.num_classes
+    draws = sum(source.images for source in sources)
+    pixels, images, image_pixels = (np.zeros(classes) for _ in range(3))
     for source in sources:
-        histogram, part = source.read.histogram, source.expected
-        placed = histogram.mapped & (histogram.class_id >= 0) & (histogram.class_id < classes)
-        at = histogram.class_id[placed]
-        pixels[at] += source.share * part.pixels[placed]
-        images[at] += source.share * part.images[placed]
-        of = part.counted if spec.denominator == "counted" else part.all
-        together[at] += source.share * of[placed]
-    ignored = np.zeros(classes, bool)
-    ignored[[i for i in read.ignore if 0 <= i < classes]] = True
-    return compute.ClassCounts(
-        pixels=_rounded(pixels * samples),
-        ignored=ignored,
-        total=_total(sources, "counted" if spec.denominator == "counted" else "all"),
-        images=_rounded(images * samples),
-        image_pixels=_rounded(together * samples),
-        samples=samples,
-        names=read.names,
+        columns, expected = ClassColumns.of(source.interpreted), source.expected
+        pixels += source.share * columns.by_class(expected.pixels)
+        images += source.share * columns.by_class(expected.images)
+        in_image = expected.counted if spec.denominator == "counted" else expected.all
+        image_pixels += source.share * columns.by_class(in_image)
+    return ClassCounts(
+        pixels=_rounded(pixels * draws),
+        ignored=ignored_classes(interpreted.ignore, classes),
+        total=_expected_pixels(sources, "counted" if spec.denominator == "counted" else "all"),
+        images=_rounded(images * draws),
+        image_pixels=_rounded(image_pixels * draws),
+        samples=draws,
+        names=interpreted.names,
     )
 
 
-def _total(sources: Sequence[_Source], which: str) -> float:
-    """Return the expected pixels of all draws: of counted, of ignored or of all ids."""
-    samples = sum(source.images for source in sources)
-    total = 0.0
+def _expected_pixels(sources: Sequence[_Source], which: str) -> float:
+    """Return the expected pixels of all draws: of "counted", "ignored" or "all" ids."""
+    draws = sum(source.images for source in sources)
+    per_draw = 0.0
     for source in sources:
-        read, pixels = source.read, source.expected.pixels
-        chosen = {"counted": read.counted, "ignored": read.ignored}.get(which, np.ones(len(pixels), bool))
-        total += source.share * float(pixels[chosen].sum())
-    return float(_rounded(np.array([total * samples]))[0])
+        interpreted, pixels = source.interpreted, source.expected.pixels
+        selected = {"counted": interpreted.counted, "ignored": interpreted.ignored}.get(
+            which, np.ones(len(pixels), bool)
+        )
+        per_draw += source.share * float(pixels[selected].sum())
+    return float(_rounded(np.array([per_draw * draws]))[0])
 
 
 def _rounded(values: Float64) -> Float64:
-    """Return the values to 12 digits: the last bits of a sum of products differ between processors."""
-    return np.array([float(f"{value:.12g}") for value in values.tolist()])
+    return np.array([float(f"{value:.{_SIGNIFICANT_DIGITS}g}") for value in values.tolist()])
 
 
-def _seen(sources: Sequence[_Source], counts: compute.ClassCounts) -> Iterator[float | None]:
-    """Yield each class's share of the stream over its share of the files."""
-    files = np.zeros(len(counts.pixels))
-    total = 0
+def _seen(sources: Sequence[_Source], counts: ClassCounts) -> list[float | None]:
+    """Return each class's share of the stream over its share of the files; None where the files have none."""
+    file_pixels = np.zeros(len(counts.pixels))
+    file_total = 0
     for source in sources:
-        histogram = source.read.histogram
-        at = source.read.counted
-        files[histogram.class_id[at]] += histogram.pixels[at]
-        total += source.read.pixels(at)
-    # Of counted pixels on both sides, whatever the denominator of the frequencies is.
-    stream = np.where(counts.ignored, 0.0, counts.pixels / _total(sources, "counted"))
-    for mine, of_files in zip(stream.tolist(), files.tolist(), strict=True):
-        yield mine / (of_files / total) if of_files else None
+        histogram, counted = source.interpreted.histogram, source.interpreted.counted
+        file_pixels[histogram.class_id[counted]] += histogram.pixels[counted]
+        file_total += source.interpreted.pixels(counted)
+    # Both shares refer to counted pixels, whatever the denominator of the frequencies is.
+    shares = np.where(counts.ignored, 0.0, counts.pixels / _expected_pixels(sources, "counted"))
+    return [
+        share / (pixels / file_total) if pixels else None
+        for share, pixels in zip(shares.tolist(), file_pixels.tolist(), strict=True)
+    ]
 
 
-def _asked(spec: WeightSpec, sources: Sequence[_Source], read: InterpretedCounts) -> dict[str, Any]:
-    asked = spec.to_dict()
-    asked["ignore_index"] = list(read.ignore)
-    asked["num_classes"] = read.num_classes
-    maps = {"none" if s.read.class_map is None else s.read.class_map.name for s in sources}
-    asked["class_map"] = maps.pop() if len(maps) == 1 else spec.class_map
-    chosen = {s.draws.parameters.get("min_pixels") for s in sources if s.draws is not None}
-    if spec.sampler == "rare_class" and len(chosen) == 1:
-        asked["min_pixels"] = chosen.pop()
-    return asked
+def _reported_spec(
+    spec: WeightSpec, sources: Sequence[_Source], interpreted: InterpretedCounts
+) -> dict[str, Any]:
+    """Return the canonical spec with the choices of the datasets, where they have made the same."""
+    reported = spec.to_dict() | interpretation(interpreted)
+    class_maps = {class_map_name(source.interpreted) for source in sources}
+    if len(class_maps) > 1:
+        reported["class_map"] = spec.class_map
+    min_pixels = {source.draws.parameters.get("min_pixels") for source in sources if source.draws is not None}
+    if spec.sampler == "rare_class" and len(min_pixels) == 1:
+        reported["min_pixels"] = min_pixels.pop()
+    return reported
 
 
 def _name(sources: Sequence[_Source]) -> str:
     if len(sources) == 1:
         return sources[0].table.dataset
-    return mixtures.text_of(tuple(Part(s.table.dataset, s.table.version, s.share) for s in sources))
+    return mixtures.text_of(
+        tuple(MixturePart(source.table.dataset, source.table.version, source.share) for source in sources)
+    )
 
 
 def _described(source: _Source) -> dict[str, Any]:
@@ -242,49 +253,23 @@ def _described(source: _Source) -> dict[str, Any]:
     }
 
 
-def _notices(
+def _warnings(
     sources: Sequence[_Source],
     failures: Sequence[tuple[int, list[tuple[str, str]]]],
-    counts: compute.ClassCounts,
+    counts: ClassCounts,
     spec: WeightSpec,
-    result: compute.Weights,
-) -> Iterator[Notice]:
-    mixed = len(sources) > 1
+    result: ComputedWeights,
+) -> Iterator[WarningText]:
+    is_mixture = len(sources) > 1
 
-    def of(source: _Source, found: Iterator[Notice]) -> Iterator[Notice]:
-        for code, message in found:
-            yield code, f"{source.table.dataset}: {message}" if mixed else message
+    def named(source: _Source, texts: Iterator[WarningText]) -> Iterator[WarningText]:
+        for code, message in texts:
+            yield code, f"{source.table.dataset}: {message}" if is_mixture else message
 
     for source, failed in zip(sources, failures, strict=True):
-        yield from of(source, weight_warnings.about_files(source.read, source.unexpected, failed))
+        yield from named(source, weight_warnings.about_files(source.interpreted, source.unexpected, failed))
     yield from weight_warnings.about_weights(counts, spec, result)
     for source in sources:
-        yield from of(source, weight_warnings.about_splits(source.table, spec))
+        yield from named(source, weight_warnings.about_splits(source.table, spec))
         if source.draws is not None:
-            yield from of(source, about_draws(source.read, source.draws, source.expected.never))
-
-
-def about_draws(read: InterpretedCounts, draws: Draws, never: int) -> Iterator[Notice]:
-    """Yield what is to be said of how a sampler draws from one table."""
-    if draws.lowered is not None:
-        yield (
-            "min_pixels_lowered",
-            f"the images have {draws.lowered:.0f} pixels on average, so an image counts for a class from "
-            f"{draws.parameters['min_pixels']} pixels of it on, not from 3000; min_pixels= chooses",
-        )
-    if draws.sampler == "rare_class":
-        class_id = read.histogram.class_id[draws.columns]
-        there = read.histogram.pixels[draws.columns] > 0
-        left = class_id[there & (draws.per_class["images"] == 0)].tolist()
-        if left:
-            names = weight_warnings.listed(read.names[c] if c < len(read.names) else str(c) for c in left)
-            yield (
-                "classes_never_chosen",
-                f"no image has {draws.parameters['min_pixels']} pixels of {names}: rare_class never chooses "
-                "an image for them; a smaller min_pixels does",
-            )
-    if never:
-        yield (
-            "images_never_drawn",
-            f"{never} of {draws.images} images are never drawn: no class has enough pixels or weight there",
-        )
+            yield from named(source, about_draws(source.interpreted, source.draws, source.expected.never))

@@ -1,4 +1,4 @@
-"""Making a version of counts taken elsewhere: totals, or rows where the counts of each sample are known."""
+"""Publish imported counts as a version: totals, or rows if the counts of each sample are known."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from statsvc.dataset import splits
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.num_classes import infer_num_classes
 from statsvc.errors import Conflict, NotFound
-from statsvc.store.catalog.catalog import NewVersion
+from statsvc.store.catalog.records import NewVersion
 from statsvc.store.import_files import SampleCounts
 from statsvc.store.publication import IMPORTED, publish
-from statsvc.store.reconfigure import applied, fitting
+from statsvc.store.reconfigure import apply_changes, check_class_names
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK, SAMPLE_ARRAYS, create_group
 from statsvc.store.versions.checkpoints import CountedRows, blank
 from statsvc.store.versions.writer import VersionWriter, strings, write_totals
@@ -23,52 +23,34 @@ from statsvc.store.versions.writer import VersionWriter, strings, write_totals
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from statsvc.dataset.table import Histogram
     from statsvc.store.catalog.catalog import Catalog
-    from statsvc.store.catalog.records import VersionRecord
+    from statsvc.store.catalog.records import Dataset, VersionRecord
     from statsvc.store.versions.location import Location
 
 
 def import_counts(
     catalog: Catalog, store: Location, name: str, counts: Histogram | SampleCounts, changes: Mapping[str, Any]
 ) -> VersionRecord:
-    """Publish counts as the next version of a dataset, which is made where there is none.
+    """Publish counts as the next version of a dataset, which is created if it does not exist.
 
-    changes  parts of the configuration, as `statsvc.store.reconfigure.applied` takes them
+    changes  fields of the configuration, as `statsvc.store.reconfigure.apply_changes` takes them
 
-    Raises `Conflict` for a dataset whose label maps are counted here, `InvalidParameter` for a
-    configuration that does not fit, `Unanswerable` where the ids are no classes.
+    Raises `Conflict` for a dataset whose label maps are scanned, `InvalidParameter` for an inconsistent
+    configuration, `Unanswerable` if the number of classes cannot be inferred from the ids.
     """
-    try:
-        dataset = catalog.dataset(name)
-    except NotFound:
-        dataset = None
-    if dataset is not None and dataset.source is not None:
-        raise Conflict(f"{name} is counted from {dataset.source}; import into another name")
+    dataset = _imported_dataset(catalog, name)
     before = Configuration() if dataset is None else dataset.configuration
-    configuration = fitting(applied(before, changes))
-    if isinstance(counts, SampleCounts):
-        occurring = np.unique(counts.ids)
-        if not configuration.splits:
-            configuration = replace(configuration, splits=splits.detect(counts.path))
-    else:
-        occurring = counts.class_id[counts.pixels > 0]
-    if configuration.num_classes == 0:
-        classes = infer_num_classes(occurring, configuration)
-        configuration = fitting(replace(configuration, num_classes=classes))
+    occurring = _occurring_ids(counts)
+    configuration = _complete(check_class_names(apply_changes(before, changes)), counts, occurring)
     if dataset is None:
         dataset = catalog.create_dataset(name, None, None, configuration)
-    store.make()
+    store.create()
     uri = f"{dataset.uid}/import-{uuid.uuid4().hex}"
     try:
-        if isinstance(counts, SampleCounts):
-            totals, digests = _write_rows(store / uri, counts, occurring)
-            samples: int | None = len(counts.path)
-        else:
-            group = create_group(store / uri, {})
-            with store.answering():
-                totals, digests = counts, write_totals(group, counts)
-            samples = counts.samples
+        totals, digests = _write(store / uri, counts, occurring)
     except BaseException:
         (store / uri).remove()
         raise
@@ -79,19 +61,61 @@ def import_counts(
         configuration=configuration,
         reader=IMPORTED,
         digests=digests,
-        samples=samples,
+        samples=len(counts.path) if isinstance(counts, SampleCounts) else counts.samples,
         failed=0,
         pixels=int(np.sum(totals.pixels)),
     )
     return publish(catalog, store, dataset, new)
 
 
-def _write_rows(
-    folder: Location, counts: SampleCounts, class_id: np.ndarray[Any, Any]
+def _imported_dataset(catalog: Catalog, name: str) -> Dataset | None:
+    """Return the dataset to import into, or None if it does not exist yet."""
+    try:
+        dataset = catalog.dataset(name)
+    except NotFound:
+        return None
+    if dataset.source is not None:
+        raise Conflict(
+            f"counts cannot be imported into {name}, because it is counted from {dataset.source}; "
+            "choose another name"
+        )
+    return dataset
+
+
+def _occurring_ids(counts: Histogram | SampleCounts) -> NDArray[np.int64]:
+    """Return the raw ids with at least one pixel, int64 [K], ascending."""
+    return np.unique(counts.ids) if isinstance(counts, SampleCounts) else counts.class_id[counts.pixels > 0]
+
+
+def _complete(
+    configuration: Configuration, counts: Histogram | SampleCounts, occurring: NDArray[np.int64]
+) -> Configuration:
+    """Detect the splits and infer the number of classes, if the configuration leaves them open."""
+    if isinstance(counts, SampleCounts) and not configuration.splits:
+        configuration = replace(configuration, splits=splits.detect(counts.path))
+    if configuration.num_classes == 0:
+        classes = infer_num_classes(occurring, configuration)
+        configuration = check_class_names(replace(configuration, num_classes=classes))
+    return configuration
+
+
+def _write(
+    location: Location, counts: Histogram | SampleCounts, occurring: NDArray[np.int64]
 ) -> tuple[Histogram, dict[str, str]]:
-    """Write one row a sample. What a count does not tell, size, shape and fingerprint, is zero."""
+    """Write the arrays of the new group; return the totals and the digests."""
+    if isinstance(counts, SampleCounts):
+        return _write_rows(location, counts, occurring)
+    group = create_group(location, {})
+    with location.translated_errors():
+        return counts, write_totals(group, counts)
+
+
+def _write_rows(
+    location: Location, counts: SampleCounts, class_id: NDArray[np.int64]
+) -> tuple[Histogram, dict[str, str]]:
+    """Write one row per sample. Unknown values (file size, shape, fingerprint) are zero."""
     sparse = CountedRows({}, counts.offsets, counts.ids, counts.counts)
-    writer = VersionWriter(folder, class_id, len(counts.path), {})
+    writer = VersionWriter(location, class_id, len(counts.path), {})
     for start in range(0, len(counts.path), ROWS_PER_CHUNK):
         paths = counts.path[start : start + ROWS_PER_CHUNK]
         dense = sparse.dense(np.arange(start, start + len(paths)), class_id)

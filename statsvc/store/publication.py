@@ -1,4 +1,4 @@
-"""Making a version durable and current: arrays first, then one transaction."""
+"""Publish a version: make its group durable first, then make it current in one transaction."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from statsvc.errors import StatsvcError
-from statsvc.store.catalog.catalog import NewVersion, Stale
-from statsvc.store.versions.aggregates import Expired
+from statsvc.store.catalog.catalog import Stale
+from statsvc.store.catalog.records import NewVersion
+from statsvc.store.versions.aggregates import ExpiredVersion
 from statsvc.store.versions.arrays import ATTRIBUTES, create_group
 from statsvc.store.versions.version import Version
 
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
     from statsvc.store.versions.location import Location
 
 IMPORTED = "import"
-"""The reader of counts that were not counted here."""
+"""The reader digest of imported counts."""
+
+_METADATA = "zarr.json"
 
 
 def open_version(store: Location, dataset: str, record: VersionRecord) -> Version:
-    """Return a published version's table; nothing is read yet."""
+    """Return the table of a published version; nothing is read yet."""
     if record.expired_at is not None:
-        return Expired(
+        return ExpiredVersion(
             store / record.arrays_uri,
             store / record.group_uri,
             dataset=dataset,
@@ -48,7 +51,7 @@ def open_version(store: Location, dataset: str, record: VersionRecord) -> Versio
 
 
 def attributes(dataset: Dataset, new: NewVersion, job: Job | None = None) -> dict[str, Any]:
-    """Return what a group says of itself: enough to rebuild the catalog from the groups alone."""
+    """Return the description that a group stores, from which the catalog can be rebuilt."""
     return {
         "schema": 1,
         "dataset": {
@@ -59,14 +62,21 @@ def attributes(dataset: Dataset, new: NewVersion, job: Job | None = None) -> dic
         },
         "number": dataset.next_number,
         "kind": new.kind,
-        "arrays": new.arrays_uri,
-        "configuration": new.configuration.to_dict(),
-        "reader": new.reader,
-        "digests": dict(new.digests),
-        "samples": new.samples,
-        "failed": new.failed,
-        "pixels": new.pixels,
+        **content(new),
         "job": None if job is None else {"id": job.id, "attempt": job.attempt},
+    }
+
+
+def content(version: NewVersion) -> dict[str, Any]:
+    """Return the attributes that describe a version's arrays, which never change once it is published."""
+    return {
+        "arrays": version.arrays_uri,
+        "configuration": version.configuration.to_dict(),
+        "reader": version.reader,
+        "digests": dict(version.digests),
+        "samples": version.samples,
+        "failed": version.failed,
+        "pixels": version.pixels,
     }
 
 
@@ -80,16 +90,16 @@ def publish(
     progress: Mapping[str, Any] | None = None,
     reconfigure: Callable[[Dataset], Configuration] | None = None,
 ) -> VersionRecord:
-    """Describe the group, make it durable, and publish it.
+    """Write the group's attributes, make the group durable, and publish it as the next version.
 
-    Where the dataset changed in the meantime, `reconfigure` says how its new state is to be read,
-    and the group is described and made durable again before the next try. A group that is refused
-    is removed; after an error of the database it is kept, for the transaction may have taken effect.
+    If the dataset has changed meanwhile, `reconfigure` returns the configuration for its new state, and the
+    group is described and made durable again before the next attempt. If publication is rejected, the group
+    is removed; after a database error it is kept, because the transaction may have been committed.
     """
-    folder = store / new.group_uri
+    group = store / new.group_uri
     try:
         while True:
-            _make_durable(folder, store, attributes(dataset, new, job))
+            _make_durable(group, store, attributes(dataset, new, job))
             try:
                 return catalog.publish(dataset, new, job, progress)
             except Stale as stale:
@@ -97,54 +107,54 @@ def publish(
                 if reconfigure is not None:
                     new = replace(new, configuration=reconfigure(dataset))
     except (StatsvcError, OSError):
-        folder.remove()
+        group.remove()
         raise
 
 
-def _make_durable(folder: Location, store: Location, values: dict[str, Any], *, fresh: bool = False) -> None:
-    """Describe a group, after making it where it is `fresh`, and flush it.
+def _make_durable(group: Location, store: Location, values: dict[str, Any], *, create: bool = False) -> None:
+    """Write a group's attributes, after creating the group with `create`, and flush the group.
 
-    It was not yet offered to the database, and goes with any exception.
+    The database does not know the group yet, so it is removed after any exception.
     """
     try:
-        if fresh:
-            create_group(folder, {})
-        describe(folder, values)
-        folder.settle(store)
+        if create:
+            create_group(group, {})
+        describe(group, values)
+        group.make_durable(store)
     except BaseException:
-        folder.remove()
+        group.remove()
         raise
 
 
-def describe(folder: Location, values: dict[str, Any]) -> None:
-    """Write a group's attributes, leaving its arrays as they are."""
-    metadata = json.loads((folder / "zarr.json").read())
+def describe(group: Location, values: dict[str, Any]) -> None:
+    """Write a group's attributes; its arrays stay unchanged."""
+    metadata = json.loads((group / _METADATA).read())
     metadata["attributes"] = {ATTRIBUTES: values}
-    (folder / "zarr.json").write(json.dumps(metadata, indent=2, ensure_ascii=False).encode())
+    (group / _METADATA).write(json.dumps(metadata, indent=2, ensure_ascii=False).encode())
 
 
-def group_attributes(folder: Location) -> dict[str, Any]:
-    """Return what a group says of itself. Raises `OSError`, `ValueError`, `KeyError` or `StoreError`."""
-    metadata = json.loads((folder / "zarr.json").read())
-    said: dict[str, Any] = metadata["attributes"][ATTRIBUTES]
-    return said
+def group_attributes(group: Location) -> dict[str, Any]:
+    """Return a group's attributes. Raises `OSError`, `ValueError`, `KeyError` or `StoreError`."""
+    metadata = json.loads((group / _METADATA).read())
+    values: dict[str, Any] = metadata["attributes"][ATTRIBUTES]
+    return values
 
 
 def configure(
     catalog: Catalog, store: Location, dataset: Dataset, change: Callable[[Configuration], Configuration]
 ) -> tuple[Dataset, VersionRecord | None]:
-    """Change how a dataset is read: a new version over the same arrays, or nothing where nothing changes.
+    """Change a dataset's configuration: publish a new version over the same arrays, unless nothing changes.
 
-    Returns the dataset and the version it has then, if any.
+    Returns the dataset and its version after the change, if it has one.
     """
     while True:
         record = None if dataset.current_number is None else catalog.version(dataset)
-        wanted = change(dataset.configuration)
-        if wanted == dataset.configuration:
+        configuration = change(dataset.configuration)
+        if configuration == dataset.configuration:
             return dataset, record
         if record is None:
             try:
-                return catalog.configure_unversioned(dataset, wanted), None
+                return catalog.configure_unversioned(dataset, configuration), None
             except Stale as stale:
                 dataset = stale.dataset
                 continue
@@ -153,18 +163,18 @@ def configure(
             kind="configuration",
             group_uri=uri,
             arrays_uri=record.arrays_uri,
-            configuration=wanted,
+            configuration=configuration,
             reader=record.reader,
             digests=record.digests,
             samples=record.samples,
             failed=record.failed,
             pixels=record.pixels,
         )
-        _make_durable(store / uri, store, attributes(dataset, new), fresh=True)
+        _make_durable(store / uri, store, attributes(dataset, new), create=True)
         try:
             published = catalog.publish(dataset, new)
         except Stale as stale:
-            # Other arrays may be current now: start over from them.
+            # The current version may have other arrays now: start again from them.
             (store / uri).remove()
             dataset = stale.dataset
             continue

@@ -1,4 +1,4 @@
-"""`statsvc rebuild`: a new catalog from what the groups of versions say of themselves."""
+"""`statsvc rebuild`: create a new catalog from the attributes of the version groups."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from statsvc.store.catalog.records import VersionRecord
 from statsvc.store.catalog.schema import datasets, now, versions
 from statsvc.store.publication import group_attributes, open_version
 from statsvc.store.versions.aggregates import FILE
+from statsvc.store.versions.checkpoints import FOLDER as CHECKPOINTS
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Rebuilt:
-    """How many versions each dataset got back, and what was left out, with why."""
+    """The result of a rebuild.
+
+    datasets  number of restored versions, by dataset name
+    left_out  groups that were not restored, each with the reason
+    """
 
     datasets: dict[str, int] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
@@ -30,111 +35,149 @@ class Rebuilt:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
+    """A version's group.
+
+    modified_at  when its attributes were written, in seconds since 1970
+    attributes   what `publication.attributes` returned
+    expired      whether it has aggregates but no rows
+    """
+
     uri: str
-    changed: float
-    said: dict[str, Any]
+    modified_at: float
+    attributes: dict[str, Any]
     expired: bool
+
+    @property
+    def number(self) -> int:
+        number: int = self.attributes["number"]
+        return number
+
+    @property
+    def dataset(self) -> dict[str, Any]:
+        dataset: dict[str, Any] = self.attributes["dataset"]
+        return dataset
+
+
+_Groups = dict[int, _Group]
+"""The groups of one dataset by version number."""
 
 
 def rebuild(catalog: Catalog, store: Location) -> Rebuilt:
-    """Fill an empty catalog from the groups in a store, after reading each through.
+    """Fill an empty catalog from the groups of a version store, after verifying each of them.
 
-    Of two groups with one number the later one is taken: the other was never published. Of two datasets
-    with one name the one with the highest number is there, the other counts as deleted. Not in the
-    groups, and therefore lost: jobs, tokens, tags, `keep`, and which datasets had been deleted.
+    If two groups have the same number, the later one is used: the other was never published. If two datasets
+    have the same name, the one with the highest version number is restored, and the other counts as deleted.
+    Jobs, tokens, tags, `keep`, and which datasets were deleted are not stored in the groups and are lost.
 
-    Raises `Conflict` where the catalog holds a dataset.
+    Raises `Conflict` if the catalog contains a dataset.
     """
     with catalog.engine.begin() as connection:
         if connection.scalar(sa.select(sa.func.count()).select_from(datasets)):
-            raise Conflict("the catalog is not empty; give an empty one with --database, or --home")
-    done = Rebuilt()
-    by_uid: dict[str, dict[int, _Group]] = {}
-    for group in sorted(_groups(store, done), key=lambda group: group.changed):
-        numbers = by_uid.setdefault(group.said["dataset"]["uid"], {})
-        earlier = numbers.get(group.said["number"])
-        if earlier is not None:
-            done.left_out.append(f"{earlier.uri}: {group.uri} has the same number and is later")
-        numbers[group.said["number"]] = group
-    for uid, numbers in by_uid.items():
-        for number, group in list(numbers.items()):
-            try:
-                open_version(store, group.said["dataset"]["name"], _record(uid, group)).verify()
-            except DamagedVersion as damage:
-                done.left_out.append(f"{group.uri}: {damage}")
-                del numbers[number]
-    newest = {uid: max(numbers) for uid, numbers in by_uid.items() if numbers}
-    names = {uid: by_uid[uid][number].said["dataset"]["name"] for uid, number in newest.items()}
+            raise Conflict("the catalog is not empty; choose an empty one with --database or --home")
+    result = Rebuilt()
+    by_uid = _by_dataset(_groups(store, result), result)
+    for uid, groups in by_uid.items():
+        _remove_damaged(store, uid, groups, result)
+    newest = {uid: groups[max(groups)] for uid, groups in by_uid.items() if groups}
     with write(catalog.engine) as connection:
-        for uid, number in sorted(newest.items(), key=lambda item: item[1]):
-            same = [newest[other] for other, name in names.items() if name == names[uid]]
-            live = number == max(same)
-            _insert(connection, uid, by_uid[uid], live=live, next_number=max(same) + 1)
+        for uid, group in sorted(newest.items(), key=lambda item: item[1].number):
+            name = group.dataset["name"]
+            highest = max(other.number for other in newest.values() if other.dataset["name"] == name)
+            live = group.number == highest
+            _insert(connection, uid, by_uid[uid], live=live, next_number=highest + 1)
             if live:
-                done.datasets[names[uid]] = len(by_uid[uid])
-    return done
+                result.datasets[name] = len(by_uid[uid])
+    return result
 
 
-def _groups(store: Location, done: Rebuilt) -> list[_Group]:
-    found = []
-    for dataset, folder in [(one.name, folder) for one in store.folders() for folder in one.folders()]:
-        if folder.name == "parts":
+def _groups(store: Location, result: Rebuilt) -> list[_Group]:
+    """Return every group with complete attributes."""
+    groups = []
+    folders = [f"{dataset.name}/{group.name}" for dataset in store.folders() for group in dataset.folders()]
+    for uri in folders:
+        if uri.endswith(f"/{CHECKPOINTS}"):
             continue
-        uri = f"{dataset}/{folder.name}"
+        folder = store / uri
         try:
-            said = group_attributes(folder)
-            arrays = store / said["arrays"]
+            attributes = group_attributes(folder)
+            arrays = store / attributes["arrays"]
             expired = (folder / FILE).exists() and not (arrays / "counts/zarr.json").exists()
-            group = _Group(uri, (folder / "zarr.json").changed() or 0.0, said, expired)
-            _record(said["dataset"]["uid"], group)
+            group = _Group(uri, (folder / "zarr.json").modified_at() or 0.0, attributes, expired)
+            _record(attributes["dataset"]["uid"], group)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            done.left_out.append(f"{uri}: no complete version ({type(error).__name__}: {error})")
+            result.left_out.append(f"{uri}: not a complete version ({type(error).__name__}: {error})")
             continue
-        found.append(group)
-    return found
+        groups.append(group)
+    return groups
+
+
+def _by_dataset(groups: list[_Group], result: Rebuilt) -> dict[str, _Groups]:
+    """Return the groups by dataset uid, the latest for each number."""
+    by_uid: dict[str, _Groups] = {}
+    for group in sorted(groups, key=lambda group: group.modified_at):
+        of_dataset = by_uid.setdefault(group.dataset["uid"], {})
+        if (earlier := of_dataset.get(group.number)) is not None:
+            result.left_out.append(f"{earlier.uri}: {group.uri} has the same number and is later")
+        of_dataset[group.number] = group
+    return by_uid
+
+
+def _remove_damaged(store: Location, uid: str, groups: _Groups, result: Rebuilt) -> None:
+    """Verify every group of a dataset, and remove the damaged ones from `groups`."""
+    for number, group in list(groups.items()):
+        try:
+            open_version(store, group.dataset["name"], _record(uid, group)).verify()
+        except DamagedVersion as damage:
+            result.left_out.append(f"{group.uri}: {damage}")
+            del groups[number]
 
 
 def _record(uid: str, group: _Group) -> VersionRecord:
-    said = group.said
+    attributes = group.attributes
     return VersionRecord(
         dataset_uid=uid,
-        number=said["number"],
+        number=attributes["number"],
         job_id=None,
-        kind=said["kind"],
+        kind=attributes["kind"],
         group_uri=group.uri,
-        arrays_uri=said["arrays"],
-        configuration=Configuration.from_dict(said["configuration"]),
-        reader=said["reader"],
-        digests=said["digests"],
-        samples=said["samples"],
-        failed=said["failed"],
-        pixels=said["pixels"],
-        created_at=group.changed,
-        expired_at=group.changed if group.expired else None,
+        arrays_uri=attributes["arrays"],
+        configuration=Configuration.from_dict(attributes["configuration"]),
+        reader=attributes["reader"],
+        digests=attributes["digests"],
+        samples=attributes["samples"],
+        failed=attributes["failed"],
+        pixels=attributes["pixels"],
+        created_at=group.modified_at,
+        expired_at=group.modified_at if group.expired else None,
     )
 
 
-def _insert(
-    connection: sa.Connection, uid: str, numbers: dict[int, _Group], *, live: bool, next_number: int
-) -> None:
-    current = numbers[max(numbers)]
-    described = current.said["dataset"]
+def _insert(connection: sa.Connection, uid: str, groups: _Groups, *, live: bool, next_number: int) -> None:
+    """Insert a dataset with its versions; a dataset that is not `live` is inserted as deleted."""
+    current = groups[max(groups)]
     connection.execute(
         datasets.insert().values(
             uid=uid,
-            name=described["name"],
-            source=described["source"],
-            pattern=described["pattern"],
-            configuration=current.said["configuration"],
+            name=current.dataset["name"],
+            source=current.dataset["source"],
+            pattern=current.dataset["pattern"],
+            configuration=current.attributes["configuration"],
             revision=1,
             next_number=next_number,
-            current_number=max(numbers),
-            created_at=min(group.changed for group in numbers.values()),
+            current_number=current.number,
+            created_at=min(group.modified_at for group in groups.values()),
             deleted_at=None if live else now(),
         )
     )
-    for group in numbers.values():
+    for group in groups.values():
         record = _record(uid, group)
-        values = {name: getattr(record, name) for name in VersionRecord.__slots__}
-        values |= {"configuration": record.configuration.to_dict(), "digests": dict(record.digests)}
-        connection.execute(versions.insert().values(values | {"rows_removed_at": record.expired_at}))
+        connection.execute(
+            versions.insert().values(
+                **record.to_row(),
+                dataset_uid=uid,
+                number=record.number,
+                created_at=record.created_at,
+                expired_at=record.expired_at,
+                rows_removed_at=record.expired_at,
+            )
+        )

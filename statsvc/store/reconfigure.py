@@ -1,4 +1,4 @@
-"""Changing how a dataset is read, by a request or on the command line: the parts must fit each other."""
+"""Change a dataset's configuration or source, and check that the result is consistent."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from statsvc.store.versions.location import Location
 
 
-def applied(configuration: Configuration, changes: Mapping[str, Any]) -> Configuration:
-    """Return a configuration with changes; 0 classes where they are to be settled anew.
+def apply_changes(configuration: Configuration, changes: Mapping[str, Any]) -> Configuration:
+    """Return the configuration with changed fields; None resets a field to its default.
 
-    With another class map, the names, the number of classes and the ignored ids that are not given
-    as well no longer apply. Raises `InvalidParameter` where the parts do not fit each other, or hold text
-    that cannot be stored.
+    `num_classes` 0 means that it is to be inferred. A different class map also resets the class names, the
+    number of classes and the ignored ids, unless `changes` sets them. Raises `InvalidParameter` if the fields
+    contradict each other, or contain text that cannot be encoded as UTF-8.
     """
     values = dict(changes)
     if "class_map" in values and values["class_map"] != configuration.class_map:
@@ -36,61 +36,66 @@ def applied(configuration: Configuration, changes: Mapping[str, Any]) -> Configu
         if name in values and values[name] is None:
             values[name] = value
     result = replace(configuration, **values)
-    halves = [(name, NOT_ENCODABLE) for name, value in result.to_dict().items() if not is_encodable(value)]
-    if halves:
-        raise InvalidParameter(*halves)
+    unencodable = [
+        (name, NOT_ENCODABLE) for name, value in result.to_dict().items() if not is_encodable(value)
+    ]
+    if unencodable:
+        raise InvalidParameter(*unencodable)
     return result
 
 
-def fitting(configuration: Configuration) -> Configuration:
-    """Return the configuration. Raises `InvalidParameter` where it has more names than classes."""
+def check_class_names(configuration: Configuration) -> Configuration:
+    """Return the configuration. Raises `InvalidParameter` if it has more class names than classes."""
     names, classes = len(configuration.class_names), configuration.num_classes
     if classes and names > classes:
         raise InvalidParameter(
             (
                 "class_names",
-                f"{names} names for {classes} classes (ids 0 to {classes - 1}); give num_classes too",
+                f"there are {names} names for {classes} classes (ids 0 to {classes - 1}); "
+                "set num_classes as well",
             )
         )
     return configuration
 
 
-def changed(
+def configuration_change(
     catalog: Catalog, store: Location, dataset: Dataset, changes: Mapping[str, Any]
 ) -> Callable[[Configuration], Configuration]:
-    """Return the change that `statsvc.store.publication.configure` makes.
+    """Return the function that `statsvc.store.publication.configure` applies to a configuration.
 
-    What null leaves to the label maps, the number of classes and the splits, is settled from the
-    version that is current when the change is made.
+    If `changes` resets the number of classes or the splits, they are inferred from the version that is
+    current when the change is made.
     """
 
     def change(configuration: Configuration) -> Configuration:
-        wanted = applied(configuration, changes)
-        now = catalog.dataset_by_uid(dataset.uid)
-        if now.current_number is None:
-            return fitting(wanted)
-        record = catalog.version(now)
-        table = open_version(store, now.name, replace(record, configuration=wanted))
-        if not wanted.splits and table.has_rows and changes.get("splits", ...) is None:
-            wanted = replace(wanted, splits=splits.detect(table.array("path").tolist()))
-        if not wanted.num_classes:
+        result = apply_changes(configuration, changes)
+        current = catalog.dataset_by_uid(dataset.uid)
+        if current.current_number is None:
+            return check_class_names(result)
+        record = catalog.version(current)
+        table = open_version(store, current.name, replace(record, configuration=result))
+        if not result.splits and table.has_rows and changes.get("splits", ...) is None:
+            result = replace(result, splits=splits.detect(table.array("path").tolist()))
+        if not result.num_classes:
             totals = table.totals()
             occurring = totals.class_id[totals.pixels > 0]
-            wanted = replace(wanted, num_classes=infer_num_classes(occurring, wanted))
-        return fitting(wanted)
+            result = replace(result, num_classes=infer_num_classes(occurring, result))
+        return check_class_names(result)
 
     return change
 
 
-def moved(catalog: Catalog, dataset: Dataset, choose: Callable[[Dataset], tuple[str, str | None]]) -> Dataset:
-    """Say that a dataset's label maps are elsewhere, or are other files: what its next job lists.
+def change_source(
+    catalog: Catalog, dataset: Dataset, choose: Callable[[Dataset], tuple[str, str | None]]
+) -> Dataset:
+    """Change the source and the pattern that the dataset's next job lists.
 
-    `choose` returns source and pattern from the dataset as it is when the change is made. Raises
-    `Conflict` for imported counts.
+    `choose` returns them for the state of the dataset when the change is made. Raises `Conflict` for imported
+    counts.
     """
     while True:
         if dataset.source is None:
-            raise Conflict(f"{dataset.name} is a table of imported counts: it has no source to change")
+            raise Conflict(f"{dataset.name} contains imported counts, so it has no source to change")
         source, pattern = choose(dataset)
         if (source, pattern) == (dataset.source, dataset.pattern):
             return dataset

@@ -1,8 +1,8 @@
-"""`statsvc gc`: the rows of old versions, and what dead attempts and deleted datasets left, are removed.
+"""`statsvc gc`: remove the rows of old versions, and the remains of dead attempts and deleted datasets.
 
-In an order in which no reader fails. A version's aggregates are written first. Then the catalog marks the
-version expired, and whoever looks from then on answers from the aggregates. The rows go after a grace
-period, when nobody reads them any more. What a dead process left half done, the next run finishes.
+The order of the steps guarantees that no reader fails. First a version's aggregates are written. Then the
+catalog marks the version as expired, so that new readers answer from the aggregates. The rows are removed
+after a grace period, when no reader uses them any more. If gc dies halfway, the next run finishes its work.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from statsvc.errors import Conflict, DamagedVersion, StoreError
-from statsvc.store.catalog.engine import alone, write
+from statsvc.store.catalog import dataset_rows
+from statsvc.store.catalog.engine import exclusive, write
 from statsvc.store.catalog.records import VersionRecord
 from statsvc.store.catalog.schema import datasets, jobs, now, tags, versions
 from statsvc.store.publication import open_version
-from statsvc.store.versions.aggregates import keep as keep_aggregates
+from statsvc.store.versions.aggregates import write_aggregates
 from statsvc.store.versions.arrays import SAMPLE_ARRAYS
+from statsvc.store.versions.checkpoints import FOLDER as CHECKPOINTS
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
@@ -30,20 +32,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 3600.0
-"""How long rows outlive their mark: longer than any request, and than a server's wait for the catalog."""
+"""Grace period between marking a version as expired and removing its rows.
+
+It must exceed the duration of any request, and how long a server may answer from an old state of the catalog.
+"""
 
 PAUSED = ".gc-paused"
+"""A file in the version store that prevents gc."""
 
 
 @dataclass(slots=True)
 class Collected:
-    """What one run did: versions as (dataset, number), the rest as paths in the store.
+    """What one run of gc did: versions as (dataset, number), groups and folders as paths in the store.
 
-    expired   versions marked: their rows will go after the grace period
-    removed   versions whose rows went
-    orphans   groups of dead attempts that went, and folders of deleted datasets
-    unknown   folders that the catalog knows nothing of: left alone
-    damaged   versions that could not be marked, and why
+    expired   versions that were marked as expired; their rows are removed after the grace period
+    removed   versions whose rows were removed
+    orphans   groups of dead attempts, and folders of deleted datasets, that were removed
+    unknown   folders that the catalog does not know; they are kept
+    damaged   errors of versions that could not be marked
     """
 
     expired: list[tuple[str, int]] = field(default_factory=list)
@@ -54,36 +60,39 @@ class Collected:
 
 
 def collect(catalog: Catalog, store: Location, grace: float = GRACE_SECONDS) -> Collected:
-    """Remove what retention and dead attempts leave. Raises `Conflict` while paused or already running."""
-    done = Collected()
+    """Remove what is no longer needed; `grace` is in seconds.
+
+    Raises `Conflict` while gc is paused or already running.
+    """
+    result = Collected()
     if not store.folders():
-        return done  # nothing was ever published, or its disk is not mounted
-    with alone(catalog.engine, "gc"):
+        return result  # nothing has been published yet, or the disk is not mounted
+    with exclusive(catalog.engine, "gc"):
         if (store / PAUSED).exists():
-            raise Conflict("gc is paused, for a backup perhaps; let it go on with: statsvc gc --resume")
+            raise Conflict("gc is paused, possibly for a backup; resume it with: statsvc gc --resume")
         for dataset in catalog.datasets():
-            _expire(catalog, store, dataset, done)
-            _remove_rows(catalog, store, dataset, grace, done)
-        _remove_orphans(catalog, store, grace, done)
-    return done
+            _expire(catalog, store, dataset, result)
+            _remove_rows(catalog, store, dataset, grace, result)
+        _remove_orphans(catalog, store, grace, result)
+    return result
 
 
 def pause(catalog: Catalog, store: Location) -> None:
-    """Let no gc run until `resume`; waits for one that runs now."""
-    with alone(catalog.engine, "gc", wait=True):
+    """Prevent gc until `resume` is called; waits until a running gc has ended."""
+    with exclusive(catalog.engine, "gc", wait=True):
         (store / PAUSED).write(b"")
 
 
 def resume(store: Location) -> None:
-    """Let gc run again."""
+    """Allow gc again. Raises `StoreError` if the file that prevents it cannot be removed."""
     (store / PAUSED).remove()
     if (store / PAUSED).exists():
-        raise StoreError(f"{store / PAUSED} cannot be removed, and gc stays paused")
+        raise StoreError(f"gc stays paused because {store / PAUSED} could not be removed; remove it by hand")
 
 
-def _expire(catalog: Catalog, store: Location, dataset: Dataset, done: Collected) -> None:
-    """Mark the versions beyond the `keep` newest that carry no tag."""
-    old = sa.select(versions).where(
+def _expire(catalog: Catalog, store: Location, dataset: Dataset, result: Collected) -> None:
+    """Mark the versions as expired that are not among the `keep` newest and have no tag."""
+    expirable = (
         versions.c.dataset_uid == dataset.uid,
         versions.c.expired_at.is_(None),
         versions.c.number != dataset.current_number,
@@ -97,96 +106,125 @@ def _expire(catalog: Catalog, store: Location, dataset: Dataset, done: Collected
     )
     with catalog.engine.begin() as connection:
         kept = set(connection.scalars(newest))
-        records = [VersionRecord.from_row(row) for row in connection.execute(old)]
+        rows = connection.execute(sa.select(versions).where(*expirable))
+        records = [VersionRecord.from_row(row) for row in rows]
     for record in records:
         if record.number in kept or "path" not in record.digests:
             continue  # imported totals have no rows
         try:
-            keep_aggregates(open_version(store, dataset.name, record), store / record.group_uri)
+            write_aggregates(open_version(store, dataset.name, record), store / record.group_uri)
         except DamagedVersion as damage:
-            done.damaged.append(str(damage))
+            result.damaged.append(str(damage))
             continue
         with write(catalog.engine) as connection:
-            _hold(connection, dataset)
-            # The conditions once more, now that nobody can tag it meanwhile.
+            dataset_rows.update(connection, dataset)
+            # Check the conditions again under the lock: the version may have been tagged meanwhile.
             marked = connection.execute(
                 versions.update()
-                .where(versions.c.number == record.number, *old.whereclause.clauses)  # type: ignore[union-attr]
+                .where(versions.c.number == record.number, *expirable)
                 .values(expired_at=now())
             ).rowcount
         if marked:
-            done.expired.append((dataset.name, record.number))
+            result.expired.append((dataset.name, record.number))
 
 
-def _remove_rows(catalog: Catalog, store: Location, dataset: Dataset, grace: float, done: Collected) -> None:
-    """Delete the arrays of samples that only versions marked long enough ago stand on."""
+def _remove_rows(
+    catalog: Catalog, store: Location, dataset: Dataset, grace: float, result: Collected
+) -> None:
+    """Remove the per-sample arrays that only versions beyond their grace period use."""
     of_dataset = sa.select(versions).where(versions.c.dataset_uid == dataset.uid)
-    lapsed: dict[str, list[int]] = {}
+    beyond_grace: dict[str, list[int]] = {}
+    in_use = set()
     with write(catalog.engine) as connection:
         connection.execute(sa.select(datasets.c.uid).where(datasets.c.uid == dataset.uid).with_for_update())
-        busy = connection.scalar(
+        running = connection.scalar(
             sa.select(jobs.c.id).where(jobs.c.dataset_uid == dataset.uid, jobs.c.state == "running")
         )
-        if busy is not None:
-            return  # what it compares with must stay until it ends
-        clock = connection.scalar(sa.select(now()))
-        assert clock is not None
-        in_use = set()
+        if running is not None:
+            return  # the job may read the rows of the version that it started from
+        clock = _clock(connection)
         for row in connection.execute(of_dataset):
             if row.expired_at is None or row.expired_at > clock - grace:
                 in_use.add(row.arrays_uri)
             elif row.rows_removed_at is None:
-                lapsed.setdefault(row.arrays_uri, []).append(row.number)
-        numbers = [n for uri, those in lapsed.items() if uri not in in_use for n in those]
+                beyond_grace.setdefault(row.arrays_uri, []).append(row.number)
+        numbers = [n for uri, sharing in beyond_grace.items() if uri not in in_use for n in sharing]
         connection.execute(
             versions.update()
             .where(versions.c.dataset_uid == dataset.uid, versions.c.number.in_(numbers))
             .values(rows_removed_at=now())
         )
-        # Those of an earlier run as well, which may have died before it was done.
-        gone = connection.execute(of_dataset.where(versions.c.rows_removed_at.is_not(None))).all()
-    for uri in {row.arrays_uri for row in gone} - in_use:
+        # Include the versions of earlier runs: such a run may have died before it removed the arrays.
+        marked = connection.execute(of_dataset.where(versions.c.rows_removed_at.is_not(None))).all()
+    for uri in {row.arrays_uri for row in marked} - in_use:
         for array in (store / uri).folders():
             if array.name == "counts" or array.name in SAMPLE_ARRAYS:
                 array.remove()
-    done.removed += [(dataset.name, number) for number in sorted(numbers)]
+    result.removed += [(dataset.name, number) for number in sorted(numbers)]
 
 
-def _remove_orphans(catalog: Catalog, store: Location, grace: float, done: Collected) -> None:
-    # The folders first: what is published after they were listed is not among them.
-    groups = [(folder, group) for folder in store.folders() for group in folder.folders()]
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the catalog knows at one moment.
+
+    clock       the database's time, in seconds since 1970
+    deleted_at  when each dataset was deleted, or None, by uid
+    groups      URIs of the groups that versions or running jobs use
+    jobs        ids of all jobs
+    """
+
+    clock: float
+    deleted_at: dict[str, float | None]
+    groups: set[str]
+    jobs: set[str]
+
+
+def _known(catalog: Catalog) -> _Known:
     with catalog.engine.begin() as connection:
-        clock = connection.scalar(sa.select(now()))
-        assert clock is not None
-        known = {row.uid: row.deleted_at for row in connection.execute(sa.select(datasets))}
-        used = set(connection.scalars(sa.select(versions.c.group_uri)))
-        used |= set(connection.scalars(sa.select(versions.c.arrays_uri)))
-        used |= set(connection.scalars(sa.select(jobs.c.group_uri).where(jobs.c.state == "running")))
-        ended = set(connection.scalars(sa.select(jobs.c.id)))
+        # Jobs before versions: on PostgreSQL each statement sees all earlier commits. In the other order, the
+        # group of a job that publishes in between would be in neither result, and gc would remove it.
+        groups = set(connection.scalars(sa.select(jobs.c.group_uri).where(jobs.c.state == "running")))
+        groups |= set(connection.scalars(sa.select(versions.c.group_uri)))
+        groups |= set(connection.scalars(sa.select(versions.c.arrays_uri)))
+        return _Known(
+            _clock(connection),
+            {row.uid: row.deleted_at for row in connection.execute(sa.select(datasets))},
+            groups,
+            set(connection.scalars(sa.select(jobs.c.id))),
+        )
+
+
+def _remove_orphans(catalog: Catalog, store: Location, grace: float, result: Collected) -> None:
+    """Remove the folders of deleted datasets, and the groups of dead attempts."""
+    # List the groups before reading the catalog: what is published in between is not in the list.
+    groups = [(folder, group) for folder in store.folders() for group in folder.folders()]
+    known = _known(catalog)
     for folder in {folder for folder, _ in groups}:
-        if folder.name not in known:
-            done.unknown.append(folder.name)
-        elif known[folder.name] is not None and known[folder.name] < clock - grace:
+        if folder.name not in known.deleted_at:
+            result.unknown.append(folder.name)
+            continue
+        deleted_at = known.deleted_at[folder.name]
+        if deleted_at is not None and deleted_at < known.clock - grace:
             folder.remove()
-            done.orphans.append(folder.name)
+            result.orphans.append(folder.name)
     for folder, group in groups:
         uri = f"{folder.name}/{group.name}"
-        if known.get(folder.name, 0.0) is not None or group.name == "parts" or uri in used:
+        live = folder.name in known.deleted_at and known.deleted_at[folder.name] is None
+        if not live or group.name == CHECKPOINTS or uri in known.groups:
             continue
-        attempt_of = group.name.rpartition("-")[0]
-        if attempt_of in ended or _age(group) > grace:
+        job_id = group.name.rpartition("-")[0]
+        if job_id in known.jobs or _age(group) > grace:
             group.remove()
-            done.orphans.append(uri)
+            result.orphans.append(uri)
 
 
 def _age(group: Location) -> float:
-    """Return the seconds since a group that no job reserved was changed: it may be on its way in."""
-    changed = group.changed()
-    return 0.0 if changed is None else time.time() - changed
+    """Return the seconds since the last change of a group without a job, which may still be published."""
+    modified_at = group.modified_at()
+    return 0.0 if modified_at is None else time.time() - modified_at
 
 
-def _hold(connection: sa.Connection, dataset: Dataset) -> None:
-    """Hold the dataset's row and let its revision rise: servers look at it then."""
-    connection.execute(
-        datasets.update().where(datasets.c.uid == dataset.uid).values(revision=datasets.c.revision + 1)
-    )
+def _clock(connection: sa.Connection) -> float:
+    clock: float | None = connection.scalar(sa.select(now()))
+    assert clock is not None
+    return clock

@@ -1,11 +1,12 @@
-"""`statsvc verify`: every version read through and compared with what the catalog says of it."""
+"""`statsvc verify`: read every array of every version and compare it with the catalog."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from statsvc.errors import DamagedVersion
-from statsvc.store.publication import group_attributes, open_version
+from statsvc.store.publication import content, group_attributes, open_version
+from statsvc.store.versions.aggregates import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def verify(catalog: Catalog, store: Location, dataset: Dataset) -> Iterator[tuple[VersionRecord, str | None]]:
-    """Yield every version of a dataset, oldest first, with what is wrong with it or None.
+    """Yield every version of a dataset, oldest first, with a description of its damage or None.
 
-    Digests of all arrays, sums of all rows, aggregates, and what the group says of itself. Arrays that
-    several versions share are read once.
+    Checks the digests of all arrays, the sums of all rows, the aggregates, and the group's attributes. Arrays
+    that several versions share are read once.
     """
-    seen: dict[str, str | None] = {}
+    damage_of: dict[str, str | None] = {}
     for record in reversed(catalog.versions(dataset, limit=dataset.next_number)):
-        arrays = record.arrays_uri if record.expired_at is None else f"{record.group_uri}/aggregates"
-        if arrays not in seen:
-            seen[arrays] = _damage(store, dataset, record)
-        yield record, seen[arrays] or _strange(store, dataset, record)
+        arrays = record.arrays_uri if record.expired_at is None else f"{record.group_uri}/{FILE}"
+        if arrays not in damage_of:
+            damage_of[arrays] = _damage(store, dataset, record)
+        yield record, damage_of[arrays] or _mismatch(store, dataset, record)
 
 
 def _damage(store: Location, dataset: Dataset, record: VersionRecord) -> str | None:
@@ -37,25 +38,16 @@ def _damage(store: Location, dataset: Dataset, record: VersionRecord) -> str | N
     return None
 
 
-def _strange(store: Location, dataset: Dataset, record: VersionRecord) -> str | None:
-    """Return what the group's attributes say otherwise than the catalog."""
+def _mismatch(store: Location, dataset: Dataset, record: VersionRecord) -> str | None:
+    """Return how the group's attributes differ from the catalog, or None."""
+    version = f"{dataset.name} version {record.number}"
     try:
-        said = group_attributes(store / record.group_uri)
+        stored = group_attributes(store / record.group_uri)
     except (OSError, ValueError, KeyError) as error:
-        return f"{dataset.name} version {record.number}: its group does not describe itself ({error})"
-    expected = {
-        "number": record.number,
-        "arrays": record.arrays_uri,
-        "configuration": record.configuration.to_dict(),
-        "reader": record.reader,
-        "digests": dict(record.digests),
-        "samples": record.samples,
-        "failed": record.failed,
-        "pixels": record.pixels,
-    }
-    for name, value in expected.items():
-        if said.get(name) != value:
-            return f"{dataset.name} version {record.number}: its group says otherwise of {name!r}"
-    if said["dataset"]["uid"] != record.dataset_uid:
-        return f"{dataset.name} version {record.number}: its group says that it is another dataset's"
+        return f"{version}: the attributes of its group cannot be read ({error})"
+    for name, value in {"number": record.number, **content(record)}.items():
+        if stored.get(name) != value:
+            return f"{version}: the attribute {name!r} of its group differs from the catalog"
+    if stored["dataset"]["uid"] != record.dataset_uid:
+        return f"{version}: its group belongs to another dataset"
     return None

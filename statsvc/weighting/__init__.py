@@ -1,1 +1,1 @@
-"""Class weights from counts: methods, parameters, arithmetic, answers, comparison. No files, no HTTP."""
+"""Class weights from counts: methods, parameters, arithmetic, responses, comparison. No HTTP."""

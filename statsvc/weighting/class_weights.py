@@ -1,4 +1,4 @@
-"""Class weights as a trainer gets them."""
+"""The class that holds a weights response in a training program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _USE = {
     "additive": "add them to the logits in the training loss",
-    "pos_weight": "give them to BCEWithLogitsLoss as pos_weight",
+    "pos_weight": "pass them to BCEWithLogitsLoss as pos_weight",
 }
 
 
@@ -27,13 +27,13 @@ _KEYS = ("dataset", "version", "method", "kind", "spec", "exact", "classes", "we
 
 
 def checked_answer(body: Any) -> dict[str, Any]:
-    """Return an answer that has what `ClassWeights` needs. Raises `LookupError` or `TypeError` for others."""
+    """Return a response that `ClassWeights` can hold. Raises `LookupError` or `TypeError` for others."""
     for key in _KEYS:
         if key not in body:
             raise LookupError(f"{key!r} is missing")
     weights = body["weights"]
     if len(weights) != len(body["classes"]) or not all(_is_number(weight) for weight in weights):
-        raise TypeError("the weights are not one number for each class")
+        raise TypeError("weights does not contain one finite number for each class")
     return dict(body)
 
 
@@ -41,75 +41,76 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-_SHOWN = 6
-"""How many differences a message names."""
+_MAX_DIFFERENCES = 6
+"""Number of differing classes that a message names."""
 
 
 class ClassWeights:
-    """An answer of statsvc: a weight for each class, and what they rest on.
+    """A weights response: the weight of each class, and the data and settings that it is based on.
 
-    dataset, version, method, kind, spec, exact, classes and warnings are the answer's. Pickles; for a
-    checkpoint take `to_dict()`, which `torch.load(weights_only=True)` reads, and `from_dict`.
+    dataset, version, method, kind, spec, exact, classes and warnings are fields of the response. Instances
+    can be pickled. For checkpoints, use `to_dict()`, which `torch.load(weights_only=True)` can read, and
+    `from_dict`.
     """
 
-    def __init__(self, answer: dict[str, Any]) -> None:
-        self._answer = answer
-        self.dataset: str = answer["dataset"]
-        self.version: int | None = answer["version"]
-        self.method: str = answer["method"]
-        self.kind: str = answer["kind"]
-        self.spec: dict[str, Any] = answer["spec"]
-        self.exact: bool = answer["exact"]
-        self.classes: list[dict[str, Any]] = answer["classes"]
-        self.warnings: list[dict[str, str]] = answer["warnings"]
+    def __init__(self, response: dict[str, Any]) -> None:
+        self._answer = response
+        self.dataset: str = response["dataset"]
+        self.version: int | None = response["version"]
+        self.method: str = response["method"]
+        self.kind: str = response["kind"]
+        self.spec: dict[str, Any] = response["spec"]
+        self.exact: bool = response["exact"]
+        self.classes: list[dict[str, Any]] = response["classes"]
+        self.warnings: list[dict[str, str]] = response["warnings"]
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> ClassWeights:
-        """Return the weights that `to_dict` gave, for instance to a checkpoint.
+        """Return the weights that `to_dict` was called on, for example from a checkpoint.
 
-        Raises `InvalidParameter` where the record is none.
+        Raises `InvalidParameter` for any other record.
         """
         try:
             return cls(checked_answer(record))
         except (LookupError, TypeError) as problem:
             raise InvalidParameter(
-                ("record", f"this is not what ClassWeights.to_dict() gave: {problem}")
+                ("record", f"the record was not returned by ClassWeights.to_dict(): {problem}")
             ) from None
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that are equal exactly where the weights are, in float64."""
+        """16 hexadecimal digits; two digests are equal if and only if the float64 weights are."""
         return hashlib.sha256(np.array(self._answer["weights"], "<f8").tobytes()).hexdigest()[:16]
 
     def require_classes(self, expected: Sequence[str]) -> None:
-        """Raise `InvalidParameter`, naming what differs, unless `expected` are the class names in order."""
+        """Raise `InvalidParameter` with the differences unless `expected` are the class names in order."""
         if isinstance(expected, str):
-            raise InvalidParameter(("expect_classes", f"{expected!r} is one text; give a list of names"))
+            raise InvalidParameter(("expect_classes", f"{expected!r} is a string; use a list of names"))
         names = [row["name"] for row in self.classes]
-        wrong = [
-            f"class {class_id} is {there!r}, not {wanted!r}"
-            for class_id, (there, wanted) in enumerate(zip(names, expected, strict=False))
-            if there != wanted
+        differences = [
+            f"class {class_id} is {name!r}, not {expected_name!r}"
+            for class_id, (name, expected_name) in enumerate(zip(names, expected, strict=False))
+            if name != expected_name
         ]
         if len(names) != len(expected):
-            wrong.insert(0, f"there are {len(names)} classes, not {len(expected)}")
-        if not wrong:
+            differences.insert(0, f"the dataset has {len(names)} classes, not {len(expected)}")
+        if not differences:
             return
-        if len(wrong) > _SHOWN:
-            wrong[_SHOWN:] = [f"and {len(wrong) - _SHOWN} more"]
+        if len(differences) > _MAX_DIFFERENCES:
+            differences[_MAX_DIFFERENCES:] = [f"and {len(differences) - _MAX_DIFFERENCES} more"]
         if sorted(names) == sorted(expected):
-            hint = "the names are the same in another order: put the trainer's labels in the dataset's"
+            hint = "the names are the same but in another order; reorder the labels of the training program"
         elif names == [str(row["id"]) for row in self.classes]:
-            hint = "the dataset has no class names; give them with statsvc scan --class-names"
+            hint = "the dataset has no class names; set them with statsvc scan --class-names"
         else:
-            hint = "does the trainer use another class map (class_map=), or another dataset?"
-        raise InvalidParameter(("expect_classes", f"{self.dataset}: {'; '.join(wrong)}; {hint}"))
+            hint = "check whether the training program uses another class_map or another dataset"
+        raise InvalidParameter(("expect_classes", f"{self.dataset}: {'; '.join(differences)}; {hint}"))
 
     def warn_if_not_weights(self) -> None:
-        """Warn where the vector must not be a loss's `weight`: what is added to logits can be negative."""
+        """Emit a `UserWarning` where the vector must not be the `weight` of a loss."""
         if self.kind != "weights":
             warnings.warn(
-                f"{self.method} gives no class weights but {self.kind}: {_USE[self.kind]}",
+                f"{self.method} returns {self.kind} instead of class weights; {_USE[self.kind]}",
                 UserWarning,
                 stacklevel=3,
             )
@@ -117,13 +118,13 @@ class ClassWeights:
     def tensor(self, device: torch.device | str | int | None = None) -> torch.Tensor:
         """Return the weights as a float32 tensor of shape [C] on `device`.
 
-        Raises `ImportError` where Torch is not installed.
+        Raises `ImportError` where PyTorch is not installed.
         """
         try:
             import torch
         except ImportError:
             raise ImportError(
-                "a tensor needs PyTorch: pip install 'statsvc[torch]', or take .numpy()"
+                "PyTorch is not installed. Run: pip install 'statsvc[torch]', or use .numpy()"
             ) from None
         return torch.tensor(self.to_list(), dtype=torch.float32, device=device)
 
@@ -136,13 +137,14 @@ class ClassWeights:
         return list(self._answer["weights"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the whole answer, as `GET /weights` gives it."""
+        """Return the complete response of `GET /weights`."""
         return self._answer
 
     def to_log(self, prefix: str = "class_weights/") -> dict[str, float | int | str | bool]:
-        """Return a flat dict of scalars for an experiment tracker: each class's weight, and their origin.
+        """Return scalars for an experiment tracker: the weight of each class, and the data they are based on.
 
-        Where two classes share a name, the id is put after it.
+        Keys are `prefix` and the class name, followed by `_` and the class id where several classes share the
+        name; those of the data have `_` after the prefix.
         """
         names = [row["name"] for row in self.classes]
         log: dict[str, float | int | str | bool] = {

@@ -1,4 +1,4 @@
-"""Weighting methods side by side: what each does to a dataset's loss."""
+"""Comparison of weighting methods: how each distributes the loss over the classes."""
 
 from __future__ import annotations
 
@@ -9,76 +9,109 @@ import numpy as np
 
 from statsvc.errors import InvalidParameter, Unanswerable
 from statsvc.weighting.methods import DEFAULT, METHODS
+from statsvc.weighting.parameters import PARAMETERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 REFERENCE = "uniform"
 ALPHAS = ("0.25", "0.75")
-"""Exponents of `power` that are compared: between uniform (0), the default (0.5) and inverse_freq (1)."""
+"""Exponents of `power` to compare by default; uniform is 0, sqrt_inv_freq 0.5 and inverse_freq 1."""
 
 _BETA = "0.9999"
-_SAME = 1e-9
+
+_EQUAL_WEIGHTS = 1e-9
+"""Relative difference up to which weights count as equal."""
 
 
 def compare(
-    ask: Callable[[dict[str, Any]], dict[str, Any]],
-    reading: Mapping[str, Any],
+    weights_of: Callable[[dict[str, Any]], dict[str, Any]],
+    shared: Mapping[str, Any],
     *,
     methods: Sequence[str] = (),
     betas: Sequence[str] = (),
     alphas: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return methods side by side, from the gentlest to the strongest, as JSON.
+    """Return the compared methods as JSON, in ascending order of the ratio of their weights.
 
-    ask      parameters of a weight spec → the answer (`statsvc.weighting.answers.answer`)
-    reading  parameters that all questions share: split, ignore_index, sampler, …; unit is effective_num's
-    methods  to compare; by default all that give class weights. uniform and the default always are
-    betas    of effective_num; by default 0.9999 and powers of ten about 1/median of the pixels of a class
-    alphas   of power; by default `ALPHAS`
+    weights_of  function from parameters of a weight spec to the weights response
+    shared      parameters of all requests, such as split, ignore_index and sampler
+    methods     methods to compare, by default all that return class weights; uniform and the default method
+                are always included
+    betas       values for effective_num, by default 0.9999 and powers of ten near 1 − 1/median of the pixels
+                of a class
+    alphas      exponents for power, by default `ALPHAS`
 
-    Each candidate has its weights and `loss_share` by class, `ratio` of the largest to the smallest weight of
-    a present class, and `moved`: the part of the loss, from 0 to 1, that goes to other classes than under
-    uniform weights and under the default. Candidates with the same weights are one, with all their
-    `names`. `left_out` has those that cannot be answered, and why.
+    Each candidate has its weights and `loss_share` by class; `ratio`, the largest over the smallest weight of
+    present classes; and `moved`, the part of the loss, from 0 to 1, that moves to other classes compared with
+    uniform weights and with the default method. Candidates with equal weights are merged into one with
+    several `names`. `left_out` lists candidates that have no response, with the reason.
 
-    Raises `InvalidParameter` for a method that gives no class weights, and what `ask` raises for uniform.
+    Raises `InvalidParameter` for a method that does not return class weights, and what `weights_of` raises
+    for uniform weights.
     """
-    for name in methods:
-        if name not in METHODS or METHODS[name].kind != "weights":
-            there = ", ".join(known for known, method in METHODS.items() if method.kind == "weights")
-            raise InvalidParameter(("method", f"{name} gives no class weights; compare {there}"))
-    reading = dict(reading)
-    unit = reading.pop("unit", None)  # effective_num's own
-    plain = ask({**reading, "method": REFERENCE})
+    _check_methods(methods)
+    common, owned = _shared_parameters(shared)
+    reference = weights_of({**common, "method": REFERENCE})
     left_out: list[dict[str, Any]] = []
     candidates: list[dict[str, Any]] = []
-    for parameters in _questions(plain, unit, methods, betas, alphas):
-        name = " ".join([parameters["method"], *(f"{k}={v}" for k, v in parameters.items() if k != "method")])
+    for params in _candidate_params(reference, owned, methods, betas, alphas):
+        name = " ".join([params["method"], *(f"{k}={v}" for k, v in params.items() if k != "method")])
         try:
-            answer = plain if parameters["method"] == REFERENCE else ask({**reading, **parameters})
+            response = reference if params["method"] == REFERENCE else weights_of({**common, **params})
         except (Unanswerable, InvalidParameter) as problem:
-            if _is_about_a_value(problem, parameters):
+            if _concerns_a_value(problem, params):
                 raise
             _leave_out(left_out, name, problem)
             continue
-        _add(candidates, name, parameters, answer)
-    by_method = {method: one for one in candidates for method in one["methods"]}
-    # Without the default, changes are counted from uniform.
-    default = by_method.get(DEFAULT, by_method[REFERENCE])
-    for one in candidates:
-        one["moved"] = {
-            "uniform": _moved(one, by_method[REFERENCE]),
-            "default": _moved(one, default),
-        }
-    candidates.sort(key=lambda one: (one["ratio"] or math.inf, one["names"]))
+        _add(candidates, name, params, response)
+    _add_moved(candidates)
+    candidates.sort(key=lambda candidate: (candidate["ratio"] or math.inf, candidate["names"]))
+    return _summary(reference) | {
+        "candidates": candidates,
+        "left_out": left_out,
+        "warnings": reference["warnings"],
+    }
+
+
+def _check_methods(methods: Sequence[str]) -> None:
+    for name in methods:
+        if name not in METHODS or METHODS[name].kind != "weights":
+            comparable = ", ".join(known for known, method in METHODS.items() if method.kind == "weights")
+            raise InvalidParameter(
+                ("method", f"{name} does not return class weights; use one of {comparable}")
+            )
+
+
+def _shared_parameters(shared: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the parameters of all methods, and method → parameters that only this method takes."""
+    common: dict[str, Any] = {}
+    owned: dict[str, dict[str, Any]] = {}
+    for name, value in shared.items():
+        if value is None:
+            continue
+        method = PARAMETERS[name].method if name in PARAMETERS else None
+        (common if method is None else owned.setdefault(method, {}))[name] = value
+    return common, owned
+
+
+def _add_moved(candidates: Sequence[dict[str, Any]]) -> None:
+    by_method = {method: candidate for candidate in candidates for method in candidate["methods"]}
+    uniform = by_method[REFERENCE]
+    default = by_method.get(DEFAULT, uniform)
+    for candidate in candidates:
+        candidate["moved"] = {"uniform": _moved(candidate, uniform), "default": _moved(candidate, default)}
+
+
+def _summary(reference: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of the comparison that does not depend on the method."""
     return {
-        "dataset": plain["dataset"],
-        "version": plain["version"],
-        "split": plain["split"],
-        **({"stream": plain["stream"]} if "stream" in plain else {}),
-        "images": plain["images"],
-        "pixels": plain["pixels"],
+        "dataset": reference["dataset"],
+        "version": reference["version"],
+        "split": reference["split"],
+        **({"stream": reference["stream"]} if "stream" in reference else {}),
+        "images": reference["images"],
+        "pixels": reference["pixels"],
         "default": DEFAULT,
         "classes": [
             {
@@ -86,11 +119,8 @@ def compare(
                 for key in ("id", "name", "pixels", "frequency", "ignored", "absent")
                 if key in row
             }
-            for row in plain["classes"]
+            for row in reference["classes"]
         ],
-        "candidates": candidates,
-        "left_out": left_out,
-        "warnings": plain["warnings"],
     }
 
 
@@ -103,87 +133,93 @@ def _leave_out(left_out: list[dict[str, Any]], name: str, problem: Exception) ->
     left_out.append({"names": [name], "reason": reason})
 
 
-def _is_about_a_value(problem: Exception, parameters: Mapping[str, Any]) -> bool:
-    """Whether a β or an α is malformed: a mistake of the caller, not what this dataset cannot answer."""
+def _concerns_a_value(problem: Exception, params: Mapping[str, Any]) -> bool:
+    """Return whether β or α is malformed, an error of the caller rather than a limit of this dataset."""
     return isinstance(problem, InvalidParameter) and any(
-        name in parameters and name != "method" for name, _ in problem.errors
+        name in params and name != "method" for name, _ in problem.errors
     )
 
 
-def _questions(
-    plain: Mapping[str, Any],
-    unit: str | None,
+def _candidate_params(
+    reference: Mapping[str, Any],
+    owned: Mapping[str, Mapping[str, Any]],
     methods: Sequence[str],
     betas: Sequence[str],
     alphas: Sequence[str],
 ) -> Iterator[dict[str, Any]]:
     chosen = [*methods] or [name for name, method in METHODS.items() if method.kind == "weights"]
     for name in dict.fromkeys((REFERENCE, DEFAULT, *chosen)):
+        own = owned.get(name, {})
         if name == "effective_num":
-            for beta in dict.fromkeys(betas or _betas(plain, unit)):
-                yield {"method": name, "beta": beta, **({} if unit is None else {"unit": unit})}
+            for beta in dict.fromkeys(betas or _betas(reference, own.get("unit"))):
+                yield {"method": name, "beta": beta, **own}
         elif name == "power":
             for alpha in dict.fromkeys(alphas or ALPHAS):
-                yield {"method": name, "alpha": alpha}
+                yield {"method": name, "alpha": alpha, **own}
         else:
-            yield {"method": name}
+            yield {"method": name, **own}
 
 
-def _betas(plain: Mapping[str, Any], unit: str | None) -> list[str]:
-    """Return 0.9999 and three betas about 1 − 1/median, where effective_num turns from uniform to inverse."""
-    amounts = [
+def _betas(reference: Mapping[str, Any], unit: str | None) -> list[str]:
+    """Return 0.9999 and three betas near 1 − 1/median, between uniform and inverse frequency weights."""
+    counts = [
         row["images" if unit == "images" else "pixels"]
-        for row in plain["classes"]
+        for row in reference["classes"]
         if not row.get("ignored") and not row.get("absent")
     ]
-    if None in amounts:
+    if None in counts:
         return [_BETA]
-    power = max(1, round(math.log10(max(1.0, float(np.median(amounts))))))
-    found = [f"1-1e-{k}" for k in (power - 1, power, power + 1) if k > 0 and k != 4]
-    return [_BETA, *found]
+    exponent = max(1, round(math.log10(max(1.0, float(np.median(counts))))))
+    # 1-1e-4 is 0.9999.
+    return [_BETA, *(f"1-1e-{k}" for k in (exponent - 1, exponent, exponent + 1) if k > 0 and k != 4)]
 
 
 def _add(
-    candidates: list[dict[str, Any]], name: str, parameters: Mapping[str, Any], answer: Mapping[str, Any]
+    candidates: list[dict[str, Any]], name: str, params: Mapping[str, Any], response: Mapping[str, Any]
 ) -> None:
-    weights = np.array(answer["weights"])
+    weights = np.array(response["weights"])
     for other in candidates:
-        if np.allclose(other["weights"], weights, rtol=_SAME, atol=0):
+        if np.allclose(other["weights"], weights, rtol=_EQUAL_WEIGHTS, atol=0):
             other["names"].append(name)
-            other["methods"].append(parameters["method"])
+            other["methods"].append(params["method"])
             return
-    present = np.array([not row.get("ignored") and not row.get("absent") for row in answer["classes"]], bool)
+    present = np.array(
+        [not row.get("ignored") and not row.get("absent") for row in response["classes"]], bool
+    )
     smallest = float(weights[present].min())
     candidates.append(
         {
             "names": [name],
-            "methods": [parameters["method"]],
-            # A weight is 0 only where it was clipped or is 0 in float64.
+            "methods": [params["method"]],
+            # A weight is 0 only if it was clipped or underflowed.
             "ratio": float(weights[present].max()) / smallest if smallest > 0 else None,
-            "weights": answer["weights"],
-            "loss_share": [row["loss_share"] for row in answer["classes"]],
-            "expected_weight": answer["expected_weight"],
+            "weights": response["weights"],
+            "loss_share": [row["loss_share"] for row in response["classes"]],
+            "expected_weight": response["expected_weight"],
         }
     )
 
 
-def _moved(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """Return the part of the loss that goes to other classes: half the sum of all differences."""
+def _moved(candidate: Mapping[str, Any], base: Mapping[str, Any]) -> float:
+    """Return the part of the loss that moves to other classes: half the sum of all absolute differences."""
     return 0.5 * math.fsum(
-        abs(mine - its) for mine, its in zip(one["loss_share"], other["loss_share"], strict=True)
+        abs(share - base_share)
+        for share, base_share in zip(candidate["loss_share"], base["loss_share"], strict=True)
     )
 
 
-def changes(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[int, float]]:
-    """Return (class id, change of its share of the loss) from `other` to `one`, the largest changes first."""
-    found = [
-        (class_id, mine - its)
-        for class_id, (mine, its) in enumerate(zip(one["loss_share"], other["loss_share"], strict=True))
+def changes(candidate: Mapping[str, Any], base: Mapping[str, Any]) -> list[tuple[int, float]]:
+    """Return (class id, change of its share of the loss compared with `base`), the largest changes first."""
+    differences = [
+        (class_id, share - base_share)
+        for class_id, (share, base_share) in enumerate(
+            zip(candidate["loss_share"], base["loss_share"], strict=True)
+        )
     ]
-    return sorted(found, key=lambda item: -abs(item[1]))
+    return sorted(differences, key=lambda difference: -abs(difference[1]))
 
 
 def of_method(comparison: Mapping[str, Any], method: str) -> dict[str, Any] | None:
-    """Return the candidate of a method that has one only, None where it is left out."""
-    found: list[dict[str, Any]] = [one for one in comparison["candidates"] if method in one["methods"]]
-    return found[0] if found else None
+    """Return the first candidate of a method, None where the method is left out."""
+    candidates: list[dict[str, Any]] = comparison["candidates"]
+    return next((candidate for candidate in candidates if method in candidate["methods"]), None)

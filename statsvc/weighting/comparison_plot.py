@@ -1,4 +1,4 @@
-"""A comparison of methods as a picture."""
+"""Plot of a comparison of methods."""
 
 from __future__ import annotations
 
@@ -12,25 +12,31 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_NUMBERS = 25
-"""Classes up to which the share of each is written in its cell."""
+_MAX_NUMBERED = 25
+"""Number of classes up to which each cell shows its number."""
+
+_MAX_LABELS = 40
+"""Approximate number of class names on the axis if cells show no numbers."""
+
+_DARK_CELL = 0.52
+"""Position on the color scale, from 0 to 1, above which text in a cell is white."""
 
 _BLUE = "#2a6f97"
-_GREY = "#6b7280"
+_GRAY = "#6b7280"
 
 
 def require_matplotlib() -> None:
-    """Raise `ImportError` naming the extra where matplotlib is not installed."""
+    """Raise `ImportError` with the command to install matplotlib where it is missing."""
     try:
         import matplotlib as mpl  # noqa: F401
     except ModuleNotFoundError as problem:
         raise ImportError(
-            "a picture needs matplotlib: pip install 'statsvc[plot]'", name=problem.name
+            "matplotlib is not installed. Run: pip install 'statsvc[plot]'", name=problem.name
         ) from None
 
 
 def save(compared: Mapping[str, Any], file: Path) -> None:
-    """Draw a comparison into a file of matplotlib's formats, chosen by its suffix.
+    """Plot a comparison to a file; the suffix selects one of matplotlib's formats.
 
     Raises `ImportError` without matplotlib, `OSError` where the file cannot be written.
     """
@@ -42,9 +48,10 @@ def save(compared: Mapping[str, Any], file: Path) -> None:
 
 
 def draw(compared: Mapping[str, Any]) -> Figure:
-    """Return the picture: classes across, from frequent to rare; methods down, from gentle to strong.
+    """Return the plot, with a column for each class and a row for each method.
 
-    In each cell the class's share of the loss; above, its share of the pixels; on the right, max/min.
+    Classes are ordered from frequent to rare, methods by the ratio of their weights. Each cell shows the
+    class's share of the loss, the bars above its share of the pixels, the bars on the right max/min.
     """
     import numpy as np
     from matplotlib.colors import LogNorm
@@ -55,8 +62,8 @@ def draw(compared: Mapping[str, Any]) -> Figure:
     )
     ids = [row["id"] for row in rows]
     candidates = compared["candidates"]
-    shares = np.array([[one["loss_share"][c] for c in ids] for one in candidates])
-    numbered = len(rows) <= _NUMBERS
+    shares = np.array([[candidate["loss_share"][c] for c in ids] for candidate in candidates])
+    numbered = len(rows) <= _MAX_NUMBERED
     wide = 0.62 * len(rows) if numbered else min(14.0, 0.12 * len(rows))
     tall = max(1.6, 0.36 * len(candidates))
     figure = Figure(figsize=(3.2 + max(5.0, wide) + 1.9, 2.2 + tall), layout="constrained")
@@ -73,11 +80,11 @@ def draw(compared: Mapping[str, Any]) -> Figure:
         cmap="YlGnBu",
         norm=LogNorm(low, high),
     )
-    _label(heat, rows, candidates, compared["default"], numbered)
+    _label_axes(heat, rows, candidates, compared["default"], numbered)
     if numbered:
         for y, line in enumerate(shares):
             for x, share in enumerate(line.tolist()):
-                dark = math.log(max(share, low) / low) > 0.52 * math.log(high / low)
+                dark = math.log(max(share, low) / low) > _DARK_CELL * math.log(high / low)
                 heat.text(
                     x, y, _percent(share), ha="center", va="center", fontsize=7.5,
                     color="white" if dark else "#1f2937",
@@ -88,8 +95,8 @@ def draw(compared: Mapping[str, Any]) -> Figure:
         bar = corner.inset_axes((0.0, 0.55, 1.0, 0.12))
         figure.colorbar(image, cax=bar, orientation="horizontal", format=lambda share, _: f"{100 * share:g}")
         bar.set_title("% of the loss", fontsize=9, loc="left")
-    _top(top, rows)
-    _right(right, candidates)
+    _frequency_bars(top, rows)
+    _ratio_bars(right, candidates)
     figure.suptitle(_title(compared), fontsize=12, x=0.01, ha="left", fontweight="bold")
     return figure
 
@@ -99,17 +106,18 @@ def _title(compared: Mapping[str, Any]) -> str:
     split = f", split {compared['split']}" if compared["split"] else ""
     stream = compared.get("stream")
     drawn = f", drawn by {stream['sampler']}" if stream and stream["sampler"] else ""
-    return f"Share of the loss that each class gets, in %: {compared['dataset']}{version}{split}{drawn}"
+    return f"Share of the loss of each class, in %: {compared['dataset']}{version}{split}{drawn}"
 
 
-def _label(heat: Axes, rows: Any, candidates: Any, default: str, numbered: bool) -> None:
+def _label_axes(heat: Axes, rows: Any, candidates: Any, default: str, numbered: bool) -> None:
     heat.set_yticks(
-        range(len(candidates)), ["\n= ".join(_plain(name) for name in one["names"]) for one in candidates]
+        range(len(candidates)),
+        ["\n= ".join(_with_greek_letters(name) for name in candidate["names"]) for candidate in candidates],
     )
-    for tick, one in zip(heat.get_yticklabels(), candidates, strict=True):
-        if default in one["methods"]:
+    for tick, candidate in zip(heat.get_yticklabels(), candidates, strict=True):
+        if default in candidate["methods"]:
             tick.set_fontweight("bold")
-    step = 1 if numbered else max(1, len(rows) // 40)
+    step = 1 if numbered else max(1, len(rows) // _MAX_LABELS)
     heat.set_xticks(
         range(0, len(rows), step), [row["name"] for row in rows][::step], rotation=45, ha="right",
         rotation_mode="anchor", fontsize=9 if numbered else 6,
@@ -118,24 +126,24 @@ def _label(heat: Axes, rows: Any, candidates: Any, default: str, numbered: bool)
     heat.spines[:].set_visible(False)
 
 
-def _plain(name: str) -> str:
+def _with_greek_letters(name: str) -> str:
     return name.replace("beta=", "β=").replace("alpha=", "α=")
 
 
-def _top(top: Axes, rows: Any) -> None:
-    top.bar(range(len(rows)), [row["frequency"] for row in rows], color=_GREY, width=0.7)
-    top.set_ylabel("pixels", color=_GREY, rotation=0, ha="right", va="bottom", y=0)
+def _frequency_bars(top: Axes, rows: Any) -> None:
+    top.bar(range(len(rows)), [row["frequency"] for row in rows], color=_GRAY, width=0.7)
+    top.set_ylabel("pixels", color=_GRAY, rotation=0, ha="right", va="bottom", y=0)
     top.tick_params(axis="both", labelbottom=False, labelleft=False, length=0)
     top.spines[["top", "right", "left"]].set_visible(False)
-    top.spines["bottom"].set_color(_GREY)
+    top.spines["bottom"].set_color(_GRAY)
 
 
-def _right(right: Axes, candidates: Any) -> None:
-    ratios = [one["ratio"] for one in candidates]
-    known = [ratio or 1.0 for ratio in ratios]
-    right.barh(range(len(candidates)), known, color=_BLUE, height=0.55, left=0)
+def _ratio_bars(right: Axes, candidates: Any) -> None:
+    ratios = [candidate["ratio"] for candidate in candidates]
+    lengths = [ratio or 1.0 for ratio in ratios]
+    right.barh(range(len(candidates)), lengths, color=_BLUE, height=0.55, left=0)
     right.set_xscale("log")
-    right.set_xlim(1, max(2.0, *known) ** 1.6)
+    right.set_xlim(1, max(2.0, *lengths) ** 1.6)
     for y, ratio in enumerate(ratios):
         text = "∞" if ratio is None else f" {ratio:.3g}" if ratio < 1000 else f" {ratio:,.0f}"
         right.text(ratio or 1.0, y, text, va="center", fontsize=8, color="#1f2937")

@@ -1,4 +1,4 @@
-"""A comparison of methods as tables for people."""
+"""Text tables of a comparison of methods."""
 
 from __future__ import annotations
 
@@ -13,23 +13,29 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-_CLASSES = 24
-"""Classes that the second table has at most: with more, the most frequent and the rarest ones."""
+_MAX_CLASSES = 24
+"""Largest number of classes in the second table; of more classes, it shows the first and the last ones."""
 
-_NAME = 20
-_CELL = 7
-"""Columns of a terminal that a share of the loss takes, the gap before it with it."""
+_MAX_WIDTH = 140
+_NAME_WIDTH = 20
+_CELL_WIDTH = 7
+"""Terminal columns of a share of the loss, including the gap before it."""
+
+_PIXELS_WIDTH = 9
+_SHOWN_CHANGES = 3
+_SMALLEST_SHOWN_CHANGE = 0.001
 
 
 def print_comparison(compared: Mapping[str, Any], file: IO[str] | None = None) -> None:
     """Print a comparison to `file`, standard output by default, as wide as the terminal."""
-    printed(lambda width: comparison_table(compared, width=width), file or sys.stdout, widest=140)
+    printed(lambda width: comparison_table(compared, width=width), file or sys.stdout, max_width=_MAX_WIDTH)
 
 
 def comparison_table(compared: Mapping[str, Any], *, width: int) -> RenderableType:
     """Return a comparison of `comparison.compare` as a rich renderable, `width` columns wide.
 
-    First the methods, from the gentlest to the strongest, then each class's share of the loss under each.
+    The first table has the methods, in ascending order of max/min; the second has each class's share of the
+    loss with every method.
     """
     from rich.console import Group
     from rich.constrain import Constrain
@@ -40,13 +46,14 @@ def comparison_table(compared: Mapping[str, Any], *, width: int) -> RenderableTy
         parts += [table, ""]
     parts.append(
         Text(
-            "moved: the part of the loss that goes to other classes. Shares in %; bold: at least twice what "
-            "uniform weights give, dim: at most half.",
+            "moved: part of the loss that moves to other classes. Shares are in %; bold: at least twice the "
+            "share with uniform weights, dim: at most half of it.",
             style="dim",
         )
     )
-    for one in compared["left_out"]:
-        parts.append(Text.assemble(("left out: ", "yellow"), f"{', '.join(one['names'])}: {one['reason']}"))
+    for omitted in compared["left_out"]:
+        names = ", ".join(omitted["names"])
+        parts.append(Text.assemble(("left out: ", "yellow"), f"{names}: {omitted['reason']}"))
     for warning in compared["warnings"]:
         parts.append(Text.assemble(("warning: ", "yellow"), warning["message"]))
     return Constrain(Group(*parts), width)
@@ -79,17 +86,17 @@ def _methods(compared: Mapping[str, Any]) -> RenderableType:
     table.add_column("max/min", justify="right", no_wrap=True)
     table.add_column("moved from\nuniform", justify="right", no_wrap=True)
     table.add_column("moved from\ndefault", justify="right", no_wrap=True)
-    table.add_column("most changed against the default, in points", overflow="fold")
+    table.add_column("largest changes from the default, in points", overflow="fold")
     default = comparison.of_method(compared, compared["default"])
-    for number, one in enumerate(compared["candidates"], 1):
-        own = compared["default"] in one["methods"]
+    for number, candidate in enumerate(compared["candidates"], 1):
+        is_default = compared["default"] in candidate["methods"]
         table.add_row(
             str(number),
-            Text(" = ".join(one["names"]), "bold" if own else ""),
-            _ratio(one["ratio"]),
-            f"{one['moved']['uniform']:.1%}",
-            "default" if own else f"{one['moved']['default']:.1%}",
-            "" if own or default is None else _changes(compared["classes"], one, default),
+            Text(" = ".join(candidate["names"]), "bold" if is_default else ""),
+            _ratio(candidate["ratio"]),
+            f"{candidate['moved']['uniform']:.1%}",
+            "default" if is_default else f"{candidate['moved']['default']:.1%}",
+            "" if is_default or default is None else _changes(compared["classes"], candidate, default),
         )
     return table
 
@@ -100,13 +107,20 @@ def _ratio(ratio: float | None) -> str:
     return f"{ratio:.4f}" if ratio < 1.1 else f"{ratio:.2f}" if ratio < 100 else f"{ratio:,.0f}"
 
 
-def _changes(classes: Sequence[Mapping[str, Any]], one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    most = [(c, change) for c, change in comparison.changes(one, other)[:3] if abs(change) >= 0.001]
-    return ", ".join(f"{classes[c]['name']} {100 * change:+.1f}" for c, change in most).replace("-", "−")
+def _changes(
+    classes: Sequence[Mapping[str, Any]], candidate: Mapping[str, Any], default: Mapping[str, Any]
+) -> str:
+    largest = [
+        (class_id, change)
+        for class_id, change in comparison.changes(candidate, default)[:_SHOWN_CHANGES]
+        if abs(change) >= _SMALLEST_SHOWN_CHANGE
+    ]
+    text = ", ".join(f"{classes[class_id]['name']} {100 * change:+.1f}" for class_id, change in largest)
+    return text.replace("-", "−")
 
 
 def _shares(compared: Mapping[str, Any], width: int) -> list[RenderableType]:
-    """Return tables of shares of the loss: classes down, methods by number across, as many as fit in each."""
+    """Return tables with the classes' shares of the loss; each has as many methods as fit the width."""
     from rich.table import Table
     from rich.text import Text
 
@@ -115,25 +129,25 @@ def _shares(compared: Mapping[str, Any], width: int) -> list[RenderableType]:
     rows = sorted(
         (row for row in compared["classes"] if not row.get("ignored")), key=lambda row: -row["frequency"]
     )
-    longest = min(_NAME, max((len(row["name"]) for row in rows), default=1))
-    across = max(1, (width - longest - 2 - 9) // _CELL)
+    longest = min(_NAME_WIDTH, max((len(row["name"]) for row in rows), default=1))
+    across = max(1, (width - longest - 2 - _PIXELS_WIDTH) // _CELL_WIDTH)
     candidates = list(enumerate(compared["candidates"], 1))
     tables: list[RenderableType] = []
     for first in range(0, len(candidates), across):
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column("class", overflow="ellipsis", max_width=_NAME, no_wrap=True)
+        table.add_column("class", overflow="ellipsis", max_width=_NAME_WIDTH, no_wrap=True)
         table.add_column("pixels", justify="right", no_wrap=True)
         shown = candidates[first : first + across]
         for number, _ in shown:
-            table.add_column(str(number), justify="right", no_wrap=True, min_width=_CELL - 2)
-        for row in _some(rows):
+            table.add_column(str(number), justify="right", no_wrap=True, min_width=_CELL_WIDTH - 2)
+        for row in _shortened(rows):
             if row is None:
-                table.add_row(f"… {len(rows) - _CLASSES} more", style="dim")
+                table.add_row(f"… {len(rows) - _MAX_CLASSES} more", style="dim")
                 continue
             plain = uniform["loss_share"][row["id"]]
             cells = []
-            for _, one in shown:
-                share = one["loss_share"][row["id"]]
+            for _, candidate in shown:
+                share = candidate["loss_share"][row["id"]]
                 style = "bold cyan" if share >= 2 * plain > 0 else "dim" if share <= plain / 2 else ""
                 cells.append(Text(_percent(share), style))
             table.add_row(Text(row["name"]), Text(_percent(row["frequency"])), *cells)
@@ -141,10 +155,11 @@ def _shares(compared: Mapping[str, Any], width: int) -> list[RenderableType]:
     return tables
 
 
-def _some(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any] | None]:
-    if len(rows) <= _CLASSES + 1:
+def _shortened(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any] | None]:
+    """Return the rows, with None instead of the middle ones where the list is too long."""
+    if len(rows) <= _MAX_CLASSES + 1:
         return list(rows)
-    half = _CLASSES // 2
+    half = _MAX_CLASSES // 2
     return [*rows[:half], None, *rows[-half:]]
 
 

@@ -1,8 +1,9 @@
-"""From counts to weights: pure arithmetic, without I/O.
+"""The arithmetic from counts to weights, without I/O.
 
 Notation: n pixels of a class, N the denominator, p = n/N, I pixels of the images in which the class
-occurs, m the number of those images, C the number of classes, absent ones included. Order of computing:
-method → normalise over present classes → multiply → clip → absent policy. All in float64.
+occurs, m the number of those images, C the number of classes, absent ones included. Order of the steps:
+method → normalize over present classes → multiply → clip → absent policy. All in float64. The sources of the
+formulas are in `statsvc.weighting.methods`.
 """
 
 from __future__ import annotations
@@ -14,33 +15,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.errors import InvalidParameter, Unanswerable, nearest
+from statsvc.weighting.beta import Beta
+from statsvc.weighting.class_names import class_name, listed
 from statsvc.weighting.methods import METHODS
-from statsvc.weighting.parsing import one_minus_beta
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
-    from statsvc.weighting.spec import WeightSpec
+    from statsvc.weighting.parameters import WeightSpec
 
     Float64 = NDArray[np.float64]
 
 EPS = 1e-10
-"""The share that `absent=eps` gives a class without pixels."""
+"""The share of pixels that `absent=eps` assumes for a class without pixels."""
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
 class ClassCounts:
-    """Pixels of classes 0 … C−1 and what their shares are of; expected ones, float64, for a stream.
+    """Pixels and images of classes 0 … C−1; for a stream their expectations, as float64.
 
-    pixels        int64 [C], pixels of each class, ignored ones too
-    ignored       bool [C], True for a class that takes no part and keeps weight 0
-    total         the denominator N in pixels
-    images        int64 [C], images in which the class occurs; None where unknown
-    image_pixels  float64 [C], pixels of those images, under the denominator's rule; None where unknown
+    pixels        int64 [C], pixels of each class, ignored classes included
+    ignored       bool [C], True for a class that is excluded and keeps weight 0
+    total         the denominator N, in pixels
+    images        int64 [C], number of images in which the class occurs; None where unknown
+    image_pixels  float64 [C], pixels of those images, all or counted ones as `denominator` says; None where
+                  unknown
     samples       number of images; None where unknown
     names         names of classes 0 … n−1, for messages and `multiply`
     """
@@ -55,19 +56,19 @@ class ClassCounts:
 
     def name(self, class_id: int) -> str:
         """Return the class's name, or its id as text where it has none."""
-        return self.names[class_id] if class_id < len(self.names) else str(class_id)
+        return class_name(self.names, class_id)
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
-    """The answer's arrays, each of shape [C].
+class ComputedWeights:
+    """Weights and the numbers that explain them; arrays have shape [C].
 
     weights          float64, always finite
     frequency        float64, n/N; 0 for an ignored class
-    present          bool, classes that are counted and have a pixel
-    loss_share       float64, p·w/Σp·w; None for a method that gives no class weights
-    expected_weight  Σp·w; None for a method that gives no class weights
-    beta             what `beta=auto` came to; None otherwise
+    present          bool, True for a class that is not ignored and has a pixel
+    loss_share       float64, p·w/Σp·w; None for a method that does not return class weights
+    expected_weight  Σp·w; None for a method that does not return class weights
+    beta             the value chosen for `beta=auto`; None otherwise
     without_effect   keys of `multiply` that name an absent or ignored class
     """
 
@@ -80,63 +81,63 @@ class Weights:
     without_effect: tuple[str, ...] = ()
 
 
-# Overflow is looked for at the end, where the class can be named.
+# Overflow is detected at the end, where the message can name the class.
 @np.errstate(over="ignore")
-def compute(counts: ClassCounts, spec: WeightSpec) -> Weights:
+def compute_weights(counts: ClassCounts, spec: WeightSpec) -> ComputedWeights:
     """Return the weights of classes 0 … C−1 under a spec.
 
-    Raises `Unanswerable` where no pixel is counted, where the method needs image counts that are not
-    there, for absent classes under `absent=error`, and where a weight is beyond float32;
-    `InvalidParameter` where `multiply` names no class.
+    Raises `Unanswerable` where no pixel is counted, where the method needs image counts that are missing,
+    for absent classes under `absent=error`, and where a weight exceeds float32; `InvalidParameter` where a
+    key of `multiply` is not a class.
     """
     spec = spec.resolved()
     method = METHODS[spec.method]
     present = (counts.pixels > 0) & ~counts.ignored
     if not present.any():
-        raise Unanswerable("no pixel is counted: every pixel is ignored, unexpected, or there is none")
+        raise Unanswerable(
+            "no pixel is counted: the label maps have only ignored or unexpected ids, or no pixels. Check "
+            "ignore_index, num_classes and class_map"
+        )
     absent = ~present & ~counts.ignored
     if spec.absent == "error" and absent.any():
         names = [counts.name(int(c)) for c in np.flatnonzero(absent)]
         raise Unanswerable(
-            f"{len(names)} of {len(counts.pixels)} classes have no pixel: {_listed(names)}; choose another "
-            "absent policy, or fewer classes"
+            f"{len(names)} of {len(counts.pixels)} classes have no pixels: {listed(names)}. Use another "
+            "value of absent, or a smaller num_classes"
         )
     frequency = np.where(counts.ignored, 0.0, counts.pixels / float(counts.total))
-    taking_part = present | absent if spec.absent == "eps" else present
-    raw, beta = _METHODS[method.name](_Input.of(counts, frequency, present, taking_part), spec)
+    included = present | absent if spec.absent == "eps" else present
+    raw, beta = _METHODS[method.name](_Input.of(counts, frequency, present, included), spec)
     weights = np.zeros(len(counts.pixels))
     if method.kind != "weights":
         weights[present] = raw
         weights[absent] = raw.min()
-        return Weights(_within_float32(weights, counts, spec), frequency, present, None, None)
+        return ComputedWeights(_within_float32(weights, counts, spec), frequency, present, None, None)
 
-    shares = np.where(taking_part & absent, EPS, frequency)[taking_part]
-    weights[taking_part] = _normalised(raw, shares, str(spec.normalize))
-    without_effect = _multiply(weights, taking_part, counts, spec)
+    shares = np.where(included & absent, EPS, frequency)[included]
+    weights[included] = _normalized(raw, shares, str(spec.normalize))
+    without_effect = _multiply(weights, included, counts, spec)
     if spec.clip is not None:
-        weights[taking_part] = weights[taking_part].clip(*spec.clip)
+        weights[included] = weights[included].clip(*spec.clip)
     if spec.absent == "one":
         weights[absent] = 1.0
     elif spec.absent == "max":
         weights[absent] = weights[present].max()
     weights = _within_float32(weights, counts, spec)
-    parts = frequency * weights
-    expected = float(parts.sum())
-    # Shares are taken of weights scaled to 1, so that tiny weights do not underflow.
+    expected_weight = float((frequency * weights).sum())
+    # Scale the largest weight to 1, so that the products of tiny weights do not underflow.
     scaled = frequency * (weights / top) if (top := float(weights.max())) > 0 else frequency
-    whole = scaled.sum()
-    loss_share = scaled / whole if whole > 0 else np.zeros_like(scaled)
-    return Weights(weights, frequency, present, loss_share, expected, beta, without_effect)
-
-
-def _listed(names: Sequence[str], most: int = 10) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    scaled_sum = scaled.sum()
+    loss_share = scaled / scaled_sum if scaled_sum > 0 else np.zeros_like(scaled)
+    return ComputedWeights(weights, frequency, present, loss_share, expected_weight, beta, without_effect)
 
 
 @dataclass(frozen=True, slots=True)
 class _Input:
-    """Arrays over the classes that take part, in float64; `present` marks those with a real pixel."""
+    """The notation of the module's docstring as float64 arrays over the included classes.
+
+    Included are the present classes and, with `absent=eps`, the absent ones; `present` marks the former.
+    """
 
     n: Float64
     p: Float64
@@ -152,20 +153,20 @@ class _Input:
         counts: ClassCounts,
         frequency: Float64,
         present: NDArray[np.bool_],
-        taking_part: NDArray[np.bool_],
+        included: NDArray[np.bool_],
     ) -> _Input:
-        there = present[taking_part]
+        is_present = present[included]
         total = float(counts.total)
         images = None
         if counts.images is not None:
             samples = float(counts.images.max() if counts.samples is None else counts.samples)
-            images = np.where(there, counts.images[taking_part].astype(np.float64), EPS * samples)
+            images = np.where(is_present, counts.images[included].astype(np.float64), EPS * samples)
         return cls(
-            n=np.where(there, counts.pixels[taking_part].astype(np.float64), EPS * total),
-            p=np.where(there, frequency[taking_part], EPS),
+            n=np.where(is_present, counts.pixels[included].astype(np.float64), EPS * total),
+            p=np.where(is_present, frequency[included], EPS),
             m=images,
-            i=None if counts.image_pixels is None else counts.image_pixels[taking_part],
-            present=there,
+            i=None if counts.image_pixels is None else counts.image_pixels[included],
+            present=is_present,
             total=total,
             classes=len(counts.pixels),
         )
@@ -173,7 +174,8 @@ class _Input:
 
 def _needs_images(what: str) -> Unanswerable:
     return Unanswerable(
-        f"{what} needs to know in which images a class occurs; use another method, or counts of each image"
+        f"{what} needs to know in which images each class occurs, but these counts are totals only. Use "
+        "another method"
     )
 
 
@@ -184,18 +186,17 @@ def _effective_num(x: _Input, spec: WeightSpec) -> tuple[Float64, float | None]:
         n = x.m
     else:
         n = x.n
-    assert spec.beta is not None
-    if spec.beta == "auto":
-        rest = 1.0 / float(np.median(n[x.present]))
-        return effective_num(n, rest), 1.0 - rest
-    return effective_num(n, one_minus_beta(spec.beta)), None
+    assert isinstance(spec.beta, Beta)
+    complement = spec.beta.complement_for(n[x.present])
+    chosen = 1.0 - complement if spec.beta.complement is None else None
+    return effective_num(n, complement), chosen
 
 
-def effective_num(n: Float64, rest: float) -> Float64:
-    """Return (1−β)/(1−βⁿ) for `rest` = 1−β in (0, 1]; exact also where β itself rounds to 1."""
-    if rest == 1.0:
+def effective_num(n: Float64, complement: float) -> Float64:
+    """Return (1−β)/(1−βⁿ) for `complement` = 1−β in (0, 1]; exact also where β itself rounds to 1."""
+    if complement == 1.0:
         return np.ones_like(n)
-    result: Float64 = rest / -np.expm1(n * math.log1p(-rest))
+    result: Float64 = complement / -np.expm1(n * math.log1p(-complement))
     return result
 
 
@@ -218,7 +219,7 @@ def _power(x: _Input, spec: WeightSpec) -> tuple[Float64, None]:
 
 def _enet(x: _Input, spec: WeightSpec) -> tuple[Float64, None]:
     assert spec.c is not None
-    # ln(c + p) by log1p, which keeps a small p where c is 1.
+    # log1p keeps the digits of a small p where c is 1.
     return 1.0 / np.log1p((spec.c - 1.0) + x.p), None
 
 
@@ -254,7 +255,7 @@ _METHODS: dict[str, Any] = {
 }
 
 
-def _normalised(raw: Float64, shares: Float64, how: str) -> Float64:
+def _normalized(raw: Float64, shares: Float64, how: str) -> Float64:
     if how == "none":
         return raw
     # Relative to the largest, so that no sum overflows.
@@ -275,19 +276,19 @@ def _normalised(raw: Float64, shares: Float64, how: str) -> Float64:
 
 
 def _multiply(
-    weights: Float64, taking_part: NDArray[np.bool_], counts: ClassCounts, spec: WeightSpec
+    weights: Float64, included: NDArray[np.bool_], counts: ClassCounts, spec: WeightSpec
 ) -> tuple[str, ...]:
-    """Multiply in place; return the keys whose class takes no part."""
+    """Multiply in place; return the keys whose class is not included."""
     without_effect = []
     seen: dict[int, str] = {}
     for key, factor in spec.multiply:
         class_id = _class_of(key, counts)
         if class_id in seen:
             raise InvalidParameter(
-                ("multiply", f"{seen[class_id]} and {key} are the same class: give one of them")
+                ("multiply", f"{seen[class_id]} and {key} name the same class; use only one of them")
             )
         seen[class_id] = key
-        if taking_part[class_id]:
+        if included[class_id]:
             weights[class_id] *= factor
         else:
             without_effect.append(key)
@@ -301,10 +302,10 @@ def _class_of(key: str, counts: ClassCounts) -> int:
     if counts.names.count(key) == 1 and counts.names.index(key) < classes:
         return counts.names.index(key)
     if counts.names.count(key) > 1:
-        raise InvalidParameter(("multiply", f"several classes are named {key!r}: give the id instead"))
+        raise InvalidParameter(("multiply", f"several classes are named {key!r}; use the id instead"))
     hint = nearest(key, counts.names)
     raise InvalidParameter(
-        ("multiply", f"no class {key!r}{hint}: give a class name, or an id from 0 to {classes - 1}")
+        ("multiply", f"{key!r} is not a class{hint}; use a class name, or an id from 0 to {classes - 1}")
     )
 
 
@@ -312,13 +313,11 @@ def _within_float32(weights: Float64, counts: ClassCounts, spec: WeightSpec) -> 
     beyond = ~(np.abs(weights) <= FLOAT32_MAX)
     if beyond.any():
         worst = int(np.flatnonzero(beyond)[0])
-        advice = (
-            "a smaller parameter"
-            if METHODS[spec.method].kind != "weights"
-            else ("clip=lo,hi, smaller factors, or normalize=mean")
-        )
+        advice = "a smaller parameter"
+        if METHODS[spec.method].kind == "weights":
+            advice = "clip=lo,hi, smaller factors, or normalize=mean"
         raise Unanswerable(
-            f"the weight of {counts.name(worst)} under {spec.method} is beyond float32 "
-            f"(largest {FLOAT32_MAX:.3g}); use {advice}"
+            f"the weight of {counts.name(worst)} under {spec.method} exceeds the range of float32 "
+            f"(at most {FLOAT32_MAX:.3g}). Use {advice}"
         )
     return weights

@@ -1,4 +1,4 @@
-"""Files that other projects read: DAFormer's statistics, MMSegmentation's class weights, and tables."""
+"""Export to files of other projects: DAFormer's statistics, MMSegmentation's class weights, and tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.errors import InvalidParameter, StatsvcError, Unanswerable
-from statsvc.weighting import answers
+from statsvc.weighting.response import files_response, interpret_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,27 +19,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from statsvc.dataset.table import Table
-    from statsvc.weighting.spec import WeightSpec
+    from statsvc.weighting.parameters import WeightSpec
 
 DAFORMER = ("sample_class_stats.json", "sample_class_stats_dict.json", "samples_with_class.json")
-"""What DAFormer's `tools/convert_datasets/*.py` write and `mmseg/datasets/uda_dataset.py` reads."""
+"""The files that DAFormer's `tools/convert_datasets/*.py` write and `mmseg/datasets/uda_dataset.py` reads."""
 
 CSV_COLUMNS = ("id", "pixels", "images", "class", "name", "weight")
 
 
 def daformer(table: Table, spec: WeightSpec) -> dict[str, bytes]:
-    """Return DAFormer's three files of a split's samples: name → JSON, laid out as its converters do.
+    """Return DAFormer's three files for a split: name → JSON in the format of its converters.
 
-    Classes are those after the class map; ignored and unexpected ids are left out, as there. `file` is the
-    sample's path, of which DAFormer compares the last part with its own label map's name.
+    Class ids are those after the class map. Ignored and unexpected ids are left out, as in DAFormer. `file`
+    is the sample's path; DAFormer compares its last component with the name of its own label map.
 
-    Raises `Unanswerable` for a table without rows.
+    Raises `Unanswerable` for a table without counts of each sample.
     """
-    read, _ = answers.read_as_asked(table, spec)
-    classes, columns = read.histogram.class_id[read.counted].tolist(), np.flatnonzero(read.counted)
+    interpreted, _ = interpret_for(table, spec)
+    classes = interpreted.histogram.class_id[interpreted.counted].tolist()
+    columns = np.flatnonzero(interpreted.counted)
     paths: list[str] = []
     stats: list[dict[str, int]] = []
-    for block_paths, counts in table.sample_counts(spec.split, read.class_map):
+    for block_paths, counts in table.sample_counts(spec.split, interpreted.class_map):
         paths += block_paths
         stats += [_occurring(classes, row) for row in counts[:, columns]]
     with_class: dict[str, list[tuple[str, int]]] = {}
@@ -68,24 +69,27 @@ def mmseg_npy(table: Table, spec: WeightSpec) -> bytes:
 def mmseg_json(table: Table, spec: WeightSpec) -> bytes:
     """Return `class_weight` for MMSegmentation as a JSON list of C numbers.
 
-    Its `CrossEntropyLoss` multiplies each pixel's loss by the class's weight and divides by the number of
-    pixels, not by the sum of weights as Torch does. So the weights' scale is a factor of the loss, and
-    `normalize=expected` (Σp·w = 1), which keeps the loss what it was, is the one to export with.
+    Its `CrossEntropyLoss` multiplies each pixel's loss by the weight of its class and divides by the number
+    of pixels, while Torch divides by the sum of weights. The scale of the weights is therefore a factor of
+    the loss; `normalize=expected` (Σp·w = 1) keeps the loss at its unweighted scale.
     """
     return json.dumps(_loss_weights(table, spec)).encode() + b"\n"
 
 
 def _loss_weights(table: Table, spec: WeightSpec) -> list[float]:
-    answer = answers.answer(table, spec)
-    if answer["kind"] != "weights":
-        raise Unanswerable(f"{answer['method']} gives no weights of a loss, so it is no class_weight")
-    weights: list[float] = answer["weights"]
+    response = files_response(table, spec)
+    if response["kind"] != "weights":
+        raise Unanswerable(
+            f"{response['method']} returns {response['kind']}, but class_weight needs class weights. Use "
+            "another method"
+        )
+    weights: list[float] = response["weights"]
     return weights
 
 
 def npy(table: Table, spec: WeightSpec) -> bytes:
     """Return the weights as NPY, float64 [C]."""
-    return _array(answers.answer(table, spec)["weights"])
+    return _array(files_response(table, spec)["weights"])
 
 
 def _array(weights: list[float]) -> bytes:
@@ -95,41 +99,43 @@ def _array(weights: list[float]) -> bytes:
 
 
 def pth(table: Table, spec: WeightSpec) -> bytes:
-    """Return the weights as `torch.save` writes a float32 tensor [C].
+    """Return the weights as a float32 tensor [C], written by `torch.save`.
 
     Raises `StatsvcError` where Torch is not installed.
     """
     try:
         import torch
     except ModuleNotFoundError as error:
-        raise StatsvcError(".pth is Torch's: pip install 'statsvc[torch]', or export .npy") from error
+        raise StatsvcError(
+            "PyTorch is not installed, and .pth needs it. Run: pip install 'statsvc[torch]', or export .npy"
+        ) from error
     data = io.BytesIO()
-    torch.save(torch.tensor(answers.answer(table, spec)["weights"], dtype=torch.float32), data)
+    torch.save(torch.tensor(files_response(table, spec)["weights"], dtype=torch.float32), data)
     return data.getvalue()
 
 
 def counts_csv(table: Table, spec: WeightSpec) -> bytes:
-    """Return a line for each raw id: its pixels, images, and the class and weight that it gets, if any.
+    """Return one line for each raw id: its pixels and images, and its class and weight where it has them.
 
-    `statsvc import` reads it: the counts come back whole, ignored and unexpected ids too.
+    `statsvc import` reads the file and restores the counts, those of ignored and unexpected ids included.
     """
-    answer = answers.answer(table, spec)
-    read, _ = answers.read_as_asked(table, spec)
+    response = files_response(table, spec)
+    interpreted, _ = interpret_for(table, spec)
     totals = table.histogram(spec.split)
-    classes, known = totals.class_id, np.ones(len(totals.class_id), bool)
-    if read.class_map is not None:
-        classes, known = read.class_map.apply(totals.class_id)
-    known &= np.isin(classes, read.histogram.class_id[read.counted])
+    classes, is_class = totals.class_id, np.ones(len(totals.class_id), bool)
+    if interpreted.class_map is not None:
+        classes, is_class = interpreted.class_map.apply(totals.class_id)
+    is_class &= np.isin(classes, interpreted.histogram.class_id[interpreted.counted])
     text = io.StringIO()
     rows = csv.writer(text)
     rows.writerow(CSV_COLUMNS)
     for k, raw_id in enumerate(totals.class_id.tolist()):
         images = "" if totals.images is None else int(totals.images[k])
-        placed: tuple[Any, ...] = ("", "", "")
-        if known[k]:
+        class_cells: tuple[Any, ...] = ("", "", "")
+        if is_class[k]:
             class_id = int(classes[k])
-            placed = (class_id, answer["classes"][class_id]["name"], answer["weights"][class_id])
-        rows.writerow([raw_id, int(totals.pixels[k]), images, *placed])
+            class_cells = (class_id, response["classes"][class_id]["name"], response["weights"][class_id])
+        rows.writerow([raw_id, int(totals.pixels[k]), images, *class_cells])
     return text.getvalue().encode("utf-8", "replace")
 
 
@@ -140,19 +146,24 @@ FILES: dict[tuple[str, str], Callable[[Table, WeightSpec], bytes]] = {
     ("npy", ".npy"): npy,
     ("pth", ".pth"): pth,
 }
-"""What a format writes to a file that ends so; `daformer` fills a folder."""
+"""(format, file suffix) → function that returns the file's content; `daformer` writes a folder instead."""
 
 FORMATS = ("daformer", "mmseg", "csv", "npy", "pth")
 
 
 def files(form: str, table: Table, spec: WeightSpec, output: Path) -> dict[Path, bytes]:
-    """Return the files of an export, by place. Raises `InvalidParameter` for a name that does not fit."""
+    """Return the files of an export: path → content.
+
+    Raises `InvalidParameter` for an unsuitable file name.
+    """
     if form == "daformer":
         if output.exists() and not output.is_dir():
-            raise InvalidParameter(("output", f"{output} is a file; daformer writes three, so give a folder"))
+            raise InvalidParameter(
+                ("output", f"{output} is a file, but daformer writes three files; use a folder")
+            )
         return {output / name: content for name, content in daformer(table, spec).items()}
-    make = FILES.get((form, output.suffix.lower()))
-    if make is None:
-        endings = " or ".join(suffix for known, suffix in FILES if known == form)
-        raise InvalidParameter(("output", f"{output}: end its name in {endings} for the format {form}"))
-    return {output: make(table, spec)}
+    content_of = FILES.get((form, output.suffix.lower()))
+    if content_of is None:
+        suffixes = " or ".join(suffix for name, suffix in FILES if name == form)
+        raise InvalidParameter(("output", f"format {form} writes {suffixes} files; rename {output}"))
+    return {output: content_of(table, spec)}

@@ -1,4 +1,4 @@
-"""Recipes: the settings behind weights that others have published."""
+"""Recipes: the settings of weights published with papers and code."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Settings under a name.
+    """Named settings.
 
-    settings         parameters that the recipe fixes: another value beside it is refused
-    ignore_index     ids that it ignores unless the question says otherwise; None leaves it to the dataset
-    void_takes_part  True where the dataset's ignored ids are counted as classes, all but 255 and negatives
+    settings         parameters that the recipe sets; a spec with another value for them is rejected
+    ignore_index     ids that it ignores unless the spec sets ignore_index; None leaves them to the dataset
+    void_takes_part  True where the dataset's ignored ids are classes, except 255 and negative ids
     """
 
     name: str
@@ -26,10 +26,10 @@ class Recipe:
     void_takes_part: bool = False
 
 
-def _erfnet(part: str, c: float) -> Recipe:
+def _erfnet(network_part: str, c: float) -> Recipe:
     return Recipe(
-        f"erfnet-{part}",
-        # The share is one of all pixels: the published lists count void in N, and give it no weight.
+        f"erfnet-{network_part}",
+        # Shares refer to all pixels: the published lists count void in N but have no weight for it.
         MappingProxyType({"method": "enet", "c": c, "normalize": "none", "denominator": "all"}),
         "Eromera/erfnet_pytorch, train/main.py",
     )

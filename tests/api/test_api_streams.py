@@ -120,14 +120,22 @@ def test_a_mixtures_etag_stands_for_every_version_and_share(tmp_path: Path) -> N
     ("params", "parameter", "says"),
     [
         ({"dataset": "a", "sampler": "rare-class"}, "sampler", "did you mean 'rare_class'"),
-        ({"dataset": "a", "sampler": "image_weights"}, "sampler", "follows from class weights"),
+        (
+            {"dataset": "a", "sampler": "image_weights"},
+            "sampler",
+            "derives image probabilities from class weights",
+        ),
         ({"dataset": "a", "temperature": "0.1"}, "temperature", "belongs to sampler=rare_class"),
         ({"dataset": "a", "temperatur": "0.1"}, "temperatur", "did you mean 'temperature'"),
-        ({"dataset": "a", "sampler": "rare_class", "method": "effective_num"}, "method", "shares only"),
-        ({"dataset": "a:0.5,b:0.5", "method": "log_count"}, "method", "shares only"),
+        (
+            {"dataset": "a", "sampler": "rare_class", "method": "effective_num"},
+            "method",
+            "a stream has only shares",
+        ),
+        ({"dataset": "a:0.5,b:0.5", "method": "log_count"}, "method", "a stream has only shares"),
         ({"dataset": "a:0.5,b:0.5", "version": "1"}, "version", "a@3:0.7"),
         ({"dataset": "a:0.5,b"}, "dataset", "'b' has no share"),
-        ({"dataset": "a:1"}, "dataset", "mixes nothing"),
+        ({"dataset": "a:1"}, "dataset", "names only one dataset"),
     ],
 )
 def test_what_has_no_meaning_is_refused(
@@ -209,7 +217,7 @@ def test_sampling_by_image_weights_takes_the_parameters_of_weights(client: TestC
         ({"sampler": "rare"}, "sampler", "did you mean 'rare_class'"),
         ({"sampler": "rare_class", "method": "enet"}, "method", "sampler=image_weights"),
         ({"sampler": "image_weights", "temperature": "1"}, "temperature", "belongs to sampler=rare_class"),
-        ({"sampler": "image_weights", "method": "pos_weight"}, "method", "not class weights"),
+        ({"sampler": "image_weights", "method": "pos_weight"}, "method", "needs class weights"),
         ({"sampler": "rare_class", "limit": "0"}, "limit", "out of range"),
         ({"sampler": "rare_class", "min_pixel": "5"}, "min_pixel", "did you mean 'min_pixels'"),
     ],

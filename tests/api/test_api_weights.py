@@ -144,7 +144,7 @@ def test_an_accept_that_nothing_matches_is_406_unless_format_says(client: TestCl
         ("method=effective_num&beta=inf", "beta", "inf"),
         ("method=effective_num&beta=1", "beta", "1"),
         ("method=power&alpha=1e400", "alpha", "finite"),
-        ("method=power", "alpha", "needs"),
+        ("method=power", "alpha", "requires"),
         ("method=enet&c=-Infinity", "c", "number"),
         ("multiply=road:nan", "multiply", "nan"),
         ("clip=0,1e400", "clip", "finite"),
@@ -237,7 +237,7 @@ def test_methods_are_described(client: TestClient) -> None:
 
 
 def test_openapi_documents_every_parameter(client: TestClient) -> None:
-    from statsvc.weighting.spec import PARAMETERS
+    from statsvc.weighting.parameters import PARAMETERS
 
     document = client.get("/openapi.json").json()
     parameters = document["paths"]["/weights"]["get"]["parameters"]

@@ -230,7 +230,7 @@ def test_an_unmounted_folder_leaves_the_dataset_as_it_was(street: Path, tmp_path
     labels.mkdir()
     (labels / "0.png").write_bytes((away / "0.png").read_bytes())
     emptied = statsvc("scan", "--name", "disk", *home, code=1)
-    assert "23 are gone" in emptied.stderr
+    assert "23 are missing" in emptied.stderr
     assert "--max-removed" in emptied.stderr
     after = json.loads(statsvc("weights", "disk", *home).stdout)
     assert after["weights"] == before["weights"]
@@ -349,12 +349,12 @@ def test_deleting_a_dataset_never_gives_its_numbers_out_again(street: Path, tmp_
     ("text", "words"),
     [
         ('{"7": 1, "7": 2}', ["twice"]),
-        ('{"0": 5, " 0": 7}', ["id 0 is there twice"]),
-        ('{"07": 5, "7": 7}', ["id 7 is there twice"]),
-        ("id,pixels\n7,1\n07,2\n", ["line 3", "id 7 is there twice"]),
+        ('{"0": 5, " 0": 7}', ["id 0 occurs twice"]),
+        ('{"07": 5, "7": 7}', ["id 7 occurs twice"]),
+        ("id,pixels\n7,1\n07,2\n", ["line 3", "id 7 occurs twice"]),
         ('{"1_0": 5}', ["1_0"]),
-        ('{"7": ' + "9" * 5000 + "}", ["cannot be read"]),
-        ("[" * 100_000, ["cannot be read"]),
+        ('{"7": ' + "9" * 5000 + "}", ["cannot be parsed"]),
+        ("[" * 100_000, ["cannot be parsed"]),
         ("id,pixels\n" + "9" * 200_000 + ",1\n", ["line 2"]),
         ('{"7": 0, "8": 0}', ["no counts above 0"]),
         ("id,pixels\n7,0\n", ["no counts above 0"]),

@@ -61,7 +61,7 @@ def test_a_scan_that_fails_for_files_that_went_bad_names_them(tmp_path: Path) ->
     told = statsvc("scan", labels, *home, code=1)
     assert "nothing was published" in told.stderr
     for file in bad:
-        assert f"{file.relative_to(labels)}: is no PNG" in told.stderr
+        assert f"{file.relative_to(labels)}: is not a valid PNG" in told.stderr
     newest = statsvc("jobs", *home).stdout
     assert str(bad[0].relative_to(labels)) in newest  # and over HTTP, where there is nothing but the job
 
@@ -173,7 +173,7 @@ def test_an_option_given_empty_is_refused_by_name_and_not_left_out(place: tuple[
     for option in ("--split", "--multiply", "--method"):
         told = statsvc("weights", "street", f"{option}=", "--format", "csv", *home, code=2)
         assert told.stdout == ""
-        assert f"{option}: it is empty" in told.stderr
+        assert f"{option}: the value is empty" in told.stderr
     assert "no class map ''" in statsvc("weights", "street", "--class-map=", *home, code=2).stderr
 
 
@@ -303,7 +303,7 @@ def test_ctrl_c_in_a_scan_ends_it_in_one_line_and_keeps_what_was_counted(tmp_pat
         process.kill()
         process.wait()
         os.close(terminal)
-    assert "what was counted so far is kept" in told
+    assert "The rows counted so far are kept" in told
     assert "^C" not in told  # which would leave the bar standing: it is erased from where the cursor is
     assert "\x1b[2K" in told[told.rindex("files") : told.index("statsvc: stopped")]
     assert "Traceback" not in told

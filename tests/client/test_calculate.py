@@ -325,7 +325,7 @@ def test_the_table_is_printed_with_its_warnings(capsys: pytest.CaptureFixture[st
     assert "█" in out
     for c in range(5):
         assert f"{n[c]:,}" in out
-    assert "warning: 1 of 6 classes have no pixel" in out
+    assert "warning: 1 of 6 classes have no pixels" in out
     assert err == ""
 
 
@@ -639,5 +639,7 @@ def test_calculating_is_imported_without_torch() -> None:
 
 
 def test_a_method_that_gives_no_weights_says_what_to_do_with_its_vector() -> None:
-    with pytest.warns(UserWarning, match="logit_adjustment gives no class weights but additive: add them"):
+    with pytest.warns(
+        UserWarning, match="logit_adjustment returns additive instead of class weights; add them"
+    ):
         calculate_class_weights(Labels([np.array([[0, 0, 1]])]), 2, method="logit_adjustment", verbose=False)

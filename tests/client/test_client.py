@@ -25,9 +25,9 @@ from statsvc.errors import (
     StatsvcError,
     Unanswerable,
 )
-from statsvc.weighting import methods
-from statsvc.weighting.answers import answer
-from statsvc.weighting.spec import WeightSpec
+from statsvc.sampling.weights import weights_response
+from statsvc.weighting import reference
+from statsvc.weighting.parameters import WeightSpec
 from support.http_server import TABLE, Reply, Server, cache_files, problem, serving
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def test_class_weights_logs_the_warnings_of_the_response(
     assert [record.levelno for record in caplog.records if record.name == "statsvc.client"] == [
         logging.WARNING
     ]
-    assert "1 of 4 classes have no pixel" in caplog.text
+    assert "1 of 4 classes have no pixels" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_class_weights_logs_the_warnings_of_the_response(
     ],
 )
 def test_python_values_are_sent_as_text(params: dict[str, Any], query: str) -> None:
-    with serving(lambda *_: Reply(body=answer(TABLE, WeightSpec()))) as server:
+    with serving(lambda *_: Reply(body=weights_response(TABLE, WeightSpec()))) as server:
         Client(server.url).weights(**params)
     assert server.requests[0][0] == f"/weights?{query}"
 
@@ -99,7 +99,7 @@ def test_python_values_are_sent_as_text(params: dict[str, Any], query: str) -> N
 def test_the_server_interprets_python_values_as_the_caller_does(
     server: Server, params: dict[str, Any]
 ) -> None:
-    expected = answer(TABLE, WeightSpec.from_params(params))
+    expected = weights_response(TABLE, WeightSpec.from_params(params))
     assert Client(server.url).weights(**params).to_dict() == expected
 
 
@@ -111,7 +111,10 @@ def test_the_order_of_arguments_does_not_change_the_cache_entry(server: Server) 
 
 
 def test_datasets_and_methods_are_returned_as_lists() -> None:
-    bodies = {"/datasets": {"datasets": [{"name": "demo"}]}, "/methods": {"methods": methods.describe()}}
+    bodies = {
+        "/datasets": {"datasets": [{"name": "demo"}]},
+        "/methods": {"methods": reference.describe_methods()},
+    }
     with serving(lambda path, _: Reply(body=bodies[path])) as server:
         assert Client(server.url).datasets() == [{"name": "demo"}]
         assert "sqrt_inv_freq" in [method["name"] for method in Client(server.url).methods()]
@@ -256,7 +259,7 @@ def test_the_error_for_a_missing_token_says_how_to_give_one() -> None:
         Client(server.url).weights()
 
 
-GOOD = answer(TABLE, WeightSpec())
+GOOD = weights_response(TABLE, WeightSpec())
 
 
 @pytest.mark.parametrize(

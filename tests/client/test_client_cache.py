@@ -12,8 +12,8 @@ import pytest
 from statsvc.client import cache
 from statsvc.client.client import Client
 from statsvc.errors import ServerError
-from statsvc.weighting.answers import answer
-from statsvc.weighting.spec import WeightSpec
+from statsvc.sampling.weights import weights_response
+from statsvc.weighting.parameters import WeightSpec
 from support.http_server import TABLE, Reply, Server, cache_files, serving, weights_reply
 from support.small_tables import table_of
 
@@ -34,7 +34,7 @@ def test_a_changed_response_replaces_the_cached_one(server: Server) -> None:
     client = Client(server.url)
     client.weights()
     changed = table_of([{0: 1, 1: 1, 2: 1}])
-    body = answer(changed, WeightSpec())
+    body = weights_response(changed, WeightSpec())
     server.reply = lambda *_: Reply(body=body, headers={"ETag": '"new"'})
     assert client.weights().to_list() == [1, 1, 1]
     client.weights()
@@ -154,7 +154,7 @@ def test_the_cache_contains_only_entries(server: Server) -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"ETag": '"x"', "Cache-Control": "no-store"}])
 def test_a_response_without_etag_or_with_no_store_is_not_cache_files(headers: dict[str, str]) -> None:
-    with serving(lambda *_: Reply(body=answer(TABLE, WeightSpec()), headers=headers)) as server:
+    with serving(lambda *_: Reply(body=weights_response(TABLE, WeightSpec()), headers=headers)) as server:
         Client(server.url).weights()
     assert cache_files() == []
 

@@ -145,12 +145,12 @@ def test_a_misspelled_parameter_is_rejected_with_pinned_weights_too(record: dict
 
 @pytest.mark.parametrize("damage", [[], "x", {}, {"weights": [1.0]}, 3, {"model": 1}])
 def test_a_malformed_record_is_rejected(damage: Any) -> None:
-    with pytest.raises(InvalidParameter, match=r"this is not what ClassWeights\.to_dict\(\) gave"):
+    with pytest.raises(InvalidParameter, match=r"the record was not returned by ClassWeights\.to_dict\(\)"):
         ClassWeights.from_dict(damage)
 
 
 def test_a_truncated_record_is_rejected(record: dict[str, Any]) -> None:
-    with pytest.raises(InvalidParameter, match="not one number for each class"):
+    with pytest.raises(InvalidParameter, match="does not contain one finite number for each class"):
         ClassWeights.from_dict(record | {"weights": record["weights"][:-1]})
 
 
@@ -176,10 +176,14 @@ def test_matching_class_names_are_accepted(url: str, record: dict[str, Any]) -> 
     ("dataset", "expected", "message"),
     [
         ("street", ("road", "pole", "person", "sky"), "class 1 is 'person', not 'pole'; class 2 is 'pole'"),
-        ("street", ("road", "pole", "person", "sky"), "the same in another order"),
-        ("street", (*NAMES, "void"), "there are 4 classes, not 5"),
+        ("street", ("road", "pole", "person", "sky"), "the same but in another order"),
+        ("street", (*NAMES, "void"), "the dataset has 4 classes, not 5"),
         ("street", ("road", "person", "pole", "Sky"), "class 3 is 'sky', not 'Sky'"),
-        ("street", [f"c{i}" for i in range(9)], "there are 4 classes, not 9; class 0 is 'road', not 'c0'"),
+        (
+            "street",
+            [f"c{i}" for i in range(9)],
+            "the dataset has 4 classes, not 9; class 0 is 'road', not 'c0'",
+        ),
         ("bare", NAMES, "the dataset has no class names"),
     ],
 )

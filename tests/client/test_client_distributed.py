@@ -62,7 +62,7 @@ def test_one_rank_sends_the_request_and_all_ranks_get_the_weights(
     ("step", "error", "message"),
     [
         ("unknown", "NotFound", "nowhere"),
-        ("names", "InvalidParameter", "there are 4 classes, not 1"),
+        ("names", "InvalidParameter", "the dataset has 4 classes, not 1"),
         ("no url", "InvalidParameter", "STATSVC_URL"),
         ("unpicklable", "StatsvcError", "Unpicklable: 1 and 2"),
     ],

@@ -230,7 +230,7 @@ def test_an_interrupted_scan_ends_its_threads(tmp_path: Path) -> None:
 
 
 def test_the_default_limit_of_pixels_is_the_one_of_a_job() -> None:
-    from statsvc_workers.jobs.recompute import MAX_PIXELS
+    from statsvc_workers.jobs.attempt import MAX_PIXELS
 
     assert inspect.signature(statsvc.scan).parameters["max_pixels"].default == MAX_PIXELS
 

@@ -318,7 +318,7 @@ def test_the_error_for_paths_of_another_split_names_the_split(tmp_path: Path) ->
     home = homes.resolve(str(tmp_path / "home"))
     publish(home, "street", maps, num_classes=4, splits=detect(maps))
     options: dict[str, Any] = {"split": "train", "min_pixels": 20}
-    message = "The dataset has 2 of them, 2 in split 'val': ask with split='val' for these"
+    message = "The dataset has 2 of them, 2 in split 'val': use split='val' for these"
     with serving(home) as url, pytest.raises(InvalidParameter) as caught:
         RareClassSampler([*maps, "new.png"], url, **options)
     assert "3 of 7 paths are not in the statistics" in str(caught.value)
@@ -337,7 +337,7 @@ def test_images_without_a_path_are_excluded_with_a_warning(server: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:.* of the 6 images in the statistics")
 def test_paths_that_all_have_probability_0_are_rejected(server: str) -> None:
-    with pytest.raises(Unanswerable, match="has the probability 0"):
+    with pytest.raises(Unanswerable, match="have probability 0"):
         RareClassSampler(PATHS[4:5], server, dataset="street", min_pixels=20)
 
 
@@ -347,10 +347,10 @@ def test_paths_are_matched_by_their_last_folders_and_file_name() -> None:
     assert join(["/data/x/train/a.png", Path("val/a.png"), "b.png"], known).tolist() == [0, 2, 1]
     # Only complete names match, and not in other folders.
     assert join(["xtrain/a.png", "/d/train/aa.png", "other/b.png"], known).tolist() == [-1, -1, -1]
-    with pytest.raises(InvalidParameter, match=r"a\.png to train/a\.png and val/a\.png: give root="):
+    with pytest.raises(InvalidParameter, match=r"a\.png matches train/a\.png and val/a\.png\. Set root"):
         join(["a.png"], known)
     nested = ["a.png", "train/a.png"]
-    with pytest.raises(InvalidParameter, match="1 of 1 paths belong to more than one"):
+    with pytest.raises(InvalidParameter, match="1 of 1 paths match more than one"):
         join(["/data/train/a.png"], nested)
     assert join(["/data/train/a.png", "/data/a.png", "a.png"], nested, root="/data").tolist() == [1, 0, 0]
     assert join(["/data/train/a.png"], nested, root="/data/train").tolist() == [0]
@@ -394,14 +394,17 @@ def test_the_dataset_is_required_if_the_server_has_several(tmp_path: Path) -> No
     home = homes.resolve(str(tmp_path / "home"))
     publish(home, "a", label_maps(), num_classes=4)
     publish(home, "b", label_maps(), num_classes=4)
-    with serving(home) as url, pytest.raises(InvalidParameter, match="there are 2 datasets, give one: a, b"):
+    with (
+        serving(home) as url,
+        pytest.raises(InvalidParameter, match="the server has 2 datasets; choose one of a, b"),
+    ):
         statsvc.Client(url).sampling(sampler="rare_class")
 
 
 def test_a_string_is_rejected_where_a_list_is_expected(server: str) -> None:
-    with pytest.raises(InvalidParameter, match=r"paths: 'train/0000.png' is one path; give a list"):
+    with pytest.raises(InvalidParameter, match=r"paths: 'train/0000.png' is a single path; use a list"):
         RareClassSampler(PATHS[0], server, dataset="street")
-    with pytest.raises(InvalidParameter, match="expect_classes: 'sky' is one text; give a list of names"):
+    with pytest.raises(InvalidParameter, match="expect_classes: 'sky' is a string; use a list of names"):
         statsvc.Client(server).weights("street", expect_classes="sky")
 
 

@@ -19,8 +19,8 @@ import torch
 import statsvc
 from statsvc.errors import InvalidParameter
 from statsvc.integrations import Monitor, monitor
-from statsvc.weighting import answers
-from statsvc.weighting.spec import WeightSpec
+from statsvc.sampling.weights import weights_response
+from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import table_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ NAMES = ("road", "sky", "person", "pole", "door;double (grün)")
 def weights() -> statsvc.ClassWeights:
     """Weights of road (60 %), sky (30 %), person (8 %), pole (2 %), and a class without pixels."""
     table = table_of([{0: 60, 1: 30, 2: 8, 3: 2}], num_classes=5, class_names=NAMES)
-    return statsvc.ClassWeights(answers.answer(table, WeightSpec.from_params({"method": "sqrt_inv_freq"})))
+    return statsvc.ClassWeights(weights_response(table, WeightSpec.from_params({"method": "sqrt_inv_freq"})))
 
 
 def codes(warnings: Sequence[dict[str, str]]) -> list[str]:
@@ -128,7 +128,7 @@ def test_the_advice_depends_on_the_method() -> None:
         ("uniform", "The weights are all equal, so they are not the cause"),
         ("logit_adjustment", "A smaller tau"),
     ):
-        weights = statsvc.ClassWeights(answers.answer(table, WeightSpec.from_params({"method": method})))
+        weights = statsvc.ClassWeights(weights_response(table, WeightSpec.from_params({"method": method})))
         (warning,) = monitor([0.5, 0.8, 0.5, 0.2], weights, baseline=GOOD[:4], loggers=())
         assert advice in warning["message"]
 

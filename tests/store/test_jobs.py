@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
-from starlette.testclient import TestClient
 
-from statsvc.api.app import build_app
 from statsvc.dataset.configuration import Configuration
 from statsvc.errors import Conflict, LeaseLost
 from statsvc.store import home as homes
 from statsvc.store.catalog import idempotency, jobs
 from statsvc.store.catalog.catalog import Catalog
 from statsvc_workers.cluster import batches
-from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.cluster.local_cluster import LocalCluster
+from statsvc_workers.jobs.attempt import Settings
 from statsvc_workers.jobs.lease import execute
 from statsvc_workers.jobs.progress import Progress
-from statsvc_workers.jobs.recompute import Settings
+from support.catalogs import add
 from support.commands import statsvc, waited_for, without_end
 from support.making import Place, write_folder
 from support.publishing import label_maps, publish
@@ -35,38 +34,17 @@ from support.servers import serving
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from statsvc.store.catalog.records import Dataset
+    from starlette.testclient import TestClient
+
     from statsvc.store.home import Home
     from statsvc_workers.jobs.lease import Outcome
-
-
-@pytest.fixture
-def home(tmp_path: Path, database: str) -> Home:
-    return homes.resolve(str(tmp_path / "home"), database)
-
-
-@pytest.fixture
-def catalog(home: Home) -> Iterator[Catalog]:
-    opened = Catalog.open(home.database)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def client(home: Home) -> Iterator[TestClient]:
-    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
-        yield client
-
-
-def add(catalog: Catalog, name: str = "streets") -> Dataset:
-    return catalog.create_dataset(name, f"/labels/{name}", "*.png", Configuration())
 
 
 def keyed(client: TestClient, key: str, **body: Any) -> Any:
     return client.post("/jobs", json={"dataset": "streets"} | body, headers={"Idempotency-Key": key})
 
 
-def test_a_request_sent_again_with_its_key_makes_one_job_also_after_that_ended(
+def test_a_repeated_request_with_an_idempotency_key_creates_one_job_even_after_it_ended(
     client: TestClient, catalog: Catalog
 ) -> None:
     add(catalog)
@@ -82,7 +60,9 @@ def test_a_request_sent_again_with_its_key_makes_one_job_also_after_that_ended(
     assert client.post("/jobs", json={"dataset": "streets"}).json()["id"] != first.json()["id"]
 
 
-def test_the_same_key_with_another_request_is_a_conflict(client: TestClient, catalog: Catalog) -> None:
+def test_reusing_an_idempotency_key_for_another_request_is_a_conflict(
+    client: TestClient, catalog: Catalog
+) -> None:
     add(catalog)
     add(catalog, "other")
     made = keyed(client, "k").json()["id"]
@@ -94,14 +74,18 @@ def test_the_same_key_with_another_request_is_a_conflict(client: TestClient, cat
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "ä".encode()])
-def test_a_key_that_is_none_is_refused(client: TestClient, catalog: Catalog, key: str | bytes) -> None:
+def test_an_invalid_idempotency_key_is_rejected(
+    client: TestClient, catalog: Catalog, key: str | bytes
+) -> None:
     add(catalog)
-    refused = client.post("/jobs", json={"dataset": "streets"}, headers={"Idempotency-Key": key})
+    headers: list[tuple[str, str]] | list[tuple[bytes, bytes]]
+    headers = [(b"Idempotency-Key", key)] if isinstance(key, bytes) else [("Idempotency-Key", key)]
+    refused = client.post("/jobs", json={"dataset": "streets"}, headers=headers)
     assert refused.json()["errors"][0]["parameter"] == "Idempotency-Key"
     assert jobs.recent(catalog) == []
 
 
-def test_one_key_sent_by_many_at_once_makes_one_job(home: Home, catalog: Catalog) -> None:
+def test_concurrent_requests_with_one_idempotency_key_create_one_job(home: Home, catalog: Catalog) -> None:
     dataset = add(catalog)
     running = jobs.submit_leased(catalog, dataset, "elsewhere/1/1")
     assert running is not None
@@ -117,12 +101,14 @@ def test_one_key_sent_by_many_at_once_makes_one_job(home: Home, catalog: Catalog
     assert len(jobs.recent(catalog)) == 2
 
 
-def test_keys_are_forgotten_after_their_time(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idempotency_keys_are_forgotten_after_their_retention(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = add(catalog)
     first, _ = idempotency.submit_once(catalog, "k", dataset, full=False, max_removed=0.1)
     with pytest.raises(Conflict):
         idempotency.submit_once(catalog, "k", dataset, full=True, max_removed=0.1)
-    monkeypatch.setattr(idempotency, "KEPT_SECONDS", -1.0)
+    monkeypatch.setattr(idempotency, "RETENTION_SECONDS", -1.0)
     second, _ = idempotency.submit_once(catalog, "k", dataset, full=True, max_removed=0.1)
     assert (second.id, second.full) == (first.id, True)
 
@@ -151,7 +137,7 @@ def test_jobs_are_listed_page_by_page_and_by_state_and_dataset(client: TestClien
         assert client.get(f"/jobs?{wrong}").json()["errors"][0]["parameter"] == parameter
 
 
-def test_a_cancelled_job_can_do_nothing_more(client: TestClient, catalog: Catalog) -> None:
+def test_a_cancelled_job_can_neither_continue_nor_publish(client: TestClient, catalog: Catalog) -> None:
     dataset = add(catalog)
     queued, _ = jobs.submit(catalog, dataset)
     assert client.post(f"/jobs/{queued.id}/cancel").json()["state"] == "cancelled"
@@ -167,7 +153,7 @@ def test_a_cancelled_job_can_do_nothing_more(client: TestClient, catalog: Catalo
         jobs.heartbeat(catalog, running, {})
     with pytest.raises(LeaseLost, match="nothing was published"):
         jobs.succeed_unchanged(catalog, running, {})
-    jobs.give_back(catalog, running, "no")
+    jobs.requeue(catalog, running, "no")
     assert jobs.get(catalog, running.id).state == "cancelled"
     jobs.submit(catalog, dataset)
     third = jobs.lease(catalog, "me//")
@@ -175,7 +161,7 @@ def test_a_cancelled_job_can_do_nothing_more(client: TestClient, catalog: Catalo
     jobs.fail(catalog, third, "no")
     refused = client.post(f"/jobs/{third.id}/cancel")
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/conflict")
-    assert "has failed already" in refused.json()["detail"]
+    assert "has already failed" in refused.json()["detail"]
     assert client.post("/jobs/none/cancel").status_code == 404
 
 
@@ -191,7 +177,7 @@ def events(response: httpx2.Response) -> Iterator[dict[str, Any]]:
             event[name] = value
 
 
-def test_a_job_is_followed_by_its_events_to_its_end(home: Home, catalog: Catalog) -> None:
+def test_the_event_stream_follows_a_job_to_its_end(home: Home, catalog: Catalog) -> None:
     job, _ = jobs.submit(catalog, add(catalog))
     with serving(home) as url, httpx2.stream("GET", f"{url}/jobs/{job.id}/events", timeout=20) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -202,12 +188,12 @@ def test_a_job_is_followed_by_its_events_to_its_end(home: Home, catalog: Catalog
         assert next(batches)["data"]["state"] == "running"
         jobs.heartbeat(catalog, leased, {"done": 3, "total": 9})
         assert next(batches)["data"]["progress"] == {"done": 3, "total": 9}
-        jobs.fail(catalog, leased, "the disk is gone", {"done": 3, "total": 9})
+        jobs.fail(catalog, leased, "the disk is full", {"done": 3, "total": 9})
         last = next(batches)
         assert (last["id"], last["event"]) == ("end", "job")
-        assert (last["data"]["state"], last["data"]["error"]) == ("failed", "the disk is gone")
+        assert (last["data"]["state"], last["data"]["error"]) == ("failed", "the disk is full")
         assert list(batches) == []
-        # A browser connects again by itself until it is told that there is no more.
+        # A browser reconnects automatically until it receives status 204.
         again = httpx2.get(f"{url}/jobs/{job.id}/events", headers={"Last-Event-ID": "end"})
         assert (again.status_code, again.content) == (204, b"")
         late = httpx2.get(f"{url}/jobs/{job.id}/events")
@@ -215,7 +201,7 @@ def test_a_job_is_followed_by_its_events_to_its_end(home: Home, catalog: Catalog
         assert httpx2.get(f"{url}/jobs/none/events").status_code == 404
 
 
-def test_a_server_stops_at_once_while_jobs_are_followed(home: Home, catalog: Catalog) -> None:
+def test_a_server_with_open_event_streams_stops_promptly(home: Home, catalog: Catalog) -> None:
     job, _ = jobs.submit(catalog, add(catalog))
     ended = threading.Event()
 
@@ -235,15 +221,15 @@ def test_a_server_stops_at_once_while_jobs_are_followed(home: Home, catalog: Cat
     assert ended.is_set()
 
 
-def test_many_followers_cost_one_look_at_the_catalog_a_moment(
+def test_many_event_streams_share_one_poll_of_the_catalog(
     client: TestClient, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submitted = [jobs.submit(catalog, add(catalog, f"d{k}"))[0] for k in range(3)]
-    looks: list[int] = []
-    real = jobs.several
+    polls: list[int] = []
+    real = jobs.by_ids
 
     def several(catalog: Catalog, job_ids: list[str]) -> Any:
-        looks.append(len(job_ids))
+        polls.append(len(job_ids))
         return real(catalog, job_ids)
 
     monkeypatch.setattr(jobs, "several", several)
@@ -255,11 +241,11 @@ def test_many_followers_cost_one_look_at_the_catalog_a_moment(
             jobs.cancel(catalog, job.id)
         bodies = [future.result(timeout=10).text for future in following]
     assert all('"state":"cancelled"' in body for body in bodies)
-    assert max(looks) == 3
-    assert len(looks) <= (time.monotonic() - began) / 0.5 + 2
+    assert max(polls) == 3
+    assert len(polls) <= (time.monotonic() - began) / 0.5 + 2
 
 
-def test_a_scan_whose_job_is_cancelled_ends_in_one_line(tmp_path: Path) -> None:
+def test_a_scan_whose_job_is_cancelled_ends_with_a_one_line_error(tmp_path: Path) -> None:
     home = homes.resolve(str(tmp_path / "home"))
     labels = tmp_path / "labels"
     labels.mkdir()
@@ -288,7 +274,7 @@ def test_a_scan_whose_job_is_cancelled_ends_in_one_line(tmp_path: Path) -> None:
         scan.communicate()
 
 
-def test_no_sample_is_started_two_seconds_after_cancelling_and_the_last_version_stays(
+def test_no_sample_is_started_two_seconds_after_cancelling_and_the_current_version_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Batches that take far longer than 2 s, so that waiting for one to end would not do.
@@ -330,7 +316,7 @@ def test_no_sample_is_started_two_seconds_after_cancelling_and_the_last_version_
     assert "was cancelled on request" in outcome[0].error
     assert place.record().number == 1
     assert place.groups() == {place.record().group_uri}
-    # The next job goes on from what was counted.
+    # The next job continues from the checkpoints.
     for file in long.iterdir():
         file.unlink()
     assert place.scan()[0].error is None
@@ -338,7 +324,7 @@ def test_no_sample_is_started_two_seconds_after_cancelling_and_the_last_version_
     place.catalog.close()
 
 
-def test_a_job_is_followed_on_the_command_line_to_its_end(tmp_path: Path) -> None:
+def test_the_command_line_follows_a_job_to_its_end(tmp_path: Path) -> None:
     home = homes.resolve(str(tmp_path / "home"))
     publish(home, "streets", label_maps())
     catalog = Catalog.open(home.database)
@@ -355,5 +341,7 @@ def test_a_job_is_followed_on_the_command_line_to_its_end(tmp_path: Path) -> Non
     listed = json.loads(statsvc("jobs", "--state", "cancelled", "--json", "--home", home.folder).stdout)
     assert [one["id"] for one in listed] == [failed.id]
     statsvc("jobs", "--follow", "--home", home.folder, code=2)
-    assert "nothing to cancel" in statsvc("jobs", job.id, "--cancel", "--home", home.folder, code=1).stderr
+    assert (
+        "has already succeeded" in statsvc("jobs", job.id, "--cancel", "--home", home.folder, code=1).stderr
+    )
     catalog.close()

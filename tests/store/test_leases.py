@@ -17,10 +17,10 @@ from statsvc.dataset.configuration import Configuration
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.versions import durable
-from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.cluster.local_cluster import LocalCluster
+from statsvc_workers.jobs.attempt import Settings
 from statsvc_workers.jobs.lease import execute
 from statsvc_workers.jobs.progress import Progress
-from statsvc_workers.jobs.recompute import Settings
 from support.making import Place, assert_exact, write_folder
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def catalog(database: str) -> Iterator[Catalog]:
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # two hosts share no other catalog
-def test_two_runners_do_a_hundred_jobs_none_twice_and_without_gaps(
+def test_two_runners_run_a_hundred_jobs_once_each_and_leave_no_gap_in_the_numbers(
     catalog: Catalog, database: str, tmp_path: Path
 ) -> None:
     folder = write_folder(tmp_path / "labels", files=2)
@@ -80,7 +80,7 @@ def test_two_runners_do_a_hundred_jobs_none_twice_and_without_gaps(
     assert len({owner for owner in owners if owner}) == 2  # both of them worked
 
 
-def test_of_two_attempts_stopped_in_mid_publication_exactly_one_publishes(
+def test_of_two_attempts_paused_during_publication_exactly_one_publishes(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_folder(tmp_path / "labels")
@@ -103,7 +103,7 @@ def test_of_two_attempts_stopped_in_mid_publication_exactly_one_publishes(
         settings = Settings(device="cpu")
         outcomes[job.attempt] = execute(catalog, place.store, job, cluster, settings, Progress())
 
-    jobs.submit(catalog, dataset)
+    submitted, _ = jobs.submit(catalog, dataset)
     running = []
     for attempt in (1, 2):
         job = jobs.lease(catalog, "another-host/boot/pid:[1]/17/12345")
@@ -111,7 +111,7 @@ def test_of_two_attempts_stopped_in_mid_publication_exactly_one_publishes(
         assert job.attempt == attempt
         running.append(threading.Thread(target=run, args=(job,)))
         running[-1].start()
-        assert arrived.acquire(timeout=60)  # its group is complete, described and flushed
+        assert arrived.acquire(timeout=60)  # its group is complete and flushed
         if attempt == 1:
             with catalog.engine.begin() as connection:
                 connection.execute(sa.text("UPDATE jobs SET lease_until = 1"))
@@ -122,9 +122,9 @@ def test_of_two_attempts_stopped_in_mid_publication_exactly_one_publishes(
     assert outcomes[1].error is not None
     assert outcomes[2].version is not None
     now = catalog.dataset("streets")
-    assert [version.job_id for version in catalog.versions(now)] == [job.id]
+    assert [version.job_id for version in catalog.versions(now)] == [submitted.id]
     assert (now.current_number, now.next_number) == (1, 2)
-    assert place.groups() == {f"{dataset.uid}/{job.id}-2"}
+    assert place.groups() == {f"{dataset.uid}/{submitted.id}-2"}
     assert_exact(place.version(), folder)
     assert np.all(place.version().array("status") == 0)
     cluster.close()

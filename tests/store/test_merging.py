@@ -1,4 +1,4 @@
-"""Merging few changed samples into a version of several chunks: what NumPy makes of all rows at once."""
+"""Merging few changed samples into a version of several chunks, compared with NumPy on all rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from statsvc.dataset.configuration import Configuration
 from statsvc.store import publication
 from statsvc.store.catalog import jobs
-from statsvc.store.catalog.catalog import NewVersion
+from statsvc.store.catalog.records import NewVersion
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK
 from statsvc.store.versions.writer import VersionWriter, strings
 from statsvc_workers.jobs.reader_digest import reader_digest
@@ -121,7 +121,7 @@ def test_rows_are_changed_added_and_removed_among_many_chunks(
     assert changed(place, "002050-more.png").version is None
 
 
-def test_a_damaged_chunk_of_the_base_is_never_taken_over(
+def test_a_damaged_chunk_of_the_base_is_never_copied(
     place: Place, rows: dict[str, NDArray[np.int64] | None], tmp_path: Path
 ) -> None:
     chunk = place.files / place.record().arrays_uri / "counts" / "c" / "2" / "0"
@@ -129,7 +129,7 @@ def test_a_damaged_chunk_of_the_base_is_never_taken_over(
     whole[len(whole) // 2] ^= 1
     chunk.write_bytes(whole)
     counted(tmp_path / "labels", "000001.png", 1)
-    # Every sample would be counted again, but here there are no files: nothing may be lost for that.
+    # Every sample would be recounted, but the files do not exist here: the job must not publish a loss.
     assert "nothing was published" in str(changed(place, "000001.png").error)
     assert place.record().number == 1
     chunk.unlink()

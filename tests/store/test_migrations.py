@@ -32,7 +32,7 @@ def url(folder: Path) -> str:
     return f"sqlite:///{folder / 'catalog.sqlite'}"
 
 
-def test_migrations_make_the_tables_that_the_code_describes(tmp_path: Path) -> None:
+def test_migrations_create_the_tables_of_the_schema_module(tmp_path: Path) -> None:
     engine = open_engine(url(tmp_path))
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -40,7 +40,7 @@ def test_migrations_make_the_tables_that_the_code_describes(tmp_path: Path) -> N
     engine.dispose()
 
 
-def test_indexes_and_constraints_are_those_that_the_code_describes(tmp_path: Path) -> None:
+def test_migrations_create_the_indexes_and_constraints_of_the_schema_module(tmp_path: Path) -> None:
     """Alembic does not compare CHECK constraints or the condition of a partial index; SQLite's text does."""
     migrated = open_engine(url(tmp_path))
     (tmp_path / "other").mkdir()
@@ -74,19 +74,19 @@ def test_opening_twice_changes_nothing(tmp_path: Path) -> None:
     before.dispose()
 
 
-def test_a_schema_from_the_future_is_refused(tmp_path: Path) -> None:
+def test_a_schema_of_a_newer_release_is_rejected(tmp_path: Path) -> None:
     engine = open_engine(url(tmp_path))
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     engine.dispose()
-    with pytest.raises(CatalogError, match=r"not known to this statsvc.*newer release"):
+    with pytest.raises(CatalogError, match=r"cannot migrate the catalog.*newer release"):
         open_engine(url(tmp_path))
     with sa.create_engine(url(tmp_path)).connect() as connection:
         assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "9999"
         connection.engine.dispose()
 
 
-def test_a_migration_that_dies_half_way_leaves_nothing(tmp_path: Path) -> None:
+def test_a_migration_that_dies_halfway_leaves_no_tables(tmp_path: Path) -> None:
     """The tables come in one transaction, so the next process starts from an empty catalog."""
     program = (
         "import os, sys, sqlalchemy as sa\n"
@@ -104,7 +104,7 @@ def test_a_migration_that_dies_half_way_leaves_nothing(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_processes_that_open_a_new_catalog_at_once_all_succeed(tmp_path: Path) -> None:
+def test_concurrent_processes_can_all_open_a_new_catalog(tmp_path: Path) -> None:
     import time
 
     start = str(time.time() + 3)

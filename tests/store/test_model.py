@@ -1,4 +1,4 @@
-"""Store and catalog against a plain dictionary: whatever is done in whatever order, both hold the same."""
+"""Store and catalog against a model of dictionaries, under random sequences of operations."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from statsvc.dataset.configuration import Configuration
 from statsvc.errors import Conflict, LeaseLost, NotFound
 from statsvc.store import publication, retention
 from statsvc.store.catalog import jobs, tags
-from statsvc.store.catalog.catalog import Catalog, NewVersion
+from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.catalog.records import NewVersion
 from statsvc.store.catalog.schema import metadata
 from statsvc.store.verifying import verify
-from statsvc.store.versions import location
+from statsvc.store.versions.open_location import open_location
 from statsvc.store.versions.writer import VersionWriter, strings
 from support.stores import Raw
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from statsvc.store.catalog.records import Dataset, Job
+    from statsvc.store.versions.location import Location
 
 OWNER = "another-host/boot/pid:[1]/17/12345"
 NAMES = st.sampled_from(["a", "b"])
@@ -39,9 +41,7 @@ TAGS = st.sampled_from(["paper", "best"])
 COUNTS = st.lists(st.integers(1, 9), min_size=2, max_size=2)
 
 
-def write_version(
-    store: location.Location, uri: str, counts: list[int], configuration: Configuration
-) -> NewVersion:
+def write_version(store: Location, uri: str, counts: list[int], configuration: Configuration) -> NewVersion:
     """Write the arrays of a version of one sample with these pixels of classes 0 and 1."""
     row = np.array([counts], np.int64)
     writer = VersionWriter(store / uri, np.arange(2), 1, {})
@@ -62,7 +62,7 @@ def write_version(
 
 
 class Model(RuleBasedStateMachine):
-    """`live` is what there is by name; `held` every attempt that a runner, alive or not, believes in."""
+    """The model: `live` are the datasets by name, `attempts` all that runners believe they run."""
 
     def __init__(self, catalog: Catalog, raw: Raw) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Model(RuleBasedStateMachine):
         self.live: dict[str, dict[str, Any]] = {}
         self.next_number: dict[str, int] = {}
         self.jobs: dict[str, dict[str, Any]] = {}
-        self.held: list[Job] = []
+        self.attempts: list[Job] = []
 
     # Datasets
 
@@ -98,7 +98,7 @@ class Model(RuleBasedStateMachine):
                 self.catalog.delete_dataset(name)
             return
         unended = [job for job in self.jobs.values() if job["name"] == name and job["state"] in OPEN]
-        if any(job["state"] == "running" and not job["lapsed"] for job in unended):
+        if any(job["state"] == "running" and not job["expired"] for job in unended):
             with pytest.raises(Conflict):
                 self.catalog.delete_dataset(name)
             return
@@ -119,7 +119,7 @@ class Model(RuleBasedStateMachine):
         queued = [key for key, one in self.jobs.items() if one["name"] == name and one["state"] == "queued"]
         assert made == (not queued)
         if made:
-            # Two made in one tick of the clock would run in any order, and no example could be repeated.
+            # Jobs created in one tick of the clock run in any order, so examples would not be reproducible.
             self.sql("UPDATE jobs SET created_at = :at WHERE id = :id", at=len(self.jobs), id=job.id)
             self.jobs[job.id] = {
                 "name": name,
@@ -127,7 +127,7 @@ class Model(RuleBasedStateMachine):
                 "attempt": 0,
                 "released": 0,
                 "full": full,
-                "lapsed": False,
+                "expired": False,
             }
         else:
             assert queued == [job.id]
@@ -140,14 +140,14 @@ class Model(RuleBasedStateMachine):
             key
             for key, job in self.jobs.items()
             if (job["state"] == "queued" and job["name"] not in busy)
-            or (job["state"] == "running" and job["lapsed"])
+            or (job["state"] == "running" and job["expired"])
         }
         spent = {
             key for key in able if self.jobs[key]["attempt"] - self.jobs[key]["released"] >= jobs.MAX_ATTEMPTS
         }
         job = jobs.lease(self.catalog, OWNER)
         for key in spent:
-            # It is given up when a runner comes to it, which one that finds work before does not.
+            # It fails when a runner reaches it; a runner that leases an earlier job does not.
             if jobs.get(self.catalog, key).state == "failed":
                 self.jobs[key]["state"] = "failed"
         if job is None:
@@ -155,33 +155,33 @@ class Model(RuleBasedStateMachine):
             return
         assert job.id in able - spent
         model = self.jobs[job.id]
-        model |= {"state": "running", "attempt": model["attempt"] + 1, "lapsed": False}
+        model |= {"state": "running", "attempt": model["attempt"] + 1, "expired": False}
         assert (job.attempt, job.full) == (model["attempt"], model["full"])
-        self.held.append(job)
+        self.attempts.append(job)
 
-    @precondition(lambda self: self.held)
+    @precondition(lambda self: self.attempts)
     @rule(data=st.data())
-    def let_lapse(self, data: st.DataObject) -> None:
-        job = data.draw(st.sampled_from(self.held))
+    def let_lease_expire(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from(self.attempts))
         if self.current(job):
             self.sql("UPDATE jobs SET lease_until = 1 WHERE id = :id", id=job.id)
-            self.jobs[job.id]["lapsed"] = True
+            self.jobs[job.id]["expired"] = True
 
-    @precondition(lambda self: self.held)
+    @precondition(lambda self: self.attempts)
     @rule(data=st.data())
     def heartbeat(self, data: st.DataObject) -> None:
-        job = data.draw(st.sampled_from(self.held))
+        job = data.draw(st.sampled_from(self.attempts))
         if not self.current(job):
             with pytest.raises(LeaseLost):
                 jobs.heartbeat(self.catalog, job, {})
             return
         jobs.heartbeat(self.catalog, job, {})
-        self.jobs[job.id]["lapsed"] = False
+        self.jobs[job.id]["expired"] = False
 
-    @precondition(lambda self: self.held)
-    @rule(data=st.data(), how=st.sampled_from(["fail", "give_back", "stop", "unchanged"]))
+    @precondition(lambda self: self.attempts)
+    @rule(data=st.data(), how=st.sampled_from(["fail", "requeue", "stop", "unchanged"]))
     def end(self, data: st.DataObject, how: str) -> None:
-        job = data.draw(st.sampled_from(self.held))
+        job = data.draw(st.sampled_from(self.attempts))
         model, current = self.jobs[job.id], self.current(job)
         if how == "unchanged":
             if not current:
@@ -195,8 +195,8 @@ class Model(RuleBasedStateMachine):
             if current:
                 model["state"] = "failed"
         else:
-            jobs.give_back(self.catalog, job, "no", orderly=how == "stop")
-            # As if the pause before the next attempt were over.
+            jobs.requeue(self.catalog, job, "no", orderly=how == "stop")
+            # Skip the pause before the next attempt.
             self.sql("UPDATE jobs SET lease_until = NULL WHERE id = :id AND state = 'queued'", id=job.id)
             if not current:
                 return
@@ -226,14 +226,14 @@ class Model(RuleBasedStateMachine):
 
     # Versions
 
-    @precondition(lambda self: self.held)
+    @precondition(lambda self: self.attempts)
     @rule(data=st.data(), counts=COUNTS)
     def publish(self, data: st.DataObject, counts: list[int]) -> None:
-        job = data.draw(st.sampled_from(self.held))
+        job = data.draw(st.sampled_from(self.attempts))
         assert job.group_uri is not None
         dataset = self.catalog.dataset_by_uid(job.dataset_uid)
         if (self.store / job.group_uri / "zarr.json").exists():
-            return  # this attempt has published already, and does nothing more
+            return  # this attempt has already published
         new = write_version(self.store, job.group_uri, counts, dataset.configuration)
         if not self.current(job):
             with pytest.raises((LeaseLost, NotFound)):
@@ -293,7 +293,7 @@ class Model(RuleBasedStateMachine):
                 if number not in newest and number not in model["tags"].values():
                     version["rows"] = False
 
-    # What must hold at any time
+    # Invariants
 
     @invariant()
     def datasets_are_equal(self) -> None:
@@ -325,8 +325,8 @@ class Model(RuleBasedStateMachine):
         }
 
     def teardown(self) -> None:
-        """At the end every version reads through, and no group is there that nobody knows."""
-        for job in self.held:
+        """At the end every version passes verification, and the catalog knows every group."""
+        for job in self.attempts:
             if self.current(job):
                 jobs.fail(self.catalog, job, "the end")
         retention.collect(self.catalog, self.store, grace=0)
@@ -348,7 +348,7 @@ class Model(RuleBasedStateMachine):
 
     def current(self, job: Job) -> bool:
         model = self.jobs[job.id]
-        return model["state"] == "running" and model["attempt"] == job.attempt
+        return bool(model["state"] == "running" and model["attempt"] == job.attempt)
 
     def published(self, name: str, number: int, counts: list[int], arrays: str) -> None:
         assert number == self.next_number[name]
@@ -359,9 +359,9 @@ class Model(RuleBasedStateMachine):
 OPEN = ("queued", "running")
 
 
-def test_store_and_catalog_do_as_a_dictionary_does(database: str, tmp_path: Path) -> None:
+def test_store_and_catalog_behave_like_a_dictionary_model(database: str, tmp_path: Path) -> None:
     catalog = Catalog.open(database)
-    raw = Raw(location.at(str(tmp_path / "versions")))
+    raw = Raw(open_location(str(tmp_path / "versions")))
     run_state_machine_as_test(
         lambda: Model(catalog, raw),  # type: ignore[arg-type]
         settings=settings(

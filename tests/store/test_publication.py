@@ -16,7 +16,8 @@ from statsvc.dataset.configuration import Configuration
 from statsvc.errors import LeaseLost, StatsvcError
 from statsvc.store import publication
 from statsvc.store.catalog import jobs
-from statsvc.store.catalog.catalog import Catalog, NewVersion
+from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.catalog.records import NewVersion
 from statsvc.store.versions.arrays import create_group
 from statsvc_workers.jobs.progress import Progress
 from support.making import Place, assert_exact, random_labels, write_folder, write_png
@@ -36,7 +37,7 @@ def attributes(place: Place, uri: str) -> dict[str, Any]:
 
 
 def once_at(progress: Progress, stage: str, act: Callable[[], object]) -> Callable[[], bool]:
-    """Return a `stop` that acts when the scan first asks at a stage, and never stops it."""
+    """Return a `stop` callback that calls `act` once in a stage of the scan, and never stops it."""
     acted: list[object] = []
 
     def stop() -> bool:
@@ -52,7 +53,7 @@ def once_at(progress: Progress, stage: str, act: Callable[[], object]) -> Callab
 
 
 def record_events(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
-    """Record from now on every fsync with the state of what is flushed, every rename, and all SQL."""
+    """Record every fsync with the file's state, every rename, and every SQL statement."""
     events: list[tuple[str, Any]] = []
     fsync, renamed = os.fsync, os.replace
 
@@ -68,7 +69,7 @@ def record_events(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> list[tup
 
     monkeypatch.setattr(os, "fsync", recorded_fsync)
     monkeypatch.setattr(os, "replace", recorded_replace)
-    catalog.engine.dispose()  # so that every connection from here on is traced
+    catalog.engine.dispose()  # so that every later connection is traced
 
     @sa.event.listens_for(catalog.engine, "connect")
     def trace(connection: Any, _record: Any) -> None:
@@ -98,7 +99,7 @@ def transactions(events: list[tuple[str, Any]]) -> list[tuple[int, list[str]]]:
 
 
 @pytest.mark.parametrize("kind", ["first", "incremental"])
-def test_everything_is_flushed_after_its_last_write_and_before_the_one_transaction(
+def test_everything_is_flushed_after_its_last_write_and_before_the_transaction(
     place: Place, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     place.add(folder)
@@ -135,7 +136,7 @@ def test_everything_is_flushed_after_its_last_write_and_before_the_one_transacti
         assert (inode, mtime, size) == (now.st_ino, now.st_mtime_ns, now.st_size), path
     renames = [at for at, (kind, target) in enumerate(events) if kind == "replace" and str(group) in target]
     assert max(renames, default=-1) < flushed[str(group)][0]
-    # Content before name: a folder is flushed after all that lies in it, up to the store itself.
+    # A folder is flushed after its content, up to the root of the store.
     for path in [*everything, group.parent]:
         assert flushed[str(path)][0] < flushed[str(path.parent)][0], path
     assert flushed[str(place.files)][0] < commit
@@ -157,7 +158,7 @@ def test_an_unchanged_scan_flushes_nothing_and_inserts_no_version(
 
 
 @pytest.mark.parametrize("made_by", ["scan", "configuration"])
-def test_an_interrupt_before_the_transaction_leaves_no_group_behind(
+def test_an_interrupt_before_the_transaction_leaves_no_group(
     place: Place, folder: Path, made_by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = place.add(folder)
@@ -190,7 +191,7 @@ def test_an_interrupt_before_the_transaction_leaves_no_group_behind(
 
 
 @pytest.mark.parametrize("stage", ["counting", "writing", "publishing"])
-def test_an_attempt_whose_job_was_taken_over_publishes_nothing_and_leaves_nothing(
+def test_an_attempt_whose_job_was_taken_over_publishes_nothing_and_leaves_no_group(
     place: Place, folder: Path, stage: str
 ) -> None:
     place.add(folder)
@@ -209,7 +210,7 @@ def test_an_attempt_whose_job_was_taken_over_publishes_nothing_and_leaves_nothin
     assert place.groups() == set()
 
 
-def test_the_next_attempt_publishes_what_the_old_one_could_not(place: Place, folder: Path) -> None:
+def test_the_next_attempt_publishes_after_a_takeover(place: Place, folder: Path) -> None:
     place.add(folder)
     progress = Progress()
 
@@ -225,7 +226,7 @@ def test_the_next_attempt_publishes_what_the_old_one_could_not(place: Place, fol
     assert_exact(place.version(), folder)
 
 
-def test_a_dataset_moved_while_its_old_folder_is_counted_gets_no_version_of_that(
+def test_a_scan_of_the_old_source_is_not_published_after_the_dataset_has_moved(
     place: Place, folder: Path, tmp_path: Path
 ) -> None:
     dataset = place.add(folder)
@@ -237,14 +238,14 @@ def test_a_dataset_moved_while_its_old_folder_is_counted_gets_no_version_of_that
 
     _, job = place.scan(stop=once_at(progress, "publishing", move), progress=progress)
     assert job.state == "failed"
-    assert f"{folder} was counted; nothing was published, scan again" in str(job.error)
+    assert f"{folder} was being counted. Nothing was published; scan again" in str(job.error)
     assert place.groups() == set()
     _, job = place.scan()
     assert job.state == "succeeded"
     assert_exact(place.version(), other)
 
 
-def test_a_dataset_deleted_meanwhile_gets_no_version(place: Place, folder: Path) -> None:
+def test_a_dataset_deleted_during_a_scan_gets_no_version(place: Place, folder: Path) -> None:
     dataset = place.add(folder)
     progress = Progress()
 
@@ -264,19 +265,20 @@ def bare_version(place: Place, uri: str) -> NewVersion:
     return NewVersion("scan", uri, uri, Configuration(num_classes=2), "r", {}, 0, 0, 0)
 
 
-def publish_at_once(place: Place, tasks: list[Callable[[Catalog], Any]]) -> list[Any]:
-    """Run each task in a thread with a catalog of its own; return results and errors."""
-    barrier, results = threading.Barrier(len(tasks)), [None] * len(tasks)
+def publish_concurrently(place: Place, tasks: list[Callable[[Catalog], Any]]) -> list[Any]:
+    """Run each task in a thread with its own connection; return results and errors."""
+    barrier = threading.Barrier(len(tasks))
+    results: list[Any] = [None] * len(tasks)
 
     def run(k: int) -> None:
-        own = Catalog.open(str(place.catalog.engine.url))
+        catalog = Catalog.open(str(place.catalog.engine.url))
         barrier.wait()
         try:
-            results[k] = tasks[k](own)
+            results[k] = tasks[k](catalog)
         except StatsvcError as error:
             results[k] = error
         finally:
-            own.close()
+            catalog.close()
 
     threads = [threading.Thread(target=run, args=(k,)) for k in range(len(tasks))]
     for thread in threads:
@@ -286,7 +288,7 @@ def publish_at_once(place: Place, tasks: list[Callable[[Catalog], Any]]) -> list
     return results
 
 
-def test_of_many_that_publish_for_one_job_exactly_one_does(place: Place, folder: Path) -> None:
+def test_exactly_one_of_many_concurrent_publications_of_one_job_succeeds(place: Place, folder: Path) -> None:
     dataset = place.add(folder)
     job = place.lease()
     news = [bare_version(place, f"{dataset.uid}/{k}") for k in range(6)]
@@ -294,7 +296,7 @@ def test_of_many_that_publish_for_one_job_exactly_one_does(place: Place, folder:
     def task(new: NewVersion) -> Callable[[Catalog], Any]:
         return lambda own: publication.publish(own, place.store, dataset, new, job=job)
 
-    results = publish_at_once(place, [task(new) for new in news])
+    results = publish_concurrently(place, [task(new) for new in news])
     won = [result for result in results if not isinstance(result, Exception)]
     assert len(won) == 1
     assert all(isinstance(result, LeaseLost) for result in results if result is not won[0])
@@ -303,21 +305,21 @@ def test_of_many_that_publish_for_one_job_exactly_one_does(place: Place, folder:
     assert jobs.get(place.catalog, job.id).version_number == 1
 
 
-def test_many_that_publish_without_a_job_get_a_number_each(place: Place, folder: Path) -> None:
+def test_concurrent_publications_without_a_job_get_consecutive_numbers(place: Place, folder: Path) -> None:
     dataset = place.add(folder)
     news = [bare_version(place, f"{dataset.uid}/{k}") for k in range(6)]
 
     def task(new: NewVersion) -> Callable[[Catalog], Any]:
         return lambda own: publication.publish(own, place.store, dataset, new)
 
-    results = publish_at_once(place, [task(new) for new in news])
+    results = publish_concurrently(place, [task(new) for new in news])
     assert sorted(record.number for record in results) == [1, 2, 3, 4, 5, 6]
     for record in results:
         assert attributes(place, record.group_uri)["number"] == record.number
 
 
 @pytest.mark.parametrize("columns", ["job_id", "dataset_uid, number"])
-def test_the_database_itself_refuses_a_second_version_of_a_job_or_number(
+def test_the_database_rejects_a_second_version_of_a_job_or_number(
     place: Place, folder: Path, columns: str
 ) -> None:
     place.add(folder)
@@ -339,9 +341,7 @@ def test_the_database_itself_refuses_a_second_version_of_a_job_or_number(
 # A configuration changed while a scan is under way
 
 
-def test_a_configuration_changed_before_a_scan_publishes_is_the_one_it_publishes(
-    place: Place, folder: Path
-) -> None:
+def test_a_scan_publishes_a_configuration_that_was_changed_while_it_ran(place: Place, folder: Path) -> None:
     place.add(folder)
     place.scan()
     write_png(folder / "train/00.png", random_labels(9))
@@ -388,13 +388,13 @@ def test_a_configuration_changed_during_the_first_scan_is_kept(place: Place, fol
     record = place.record()
     assert (record.number, record.configuration.class_names) == (1, ("road",))
     assert record.configuration.ignore_index == (0,)
-    # What was left open is still settled by the scan.
+    # The scan still infers what the configuration leaves open.
     assert set(record.configuration.splits) == {"train", "val"}
     assert record.configuration.num_classes > 0
     assert attributes(place, record.group_uri)["configuration"] == record.configuration.to_dict()
 
 
-def test_configuring_anew_what_is_so_already_makes_no_version(place: Place, folder: Path) -> None:
+def test_an_unchanged_configuration_creates_no_version(place: Place, folder: Path) -> None:
     place.add(folder)
     place.scan()
     dataset, record = publication.configure(
@@ -403,7 +403,9 @@ def test_configuring_anew_what_is_so_already_makes_no_version(place: Place, fold
     assert (dataset.current_number, record and record.number) == (1, 1)
 
 
-def test_the_groups_alone_say_all_that_the_catalog_knows_of_versions(place: Place, folder: Path) -> None:
+def test_group_attributes_contain_everything_that_the_catalog_knows_of_a_version(
+    place: Place, folder: Path
+) -> None:
     place.add(folder)
     place.scan()
     publication.configure(

@@ -1,4 +1,4 @@
-"""What a version's group holds, read by Zarr and xarray, and what becomes of damage to any of its files."""
+"""The content of a version's group, read with Zarr and xarray, and how damage to its files is detected."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import xarray
 import zarr
+from zarr.core.metadata import ArrayV3Metadata
 
 from statsvc.errors import DamagedVersion, StoreError
 from statsvc.store.home import resolve
@@ -53,7 +54,7 @@ def maps_of_one_version() -> dict[str, Any]:
 
 @dataclass
 class Published:
-    """One version: its group, and how to open it anew."""
+    """One version: its group, and how to open it again."""
 
     folder: Path
     record: VersionRecord
@@ -67,6 +68,7 @@ class Published:
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     home = resolve(str(tmp_path_factory.mktemp("published")), "", "")
     record = publish(home, "streets", maps_of_one_version())
+    assert isinstance(home.store, FolderLocation)
     return Published(home.store.path / record.arrays_uri, record)
 
 
@@ -91,25 +93,27 @@ def test_every_array_has_the_dtype_dimensions_chunks_and_fill_value_of_the_table
     group = zarr.open_group(published.folder, mode="r")
     assert set(group.array_keys()) == set(ARRAYS)
     samples, ids = 10, 5  # 0 to 3, and 255
-    expected = {
+    expected: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], tuple[str, ...], int]] = {
         "counts": ("int64", (samples, ids), (2048, ids), ("sample", "class"), -1),
         "cooccurrence": ("int64", (ids, ids), (ids, ids), ("present_class", "class"), -1),
     }
-    expected |= dict.fromkeys(PER_CLASS, ("int64", (ids,), (ids,), ("class",), -1))
+    for name in PER_CLASS:
+        expected[name] = ("int64", (ids,), (ids,), ("class",), -1)
     fills = {"content": 0, "mode": 255, "status": 255}
     for name, dtype in PER_SAMPLE.items():
         expected[name] = (dtype, (samples,), (65536,), ("sample",), fills.get(name, -1))
     for name, (dtype, shape, chunks, dimensions, fill) in expected.items():
         array = group[name]
         assert isinstance(array, zarr.Array)
-        found = (
+        assert isinstance(array.metadata, ArrayV3Metadata)
+        stored = (
             str(array.dtype),
             array.shape,
             array.chunks,
             array.metadata.dimension_names,
             array.fill_value,
         )
-        assert found == (dtype, shape, chunks, dimensions, fill), name
+        assert stored == (dtype, shape, chunks, dimensions, fill), name
     for name in STRINGS:
         metadata = json.loads((published.folder / name / "zarr.json").read_text())
         assert metadata["data_type"] == "string"
@@ -125,7 +129,7 @@ def test_every_array_is_compressed_with_a_checksum_and_not_sharded(published: Pu
     assert metadata["codecs"][-1]["configuration"]["checksum"] is True
 
 
-def test_chunks_equal_to_the_fill_value_are_written_all_the_same(tmp_path: Path) -> None:
+def test_chunks_equal_to_the_fill_value_are_written(tmp_path: Path) -> None:
     from statsvc.store.versions.arrays import create_array, create_group
 
     array = create_array(
@@ -151,19 +155,19 @@ def test_xarray_opens_a_version_as_a_labelled_dataset(published: Published) -> N
         assert dataset["counts"].dtype == np.int64
 
 
-def test_importing_the_store_leaves_zarrs_settings_alone(published: Published) -> None:
+def test_importing_the_store_does_not_change_zarrs_settings(published: Published) -> None:
     assert "statsvc.store.versions.arrays" in sys.modules
     assert zarr.config.get("array.write_empty_chunks") is False
 
 
-def test_the_undamaged_version_verifies(published: Published) -> None:
+def test_an_undamaged_version_passes_verification(published: Published) -> None:
     version = published.open()
     version.verify()
     assert version.failures() == (1, [("train/bad.png", "is truncated")])
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-def test_a_flipped_byte_in_any_chunk_is_noticed_wherever_it_is(copy: Published, name: str) -> None:
+def test_a_flipped_bit_anywhere_in_any_chunk_is_detected(copy: Published, name: str) -> None:
     (chunk,) = [file for file in (copy.folder / name / "c").rglob("*") if file.is_file()]
     good = chunk.read_bytes()
     for at in sorted({0, 4, len(good) // 3, len(good) // 2, len(good) - 5, len(good) - 1}):
@@ -175,7 +179,7 @@ def test_a_flipped_byte_in_any_chunk_is_noticed_wherever_it_is(copy: Published, 
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-def test_a_lost_chunk_is_noticed(copy: Published, name: str) -> None:
+def test_a_lost_chunk_is_detected(copy: Published, name: str) -> None:
     shutil.rmtree(copy.folder / name / "c")
     with pytest.raises(DamagedVersion, match=rf"array '{name}'.*--full"):
         read(copy.open(), name)
@@ -206,20 +210,20 @@ def remove(file: Path) -> None:
 
 @pytest.mark.parametrize("harm", [truncate, shrink, retype, remove])
 @pytest.mark.parametrize("name", ARRAYS)
-def test_damaged_metadata_is_noticed(copy: Published, name: str, harm: Callable[[Path], None]) -> None:
+def test_damaged_metadata_is_detected(copy: Published, name: str, harm: Callable[[Path], None]) -> None:
     harm(copy.folder / name / "zarr.json")
     with pytest.raises(DamagedVersion, match=rf"array '{name}'"):
         read(copy.open(), name)
 
 
-def test_a_damaged_group_is_noticed(copy: Published) -> None:
+def test_a_damaged_group_is_detected(copy: Published) -> None:
     truncate(copy.folder / "zarr.json")
     with pytest.raises(DamagedVersion, match="cannot be read"):
         copy.open().verify()
 
 
-def test_rows_exchanged_for_another_versions_are_noticed(copy: Published) -> None:
-    """A whole chunk of other counts has a good checksum; its rows do not add up to their pixels."""
+def test_rows_of_another_version_are_detected(copy: Published) -> None:
+    """A chunk of wrong counts has a valid checksum, but its rows do not add up to their pixels."""
     array = zarr.open_group(copy.folder, mode="r+")["counts"]
     assert isinstance(array, zarr.Array)
     rows = np.asarray(array[...])
@@ -247,7 +251,7 @@ def test_a_version_of_several_chunks_reads_back_exactly(raw: Raw, tmp_path: Path
     assert version.totals().pixels.tolist() == expected.sum(axis=0).tolist()
 
 
-# Parts: rows of an attempt that did not finish.
+# Checkpoints: rows of an attempt that did not finish.
 
 
 def some_rows(paths: list[str], seed: int = 0) -> checkpoints.CountedRows:
@@ -259,7 +263,7 @@ def some_rows(paths: list[str], seed: int = 0) -> checkpoints.CountedRows:
     columns["etag"] = np.array([f'"{k}"' if k % 2 else "" for k in range(n)], object)
     columns["error"] = np.array(["is empty" if k % 3 == 2 else "" for k in range(n)], object)
     lengths = rng.integers(0, 4, n)
-    ids = np.concatenate([np.sort(rng.permutation(9)[:k]) for k in lengths] or [[]]).astype(np.int64)
+    ids = np.concatenate([np.zeros(0, np.int64), *(np.sort(rng.permutation(9)[:k]) for k in lengths)])
     return checkpoints.CountedRows(
         columns, np.concatenate(([0], np.cumsum(lengths))), ids, rng.integers(1, 50, len(ids))
     )
@@ -268,28 +272,28 @@ def some_rows(paths: list[str], seed: int = 0) -> checkpoints.CountedRows:
 def by_path(rows: checkpoints.CountedRows) -> dict[str, Any]:
     out = {}
     for k, path in enumerate(rows.columns["path"].tolist()):
-        own = slice(rows.offsets[k], rows.offsets[k + 1])
+        entries = slice(rows.offsets[k], rows.offsets[k + 1])
         values = [rows.columns[name][k] for name in (*checkpoints.COLUMNS, *checkpoints.TEXTS)]
-        out[path] = (values, rows.ids[own].tolist(), rows.counts[own].tolist())
+        out[path] = (values, rows.ids[entries].tolist(), rows.counts[entries].tolist())
     return out
 
 
-def test_parts_come_back_as_they_were_written(raw: Raw) -> None:
+def test_checkpoints_are_read_as_they_were_written(raw: Raw) -> None:
     store = raw.store
     first, second = some_rows(["a.png", "ä/b c.png", "c.png"]), some_rows(["d.png"], 1)
-    checkpoints.write_part(store / "job1", "1", "reader", first)
-    checkpoints.write_part(store / "job2", "1", "reader", second)
-    assert by_path(checkpoints.read_parts(store, "reader")) == by_path(first) | by_path(second)
-    assert len(checkpoints.read_parts(store, "another reader")) == 0
-    assert len(checkpoints.read_parts(store / "none", "reader")) == 0
+    checkpoints.write_checkpoint(store / "job1", "1", "reader", first)
+    checkpoints.write_checkpoint(store / "job2", "1", "reader", second)
+    assert by_path(checkpoints.read_checkpoints(store, "reader")) == by_path(first) | by_path(second)
+    assert len(checkpoints.read_checkpoints(store, "another reader")) == 0
+    assert len(checkpoints.read_checkpoints(store / "none", "reader")) == 0
 
 
-def test_a_part_from_before_there_were_etags_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_without_etags_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = some_rows(["a.png"])
     with monkeypatch.context() as earlier:
         earlier.setattr(checkpoints, "TEXTS", ("path", "error"))
-        checkpoints.write_part(FolderLocation(tmp_path), "1", "reader", rows)
-    assert by_path(checkpoints.read_parts(FolderLocation(tmp_path), "reader")) == by_path(rows)
+        checkpoints.write_checkpoint(FolderLocation(tmp_path), "1", "reader", rows)
+    assert by_path(checkpoints.read_checkpoints(FolderLocation(tmp_path), "reader")) == by_path(rows)
 
 
 def test_taking_rows_keeps_their_histograms(tmp_path: Path) -> None:
@@ -303,32 +307,32 @@ def test_taking_rows_keeps_their_histograms(tmp_path: Path) -> None:
         assert {int(i): int(n) for i, n in enumerate(dense[k]) if n} == dict(zip(ids, counts, strict=True))
 
 
-def test_a_damaged_part_is_passed_over_wherever_the_damage_is(raw: Raw) -> None:
+def test_a_damaged_checkpoint_is_ignored_wherever_the_damage_is(raw: Raw) -> None:
     good = some_rows(["d.png"], 1)
-    checkpoints.write_part(raw.store, "bad", "reader", some_rows(["a.png", "b.png"]))
-    checkpoints.write_part(raw.store, "good", "reader", good)
+    checkpoints.write_checkpoint(raw.store, "bad", "reader", some_rows(["a.png", "b.png"]))
+    checkpoints.write_checkpoint(raw.store, "good", "reader", good)
     data = raw.get("bad.part")
     harmed = [flipped(data, 8 * at) for at in range(0, len(data), len(data) // 40)]
     harmed += [data[:keep] for keep in (0, 7, 16, 17, len(data) // 2, len(data) - 1)]
     for broken in harmed:
         raw.put("bad.part", broken)
-        assert by_path(checkpoints.read_parts(raw.store, "reader")) == by_path(good)
+        assert by_path(checkpoints.read_checkpoints(raw.store, "reader")) == by_path(good)
 
 
-def test_a_part_that_the_disk_refuses_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
     with files_of_at_most(100), pytest.raises(StoreError, match="too large"):
-        checkpoints.write_part(FolderLocation(tmp_path), "part", "reader", some_rows(["a.png"]))
+        checkpoints.write_checkpoint(FolderLocation(tmp_path), "1", "reader", some_rows(["a.png"]))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_part_whose_texts_do_not_match_its_rows_is_passed_over(tmp_path: Path) -> None:
+def test_a_checkpoint_with_too_many_strings_is_ignored(tmp_path: Path) -> None:
     rows = some_rows(["a.png", "b.png"])
     rows.columns["error"] = np.array(["is odd: \0", ""], object)
-    checkpoints.write_part(FolderLocation(tmp_path), "1", "reader", rows)
-    assert len(checkpoints.read_parts(FolderLocation(tmp_path), "reader")) == 0
+    checkpoints.write_checkpoint(FolderLocation(tmp_path), "1", "reader", rows)
+    assert len(checkpoints.read_checkpoints(FolderLocation(tmp_path), "reader")) == 0
 
 
-def test_an_unfinished_part_is_not_read(tmp_path: Path) -> None:
-    checkpoints.write_part(FolderLocation(tmp_path), "1", "reader", some_rows(["a.png"]))
+def test_an_unfinished_checkpoint_is_not_read(tmp_path: Path) -> None:
+    checkpoints.write_checkpoint(FolderLocation(tmp_path), "1", "reader", some_rows(["a.png"]))
     (tmp_path / "1.part").rename(tmp_path / ".1.tmp")
-    assert len(checkpoints.read_parts(FolderLocation(tmp_path), "reader")) == 0
+    assert len(checkpoints.read_checkpoints(FolderLocation(tmp_path), "reader")) == 0

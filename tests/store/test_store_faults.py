@@ -1,4 +1,4 @@
-"""Versions in a bucket from end to end, and what becomes of jobs and answers while a store does not work."""
+"""Versions in a bucket from end to end, and how jobs and the API behave while a store is unavailable."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.catalog.engine import upgrade_url
 from statsvc.store.publication import open_version
 from statsvc.store.versions import bucket as buckets
-from statsvc.store.versions import location as places
+from statsvc.store.versions.open_location import open_location
 from statsvc_workers.jobs.progress import Progress
 from support.commands import statsvc
 from support.making import FILES, Place, assert_exact, oracle, settle_files, write_folder
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from statsvc_workers.cluster.cluster import LocalCluster
+    from statsvc.store.versions.location import Location
+    from statsvc_workers.cluster.local_cluster import LocalCluster
     from support.stores import Raw
 
 
@@ -53,24 +54,24 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @dataclass
-class Distant(Place):
-    """A place whose versions lie in a bucket."""
+class BucketPlace(Place):
+    """A `Place` whose versions are in a bucket."""
 
-    bucket: places.Location | None = None
+    bucket: Location | None = None
 
     @property
-    def store(self) -> places.Location:
+    def store(self) -> Location:
         assert self.bucket is not None
         return self.bucket
 
 
 @pytest.fixture
 def faulty(s3: S3Server, bucket: Raw, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
-    """A proxy before the bucket's server, which this process asks from now on, giving up early."""
+    """A faulty proxy in front of the bucket's server, which this process uses with short timeouts."""
     monkeypatch.setattr(object_urls, "RETRIES", 1)
     monkeypatch.setattr(object_urls, "TIMEOUT_SECONDS", 1.0)
-    monkeypatch.setattr(buckets, "HURRIED_RETRIES", 1)
-    monkeypatch.setattr(buckets, "HURRIED_SECONDS", 0.5)
+    monkeypatch.setattr(buckets, "SHORT_RETRIES", 1)
+    monkeypatch.setattr(buckets, "SHORT_TIMEOUT_SECONDS", 0.5)
     with faulty_before(s3.url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         yield proxy
@@ -78,26 +79,26 @@ def faulty(s3: S3Server, bucket: Raw, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @pytest.fixture
 def lasting() -> Iterator[Server]:
-    """A PostgreSQL server that keeps what it has committed when it is ended at once."""
+    """A PostgreSQL server whose commits survive an immediate shutdown."""
     with server(KILLED) as made:
         yield made
 
 
 @pytest.fixture
-def place(tmp_path: Path, cluster: LocalCluster, bucket: Raw) -> Iterator[Distant]:
+def place(tmp_path: Path, cluster: LocalCluster, bucket: Raw) -> Iterator[BucketPlace]:
     catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
-    yield Distant(tmp_path / "home", catalog, cluster, bucket=bucket.store)
+    yield BucketPlace(tmp_path / "home", catalog, cluster, bucket=bucket.store)
     catalog.close()
 
 
-# From end to end
+# End to end
 
 
-def test_a_dataset_is_counted_served_changed_and_collected_in_a_bucket_alone(
+def test_a_dataset_is_scanned_served_changed_and_collected_in_a_bucket(
     bucket: Raw, postgresql: str, tmp_path: Path
 ) -> None:
     labels = write_folder(tmp_path / "labels")
-    home = ("--home", tmp_path / "home", "--database", postgresql, "--store", bucket.store)
+    home = ("--home", tmp_path / "home", "--database", postgresql, "--store", str(bucket.store))
     scan = ("scan", "--name", "streets", "--workers", "1", *home)
     assert "version 1" in statsvc(*scan, labels).stderr
     (labels / "train/00.png").unlink()
@@ -114,24 +115,24 @@ def test_a_dataset_is_counted_served_changed_and_collected_in_a_bucket_alone(
         assert len(httpx2.get(f"{url}/weights").json()["weights"]) == 9
     assert "rows of 1 removed" in statsvc("gc", "--grace", "0s", *home).stdout
     assert "3 versions read, 0 damaged" in statsvc("verify", *home).stderr
-    assert all(name.count("/") > 1 for name in bucket.names()), "something lies above the groups"
+    assert all(name.count("/") > 1 for name in bucket.names()), "an object lies above the groups"
     assert not (tmp_path / "home").exists() or list((tmp_path / "home").rglob("zarr.json")) == []
 
 
-def test_a_scan_that_is_killed_goes_on_from_the_parts_in_the_bucket(
-    place: Distant, bucket: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_scan_continues_from_its_checkpoints_in_the_bucket(
+    place: BucketPlace, bucket: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_folder(tmp_path / "labels", files=200)
     place.add(folder)
     program = (
         "import sys, os, signal\n"
-        "import statsvc_workers.jobs.count, statsvc.store.versions.checkpoints as parts\n"
-        "statsvc_workers.jobs.count.PART_SECONDS = 0\n"
-        "real = parts.write_part\n"
-        "def write_part(*given):\n"
-        "    real(*given)\n"
+        "import statsvc_workers.jobs.count, statsvc.store.versions.checkpoints as checkpoints\n"
+        "statsvc_workers.jobs.count.CHECKPOINT_SECONDS = 0\n"
+        "real = checkpoints.write_checkpoint\n"
+        "def write_checkpoint(*arguments):\n"
+        "    real(*arguments)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "parts.write_part = write_part\n"
+        "checkpoints.write_checkpoint = write_checkpoint\n"
         "from statsvc.cli import main\n"
         "main()\n"
     )
@@ -172,8 +173,8 @@ def test_a_version_of_many_rows_is_read_in_few_requests(bucket: Raw, faulty: Fau
 
 
 @pytest.mark.parametrize("how", ["500", "hang"])
-def test_a_job_waits_for_a_bucket_that_is_away_and_says_so(
-    place: Distant, faulty: Faulty, labels: Path, how: str
+def test_a_job_waits_for_an_unavailable_bucket_and_reports_it(
+    place: BucketPlace, faulty: Faulty, labels: Path, how: str
 ) -> None:
     place.add(labels)
     faulty.behave = lambda method, path: how if method == "PUT" and "counts" in path else "relay"
@@ -192,7 +193,9 @@ def test_a_job_waits_for_a_bucket_that_is_away_and_says_so(
     assert_exact(place.version(), labels)
 
 
-def test_a_job_fails_at_once_where_the_bucket_refuses(place: Distant, faulty: Faulty, labels: Path) -> None:
+def test_a_job_fails_immediately_if_the_bucket_denies_access(
+    place: BucketPlace, faulty: Faulty, labels: Path
+) -> None:
     place.add(labels)
     faulty.behave = lambda method, _path: "403" if method == "PUT" else "relay"
     outcome, job = place.scan()
@@ -201,8 +204,8 @@ def test_a_job_fails_at_once_where_the_bucket_refuses(place: Distant, faulty: Fa
     assert outcome.error == job.error
 
 
-def test_a_base_that_cannot_be_read_just_now_is_not_taken_for_damaged(
-    place: Distant, faulty: Faulty, labels: Path
+def test_a_temporarily_unreadable_base_is_not_treated_as_damaged(
+    place: BucketPlace, faulty: Faulty, labels: Path
 ) -> None:
     place.add(labels)
     place.scan()
@@ -214,16 +217,16 @@ def test_a_base_that_cannot_be_read_just_now_is_not_taken_for_damaged(
 
 
 @pytest.mark.parametrize("how", ["500", "drop", "hang"])
-def test_answers_go_on_from_memory_and_others_are_503_with_the_reason(
+def test_cached_answers_continue_and_others_are_503_with_the_reason(
     bucket: Raw, faulty: Faulty, tmp_path: Path, how: str
 ) -> None:
     home = homes.resolve(str(tmp_path / "home"), None, str(bucket.store))
     publish(home, "street", label_maps(1), num_classes=4)
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
-        held = client.get("/weights")
-        assert (held.status_code, client.get("/readyz").json()["store"]) == (200, "ok")
+        cached = client.get("/weights")
+        assert (cached.status_code, client.get("/readyz").json()["store"]) == (200, "ok")
         faulty.always(how)
-        assert client.get("/weights").content == held.content
+        assert client.get("/weights").content == cached.content
         assert client.get("/weights?normalize=none").status_code == 200  # from the counts in memory
         unread = client.get("/datasets/street/samples")
         assert unread.status_code == 503
@@ -243,18 +246,18 @@ def test_answers_go_on_from_memory_and_others_are_503_with_the_reason(
 # A disk that fails, and a database
 
 
-def test_a_disk_that_is_full_or_closed_to_a_server_is_503_and_what_is_in_memory_is_answered(
+def test_a_full_or_inaccessible_disk_gives_503_except_for_cached_answers(
     tmp_path: Path,
 ) -> None:
     home = homes.resolve(str(tmp_path / "home"))
     publish(home, "street", label_maps(1), num_classes=4)
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
-        held = client.get("/weights").content
+        cached = client.get("/weights").content
         with files_of_at_most(64):
             full = client.patch("/datasets/street", json={"num_classes": 7})
         assert (full.status_code, full.json()["type"]) == (503, "/problems/store-unavailable")
         assert "File too large" in full.json()["detail"]
-        assert client.get("/weights").content == held
+        assert client.get("/weights").content == cached
         assert client.patch("/datasets/street", json={"num_classes": 7}).json()["version"] == 2
         take_up(client)
     assert sorted(v.name for v in home.store.folders()[0].folders()) == sorted(
@@ -262,7 +265,7 @@ def test_a_disk_that_is_full_or_closed_to_a_server_is_503_and_what_is_in_memory_
     )
 
 
-def test_an_array_that_cannot_be_opened_just_now_is_not_damaged(tmp_path: Path) -> None:
+def test_a_temporarily_unreadable_array_is_not_treated_as_damaged(tmp_path: Path) -> None:
     home = homes.resolve(str(tmp_path / "home"))
     record = publish(home, "street", label_maps(1), num_classes=4)
     version = open_version(home.store, "street", record)
@@ -277,15 +280,16 @@ def test_an_array_that_cannot_be_opened_just_now_is_not_damaged(tmp_path: Path) 
     assert version.totals().pixels.sum() == record.pixels
 
 
-def test_a_database_that_restarts_under_a_job_costs_it_nothing(
+def test_a_job_survives_a_restart_of_the_database(
     lasting: Server, cluster: LocalCluster, bucket: Raw, labels: Path
 ) -> None:
     url = lasting.url(lasting.database())
     upgrade_url(url)
     catalog = Catalog.open(url)
-    place = Distant(labels, catalog, cluster, bucket=bucket.store)
+    place = BucketPlace(labels, catalog, cluster, bucket=bucket.store)
     place.add(labels)
-    progress, restarted = Progress(), []
+    progress = Progress()
+    restarted: list[float] = []
 
     def stop() -> bool:
         if progress.stage == "writing" and not restarted:
@@ -301,42 +305,42 @@ def test_a_database_that_restarts_under_a_job_costs_it_nothing(
     catalog.close()
 
 
-# What is no store
+# Invalid and unusable stores
 
 
 @pytest.mark.parametrize(
-    ("location", "says"),
+    ("location", "message"),
     [
         ("s3://", "names no bucket"),
         ("s3://me:secret@bucket/x", "credentials belong in the environment"),
-        ("http://elsewhere/bucket", "cannot hold versions; give a folder, or s3://"),
-        ("ftp://elsewhere/x", "cannot hold versions"),
+        ("http://elsewhere/bucket", "a version store cannot use http://; use a folder, or s3://"),
+        ("ftp://elsewhere/x", "a version store cannot use ftp://"),
     ],
 )
-def test_what_cannot_be_a_store_is_refused_and_no_secret_is_repeated(location: str, says: str) -> None:
-    refused = statsvc("datasets", "--store", location, code=2).stderr
-    assert "--store" in refused
-    assert says in refused
-    assert "secret" not in refused
+def test_an_invalid_store_address_is_rejected_without_printing_secrets(location: str, message: str) -> None:
+    stderr = statsvc("datasets", "--store", location, code=2).stderr
+    assert "--store" in stderr
+    assert message in stderr
+    assert "secret" not in stderr
     with pytest.raises(InvalidParameter):
         homes.resolve(None, None, location)
 
 
-def test_a_store_that_cannot_be_used_is_told_before_anything_starts(
+def test_an_unusable_store_is_reported_before_anything_starts(
     bucket: Raw, faulty: Faulty, tmp_path: Path
 ) -> None:
     for command in (["runner"], ["serve", "--no-runner", "--port", "0"]):
-        told = statsvc(
+        stderr = statsvc(
             *command, "--home", tmp_path / "home", "--store", "s3://no-such-bucket/x", code=1
         ).stderr
-        assert "s3://no-such-bucket/x: there is no such bucket" in told
-        assert "Traceback" not in told
+        assert "s3://no-such-bucket/x: there is no such bucket" in stderr
+        assert "Traceback" not in stderr
     faulty.behave = lambda method, _path: "403" if method == "PUT" else "relay"
-    refused = statsvc("runner", "--home", tmp_path / "home", "--store", bucket.store, code=1).stderr
-    assert "access was denied" in refused
+    stderr = statsvc("runner", "--home", tmp_path / "home", "--store", str(bucket.store), code=1).stderr
+    assert "access was refused" in stderr
 
 
-def test_without_the_extra_a_bucket_names_it(bucket: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_missing_extra_names_it(bucket: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(StoreError, match=r"pip install 'statsvc\[s3\]'"):
-        places.at(f"s3://{BUCKET}/x").check(writing=False)
+        open_location(f"s3://{BUCKET}/x").check(writing=False)

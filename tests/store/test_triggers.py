@@ -1,4 +1,4 @@
-"""Scans that nobody asks for: schedules and watched folders, by real servers and runners over real files."""
+"""Automatic scans: schedules and watched folders, with real servers, runners and files."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from statsvc.dataset.configuration import Configuration
 from statsvc.store import home as homes
 from statsvc.store.catalog import jobs, triggers
 from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.catalog.schema import now
 from statsvc.store.catalog.schema import triggers as table
 from statsvc.store.publication import open_version
 from support.commands import statsvc, waited_for
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Server:
-    """`statsvc serve` with a runner beside it, over a home; it may be ended and started again."""
+    """`statsvc serve` with its runner; it can be stopped and started again."""
 
     def __init__(self, home: Path, root: Path) -> None:
         self.home, self.root = home, root
@@ -62,7 +63,8 @@ class Server:
         body = {"name": "streets", "source": str(source), "pattern": "*.png"} | fields
         answer = httpx2.post(f"{self.url}/datasets", json=body)
         assert answer.status_code == 201, answer.text
-        return answer.json()
+        added: dict[str, Any] = answer.json()
+        return added
 
     def jobs(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = httpx2.get(f"{self.url}/jobs").json()["jobs"]
@@ -72,8 +74,8 @@ class Server:
         found: dict[str, Any] = httpx2.get(f"{self.url}/datasets/streets").json()
         return found
 
-    def settled(self, quiet: float = 2.5) -> list[dict[str, Any]]:
-        """Return the jobs once all have ended and none was made for a while."""
+    def when_idle(self, quiet: float = 2.5) -> list[dict[str, Any]]:
+        """Return the jobs once all have ended and no new one was queued for `quiet` seconds."""
         seen: tuple[int, float] = (0, time.monotonic())
         while True:
             found = self.jobs()
@@ -92,16 +94,16 @@ def server(tmp_path: Path) -> Iterator[Server]:
     made.stop()
 
 
-def exact(home: Path, folder: Path) -> None:
-    """Check that the current version is what NumPy counts in the folder."""
-    place = homes.resolve(str(home))
-    catalog = Catalog.open(place.database)
+def assert_current_version_exact(home: Path, folder: Path) -> None:
+    """Check that the current version has the counts that NumPy finds in the folder."""
+    resolved = homes.resolve(str(home))
+    catalog = Catalog.open(resolved.database)
     record = catalog.version(catalog.dataset("streets"))
-    assert_exact(open_version(place.store, "streets", record), folder)
+    assert_exact(open_version(resolved.store, "streets", record), folder)
     catalog.close()
 
 
-def test_two_hundred_files_copied_into_a_watched_folder_over_two_seconds_make_one_job(
+def test_two_hundred_files_copied_into_a_watched_folder_in_two_seconds_queue_one_job(
     server: Server, tmp_path: Path
 ) -> None:
     folder = write_folder(tmp_path / "labels")
@@ -109,66 +111,66 @@ def test_two_hundred_files_copied_into_a_watched_folder_over_two_seconds_make_on
     for number in range(200):
         write_png(copied / f"{number:03}.png", random_labels(number))
     server.add(folder, watch=True)
-    before = len(server.settled())
+    before = len(server.when_idle())
     for number, file in enumerate(sorted(copied.iterdir())):
         target = folder / f"batch-{number % 2}"
         target.mkdir(exist_ok=True)
         shutil.copy(file, target / file.name)
         time.sleep(0.01)
     after = waited_for(lambda: (found := server.jobs()) and len(found) > before and found)
-    after = server.settled()
+    after = server.when_idle()
     assert len(after) == before + 1
     assert (after[0]["state"], after[0]["progress"]["counted"]) == ("succeeded", 200)
-    exact(server.home, folder)
+    assert_current_version_exact(server.home, folder)
     (folder / ".hidden").mkdir()
     (folder / ".hidden" / "1.png").write_bytes(b"no sample")
     list(folder.rglob("*"))
-    assert len(server.settled()) == len(after)  # neither reading nor dot-names are changes
+    assert len(server.when_idle()) == len(after)  # neither reading files nor hidden files count as changes
 
 
-def test_what_changed_in_a_watched_folder_while_no_runner_ran_is_counted_by_the_next(
+def test_changes_in_a_watched_folder_while_no_runner_is_up_are_counted_by_the_next_runner(
     server: Server, tmp_path: Path
 ) -> None:
     folder = write_folder(tmp_path / "labels")
     server.add(folder, watch=True)
-    server.settled()
+    server.when_idle()
     server.stop(signal.SIGKILL)
     write_png(folder / "new.png", random_labels(7))
     (folder / "train" / "00.png").unlink()
     server.start()
     waited_for(lambda: server.described()["version"] == 2)
-    exact(server.home, folder)
+    assert_current_version_exact(server.home, folder)
     httpx2.patch(f"{server.url}/datasets/streets", json={"watch": False})
     time.sleep(1.5)
-    before = len(server.settled())
+    before = len(server.when_idle())
     write_png(folder / "later.png", random_labels(8))
-    assert len(server.settled()) == before
+    assert len(server.when_idle()) == before
     shutil.move(folder, tmp_path / "away")
     httpx2.patch(f"{server.url}/datasets/streets", json={"watch": True})
-    assert len(server.settled()) == before  # a missing folder makes no jobs ...
+    assert len(server.when_idle()) == before  # a missing folder queues no jobs ...
     shutil.move(tmp_path / "away", folder)
-    waited_for(lambda: server.described()["version"] == 3)  # ... and is scanned when it is there
-    exact(server.home, folder)
+    waited_for(lambda: server.described()["version"] == 3)  # ... and is scanned when it is back
+    assert_current_version_exact(server.home, folder)
 
 
-def test_a_folder_that_goes_away_makes_one_job_that_says_so_and_one_when_it_is_back(
+def test_a_watched_folder_that_disappears_queues_one_failing_job_and_one_when_it_returns(
     server: Server, tmp_path: Path
 ) -> None:
     folder = write_folder(tmp_path / "labels")
     server.add(folder, watch=True)
-    before = len(server.settled())
+    before = len(server.when_idle())
     shutil.move(folder, tmp_path / "away")
-    after = waited_for(lambda: (found := server.settled()) and len(found) > before and found)
+    after = waited_for(lambda: (found := server.when_idle()) and len(found) > before and found)
     assert len(after) == before + 1
     assert after[0]["state"] == "failed"
     assert "is the disk mounted?" in after[0]["error"]
     shutil.move(tmp_path / "away", folder)
     write_png(folder / "new.png", random_labels(7))
     waited_for(lambda: server.described()["version"] == 2)
-    assert len(server.settled()) == before + 2
+    assert len(server.when_idle()) == before + 2
 
 
-def test_a_schedule_makes_versions_survives_a_kill_and_is_changed_while_it_runs(
+def test_a_schedule_publishes_versions_survives_a_kill_and_can_be_changed(
     server: Server, tmp_path: Path
 ) -> None:
     folder = write_folder(tmp_path / "labels")
@@ -177,7 +179,7 @@ def test_a_schedule_makes_versions_survives_a_kill_and_is_changed_while_it_runs(
     waited_for(lambda: server.described()["version"] == 1)
     write_png(folder / "new.png", random_labels(7))
     waited_for(lambda: server.described()["version"] == 2)
-    exact(server.home, folder)
+    assert_current_version_exact(server.home, folder)
     server.stop(signal.SIGKILL)
     (folder / "new.png").unlink()
     server.start()
@@ -187,34 +189,34 @@ def test_a_schedule_makes_versions_survives_a_kill_and_is_changed_while_it_runs(
     assert "is the disk mounted?" in failed[0]["error"]
     began, made = time.monotonic(), len(server.jobs())
     time.sleep(3)
-    assert len(server.jobs()) - made <= time.monotonic() - began + 1  # no storm: one when it is due
+    assert len(server.jobs()) - made <= time.monotonic() - began + 1  # one job per due time, not more
     patched = httpx2.patch(f"{server.url}/datasets/streets", json={"every": "2d"}).json()
     assert (patched["every"], patched["version"]) == ("2d", 3)
-    server.settled()
+    server.when_idle()
     cleared = httpx2.patch(f"{server.url}/datasets/streets", json={"every": None}).json()
     assert (cleared["every"], cleared["next_scan_at"]) == (None, None)
 
 
-def test_a_due_schedule_makes_one_job_however_many_runners_see_it(database: str) -> None:
+def test_a_due_schedule_queues_one_job_with_several_runners(database: str) -> None:
     catalogs = [Catalog.open(database) for _ in range(4)]
     dataset = catalogs[0].create_dataset("streets", "/labels", "*.png", Configuration())
     triggers.change(catalogs[0], dataset, {"every": 3600.0})
     assert triggers.queue_due(catalogs[0]) == []
     for _ in range(5):
-        # Overdue by far, as after a long time without a runner.
+        # Long overdue, as after a long time without a runner.
         with catalogs[0].engine.begin() as connection:
             connection.execute(table.update().values(due_at=1.0))
         barrier = threading.Barrier(len(catalogs))
 
-        def look(catalog: Catalog, barrier: threading.Barrier = barrier) -> list[Any]:
+        def poll(catalog: Catalog, barrier: threading.Barrier = barrier) -> list[Any]:
             barrier.wait()
             return triggers.queue_due(catalog)
 
         with ThreadPoolExecutor(len(catalogs)) as pool:
-            made = [one for found in pool.map(look, catalogs) for one in found]
+            made = [one for found in pool.map(poll, catalogs) for one in found]
         assert len(made) == 1
         with catalogs[0].engine.begin() as connection:
-            due_at, clock = connection.execute(sa.select(table.c.due_at, triggers.now())).one()
+            due_at, clock = connection.execute(sa.select(table.c.due_at, now())).one()
         assert 3590 < due_at - clock <= 3600
         jobs.cancel(catalogs[0], made[0][1].id)
     other = catalogs[0].create_dataset("other", "/others", "*.png", Configuration())
@@ -225,7 +227,9 @@ def test_a_due_schedule_makes_one_job_however_many_runners_see_it(database: str)
     def between(_connection: sa.Connection) -> None:
         catalogs[1].delete_dataset("streets")
 
-    sa.event.listen(catalogs[0].engine, "commit", between, once=True)  # when it has looked what is due
+    sa.event.listen(
+        catalogs[0].engine, "commit", between, once=True
+    )  # between reading what is due and queueing
     assert [found.name for found, _ in triggers.queue_due(catalogs[0])] == ["other"]
     with catalogs[0].engine.begin() as connection:
         connection.execute(table.delete().where(table.c.dataset_uid == other.uid))
@@ -236,7 +240,7 @@ def test_a_due_schedule_makes_one_job_however_many_runners_see_it(database: str)
         catalog.close()
 
 
-def test_two_runners_that_watch_one_folder_make_one_job_of_a_change(tmp_path: Path) -> None:
+def test_two_runners_that_watch_one_folder_queue_one_job_per_change(tmp_path: Path) -> None:
     folder, home = write_folder(tmp_path / "labels"), tmp_path / "home"
     statsvc("scan", folder, "--home", home, "--name", "streets", "--watch", "--workers", "1")
     command = [sys.executable, "-m", "statsvc", "runner", "--home", str(home)]
@@ -247,7 +251,7 @@ def test_two_runners_that_watch_one_folder_make_one_job_of_a_change(tmp_path: Pa
     catalog = Catalog.open(homes.resolve(str(home)).database)
     dataset = catalog.dataset("streets")
 
-    def settled(more_than: int) -> int:
+    def when_idle(more_than: int) -> int:
         waited_for(lambda: len(jobs.recent(catalog, dataset)) > more_than)
         while True:
             made = len(jobs.recent(catalog, dataset))
@@ -256,9 +260,9 @@ def test_two_runners_that_watch_one_folder_make_one_job_of_a_change(tmp_path: Pa
                 return made
 
     try:
-        before = settled(1)  # the scan above, and what the runners queue when they begin
+        before = when_idle(1)  # the scan above, and what the runners queue when they start
         write_png(folder / "new.png", random_labels(7))
-        assert settled(before) == before + 1
+        assert when_idle(before) == before + 1
         assert len(oracle(folder).counts) == catalog.version(catalog.dataset("streets")).samples
     finally:
         for runner in runners:
@@ -268,7 +272,7 @@ def test_two_runners_that_watch_one_folder_make_one_job_of_a_change(tmp_path: Pa
         catalog.close()
 
 
-def test_the_command_line_sets_shows_and_clears_what_makes_scans(tmp_path: Path) -> None:
+def test_the_command_line_sets_shows_and_clears_triggers(tmp_path: Path) -> None:
     folder, home = write_folder(tmp_path / "labels"), ("--home", tmp_path / "home")
     done = statsvc("scan", folder, "--name", "streets", "--every", "10m", "--watch", *home)
     assert "while a runner runs" in done.stderr
@@ -285,4 +289,4 @@ def test_the_command_line_sets_shows_and_clears_what_makes_scans(tmp_path: Path)
     ]
     for wrong in ("0s", "10", "1.5h", "m", "-1s", "9999d"):
         assert "--every: " in statsvc("datasets", "streets", "--every", wrong, *home, code=2).stderr
-    assert statsvc("versions", "streets", *home).stdout.count("\n") == 2  # no version of its own
+    assert statsvc("versions", "streets", *home).stdout.count("\n") == 2  # no new version

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-from statsvc.weighting.answers import answer
-from statsvc.weighting.spec import WeightSpec
+from statsvc.sampling.weights import weights_response
+from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import table_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def weights_reply(path: str, headers: dict[str, str]) -> Reply:
     params = dict(parse_qsl(urlsplit(path).query))
     params.pop("dataset", None)
     params.pop("version", None)
-    body = json.dumps(answer(TABLE, WeightSpec.from_params(params))).encode()
+    body = json.dumps(weights_response(TABLE, WeightSpec.from_params(params))).encode()
     etag = f'"{hashlib.sha256(body).hexdigest()}"'
     if headers.get("if-none-match") == etag:
         return Reply(304, b"", {"ETag": etag})

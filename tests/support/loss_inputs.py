@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statsvc.weighting.answers import answer
+from statsvc.sampling.weights import weights_response
 from statsvc.weighting.class_weights import ClassWeights
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import table_of
 
 
@@ -35,4 +35,4 @@ def value_and_gradient(criterion: Any, logits: Tensor, target: Tensor) -> tuple[
 
 def weights_of(method: str) -> ClassWeights:
     table = table_of([{0: 900, 1: 90, 2: 10}, {0: 950, 1: 50}], num_classes=3)
-    return ClassWeights(answer(table, WeightSpec.from_params({"method": method})))
+    return ClassWeights(weights_response(table, WeightSpec.from_params({"method": method})))

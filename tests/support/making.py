@@ -14,11 +14,11 @@ from statsvc.dataset.configuration import Configuration
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.publication import open_version
-from statsvc.store.versions import location
-from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc.store.versions.open_location import open_location
+from statsvc_workers.cluster.local_cluster import LocalCluster
+from statsvc_workers.jobs.attempt import Settings
 from statsvc_workers.jobs.lease import execute
 from statsvc_workers.jobs.progress import Progress
-from statsvc_workers.jobs.recompute import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from statsvc.store.catalog.records import Dataset, Job, VersionRecord
+    from statsvc.store.versions.location import Location
     from statsvc.store.versions.version import Version
     from statsvc_workers.cluster.cluster import Cluster
     from statsvc_workers.jobs.lease import Outcome
@@ -136,8 +137,8 @@ class Place:
         return self.home / "versions"
 
     @property
-    def store(self) -> location.Location:
-        return location.at(str(self.files))
+    def store(self) -> Location:
+        return open_location(str(self.files))
 
     def add(self, folder: Path, name: str = "streets", **configuration: Any) -> Dataset:
         """Register a folder of PNG label maps."""

@@ -10,7 +10,8 @@ import numpy as np
 from statsvc.dataset.configuration import Configuration
 from statsvc.errors import NotFound
 from statsvc.store import publication
-from statsvc.store.catalog.catalog import Catalog, NewVersion
+from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.catalog.records import NewVersion
 from statsvc.store.versions.writer import VersionWriter, strings
 
 if TYPE_CHECKING:

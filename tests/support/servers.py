@@ -18,11 +18,11 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from statsvc.api.serve import run
-from statsvc.store.versions import location
+from statsvc.store.versions.open_location import open_location
 from statsvc.store.home import Home
 
 folder, database, store, port, *roots = sys.argv[1:]
-home = Home(Path(folder), database, location.at(store))
+home = Home(Path(folder), database, open_location(store))
 run(home, "127.0.0.1", int(port), [Path(r) for r in roots], ready=lambda _port: print("ready", flush=True))
 """
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from statsvc.weighting import answers
+from statsvc.sampling.weights import weights_response
 from statsvc.weighting.class_weights import ClassWeights
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import table_of
 
 NAMES = ("road", "sky", "person", "pole")
@@ -18,7 +18,7 @@ def weights_of(method: str = "sqrt_inv_freq") -> ClassWeights:
     """Return weights of four classes with the shares `SHARES` of 10 000 pixels."""
     counts = {class_id: round(10_000 * share) for class_id, share in enumerate(SHARES)}
     table = table_of([counts], num_classes=4, class_names=NAMES)
-    return ClassWeights(answers.answer(table, WeightSpec.from_params({"method": method})))
+    return ClassWeights(weights_response(table, WeightSpec.from_params({"method": method})))
 
 
 def batch(seed: int, images: int = 2, size: int = 8) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from statsvc.store.versions import location
+from statsvc.store.versions.open_location import open_location
 from support.object_store import BUCKET, S3Server, s3_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from statsvc.store.versions.location import Location
 
 _serial = itertools.count()
 
@@ -23,7 +25,7 @@ _serial = itertools.count()
 class Raw:
     """The files or objects of a store by their names in it, through pathlib or boto3."""
 
-    store: location.Location
+    store: Location
     boto: Any = None
 
     @property
@@ -77,13 +79,13 @@ def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Raw:
     """An empty store in a bucket, found by this process and those it starts."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
-    return Raw(location.at(f"s3://{BUCKET}/{next(_serial)}/versions"), s3.boto())
+    return Raw(open_location(f"s3://{BUCKET}/{next(_serial)}/versions"), s3.boto())
 
 
 @pytest.fixture(params=["folder", "bucket"])
 def raw(request: pytest.FixtureRequest, tmp_path: Path) -> Raw:
     """An empty store of each kind."""
     if request.param == "folder":
-        return Raw(location.at(str(tmp_path / "versions")))
+        return Raw(open_location(str(tmp_path / "versions")))
     found: Raw = request.getfixturevalue("bucket")
     return found

@@ -248,7 +248,7 @@ def test_a_hundred_jobs_of_two_runners_are_each_run_once_and_number_without_gaps
 @pytest.fixture
 def place(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """Return a catalog of this process's own, counted for by whatever scheduler a test names."""
-    for name in ("WAIT_SECONDS", "ANSWER_SECONDS"):
+    for name in ("WAIT_SECONDS", "CONNECT_SECONDS"):
         monkeypatch.setattr(remote_cluster, name, 1.0)
     catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
     made = Place(tmp_path / "home", catalog, RemoteCluster(cluster.dask))
@@ -285,12 +285,12 @@ def test_without_a_worker_that_takes_work_a_job_waits_and_says_how_to_start_one(
     joined(place, 0)
     _, job = place.scan()
     assert job.state == "queued"
-    assert f"no worker that takes work; start some: dask worker {address}" in str(job.error)
+    assert f"no worker that accepts work. Start workers with dask worker {address}" in str(job.error)
     cluster.add_worker("full-worker", address, memory="64MB")  # less than Python takes, so it pauses
     joined(place, 1)
     waited_for(lambda: place.cluster.connected() == 0)
     assert place.scan()[0].error == job.error
-    assert "pauses for want of memory" in str(job.error)
+    assert "paused for lack of it" in str(job.error)
 
 
 def test_a_worker_with_another_statsvc_fails_the_job_and_is_named(
@@ -305,7 +305,7 @@ def test_a_worker_with_another_statsvc_fails_the_job_and_is_named(
     joined(place, 1)
     _, job = place.scan()
     assert job.state == "failed"
-    assert f"on {socket.gethostname()} has statsvc 9.9 where the runner has {__version__}" in str(job.error)
+    assert f"on {socket.gethostname()} has statsvc 9.9 (the runner has {__version__})" in str(job.error)
     assert f"pip install 'statsvc[workers]=={__version__}'" in str(job.error)
 
 

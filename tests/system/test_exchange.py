@@ -15,11 +15,12 @@ from starlette.testclient import TestClient
 from statsvc.api.app import build_app
 from statsvc.cli import cli
 from statsvc.errors import Unanswerable
+from statsvc.sampling.weights import weights_response
 from statsvc.store import home as homes
 from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.publication import open_version
-from statsvc.weighting import answers, export
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting import export
+from statsvc.weighting.parameters import WeightSpec
 from support.publishing import label_maps, publish
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def test_exported_statistics_come_back_as_rows_with_the_same_counts_and_weights(
     for method in ("median_freq", "sqrt_inv_freq", "effective_num"):
         for split in (None, "val"):
             spec = WeightSpec(method=method, split=split)
-            one, other = answers.answer(street, spec), answers.answer(back, spec)
+            one, other = weights_response(street, spec), weights_response(back, spec)
             np.testing.assert_allclose(one["weights"], other["weights"], rtol=1e-12)
             assert [row["images"] for row in one["classes"]] == [row["images"] for row in other["classes"]]
 
@@ -127,7 +128,7 @@ def test_the_table_of_counts_comes_back_whole(home: Home, tmp_path: Path) -> Non
     assert first.images.tolist() == second.images.tolist()
     rows = {row["id"]: row for row in csv.DictReader(file.read_text().splitlines())}
     assert (rows["1"]["name"], rows["1"]["class"], rows["255"]["class"]) == ("car, parked", "1", "")
-    answer = answers.answer(opened(home, "street"), WeightSpec())
+    answer = weights_response(opened(home, "street"), WeightSpec())
     assert [float(rows[str(k)]["weight"]) for k in range(5)] == answer["weights"]
 
 
@@ -220,14 +221,14 @@ def test_totals_imported_over_http_answer_what_they_can(client: TestClient) -> N
         ({}, "counts", "one of them"),
         ({"counts": {"0": 1}, "samples": []}, "counts", "one of them"),
         ({"counts": {}}, "counts", "no counts"),
-        ({"counts": {"7": 1, "07": 2}}, "counts", "id 7 is there twice"),
-        ({"counts": {"road": 1}}, "counts", "'road' is not an integer"),
-        ({"counts": {"0": -4}}, "counts", "-4 pixels"),
-        ({"counts": {"0": 4}, "images": {"1": 1}}, "counts", "one of counts and images only"),
-        ({"samples": [{"0": 4}]}, "samples", "not the name"),
+        ({"counts": {"7": 1, "07": 2}}, "counts", "id 7 occurs twice"),
+        ({"counts": {"road": 1}}, "counts", "'road' must be an integer"),
+        ({"counts": {"0": -4}}, "counts", "-4 must not be negative"),
+        ({"counts": {"0": 4}, "images": {"1": 1}}, "counts", "must be in both counts and images"),
+        ({"samples": [{"0": 4}]}, "samples", "must be the name"),
         ({"samples": [{"file": "a", "0": 4}, {"file": "a", "0": 4}]}, "samples", "twice"),
         ({"samples": [{"file": "a", "0": 0.5}]}, "samples", "0.5"),
-        ({"samples": [{"file": "a", "0": 2**62}, {"file": "b", "0": 2**62}]}, "samples", "add up"),
+        ({"samples": [{"file": "a", "0": 2**62}, {"file": "b", "0": 2**62}]}, "samples", "exceeds"),
         ({"counts": {"0": 1}, "source": "/etc"}, "source", "unknown field"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Methods side by side, and the commands about streams."""
+"""Comparison of methods in Python and on the command line, and weights of streams on the command line."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from click.testing import CliRunner
 
 from statsvc.cli import cli
 from statsvc.errors import InvalidParameter
+from statsvc.sampling.weights import weights_response
 from statsvc.store import home as homes
 from statsvc.weighting import comparison
-from statsvc.weighting.answers import answer
 from statsvc.weighting.comparison_table import print_comparison
 from statsvc.weighting.methods import METHODS
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 from support.commands import statsvc
 from support.publishing import publish
 from support.samplers_twin import PATHS, N, daformer, label_maps
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from statsvc.store.home import Home
 
 
-def compare(table: Table, reading: dict[str, Any] | None = None, **chosen: Any) -> dict[str, Any]:
+def compare(table: Table, reading: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     return comparison.compare(
-        lambda asked: answer(table, WeightSpec.from_params(asked)), reading or {}, **chosen
+        lambda params: weights_response(table, WeightSpec.from_params(params)), reading or {}, **options
     )
 
 
 def named(compared: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: one for one in compared["candidates"] for name in one["names"]}
+    return {name: candidate for candidate in compared["candidates"] for name in candidate["names"]}
 
 
-def test_shares_of_the_loss_and_what_moves_are_those_of_the_formulas() -> None:
+def test_loss_shares_and_moved_parts_follow_the_formulas() -> None:
     compared = compare(camvid(num_classes=11, ignore_index=(11,)))
     n = np.array([row["pixels"] for row in compared["classes"]], float)
     p = n / n.sum()
@@ -63,7 +63,7 @@ def test_shares_of_the_loss_and_what_moves_are_those_of_the_formulas() -> None:
     }
 
 
-def test_candidates_with_the_same_weights_are_one() -> None:
+def test_candidates_with_equal_weights_are_merged() -> None:
     compared = compare(
         camvid(num_classes=11, ignore_index=(11,)), methods=["inverse_freq", "median_freq_global"]
     )
@@ -74,7 +74,7 @@ def test_candidates_with_the_same_weights_are_one() -> None:
     ]
 
 
-def test_betas_are_about_the_median_class() -> None:
+def test_default_betas_are_near_the_median_class() -> None:
     # The median class of CamVid has 2.8 million pixels, of Cityscapes train 53 million.
     for table, expected in (
         (camvid(num_classes=11, ignore_index=(11,)), ["0.9999", "1-1e-5", "1-1e-6", "1-1e-7"]),
@@ -88,11 +88,11 @@ def test_betas_are_about_the_median_class() -> None:
     images = named(compare(camvid(num_classes=11, ignore_index=(11,)), {"unit": "images"}))
     # In images the median class has 349, so beta=0.9999 is past where it turns.
     assert "effective_num beta=1-1e-3 unit=images" in images
-    chosen = compare(camvid(), methods=["effective_num"], betas=["0.9", "auto"])
-    assert {"effective_num beta=0.9", "effective_num beta=auto"} <= set(named(chosen))
+    options = compare(camvid(), methods=["effective_num"], betas=["0.9", "auto"])
+    assert {"effective_num beta=0.9", "effective_num beta=auto"} <= set(named(options))
 
 
-def test_what_a_dataset_cannot_answer_is_left_out_with_the_reason() -> None:
+def test_methods_that_a_dataset_cannot_support_are_left_out_with_the_reason() -> None:
     compared = compare(TotalsTable({0: 900, 1: 100}, num_classes=2))
     assert [one["names"] for one in compared["left_out"]] == [["median_freq"]]
     assert "in which images" in compared["left_out"][0]["reason"]
@@ -104,19 +104,19 @@ def test_what_a_dataset_cannot_answer_is_left_out_with_the_reason() -> None:
     assert stream["stream"]["sampler"] == "rare_class"
 
 
-def test_mistakes_of_the_caller_are_errors() -> None:
-    for chosen, parameter in (
+def test_invalid_arguments_are_rejected() -> None:
+    for options, parameter in (
         ({"betas": ["2"]}, "beta"),
         ({"alphas": ["x"]}, "alpha"),
         ({"methods": ["pos_weight"]}, "method"),
         ({"methods": ["enett"]}, "method"),
     ):
-        with pytest.raises(InvalidParameter) as refused:
-            compare(camvid(), **chosen)  # type: ignore[arg-type]
-        assert refused.value.errors[0][0] == parameter
+        with pytest.raises(InvalidParameter) as rejected:
+            compare(camvid(), **options)  # type: ignore[arg-type]
+        assert rejected.value.errors[0][0] == parameter
 
 
-def test_many_classes_and_absent_and_ignored_ones_fit_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_fit_many_classes_and_absent_and_ignored_ones(capsys: pytest.CaptureFixture[str]) -> None:
     counts = {c: 10**9 // (c + 1) ** 3 for c in range(60)}
     print_comparison(compare(TotalsTable(counts, num_classes=70, ignore_index=(3,))))
     printed = capsys.readouterr().out
@@ -155,7 +155,7 @@ def test_the_command_prints_tables_of_methods_and_of_classes(home: Home) -> None
     assert road == ["road", f"{100 * share[0]:.1f}", f"{100 * share[0]:.1f}", *road[3:5], "25.0"]
 
 
-def test_the_command_gives_json_and_the_same_from_a_server(home: Home) -> None:
+def test_the_command_prints_the_same_json_for_a_server(home: Home) -> None:
     here = json.loads(command("compare", "a", "--home", home.folder, "--json").stdout)
     with serving(home) as url:
         there = json.loads(command("compare", "a", "--url", url, "--json").stdout)
@@ -166,7 +166,7 @@ def test_the_command_gives_json_and_the_same_from_a_server(home: Home) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_the_command_draws_a_picture(home: Home, tmp_path: Path, suffix: str) -> None:
+def test_the_command_writes_a_plot(home: Home, tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"compare{suffix}"
     done = command("compare", "a", "--home", home.folder, "-o", file)
     assert done.stdout == ""
@@ -181,7 +181,7 @@ def test_the_command_draws_a_picture(home: Home, tmp_path: Path, suffix: str) ->
         assert file.read_text().startswith("<?xml")
 
 
-def test_pictures_of_many_classes_and_of_equal_weights_are_drawn(tmp_path: Path) -> None:
+def test_plots_support_many_classes_and_equal_weights(tmp_path: Path) -> None:
     from statsvc.weighting.comparison_plot import save
 
     counts = {c: 10**9 // (c + 1) ** 3 for c in range(60)}
@@ -191,34 +191,34 @@ def test_pictures_of_many_classes_and_of_equal_weights_are_drawn(tmp_path: Path)
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_picture_without_matplotlib_names_the_extra(
+def test_a_plot_without_matplotlib_is_rejected_with_the_command_to_install_it(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    arguments = ["compare", "a", "--home", home.folder]
-    refused = command(*arguments, "-o", tmp_path / "x.png")
-    assert refused.exit_code == 1
-    assert "pip install 'statsvc[plot]'" in refused.stderr
+    arguments: list[str | Path] = ["compare", "a", "--home", home.folder]
+    rejected = command(*arguments, "-o", tmp_path / "x.png")
+    assert rejected.exit_code == 1
+    assert "pip install 'statsvc[plot]'" in rejected.stderr
     assert command(*arguments).exit_code == 0  # tables need none
 
 
-def test_mistakes_on_the_command_line_say_what_to_do(home: Home, tmp_path: Path) -> None:
-    for arguments, says in (
+def test_invalid_command_lines_are_rejected_with_advice(home: Home, tmp_path: Path) -> None:
+    for arguments, message in (
         (["-o", tmp_path / "x.jpeg"], "end its name in .png, .svg, .pdf"),
         (["--beta", "1.5"], "--beta: 1.5 is out of range"),
-        (["--method", "pos_weight"], "--method: pos_weight gives no class weights"),
+        (["--method", "pos_weight"], "--method: pos_weight does not return class weights"),
         (["--temperature", "1"], "--temperature: temperature belongs to sampler=rare_class"),
         (["--sampler", "rare"], "--sampler: expected one of rare_class, repeat_factor"),
     ):
-        refused = command("compare", "a", "--home", home.folder, *arguments)
-        assert (refused.exit_code, refused.stdout) == (2, "")
-        assert says in refused.stderr
+        rejected = command("compare", "a", "--home", home.folder, *arguments)
+        assert (rejected.exit_code, rejected.stdout) == (2, "")
+        assert message in rejected.stderr
     unwritable = command("compare", "a", "--home", home.folder, "-o", tmp_path / "no" / "x.png")
     assert unwritable.exit_code == 1
     assert "cannot be written: No such file or directory" in unwritable.stderr
 
 
-def test_weights_of_streams_on_the_command_line(home: Home) -> None:
+def test_the_command_prints_weights_of_streams(home: Home) -> None:
     options = ("--sampler", "rare_class", "--temperature", "0.3", "--min-pixels", "20")
     body = json.loads(statsvc("weights", "a", "--home", home.folder, *options).stdout)
     q = np.array(daformer(N, 0.3, 20))
@@ -233,12 +233,12 @@ def test_weights_of_streams_on_the_command_line(home: Home) -> None:
     assert "expected in 6 draws · by rare_class" in table
     assert "seen" in table
     assert "×" in table
-    refused = command("weights", "a:0.7,b:0.3", "--version", "1", "--home", home.folder).stderr
-    assert "--version: a version is one dataset's" in refused
+    rejected = command("weights", "a:0.7,b:0.3", "--version", "1", "--home", home.folder).stderr
+    assert "--version: a mixture has no version of its own" in rejected
     assert "dataset: 'b' has no share" in command("weights", "a:1,b", "--home", home.folder).stderr
 
 
-def test_clients_ask_for_streams(home: Home) -> None:
+def test_clients_can_request_weights_of_streams(home: Home) -> None:
     import statsvc as package
 
     with serving(home) as url:

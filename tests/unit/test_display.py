@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from statsvc.weighting.answers import answer
+from statsvc.sampling.weights import weights_response
 from statsvc.weighting.display import class_table, print_class_table
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import CAMVID_NAMES, TotalsTable, table_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def printed(body: dict[str, Any], encoding: str = "utf-8") -> str:
 
 
 def asked(table: Table, **params: Any) -> dict[str, Any]:
-    return answer(table, WeightSpec.from_params(params))
+    return weights_response(table, WeightSpec.from_params(params))
 
 
 def camvid_like() -> dict[str, Any]:
@@ -56,7 +56,7 @@ def test_every_class_has_a_line_with_its_numbers() -> None:
         assert words[5] == f"{row['weight']:.4f}"
 
 
-def test_bars_are_as_long_as_weights_are_large() -> None:
+def test_bars_are_proportional_to_weights() -> None:
     body = camvid_like()
     lines = printed(body).splitlines()[3:14]
     lengths = np.array([bar_length(line) for line in lines])
@@ -66,7 +66,7 @@ def test_bars_are_as_long_as_weights_are_large() -> None:
     np.testing.assert_allclose(lengths / lengths.max(), weights / weights.max(), atol=0.13 / lengths.max())
 
 
-def test_absent_and_ignored_classes_say_so_instead_of_a_bar() -> None:
+def test_absent_and_ignored_classes_are_marked_and_have_no_bar() -> None:
     body = asked(table_of([{0: 5, 1: 7, 3: 2}], num_classes=4), ignore_index=[1])
     lines = printed(body).splitlines()
     assert lines[4].endswith("ignored")
@@ -75,7 +75,7 @@ def test_absent_and_ignored_classes_say_so_instead_of_a_bar() -> None:
 
 
 @pytest.mark.parametrize("classes", [19, 150])
-def test_nothing_is_wider_than_80_columns(classes: int) -> None:
+def test_tables_are_at_most_80_columns_wide(classes: int) -> None:
     rng = np.random.default_rng(classes)
     names = tuple(f"a rather long class name, number {c}" for c in range(classes))
     rows = [{c: int(rng.integers(1, 10**9)) for c in range(0, classes, 2)} for _ in range(5)]
@@ -86,7 +86,7 @@ def test_nothing_is_wider_than_80_columns(classes: int) -> None:
     assert len(re.findall(r"^ *\d+  a rather long", text, re.MULTILINE)) == classes
 
 
-def test_the_heading_says_what_was_counted() -> None:
+def test_the_heading_describes_the_counts() -> None:
     body = asked(table_of([{0: 5, 1: 7}], failed={"x.png": "is empty"}), method="inverse_freq")
     assert printed(body).splitlines()[0] == "demo · inverse_freq · 1 image · 1 failed · exact"
     body |= {"version": 3, "split": "train", "exact": False, "failed": 0, "images": 1200}
@@ -94,7 +94,7 @@ def test_the_heading_says_what_was_counted() -> None:
     assert heading == "demo · version 3 · split train · inverse_freq · 1,200 images · estimated"
 
 
-def test_warnings_stand_below_the_table_in_full() -> None:
+def test_warnings_are_printed_in_full_below_the_table() -> None:
     body = asked(table_of([{0: 5, 1: 7}], num_classes=3, failed={"cam/0007.png": "is empty (0 bytes)"}))
     text = " ".join(printed(body).split())
     assert len(body["warnings"]) == 2
@@ -102,12 +102,12 @@ def test_warnings_stand_below_the_table_in_full() -> None:
         assert f"warning: {warning['message']}" in text
 
 
-def test_a_share_too_small_to_show_is_not_shown_as_zero() -> None:
+def test_a_tiny_share_is_not_shown_as_zero() -> None:
     text = printed(asked(table_of([{0: 10**9, 1: 1}])))
     assert "<0.001%" in text
 
 
-def test_columns_that_say_nothing_are_left_out() -> None:
+def test_columns_without_information_are_left_out() -> None:
     with_images = printed(asked(table_of([{0: 5, 1: 7}]))).splitlines()[2]
     without = printed(asked(TotalsTable({0: 5, 1: 7}))).splitlines()[2]
     assert with_images.split() == ["id", "pixels", "share", "images", "weight"]
@@ -123,19 +123,19 @@ def test_an_estimate_shows_the_interval_of_each_share() -> None:
     assert "40.000–43.320%" in lines[3]
 
 
-def test_values_that_are_no_weights_are_called_what_they_are() -> None:
+def test_values_that_are_not_class_weights_have_their_own_heading() -> None:
     table = table_of([{0: 5, 1: 700}])
     assert "added to logit" in printed(asked(table, method="logit_adjustment"))
     assert "pos_weight" in printed(asked(table, method="pos_weight")).splitlines()[2]
 
 
-def test_weights_of_any_size_keep_four_digits() -> None:
+def test_weights_of_any_size_have_four_digits() -> None:
     text = printed(asked(table_of([{0: 10**9, 1: 3}]), method="inverse_freq", normalize="none"))
     assert "1.667e+08" in text
     assert text.splitlines()[3].split()[-1] == "0.5"
 
 
-def test_an_output_that_is_not_utf_8_gets_ascii() -> None:
+def test_output_in_other_encodings_than_utf_8_is_ascii() -> None:
     body = camvid_like()
     body["classes"][2]["name"] = "Müllwagen"
     text = printed(body, "ascii")
@@ -145,13 +145,13 @@ def test_an_output_that_is_not_utf_8_gets_ascii() -> None:
     assert printed(body, "latin-1").splitlines()[5].split()[1] == "Müllwagen"
 
 
-def test_names_are_shown_as_they_are() -> None:
+def test_class_names_are_not_interpreted_as_markup() -> None:
     body = asked(table_of([{0: 5, 1: 7}], class_names=("[bold]road[/]", ":car:")))
     assert "[bold]road[/]" in printed(body)
     assert ":car:" in printed(body)
 
 
-def test_a_terminal_gets_colour_and_dimmed_lines_for_what_has_no_weight() -> None:
+def test_a_terminal_shows_colors_and_dims_classes_without_weight() -> None:
     body = asked(table_of([{0: 5, 1: 7}], num_classes=3))
     console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=100)
     with console.capture() as captured:
@@ -162,5 +162,5 @@ def test_a_terminal_gets_colour_and_dimmed_lines_for_what_has_no_weight() -> Non
     assert max(len(line.rstrip()) for line in plain.splitlines()) <= 60
 
 
-def test_no_lines_end_in_spaces() -> None:
+def test_lines_have_no_trailing_spaces() -> None:
     assert not re.search(r" $", printed(camvid_like()), re.MULTILINE)

@@ -21,9 +21,9 @@ from statsvc.dataset.table import Block, Table
 from statsvc.doctor.facts import FileFacts
 from statsvc.doctor.report import examine
 from statsvc.local.demo import make_demo, street_scene
+from statsvc.sampling.weights import weights_response
 from statsvc.store import home as homes
-from statsvc.weighting import answers
-from statsvc.weighting.spec import WeightSpec
+from statsvc.weighting.parameters import WeightSpec
 from support.small_tables import TotalsTable, table_of
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def report(maps: Mapping[str, Labels], **more: Any) -> dict[str, dict[str, Any]]
 def weights(maps: Mapping[str, Labels], **spec: Any) -> list[float]:
     """Return what `GET /weights` answers about these label maps."""
     table, _ = table_with_files(maps)
-    return answers.answer(table, WeightSpec(absent="zero", **spec))["weights"]  # type: ignore[no-any-return]
+    return weights_response(table, WeightSpec(absent="zero", **spec))["weights"]  # type: ignore[no-any-return]
 
 
 def test_correct_label_maps_cause_no_findings() -> None:

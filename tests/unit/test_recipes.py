@@ -1,22 +1,27 @@
-"""Published weights, from published counts."""
+"""Recipes: published weights, computed from published counts."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from statsvc.classes.class_maps import ClassMap
 from statsvc.errors import InvalidParameter
-from statsvc.weighting.answers import answer
+from statsvc.sampling.weights import weights_response
+from statsvc.weighting.parameters import WeightSpec
 from statsvc.weighting.recipes import RECIPES
-from statsvc.weighting.spec import WeightSpec
 from support.small_tables import CAMVID_NAMES, PUBLISHED, TotalsTable, camvid, cityscapes, table_of
+
+if TYPE_CHECKING:
+    from statsvc.dataset.table import Table
 
 KITTI = PUBLISHED["semantic_kitti"]
 
 
-def ask(table, **asked):
-    return answer(table, WeightSpec.from_params(asked))
+def ask(table: Table, **params: Any) -> dict[str, Any]:
+    return weights_response(table, WeightSpec.from_params(params))
 
 
 @pytest.mark.parametrize(
@@ -28,19 +33,21 @@ def ask(table, **asked):
         {"num_classes": 11, "ignore_index": (11, 255), "class_names": tuple(CAMVID_NAMES)},
     ],
 )
-def test_segnet_gives_the_published_list_however_the_dataset_ignores_void(configuration):
+def test_segnet_returns_the_published_weights_for_every_way_to_ignore_void(
+    configuration: dict[str, Any],
+) -> None:
     body = ask(camvid(**configuration), recipe="segnet")
     np.testing.assert_allclose(body["weights"], PUBLISHED["camvid_train"]["median_freq"], rtol=0, atol=1e-9)
     assert body["recipe"] == "segnet"
     assert body["warnings"] == []
 
 
-def test_median_freq_with_void_as_twelfth_class_is_the_published_list_too():
+def test_median_freq_with_void_as_class_12_returns_the_published_weights() -> None:
     body = ask(camvid(), method="median_freq", normalize="none", num_classes="12")
     np.testing.assert_allclose(body["weights"], PUBLISHED["camvid_train"]["median_freq"], rtol=0, atol=1e-9)
 
 
-def test_segnet_keeps_ignoring_255_and_negative_ids():
+def test_segnet_ignores_255_and_negative_ids() -> None:
     rows = [{-1: 5, 0: 10, 1: 20, 2: 5, 255: 60}]
     body = ask(table_of(rows, num_classes=2, ignore_index=(-1, 2, 255)), recipe="segnet")
     assert [row["pixels"] for row in body["classes"]] == [10, 20, 5]
@@ -48,20 +55,20 @@ def test_segnet_keeps_ignoring_255_and_negative_ids():
     assert body["weights"] == pytest.approx([1, 0.5, 2])
 
 
-def test_segnet_leaves_c_alone_where_it_is_given():
+def test_segnet_keeps_an_explicit_num_classes() -> None:
     body = ask(camvid(num_classes=11, ignore_index=(11,)), recipe="segnet", num_classes=11)
     assert len(body["weights"]) == 11
     assert body["unexpected"][0]["id"] == 11
 
 
 @pytest.mark.parametrize(("recipe", "tolerance"), [("erfnet-decoder", 6e-4), ("erfnet-encoder", 4e-3)])
-def test_erfnet_gives_the_published_lists(recipe, tolerance):
+def test_erfnet_returns_the_published_weights(recipe: str, tolerance: float) -> None:
     body = ask(cityscapes(), recipe=recipe, class_map="cityscapes")
     published = PUBLISHED["cityscapes_fine_train"][recipe.replace("-", "_")]["weights"]
     np.testing.assert_allclose(body["weights"], published, rtol=tolerance)
 
 
-def test_ocnet_gives_the_published_list_but_for_traffic_light():
+def test_ocnet_returns_the_published_weights_except_for_traffic_light() -> None:
     body = ask(cityscapes(), recipe="ocnet", class_map="cityscapes")
     off = np.abs(np.array(body["weights"]) / PUBLISHED["cityscapes_fine_train"]["ocnet_hrnet"]["weights"] - 1)
     assert body["classes"][6]["name"] == "traffic light"
@@ -69,7 +76,7 @@ def test_ocnet_gives_the_published_list_but_for_traffic_light():
     assert np.delete(off, 6).max() < 0.028
 
 
-def test_enet_is_its_formula_over_all_pixels():
+def test_enet_applies_its_formula_to_all_pixels() -> None:
     counts = PUBLISHED["cityscapes_fine_train"]["counts_by_labelId"]
     everything = sum(counts.values())
     body = ask(cityscapes(), recipe="enet", class_map="cityscapes")
@@ -77,7 +84,7 @@ def test_enet_is_its_formula_over_all_pixels():
         assert row["weight"] == pytest.approx(1 / np.log(1.02 + counts[str(raw)] / everything))
 
 
-def test_semantic_kitti_gives_the_list_as_printed():
+def test_semantic_kitti_returns_the_printed_weights() -> None:
     # The contents are shares; they add up to 0.9999985, and the rest goes to unlabeled, which is ignored.
     counts = {int(raw): round(share * 10**15) for raw, share in KITTI["content"].items()}
     counts[0] += 10**15 - sum(counts.values())
@@ -91,7 +98,7 @@ def test_semantic_kitti_gives_the_list_as_printed():
     np.testing.assert_allclose(body["weights"], KITTI["weights"], rtol=2e-7, atol=6e-5)
 
 
-def test_randla_is_its_formula():
+def test_randla_applies_its_formula() -> None:
     counts = KITTI["randla_counts"]
     body = ask(TotalsTable({**dict(enumerate(counts)), 255: 10**9}), recipe="randla")
     assert body["weights"] == pytest.approx([1 / (n / sum(counts) + 0.02) for n in counts])
@@ -99,20 +106,20 @@ def test_randla_is_its_formula():
 
 @pytest.mark.parametrize("imbalance", ["imbalance_100", "imbalance_10"])
 @pytest.mark.parametrize("beta", ["0.9", "0.99", "0.999", "0.9999"])
-def test_effective_num_gives_the_lists_of_long_tailed_cifar(imbalance, beta):
+def test_effective_num_returns_the_weights_of_long_tailed_cifar(imbalance: str, beta: str) -> None:
     published = PUBLISHED["cifar10_long_tailed"][imbalance]
     body = ask(TotalsTable(dict(enumerate(published["counts"]))), method="effective_num", beta=beta)
     np.testing.assert_allclose(body["weights"], published["effective_num"][beta], rtol=1e-9)
 
 
-def test_road_on_cityscapes_keeps_37_20_and_5_percent_of_the_loss():
+def test_road_on_cityscapes_contributes_37_20_and_5_percent_of_the_loss() -> None:
     for method, share in (("uniform", 0.37), ("sqrt_inv_freq", 0.20), ("inverse_freq", 0.05)):
         body = ask(cityscapes(), method=method, class_map="cityscapes")
         assert body["classes"][0]["name"] == "road"
         assert body["classes"][0]["loss_share"] == pytest.approx(share, abs=0.005)
 
 
-def test_mean_normalised_weights_shrink_a_plain_mean_loss_4_and_12_times_on_cityscapes():
+def test_mean_normalized_weights_reduce_an_unweighted_mean_loss_4_and_12_times_on_cityscapes() -> None:
     for method, times in (("sqrt_inv_freq", 4), ("inverse_freq", 12)):
         body = ask(cityscapes(), method=method, class_map="cityscapes")
         assert 1 / body["expected_weight"] == pytest.approx(times, rel=0.08)
@@ -120,7 +127,7 @@ def test_mean_normalised_weights_shrink_a_plain_mean_loss_4_and_12_times_on_city
         assert scaled["expected_weight"] == pytest.approx(1)
 
 
-def test_a_recipe_refuses_another_value_of_what_it_sets_and_takes_the_rest():
+def test_a_recipe_rejects_other_values_of_its_settings_and_accepts_other_parameters() -> None:
     for name, recipe in RECIPES.items():
         for parameter in recipe.settings:
             other = {"method": "uniform", "normalize": "max", "denominator": "counted"}.get(parameter, 1.5)

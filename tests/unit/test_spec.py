@@ -1,9 +1,10 @@
-"""Specs: what parameters take, what they refuse, and that equal questions are equal."""
+"""WeightSpec: accepted and rejected values, the canonical form, and the descriptions of parameters."""
 
 from __future__ import annotations
 
 import json
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,16 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statsvc.errors import InvalidParameter
-from statsvc.weighting.methods import METHODS, describe
-from statsvc.weighting.parsing import one_minus_beta
-from statsvc.weighting.spec import PARAMETERS, WeightSpec
+from statsvc.weighting.beta import Beta
+from statsvc.weighting.methods import METHODS
+from statsvc.weighting.parameters import PARAMETERS, WeightSpec
+from statsvc.weighting.reference import describe_methods, describe_samplers
+from statsvc.weighting.value_types import Number
 
 
-def spec(**params):
+def spec(**params: Any) -> WeightSpec:
     return WeightSpec.from_params(params)
 
 
-EQUAL = [
+EQUAL: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"method": "sqrt_inv_freq", "normalize": "mean", "absent": "zero", "denominator": "counted"}),
     ({"method": "effective_num", "beta": "0.9999"}, {"method": "effective_num", "beta": "1-1e-4"}),
     ({"method": "effective_num", "beta": 0.9999}, {"method": "effective_num", "unit": "pixels"}),
@@ -38,25 +41,25 @@ EQUAL = [
 
 
 @pytest.mark.parametrize(("one", "other"), EQUAL)
-def test_equal_questions_are_equal_once_resolved(one, other):
+def test_equivalent_parameters_resolve_to_equal_specs(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert spec(**one).resolved() == spec(**other).resolved()
     assert json.dumps(spec(**one).to_dict()) == json.dumps(spec(**other).to_dict())
 
 
-def test_ignoring_nothing_is_not_the_default_rule():
+def test_ignoring_no_ids_differs_from_the_default() -> None:
     assert spec(ignore_index="none").resolved() != spec().resolved()
     assert spec(ignore_index="none").to_dict()["ignore_index"] == []
     assert spec().to_dict()["ignore_index"] is None
 
 
 @pytest.mark.parametrize("params", [params for pair in EQUAL for params in pair])
-def test_the_canonical_form_is_a_question_that_means_the_same(params):
+def test_the_canonical_form_parses_to_an_equivalent_spec(params: dict[str, Any]) -> None:
     canonical = json.loads(json.dumps(spec(**params).to_dict()))
     assert WeightSpec.from_params(canonical).resolved() == spec(**params).resolved()
     assert spec(**params).resolved().resolved() == spec(**params).resolved()
 
 
-def test_the_canonical_form_holds_only_what_the_method_has():
+def test_the_canonical_form_contains_only_parameters_of_the_method() -> None:
     assert list(spec().to_dict()) == [
         "method", "normalize", "absent", "denominator", "ignore_index", "num_classes", "class_map",
         "unexpected", "split", "clip", "multiply", "recipe",
@@ -66,18 +69,18 @@ def test_the_canonical_form_holds_only_what_the_method_has():
     assert "normalize" not in spec(method="pos_weight").to_dict()
 
 
-def test_a_recipe_alone_is_enough_however_the_spec_is_made():
+def test_a_recipe_sets_the_method_in_both_ways_to_create_a_spec() -> None:
     assert WeightSpec(recipe="segnet").resolved() == spec(recipe="segnet").resolved()
     assert WeightSpec(recipe="segnet").resolved().method == "median_freq"
 
 
-REFUSED = [
+REJECTED: list[tuple[dict[str, Any], str]] = [
     ({"methd": "enet"}, "methd: unknown parameter .did you mean 'method'"),
     ({"method": "sqrt_freq"}, "method: expected one of .*did you mean 'sqrt_inv_freq'"),
-    ({"method": "enet", "alpha": 1}, "alpha belongs to power, not to enet"),
-    ({"beta": 0.9}, "beta belongs to effective_num, not to sqrt_inv_freq"),
-    ({"method": "power"}, r"alpha: power needs alpha, in \[0, 4\]"),
-    ({"method": "power", "alpha": "4.5"}, r"alpha: 4.5 is out of range: alpha is in \[0, 4\]"),
+    ({"method": "enet", "alpha": 1}, "alpha belongs to method=power, not to enet"),
+    ({"beta": 0.9}, "beta belongs to method=effective_num, not to sqrt_inv_freq"),
+    ({"method": "power"}, r"alpha: power requires alpha, a number in \[0, 4\]"),
+    ({"method": "power", "alpha": "4.5"}, r"alpha: 4.5 is out of range; use a number in \[0, 4\]"),
     ({"method": "power", "alpha": "nan"}, "alpha: expected a number"),
     ({"method": "power", "alpha": float("nan")}, "alpha: nan is not a finite number"),
     ({"method": "power", "alpha": float("inf")}, "alpha: inf is not a finite number"),
@@ -86,9 +89,9 @@ REFUSED = [
     ({"method": "power", "alpha": True}, "alpha: expected a number"),
     ({"method": "power", "alpha": "1_0"}, "alpha: expected a number"),
     ({"method": "power", "alpha": ["1", "2"]}, "alpha: expected a number"),
-    ({"method": "power", "alpha": ""}, "alpha: it is empty"),
+    ({"method": "power", "alpha": ""}, "alpha: the value is empty"),
     ({"method": "enet", "c": 0.99}, "c: 0.99 is out of range"),
-    ({"method": "inverse_eps", "epsilon": 0}, r"epsilon: 0 is out of range: epsilon is in \(0, ∞\)"),
+    ({"method": "inverse_eps", "epsilon": 0}, r"epsilon: 0 is out of range; use a number in \(0, ∞\)"),
     ({"method": "linear", "upper": -1}, "upper: -1 is out of range"),
     ({"method": "logit_adjustment", "tau": 0}, "tau: 0 is out of range"),
     ({"method": "effective_num", "beta": "1"}, "beta: 1 is out of range"),
@@ -99,12 +102,12 @@ REFUSED = [
     ({"method": "effective_num", "beta": "1-x"}, "beta: expected a number in"),
     ({"method": "effective_num", "beta": "nan"}, "beta: expected a number in"),
     ({"method": "effective_num", "unit": "classes"}, "unit: expected one of pixels, images"),
-    ({"method": "pos_weight", "normalize": "mean"}, "normalize: pos_weight gives pos_weight"),
-    ({"method": "logit_adjustment", "clip": "0,1"}, "clip: logit_adjustment gives additive"),
-    ({"method": "logit_adjustment", "multiply": "0:2"}, "leave multiply out"),
-    ({"method": "logit_adjustment", "absent": "one"}, "leave absent out"),
+    ({"method": "pos_weight", "normalize": "mean"}, "normalize: pos_weight returns pos_weight"),
+    ({"method": "logit_adjustment", "clip": "0,1"}, "clip: logit_adjustment returns additive"),
+    ({"method": "logit_adjustment", "multiply": "0:2"}, "leave out multiply"),
+    ({"method": "logit_adjustment", "absent": "one"}, "leave out absent"),
     ({"ignore": "1", "ignore_index": "2"}, "another name of ignore_index"),
-    ({"ignore_index": "none,3"}, "none stands alone"),
+    ({"ignore_index": "none,3"}, "use either ids or none"),
     ({"ignore_index": "255;254"}, "ignore_index: expected an integer"),
     ({"ignore_index": "99999999999999999999"}, "does not fit in 64 bits"),
     ({"ignore_index": [True]}, "expected an integer"),
@@ -117,60 +120,85 @@ REFUSED = [
     ({"clip": "-1,1"}, "clip: -1,1 is out of range"),
     ({"clip": "0,1e39"}, "within float32"),
     ({"multiply": "person"}, "expected class:factor pairs"),
-    ({"multiply": "person:0"}, "a factor is above 0"),
-    ({"multiply": "a:1,a:2"}, "a is given twice"),
+    ({"multiply": "person:0"}, "factors are above 0"),
+    ({"multiply": "a:1,a:2"}, "a occurs twice"),
     ({"multiply": 7}, "expected class:factor pairs"),
     ({"multiply": ":2"}, "expected class:factor pairs"),
-    ({"split": 3}, "expected the name of a split"),
+    ({"split": 3}, "expected a name"),
     ({"recipe": "erfnet-decode"}, "did you mean 'erfnet-decoder'"),
-    ({"recipe": "enet", "c": 1.1}, "c: recipe enet sets 1.02"),
-    ({"recipe": "ocnet", "beta": 0.5}, "beta belongs to effective_num, not to log_count"),
+    ({"recipe": "enet", "c": 1.1}, "c: recipe enet sets c=1.02; leave out either recipe or c"),
+    ({"recipe": "ocnet", "beta": 0.5}, "beta belongs to method=effective_num, not to log_count"),
     ({"absent": "zer"}, "did you mean 'zero'"),
     ({"denominator": "everything"}, "expected one of counted, all"),
     ({"unexpected": "ignore"}, "expected one of report, error"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("params", "message"), REFUSED)
-def test_what_is_wrong_is_refused_with_the_parameter_and_what_it_takes(params, message):
+@pytest.mark.parametrize(("params", "message"), REJECTED)
+def test_an_invalid_parameter_is_rejected_with_its_name_and_its_range(
+    params: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InvalidParameter, match=message):
         WeightSpec.from_params(params)
 
 
-def test_all_problems_come_at_once():
+def test_all_problems_are_reported_together() -> None:
     with pytest.raises(InvalidParameter) as caught:
         spec(method="enet", alpha=1, foo=2, clip="x", num_classes=-1)
     assert [name for name, _ in caught.value.errors] == ["foo", "clip", "num_classes", "alpha"]
 
 
-def test_a_spec_made_without_from_params_is_checked_when_it_is_resolved():
+def test_resolving_checks_a_spec_created_without_from_params() -> None:
     with pytest.raises(InvalidParameter, match="alpha: 99 is out of range"):
         WeightSpec(method="power", alpha=99).resolved()
 
 
 @given(st.floats(0, 1, exclude_max=True))
-def test_one_minus_beta_is_exact_for_the_number_as_printed(beta):
-    assert one_minus_beta(beta) == float(1 - Decimal(repr(beta)))
+def test_the_complement_of_a_float_beta_is_exact(beta: float) -> None:
+    assert Beta.parse(beta).complement == float(1 - Decimal(repr(beta)))
 
 
 @given(st.floats(1e-300, 1))
-def test_one_minus_x_keeps_x(x):
-    assert one_minus_beta(f"1-{x!r}") == x
+def test_beta_written_as_1_minus_x_keeps_x(x: float) -> None:
+    assert Beta.parse(f"1-{x!r}").complement == x
 
 
-def test_every_method_parameter_is_described_and_every_default_is_in_its_range():
-    for method in METHODS.values():
-        for parameter in method.parameters:
-            assert parameter.name in PARAMETERS
-            if isinstance(parameter.default, float):
-                assert parameter.contains(parameter.default)
-    described = {method["name"]: method for method in json.loads(json.dumps(describe()))}
+@given(st.one_of(st.floats(0, 1, exclude_max=True), st.floats(1e-300, 1).map("1-{!r}".format)))
+def test_beta_survives_its_json_form(value: float | str) -> None:
+    beta = Beta.parse(value)
+    assert Beta.parse(json.loads(json.dumps(beta.to_json()))) == beta == Beta.parse(str(beta))
+
+
+def test_automatic_beta_depends_on_the_median_count() -> None:
+    beta = Beta.parse("auto")
+    assert (beta.to_json(), beta.complement_for(np.array([1.0, 1000.0, 4000.0]))) == ("auto", 0.001)
+
+
+def test_every_default_is_an_allowed_value() -> None:
+    for parameter in PARAMETERS.values():
+        if parameter.default is not None:
+            assert parameter.parse(parameter.type.to_json(parameter.default)) == parameter.default
+        if isinstance(parameter.type, Number) and not parameter.required:
+            assert parameter.type.contains(parameter.default)
+
+
+def test_every_parameter_of_one_method_or_sampler_is_described_with_it() -> None:
+    described = {
+        parameter["name"]
+        for owner in [*describe_methods(), *describe_samplers()]
+        for parameter in owner["parameters"]
+    }
+    assert described == {name for name, parameter in PARAMETERS.items() if parameter.owner}
+
+
+def test_methods_are_described_with_defaults_and_ranges() -> None:
+    described = {method["name"]: method for method in json.loads(json.dumps(describe_methods()))}
     assert list(described) == list(METHODS)
     assert described["power"]["parameters"][0] == {
         "name": "alpha",
         "default": None,
         "required": True,
         "range": "[0, 4]",
-        "description": "exponent: 0 is uniform, 1 is inverse",
+        "description": "Exponent: 0 gives uniform weights, 1 inverse frequency",
     }
     assert described["effective_num"]["parameters"][0]["range"] == "[0, 1)"

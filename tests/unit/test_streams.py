@@ -1,4 +1,4 @@
-"""Weights of a stream against the stream itself: brute force over images, and the published formulas."""
+"""Weights of streams: comparison with simulated draws and with the published formulas."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.table import Block, MemoryTable, Table
 from statsvc.errors import InvalidParameter, NotFound, Unanswerable
 from statsvc.local.calculate import calculate_class_weights
-from statsvc.sampling import mixtures, stream_weights
-from statsvc.weighting.answers import answer
-from statsvc.weighting.spec import WeightSpec
+from statsvc.sampling import mixtures
+from statsvc.sampling.weights import weights_response
+from statsvc.weighting.parameters import WeightSpec
 from support.samplers_twin import OTHER, N, daformer, lvis
 from support.small_tables import CAMVID_NAMES, TotalsTable, table_of
 
@@ -27,11 +27,11 @@ CAMVID = Path(__file__).parents[3] / "shared" / "data" / "camvid" / "train"
 
 
 def ask(table: Table, **params: Any) -> dict[str, Any]:
-    return answer(table, WeightSpec.from_params(params))
+    return weights_response(table, WeightSpec.from_params(params))
 
 
 def mix(*parts: tuple[Table, float], **params: Any) -> dict[str, Any]:
-    return stream_weights.answer(parts, WeightSpec.from_params(params))
+    return weights_response(parts, WeightSpec.from_params(params))
 
 
 def codes(body: dict[str, Any]) -> list[str]:
@@ -42,7 +42,7 @@ def of(n: np.ndarray[Any, Any], **configuration: Any) -> MemoryTable:
     return table_of([dict(enumerate(row)) for row in n.tolist()], **configuration)
 
 
-def test_rare_class_weighs_what_its_draws_show() -> None:
+def test_rare_class_weights_match_simulated_draws() -> None:
     body = ask(
         of(N, num_classes=4), sampler="rare_class", temperature=0.3, min_pixels=20, method="inverse_freq"
     )
@@ -62,7 +62,7 @@ def test_rare_class_weighs_what_its_draws_show() -> None:
     assert "images_never_drawn" in codes(body)
 
 
-def test_repeat_factor_weighs_what_its_epochs_show() -> None:
+def test_repeat_factor_weights_match_simulated_epochs() -> None:
     body = ask(of(N, num_classes=4), sampler="repeat_factor", threshold=0.9, method="inverse_freq")
     r = np.array(lvis(N, 0.9))
     share = r @ N / (r @ N).sum()
@@ -73,7 +73,7 @@ def test_repeat_factor_weighs_what_its_epochs_show() -> None:
     )
 
 
-def test_median_frequency_of_a_stream_has_presence_per_image() -> None:
+def test_median_frequency_of_a_stream_uses_presence_per_image() -> None:
     body = ask(
         of(N, num_classes=4), sampler="rare_class", temperature=0.3, min_pixels=20, method="median_freq"
     )
@@ -83,7 +83,7 @@ def test_median_frequency_of_a_stream_has_presence_per_image() -> None:
     np.testing.assert_allclose(body["weights"], raw / raw.mean(), rtol=1e-9)
 
 
-def test_a_stream_that_repeats_no_image_has_the_numbers_of_the_files() -> None:
+def test_a_stream_without_repeated_images_equals_the_files() -> None:
     table = of(N, num_classes=4)
     for method in ("sqrt_inv_freq", "median_freq", "enet", "logit_adjustment", "pos_weight"):
         # No class is in less than a thousandth of the images.
@@ -94,7 +94,7 @@ def test_a_stream_that_repeats_no_image_has_the_numbers_of_the_files() -> None:
 
 
 @pytest.mark.parametrize("denominator", ["counted", "all"])
-def test_ignored_pixels_are_drawn_and_not_counted(denominator: str) -> None:
+def test_ignored_pixels_are_drawn_but_not_counted(denominator: str) -> None:
     body = ask(
         of(N),
         sampler="repeat_factor",
@@ -114,7 +114,7 @@ def test_ignored_pixels_are_drawn_and_not_counted(denominator: str) -> None:
     assert body["classes"][0]["ignored"] is True
 
 
-def test_a_class_map_that_merges_ids_comes_before_the_sampler() -> None:
+def test_the_sampler_uses_classes_after_the_class_map() -> None:
     rows = [{0: 50, 255: 50}, {0: 90, 1: 10}, {0: 100}]
     body = ask(table_of(rows), sampler="rare_class", temperature=0.5, min_pixels=10, class_map="binary")
     merged = np.array([[50, 50], [90, 10], [100, 0]])
@@ -122,7 +122,7 @@ def test_a_class_map_that_merges_ids_comes_before_the_sampler() -> None:
     np.testing.assert_allclose([row["pixels"] for row in body["classes"]], 3 * (q @ merged), rtol=1e-9)
 
 
-def test_a_split_is_a_stream_of_its_own() -> None:
+def test_a_sampler_draws_only_from_the_split() -> None:
     paths = [f"{'train' if k < 4 else 'val'}/{k}.png" for k in range(6)]
     table = table_of(
         [dict(enumerate(row)) for row in N.tolist()],
@@ -152,7 +152,7 @@ def test_samples_that_could_not_be_read_are_not_drawn() -> None:
     assert "failed_samples" in codes(body)
 
 
-def test_min_pixels_is_3000_and_said_to_be_less_for_small_images() -> None:
+def test_automatic_min_pixels_is_3000_and_smaller_for_small_images_with_a_warning() -> None:
     for side, expected in ((1024, 3000), (600, 2060), (10, 1)):
         table = table_of([{0: side * side - 1, 1: 1}, {0: side * side}])
         body = ask(table, sampler="rare_class")
@@ -165,12 +165,12 @@ def test_min_pixels_is_3000_and_said_to_be_less_for_small_images() -> None:
         assert "min_pixels_lowered" not in codes(again)
 
 
-def test_a_class_without_an_eligible_image_leaves_before_the_softmax() -> None:
+def test_the_softmax_leaves_out_classes_without_an_eligible_image() -> None:
     body = ask(of(N, num_classes=4), sampler="rare_class", temperature=0.3, min_pixels=30)
     q = np.array(daformer(N, 0.3, 30))
     np.testing.assert_allclose([row["pixels"] for row in body["classes"]], 6 * (q @ N), rtol=1e-9)
     message = next(w["message"] for w in body["warnings"] if w["code"] == "classes_never_chosen")
-    assert "30 pixels of 3:" in message
+    assert "30 pixels of 3, so" in message
     with pytest.raises(Unanswerable, match="smaller min_pixels"):
         ask(of(N, num_classes=4), sampler="rare_class", min_pixels=10_000)
 
@@ -187,7 +187,7 @@ def test_a_temperature_near_zero_draws_for_the_rarest_class_and_does_not_overflo
     st.integers(1, 3),
 )
 @settings(max_examples=60, deadline=None)
-def test_any_small_table_is_drawn_from_as_the_papers_say(
+def test_image_probabilities_match_implementations_from_the_papers(
     rows: list[list[int]], temperature: float, min_pixels: int
 ) -> None:
     n = np.array(rows)
@@ -206,7 +206,7 @@ def test_any_small_table_is_drawn_from_as_the_papers_say(
 
 
 @pytest.mark.skipif(not CAMVID.is_dir(), reason=f"CamVid is not at {CAMVID}")
-def test_camvids_bicyclist_is_seen_two_and_a_half_times_as_often() -> None:
+def test_rare_class_shows_bicyclist_of_camvid_2_5_times_as_often() -> None:
     maps = [np.asarray(Image.open(file)) for file in sorted(CAMVID.glob("*.png"))]
     n = np.array([np.bincount(labels.ravel(), minlength=12) for labels in maps])
     rows = Block([f"{k:04}.png" for k in range(len(n))], np.zeros(len(n), np.uint8), [""] * len(n), n)
@@ -223,15 +223,15 @@ def test_camvids_bicyclist_is_seen_two_and_a_half_times_as_often() -> None:
     assert share == pytest.approx(stream["frequency"], rel=0.03)
 
 
-def test_methods_of_amounts_cannot_weigh_a_stream() -> None:
+def test_methods_that_need_absolute_counts_are_rejected_for_streams() -> None:
     for params in ({"method": "effective_num"}, {"method": "log_count"}, {"recipe": "ocnet"}):
-        with pytest.raises(InvalidParameter, match="shares only"):
+        with pytest.raises(InvalidParameter, match="a stream has only shares"):
             ask(of(N), sampler="rare_class", **params)
-        with pytest.raises(InvalidParameter, match="shares only"):
+        with pytest.raises(InvalidParameter, match="a stream has only shares"):
             mix((of(N), 0.5), (of(N), 0.5), **params)
 
 
-def test_sampler_parameters_belong_to_their_sampler() -> None:
+def test_parameters_of_another_sampler_are_rejected() -> None:
     for params, name in (
         ({"temperature": 0.1}, "temperature"),
         ({"sampler": "repeat_factor", "min_pixels": 5}, "min_pixels"),
@@ -242,12 +242,12 @@ def test_sampler_parameters_belong_to_their_sampler() -> None:
         ({"sampler": "rare_class", "min_pixels": 0}, "min_pixels"),
         ({"sampler": "repeat_factor", "threshold": 1.5}, "threshold"),
     ):
-        with pytest.raises(InvalidParameter) as refused:
+        with pytest.raises(InvalidParameter) as rejected:
             WeightSpec.from_params(params)
-        assert [parameter for parameter, _ in refused.value.errors] == [name]
+        assert [parameter for parameter, _ in rejected.value.errors] == [name]
 
 
-def test_a_question_without_a_sampler_has_no_word_of_it() -> None:
+def test_a_spec_without_a_sampler_has_no_sampler_parameters() -> None:
     assert not {"sampler", "temperature", "min_pixels", "threshold"} & set(
         WeightSpec.from_params({}).to_dict()
     )
@@ -262,16 +262,16 @@ def test_a_question_without_a_sampler_has_no_word_of_it() -> None:
     }
 
 
-def test_totals_and_samples_of_a_dataset_are_no_stream() -> None:
+def test_streams_are_rejected_for_totals_and_estimates() -> None:
     with pytest.raises(Unanswerable, match="totals only"):
         ask(TotalsTable({0: 10, 1: 5}), sampler="rare_class")
     with pytest.raises(Unanswerable, match="totals only"):
         mix((TotalsTable({0: 10, 1: 5}), 0.5), (of(N[:, :2]), 0.5), num_classes=2)
-    with pytest.raises(Unanswerable, match="some of the images"):
+    with pytest.raises(Unanswerable, match="only some of the images"):
         ask(table_of([{0: 10}], exact=False), sampler="rare_class")
 
 
-def test_a_dataset_in_memory_is_weighed_as_its_sampler_draws() -> None:
+def test_a_dataset_in_memory_can_be_weighted_for_a_sampler() -> None:
     dataset = [(None, np.repeat(np.arange(4), row).astype(np.uint8)) for row in N.tolist() if sum(row)]
     options: dict[str, Any] = {
         "sampler": "rare_class",
@@ -283,11 +283,11 @@ def test_a_dataset_in_memory_is_weighed_as_its_sampler_draws() -> None:
     n = N[N.sum(1) > 0]
     share = (q := np.array(daformer(n, 0.3, 20))) @ n / (q @ n).sum()
     np.testing.assert_allclose(weights, share**-0.5 / (share**-0.5).mean(), rtol=1e-6)
-    with pytest.raises(Unanswerable, match="some of the images"):
+    with pytest.raises(Unanswerable, match="only some of the images"):
         calculate_class_weights(dataset, 4, samples=3, **options)
 
 
-def test_an_empty_split_has_nothing_to_draw_from() -> None:
+def test_an_empty_split_is_rejected() -> None:
     table = of(N, num_classes=4, splits={"none": _split(["x.png"])})
     for sampler in ("rare_class", "repeat_factor"):
         with pytest.raises(Unanswerable, match="matches no sample: none of its 1 paths"):
@@ -301,13 +301,16 @@ def named(table: MemoryTable, name: str, version: int | None = None) -> MemoryTa
     return table
 
 
-def test_a_mixture_has_so_many_images_of_each_dataset() -> None:
+def test_a_mixture_draws_images_in_proportion_to_the_shares() -> None:
     a, b = named(of(N, num_classes=4), "a", 3), named(of(OTHER, num_classes=4), "b", 12)
     body = mix((a, 0.7), (b, 0.3), method="inverse_freq")
     shown = 0.7 * N.mean(0) + 0.3 * OTHER.mean(0)
     np.testing.assert_allclose([row["frequency"] for row in body["classes"]], shown / shown.sum(), rtol=1e-9)
     assert (body["dataset"], body["version"], body["images"]) == ("a@3:0.7,b@12:0.3", None, 8)
-    assert mixtures.parse(body["dataset"]) == (mixtures.Part("a", 3, 0.7), mixtures.Part("b", 12, 0.3))
+    assert mixtures.parse(body["dataset"]) == (
+        mixtures.MixturePart("a", 3, 0.7),
+        mixtures.MixturePart("b", 12, 0.3),
+    )
     files = np.concatenate([N, OTHER]).sum(0)
     np.testing.assert_allclose(
         [row["seen"] for row in body["classes"]], shown / shown.sum() / (files / files.sum()), rtol=1e-9
@@ -325,7 +328,7 @@ def test_a_sampler_draws_within_each_dataset_of_a_mixture() -> None:
     np.testing.assert_allclose(body["weights"], np.median(f) / f / (np.median(f) / f).mean(), rtol=1e-9)
 
 
-def test_a_mixture_in_proportion_to_the_images_is_the_files_together() -> None:
+def test_a_mixture_in_proportion_to_the_images_equals_all_files_together() -> None:
     a, b = named(of(N, num_classes=4), "a"), named(of(OTHER, num_classes=4), "b")
     together = ask(of(np.concatenate([N, OTHER]), num_classes=4), method="median_freq")
     body = mix((a, 6 / 8), (b, 2 / 8), method="median_freq")
@@ -333,15 +336,15 @@ def test_a_mixture_in_proportion_to_the_images_is_the_files_together() -> None:
     assert [row["seen"] for row in body["classes"]] == pytest.approx([1.0] * 4)
 
 
-def test_datasets_that_disagree_on_classes_are_not_mixed() -> None:
+def test_a_mixture_of_datasets_with_different_classes_is_rejected() -> None:
     a = named(of(N, num_classes=4, class_names=("road", "car", "person", "pole")), "a")
     cases = (
-        (of(OTHER, num_classes=5), "a has 4 classes and b 5"),
+        (of(OTHER, num_classes=5), "a has 4 classes but b has 5"),
         (
             of(OTHER, num_classes=4, class_names=("road", "person", "car", "pole")),
-            "class 1 is 'car' in a and",
+            "class 1 is 'car' in a but 'person' in b",
         ),
-        (of(OTHER, num_classes=4, ignore_index=(2,)), "b ignores class 2 and a counts it"),
+        (of(OTHER, num_classes=4, ignore_index=(2,)), "b ignores class 2 but a counts it"),
     )
     for other, message in cases:
         with pytest.raises(Unanswerable, match=message):
@@ -357,8 +360,8 @@ def test_datasets_that_disagree_on_classes_are_not_mixed() -> None:
     assert mix((a, 0.5), (ignoring, 0.5), ignore_index="2")["spec"]["ignore_index"] == [2]
 
 
-def test_mixtures_are_written_with_shares_and_perhaps_versions() -> None:
-    part = mixtures.Part
+def test_mixtures_are_parsed_with_shares_and_optional_versions() -> None:
+    part = mixtures.MixturePart
     assert mixtures.parse("street") is None
     assert mixtures.parse(None) is None
     assert mixtures.parse("a:3, b:1") == (part("a", None, 0.75), part("b", None, 0.25))
@@ -366,12 +369,12 @@ def test_mixtures_are_written_with_shares_and_perhaps_versions() -> None:
     assert mixtures.parse("a@paper.1:1,b@3:1") == (part("a", "paper.1", 0.5), part("b", 3, 0.5))
     for wrong in ("a:1", "a:0.5,b", "a:0.5,a:0.5", "a:0,b:1", "a:-1,b:2", "a:x,b:1", "a:nan,b:1",
                   "a@-x:1,b:1", "a@0:1,b:1", ":1,b:1", "a:1,,b:1", "a:inf,b:1", "a:1e999,b:1"):  # fmt: skip
-        with pytest.raises(InvalidParameter) as refused:
+        with pytest.raises(InvalidParameter) as rejected:
             mixtures.parse(wrong)
-        assert refused.value.errors[0][0] == "dataset", wrong
+        assert rejected.value.errors[0][0] == "dataset", wrong
 
 
-def test_a_remembered_table_reads_its_rows_once_for_a_sampler() -> None:
+def test_a_cached_table_reads_its_rows_once_for_a_sampler() -> None:
     table = of(N, num_classes=4)
     reads = []
 
@@ -389,7 +392,7 @@ def test_a_remembered_table_reads_its_rows_once_for_a_sampler() -> None:
     assert ask(remembered, sampler="rare_class", min_pixels=10)["weights"] != first["weights"]
 
 
-def test_a_run_of_a_mixture_resumes_with_the_question_that_it_asked() -> None:
+def test_a_run_with_a_mixture_resumes_from_its_pinned_weights() -> None:
     record = mix((named(of(N), "a", 3), 0.7), (named(of(OTHER), "b", 12), 0.3), sampler="rare_class")
     client = Client("http://127.0.0.1:1")  # no server: a record needs none
     again = client.weights("a:7,b:3", sampler="rare_class", min_pixels="auto", pinned=record)

@@ -19,7 +19,8 @@ from pycocotools import mask as masks
 import statsvc
 from statsvc.errors import SourceError
 from statsvc_workers.cluster.tasks import CountOptions, count_samples
-from statsvc_workers.sources.sources import list_samples, open_source
+from statsvc_workers.sources.list_samples import list_samples
+from statsvc_workers.sources.sources import open_source
 from support import damage
 from support.commands import scanned, settle
 
@@ -65,7 +66,7 @@ def shard(path: Path, files: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
-def test_the_label_maps_of_tar_shards_are_counted_and_their_pictures_left_out(tmp_path, form):
+def test_the_label_maps_of_tar_shards_are_counted_and_their_images_skipped(tmp_path: Path, form: Any) -> None:
     arrays = maps(9)
     for number in range(3):
         files: dict[str, bytes] = {}
@@ -79,7 +80,7 @@ def test_the_label_maps_of_tar_shards_are_counted_and_their_pictures_left_out(tm
     assert table.weights(split="val").to_dict()["images"] == 3
 
 
-def test_a_key_chooses_among_the_kinds_of_file_in_a_shard(tmp_path):
+def test_a_key_chooses_among_the_kinds_of_file_in_a_shard(tmp_path: Path) -> None:
     labels, depth = maps(4), maps(4, (5, 5))
     files = {
         f"{k}.{part}": damage.png(a[k])
@@ -92,7 +93,7 @@ def test_a_key_chooses_among_the_kinds_of_file_in_a_shard(tmp_path):
         statsvc.scan(tmp_path / "a.tar")
 
 
-def test_a_damaged_member_fails_alone_and_a_damaged_shard_by_its_name(tmp_path):
+def test_a_damaged_member_is_one_failed_sample_and_a_damaged_shard_another(tmp_path: Path) -> None:
     arrays = maps(3)
     files = {f"{k}.png": damage.png(array) for k, array in enumerate(arrays)}
     shard(tmp_path / "good.tar", files | {"bad.png": damage.truncated(files["0.png"])})
@@ -104,7 +105,7 @@ def test_a_damaged_member_fails_alone_and_a_damaged_shard_by_its_name(tmp_path):
     failed = dict(table.failures()[1])
     assert sorted(failed) == ["cut.tar", "good.tar/bad.png", "text.tar"]
     assert "truncated" in failed["cut.tar"]
-    assert "no tar file" in failed["text.tar"]
+    assert "not a valid tar file" in failed["text.tar"]
     assert counts(table) == counted([*arrays, *arrays])
 
 
@@ -119,7 +120,7 @@ def parquet(path: Path, columns: dict[str, list[Any]], **options: Any) -> None:
 
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
 @pytest.mark.parametrize("struct", [True, False])
-def test_the_pictures_of_a_parquet_column_are_counted(tmp_path, compression, struct):
+def test_the_images_of_a_parquet_column_are_counted(tmp_path: Path, compression: Any, struct: Any) -> None:
     arrays = maps(11)
 
     def cell(data: bytes) -> Any:
@@ -142,7 +143,7 @@ def test_the_pictures_of_a_parquet_column_are_counted(tmp_path, compression, str
     assert list(block.path)[10] == "train-00000-of-00001.parquet/10"
 
 
-def test_a_parquet_row_that_is_bad_fails_alone_and_a_key_chooses_the_column(tmp_path):
+def test_a_damaged_parquet_row_is_one_failed_sample_and_a_key_selects_the_column(tmp_path: Path) -> None:
     arrays = maps(3)
     good = [{"bytes": damage.png(array), "path": None} for array in arrays]
     parquet(tmp_path / "a.parquet", {"first": good, "second": [{"bytes": jpeg()}, {"bytes": None}, good[2]]})
@@ -154,7 +155,7 @@ def test_a_parquet_row_that_is_bad_fails_alone_and_a_key_chooses_the_column(tmp_
     assert counts(table) == counted(arrays[2:])
     data = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "b.parquet").write_bytes(data[:-20])
-    with pytest.raises(SourceError, match="no Parquet file"):
+    with pytest.raises(SourceError, match="not a valid Parquet file"):
         statsvc.scan(tmp_path / "b.parquet")
 
 
@@ -191,7 +192,7 @@ def panoptic(folder: Path, number: int = 3) -> dict[int, int]:
     return dict(expected)
 
 
-def test_panoptic_pixels_of_a_category_are_the_sum_of_its_segments_areas(tmp_path):
+def test_the_panoptic_pixels_of_a_category_are_the_sum_of_its_segment_areas(tmp_path: Path) -> None:
     expected = panoptic(tmp_path)
     table = statsvc.scan(tmp_path / "val.json")
     assert counts(table) == expected
@@ -199,7 +200,7 @@ def test_panoptic_pixels_of_a_category_are_the_sum_of_its_segments_areas(tmp_pat
     assert table.configuration.class_names[3] == "car"
 
 
-def test_a_sidecar_belongs_to_its_samples_and_a_picture_changes_alone(tmp_path):
+def test_a_changed_sidecar_recounts_all_its_samples_and_a_changed_image_only_one(tmp_path: Path) -> None:
     panoptic(tmp_path / "p")
     settle(tmp_path / "p")
     first = scanned(tmp_path / "p/val.json", "--name", "n")["scan"]
@@ -216,7 +217,9 @@ def test_a_sidecar_belongs_to_its_samples_and_a_picture_changes_alone(tmp_path):
         assert row["pixels"] == counts(table).get(row["id"], 0)
 
 
-def test_a_picture_that_does_not_fit_its_json_is_refused_and_one_that_is_missing_named(tmp_path):
+def test_an_image_that_does_not_match_its_json_is_rejected_and_a_missing_image_reported(
+    tmp_path: Path,
+) -> None:
     panoptic(tmp_path)
     file = tmp_path / "val.json"
     content = json.loads(file.read_text())
@@ -225,7 +228,7 @@ def test_a_picture_that_does_not_fit_its_json_is_refused_and_one_that_is_missing
     (tmp_path / "val/1.png").unlink()
     failed = dict(statsvc.scan(file).failures()[1])
     assert "does not list" in failed["val/0.png"]
-    assert "not there" in failed["val/1.png"]
+    assert "missing" in failed["val/1.png"]
 
 
 ONE = '"categories": [{"id": 1, "name": "a"}]'
@@ -235,8 +238,8 @@ STRANGE = f'{{"annotations": [{{"image_id": 1, "category_id": 7, "segmentation":
 @pytest.mark.parametrize(
     ("content", "word"),
     [
-        ("{", "no JSON"),
-        ("[]", "not COCO"),
+        ("{", "not valid JSON"),
+        ("[]", "not a COCO JSON"),
         ('{"annotations": [], "categories": []}', "no categories"),
         (
             f'{{"annotations": [{{"file_name": "../../etc/x.png", "segments_info": []}}], {ONE}}}',
@@ -244,11 +247,11 @@ STRANGE = f'{{"annotations": [{{"image_id": 1, "category_id": 7, "segmentation":
         ),
         (
             STRANGE,
-            "does not name",
+            "list of categories lacks",
         ),
     ],
 )
-def test_json_that_is_none_of_cocos_is_refused(tmp_path, content, word):
+def test_json_that_is_not_coco_is_rejected(tmp_path: Path, content: Any, word: Any) -> None:
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(SourceError, match=word):
         statsvc.scan(tmp_path / "a.json")
@@ -256,7 +259,7 @@ def test_json_that_is_none_of_cocos_is_refused(tmp_path, content, word):
 
 # pycocotools 2.0.11 has no `copy` in its `__array__` yet.
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
-def test_instances_are_drawn_as_pycocotools_draws_them_later_ones_over_earlier(tmp_path):
+def test_instances_are_drawn_as_pycocotools_draws_them_later_ones_over_earlier(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     height, width = 37, 53
     blob = np.asfortranarray(rng.random((height, width)) < 0.3, dtype=np.uint8)
@@ -287,7 +290,7 @@ def test_instances_are_drawn_as_pycocotools_draws_them_later_ones_over_earlier(t
     assert list(block.path) == ["a.json/7.jpg", "a.json/8.jpg", "a.json/9.jpg"]
 
 
-def test_annotations_that_lie_about_their_size_fail_alone_without_being_drawn(tmp_path):
+def test_annotations_of_a_wrong_size_fail_one_sample_without_being_drawn(tmp_path: Path) -> None:
     bad = {
         "runs": {"size": [4, 4], "counts": [1 << 40]},
         "size": {"size": [1 << 20, 1 << 20], "counts": "abc"},
@@ -305,7 +308,7 @@ def test_annotations_that_lie_about_their_size_fail_alone_without_being_drawn(tm
     assert "max_pixels" in failed["a.json/huge"]
 
 
-def test_json_beside_label_maps_is_no_container_until_it_is_named(tmp_path):
+def test_json_next_to_label_maps_is_a_container_only_if_a_pattern_matches_it(tmp_path: Path) -> None:
     panoptic(tmp_path)
     assert open_source(str(tmp_path / "val"), None).pattern == "*.png"
     (tmp_path / "val/notes.json").write_text("{}")
@@ -313,7 +316,7 @@ def test_json_beside_label_maps_is_no_container_until_it_is_named(tmp_path):
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real label maps are not beside the project")
-def test_the_real_panoptic_annotation_has_the_areas_that_its_json_states():
+def test_the_real_panoptic_annotation_has_the_areas_that_its_json_states() -> None:
     file = SHARED / "panoptic/annotations.json"
     areas: Counter[int] = Counter()
     for annotation in json.loads(file.read_text())["annotations"]:
@@ -323,7 +326,7 @@ def test_the_real_panoptic_annotation_has_the_areas_that_its_json_states():
     assert {i: n for i, n in found.items() if i >= 0} == dict(areas)
 
 
-def test_a_container_replaced_after_it_was_listed_gives_no_counts_of_another_file(tmp_path):
+def test_a_container_replaced_after_the_listing_is_not_counted(tmp_path: Path) -> None:
     def write(*labels: int) -> None:
         pictures = [damage.png(np.full((4, 4), label, np.uint8)) for label in labels]
         parquet(tmp_path / "a.parquet", {"mask": pictures})

@@ -46,7 +46,7 @@ def both_ways(data: bytes) -> tuple[list[int], list[int]]:
 
 @pytest.mark.parametrize("kind", range(6))
 @pytest.mark.parametrize(("colour", "depth"), KINDS)
-def test_every_filter_depth_and_width_gives_what_pillow_gives(colour: int, depth: int, kind: int) -> None:
+def test_every_filter_depth_and_width_equals_pillow(colour: int, depth: int, kind: int) -> None:
     rng = np.random.default_rng(100 * depth + 10 * colour + kind)
     for width in range(1, 71):
         for zeros in (0.0, 0.9, 0.99):
@@ -57,7 +57,7 @@ def test_every_filter_depth_and_width_gives_what_pillow_gives(colour: int, depth
 
 @settings(deadline=None, max_examples=200)
 @given(st.data())
-def test_images_that_hypothesis_draws_give_what_pillow_gives(data: st.DataObject) -> None:
+def test_generated_images_equal_pillows(data: st.DataObject) -> None:
     depth = data.draw(st.sampled_from([1, 2, 4, 8, 16]))
     width, height = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 5))
     row = (width * depth + 7) // 8
@@ -208,7 +208,7 @@ print("whole")
 """
 
 
-def test_mutated_files_are_refused_or_counted_whole_with_every_index_checked(tmp_path: Path) -> None:
+def test_mutated_files_are_rejected_or_counted_completely_within_bounds(tmp_path: Path) -> None:
     environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", MUTATED],

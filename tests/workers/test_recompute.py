@@ -15,7 +15,8 @@ from PIL import Image
 from statsvc.store.catalog import jobs
 from statsvc.store.publication import configure
 from statsvc.store.versions import checkpoints
-from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.cluster import in_process
+from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.jobs.progress import Progress
 from statsvc_workers.jobs.reader_digest import reader_digest
 from support.damage import bad_files, flipped, png, truncated
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from statsvc_workers.sources.sources import Listing
+    from statsvc_workers.sources.listing import Listing
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +137,9 @@ def test_a_first_scan_that_can_read_nothing_fails(place: Place, tmp_path: Path) 
     outcome, job = place.scan()
     assert job.state == "failed"
     assert outcome.error == job.error
-    assert "none of the 2 label maps could be read; the first, a.png: is no PNG: it is empty" in str(
-        job.error
+    assert (
+        "none of the 2 label maps could be read. The first one, a.png: is not a valid PNG: it is empty"
+        in str(job.error)
     )
     assert place.groups() == set()
 
@@ -149,7 +151,7 @@ def test_imported_counts_cannot_be_scanned(place: Place) -> None:
     _, job = place.scan()
     assert (job.state, job.error) == (
         "failed",
-        "streets holds imported counts; there are no label maps to count",
+        "streets contains imported counts, so there are no label maps to count",
     )
 
 
@@ -171,7 +173,8 @@ def test_the_same_files_listed_in_any_order_give_the_same_arrays(
         def __next__(self) -> os.DirEntry[str]:
             if not self.entries:
                 raise StopIteration
-            return self.entries.pop()
+            entry: os.DirEntry[str] = self.entries.pop()
+            return entry
 
         def __enter__(self) -> Iterator[os.DirEntry[str]]:
             return self
@@ -200,9 +203,14 @@ def test_nothing_changed_counts_nothing_publishes_nothing_and_starts_no_cluster(
     assert place.version().version == 1
 
 
+def is_running(place: Place) -> bool:
+    return place.cluster.running
+
+
 def test_a_few_changed_files_start_no_cluster_unless_another_library_decodes_one(
-    scanned: Place, folder: Path
+    scanned: Place, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(in_process, "MAX_SECONDS", 60.0)  # a busy machine must not start a cluster
     write_png(folder / "train/00.png", random_labels(99, classes=9))
     write_png(folder / "new/wide.png", random_labels(98).astype(np.uint16) + 300)
     (folder / "new/cut.png").write_bytes((folder / "train/01.png").read_bytes()[:-20])
@@ -211,18 +219,18 @@ def test_a_few_changed_files_start_no_cluster_unless_another_library_decodes_one
         outcome, _ = place.scan()
         assert done(outcome) == numbers(counted=2, reused=FILES - 1, failed=1)
         assert "truncated" in outcome.progress.failures[0][1]
-        assert not place.cluster.running
+        assert not is_running(place)
         (folder / "new/cut.png").unlink()
         (folder / "new/interlaced.png").write_bytes(png(random_labels(97), interlaced=True))
         outcome, _ = place.scan()
         assert done(outcome) == numbers(counted=1, reused=FILES + 1, removed=1)
-        assert place.cluster.running
+        assert is_running(place)
     finally:
         place.cluster.close()
     published(place, folder, 3)
 
 
-def test_a_changed_an_added_and_a_removed_file_cost_what_they_are(scanned: Place, folder: Path) -> None:
+def test_only_changed_and_added_files_are_counted(scanned: Place, folder: Path) -> None:
     write_png(folder / "train/00.png", random_labels(99, classes=9))
     write_png(folder / "new/extra.png", random_labels(98).astype(np.uint16) + 300)
     (folder / "val/03.png").unlink()
@@ -235,7 +243,7 @@ def test_a_changed_an_added_and_a_removed_file_cost_what_they_are(scanned: Place
     assert len(scanned.version(number=1).array("path")) == FILES
 
 
-def test_an_id_that_left_with_its_file_is_no_column_any_more(scanned: Place, folder: Path) -> None:
+def test_an_id_that_no_longer_occurs_has_no_column(scanned: Place, folder: Path) -> None:
     write_png(folder / "rare.png", np.full((4, 4), 77, np.uint8))
     scanned.scan()
     assert 77 in scanned.version().array("class_id")
@@ -246,7 +254,7 @@ def test_an_id_that_left_with_its_file_is_no_column_any_more(scanned: Place, fol
     assert scanned.record().digests == scanned.catalog.version(scanned.catalog.dataset("streets"), 1).digests
 
 
-def test_a_touched_file_is_counted_again_and_nothing_else(scanned: Place, folder: Path) -> None:
+def test_only_a_touched_file_is_counted_again(scanned: Place, folder: Path) -> None:
     os.utime(folder / "train/01.png")
     outcome, _ = scanned.scan()
     assert done(outcome) == numbers(counted=1, reused=FILES - 1)
@@ -298,7 +306,7 @@ def test_a_file_changed_again_while_it_is_waited_for_is_counted_again_next_time(
     write_png(folder / "train/04.png", random_labels(50))
     progress = Progress()
     waiting: list[float] = []
-    changed = []
+    changed: list[object] = []
 
     def change() -> bool:
         if progress.stage.startswith("waiting"):
@@ -385,8 +393,10 @@ def test_more_removed_files_than_allowed_fail_the_job_with_the_numbers(scanned: 
     shutil.rmtree(folder / "val")
     outcome, job = scanned.scan()
     assert job.state == "failed"
-    assert "of the 12 samples in the current version 3 are gone and 0 can no longer be read" in str(job.error)
-    assert "more than 10%" in str(job.error)
+    assert "of the 12 samples in the current version, 3 are missing and 0 can no longer be read" in str(
+        job.error
+    )
+    assert "more than the limit of 10%" in str(job.error)
     assert "--max-removed 1" in str(job.error)
     assert outcome.progress.counted == 0
     assert scanned.version().version == 1
@@ -401,7 +411,7 @@ def test_more_files_that_went_bad_than_allowed_fail_the_job(scanned: Place, fold
         (folder / name).write_bytes(b"")
     _, job = scanned.scan()
     assert job.state == "failed"
-    assert "0 are gone and 2 can no longer be read (train/00.png: " in str(job.error)
+    assert "0 are missing and 2 can no longer be read (train/00.png: " in str(job.error)
     assert "; train/01.png: " in str(job.error)
     outcome, _ = scanned.scan(max_removed=1)
     assert done(outcome) == numbers(failed=2, reused=FILES - 2)
@@ -416,10 +426,10 @@ def test_removed_and_failed_files_count_together(scanned: Place, folder: Path) -
     (folder / "train/00.png").unlink()
     (folder / "train/01.png").write_bytes(b"")
     _, job = scanned.scan()
-    assert "1 are gone and 1 can no longer be read" in str(job.error)
+    assert "1 are missing and 1 can no longer be read" in str(job.error)
 
 
-def test_one_file_of_twelve_may_go(scanned: Place, folder: Path) -> None:
+def test_one_of_twelve_files_may_be_removed(scanned: Place, folder: Path) -> None:
     (folder / "train/00.png").unlink()
     outcome, job = scanned.scan()
     assert (job.state, outcome.progress.removed) == ("succeeded", 1)
@@ -437,7 +447,7 @@ def test_files_that_were_never_counted_may_all_go(scanned: Place, folder: Path) 
     assert (job.state, outcome.progress.removed) == ("succeeded", 6)
 
 
-def test_what_was_counted_before_the_guard_struck_is_kept(scanned: Place, folder: Path) -> None:
+def test_rows_counted_before_the_guard_failed_the_job_are_kept(scanned: Place, folder: Path) -> None:
     write_png(folder / "more.png", random_labels(70))
     settle_files(folder)
     for name in ("train/00.png", "train/01.png"):
@@ -453,9 +463,7 @@ def test_what_was_counted_before_the_guard_struck_is_kept(scanned: Place, folder
 
 
 @pytest.mark.parametrize("gone", ["missing", "empty", "a file"])
-def test_a_source_that_is_gone_fails_the_job_and_changes_nothing(
-    scanned: Place, folder: Path, gone: str
-) -> None:
+def test_a_missing_source_fails_the_job_and_changes_nothing(scanned: Place, folder: Path, gone: str) -> None:
     shutil.rmtree(folder)
     if gone == "empty":
         folder.mkdir()
@@ -508,7 +516,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.parametrize("how", ["unmounted", "replaced", "emptied"])
 @pytest.mark.parametrize("first", [True, False])
-def test_a_source_that_goes_away_in_midst_fails_the_job_and_keeps_what_was_counted(
+def test_a_source_that_disappears_fails_the_job_and_keeps_counted_rows(
     place: Place, how: str, first: bool, many: Iterator[Path]
 ) -> None:
     folder = next(many)
@@ -561,9 +569,7 @@ ARRAYS = (
 HARMS = [harm_flip, harm_chunk, harm_metadata]
 
 
-def test_a_damaged_base_is_counted_again_whole_whatever_array_is_damaged(
-    scanned: Place, folder: Path
-) -> None:
+def test_any_damaged_array_of_the_base_causes_a_full_recount(scanned: Place, folder: Path) -> None:
     for k, name in enumerate(ARRAYS):
         write_png(folder / "train/00.png", random_labels(60 + k, classes=4 + k % 5))
         HARMS[k % 3](scanned.files / scanned.record().arrays_uri / name)
@@ -577,7 +583,7 @@ def test_a_damaged_base_is_counted_again_whole_whatever_array_is_damaged(
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_damaged_counts_are_no_base_even_where_nothing_changed(
+def test_damaged_counts_are_detected_even_if_no_file_changed(
     scanned: Place, folder: Path, harm: Callable[[Path], None]
 ) -> None:
     harm(scanned.files / scanned.record().arrays_uri / "status")
@@ -591,10 +597,10 @@ def test_a_damaged_base_does_not_switch_the_guard_off(scanned: Place, folder: Pa
     shutil.rmtree(folder / "val")
     _, job = scanned.scan()
     assert job.state == "failed"
-    assert "3 are gone" in str(job.error)
+    assert "3 are missing" in str(job.error)
 
 
-def test_a_version_whose_whole_group_is_gone_is_made_again(scanned: Place, folder: Path) -> None:
+def test_a_version_whose_group_was_deleted_is_recreated(scanned: Place, folder: Path) -> None:
     shutil.rmtree(scanned.files / scanned.record().arrays_uri)
     outcome, _ = scanned.scan()
     assert done(outcome) == numbers(counted=FILES)
@@ -607,8 +613,8 @@ def stopped_once(place: Place, folder: Path) -> list[Path]:
     job = place.lease()
     progress = Progress()
 
+    from statsvc_workers.jobs.attempt import Settings
     from statsvc_workers.jobs.lease import execute
-    from statsvc_workers.jobs.recompute import Settings
 
     execute(
         place.catalog,
@@ -623,7 +629,7 @@ def stopped_once(place: Place, folder: Path) -> list[Path]:
     return sorted(place.files.glob("*/parts/*/*.part"))
 
 
-def test_a_stopped_scan_goes_on_where_it_was(place: Place, folder: Path) -> None:
+def test_a_stopped_scan_is_continued(place: Place, folder: Path) -> None:
     assert len(stopped_once(place, folder)) == 1
     assert place.groups() == set()
     outcome, job = place.scan()
@@ -643,7 +649,7 @@ def test_a_damaged_part_is_passed_over_and_its_samples_counted_again(
     published(place, folder, 1)
 
 
-def test_a_part_row_of_a_file_that_changed_since_is_counted_again(place: Place, folder: Path) -> None:
+def test_a_checkpoint_row_of_a_changed_file_is_counted_again(place: Place, folder: Path) -> None:
     stopped_once(place, folder)
     write_png(folder / "train/00.png", random_labels(61))
     outcome, _ = place.scan()
@@ -651,7 +657,7 @@ def test_a_part_row_of_a_file_that_changed_since_is_counted_again(place: Place, 
     published(place, folder, 1)
 
 
-def test_parts_of_another_reader_are_not_used(
+def test_checkpoints_of_another_reader_are_not_used(
     place: Place, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped_once(place, folder)
@@ -660,7 +666,7 @@ def test_parts_of_another_reader_are_not_used(
     assert done(outcome) == numbers(counted=FILES, recovered=0)
 
 
-def test_a_full_scan_uses_its_own_parts_only(place: Place, folder: Path) -> None:
+def test_a_full_scan_uses_only_its_own_checkpoints(place: Place, folder: Path) -> None:
     (part,) = stopped_once(place, folder)
     other = part.parent.with_name("another-job")
     part.parent.rename(other)
@@ -671,10 +677,11 @@ def test_a_full_scan_uses_its_own_parts_only(place: Place, folder: Path) -> None
 def test_rows_and_listing_agree_on_what_a_sample_is(folder: Path) -> None:
     """What the worker's `fstat` says is what the listing's `stat` says, or nothing would ever be reused."""
     from statsvc_workers.cluster.tasks import CountOptions, count_samples
-    from statsvc_workers.sources.sources import Source, list_samples
+    from statsvc_workers.sources.list_samples import list_samples
+    from statsvc_workers.sources.listing import Source
 
     listing: Listing = list_samples(Source(str(folder), "*.png"))
-    rows = count_samples(CountOptions(str(folder), 1 << 20, "cpu"), listing.path)
+    rows = count_samples(CountOptions(str(folder), 1 << 20, "cpu"), list(listing.path))
     for name in ("size", "mtime_ns", "ctime_ns"):
         assert getattr(rows, name).tolist() == getattr(listing, name).tolist()
     assert set(checkpoints.COLUMNS) <= set(rows.__dataclass_fields__)
@@ -699,7 +706,7 @@ def test_a_damaged_version_is_made_anew_where_no_file_changed(
     published(scanned, folder, 2)
 
 
-def test_a_dataset_of_instance_ids_is_refused_before_its_table_fills_the_memory(
+def test_a_dataset_of_instance_ids_is_rejected_before_it_uses_up_the_memory(
     place: Place, tmp_path: Path
 ) -> None:
     folder = tmp_path / "instances"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import statsvc_workers.cluster.cluster
+import statsvc_workers.cluster.local_cluster
 from statsvc.store.catalog.catalog import Catalog
-from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.jobs.progress import Progress
 from support.damage import ADAM7, SIGNATURE, chunk
 from support.making import FILES, Place, assert_exact, done, settle_files, write_folder
@@ -51,6 +51,7 @@ def test_a_worker_killed_in_mid_scan_costs_nothing_but_time(place: Place, tmp_pa
     place.add(folder)
     progress = Progress()
     asked: list[int] = []
+    assert isinstance(place.cluster, LocalCluster)
     victims = place.cluster.worker_pids()
 
     def stop() -> bool:
@@ -70,7 +71,7 @@ def test_a_worker_killed_in_mid_scan_costs_nothing_but_time(place: Place, tmp_pa
 
 # One worker, so that whatever waits, waits at the one that dies.
 @pytest.mark.parametrize("cluster", [1], indirect=True)
-def test_a_sample_that_kills_its_worker_is_named_and_none_that_waited_beside_it(
+def test_a_sample_that_kills_its_worker_is_reported_without_its_neighbors(
     place: Place, tmp_path: Path
 ) -> None:
     folder = write_folder(tmp_path / "labels", files=20)
@@ -82,7 +83,7 @@ def test_a_sample_that_kills_its_worker_is_named_and_none_that_waited_beside_it(
     failed = dict(outcome.progress.failures)
     assert sorted(failed) == ["train/05-huge.png"]
     for reason in failed.values():
-        assert "worker process that read it was killed, probably for want of memory" in reason
+        assert "worker process that read it was killed, probably because it ran out of memory" in reason
     assert done(outcome)["counted"] == 20
     count, named = place.version().failures()
     assert (count, [path for path, _ in named]) == (1, sorted(failed))
@@ -96,12 +97,10 @@ def test_a_sample_that_kills_its_worker_is_named_and_none_that_waited_beside_it(
     assert int(version.totals().pixels.sum()) == 20 * 16 * 24
 
 
-def test_little_memory_makes_fewer_workers_and_none_that_waits_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(statsvc_workers.cluster.cluster, "cores", lambda: 8)
+def test_little_memory_means_fewer_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statsvc_workers.cluster.local_cluster, "cores", lambda: 8)
     monkeypatch.setattr(
-        statsvc_workers.cluster.cluster, "memory", lambda: 100 << 20
+        statsvc_workers.cluster.local_cluster, "memory", lambda: 100 << 20
     )  # less than a worker has when idle
     folder = write_folder(tmp_path / "labels", files=40)
     cluster = LocalCluster()
@@ -123,15 +122,15 @@ def test_little_memory_makes_fewer_workers_and_none_that_waits_for_it(
 def test_workers_have_their_share_of_the_memory_and_never_less_than_they_need(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(statsvc_workers.cluster.cluster, "cores", lambda: 8)
+    monkeypatch.setattr(statsvc_workers.cluster.local_cluster, "cores", lambda: 8)
     for memory, count in ((24 << 30, 8), (2 << 30, 4), (1 << 30, 2), (600 << 20, 1), (1, 1)):
-        monkeypatch.setattr(statsvc_workers.cluster.cluster, "memory", lambda memory=memory: memory)
+        monkeypatch.setattr(statsvc_workers.cluster.local_cluster, "memory", lambda memory=memory: memory)
         assert LocalCluster().workers == count
     assert LocalCluster(workers=3).workers == 3
 
 
 @pytest.mark.parametrize("cluster", [1], indirect=True)
-def test_a_store_that_cannot_be_written_fails_the_job_at_once_and_says_what_to_mend(
+def test_an_unwritable_store_fails_the_job_immediately_with_advice(
     place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = write_folder(tmp_path / "labels")
@@ -142,7 +141,7 @@ def test_a_store_that_cannot_be_written_fails_the_job_at_once_and_says_what_to_m
         outcome, job = place.scan()
     assert (job.state, job.attempt) == ("failed", 1)
     assert f"{place.files}" in str(job.error)
-    assert "Permission denied; give this user the right to read and write there" in str(job.error)
+    assert "Permission denied; grant this user read and write permission" in str(job.error)
     assert outcome.error == job.error
     assert [record.message for record in caplog.records if record.levelname not in ("DEBUG", "INFO")] == []
     place.files.chmod(0o755)
@@ -152,7 +151,7 @@ def test_a_store_that_cannot_be_written_fails_the_job_at_once_and_says_what_to_m
 
 
 @pytest.mark.parametrize("cluster", [1], indirect=True)
-def test_a_disk_that_takes_neither_rows_nor_the_jobs_end_is_told_in_one_line_and_the_next_scan_goes_on(
+def test_a_full_disk_is_reported_in_one_line_and_the_next_scan_continues(
     place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = write_folder(tmp_path / "labels")
@@ -164,7 +163,7 @@ def test_a_disk_that_takes_neither_rows_nor_the_jobs_end_is_told_in_one_line_and
     assert "File too large; raise the limit on file sizes" in str(outcome.error)
     assert "\n" not in str(outcome.error)
     assert "Traceback" not in caplog.text
-    assert "its lease will lapse" in caplog.text
+    assert "Its lease will expire" in caplog.text
     assert list(place.files.rglob(".*")) == []
     with place.catalog.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE jobs SET lease_until = 1")  # as in 15 s, or when its process ends

@@ -29,15 +29,17 @@ from statsvc.dataset.counting_rule import Counting
 from statsvc.errors import AmbiguousSource, SourceError
 from statsvc.store import home as homes
 from statsvc_workers.cluster import preflight
-from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.cluster.tasks import CountOptions, count_samples
 from statsvc_workers.samples.members import Member
-from statsvc_workers.sources.sources import Source, list_samples, open_source
+from statsvc_workers.sources.list_samples import list_samples
+from statsvc_workers.sources.listing import Source
+from statsvc_workers.sources.sources import open_source
 from support.commands import grey, scanned, statsvc
 from support.making import Place, assert_exact, done, random_labels, write_folder, write_png
 from support.object_faults import faulty_before
 from support.object_store import BUCKET, S3Server, environment, free_port, s3_server
-from support.row_counts import rows_of
+from support.rows import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +127,7 @@ def test_an_object_that_is_replaced_added_or_removed_costs_itself(
     assert_exact(place.version("there"), folder)
 
 
-def test_patterns_and_names_mean_what_they_mean_in_a_folder(server: S3Server, tmp_path: Path) -> None:
+def test_patterns_and_names_mean_the_same_as_in_a_folder(server: S3Server, tmp_path: Path) -> None:
     folder = tmp_path / "local"
     names = ["a b.png", "ü%20#1?.png", "deep/er/[x]{1}.png", ".hidden.png", "deep/.dot/y.png", "~z.png"]
     for name in names:
@@ -219,7 +221,7 @@ def test_containers_and_arrays_count_as_they_do_from_the_disk(
 
 
 @pytest.mark.parametrize("form", ["tar", "panoptic", "zarr chunk"])
-def test_what_changes_in_a_container_is_found_by_its_etags(
+def test_changes_in_a_container_are_detected_by_etag(
     server: S3Server, place: Place, tmp_path: Path, form: str
 ) -> None:
     folder = tmp_path / "local"
@@ -241,7 +243,7 @@ def test_what_changes_in_a_container_is_found_by_its_etags(
     assert done(place.scan("there")[0])["counted"] == (7 if form == "tar" else 1)
 
 
-def test_a_large_object_is_read_by_ranges_of_one_etag(server: S3Server, tmp_path: Path) -> None:
+def test_a_large_object_is_read_in_ranges_with_one_etag(server: S3Server, tmp_path: Path) -> None:
     labels = np.random.default_rng(0).integers(0, 200, (3000, 3000)).astype(np.uint8)
     (tmp_path / "local").mkdir()
     np.save(tmp_path / "local" / "large.npy", labels)
@@ -262,20 +264,20 @@ def test_a_container_that_is_replaced_between_listing_and_reading_is_reported(
     assert all("replaced after it was listed" in error for error in rows.error)
 
 
-def test_an_object_that_goes_or_changes_after_it_was_listed(server: S3Server, tmp_path: Path) -> None:
+def test_an_object_removed_or_changed_after_the_listing_is_handled(server: S3Server, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "local", files=2)
     url = put(server, folder)
     list_samples(Source(url, "*.png"))
     server.boto().delete_object(Bucket=BUCKET, Key=key(url, "train/00.png"))
     server.boto().put_object(Bucket=BUCKET, Key=key(url, "train/01.png"), Body=grey(3, (4, 5)))
     rows = count_samples(CountOptions(url, 1 << 28, "cpu"), ["train/00.png", "train/01.png"])
-    assert "vanished" in rows.error[0]
+    assert "was removed" in rows.error[0]
     # The row has the ETag of the bytes that were counted, not of those that were listed.
     assert (rows.ids.tolist(), rows.counts.tolist()) == ([3], [20])
     assert rows.etag[1] == there(server, url)["train/01.png"]["ETag"]
 
 
-def test_a_source_that_cannot_be_listed_is_one_line_with_the_url_and_the_next_step(
+def test_a_listing_error_is_one_line_with_the_url_and_the_next_step(
     server: S3Server, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = put(server, write_folder(tmp_path / "local"))
@@ -283,7 +285,7 @@ def test_a_source_that_cannot_be_listed_is_one_line_with_the_url_and_the_next_st
     place.scan("there")
     refused = {
         "s3://no-such-bucket-1/x": "no such bucket",
-        f"s3://{BUCKET}/nothing": "nothing is there",
+        f"s3://{BUCKET}/nothing": "does not exist",
         f"s3://name:secret@{BUCKET}/x": "credentials belong in the environment",
         f"s3://{BUCKET}/x?X-Amz-Signature=1": "may be a secret",
         f"s3://{BUCKET}/a/%2e%2e/b": "'..'",
@@ -303,7 +305,7 @@ def test_a_source_that_cannot_be_listed_is_one_line_with_the_url_and_the_next_st
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     with pytest.raises(SourceError, match=r"az://box/x: .*Account must be specified; check the credentials"):
         open_source("az://box/x", None)
-    with pytest.raises(SourceError, match="scheme that is not read"):
+    with pytest.raises(SourceError, match="unsupported URL scheme"):
         open_source("s4://box/x", None)
     with environment(S3Server("http://127.0.0.1:1", 0)):
         outcome, job = place.scan("there")
@@ -326,7 +328,7 @@ def running(handler: Any) -> Iterator[str]:
         thread.join()
 
 
-def test_errors_of_the_server_are_tried_again_and_refusals_are_not(server: S3Server, tmp_path: Path) -> None:
+def test_server_errors_are_retried_and_rejections_are_not(server: S3Server, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "local")
     url = put(server, folder)
     pending: list[str] = []
@@ -340,7 +342,7 @@ def test_errors_of_the_server_are_tried_again_and_refusals_are_not(server: S3Ser
         pending.clear()
         listing = list_samples(Source(url, "*.png"))
         pending.append("403")
-        rows = count_samples(CountOptions(url, 1 << 28, "cpu"), listing.path)
+        rows = count_samples(CountOptions(url, 1 << 28, "cpu"), list(listing.path))
     assert [("access was denied" in error) for error in rows.error].count(True) == 1
     assert sum(not error for error in rows.error) == 11
 
@@ -352,7 +354,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_a_web_server_gives_one_file_and_says_that_it_lists_nothing(tmp_path: Path) -> None:
+def test_a_web_server_serves_single_files_and_its_folders_are_rejected(tmp_path: Path) -> None:
     write_png(tmp_path / "label map.png", LABELS[0])
     options = container(tmp_path / "more", "panoptic")
     del options
@@ -367,7 +369,7 @@ def test_a_web_server_gives_one_file_and_says_that_it_lists_nothing(tmp_path: Pa
             library.scan(tmp_path / "more/val.json")
         )
         assert rows_of(library.scan(f"{url}/a.zarr")) == rows_of(library.scan(tmp_path / "a.zarr"))
-        arguments = [f"{url}/label map.png", "--home", tmp_path / "home", "--workers", "1"]
+        arguments: list[str | Path] = [f"{url}/label map.png", "--home", tmp_path / "home", "--workers", "1"]
         assert [scanned(*arguments)["scan"]["counted"] for _ in range(2)] == [1, 0]
         listing = list_samples(Source(f"{url}/more", "/val.json"))
         described = (tmp_path / "more" / "val.json").read_bytes()
@@ -375,7 +377,7 @@ def test_a_web_server_gives_one_file_and_says_that_it_lists_nothing(tmp_path: Pa
         rows = count_samples(CountOptions(f"{url}/more", 1 << 28, "cpu"), [*listing.members.values()])
         assert all("changed after it was listed" in error for error in rows.error)
         for bad in (f"{url}/more/", f"{url}/none.tar"):
-            with pytest.raises(SourceError, match="a web server lists nothing"):
+            with pytest.raises(SourceError, match="a web server cannot list files"):
                 library.scan(bad)
 
 
@@ -388,21 +390,19 @@ class Seconds(Quiet):
         super().end_headers()
 
 
-def test_a_web_servers_etag_of_this_second_is_not_taken_at_its_word(tmp_path: Path) -> None:
+def test_a_recent_etag_of_a_web_server_is_not_trusted(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", LABELS[0])
     with running(partial(Seconds, directory=str(tmp_path))) as url:
-        reading = CountOptions(url, 1 << 28, "cpu")
-        assert count_samples(reading, ["a.png"]).etag == [""]
+        options = CountOptions(url, 1 << 28, "cpu")
+        assert count_samples(options, ["a.png"]).etag == [""]
         os.utime(tmp_path / "a.png", (1, 1))
         size = (tmp_path / "a.png").stat().st_size
-        assert count_samples(reading, ["a.png"]).etag == [f'"1-{size:x}"']
+        assert count_samples(options, ["a.png"]).etag == [f'"1-{size:x}"']
 
 
-def test_a_dataset_of_a_url_is_found_again_by_it_and_named_after_its_prefix(
-    server: S3Server, tmp_path: Path
-) -> None:
+def test_a_dataset_is_found_by_its_url_and_named_after_the_prefix(server: S3Server, tmp_path: Path) -> None:
     url = put(server, write_folder(tmp_path / "local"), f"s3://{BUCKET}/camvid/labels")
-    arguments = ["--home", tmp_path / "home", "--workers", "1"]
+    arguments: list[str | Path] = ["--home", tmp_path / "home", "--workers", "1"]
     assert "camvid-labels: 12 counted" in statsvc("scan", url + "/", *arguments).stderr
     assert "12 unchanged" in statsvc("scan", url, *arguments).stderr
     looked = statsvc("doctor", "camvid-labels", "--home", tmp_path / "home", code=1)
@@ -431,13 +431,13 @@ def test_a_request_may_name_urls_below_a_root_only(tmp_path: Path) -> None:
         assert client.patch("/datasets/x", json={"source": f"s3://{BUCKET}"}).status_code == 403
 
 
-def test_a_worker_without_a_way_to_the_bucket_says_so_when_it_is_asked(
+def test_a_worker_without_access_to_the_bucket_fails_the_preflight_check(
     server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.boto().put_object(Bucket=BUCKET, Key="asked/a.png", Body=b"1")
     root = f"s3://{BUCKET}/asked"
-    assert not preflight._unreadable(root, "a.png")
-    assert not preflight._unreadable(root, Member("a.zarr", "a.zarr", "zarr"))
+    assert not preflight._read_problem(root, "a.png")
+    assert not preflight._read_problem(root, Member("a.zarr", "a.zarr", "zarr"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     for sample in ("a.png", Member("a.zarr", "a.zarr", "zarr")):
-        assert "cannot be reached" in preflight._unreadable(root, sample)
+        assert "cannot be reached" in preflight._read_problem(root, sample)

@@ -44,7 +44,7 @@ def painted(folder: Path, ids: NDArray[Any], palette: palettes.Palette, form: st
 
 
 @pytest.mark.parametrize("form", ["png", "bmp", "gif"])
-def test_a_colour_coded_map_is_counted_by_the_ids_of_its_palette(tmp_path, form):
+def test_a_color_coded_map_is_counted_by_the_ids_of_its_palette(tmp_path: Path, form: Any) -> None:
     ids = np.random.default_rng(0).integers(0, 32, (40, 50))
     painted(tmp_path / "camvid", ids, palettes.builtin("camvid"), form)
     table = library.scan(tmp_path / "camvid", rule="camvid")
@@ -53,7 +53,7 @@ def test_a_colour_coded_map_is_counted_by_the_ids_of_its_palette(tmp_path, form)
     assert table.configuration.class_names[17] == "Road"
 
 
-def test_32_colours_of_camvid_become_11_classes_by_its_class_map(tmp_path):
+def test_the_32_colors_of_camvid_become_11_classes_by_its_class_map(tmp_path: Path) -> None:
     ids = np.random.default_rng(0).integers(0, 32, (40, 50))
     painted(tmp_path / "camvid", ids, palettes.builtin("camvid"))
     table = library.scan(tmp_path / "camvid", rule="camvid", class_map="camvid")
@@ -69,7 +69,7 @@ def tables_id(name: str) -> int:
     return next(raw for raw, text in tables.load("camvid").names.items() if text == name)
 
 
-def test_a_palette_of_ones_own_maps_several_colours_to_one_id_and_reports_what_it_lacks(tmp_path):
+def test_a_custom_palette_maps_several_colors_to_one_id_and_reports_unknown_colors(tmp_path: Path) -> None:
     file = tmp_path / "mine.csv"
     file.write_text("r,g,b,id,name\n0,0,0,0,ground\n255,0,0,1,thing\n200,0,0,1,thing\n")
     pixels = np.zeros((4, 8, 3), np.uint8)
@@ -89,7 +89,7 @@ def test_a_palette_of_ones_own_maps_several_colours_to_one_id_and_reports_what_i
     )
 
 
-def test_soft_edges_and_photographs_are_refused_by_name_and_the_rest_counted(tmp_path):
+def test_blurred_edges_and_photographs_are_reported_and_the_rest_is_counted(tmp_path: Path) -> None:
     ids = np.repeat(np.repeat(np.random.default_rng(0).integers(0, 32, (8, 8)), 9, 0), 9, 1)
     painted(tmp_path / "a", ids, palettes.builtin("camvid"))
     Image.open(tmp_path / "a/a.png").resize((200, 200), Image.Resampling.BILINEAR).save(
@@ -105,7 +105,7 @@ def test_soft_edges_and_photographs_are_refused_by_name_and_the_rest_counted(tmp
 
 
 @pytest.mark.parametrize("rule", ["id // 1000", "id//256", "id % 65536"])
-def test_instance_ids_become_class_ids(tmp_path, rule):
+def test_instance_ids_become_class_ids(tmp_path: Path, rule: Any) -> None:
     values = np.random.default_rng(0).integers(0, 34, (20, 30)).astype(np.int32)
     values[::2] = values[::2] * 1000 + np.arange(30)
     np.save(tmp_path / "a.npy", values)
@@ -117,7 +117,7 @@ def test_instance_ids_become_class_ids(tmp_path, rule):
     assert counts(library.scan(tmp_path, rule=rule)) == counted(expected)
 
 
-def test_rows_are_never_shared_between_two_rules(tmp_path):
+def test_rows_are_never_shared_between_two_rules(tmp_path: Path) -> None:
     digests = {
         reader_digest(counting_rule.read(rule, key, files=True))
         for rule, key in [(None, None), ("id // 1000", None), ("camvid", None), ("voc", None), (None, "mask")]
@@ -126,14 +126,14 @@ def test_rows_are_never_shared_between_two_rules(tmp_path):
     assert reader_digest() == reader_digest(counting_rule.read("value", None))
 
 
-def test_counting_reads_back_from_a_configuration_and_leaves_no_trace_by_default():
+def test_counting_reads_back_from_a_configuration_and_leaves_no_trace_by_default() -> None:
     assert "counting" not in Configuration().to_dict()
     for given in (counting_rule.read("id // 256", "mask"), counting_rule.read("camvid", None)):
         configuration = Configuration(counting=given)
         assert Configuration.from_dict(json.loads(json.dumps(configuration.to_dict()))) == configuration
 
 
-def test_an_unknown_rule_lists_those_there_are(tmp_path):
+def test_the_error_for_an_unknown_rule_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(InvalidParameter, match=r"did you mean 'camvid'\?.*id // 1000.*cityscapes"):
         counting_rule.read("camvi", None)
     for text, word in {
@@ -148,7 +148,7 @@ def test_an_unknown_rule_lists_those_there_are(tmp_path):
             counting_rule.read(str(tmp_path / "p.csv"), None)
 
 
-def test_a_dataset_keeps_its_rule_and_another_rule_wants_another_name(tmp_path):
+def test_a_dataset_keeps_its_rule_and_another_rule_wants_another_name(tmp_path: Path) -> None:
     values = np.array([[7, 26001, 26002, 33000]], np.uint16)
     (tmp_path / "a").mkdir()
     Image.fromarray(values).save(tmp_path / "a/x.png")
@@ -165,7 +165,7 @@ def test_a_dataset_keeps_its_rule_and_another_rule_wants_another_name(tmp_path):
 
 
 @pytest.mark.parametrize("name", tables.NAMES)
-def test_every_table_names_its_source_and_numbers_its_classes_without_a_gap(name):
+def test_every_table_names_its_source_and_numbers_its_classes_without_a_gap(name: str) -> None:
     table = tables.load(name)
     assert len(table.source) > 20
     targets = {target for target in table.targets.values() if target != 255}
@@ -184,7 +184,7 @@ def test_every_table_names_its_source_and_numbers_its_classes_without_a_gap(name
     assert len(table.classes) == expected[name]
 
 
-def test_the_colours_of_voc_are_those_of_its_bitwise_colour_map():
+def test_the_voc_palette_equals_its_bitwise_color_map() -> None:
     def colour(index: int) -> tuple[int, int, int]:
         parts = [0, 0, 0]
         for bit in range(8):
@@ -198,7 +198,7 @@ def test_the_colours_of_voc_are_those_of_its_bitwise_colour_map():
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real label maps are not beside the project")
-def test_voc_by_index_by_colour_and_as_array_gives_the_same_counts():
+def test_voc_as_indices_colors_and_arrays_has_the_same_counts() -> None:
     voc = SHARED / "voc"
     by_index = counts(library.scan(voc, pattern="*.png"))
     by_colour = counts(library.scan(voc, pattern="*.png", rule="voc"))

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from statsvc.errors import AmbiguousSource, SourceError
-from statsvc_workers.sources import sources
-from statsvc_workers.sources.sources import Source, list_samples, open_source
+from statsvc_workers.sources.list_samples import list_samples
+from statsvc_workers.sources.listing import Source
+from statsvc_workers.sources.sources import open_source
 from support import damage
 from support.rights import ordinary_rights
 
@@ -33,7 +35,7 @@ def fill(root: Path, **groups: list[str]) -> None:
 
 
 def listed(root: Path, pattern: str | None = None) -> list[str]:
-    return list_samples(open_source(str(root), pattern)).path
+    return list(list_samples(open_source(str(root), pattern)).path)
 
 
 def patterns(root: Path) -> dict[str, list[str]]:
@@ -49,7 +51,7 @@ def names(word: str, count: int = 6, folder: str = "") -> list[str]:
     return [f"{folder}picture{n:03}{word}" for n in range(count)]
 
 
-def test_a_listing_has_each_files_stat_in_code_point_order(tmp_path):
+def test_a_listing_has_each_files_stat_in_code_point_order(tmp_path: Path) -> None:
     fill(
         tmp_path,
         grey=["b/x.png", "a.png", "a/z.png", "Z.png", "é.png", "b.png", "\U0001f408.png", "\uff5e.png"],
@@ -82,30 +84,32 @@ def test_a_listing_has_each_files_stat_in_code_point_order(tmp_path):
         ("[ab].png", ["a.png", "train/b.png"]),
     ],
 )
-def test_a_pattern_matches_names_at_any_depth_or_paths_from_the_root(tmp_path, pattern, expected):
+def test_a_pattern_matches_names_at_any_depth_or_paths_from_the_root(
+    tmp_path: Path, pattern: Any, expected: Any
+) -> None:
     fill(tmp_path, grey=["a.png", "train/b.png", "train/x/c.png"], npy=["train/d.npy"], other=["readme.txt"])
     assert listed(tmp_path, pattern) == expected
 
 
-def test_one_file_is_a_source_even_with_glob_letters_in_its_name(tmp_path):
+def test_one_file_is_a_source_even_with_glob_characters_in_its_name(tmp_path: Path) -> None:
     fill(tmp_path, grey=["a[1]{x}.png", "a1x.png", "deeper/a[1]{x}.png"])
     source = open_source(str(tmp_path / "a[1]{x}.png"), None)
     assert source.root == str(tmp_path)
     assert list_samples(source).path == ["a[1]{x}.png"]
 
 
-def test_dot_names_are_left_out(tmp_path):
+def test_dot_names_are_left_out(tmp_path: Path) -> None:
     fill(tmp_path, grey=["a.png", "._a.png", ".cache/b.png"])
     assert listed(tmp_path) == ["a.png"]
 
 
-def test_a_relative_location_becomes_absolute(tmp_path, monkeypatch):
+def test_a_relative_location_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, grey=["labels/a.png"])
     monkeypatch.chdir(tmp_path)
     assert open_source("./other/../labels", None).root == str(tmp_path / "labels")
 
 
-def test_links_are_followed_and_loops_are_not(tmp_path):
+def test_symbolic_links_are_followed_and_loops_are_skipped(tmp_path: Path) -> None:
     fill(tmp_path, grey=["set/a.png", "elsewhere/b.png"])
     root = tmp_path / "set"
     (root / "up").symlink_to(root)
@@ -115,7 +119,7 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
     assert listed(root) == ["a.png", "c.png", "linked/b.png"]
 
 
-def test_a_dangling_link_is_a_sample_that_cannot_be_opened(tmp_path):
+def test_a_dangling_link_is_a_sample_that_cannot_be_opened(tmp_path: Path) -> None:
     fill(tmp_path, grey=["a.png"])
     (tmp_path / "b.png").symlink_to("nowhere.png")
     (tmp_path / "c.png").symlink_to("c.png")
@@ -125,14 +129,14 @@ def test_a_dangling_link_is_a_sample_that_cannot_be_opened(tmp_path):
     assert "symbolic link to nowhere.png" in listing.unreadable["b.png"]
 
 
-def test_a_pipe_is_a_sample_that_cannot_be_opened(tmp_path):
+def test_a_pipe_is_a_sample_that_cannot_be_opened(tmp_path: Path) -> None:
     fill(tmp_path, grey=["a.png"])
     os.mkfifo(tmp_path / "b.png")
     listing = list_samples(open_source(str(tmp_path), None))
     assert "pipe" in listing.unreadable["b.png"]
 
 
-def test_a_name_that_is_not_utf8_is_shown_and_reported(tmp_path):
+def test_a_file_name_that_is_not_utf8_is_escaped_and_reported(tmp_path: Path) -> None:
     fill(tmp_path, grey=["a.png", r"bad\xff.png"])
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.png")).write_bytes(damage.png(GREY))
     listing = list_samples(open_source(str(tmp_path), None))
@@ -144,39 +148,41 @@ def test_a_name_that_is_not_utf8_is_shown_and_reported(tmp_path):
     assert all(path.encode() for path in listing.path)
 
 
-def test_a_missing_folder_asks_for_the_disk(tmp_path):
+def test_a_missing_folder_asks_for_the_disk(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"gone does not exist; is the disk mounted?"):
         open_source(str(tmp_path / "gone"), None)
 
 
-def test_a_folder_that_went_away_since_fails_the_listing(tmp_path):
-    with pytest.raises(SourceError, match=r"cannot be listed.*is the disk mounted?"):
+def test_a_folder_that_went_away_since_fails_the_listing(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"cannot be listed.*Check that the disk is mounted"):
         list_samples(Source(str(tmp_path / "gone"), "*.png"))
 
 
-def test_an_emptied_folder_fails_the_listing(tmp_path):
+def test_an_emptied_folder_fails_the_listing(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"is empty; is the disk mounted?"):
         list_samples(Source(str(tmp_path), "*.png"))
 
 
-def test_a_folder_that_goes_away_in_the_midst_fails_the_listing(tmp_path, monkeypatch):
+def test_a_folder_that_disappears_during_the_listing_fails_the_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import shutil
 
     fill(tmp_path, grey=[f"part{n}/{m}.png" for n in range(5) for m in range(5)])
     real, calls = os.scandir, []
 
-    def scandir(path):
+    def scandir(path: Any) -> Any:
         calls.append(path)
         if len(calls) == 3:
             shutil.rmtree(path)
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(SourceError, match="is gone"):
+    with pytest.raises(SourceError, match="no longer exists"):
         list_samples(Source(str(tmp_path), "*.png"))
 
 
-def test_a_folder_without_permission_fails_the_listing(tmp_path):
+def test_a_folder_without_permission_fails_the_listing(tmp_path: Path) -> None:
     fill(tmp_path, grey=["a.png", "secret/b.png"])
     (tmp_path / "secret").chmod(0)
     try:
@@ -186,11 +192,11 @@ def test_a_folder_without_permission_fails_the_listing(tmp_path):
         (tmp_path / "secret").chmod(0o700)
 
 
-def test_an_error_of_the_disk_fails_the_listing(tmp_path, monkeypatch):
+def test_an_error_of_the_disk_fails_the_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, grey=["a.png", "b/c.png"])
     real = os.scandir
 
-    def scandir(path):
+    def scandir(path: Any) -> Any:
         if str(path).endswith("b"):
             raise OSError(5, "Input/output error", path)
         return real(path)
@@ -200,21 +206,21 @@ def test_an_error_of_the_disk_fails_the_listing(tmp_path, monkeypatch):
         list_samples(Source(str(tmp_path), "*.png"))
 
 
-def test_an_empty_folder_is_refused(tmp_path):
+def test_an_empty_folder_is_rejected(tmp_path: Path) -> None:
     for pattern in (None, "*.png"):
         with pytest.raises(SourceError, match="is empty"):
             open_source(str(tmp_path), pattern)
 
 
-def test_a_folder_without_label_maps_says_what_there_is(tmp_path):
+def test_the_error_for_a_folder_without_label_maps_lists_its_files(tmp_path: Path) -> None:
     fill(tmp_path, other=[*names(".jpg", 142), "readme.txt", "LICENSE"])
-    with pytest.raises(SourceError, match=r"142 .jpg files.*JPEG is lossy, so it cannot hold labels"):
+    with pytest.raises(SourceError, match=r"142 .jpg files.*JPEG is lossy, so it cannot store labels"):
         open_source(str(tmp_path), None)
 
 
-def test_a_pattern_without_match_shows_files_that_are_there(tmp_path):
+def test_the_error_for_a_pattern_without_match_lists_existing_files(tmp_path: Path) -> None:
     fill(tmp_path, grey=names(".png", 9))
-    message = r"'\*_ids.png'; there are, for instance: picture000.png, picture001.png, picture002.png$"
+    message = r"'\*_ids.png'; its files are, for example: picture000.png, picture001.png, picture002.png$"
     with pytest.raises(SourceError, match=message):
         open_source(str(tmp_path), "*_ids.png")
     with pytest.raises(SourceError, match=r"no file .* matches the pattern '\*_ids.png'"):
@@ -222,13 +228,13 @@ def test_a_pattern_without_match_shows_files_that_are_there(tmp_path):
 
 
 @pytest.mark.parametrize("pattern", ["", "/", "{" + "{a,b}" * 12 + "}.png"])
-def test_a_pattern_that_is_none_is_refused(tmp_path, pattern):
+def test_an_invalid_pattern_is_rejected(tmp_path: Path, pattern: Any) -> None:
     fill(tmp_path, grey=["a.png"])
     with pytest.raises(SourceError, match="pattern"):
         open_source(str(tmp_path), pattern)
 
 
-def test_cityscapes_kinds_are_told_apart_by_their_suffix(tmp_path):
+def test_cityscapes_kinds_are_distinguished_by_suffix(tmp_path: Path) -> None:
     stems = [f"gtFine/train/aachen/aachen_{n:06}_000019_gtFine" for n in range(4)]
     fill(
         tmp_path,
@@ -242,28 +248,28 @@ def test_cityscapes_kinds_are_told_apart_by_their_suffix(tmp_path):
         assert paths == [f"{stem}{pattern[1:]}" for stem in stems]
 
 
-def test_one_picture_with_several_suffixes_is_ambiguous_too(tmp_path):
+def test_one_image_with_several_suffixes_is_ambiguous(tmp_path: Path) -> None:
     fill(tmp_path, grey=["a_labelIds.png", "a_instanceIds.png"])
     assert set(patterns(tmp_path)) == {"*_labelIds.png", "*_instanceIds.png"}
 
 
-def test_pictures_beside_their_masks_are_told_apart(tmp_path):
+def test_images_next_to_their_masks_are_distinguished(tmp_path: Path) -> None:
     fill(tmp_path, rgb=names(".png"), grey=names("_L.png"))
     assert patterns(tmp_path) == {"*_L.png": names("_L.png"), "!(*_L).png": names(".png")}
 
 
-def test_words_that_do_not_recur_for_the_same_picture_are_no_kinds(tmp_path):
+def test_suffixes_that_do_not_recur_for_the_same_image_do_not_form_kinds(tmp_path: Path) -> None:
     fill(tmp_path, grey=["cat_big.png", "dog_small.png", "cow.png"])
     assert listed(tmp_path) == ["cat_big.png", "cow.png", "dog_small.png"]
 
 
-def test_frame_numbers_are_no_kinds(tmp_path):
+def test_frame_numbers_do_not_form_kinds(tmp_path: Path) -> None:
     paths = [f"0006R0_f{n:05}.png" for n in range(930, 960)] + [f"Seq05VD_f{n:05}.png" for n in range(30)]
     fill(tmp_path, grey=paths)
     assert listed(tmp_path) == sorted(paths)
 
 
-def test_images_beside_labels_are_told_apart_by_folder(tmp_path):
+def test_images_and_labels_are_distinguished_by_folder(tmp_path: Path) -> None:
     fill(tmp_path, rgb=names(".png", 6, "images/"), grey=names(".png", 5, "labels/"))
     with pytest.raises(AmbiguousSource) as caught:
         open_source(str(tmp_path), None)
@@ -275,72 +281,79 @@ def test_images_beside_labels_are_told_apart_by_folder(tmp_path):
     }
 
 
-def test_images_and_labels_below_splits_are_told_apart(tmp_path):
+def test_images_and_labels_below_splits_are_distinguished(tmp_path: Path) -> None:
     images = [path for split in ("train", "val") for path in names(".png", 3, f"{split}/images/")]
     labels = [path for split in ("train", "val") for path in names(".png", 3, f"{split}/labels/deep/")]
     fill(tmp_path, rgb=images, palette=labels)
     assert sorted(patterns(tmp_path).values()) == sorted([images, labels])
 
 
-def test_images_at_the_root_and_labels_below_are_told_apart(tmp_path):
+def test_images_at_the_root_and_labels_below_are_distinguished(tmp_path: Path) -> None:
     fill(tmp_path, rgb=names(".png"), grey=names(".png", 6, "labels/"))
     assert sorted(patterns(tmp_path).values()) == sorted([names(".png"), names(".png", 6, "labels/")])
 
 
-def test_images_and_labels_with_different_words_are_told_apart_in_one_folder(tmp_path):
+def test_images_and_labels_with_different_suffixes_are_distinguished_in_one_folder(tmp_path: Path) -> None:
     images, labels = names("_leftImg8bit.png"), names("_gtFine_labelIds.png")
     fill(tmp_path, rgb=images, grey=labels)
     assert patterns(tmp_path) == {"*_leftImg8bit.png": images, "*_labelIds.png": labels}
 
 
-def test_one_colour_file_among_label_maps_is_a_bad_sample_and_no_kind(tmp_path):
+def test_one_color_file_among_label_maps_is_a_bad_sample_not_a_kind(tmp_path: Path) -> None:
     fill(tmp_path, grey=names(".png", 11), rgb=["picture0000.png"])
     assert len(listed(tmp_path)) == 12
 
 
-def test_a_few_damaged_files_do_not_change_what_the_rest_is(tmp_path):
+def test_a_few_damaged_files_do_not_change_the_detected_kinds(tmp_path: Path) -> None:
     fill(tmp_path, grey=names(".png"), rgb=names(".png", 6, "images/"))
     (tmp_path / "picture000.png").write_bytes(b"")
     (tmp_path / "images" / "picture001.png").write_bytes(b"text")
     assert len(patterns(tmp_path)) == 2
 
 
-def test_train_and_val_folders_of_one_kind_stay_one_dataset(tmp_path):
+def test_train_and_val_folders_of_one_kind_are_one_dataset(tmp_path: Path) -> None:
     fill(tmp_path, grey=names(".png", 3, "train/"), palette=names(".png", 3, "val/"))
     source = open_source(str(tmp_path), None)
     assert source.pattern == "*.png"
     assert len(list_samples(source).path) == 6
 
 
-def test_the_same_pictures_with_two_extensions_are_two_kinds(tmp_path):
+def test_the_same_images_with_two_extensions_are_two_kinds(tmp_path: Path) -> None:
     fill(tmp_path, grey=names(".png"), npy=names(".npy"))
     assert patterns(tmp_path) == {"*.npy": names(".npy"), "*.png": names(".png")}
 
 
-def test_other_pictures_with_another_extension_are_the_same_kind(tmp_path):
+def test_different_images_with_another_extension_are_the_same_kind(tmp_path: Path) -> None:
     fill(tmp_path, grey=["a.png", "b.PNG"], npy=["c.npy"], tif=["d.tif", "e.tiff"])
     source = open_source(str(tmp_path), None)
     assert source.pattern == "*.{PNG,npy,png,tif,tiff}"
     assert len(list_samples(source).path) == 5
 
 
-def test_only_colour_images_are_one_kind_whose_samples_fail_later(tmp_path):
+def test_a_folder_of_color_images_is_one_kind_whose_samples_fail(tmp_path: Path) -> None:
     fill(tmp_path, rgb=names(".png"))
     assert open_source(str(tmp_path), None).pattern == "*.png"
 
 
-def test_a_dataset_of_a_folder_for_each_picture_reads_few_headers(tmp_path, monkeypatch):
+def test_detection_reads_few_headers_where_each_image_has_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from statsvc_workers.formats import peek
     from statsvc_workers.sources import detection
 
     fill(tmp_path, grey=[f"case{n:04}/label.png" for n in range(600)])
-    seen = []
-    real = detection.peek
-    monkeypatch.setattr(detection, "peek", lambda *args: seen.append(1) or real(*args))
+    seen: list[str] = []
+
+    def counted_peek(name: str, file: Any) -> Any:
+        seen.append(name)
+        return peek(name, file)
+
+    monkeypatch.setattr(detection, "peek", counted_peek)
     assert len(listed(tmp_path)) == 600
     assert len(seen) <= 2 * detection.FOLDERS
 
 
-def test_camvid_is_one_kind():
+def test_camvid_is_one_kind() -> None:
     root = Path(__file__).parents[3] / "shared" / "data" / "camvid"
     if not root.is_dir():
         pytest.skip("the real CamVid label maps are not beside this clone")
@@ -349,12 +362,12 @@ def test_camvid_is_one_kind():
     assert listing.unreadable == {}
 
 
-def test_very_many_paths_are_listed_as_few_are(tmp_path, monkeypatch):
+def test_very_many_paths_are_listed_as_few_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("b.png", "a/é.png", "a/z.png", "a-b.png", "ä.png", "𝄞.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
     few = list_samples(Source(str(tmp_path), "*.png"))
-    monkeypatch.setattr(sources, "AS_LIST", 0)
+    monkeypatch.setattr("statsvc_workers.sources.listing.MAX_LIST_PATHS", 0)
     many = list_samples(Source(str(tmp_path), "*.png"))
     assert isinstance(many.path, np.ndarray)
     assert many.path.tolist() == few.path == sorted(few.path)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,13 +15,17 @@ import xxhash
 from PIL import Image
 
 from statsvc.errors import InvalidParameter
-from statsvc_workers.cluster import tasks
+from statsvc_workers.cluster import hashed_file, tasks
 from statsvc_workers.cluster.tasks import BatchResult, CountOptions, count_samples
 from statsvc_workers.kernels import device
 from statsvc_workers.kernels.histogram import count_batch_torch
-from statsvc_workers.sources.sources import list_samples, open_source
+from statsvc_workers.sources.list_samples import list_samples
+from statsvc_workers.sources.sources import open_source
 from support import damage
 from support.rights import ordinary_rights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def count(root: Path, *paths: str, max_pixels: int = 10**9, device: str = "cpu") -> BatchResult:
@@ -42,10 +48,10 @@ def settle(seconds: float = 2.05) -> None:
 
 
 @pytest.fixture
-def mixed(tmp_path):
+def mixed(tmp_path: Path) -> Any:
     """A folder of one label map of each format; returns name → array."""
     rng = np.random.default_rng(0)
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "a.png": rng.integers(0, 5, (20, 30)),
         "b.npy": rng.integers(-1, 5, (3, 20, 30)).astype(np.int32),
         "c.tif": rng.integers(0, 700, (20, 31)).astype(np.uint16),
@@ -61,7 +67,7 @@ def mixed(tmp_path):
     return tmp_path, arrays
 
 
-def test_rows_hold_histogram_shape_fingerprint_and_hash_of_every_sample(mixed):
+def test_rows_contain_histogram_shape_fingerprint_and_hash_of_every_sample(mixed: Any) -> None:
     root, arrays = mixed
     settle()
     rows = count(root, *arrays)
@@ -84,15 +90,17 @@ def test_rows_hold_histogram_shape_fingerprint_and_hash_of_every_sample(mixed):
         )
 
 
-def test_rows_have_their_declared_types_and_survive_pickling(mixed):
+def test_rows_have_their_declared_types_and_survive_pickling(mixed: Any) -> None:
     root, arrays = mixed
     for rows in (count(root, *arrays), count(root), count(root, "gone.png")):
         n = len(rows.path)
         for name in ("size", "mtime_ns", "ctime_ns", "height", "width", "pixels"):
             column = getattr(rows, name)
             assert (column.dtype, column.shape) == (np.int64, (n,))
-        assert (rows.content.dtype, rows.mode.dtype, rows.status.dtype) == (np.uint64, np.uint8, np.uint8)
-        assert (rows.offsets.dtype, rows.offsets.shape) == (np.int64, (n + 1,))
+        assert rows.content.dtype == np.uint64
+        assert rows.mode.dtype == rows.status.dtype == np.uint8
+        assert rows.offsets.dtype == np.int64
+        assert rows.offsets.shape == (n + 1,)
         assert rows.ids.dtype == rows.counts.dtype == np.int64
         assert rows.offsets[-1] == len(rows.ids) == len(rows.counts)
         again = pickle.loads(pickle.dumps(rows))
@@ -100,7 +108,7 @@ def test_rows_have_their_declared_types_and_survive_pickling(mixed):
         assert again.path == rows.path
 
 
-def test_a_file_changed_just_before_is_marked_to_be_counted_again(tmp_path):
+def test_a_file_changed_just_before_is_marked_to_be_counted_again(tmp_path: Path) -> None:
     damage.write_label(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
     rows = count(tmp_path, "a.png")
     assert rows.status[0] == 0
@@ -112,7 +120,7 @@ def test_a_file_changed_just_before_is_marked_to_be_counted_again(tmp_path):
     assert count(tmp_path, "a.png").ctime_ns[0] == (tmp_path / "a.png").stat().st_ctime_ns
 
 
-def test_every_bad_file_is_a_row_that_says_why_and_the_rest_is_counted(tmp_path):
+def test_every_bad_file_is_a_row_with_its_error_and_the_rest_is_counted(tmp_path: Path) -> None:
     bad = damage.bad_files()
     good = np.random.default_rng(0).integers(0, 4, (12, 12))
     damage.write_label(tmp_path / "a.png", good)
@@ -129,53 +137,53 @@ def test_every_bad_file_is_a_row_that_says_why_and_the_rest_is_counted(tmp_path)
     assert histogram(rows, 0) == histogram(rows, len(bad) + 1) == expected(good)
 
 
-def test_an_image_over_the_limit_is_refused(tmp_path):
+def test_an_image_over_the_limit_is_rejected(tmp_path: Path) -> None:
     damage.write_label(tmp_path / "a.png", np.zeros((10, 10), np.uint8))
     assert count(tmp_path, "a.png", max_pixels=100).status[0] == 0
     rows = count(tmp_path, "a.png", max_pixels=99)
     assert "10 x 10 = 100 pixels, over the limit of 99" in rows.error[0]
 
 
-def test_a_file_without_permission_says_so(tmp_path):
+def test_a_file_without_read_permission_is_reported(tmp_path: Path) -> None:
     damage.write_label(tmp_path / "a.png", np.zeros((4, 4), np.uint8)).chmod(0)
     with ordinary_rights():
         assert "permission denied; make it readable" in count(tmp_path, "a.png").error[0]
 
 
-def test_a_file_that_vanished_a_folder_and_a_pipe_are_failures(tmp_path):
+def test_a_file_that_vanished_a_folder_and_a_pipe_are_failures(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
     rows = count(tmp_path, "gone.png", "folder.png", "pipe.png")
     assert rows.status.tolist() == [1, 1, 1]
-    assert "vanished during the scan" in rows.error[0]
+    assert "was removed during the scan" in rows.error[0]
     assert "folder" in rows.error[1]
     assert "pipe" in rows.error[2]
     assert (rows.size[0], rows.mtime_ns[0], rows.ctime_ns[0]) == (0, 0, 0)
 
 
-def test_an_error_of_the_disk_in_the_midst_of_a_file_is_a_failure(tmp_path, monkeypatch):
+def test_a_disk_error_within_a_file_fails_the_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     damage.write_label(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
     damage.write_label(tmp_path / "b.png", np.zeros((4, 4), np.uint8))
 
-    class Failing(tasks._Hashed):
-        def read(self, count=-1):
+    class Failing(hashed_file.HashedFile):
+        def read(self, count: Any = -1) -> Any:
             if self.file.name.endswith("a.png") and self.tell() > 0:
                 raise OSError(5, "Input/output error")
             return super().read(count)
 
-    monkeypatch.setattr(tasks, "_Hashed", Failing)
+    monkeypatch.setattr(tasks, "HashedFile", Failing)
     rows = count(tmp_path, "a.png", "b.png")
     assert rows.status.tolist() == [1, 0]
     assert "Input/output error; check the disk" in rows.error[0]
 
 
-def changing(path: Path, times: int):
-    """Return a `_Hashed` that rewrites the file at `path` during its first reads."""
+def changing(path: Path, times: int) -> Any:
+    """Return a `HashedFile` that rewrites the file at `path` during its first reads."""
 
-    class Changing(tasks._Hashed):
+    class Changing(hashed_file.HashedFile):
         left = times
 
-        def finish(self):
+        def finish(self) -> Any:
             if Changing.left:
                 Changing.left -= 1
                 path.write_bytes(damage.png(np.full((5, 5 + Changing.left), 2)))
@@ -184,9 +192,11 @@ def changing(path: Path, times: int):
     return Changing
 
 
-def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = damage.write_label(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
-    monkeypatch.setattr(tasks, "_Hashed", changing(path, 2))
+    monkeypatch.setattr(tasks, "HashedFile", changing(path, 2))
     rows = count(tmp_path, "a.png")
     assert rows.status[0] == 0
     assert histogram(rows, 0) == {2: 25}
@@ -194,16 +204,18 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path, monkeypatc
     assert rows.content[0] == xxhash.xxh3_64(path.read_bytes()).intdigest()
 
 
-def test_a_file_that_goes_on_changing_is_reported(tmp_path, monkeypatch):
+def test_a_file_that_keeps_changing_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = damage.write_label(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
-    monkeypatch.setattr(tasks, "_Hashed", changing(path, 99))
+    monkeypatch.setattr(tasks, "HashedFile", changing(path, 99))
     rows = count(tmp_path, "a.png")
-    assert "changed while it was read" in rows.error[0]
+    assert "changed while it was being read" in rows.error[0]
     assert "scan again when it is complete" in rows.error[0]
     assert histogram(rows, 0) == {}
 
 
-def test_an_unexpected_failure_names_its_type_and_memory_errors_propagate(tmp_path, monkeypatch):
+def test_an_unexpected_failure_names_its_type_and_memory_errors_propagate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     np.save(tmp_path / "a.npy", np.zeros((4, 4), np.uint8))
     for error, caught in (
         (ZeroDivisionError("odd"), False),
@@ -211,7 +223,7 @@ def test_an_unexpected_failure_names_its_type_and_memory_errors_propagate(tmp_pa
         (KeyboardInterrupt(), True),
     ):
 
-        def fail(self, counter, chunk, error=error):
+        def fail(self: Any, counter: Any, chunk: Any, error: Any = error) -> None:
             raise error
 
         monkeypatch.setattr(device.Engine, "add", fail)
@@ -222,47 +234,52 @@ def test_an_unexpected_failure_names_its_type_and_memory_errors_propagate(tmp_pa
             assert "ZeroDivisionError: odd" in count(tmp_path, "a.npy").error[0]
 
 
-def test_a_stop_between_samples_returns_the_rows_before(tmp_path):
+def test_a_stop_between_samples_returns_the_rows_before(tmp_path: Path) -> None:
     for name in "abcd":
         damage.write_label(tmp_path / f"{name}.png", np.zeros((4, 4), np.uint8))
-    asked = []
+    calls = itertools.count(1)
     rows = count_samples(
         CountOptions(str(tmp_path), 10**9, "cpu"),
         ["a.png", "b.png", "c.png", "d.png"],
-        lambda: asked.append(1) or len(asked) > 2,
+        lambda: next(calls) > 2,
     )
     assert rows.path == ["a.png", "b.png"]
     assert len(rows.offsets) == 3
 
 
-def test_the_torch_path_gives_the_same_rows(mixed, monkeypatch):
+def test_the_torch_path_gives_the_same_rows(mixed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     root, arrays = mixed
     for name, (content, _) in damage.bad_files().items():
         (root / name).write_bytes(content)
     paths = [*arrays, *damage.bad_files()]
     expected_rows = count(root, *paths)
-    real = device.count_batch_torch
+    real = count_batch_torch
     monkeypatch.setattr(device, "_torch_sees_cuda", lambda: True)
     on = "cuda" if torch.cuda.is_available() else "cpu"
     monkeypatch.setattr(device, "count_batch_torch", lambda chunks, where: real(chunks, on))
     for held in (1 << 26, 1):
-        monkeypatch.setattr(device, "HELD_BYTES", held)
+        monkeypatch.setattr(device, "QUEUED_BYTES", held)
         rows = count(root, *paths, device="cuda")
         for name in ("ids", "counts", "offsets", "status", "pixels"):
             np.testing.assert_array_equal(getattr(rows, name), getattr(expected_rows, name))
         assert rows.error == expected_rows.error
 
 
-def test_a_label_map_or_a_device_that_fails_on_cuda_costs_no_other_label_map(tmp_path, monkeypatch):
+def test_a_label_map_or_a_device_that_fails_on_cuda_costs_no_other_label_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class DriverError(Exception):
-        """As numba's `CudaDriverError`, which is no RuntimeError."""
+        """As numba's `CudaDriverError`, which is not a RuntimeError."""
 
-    arrays = {"a.npy": np.eye(5, dtype=np.uint8), "b.npy": np.full((3, 4), 7, np.int32)}
+    arrays: dict[str, NDArray[Any]] = {
+        "a.npy": np.eye(5, dtype=np.uint8),
+        "b.npy": np.full((3, 4), 7, np.int32),
+    }
     for name, array in (arrays | {"wide.npy": np.arange(5000).reshape(50, 100) * 100_000}).items():
         np.save(tmp_path / name, array)
 
-    def broken(_chunks, _where):
+    def broken(_chunks: Any, _where: Any) -> None:
         raise DriverError("out of memory")
 
     monkeypatch.setattr(device, "_torch_sees_cuda", lambda: True)
@@ -275,12 +292,15 @@ def test_a_label_map_or_a_device_that_fails_on_cuda_costs_no_other_label_map(tmp
         assert "more than 4096 different ids" in rows.error[1]
 
 
-def test_auto_decides_once_by_counting_the_first_batch_both_ways(mixed, monkeypatch):
+def test_auto_decides_once_by_counting_the_first_batch_both_ways(
+    mixed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("torch")
     root, arrays = mixed
-    real, asked = device.count_batch_torch, []
+    real: Any = count_batch_torch
+    asked: list[str] = []
 
-    def slow(chunks, where):
+    def slow(chunks: Any, where: Any) -> Any:
         asked.append(where)
         time.sleep(0.2)
         return real(chunks, "cpu")
@@ -296,14 +316,16 @@ def test_auto_decides_once_by_counting_the_first_batch_both_ways(mixed, monkeypa
     assert device._auto == "cpu"
 
 
-def test_an_unknown_device_and_missing_cuda_are_refused(tmp_path, monkeypatch):
+def test_an_unknown_device_and_missing_cuda_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(device, "_torch_sees_cuda", lambda: False)
     for name in ("cuda", "tpu"):
         with pytest.raises(InvalidParameter, match="device"):
             count(tmp_path, device=name)
 
 
-def test_counting_png_by_itself_loads_neither_torch_nor_dask_on_any_machine(mixed):
+def test_counting_only_png_imports_neither_torch_nor_dask(mixed: Any) -> None:
     root, _ = mixed
     code = (
         "import sys; from statsvc_workers.kernels import device;"
@@ -322,7 +344,7 @@ CAMVID_TRAIN = "10682767 14750079 623349 20076880 2845085 6166762 743859 714595 
 @pytest.mark.parametrize(
     ("split", "pixels"), [("train", [int(n) for n in CAMVID_TRAIN.split()]), ("val", None)]
 )
-def test_camvid_has_the_pixels_that_numpy_counts(split, pixels):
+def test_camvid_has_the_pixels_that_numpy_counts(split: Any, pixels: Any) -> None:
     root = Path(__file__).parents[3] / "shared" / "data" / "camvid" / split
     if not root.is_dir():
         pytest.skip("the real CamVid label maps are not beside this clone")

@@ -1,1 +1,1 @@
-"""What makes versions: reading label maps, counting them with Dask, publishing the result."""
+"""The counting side of statsvc: read label maps, count them with Dask, and publish versions."""

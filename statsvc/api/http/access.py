@@ -10,7 +10,7 @@ from starlette.datastructures import MutableHeaders
 
 from statsvc.api import index
 from statsvc.api.http.problems import FORBIDDEN, UNAUTHORIZED, problem
-from statsvc.store.catalog.tokens import recognised
+from statsvc.store.catalog.tokens import find_token
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -83,7 +83,7 @@ class Access:
     def _token(self, given: list[bytes]) -> Token | None:
         if len(given) != 1 or given[0][: len(_BEARER)].lower() != _BEARER:
             return None
-        return recognised(self._watch.snapshot.tokens, given[0][len(_BEARER) :].strip())
+        return find_token(self._watch.snapshot.tokens, given[0][len(_BEARER) :].strip())
 
     def _refusal(self, needed: str | None, given: list[bytes], token: Token | None) -> Response | None:
         if needed is None or (token is not None and token.allows(needed)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 from starlette.responses import Response
 
-from statsvc.weighting.answers import SCHEMA
+from statsvc.weighting.response import SCHEMA
 from statsvc.weighting.serialize import json_bytes
 
 if TYPE_CHECKING:

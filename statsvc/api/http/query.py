@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from statsvc.errors import InvalidParameter, nearest
-from statsvc.store.catalog.tags import checked
-from statsvc.weighting.parsing import CHOICES
-from statsvc.weighting.spec import PARAMETERS
+from statsvc.store.catalog.tags import validate_tag
+from statsvc.weighting.parameters import ALIASES, PARAMETERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,20 +34,18 @@ def integer_parameter(description: str, low: int = 1, high: int = 2**31 - 1) -> 
     return QueryParameter(description, {"type": "integer", "minimum": low, "maximum": high})
 
 
-def _schema(name: str) -> dict[str, Any]:
-    choices = {"enum": list(CHOICES[name])} if name in CHOICES else {}
-    return {"type": "string", **choices}
-
-
 VERSION = QueryParameter(
     "number or tag of a version; the current one if left out",
     {"type": ["integer", "string"], "minimum": 0, "maximum": 2**31 - 1},
 )
 
 SPEC = {
-    name: QueryParameter(description, _schema(name), repeatable=name == "ignore_index")
-    for name, description in PARAMETERS.items()
-} | {"ignore": QueryParameter("another name of ignore_index", repeatable=True)}
+    name: QueryParameter(parameter.documentation(), parameter.schema(), parameter.repeatable)
+    for name, parameter in PARAMETERS.items()
+} | {
+    alias: QueryParameter(f"Alias of {name}.", PARAMETERS[name].schema(), PARAMETERS[name].repeatable)
+    for alias, name in ALIASES.items()
+}
 """The parameters of a `WeightSpec`, which reads and checks their values."""
 
 
@@ -99,7 +96,7 @@ def version(given: Mapping[str, str], known: Mapping[str, QueryParameter]) -> in
     """Return the `version` parameter: a number, a tag, or None. Raises `InvalidParameter`."""
     text = given.get("version")
     if text is not None and text[:1].isalpha():
-        return checked(text, "version")
+        return validate_tag(text, "version")
     return integer(given, "version", known)
 
 

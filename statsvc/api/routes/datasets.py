@@ -100,7 +100,7 @@ async def post_dataset(request: Request, body: NewDataset, service: Shared) -> R
     query.read(request, {})
     pattern = None if body.pattern is None else checked_pattern(body.pattern)
     counted = Configuration(counting=counting_rule.read(body.rule, body.key, body.rows, files=False))
-    configuration = reconfigure.fitting(reconfigure.applied(counted, body.changes()))
+    configuration = reconfigure.check_class_names(reconfigure.apply_changes(counted, body.changes()))
     scanned = body.triggers()
 
     def register() -> dict[str, Any]:
@@ -144,10 +144,10 @@ async def patch_dataset(request: Request, name: str, body: DatasetChanges, servi
             dataset = service.catalog.set_keep(dataset, KEEP if body.keep is None else body.keep)
         triggers.change(service.catalog, dataset, scanned)
         if changes:
-            change = reconfigure.changed(service.catalog, service.store, dataset, changes)
+            change = reconfigure.configuration_change(service.catalog, service.store, dataset, changes)
             dataset, _ = publication.configure(service.catalog, service.store, dataset, change)
         if {"source", "pattern"} & given:
-            reconfigure.moved(
+            reconfigure.change_source(
                 service.catalog,
                 dataset,
                 lambda now: (source or str(now.source), pattern if "pattern" in given else now.pattern),

@@ -30,5 +30,5 @@ async def get_readiness(service: Shared) -> Response:
     if found != SCHEMA:
         raise CatalogError(f"the catalog has schema {found}, this statsvc knows {SCHEMA}")
     return json_response(
-        {"status": "ok", "store": service.store.trouble or "ok"}, headers={"Cache-Control": "no-store"}
+        {"status": "ok", "store": service.store.last_error or "ok"}, headers={"Cache-Control": "no-store"}
     )

@@ -10,9 +10,9 @@ from starlette.responses import Response
 from statsvc.api.http import conditional, query
 from statsvc.api.state.cached_table import RememberedTable
 from statsvc.api.state.service import Shared
-from statsvc.weighting import answers
+from statsvc.weighting.histogram import histogram_response
+from statsvc.weighting.parameters import WeightSpec
 from statsvc.weighting.serialize import json_bytes
-from statsvc.weighting.spec import WeightSpec
 
 router = APIRouter()
 
@@ -34,7 +34,7 @@ async def get_histogram(request: Request, name: str, service: Shared) -> Respons
     published = await service.published(name, number)
 
     def make(table: RememberedTable) -> bytes:
-        return json_bytes(answers.histogram_answer(table, **asked))
+        return json_bytes(histogram_response(table, **asked))
 
     tag = conditional.etag(published.digest_under(spec.class_map), asked, "histogram")
     headers = conditional.cache_headers(

@@ -12,13 +12,13 @@ from starlette.responses import Response
 from statsvc.api.http import conditional, query
 from statsvc.api.state.cached_table import RememberedTable
 from statsvc.api.state.service import Shared
-from statsvc.sampling.answer import SamplingRequest, sampled
+from statsvc.sampling.plan import SamplingRequest, plan_sampling
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK
 from statsvc.weighting import schemes
 from statsvc.weighting.serialize import json_bytes
 
 if TYPE_CHECKING:
-    from statsvc.sampling.answer import Sampled
+    from statsvc.sampling.plan import SamplingPlan
 
 router = APIRouter()
 
@@ -48,8 +48,8 @@ async def get_sampling(request: Request, name: str, service: Shared) -> Response
     published = await service.published(name, number)
 
     def make(table: RememberedTable) -> bytes:
-        found = sampled(table, question)
-        return json_bytes(found.head | page(table, found, question.spec.split, after, limit))
+        plan = plan_sampling(table, question)
+        return json_bytes(plan.head | page(table, plan, question.spec.split, after, limit))
 
     asked = {"sampler": question.sampler, "spec": question.to_dict(), "after": after, "limit": limit}
     tag = conditional.etag(published.digest, asked, "sampling")
@@ -62,7 +62,7 @@ async def get_sampling(request: Request, name: str, service: Shared) -> Response
 
 
 def page(
-    table: RememberedTable, found: Sampled, split: str | None, after: str | None, limit: int
+    table: RememberedTable, plan: SamplingPlan, split: str | None, after: str | None, limit: int
 ) -> dict[str, Any]:
     """Return the samples behind a path and where the next page begins, reading only the chunks needed."""
     version = table.stored
@@ -80,7 +80,7 @@ def page(
         if len(samples) == limit:
             return {"samples": samples, "next": samples[-1]["path"]}
         counts = version.counts(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]]
-        q = found.draws.probability(table.apply_class_map(counts, found.read.class_map))
+        q = plan.draws.probability(table.apply_class_map(counts, plan.interpreted.class_map))
         more = [
             {"path": str(paths[row]), "probability": share}
             for row, share in zip(rows.tolist(), q.tolist(), strict=True)

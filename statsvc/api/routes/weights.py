@@ -13,9 +13,10 @@ from starlette.responses import Response
 from statsvc.api.http import conditional, formats, query
 from statsvc.api.state.cached_table import RememberedTable
 from statsvc.api.state.service import of as shared
-from statsvc.sampling import mixtures, stream_weights
-from statsvc.weighting import answers, methods, schemes, serialize
-from statsvc.weighting.spec import WeightSpec
+from statsvc.sampling import mixtures
+from statsvc.sampling.weights import weights_response
+from statsvc.weighting import reference, serialize
+from statsvc.weighting.parameters import WeightSpec
 
 router = APIRouter()
 
@@ -49,7 +50,7 @@ class WeightsRequest:
     dataset: str | None
     number: int | str | None
     spec: WeightSpec
-    parts: tuple[mixtures.Part, ...] | None
+    parts: tuple[mixtures.MixturePart, ...] | None
 
 
 @router.get(
@@ -82,10 +83,10 @@ async def get_weights(request: Request) -> Response:
 
     def make(*tables: RememberedTable) -> bytes:
         if asked.parts is None:
-            return serialize.render(asked.form, answers.answer(tables[0], asked.spec))
+            return serialize.render(asked.form, weights_response(tables[0], asked.spec))
         shares = [part.share for part in asked.parts]
-        weighed = list(zip(tables, shares, strict=True))
-        return serialize.render(asked.form, stream_weights.answer(weighed, asked.spec))
+        mixture = list(zip(tables, shares, strict=True))
+        return serialize.render(asked.form, weights_response(mixture, asked.spec))
 
     tag = _tag(digest, asked)
     headers = conditional.cache_headers(tag, pinned=pinned, age=service.watch.age, negotiated=True)
@@ -120,11 +121,11 @@ def _tag(digest: str, asked: WeightsRequest) -> str:
 async def get_methods(request: Request) -> Response:
     """Return every weighting method with its formula, parameters, ranges and reference."""
     query.read(request, {})
-    return await conditional.respond_json(request, {"methods": methods.describe()})
+    return await conditional.respond_json(request, {"methods": reference.describe_methods()})
 
 
 @router.get("/samplers")
 async def get_samplers(request: Request) -> Response:
     """Return every sampler with its formula, parameters, ranges and reference."""
     query.read(request, {})
-    return await conditional.respond_json(request, {"samplers": schemes.describe()})
+    return await conditional.respond_json(request, {"samplers": reference.describe_samplers()})

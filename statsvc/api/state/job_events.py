@@ -77,7 +77,7 @@ class Feed:
         """Look at the jobs listened to, as long as there are any."""
         while self._listeners:
             try:
-                found = await anyio.to_thread.run_sync(jobs.several, self._catalog, list(self._listeners))
+                found = await anyio.to_thread.run_sync(jobs.by_ids, self._catalog, list(self._listeners))
             except Exception as error:  # noqa: BLE001 - streams go on when the catalog comes back
                 log.warning("jobs cannot be looked at, trying again: %s", error)
                 found = []

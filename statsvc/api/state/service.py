@@ -40,7 +40,7 @@ class Service:
     """The parts of one application; used from its event loop only."""
 
     def __init__(self, catalog: Catalog, store: Location, roots: Sequence[Path | str]) -> None:
-        self.catalog, self.store, self.roots = catalog, store.hurried(), tuple(roots)
+        self.catalog, self.store, self.roots = catalog, store.with_short_timeouts(), tuple(roots)
         self.watch = CatalogWatcher(catalog)
         self.feed = Feed(catalog)
         self._older: Once[tuple[str, int, int], Published] = Once(Lru(1024), THREADS)

@@ -116,8 +116,8 @@ def load(catalog: Catalog, previous: Snapshot | None = None) -> Snapshot:
         elif published is None or published.record != record:
             published = Published.of(dataset.name, record)
         datasets[dataset.name] = (dataset, published)
-    held = tuple(token for token in tokens.every(catalog) if token.revoked_at is None)
-    return Snapshot(revisions, datasets, held, tags.every(catalog))
+    held = tuple(token for token in tokens.all_tokens(catalog) if token.revoked_at is None)
+    return Snapshot(revisions, datasets, held, tags.all_tags(catalog))
 
 
 class CatalogWatcher:

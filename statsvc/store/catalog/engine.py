@@ -1,4 +1,4 @@
-"""Opening the catalog's database: SQLite made safe, PostgreSQL as it is, the schema checked."""
+"""Open the catalog's database: configure SQLite for durability, migrate it, and check the schema."""
 
 from __future__ import annotations
 
@@ -22,53 +22,59 @@ SCHEMA = "0003"
 UNSAFE_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "beegfs", "gpfs", "afs", "9p", "fuse.sshfs"}
 )
-"""Network file systems on which SQLite's locks or shared memory are not dependable."""
+"""Network file systems on which SQLite's file locks or shared memory are unreliable."""
+
+BUSY_SECONDS = 30
+"""How long an SQLite statement waits for another process's lock."""
+
+_MIGRATION_TRIES, _MIGRATION_PAUSE_SECONDS = 100, 0.1
 
 
 def open_engine(url: str) -> sa.Engine:
-    """Connect to the catalog, bring an SQLite schema up to date, and check that it is this release's.
+    """Connect to the catalog, migrate an SQLite database, and check that the schema matches this release.
 
-    Raises `CatalogError` for a URL that is not SQLite or PostgreSQL, a network file system under
-    SQLite, an unreachable server, or another schema.
+    Raises `CatalogError` for a URL that is not SQLite or PostgreSQL, SQLite on a network file system, an
+    unreachable server, or a schema of another release.
     """
-    parsed = _parsed(url)
-    with _reachable(parsed):
+    parsed = _parse(url)
+    with _translated_errors(parsed):
         if parsed.get_backend_name() == "sqlite":
             return _open_sqlite(parsed)
         return _open_postgresql(parsed)
 
 
-def _parsed(url: str) -> sa.URL:
+def _parse(url: str) -> sa.URL:
     try:
         parsed = sa.make_url(url)
         backend = parsed.get_backend_name()
     except sa.exc.ArgumentError:
-        raise CatalogError(f"{url!r} is not a database URL; write sqlite:///FILE or postgresql://…") from None
+        raise CatalogError(f"{url!r} is not a database URL; use sqlite:///FILE or postgresql://…") from None
     if backend not in ("sqlite", "postgresql"):
-        raise CatalogError(f"the catalog is SQLite or PostgreSQL, not {backend}")
+        raise CatalogError(f"the catalog must be SQLite or PostgreSQL, not {backend}")
     return parsed.set(drivername="postgresql+psycopg") if backend == "postgresql" else parsed
 
 
 @contextmanager
-def _reachable(url: sa.URL) -> Iterator[None]:
-    """Turn a driver's errors on the way into `CatalogError` naming the database without its password."""
+def _translated_errors(url: sa.URL) -> Iterator[None]:
+    """Translate the driver's errors into `CatalogError`, which names the database without its password."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise CatalogError(f"{error}; install it: pip install 'statsvc[postgres]'") from error
     except sa.exc.DBAPIError as error:
         shown = url.render_as_string(hide_password=True)
-        mend = (
-            ""
-            if url.database is None or "unable to open" not in str(error.orig)
-            else (f"; this user must be able to write in {Path(url.database).parent}, also to read")
-        )
-        raise CatalogError(f"the catalog {shown} cannot be opened: {error.orig}{mend}") from error
+        advice = ""
+        if url.database is not None and "unable to open" in str(error.orig):
+            advice = (
+                f"; SQLite needs write permission for {Path(url.database).parent} even to read, "
+                "so grant it to this user"
+            )
+        raise CatalogError(f"the catalog {shown} cannot be opened: {error.orig}{advice}") from error
 
 
 def _open_sqlite(url: sa.URL) -> sa.Engine:
     if not url.database or url.database == ":memory:":
-        raise CatalogError("the catalog must be a file, so that the API and the runner share it")
+        raise CatalogError("the SQLite catalog must be a file, because the API and the runner share it")
     file = Path(url.database)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -77,25 +83,26 @@ def _open_sqlite(url: sa.URL) -> sa.Engine:
         mounts = ""  # not Linux
     except OSError as error:
         raise CatalogError(
-            f"the catalog's folder {file.parent} cannot be made: {error.strerror}; choose another --home"
+            f"the catalog's folder {file.parent} cannot be created: {error.strerror}; choose another --home"
         ) from error
     kind = file_system(file.parent.resolve(), mounts)
     if kind in UNSAFE_FILE_SYSTEMS:
         raise CatalogError(
-            f"{file} lies on {kind}, where SQLite loses data when two hosts write; "
-            "put --home on a local disk, or give PostgreSQL with --database postgresql://…"
+            f"{file} is on a {kind} file system, where SQLite loses data if two hosts write; "
+            "choose a --home on a local disk, or use PostgreSQL with --database postgresql://…"
         )
-    engine = sa.create_engine(url, connect_args={"timeout": 30})
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
 
     @sa.event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions are begun below, not by the driver
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+        connection.isolation_level = None  # the handler below begins transactions, not the driver
+        busy_timeout = f"busy_timeout={BUSY_SECONDS * 1000}"
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", busy_timeout):
             connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        # A writer takes the lock at once: a deferred one that upgrades later can fail at COMMIT.
+        # A writer takes the write lock first: a transaction that upgrades its lock later can fail at COMMIT.
         write = connection.get_execution_options().get("statsvc_write", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
@@ -112,18 +119,18 @@ def _open_postgresql(url: sa.URL) -> sa.Engine:
 
 
 def _check(engine: sa.Engine) -> None:
-    found = schema_of(engine)
-    if found is None:
-        raise CatalogError("the catalog is empty; create its tables once with: statsvc upgrade")
-    if found != SCHEMA:
+    revision = schema_of(engine)
+    if revision is None:
+        raise CatalogError("the catalog has no tables yet; create them with: statsvc upgrade")
+    if revision != SCHEMA:
         raise CatalogError(
-            f"the catalog has schema {found}, this statsvc knows {SCHEMA}; "
-            "run `statsvc upgrade` with the newest release that uses it"
+            f"the catalog has schema {revision}, but this release of statsvc needs schema {SCHEMA}; "
+            "run `statsvc upgrade` with the newest release that uses this catalog"
         )
 
 
 def schema_of(engine: sa.Engine) -> str | None:
-    """Return the Alembic revision of the database, or None where there are no tables yet."""
+    """Return the Alembic revision of the database, or None if it has no tables yet."""
     if not sa.inspect(engine).has_table("alembic_version"):
         return None
     with engine.connect() as connection:
@@ -131,24 +138,24 @@ def schema_of(engine: sa.Engine) -> str | None:
 
 
 def _migrate_sqlite(engine: sa.Engine) -> None:
-    """Upgrade under the database's own write lock, so that two processes starting at once take turns."""
-    for _ in range(100):
+    """Upgrade under the database's write lock, so that processes that start together do it one by one."""
+    for _ in range(_MIGRATION_TRIES):
         try:
             with write(engine) as connection:
                 upgrade(connection)
         except sa.exc.OperationalError as error:
             if "locked" not in str(error.orig):
                 raise
-            time.sleep(0.1)
+            time.sleep(_MIGRATION_PAUSE_SECONDS)
         else:
             return
-    raise CatalogError("the catalog stays locked by another process; end it and try again")
+    raise CatalogError("the catalog is locked by another process; stop that process and try again")
 
 
 def upgrade(connection: sa.Connection) -> None:
-    """Bring the schema to this release's, inside the caller's transaction.
+    """Migrate the schema to that of this release, in the caller's transaction.
 
-    Raises `CatalogError` where the database was made by a newer release.
+    Raises `CatalogError` if the database was created by a newer release.
     """
     from alembic import command
     from alembic.config import Config
@@ -161,18 +168,18 @@ def upgrade(connection: sa.Connection) -> None:
         command.upgrade(config, SCHEMA)
     except CommandError as error:
         raise CatalogError(
-            f"the catalog's schema is not known to this statsvc ({error}); it was made by a newer release: "
-            "install that one"
+            f"this release of statsvc cannot migrate the catalog ({error}); "
+            "the catalog was created by a newer release, so install that release"
         ) from error
 
 
 def upgrade_url(url: str) -> None:
     """Create or update the tables of the catalog at a URL. Raises `CatalogError`."""
-    parsed = _parsed(url)
+    parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
         open_engine(url).dispose()
         return
-    with _reachable(parsed):
+    with _translated_errors(parsed):
         engine = sa.create_engine(parsed)
         with engine.begin() as connection:
             upgrade(connection)
@@ -181,20 +188,20 @@ def upgrade_url(url: str) -> None:
 
 @contextmanager
 def write(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Open a writing transaction, committed at the end and rolled back on an exception."""
+    """Open a writing transaction, which is committed at the end and rolled back on an exception."""
     with engine.connect().execution_options(statsvc_write=True) as connection, connection.begin():
         yield connection
 
 
 @contextmanager
-def alone(engine: sa.Engine, what: str, *, wait: bool = False) -> Iterator[None]:
-    """Let one process at a time do something with this catalog; a process that dies lets the next one in.
+def exclusive(engine: sa.Engine, task: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold the catalog's lock for a task, which one process at a time may run; it ends with the process.
 
-    Raises `Conflict` where another one does it, unless it is to be waited for.
+    If another process holds the lock, wait for it with `wait`, else raise `Conflict`.
     """
-    taken = Conflict(f"another {what} runs with this catalog; wait for it to end")
+    taken = Conflict(f"another {task} is running on this catalog; wait until it ends")
     if engine.dialect.name == "postgresql":
-        key = {"key": zlib.crc32(f"statsvc {what}".encode())}
+        key = {"key": zlib.crc32(f"statsvc {task}".encode())}
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             try:
                 if wait:
@@ -203,9 +210,9 @@ def alone(engine: sa.Engine, what: str, *, wait: bool = False) -> Iterator[None]
                     raise taken
                 yield
             finally:
-                connection.invalidate()  # the lock goes with the connection, whatever became of either
+                connection.invalidate()  # closing the connection releases the lock, even after an error
         return
-    with Path(f"{engine.url.database}.{what}-lock").open("w") as lock:
+    with Path(f"{engine.url.database}.{task}-lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -214,7 +221,7 @@ def alone(engine: sa.Engine, what: str, *, wait: bool = False) -> Iterator[None]
 
 
 def file_system(path: Path, mountinfo: str) -> str:
-    """Return the type of the file system that holds `path`, from the text of /proc/self/mountinfo.
+    """Return the type of the file system that contains `path`, from the text of /proc/self/mountinfo.
 
     Format: https://www.kernel.org/doc/html/latest/filesystems/proc.html, section 3.5.
     """

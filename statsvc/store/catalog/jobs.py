@@ -1,19 +1,15 @@
-"""The job queue in the catalog: submit, lease, heartbeat, end.
-
-Whoever changes which jobs of a dataset are queued or running holds the dataset's row meanwhile, so on
-PostgreSQL, too, two of them take turns; on SQLite every writing transaction has the file to itself.
-"""
+"""The job queue: submit, lease, heartbeat, end, requeue and list jobs. Each function is one transaction."""
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from statsvc.errors import Conflict, InvalidParameter, LeaseLost, NotFound
-from statsvc.store.catalog import changed_paths
+from statsvc.store.catalog import changed_paths, dataset_rows, job_rows
 from statsvc.store.catalog.engine import write
+from statsvc.store.catalog.job_rows import LEASE_SECONDS, UNFINISHED
 from statsvc.store.catalog.owners import may_take_over, process_identity
 from statsvc.store.catalog.records import ENDED, Job
 from statsvc.store.catalog.schema import datasets, jobs, now
@@ -21,39 +17,38 @@ from statsvc.store.catalog.schema import datasets, jobs, now
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from statsvc.store.catalog.catalog import Catalog
+    from statsvc.store.catalog.database import Database
     from statsvc.store.catalog.records import Dataset
 
-__all__ = ["process_identity"]  # with which whoever leases names itself
-
-LEASE_SECONDS = 15.0
-"""How long a lease lasts without a heartbeat."""
+__all__ = ["process_identity"]  # the `owner` that a process passes to `lease` and `submit_leased`
 
 MAX_ATTEMPTS = 5
-"""Attempts after which a job that keeps dying is failed."""
+"""Attempts after which a job fails if each of them ended unexpectedly."""
 
 PAUSES = (1.0, 5.0, 25.0, 125.0)
-"""Seconds before the second, third, … attempt of a job that ended unexpectedly."""
+"""Seconds before the second, third, … attempt of a job whose last attempt ended unexpectedly."""
 
 MAX_REMOVED = 0.1
-"""Share of a version's samples that one job may lose before it asks."""
+"""Default share of a version's samples that one job may remove; a job that would remove more fails."""
 
-STATES = ("queued", "running", *sorted(ENDED))
+STATES = (*UNFINISHED, *sorted(ENDED))
 
 
 def submit(
-    catalog: Catalog,
+    database: Database,
     dataset: Dataset,
     *,
     full: bool = False,
     max_removed: float = MAX_REMOVED,
     paths: Collection[str] | None = None,
 ) -> tuple[Job, bool]:
-    """Queue a recompute; return it and whether it is new. One already queued is joined, and widened.
+    """Queue a recompute; return the job and whether it is new.
 
-    paths  what changed, relative to the source; None: the job lists the source to find out
+    If the dataset already has a queued job, the request is merged into that one.
+
+    paths  paths that changed, relative to the source; None: the job lists the whole source
     """
-    with write(catalog.engine) as connection:
+    with write(database.engine) as connection:
         return submit_in(connection, dataset, full=full, max_removed=max_removed, paths=paths)
 
 
@@ -65,231 +60,184 @@ def submit_in(
     max_removed: float,
     paths: Collection[str] | None = None,
 ) -> tuple[Job, bool]:
-    """Queue a recompute in the caller's transaction, as `submit` does. Raises `NotFound` once deleted."""
-    hold(connection, dataset)
-    queued = connection.scalar(_queued(dataset.uid))
-    if queued is not None and _widen(connection, queued, full, max_removed, paths):
-        return _one(connection, queued), False
-    job_id = _insert(connection, dataset, full, max_removed)
+    """Queue a recompute as `submit` does, in the caller's transaction.
+
+    Raises `NotFound` if the dataset was deleted.
+    """
+    dataset_rows.lock(connection, dataset)
+    queued_id = connection.scalar(job_rows.queued(dataset.uid))
+    if queued_id is not None and job_rows.merge_request(connection, queued_id, full, max_removed, paths):
+        return job_rows.read(connection, queued_id), False
+    job_id = job_rows.insert(connection, dataset, full, max_removed)
     if paths is not None:
         changed_paths.begin(connection, dataset, job_id, paths)
-    return _one(connection, job_id), True
+    return job_rows.read(connection, job_id), True
 
 
 def submit_leased(
-    catalog: Catalog, dataset: Dataset, owner: str, *, full: bool = False, max_removed: float = MAX_REMOVED
+    database: Database, dataset: Dataset, owner: str, *, full: bool = False, max_removed: float = MAX_REMOVED
 ) -> Job | None:
-    """Insert a job already leased to its maker, taking over one that is queued or whose process is dead.
+    """Create a job that is already leased to `owner`, for a process that counts in the foreground.
 
+    Takes over the dataset's queued job, or its running job if the lease has expired or its process is dead.
     Returns None while another process runs a job of this dataset.
     """
-    with write(catalog.engine) as connection:
-        hold(connection, dataset)
-        running = connection.execute(_running(dataset.uid)).first()
+    with write(database.engine) as connection:
+        dataset_rows.lock(connection, dataset)
+        running = connection.execute(job_rows.running(dataset.uid)).first()
         if running is not None:
             if not may_take_over(running):
                 return None
             job_id = running.id
         else:
-            queued = connection.scalar(_queued(dataset.uid))
-            job_id = queued or _insert(connection, dataset, full, max_removed)
-        if not _widen(connection, job_id, full, max_removed, None):
-            job_id = _insert(connection, dataset, full, max_removed)
-        return _take(connection, job_id, owner)
+            queued_id = connection.scalar(job_rows.queued(dataset.uid))
+            job_id = queued_id or job_rows.insert(connection, dataset, full, max_removed)
+        if not job_rows.merge_request(connection, job_id, full, max_removed, None):
+            job_id = job_rows.insert(connection, dataset, full, max_removed)
+        return job_rows.start_attempt(connection, job_id, owner)
 
 
-def lease(catalog: Catalog, owner: str) -> Job | None:
-    """Take the oldest job that may run: queued with none running, or running with a lapsed lease.
+def lease(database: Database, owner: str) -> Job | None:
+    """Lease the oldest job that may run, or return None.
 
-    A queued job whose attempt ended unexpectedly waits until its `lease_until`.
-
-    A job that has used up its attempts is failed here with its last cause.
+    A queued job may run if its dataset has no running job and its pause after an unexpected end is over. A
+    running job may be taken over if its lease has expired. A job that has used up its attempts fails here,
+    with its last error.
     """
-    with catalog.engine.begin() as connection:
-        # Looking takes no lock, so idle runners keep nobody waiting.
-        candidates = [row for row in connection.execute(_waiting()).all() if _may_run(row)]
+    with database.engine.begin() as connection:
+        # Read without a lock, so that idle runners block nobody.
+        candidates = [row for row in connection.execute(job_rows.runnable()) if job_rows.may_run(row)]
     for candidate in candidates:
-        with write(catalog.engine) as connection:
-            held = connection.execute(
-                sa.select(datasets.c.uid)
-                .where(datasets.c.uid == candidate.dataset_uid)
-                .with_for_update(skip_locked=True)
-            ).first()
-            row = connection.execute(_waiting().where(jobs.c.id == candidate.id)).first()
-            if held is None or row is None or not _may_run(row):
-                continue  # another runner was first
-            if row.attempt - row.released < MAX_ATTEMPTS:
-                taken = _take(connection, row.id, owner)
-                if taken is None:
-                    continue  # it was cancelled, or ended, meanwhile
-                return taken
-            cause = row.error or "the process that ran it died"
-            _end(connection, row.id, row.attempt, f"given up after {row.attempt} attempts: {cause}")
+        with write(database.engine) as connection:
+            job = _lease_candidate(connection, candidate, owner)
+        if job is not None:
+            return job
     return None
 
 
-def _waiting() -> sa.Select[Any]:
-    """Return the query for jobs that run, or wait with none of their dataset running; oldest first."""
-    busy = sa.select(jobs.c.dataset_uid).where(jobs.c.state == "running").scalar_subquery()
-    return (
-        sa.select(jobs, now().label("clock"))
-        .where(
-            sa.or_(
-                jobs.c.state == "running",
-                sa.and_(jobs.c.state == "queued", jobs.c.dataset_uid.not_in(busy)),
-            )
-        )
-        .order_by(jobs.c.created_at, jobs.c.id)
-    )
+def _lease_candidate(connection: sa.Connection, candidate: sa.Row[Any], owner: str) -> Job | None:
+    """Lease a job that could run when it was read, unless another runner was faster or it must fail."""
+    locked = connection.execute(
+        sa.select(datasets.c.uid)
+        .where(datasets.c.uid == candidate.dataset_uid)
+        .with_for_update(skip_locked=True)
+    ).first()
+    row = connection.execute(job_rows.runnable().where(jobs.c.id == candidate.id)).first()
+    if locked is None or row is None or not job_rows.may_run(row):
+        return None
+    if row.attempt - row.released < MAX_ATTEMPTS:
+        return job_rows.start_attempt(connection, row.id, owner)
+    cause = row.error or "the process that ran it died"
+    job_rows.end(connection, row.id, row.attempt, _gave_up(row.attempt, cause))
+    return None
 
 
-def _may_run(row: sa.Row[Any]) -> bool:
-    if row.state == "queued":
-        return row.lease_until is None or bool(row.lease_until <= row.clock)
-    return may_take_over(row)
+def _gave_up(attempt: int, cause: str) -> str:
+    return f"gave up after {attempt} attempts; the last error was: {cause}"
 
 
-def heartbeat(catalog: Catalog, job: Job, progress: Mapping[str, Any]) -> None:
-    """Prolong the lease and record progress. Raises `LeaseLost` where the attempt is no longer current."""
-    with write(catalog.engine) as connection:
-        changed = connection.execute(
-            jobs.update()
-            .where(jobs.c.id == job.id, jobs.c.attempt == job.attempt, jobs.c.state == "running")
-            .values(lease_until=now() + LEASE_SECONDS, progress=dict(progress))
-        ).rowcount
-        if changed == 1:
+def heartbeat(database: Database, job: Job, progress: Mapping[str, Any]) -> None:
+    """Extend the lease and record progress. Raises `LeaseLost` if this attempt no longer runs."""
+    values = {"lease_until": now() + LEASE_SECONDS, "progress": dict(progress)}
+    with write(database.engine) as connection:
+        if job_rows.update_running(connection, job, values):
             return
-        found = _one(connection, job.id)
-    became = f"was {found.error}" if found.state == "cancelled" else "was taken over or ended"
-    raise LeaseLost(f"job {job.id} {became}; attempt {job.attempt} stops")
+        current = job_rows.read(connection, job.id)
+    reason = f"was {current.error}" if current.state == "cancelled" else "was taken over or ended"
+    raise LeaseLost(f"job {job.id} {reason}; attempt {job.attempt} stops")
 
 
-def succeed_unchanged(catalog: Catalog, job: Job, progress: Mapping[str, Any]) -> None:
-    """End a job that found nothing changed: no version."""
-    with write(catalog.engine) as connection:
-        finish(connection, job, None, progress)
+def succeed_unchanged(database: Database, job: Job, progress: Mapping[str, Any]) -> None:
+    """Mark a job as succeeded without a version, because nothing has changed."""
+    with write(database.engine) as connection:
+        job_rows.finish(connection, job, None, progress)
 
 
-def finish(
-    connection: sa.Connection, job: Job, number: int | None, progress: Mapping[str, Any] | None
-) -> None:
-    """End a job in the caller's transaction, with the version it made or none.
+def fail(database: Database, job: Job, error: str, progress: Mapping[str, Any] | None = None) -> None:
+    """Fail a job with its error; an attempt that has lost its lease changes nothing."""
+    with write(database.engine) as connection:
+        job_rows.end(connection, job.id, job.attempt, error, progress=progress)
 
-    The fence is (job, attempt, running): raises `LeaseLost` unless exactly one row changes.
+
+def cancel(database: Database, job_id: str) -> Job:
+    """Cancel a queued or running job; a worker that runs it stops at its next heartbeat.
+
+    The current version stays, and the next job reuses the checkpoints. Cancelling a cancelled job has no
+    effect. Raises `NotFound`, or `Conflict` if the job has already ended otherwise.
     """
-    values: dict[str, Any] = {
-        "state": "succeeded",
-        "finished_at": now(),
-        "version_number": number,
-        "owner": None,
-        "error": None,
-    }
-    if progress is not None:
-        values["progress"] = dict(progress)
-    changed = connection.execute(
-        jobs.update()
-        .where(jobs.c.id == job.id, jobs.c.attempt == job.attempt, jobs.c.state == "running")
-        .values(values)
-    ).rowcount
-    if changed != 1:
-        raise LeaseLost(f"job {job.id} is no longer attempt {job.attempt}'s: nothing was published by it")
-
-
-def fail(catalog: Catalog, job: Job, error: str, progress: Mapping[str, Any] | None = None) -> None:
-    """End a job with the cause; an attempt that lost its lease changes nothing."""
-    with write(catalog.engine) as connection:
-        _end(connection, job.id, job.attempt, error, progress=progress)
-
-
-def cancel(catalog: Catalog, job_id: str) -> Job:
-    """End a job that is queued or running; whoever runs it stops at its next heartbeat.
-
-    The last version stays, and what was counted is kept for the next job. Cancelling twice is
-    cancelling once. Raises `NotFound`, or `Conflict` where it has ended by itself already.
-    """
-    with write(catalog.engine) as connection:
+    with write(database.engine) as connection:
         connection.execute(
             jobs.update()
-            .where(jobs.c.id == job_id, jobs.c.state.in_(("queued", "running")))
+            .where(jobs.c.id == job_id, jobs.c.state.in_(UNFINISHED))
             .values(state="cancelled", error="cancelled on request", finished_at=now(), owner=None)
         )
-    job = get(catalog, job_id)
+    job = get(database, job_id)
     if job.state != "cancelled":
-        raise Conflict(f"job {job_id} has {job.state} already; there is nothing to cancel")
+        raise Conflict(f"job {job_id} cannot be cancelled: it has already {job.state}")
     return job
 
 
-def cancel_own(catalog: Catalog, job: Job) -> None:
-    """End a job because the person who ran it stopped it."""
-    with write(catalog.engine) as connection:
-        _end(connection, job.id, job.attempt, "stopped by its user", state="cancelled")
+def cancel_own(database: Database, job: Job) -> None:
+    """Cancel a job that this process runs, because its user interrupted it."""
+    with write(database.engine) as connection:
+        job_rows.end(connection, job.id, job.attempt, "stopped by its user", state="cancelled")
 
 
-def give_back(catalog: Catalog, job: Job, cause: str, *, orderly: bool = False) -> None:
-    """Put a job back in the queue after an unexpected end, or fail it when its attempts are used up.
+def requeue(database: Database, job: Job, cause: str, *, orderly: bool = False) -> None:
+    """Requeue a job whose attempt did not finish, or fail it if it has used up its attempts.
 
-    An orderly end, of a runner asked to stop, does not use up an attempt. After another one a runner
-    takes it again when a pause has passed, longer each time.
+    An orderly end (the runner was asked to stop) does not use up an attempt. After any other end, the job
+    waits before its next attempt, longer each time.
     """
-    tries = job.attempt - job.released
-    later = None if orderly else now() + PAUSES[min(tries, len(PAUSES)) - 1]
-    with write(catalog.engine) as connection:
+    attempts = job.attempt - job.released
+    not_before = None if orderly else now() + PAUSES[min(attempts, len(PAUSES)) - 1]
+    with write(database.engine) as connection:
         connection.execute(
             sa.select(datasets.c.uid).where(datasets.c.uid == job.dataset_uid).with_for_update()
         )
-        now_running = connection.execute(_running(job.dataset_uid)).first()
-        if now_running is None or (now_running.id, now_running.attempt) != (job.id, job.attempt):
-            return  # taken over or ended: no longer this attempt's to give
-        newer = connection.scalar(_queued(job.dataset_uid))
-        if not orderly and tries >= MAX_ATTEMPTS:
-            _end(connection, job.id, job.attempt, f"given up after {job.attempt} attempts: {cause}")
-        elif newer is not None and _widen(
+        running = connection.execute(job_rows.running(job.dataset_uid)).first()
+        if running is None or (running.id, running.attempt) != (job.id, job.attempt):
+            return  # another attempt took the job over, or it ended
+        newer = connection.scalar(job_rows.queued(job.dataset_uid))
+        if not orderly and attempts >= MAX_ATTEMPTS:
+            job_rows.end(connection, job.id, job.attempt, _gave_up(job.attempt, cause))
+        elif newer is not None and job_rows.merge_request(
             connection, newer, job.full, job.max_removed, changed_paths.read(connection, job)
         ):
-            # One queued job a dataset: the newer one does this one's work as well.
-            _end(connection, job.id, job.attempt, f"superseded by job {newer} after: {cause}")
+            # A dataset has at most one queued job, so the newer one does the work of both.
+            job_rows.end(connection, job.id, job.attempt, f"superseded by job {newer} after: {cause}")
         else:
-            connection.execute(
-                jobs.update()
-                .where(jobs.c.id == job.id, jobs.c.attempt == job.attempt, jobs.c.state == "running")
-                .values(
-                    state="queued",
-                    owner=None,
-                    lease_until=later,
-                    error=cause,
-                    released=jobs.c.released + int(orderly),
-                )
-            )
+            values = {"state": "queued", "owner": None, "lease_until": not_before, "error": cause}
+            job_rows.update_running(connection, job, values | {"released": jobs.c.released + int(orderly)})
 
 
-def get(catalog: Catalog, job_id: str) -> Job:
+def get(database: Database, job_id: str) -> Job:
     """Return a job. Raises `NotFound`."""
-    with catalog.engine.begin() as connection:
+    with database.engine.begin() as connection:
         row = connection.execute(sa.select(jobs).where(jobs.c.id == job_id)).first()
     if row is None:
-        raise NotFound(f"there is no job {job_id!r}; list them with: statsvc jobs")
+        raise NotFound(f"there is no job {job_id!r}; list the jobs with: statsvc jobs")
     return Job.from_row(row)
 
 
-def lapsed(catalog: Catalog, job_id: str) -> bool:
-    """Whether another process may take the job over: its lease has ended, or its process is dead."""
-    with catalog.engine.begin() as connection:
+def lease_expired(database: Database, job_id: str) -> bool:
+    """Whether another process may take the job over: its lease has expired, or its process is dead."""
+    with database.engine.begin() as connection:
         row = connection.execute(
             sa.select(jobs.c.owner, jobs.c.lease_until, now().label("clock")).where(jobs.c.id == job_id)
         ).one()
     return may_take_over(row)
 
 
-def several(catalog: Catalog, job_ids: Iterable[str]) -> list[tuple[Job, str]]:
-    """Return those of the jobs that there are, each with its dataset's name."""
-    query = sa.select(jobs, datasets.c.name.label("dataset_name")).join(datasets)
-    with catalog.engine.begin() as connection:
-        rows = connection.execute(query.where(jobs.c.id.in_(list(job_ids)))).all()
+def by_ids(database: Database, job_ids: Iterable[str]) -> list[tuple[Job, str]]:
+    """Return the jobs with these ids, each with its dataset's name; unknown ids are left out."""
+    with database.engine.begin() as connection:
+        rows = connection.execute(_with_dataset_name().where(jobs.c.id.in_(list(job_ids)))).all()
     return [(Job.from_row(row), row.dataset_name) for row in rows]
 
 
 def recent(
-    catalog: Catalog,
+    database: Database,
     dataset: Dataset | None = None,
     limit: int = 20,
     *,
@@ -298,25 +246,27 @@ def recent(
 ) -> list[tuple[Job, str]]:
     """Return the newest jobs, each with its dataset's name.
 
-    state   only jobs in that state
-    before  only jobs older than the job of that id
+    state   only jobs in this state
+    before  only jobs older than the job with this id
 
-    Raises `InvalidParameter` for a state, or a job in `before`, that there is not.
+    Raises `InvalidParameter` for an unknown state, or an unknown job in `before`.
     """
-    query = sa.select(jobs, datasets.c.name.label("dataset_name")).join(datasets)
+    query = _with_dataset_name()
     if dataset is not None:
         query = query.where(jobs.c.dataset_uid == dataset.uid)
     if state is not None:
         if state not in STATES:
-            raise InvalidParameter(("state", f"{state!r} is none of {', '.join(STATES)}"))
+            raise InvalidParameter(("state", f"{state!r} must be one of {', '.join(STATES)}"))
         query = query.where(jobs.c.state == state)
-    with catalog.engine.begin() as connection:
+    with database.engine.begin() as connection:
         if before is not None:
             last = connection.execute(
                 sa.select(jobs.c.created_at, jobs.c.id).where(jobs.c.id == before)
             ).first()
             if last is None:
-                raise InvalidParameter(("before", f"there is no job {before!r}; take `next` of a page"))
+                raise InvalidParameter(
+                    ("before", f"there is no job {before!r}; use the value of `next` in the previous page")
+                )
             query = query.where(sa.tuple_(jobs.c.created_at, jobs.c.id) < sa.tuple_(*last))
         rows = connection.execute(
             query.order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
@@ -324,110 +274,5 @@ def recent(
     return [(Job.from_row(row), row.dataset_name) for row in rows]
 
 
-def hold(connection: sa.Connection, dataset: Dataset) -> None:
-    """Take the dataset's row for this transaction. Raises `NotFound` where it was deleted meanwhile."""
-    row = connection.execute(
-        sa.select(datasets.c.deleted_at).where(datasets.c.uid == dataset.uid).with_for_update()
-    ).one()
-    if row.deleted_at is not None:
-        raise NotFound(f"the dataset {dataset.name!r} was deleted meanwhile")
-
-
-def _queued(dataset_uid: str) -> sa.Select[Any]:
-    return sa.select(jobs.c.id).where(jobs.c.dataset_uid == dataset_uid, jobs.c.state == "queued")
-
-
-def _running(dataset_uid: str) -> sa.Select[Any]:
-    return sa.select(jobs, now().label("clock")).where(
-        jobs.c.dataset_uid == dataset_uid, jobs.c.state == "running"
-    )
-
-
-def _insert(connection: sa.Connection, dataset: Dataset, full: bool, max_removed: float) -> str:
-    job_id = uuid.uuid4().hex[:12]
-    connection.execute(
-        jobs.insert().values(
-            id=job_id,
-            dataset_uid=dataset.uid,
-            state="queued",
-            full=full,
-            max_removed=max_removed,
-            attempt=0,
-            released=0,
-            progress={},
-            created_at=now(),
-        )
-    )
-    return job_id
-
-
-def _widen(
-    connection: sa.Connection, job_id: str, full: bool, max_removed: float, paths: Collection[str] | None
-) -> bool:
-    """Let a job do what a second request asks for as well; return whether it has not ended."""
-    row = _locked(connection, job_id)
-    if row is None:
-        return False
-    connection.execute(
-        jobs.update()
-        .where(jobs.c.id == job_id)
-        .values(full=row.full or full, max_removed=max(row.max_removed, max_removed))
-    )
-    if row.named is not None:
-        changed_paths.add(connection, job_id, paths)
-    return True
-
-
-def _locked(connection: sa.Connection, job_id: str) -> sa.Row[Any] | None:
-    """Return a job's row, locked, or None where it has ended.
-
-    Who cancels or ends a job does not hold its dataset's row, and may have done so since it was read.
-    """
-    row = connection.execute(sa.select(jobs).where(jobs.c.id == job_id).with_for_update()).one()
-    return row if row.state in ("queued", "running") else None
-
-
-def _take(connection: sa.Connection, job_id: str, owner: str) -> Job | None:
-    """Start the next attempt of a job that has not ended.
-
-    Its group is reserved in the row before the first byte is written.
-    """
-    row = _locked(connection, job_id)
-    if row is None:
-        return None
-    attempt = row.attempt + 1
-    connection.execute(
-        jobs.update()
-        .where(jobs.c.id == job_id)
-        .values(
-            state="running",
-            attempt=attempt,
-            owner=owner,
-            lease_until=now() + LEASE_SECONDS,
-            group_uri=f"{row.dataset_uid}/{job_id}-{attempt}",
-            started_at=sa.func.coalesce(jobs.c.started_at, now()),
-        )
-    )
-    return _one(connection, job_id)
-
-
-def _end(
-    connection: sa.Connection,
-    job_id: str,
-    attempt: int,
-    error: str,
-    state: str = "failed",
-    progress: Mapping[str, Any] | None = None,
-) -> None:
-    values: dict[str, Any] = {"state": state, "error": error, "finished_at": now(), "owner": None}
-    if progress is not None:
-        values["progress"] = dict(progress)
-    connection.execute(
-        jobs.update()
-        .where(jobs.c.id == job_id, jobs.c.attempt == attempt, jobs.c.state.in_(("queued", "running")))
-        .values(values)
-    )
-
-
-def _one(connection: sa.Connection, job_id: str) -> Job:
-    return Job.from_row(connection.execute(sa.select(jobs).where(jobs.c.id == job_id)).one())
+def _with_dataset_name() -> sa.Select[Any]:
+    return sa.select(jobs, datasets.c.name.label("dataset_name")).join(datasets)

@@ -1,7 +1,8 @@
-"""What there is, over all datasets, in one query each."""
+"""Queries over all datasets, each in one SQL statement."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -12,13 +13,17 @@ from statsvc.store.catalog.schema import datasets, jobs, tokens, versions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from statsvc.store.catalog.catalog import Catalog
+    from statsvc.store.catalog.database import Database
 
 
 def current(
-    catalog: Catalog, limit: int | None = None, after: str | None = None
+    database: Database, limit: int | None = None, after: str | None = None
 ) -> list[tuple[Dataset, VersionRecord | None]]:
-    """Return the datasets by name, those behind the name `after` only, each with its current version."""
+    """Return the datasets sorted by name, each with its current version, if any.
+
+    limit  maximum number of datasets
+    after  only datasets whose names sort after this one
+    """
     joined = datasets.outerjoin(
         versions,
         sa.and_(versions.c.dataset_uid == datasets.c.uid, versions.c.number == datasets.c.current_number),
@@ -33,28 +38,28 @@ def current(
     )
     if after is not None:
         query = query.where(datasets.c.name > after)
-    with catalog.engine.begin() as connection:
+    with database.engine.begin() as connection:
         rows = connection.execute(query).all()
-    return [(_labelled(Dataset, datasets, row), _labelled_version(row)) for row in rows]
+    return [(Dataset.from_row(_without_prefix(row, datasets)), _current_version(row)) for row in rows]
 
 
-def newest_jobs(catalog: Catalog, found: Sequence[Dataset]) -> dict[str, Job]:
-    """Return the newest job of each of some datasets, by the dataset's uid, in one query."""
+def newest_jobs(database: Database, selected: Sequence[Dataset]) -> dict[str, Job]:
+    """Return the newest job of each of some datasets, by the dataset's uid."""
     order = (jobs.c.created_at.desc(), jobs.c.id.desc())
-    place = sa.func.row_number().over(partition_by=jobs.c.dataset_uid, order_by=order).label("place")
-    uids = [dataset.uid for dataset in found]
-    ranked = sa.select(jobs, place).where(jobs.c.dataset_uid.in_(uids)).subquery()
-    with catalog.engine.begin() as connection:
-        rows = connection.execute(sa.select(ranked).where(ranked.c.place == 1)).all()
+    rank = sa.func.row_number().over(partition_by=jobs.c.dataset_uid, order_by=order).label("rank")
+    uids = [dataset.uid for dataset in selected]
+    ranked = sa.select(jobs, rank).where(jobs.c.dataset_uid.in_(uids)).subquery()
+    with database.engine.begin() as connection:
+        rows = connection.execute(sa.select(ranked).where(ranked.c.rank == 1)).all()
     return {row.dataset_uid: Job.from_row(row) for row in rows}
 
 
-def revisions(catalog: Catalog) -> list[tuple[str, int]]:
-    """Return (uid, revision) of every dataset, and a number that rises with every change of tokens.
+def revisions(database: Database) -> list[tuple[str, int]]:
+    """Return (uid, revision) of every dataset, and ("tokens", a number that rises with every change of them).
 
-    Cheap to ask often, and changes when anything does.
+    The result differs whenever a dataset, version, tag or token changes. It is cheap enough to poll.
     """
-    with catalog.engine.begin() as connection:
+    with database.engine.begin() as connection:
         rows = connection.execute(
             sa.select(datasets.c.uid, datasets.c.revision)
             .where(datasets.c.deleted_at.is_(None))
@@ -66,20 +71,10 @@ def revisions(catalog: Catalog) -> list[tuple[str, int]]:
         return [*((row.uid, row.revision) for row in rows), ("tokens", changes or 0)]
 
 
-def _labelled(cls: type[Dataset], table: sa.Table, row: sa.Row[Any]) -> Dataset:
-    values = {name: getattr(row, f"{table.name}_{name}") for name in cls.__slots__}
-    return cls.from_row(_Plain(values))  # type: ignore[arg-type]
+def _current_version(row: sa.Row[Any]) -> VersionRecord | None:
+    return None if row.versions_number is None else VersionRecord.from_row(_without_prefix(row, versions))
 
 
-def _labelled_version(row: sa.Row[Any]) -> VersionRecord | None:
-    if row.versions_number is None:
-        return None
-    values = {name: getattr(row, f"versions_{name}") for name in VersionRecord.__slots__}
-    return VersionRecord.from_row(_Plain(values))  # type: ignore[arg-type]
-
-
-class _Plain:
-    """A labelled row under its plain column names."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.__dict__.update(values)
+def _without_prefix(row: sa.Row[Any], table: sa.Table) -> Any:
+    """Return the columns of one table of a joined row, under their plain names."""
+    return SimpleNamespace(**{column.name: getattr(row, f"{table.name}_{column.name}") for column in table.c})

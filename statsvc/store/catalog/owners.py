@@ -1,4 +1,4 @@
-"""Who holds a job's lease, and whether that process still lives."""
+"""The owner of a job's lease: which process it is, and whether that process is still alive."""
 
 from __future__ import annotations
 
@@ -12,40 +12,46 @@ if TYPE_CHECKING:
 
 
 def process_identity() -> str:
-    """Return host, process namespace, id and start time: who holds a lease, and whether it still lives."""
-    return "/".join((_machine(), str(os.getpid()), _started(os.getpid()) or ""))
+    """Return an identity of this process: host, boot, PID namespace, process id and start time.
+
+    Another process on the same host can check with it whether this one is still alive.
+    """
+    return "/".join((_machine(), str(os.getpid()), _start_time(os.getpid()) or ""))
 
 
 def _machine() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        space = Path("/proc/self/ns/pid").readlink()
+        pid_namespace = Path("/proc/self/ns/pid").readlink()
     except OSError:
         return socket.gethostname()
-    return f"{socket.gethostname()}/{boot}/{space}"
+    return f"{socket.gethostname()}/{boot}/{pid_namespace}"
 
 
-def _started(pid: int) -> str | None:
-    """Return the start time of a process in clock ticks since boot, or None where it is gone."""
+def _start_time(pid: int) -> str | None:
+    """Return the start time of a process in clock ticks since boot, or None if it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
-    # Field 22, counted after the command name, which may itself hold spaces and parentheses: proc(5).
+    # Field 22 of proc(5), counted from the end of the command name, which may contain spaces and ")".
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]
 
 
 def may_take_over(row: sa.Row[Any]) -> bool:
-    """Whether a running job's lease, with the database's `clock` beside it, has ended or its process has."""
+    """Whether another process may take a running job over: its lease has expired, or its process is dead.
+
+    row  has the columns owner, lease_until and clock (the database's time)
+    """
     return bool(row.lease_until is None or row.lease_until < row.clock or _process_is_dead(row.owner))
 
 
 def _process_is_dead(owner: str | None) -> bool:
-    """Whether a lease's owner ran here and is certainly gone; elsewhere only the lease's end tells."""
+    """Whether the owner ran on this host and has certainly ended; False for a process on another host."""
     if owner is None:
         return True
-    machine, pid, started = owner.rsplit("/", 2)
-    if machine != _machine() or not started or not pid.isdigit():
+    machine, pid, start_time = owner.rsplit("/", 2)
+    if machine != _machine() or not start_time or not pid.isdigit():
         return False
-    return _started(int(pid)) != started
+    return _start_time(int(pid)) != start_time

@@ -1,8 +1,8 @@
-"""Rows of the catalog as the rest of statsvc sees them."""
+"""The rows of the catalog as dataclasses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from statsvc.dataset.configuration import Configuration
@@ -18,9 +18,13 @@ ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A registered dataset. `source` is None for imported counts; `revision` rises with every change.
+    """A registered dataset.
 
-    `keep` newest versions keep their rows; older ones, unless tagged, answer from their aggregates.
+    source          folder, file or URL of the label maps; None for imported counts
+    revision        increases with every change of the row
+    next_number     number of the next version
+    current_number  number of the current version, None before the first
+    keep            how many of the newest versions keep their rows; tagged versions keep them as well
     """
 
     uid: str
@@ -37,20 +41,23 @@ class Dataset:
     @classmethod
     def from_row(cls, row: sa.Row[Any]) -> Dataset:
         """Read a row of the datasets table."""
-        values = {name: getattr(row, name) for name in cls.__slots__}
-        return cls(**values | {"configuration": Configuration.from_dict(row.configuration)})
+        return cls(**_values(cls, row) | {"configuration": Configuration.from_dict(row.configuration)})
 
 
 @dataclass(frozen=True, slots=True)
-class VersionRecord:
-    """A published version: where its arrays lie and what they must hash to.
+class NewVersion:
+    """The content of a version's group, before it is published.
 
-    From `expired_at` on it answers from its aggregates alone, and its rows may be gone.
+    kind        "scan", "configuration" or "import"
+    group_uri   the version's own group, relative to the version store
+    arrays_uri  the group that contains its arrays: its own, or that of an earlier version
+    reader      reader digest under which the samples were counted
+    digests     xxh3_128 of every array except `counts`, by name
+    samples     number of samples, None if unknown (imported totals)
+    failed      number of samples that could not be read
+    pixels      number of counted pixels
     """
 
-    dataset_uid: str
-    number: int
-    job_id: str | None
     kind: str
     group_uri: str
     arrays_uri: str
@@ -60,21 +67,43 @@ class VersionRecord:
     samples: int | None
     failed: int
     pixels: int
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the columns of the versions table that describe the content, as JSON types."""
+        values = {field.name: getattr(self, field.name) for field in fields(NewVersion)}
+        return values | {"configuration": self.configuration.to_dict(), "digests": dict(self.digests)}
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRecord(NewVersion):
+    """A published version.
+
+    expired_at  since when it answers only from its aggregates (its rows may be removed); None if it has rows
+    """
+
+    dataset_uid: str
+    number: int
+    job_id: str | None
     created_at: float
     expired_at: float | None
 
     @classmethod
     def from_row(cls, row: sa.Row[Any]) -> VersionRecord:
         """Read a row of the versions table."""
-        values = {name: getattr(row, name) for name in cls.__slots__}
-        return cls(**values | {"configuration": Configuration.from_dict(row.configuration)})
+        return cls(**_values(cls, row) | {"configuration": Configuration.from_dict(row.configuration)})
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A recompute: its state, its attempt, and how far it is.
+    """A recompute of a dataset.
 
-    `named` is how many changed paths it looks at, None where it lists the whole source.
+    full         count every sample again
+    max_removed  share of the current version's samples that the job may remove, 0 to 1
+    named        number of changed paths that the job checks; None if it lists the whole source
+    attempt      number of the current attempt, 0 before the first
+    released     number of attempts that ended by an orderly stop of the runner
+    owner        the process that holds the lease
+    group_uri    the group that the current attempt writes
     """
 
     id: str
@@ -97,10 +126,14 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether the job has reached its last state."""
+        """Whether the job has reached its final state."""
         return self.state in ENDED
 
     @classmethod
     def from_row(cls, row: sa.Row[Any]) -> Job:
         """Read a row of the jobs table."""
-        return cls(**{name: getattr(row, name) for name in cls.__slots__})
+        return cls(**_values(cls, row))
+
+
+def _values(cls: type[Dataset | VersionRecord | Job], row: sa.Row[Any]) -> dict[str, Any]:
+    return {field.name: getattr(row, field.name) for field in fields(cls)}

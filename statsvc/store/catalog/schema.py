@@ -24,7 +24,7 @@ datasets = sa.Table(
     sa.Column("source", sa.String, comment="folder of the label maps; NULL for imported counts"),
     sa.Column("pattern", sa.String),
     sa.Column("configuration", sa.JSON, nullable=False),
-    sa.Column("revision", sa.Integer, nullable=False, comment="rises with every change of this row"),
+    sa.Column("revision", sa.Integer, nullable=False, comment="increases with every change of this row"),
     sa.Column("next_number", sa.Integer, nullable=False),
     sa.Column("current_number", sa.Integer),
     sa.Column("created_at", sa.Double, nullable=False),
@@ -34,10 +34,10 @@ datasets = sa.Table(
         sa.Integer,
         nullable=False,
         server_default="20",
-        comment="newest versions that keep their rows",
+        comment="number of newest versions that keep their rows",
     ),
 )
-# A deleted dataset keeps its row, so that its version numbers are never given out again.
+# A deleted dataset keeps its row, so that its version numbers are never reused.
 sa.Index(
     "uq_datasets_live_name",
     datasets.c.name,
@@ -53,10 +53,10 @@ jobs = sa.Table(
     sa.Column("dataset_uid", sa.ForeignKey("datasets.uid"), nullable=False, index=True),
     sa.Column("state", sa.String, nullable=False),
     sa.Column("full", sa.Boolean, nullable=False, comment="count every sample again"),
-    sa.Column("max_removed", sa.Double, nullable=False, comment="share of samples that may go at once"),
-    sa.Column("named", sa.Integer, comment="how many changed paths it looks at; NULL: it lists the source"),
+    sa.Column("max_removed", sa.Double, nullable=False, comment="share of samples it may remove"),
+    sa.Column("named", sa.Integer, comment="number of changed paths it checks; NULL: it lists the source"),
     sa.Column("attempt", sa.Integer, nullable=False),
-    sa.Column("released", sa.Integer, nullable=False, comment="attempts that ended by an orderly stop"),
+    sa.Column("released", sa.Integer, nullable=False, comment="attempts ended by an orderly stop"),
     sa.Column("owner", sa.String),
     sa.Column("lease_until", sa.Double),
     sa.Column("group_uri", sa.String, comment="reserved before the first byte is written"),
@@ -88,8 +88,8 @@ versions = sa.Table(
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("job_id", sa.ForeignKey("jobs.id"), unique=True),
     sa.Column("kind", sa.String, nullable=False, comment="scan, configuration or import"),
-    sa.Column("group_uri", sa.String, nullable=False, comment="the version's own group: its attributes"),
-    sa.Column("arrays_uri", sa.String, nullable=False, comment="the group that holds its arrays"),
+    sa.Column("group_uri", sa.String, nullable=False, comment="the version's own group"),
+    sa.Column("arrays_uri", sa.String, nullable=False, comment="the group that contains its arrays"),
     sa.Column("configuration", sa.JSON, nullable=False),
     sa.Column("reader", sa.String, nullable=False),
     sa.Column("digests", sa.JSON, nullable=False, comment="array name -> xxh3_128 of its values"),
@@ -97,7 +97,7 @@ versions = sa.Table(
     sa.Column("failed", sa.Integer, nullable=False),
     sa.Column("pixels", sa.BigInteger, nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
-    sa.Column("expired_at", sa.Double, comment="since then it answers from its aggregates alone"),
+    sa.Column("expired_at", sa.Double, comment="since when it answers only from its aggregates"),
     sa.Column("rows_removed_at", sa.Double),
     sa.UniqueConstraint("dataset_uid", "number"),
 )
@@ -135,7 +135,7 @@ idempotency_keys = sa.Table(
     "idempotency_keys",
     metadata,
     sa.Column("key", sa.String, primary_key=True),
-    sa.Column("request", sa.String, nullable=False, comment="xxh3_128 of the request that came with it"),
+    sa.Column("request", sa.String, nullable=False, comment="xxh3_128 of the request that used the key"),
     sa.Column("job_id", sa.ForeignKey("jobs.id"), nullable=False),
     sa.Column("created_at", sa.Double, nullable=False, index=True),
 )
@@ -144,17 +144,17 @@ tokens = sa.Table(
     "tokens",
     metadata,
     sa.Column("id", sa.String, primary_key=True),
-    sa.Column("name", sa.String, nullable=False, comment="whom it was made for"),
+    sa.Column("name", sa.String, nullable=False, comment="label shown in the audit log"),
     sa.Column("scope", sa.String, nullable=False),
-    sa.Column("digest", sa.String, nullable=False, comment="SHA-256; the token itself is kept nowhere"),
+    sa.Column("digest", sa.String, nullable=False, comment="SHA-256 of the secret, which is not stored"),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("revoked_at", sa.Double),
     sa.CheckConstraint("scope IN ('read', 'write', 'admin')", name="ck_tokens_scope"),
 )
 
 
-class now(sa.sql.functions.FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
-    """The database's clock, in seconds since 1970: one clock for every host that shares the catalog."""
+class now(sa.sql.functions.FunctionElement[float]):  # noqa: N801 - named as the SQL function
+    """The database's time in seconds since 1970, so that all hosts that share the catalog use one clock."""
 
     type = sa.Double()
     inherit_cache = True

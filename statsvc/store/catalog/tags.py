@@ -1,4 +1,4 @@
-"""Tags: names that people give to versions; a tagged version keeps its rows for ever."""
+"""Tags: names that users give to versions. A tagged version keeps its rows forever."""
 
 from __future__ import annotations
 
@@ -8,88 +8,88 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from statsvc.errors import InvalidParameter, NotFound, nearest
+from statsvc.store.catalog import dataset_rows
 from statsvc.store.catalog.engine import write
-from statsvc.store.catalog.schema import datasets, tags, versions
+from statsvc.store.catalog.schema import tags, versions
 
 if TYPE_CHECKING:
-    from statsvc.store.catalog.catalog import Catalog
+    from statsvc.store.catalog.database import Database
     from statsvc.store.catalog.records import Dataset
 
 _TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
-"""A letter first, so that no tag looks like a number."""
+"""A tag starts with a letter, so that it cannot be confused with a version number."""
 
 
-def checked(tag: str, parameter: str = "tag") -> str:
-    """Return a tag. Raises `InvalidParameter` for that parameter where it is none."""
+def validate_tag(tag: str, parameter: str = "tag") -> str:
+    """Return the tag. Raises `InvalidParameter`, which names `parameter`, if it is malformed."""
     if not _TAG.fullmatch(tag):
         raise InvalidParameter(
-            (parameter, f"{tag!r}: use letters, digits, '-', '_' and '.', at most 100, a letter first")
+            (
+                parameter,
+                f"{tag!r} must consist of at most 100 letters, digits, '-', '_' and '.', "
+                "starting with a letter",
+            )
         )
     return tag
 
 
-def of(catalog: Catalog, dataset: Dataset) -> dict[str, int]:
-    """Return the number of each tag of a dataset, by tag."""
-    with catalog.engine.begin() as connection:
+def of(database: Database, dataset: Dataset) -> dict[str, int]:
+    """Return the version number of each tag of a dataset, by tag."""
+    with database.engine.begin() as connection:
         rows = connection.execute(
             sa.select(tags).where(tags.c.dataset_uid == dataset.uid).order_by(tags.c.tag)
         )
         return {row.tag: row.number for row in rows}
 
 
-def every(catalog: Catalog) -> dict[str, dict[str, int]]:
-    """Return the tags of all datasets, by uid."""
-    found: dict[str, dict[str, int]] = {}
-    with catalog.engine.begin() as connection:
+def all_tags(database: Database) -> dict[str, dict[str, int]]:
+    """Return the version number of each tag, by dataset uid and tag."""
+    by_uid: dict[str, dict[str, int]] = {}
+    with database.engine.begin() as connection:
         for row in connection.execute(sa.select(tags).order_by(tags.c.tag)):
-            found.setdefault(row.dataset_uid, {})[row.tag] = row.number
-    return found
+            by_uid.setdefault(row.dataset_uid, {})[row.tag] = row.number
+    return by_uid
 
 
-def number_of(dataset: str, known: dict[str, int], tag: str) -> int:
-    """Return the number that a tag stands for. Raises `NotFound` listing the tags there are."""
-    if tag not in known:
-        there = ", ".join(known) or "none"
-        raise NotFound(f"{dataset} has no version tagged {tag!r}{nearest(tag, known)}; tags: {there}")
-    return known[tag]
+def number_of(dataset: str, numbers: dict[str, int], tag: str) -> int:
+    """Return the version number of a tag. Raises `NotFound`, which lists the existing tags."""
+    if tag not in numbers:
+        existing = ", ".join(numbers) or "none"
+        raise NotFound(f"{dataset} has no version tagged {tag!r}{nearest(tag, numbers)}; tags: {existing}")
+    return numbers[tag]
 
 
-def put(catalog: Catalog, dataset: Dataset, tag: str, number: int) -> None:
-    """Give a version a tag, or move the tag there. Raises `InvalidParameter`, or `NotFound`.
+def put(database: Database, dataset: Dataset, tag: str, number: int) -> None:
+    """Tag a version, moving the tag from another version if needed.
 
-    A version whose rows are marked for removal but not removed yet gets them back.
+    A version that has expired but still has its rows becomes a full version again. Raises
+    `InvalidParameter` for a malformed tag, `NotFound` for an unknown version.
     """
-    checked(tag)
-    with write(catalog.engine) as connection:
-        _touch(connection, dataset)
-        found = connection.execute(
+    validate_tag(tag)
+    with write(database.engine) as connection:
+        dataset_rows.update(connection, dataset)
+        updated = connection.execute(
             versions.update()
             .where(versions.c.dataset_uid == dataset.uid, versions.c.number == number)
             .values(
                 expired_at=sa.case((versions.c.rows_removed_at.is_(None), None), else_=versions.c.expired_at)
             )
         ).rowcount
-        if not found:
+        if not updated:
             raise NotFound(
-                f"{dataset.name} has no version {number}; list them: statsvc versions {dataset.name}"
+                f"{dataset.name} has no version {number}; "
+                f"list the versions with: statsvc versions {dataset.name}"
             )
         connection.execute(tags.delete().where(tags.c.dataset_uid == dataset.uid, tags.c.tag == tag))
         connection.execute(tags.insert().values(dataset_uid=dataset.uid, tag=tag, number=number))
 
 
-def remove(catalog: Catalog, dataset: Dataset, tag: str) -> None:
-    """Take a tag away. Raises `NotFound`."""
-    with write(catalog.engine) as connection:
-        _touch(connection, dataset)
-        gone = connection.execute(
+def remove(database: Database, dataset: Dataset, tag: str) -> None:
+    """Remove a tag. Raises `NotFound`."""
+    with write(database.engine) as connection:
+        dataset_rows.update(connection, dataset)
+        removed = connection.execute(
             tags.delete().where(tags.c.dataset_uid == dataset.uid, tags.c.tag == tag)
         ).rowcount
-    if not gone:
-        number_of(dataset.name, of(catalog, dataset), tag)
-
-
-def _touch(connection: sa.Connection, dataset: Dataset) -> None:
-    """Hold the dataset's row and let its revision rise: servers look at it then."""
-    connection.execute(
-        datasets.update().where(datasets.c.uid == dataset.uid).values(revision=datasets.c.revision + 1)
-    )
+    if not removed:
+        number_of(dataset.name, of(database, dataset), tag)  # raises, with the existing tags

@@ -1,4 +1,4 @@
-"""Tokens: kept as digests, shown once when they are made."""
+"""API tokens: stored as digests; the secret is shown only once, when a token is created."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ import sqlalchemy as sa
 
 from statsvc.errors import InvalidParameter, NotFound, nearest
 from statsvc.store.catalog.engine import write
-from statsvc.store.catalog.schema import now, tokens
+from statsvc.store.catalog.schema import now
+from statsvc.store.catalog.schema import tokens as table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from statsvc.store.catalog.catalog import Catalog
+    from statsvc.store.catalog.database import Database
 
 SCOPES = ("read", "write", "admin")
-"""Each allows what those before it allow: asking; registering, recomputing, configuring; deleting."""
+"""Each scope includes those before it.
+
+read: every GET request. write: register, configure and recompute datasets. admin: delete datasets.
+"""
 
 PREFIX = "statsvc_"
-"""What every token begins with, so that scanners for leaked secrets can know one."""
+"""Prefix of every token, by which secret scanners recognize a leaked one."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token as the catalog knows it: not the secret, only what it hashes to."""
+    """A token as stored in the catalog: the SHA-256 digest of the secret, not the secret."""
 
     id: str
     name: str
@@ -42,59 +46,67 @@ class Token:
     revoked_at: float | None
 
     def allows(self, scope: str) -> bool:
-        """Whether the token's scope is at least this one."""
+        """Whether the token's scope includes this one."""
         return SCOPES.index(self.scope) >= SCOPES.index(scope)
 
 
-def create(catalog: Catalog, scope: str, name: str) -> tuple[Token, str]:
-    """Make a token; return it and the secret, which nobody can show again. Raises `InvalidParameter`."""
+def create(database: Database, scope: str, name: str) -> tuple[Token, str]:
+    """Create a token; return it and its secret, which cannot be shown again. Raises `InvalidParameter`."""
     if scope not in SCOPES:
-        raise InvalidParameter(("scope", f"{scope!r} is none of {', '.join(SCOPES)}{nearest(scope, SCOPES)}"))
+        raise InvalidParameter(
+            ("scope", f"{scope!r} must be one of {', '.join(SCOPES)}{nearest(scope, SCOPES)}")
+        )
     if not _NAME.fullmatch(name):
-        raise InvalidParameter(("name", f"{name!r}: use letters, digits, '-', '_', '.' and '@', at most 100"))
+        raise InvalidParameter(
+            (
+                "name",
+                f"{name!r} must consist of at most 100 letters, digits, '-', '_', '.' and '@', "
+                "starting with a letter or digit",
+            )
+        )
     secret = PREFIX + secrets.token_urlsafe(32)
     token_id = uuid.uuid4().hex[:8]
-    with write(catalog.engine) as connection:
+    with write(database.engine) as connection:
         connection.execute(
-            tokens.insert().values(
+            table.insert().values(
                 id=token_id, name=name, scope=scope, digest=_digest(secret.encode()), created_at=now()
             )
         )
-        row = connection.execute(sa.select(tokens).where(tokens.c.id == token_id)).one()
+        row = connection.execute(sa.select(table).where(table.c.id == token_id)).one()
     return Token(**row._mapping), secret
 
 
-def every(catalog: Catalog) -> list[Token]:
-    """Return all tokens, oldest first, the revoked ones too."""
-    with catalog.engine.begin() as connection:
-        rows = connection.execute(sa.select(tokens).order_by(tokens.c.created_at, tokens.c.id))
+def all_tokens(database: Database) -> list[Token]:
+    """Return all tokens, oldest first, including revoked ones."""
+    with database.engine.begin() as connection:
+        rows = connection.execute(sa.select(table).order_by(table.c.created_at, table.c.id))
         return [Token(**row._mapping) for row in rows]
 
 
-def revoke(catalog: Catalog, token_id: str) -> Token:
-    """End a token for ever; every server forgets it at its next look. Raises `NotFound`."""
-    with write(catalog.engine) as connection:
+def revoke(database: Database, token_id: str) -> Token:
+    """Revoke a token; every server rejects it from its next poll of the catalog on. Raises `NotFound`."""
+    with write(database.engine) as connection:
         connection.execute(
-            tokens.update()
-            .where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))
+            table.update()
+            .where(table.c.id == token_id, table.c.revoked_at.is_(None))
             .values(revoked_at=now())
         )
-        row = connection.execute(sa.select(tokens).where(tokens.c.id == token_id)).first()
+        row = connection.execute(sa.select(table).where(table.c.id == token_id)).first()
     if row is None:
-        raise NotFound(f"there is no token {token_id!r}; list them with: statsvc token list")
+        raise NotFound(f"there is no token {token_id!r}; list the tokens with: statsvc token list")
     return Token(**row._mapping)
 
 
-def recognised(known: Iterable[Token], secret: bytes) -> Token | None:
-    """Return the token that a secret is, if any; how long it takes says nothing of how near it was."""
+def find_token(tokens: Iterable[Token], secret: bytes) -> Token | None:
+    """Return the unrevoked token with this secret, if any; its duration does not depend on the digests."""
     digest = _digest(secret).encode("ascii")
-    found = None
-    for token in known:
+    match = None
+    for token in tokens:
         if token.revoked_at is None and hmac.compare_digest(token.digest.encode("ascii"), digest):
-            found = token
-    return found
+            match = token
+    return match
 
 
 def _digest(secret: bytes) -> str:
-    # 256 random bits cannot be guessed, so a slow hash as for passwords would protect nothing more.
+    # A secret of 256 random bits cannot be guessed, so a slow password hash would add no protection.
     return hashlib.sha256(secret).hexdigest()

@@ -1,6 +1,7 @@
-"""What makes jobs by itself: schedules and watched sources, kept in the catalog a dataset.
+"""Triggers: schedules and watched sources that queue scans automatically.
 
-They are no part of a version's configuration, and are forgotten with their dataset.
+A dataset has at most one row of triggers. Triggers are not part of a version's configuration, and are removed
+with their dataset.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from statsvc.errors import Conflict, NotFound
+from statsvc.store.catalog import dataset_rows
 from statsvc.store.catalog import jobs as queue
 from statsvc.store.catalog.engine import write
 from statsvc.store.catalog.records import Dataset, Job
@@ -20,16 +22,16 @@ from statsvc.store.catalog.schema import datasets, jobs, now, triggers
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from statsvc.store.catalog.catalog import Catalog
+    from statsvc.store.catalog.database import Database
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """When a dataset is scanned by itself.
+    """When scans of a dataset are queued automatically.
 
     every   seconds between scheduled scans, None for no schedule
-    watch   whether a change in the source makes a scan
-    due_at  when the next scheduled scan is due, by the database's clock
+    watch   whether a change in the source queues a scan
+    due_at  when the next scheduled scan is due, in seconds since 1970 by the database's clock
     """
 
     every: float | None = None
@@ -37,88 +39,91 @@ class Trigger:
     due_at: float | None = None
 
 
-def of(catalog: Catalog, found: Iterable[Dataset]) -> dict[str, Trigger]:
+def of(database: Database, selected: Iterable[Dataset]) -> dict[str, Trigger]:
     """Return the triggers of some datasets, by the dataset's uid."""
-    uids = {dataset.uid: Trigger() for dataset in found}
-    with catalog.engine.begin() as connection:
-        rows = connection.execute(sa.select(triggers).where(triggers.c.dataset_uid.in_(list(uids)))).all()
-    return uids | {row.dataset_uid: Trigger(row.every, row.watch, row.due_at) for row in rows}
+    by_uid = {dataset.uid: Trigger() for dataset in selected}
+    with database.engine.begin() as connection:
+        rows = connection.execute(sa.select(triggers).where(triggers.c.dataset_uid.in_(list(by_uid)))).all()
+    return by_uid | {row.dataset_uid: Trigger(row.every, row.watch, row.due_at) for row in rows}
 
 
-def change(catalog: Catalog, dataset: Dataset, changes: Mapping[str, float | bool | None]) -> None:
-    """Change `every` or `watch` of a dataset; a new schedule begins now.
+def change(database: Database, dataset: Dataset, changes: Mapping[str, float | bool | None]) -> None:
+    """Change `every` or `watch` of a dataset; a new schedule starts now.
 
-    Raises `Conflict` for imported counts, `NotFound` once deleted.
+    Raises `Conflict` for imported counts, `NotFound` if the dataset was deleted.
     """
     if not changes:
         return
     if dataset.source is None:
-        raise Conflict(f"{dataset.name} was imported: it has no source to scan or watch")
-    own = triggers.c.dataset_uid == dataset.uid
+        raise Conflict(
+            f"{dataset.name} contains imported counts, so it has no source to scan or watch; "
+            "register the label maps as a dataset to use --every and --watch"
+        )
+    of_dataset = triggers.c.dataset_uid == dataset.uid
     values: dict[str, object] = dict(changes)
     if "every" in changes:
         every = changes["every"]
         values["due_at"] = None if every is None else now() + float(every)
-    with write(catalog.engine) as connection:
-        queue.hold(connection, dataset)
-        if connection.execute(triggers.update().where(own).values(values)).rowcount == 0:
+    with write(database.engine) as connection:
+        dataset_rows.lock(connection, dataset)
+        if connection.execute(triggers.update().where(of_dataset).values(values)).rowcount == 0:
             connection.execute(
                 triggers.insert().values({"dataset_uid": dataset.uid, "watch": False} | values)
             )
 
 
-def watched(catalog: Catalog) -> list[tuple[Dataset, Trigger]]:
+def watched(database: Database) -> list[tuple[Dataset, Trigger]]:
     """Return the datasets whose sources are watched."""
     query = sa.select(datasets, triggers.c.every, triggers.c.watch, triggers.c.due_at).join(triggers)
-    with catalog.engine.begin() as connection:
+    with database.engine.begin() as connection:
         rows = connection.execute(query.where(triggers.c.watch, datasets.c.deleted_at.is_(None))).all()
     return [(Dataset.from_row(row), Trigger(row.every, row.watch, row.due_at)) for row in rows]
 
 
-def queue_due(catalog: Catalog) -> list[tuple[Dataset, Job]]:
-    """Queue a scan of each dataset whose schedule is due; return them with the jobs.
+def queue_due(database: Database) -> list[tuple[Dataset, Job]]:
+    """Queue a scan of each dataset whose schedule is due; return the datasets with the jobs.
 
-    Whoever moves `due_at` on queues the job, so that several runners make one. A schedule that was
-    missed, for instance while no runner ran, makes one job however often.
+    Only the runner that advances `due_at` queues the job, so several runners queue one. A schedule that
+    missed several scans, for example while no runner was up, queues one job.
     """
     overdue = sa.and_(triggers.c.due_at <= now(), datasets.c.deleted_at.is_(None))
-    with catalog.engine.begin() as connection:
-        # Looking takes no lock, so idle runners keep nobody waiting.
+    with database.engine.begin() as connection:
+        # Read without a lock, so that idle runners block nobody.
         rows = connection.execute(
             sa.select(datasets, triggers.c.due_at, triggers.c.every).join(triggers).where(overdue)
         ).all()
-    made = []
+    queued = []
     for row in rows:
         dataset = Dataset.from_row(row)
-        # One that was deleted meanwhile keeps no other from its scan.
-        with contextlib.suppress(NotFound), write(catalog.engine) as connection:
-            queue.hold(connection, dataset)
-            moved = connection.execute(
+        # A dataset that was deleted meanwhile must not prevent the scans of the others.
+        with contextlib.suppress(NotFound), write(database.engine) as connection:
+            dataset_rows.lock(connection, dataset)
+            advanced = connection.execute(
                 triggers.update()
                 .where(triggers.c.dataset_uid == dataset.uid, triggers.c.due_at == row.due_at)
                 .values(due_at=now() + row.every)
             ).rowcount
-            if moved == 1:
+            if advanced == 1:
                 job, _ = queue.submit_in(connection, dataset, full=False, max_removed=queue.MAX_REMOVED)
-                made.append((dataset, job))
-    return made
+                queued.append((dataset, job))
+    return queued
 
 
-def queue_unless_since(catalog: Catalog, dataset: Dataset, seconds: float) -> Job | None:
-    """Queue a scan unless one that lists the source was asked for in the last `seconds`.
+def queue_unless_since(database: Database, dataset: Dataset, seconds: float) -> Job | None:
+    """Queue a scan unless a scan of the whole source was queued in the last `seconds`.
 
-    That one began after whatever was seen so long ago, so it sees it too: several runners that watch
-    the same source make one job. Raises `NotFound` once deleted.
+    Such a scan sees every change that is at least `seconds` old, so several runners that watch the same
+    source queue one job. Raises `NotFound` if the dataset was deleted.
     """
-    with write(catalog.engine) as connection:
-        queue.hold(connection, dataset)
-        since = connection.scalar(
+    with write(database.engine) as connection:
+        dataset_rows.lock(connection, dataset)
+        recent = connection.scalar(
             sa.select(jobs.c.id)
             .where(
                 jobs.c.dataset_uid == dataset.uid, jobs.c.named.is_(None), jobs.c.created_at > now() - seconds
             )
             .limit(1)
         )
-        if since is not None:
+        if recent is not None:
             return None
         return queue.submit_in(connection, dataset, full=False, max_removed=queue.MAX_REMOVED)[0]

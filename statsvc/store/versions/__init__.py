@@ -1,1 +1,1 @@
-"""Versions on disk or in a bucket: Zarr groups, their arrays and checkpoints."""
+"""Versions as Zarr groups: their arrays, how they are written and read, and where they are stored."""

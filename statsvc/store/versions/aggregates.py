@@ -1,22 +1,20 @@
-"""What is kept of a version for ever: the answers to its own configuration, made before its rows go.
+"""A version's aggregates: what remains of it forever, written before its rows are removed.
 
-One file beside the arrays, `aggregates`: the xxh3_128 digest of its payload followed by the payload, an
-npz of histograms and an index in JSON.
+They answer every request under the version's own configuration. They are one file in the version's group,
+`aggregates`, a `checked_npz` file of histograms and a JSON index.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xxhash
 
 from statsvc.dataset.table import EXAMPLES, Histogram, map_histogram
 from statsvc.errors import DamagedVersion, NotFound, Unanswerable
-from statsvc.store.versions.arrays import CLASS_ARRAYS
+from statsvc.store.versions import checked_npz
+from statsvc.store.versions.arrays import CLASS_ARRAYS, class_arrays
 from statsvc.store.versions.version import Version
 
 if TYPE_CHECKING:
@@ -28,23 +26,24 @@ if TYPE_CHECKING:
     from statsvc.store.versions.location import Location
 
 FILE = "aggregates"
-_RAW, _OWN = "raw", "own"
+_RAW, _MAPPED = "raw", "own"
+"""Parts of array names in the file: counts over raw ids, and under the version's class map."""
 
 
-def keep(version: Version, group: Location) -> None:
-    """Write the aggregates of a version into its own group, durably. Raises `DamagedVersion`.
+def write_aggregates(version: Version, group: Location) -> None:
+    """Write the aggregates of a version to its own group, durably. Raises `DamagedVersion`.
 
-    For all samples and for each split: the counts over raw ids and under the version's class map, the
-    unreadable samples, and the first samples of every raw id.
+    For all samples and for each split, they contain the counts over raw ids and under the version's class
+    map, the unreadable samples, and the first samples in which each raw id occurs.
     """
     index: dict[str, Any] = {}
     arrays: dict[str, np.ndarray[Any, Any]] = {}
-    own = version.configuration.class_map
+    class_map = version.configuration.class_map
     raw_ids = version.raw_ids().tolist()
     for number, split in enumerate((None, *version.configuration.splits)):
         histograms = {_RAW: version.histogram(split)}
-        if own is not None:
-            histograms[_OWN] = version.histogram(split, own)
+        if class_map is not None:
+            histograms[_MAPPED] = version.histogram(split, class_map)
         for kind, histogram in histograms.items():
             for name in ("class_id", "mapped", "pixels", "images", "cooccurrence"):
                 values = getattr(histogram, name)
@@ -59,21 +58,18 @@ def keep(version: Version, group: Location) -> None:
             "examples": {str(raw): paths for raw, paths in version.samples_with(raw_ids, split).items()},
         }
     arrays["index"] = np.frombuffer(json.dumps(index).encode(), np.uint8)
-    payload = io.BytesIO()
-    np.savez_compressed(payload, allow_pickle=False, **arrays)
-    data = payload.getvalue()
-    (group / FILE).write(xxhash.xxh3_128_digest(data) + data)
+    (group / FILE).write(checked_npz.encode(arrays, compressed=True))
 
 
-class Expired(Version):
-    """A version that answers from its aggregates alone; its rows are gone, or may go at any time.
+class ExpiredVersion(Version):
+    """A version that answers only from its aggregates: gc has removed its rows, or may do so at any time.
 
-    group  the version's own group, which holds the aggregates
+    group  location of the version's own group, which contains the aggregates
     """
 
     def __init__(
         self,
-        folder: Location,
+        arrays: Location,
         group: Location,
         *,
         dataset: str,
@@ -83,21 +79,21 @@ class Expired(Version):
         failed: int,
     ) -> None:
         super().__init__(
-            folder,
+            arrays,
             dataset=dataset,
             number=number,
             configuration=configuration,
             digests={name: digests[name] for name in CLASS_ARRAYS if name in digests},
             failed=failed,
         )
-        self._group = group
-        self._kept: tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]] | None = None
+        self._own_group = group
+        self._aggregates: tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]] | None = None
 
     def why_no_rows(self) -> str:
-        """Return why there are no rows, and what to do."""
+        """Return why the version has no rows, and what to do."""
         return (
             f"the rows of {self.dataset} version {self.version} were removed by retention; "
-            "ask a newer version, and tag those whose rows are to be kept"
+            "request a newer version, and tag versions whose rows must be kept"
         )
 
     def totals(self) -> Histogram:
@@ -105,89 +101,75 @@ class Expired(Version):
         return self._histogram(None, _RAW)
 
     def histogram(self, split: str | None = None, class_map: ClassMap | None = None) -> Histogram:
-        """Return the counts of a split after a class map, as `Table.histogram`.
+        """Return the counts of a split after a class map, as `Table.histogram` does.
 
-        Under another class map than the version's own, one that merges ids, presence is not known.
+        Under a class map that merges ids and is not the version's own, the presence counts are unknown.
         """
         if split is not None:
             self.split(split)
         if class_map is None:
             return self._histogram(split, _RAW)
         if class_map == self.configuration.class_map:
-            return self._histogram(split, _OWN)
+            return self._histogram(split, _MAPPED)
         return map_histogram(self._histogram(split, _RAW), class_map)
 
     def failures(
         self, split: str | None = None, limit: int | None = EXAMPLES
     ) -> tuple[int, list[tuple[str, str]]]:
-        """Return how many samples could not be read, and those few of them that are still known."""
-        kept = self._index(split)
-        return kept["failed"], [(path, error) for path, error in kept["failures"][:limit]]
+        """Return how many samples could not be read, and the first of them, which the aggregates list."""
+        entry = self._index(split)
+        return entry["failed"], [(path, error) for path, error in entry["failures"][:limit]]
 
     def samples_with(
         self, raw_ids: Sequence[int], split: str | None = None, limit: int = EXAMPLES
     ) -> dict[int, list[str]]:
-        """Return for each raw id the first samples in which it occurs, `EXAMPLES` at most."""
-        kept = self._index(split)["examples"]
-        return {raw_id: kept.get(str(raw_id), [])[:limit] for raw_id in raw_ids}
+        """Return for each raw id the first samples in which it occurs, at most `EXAMPLES`."""
+        examples = self._index(split)["examples"]
+        return {raw_id: examples.get(str(raw_id), [])[:limit] for raw_id in raw_ids}
 
     def blocks(self) -> Iterator[Block]:
-        """Raise `Unanswerable`: there are no rows."""
+        """Raise `Unanswerable`: an expired version has no rows."""
         raise Unanswerable(self.why_no_rows())
 
     def verify(self) -> None:
-        """Read what is kept; raise `DamagedVersion` naming the first thing that is not as written."""
-        totals = self.totals()
-        values = {
-            "class_id": totals.class_id,
-            "class_pixels": totals.pixels,
-            "class_images": totals.images,
-            "cooccurrence": totals.cooccurrence,
-        }
+        """Read the aggregates; raise `DamagedVersion`, which names the first array that contradicts them."""
+        aggregated = class_arrays(self.totals())
         for name in self._digests:
-            if not np.array_equal(self.array(name), values[name]):  # type: ignore[arg-type]
-                raise self._damaged(name, "is not what the aggregates hold")
+            if name not in aggregated or not np.array_equal(self.array(name), aggregated[name]):
+                raise self._damaged(name, "differs from the aggregates")
 
     def _index(self, split: str | None) -> dict[str, Any]:
-        index, _ = self._read_kept()
-        found: dict[str, Any] | None = index.get("" if split is None else split)
-        if found is None:
+        index, _ = self._load_once()
+        entry: dict[str, Any] | None = index.get("" if split is None else split)
+        if entry is None:
             raise NotFound(f"{self.dataset} version {self.version} has no split {split!r}")
-        return found
+        return entry
 
     def _histogram(self, split: str | None, kind: str) -> Histogram:
-        kept = self._index(split)
-        _, arrays = self._read_kept()
-        prefix = f"{kept['number']}.{kind}"
+        entry = self._index(split)
+        _, arrays = self._load_once()
+        prefix = f"{entry['number']}.{kind}"
         return Histogram(
             arrays[f"{prefix}.class_id"],
             arrays[f"{prefix}.mapped"],
             arrays[f"{prefix}.pixels"],
             arrays.get(f"{prefix}.images"),
             arrays.get(f"{prefix}.cooccurrence"),
-            kept["samples"],
+            entry["samples"],
         )
 
-    def _read_kept(self) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    def _load_once(self) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
         with self._lock:
-            if self._kept is None:
-                self._kept = self._load()
-            return self._kept
+            if self._aggregates is None:
+                self._aggregates = self._load()
+            return self._aggregates
 
     def _load(self) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
         try:
-            data = (self._group / FILE).read()
-            with np.load(io.BytesIO(data[16:]), allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            sound = xxhash.xxh3_128_digest(data[16:]) == data[:16]
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise self._lost(str(error)) from error
-        if not sound:
-            raise self._lost("their digest is another")
+            arrays = checked_npz.decode((self._own_group / FILE).read())
+        except (OSError, ValueError) as error:
+            raise DamagedVersion(
+                f"{self.dataset} version {self.version}: its aggregates cannot be read ({error}); "
+                "restore them from a backup"
+            ) from error
         return json.loads(arrays.pop("index").tobytes()), arrays
-
-    def _lost(self, why: str) -> DamagedVersion:
-        return DamagedVersion(
-            f"{self.dataset} version {self.version}: its aggregates cannot be read ({why}); "
-            "restore them from a backup"
-        )

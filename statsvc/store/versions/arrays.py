@@ -1,7 +1,7 @@
 """The arrays of a version: their names, types and digests, as Zarr v3.
 
-One immutable group a version, laid out as the table in `docs/how-it-works.md` says. Every array is
-compressed with zstd *with its checksum*: without one, a flipped byte comes back as another count.
+Each version is one immutable group, laid out as in the table of `docs/how-it-works.md`. Every array is
+compressed with zstd *and its checksum*: without the checksum, a flipped bit silently becomes a wrong count.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from zarr.core.sync import sync
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer
 
+    from statsvc.dataset.table import Histogram
     from statsvc.store.versions.location import Location
 
 ROWS_PER_CHUNK = 2048
@@ -27,7 +28,7 @@ VALUES_PER_CHUNK = 65536
 """Samples in one chunk of every other per-sample array."""
 
 ATTRIBUTES = "statsvc"
-"""The group attribute under which a version describes itself."""
+"""The group attribute that holds a version's description."""
 
 STRING = np.dtypes.StringDType()
 
@@ -45,34 +46,45 @@ SAMPLE_ARRAYS: dict[str, tuple[np.dtype[Any], Any]] = {
     "status": (np.dtype("uint8"), 255),
     "error": (STRING, "\0"),
 }
-"""Per-sample arrays: dtype and fill value. A lost chunk reads as the fill value, which no row holds."""
+"""Per-sample arrays: dtype and fill value. A lost chunk reads as the fill value, which is never valid."""
 
 CLASS_ARRAYS: dict[str, tuple[str, ...]] = {
     "class_id": ("class",),
     "class_pixels": ("class",),
     "class_images": ("class",),
-    # xarray refuses two axes of one name.
+    # xarray rejects an array with two dimensions of the same name.
     "cooccurrence": ("present_class", "class"),
 }
 """Per-class int64 arrays and their dimension names."""
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
-    """Return the dtype of an array; all but the per-sample ones are int64."""
+    """Return the dtype of an array; every array that is not per-sample is int64."""
     return SAMPLE_ARRAYS[name][0] if name in SAMPLE_ARRAYS else np.dtype("int64")
 
 
-def create_group(place: Location, attributes: dict[str, Any]) -> zarr.Group:
-    """Make a new Zarr group in a place that must not hold one yet. Raises `StoreError`."""
-    with place.answering():
+def class_arrays(totals: Histogram) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the per-class arrays that are known, by the names of `CLASS_ARRAYS`."""
+    arrays = {
+        "class_id": totals.class_id,
+        "class_pixels": totals.pixels,
+        "class_images": totals.images,
+        "cooccurrence": totals.cooccurrence,
+    }
+    return {name: values for name, values in arrays.items() if values is not None}
+
+
+def create_group(location: Location, attributes: dict[str, Any]) -> zarr.Group:
+    """Create a new Zarr group at a location that must not contain one yet. Raises `StoreError`."""
+    with location.translated_errors():
         return zarr.create_group(
-            **place.zarr(read_only=False), zarr_format=3, attributes={ATTRIBUTES: attributes}
+            **location.zarr(read_only=False), zarr_format=3, attributes={ATTRIBUTES: attributes}
         )
 
 
-def open_group(place: Location) -> zarr.Group:
+def open_group(location: Location) -> zarr.Group:
     """Open a group for reading."""
-    return zarr.open_group(**place.zarr(read_only=True), mode="r", zarr_format=3)
+    return zarr.open_group(**location.zarr(read_only=True), mode="r", zarr_format=3)
 
 
 def create_array(
@@ -84,7 +96,7 @@ def create_array(
     fill_value: Any,
     dimensions: tuple[str, ...],
 ) -> zarr.Array[Any]:
-    """Make one array as every version's are made."""
+    """Create one array with the codecs and settings of every version."""
     return group.create_array(
         name,
         shape=shape,
@@ -93,24 +105,24 @@ def create_array(
         fill_value=fill_value,
         dimension_names=dimensions,
         compressors=[ZstdCodec(level=3, checksum=True)],
-        # A chunk that happens to equal the fill value is written all the same: absent means lost.
+        # Write a chunk even if it equals the fill value, so that a missing chunk always means lost data.
         config={"write_empty_chunks": True},
     )
 
 
-def chunk_of(array: zarr.Array[Any], number: int) -> Buffer | None:
-    """Return a chunk of rows of a two-dimensional array as it is stored; None where it is lost."""
-    place = array.store_path / array.metadata.encode_chunk_key((number, 0))
-    return sync(place.get(default_buffer_prototype()))
+def read_chunk(array: zarr.Array[Any], number: int) -> Buffer | None:
+    """Return a chunk of rows of a two-dimensional array, compressed; None if it is missing."""
+    path = array.store_path / array.metadata.encode_chunk_key((number, 0))
+    return sync(path.get(default_buffer_prototype()))
 
 
-def put_chunk(array: zarr.Array[Any], number: int, chunk: Buffer) -> None:
-    """Store a chunk of rows that `chunk_of` returned for an array of the same type and columns."""
+def write_chunk(array: zarr.Array[Any], number: int, chunk: Buffer) -> None:
+    """Write a compressed chunk that `read_chunk` returned for an array of the same dtype and columns."""
     sync((array.store_path / array.metadata.encode_chunk_key((number, 0))).set(chunk))
 
 
 class Digest:
-    """xxh3 (128 bits) of an array's values in order, the same however they arrive in pieces."""
+    """xxh3 (128 bits) of an array's values in order, however they are split into calls of `add`."""
 
     def __init__(self) -> None:
         self._hash = xxhash.xxh3_128()
@@ -119,14 +131,14 @@ class Digest:
         """Add the next values: little-endian bytes of numbers, length-prefixed UTF-8 of strings."""
         if values.dtype == STRING:
             for start in range(0, len(values), VALUES_PER_CHUNK):
-                self._add_texts(values[start : start + VALUES_PER_CHUNK])
+                self._add_strings(values[start : start + VALUES_PER_CHUNK])
         else:
             little = values.dtype.newbyteorder("<")
             self._hash.update(np.ascontiguousarray(values, little).tobytes())
 
-    def _add_texts(self, values: np.ndarray[Any, Any]) -> None:
+    def _add_strings(self, values: np.ndarray[Any, Any]) -> None:
         if not values.astype(bool).any():
-            self._hash.update(bytes(4 * len(values)))  # all are empty, as most errors are
+            self._hash.update(bytes(4 * len(values)))  # fast path: most `error` arrays are empty
             return
         for text in values.tolist():
             data = text.encode()

@@ -1,7 +1,8 @@
-"""A store below a prefix of a bucket: S3 and what speaks like it, Google Cloud Storage, Azure.
+"""A version store below a prefix of a bucket: S3 and compatible services, Google Cloud Storage, Azure.
 
-A PUT that succeeded is there, whole and durable, for whoever reads next; that is all that is asked of the
-service. Nothing is renamed, nothing appended to, and no listing is needed to read a version.
+The service must offer read-after-write consistency: an object whose PUT succeeded is complete, durable and
+visible to every reader. Nothing else is required of it. Objects are never renamed or appended to, and no
+listing is needed to read a version.
 """
 
 from __future__ import annotations
@@ -21,67 +22,69 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HURRIED_RETRIES, HURRIED_SECONDS = 2, 5.0
-"""How often a request is tried again, and how long one may take, where somebody waits for an answer."""
+SHORT_RETRIES, SHORT_TIMEOUT_SECONDS = 2, 5.0
+"""Retries, and timeout of one request, while an HTTP client waits for the response."""
 
-_REFUSED = ("PermissionDeniedError", "UnauthenticatedError", "NotSupportedError", "NotImplementedError")
+_REJECTIONS = ("PermissionDeniedError", "UnauthenticatedError", "NotSupportedError", "NotImplementedError")
+"""Errors of obstore that a retry cannot fix."""
 
 
 @dataclass(slots=True)
 class _Service:
-    """The client of one prefix, made when it is first needed, and how the service answered last."""
+    """The client of one prefix, created on first use, and the outcome of its most recent request."""
 
     url: str
-    hurried: bool = False
-    trouble: str | None = None
+    short_timeouts: bool = False
+    last_error: str | None = None
     _client: Any = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def client(self) -> Any:
         with self._lock:
             if self._client is None:
-                patience = (object_urls.RETRIES, object_urls.TIMEOUT_SECONDS)
-                retries, timeout = (HURRIED_RETRIES, HURRIED_SECONDS) if self.hurried else patience
+                retries, timeout = object_urls.RETRIES, object_urls.TIMEOUT_SECONDS
+                if self.short_timeouts:
+                    retries, timeout = SHORT_RETRIES, SHORT_TIMEOUT_SECONDS
                 try:
                     self._client = object_urls.open_prefix(self.url, retries=retries, timeout=timeout)
                 except SourceError as error:
                     raise StoreError(str(error)) from error
             return self._client
 
-    def fails(self, error: Exception) -> StoreError:
-        """Return what an error of obstore means: one that passes, or one that a person must mend."""
-        told = object_urls.explain(self.url, error)
-        if self.trouble is None:
-            log.warning("the store does not answer as it should: %s", told)
-        self.trouble = told
-        mend = type(error).__name__ in _REFUSED or _no_bucket(error)
-        return StoreError(told) if mend else StoreUnavailable(told)
+    def record_failure(self, error: Exception) -> StoreError:
+        """Record an error of obstore; return the `StoreError` to raise for it."""
+        message = object_urls.explain(self.url, error)
+        if self.last_error is None:
+            log.warning("a request to the version store failed: %s", message)
+        self.last_error = message
+        rejected = type(error).__name__ in _REJECTIONS or _no_bucket(error)
+        return StoreError(message) if rejected else StoreUnavailable(message)
 
-    def answers(self) -> None:
-        if self.trouble is not None:
-            log.warning("the store %s answers again", self.url)
-        self.trouble = None
+    def record_success(self) -> None:
+        if self.last_error is not None:
+            log.warning("the version store %s is available again", self.url)
+        self.last_error = None
 
 
 class BucketLocation(Location):
-    """Everything below one key, or the object of that key."""
+    """The object of one key, or everything below that key."""
 
     def __init__(self, service: _Service, key: str = "") -> None:
         self._service, self._key = service, key
 
     @classmethod
     def at(cls, url: str) -> BucketLocation:
-        """Return all of a store, from its URL without "/" at its end."""
+        """Return the root of a version store from its URL, which must not end in "/"."""
         return cls(_Service(url))
 
     @property
-    def trouble(self) -> str | None:  # type: ignore[override]
-        """Why the service did not answer when it was last asked."""
-        return self._service.trouble
+    def last_error(self) -> str | None:  # type: ignore[override]
+        """Why the service's most recent request failed, or None if it succeeded."""
+        return self._service.last_error
 
     @property
     def name(self) -> str:
-        """The last part of the key."""
+        """The last component of the key."""
         return self._key.rpartition("/")[2]
 
     def __truediv__(self, name: str) -> BucketLocation:
@@ -97,51 +100,52 @@ class BucketLocation(Location):
         return hash(str(self))
 
     def zarr(self, *, read_only: bool) -> dict[str, Any]:
-        """Return what Zarr reads from, one client for all groups, or the prefix alone for it to write to.
+        """Return the store and path of the group for Zarr.
 
-        Zarr describes every prefix of its store that is above a group by an object of its own.
+        Readers share one client for all groups. A writer gets a store rooted at the group: Zarr writes a
+        metadata object for every prefix of its store that is above a group.
         """
         from zarr.storage import ObjectStore
 
         if read_only:
             return {"store": ObjectStore(self._service.client(), read_only=True), "path": self._key}
-        return {"store": ObjectStore(_Service(str(self), self._service.hurried).client()), "path": ""}
+        return {"store": ObjectStore(_Service(str(self), self._service.short_timeouts).client()), "path": ""}
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Turn obstore's errors into `StoreError`; an object that is not there is `FileNotFoundError`."""
-        self._service.client()  # without the extra, the error that names it
+    def translated_errors(self) -> Iterator[None]:
+        """Translate obstore's errors into `StoreError`; a missing object is a `FileNotFoundError`."""
+        self._service.client()  # raises the error that names the missing extra, before the import below
         from obstore.exceptions import BaseError
 
         try:
             yield
         except FileNotFoundError as error:
             if _no_bucket(error):
-                raise self._service.fails(error) from error
-            self._service.answers()
+                raise self._service.record_failure(error) from error
+            self._service.record_success()
             raise
         except BaseError as error:
-            raise self._service.fails(error) from error
+            raise self._service.record_failure(error) from error
         else:
-            self._service.answers()
+            self._service.record_success()
 
     def read(self) -> bytes:
         """Return the object's content."""
         client = self._service.client()
-        with self.answering():
+        with self.translated_errors():
             return bytes(client.get(self._key).bytes())
 
-    def write(self, data: bytes, *, lasting: bool = True) -> None:  # noqa: ARG002 - every object lasts
+    def write(self, data: bytes, *, lasting: bool = True) -> None:  # noqa: ARG002 - every object is durable
         """Put the object."""
         client = self._service.client()
-        with self.answering():
+        with self.translated_errors():
             client.put(self._key, data)
 
     def exists(self) -> bool:
-        """Whether there is an object of this key."""
+        """Whether an object of this key exists."""
         client = self._service.client()
         try:
-            with self.answering():
+            with self.translated_errors():
                 client.head(self._key)
         except FileNotFoundError:
             return False
@@ -150,59 +154,59 @@ class BucketLocation(Location):
     def folders(self) -> list[Location]:
         """Return the prefixes directly below."""
         client = self._service.client()
-        with self.answering():
-            found = client.list_with_delimiter(self._key or None)["common_prefixes"]
-        return [BucketLocation(self._service, key) for key in sorted(found)]
+        with self.translated_errors():
+            prefixes = client.list_with_delimiter(self._key or None)["common_prefixes"]
+        return [BucketLocation(self._service, key) for key in sorted(prefixes)]
 
     def files(self, suffix: str) -> list[Location]:
-        """Return the objects below whose keys end so."""
-        keys = sorted(found["path"] for found in self._below() if found["path"].endswith(suffix))
+        """Return the objects below whose keys end in `suffix`."""
+        keys = sorted(item["path"] for item in self._objects() if item["path"].endswith(suffix))
         return [BucketLocation(self._service, key) for key in keys]
 
-    def changed(self) -> float | None:
+    def modified_at(self) -> float | None:
         """Return when the newest object here was put, by the service's clock."""
-        times = [found["last_modified"].timestamp() for found in self._below(itself=True)]
+        times = [item["last_modified"].timestamp() for item in self._objects(include_self=True)]
         return max(times, default=None)
 
     def remove(self) -> None:
-        """Delete the object and all that is below, many at a time."""
+        """Delete the object and everything below its key, with bulk requests."""
         try:
             client = self._service.client()
-            if keys := [found["path"] for found in self._below(itself=True)]:
-                with self.answering():
+            if keys := [item["path"] for item in self._objects(include_self=True)]:
+                with self.translated_errors():
                     client.delete(keys)
         except StoreError as error:
             log.warning("%s could not be removed: %s", self, error)
 
-    def make(self) -> None:
-        """Do nothing: prefixes are only names."""
+    def create(self) -> None:
+        """Do nothing: a prefix exists as soon as an object below it does."""
 
-    def settle(self, store: Location) -> None:
-        """Do nothing: what was put is durable."""
+    def make_durable(self, store: Location) -> None:
+        """Do nothing: every object is durable once its PUT has succeeded."""
 
-    def hurried(self) -> BucketLocation:
-        """Return the same place with a client that gives up within some fifteen seconds."""
-        return BucketLocation(_Service(self._service.url, hurried=True), self._key)
+    def with_short_timeouts(self) -> BucketLocation:
+        """Return the same location with a client that gives up after about 15 seconds."""
+        return BucketLocation(_Service(self._service.url, short_timeouts=True), self._key)
 
     def check(self, *, writing: bool) -> None:
-        """Raise `StoreError` where the bucket cannot be listed, or no object put."""
+        """Raise `StoreError` if the bucket cannot be listed, or if no object can be put."""
         self.folders()
         if writing:
             probe = self / ".probe"
             probe.write(b"")
             probe.remove()
 
-    def _below(self, *, itself: bool = False) -> list[Any]:
+    def _objects(self, *, include_self: bool = False) -> list[Any]:
         client = self._service.client()
-        with self.answering():
-            found = list(client.list(self._key or None).collect())
-            if itself and self._key:
+        with self.translated_errors():
+            objects = list(client.list(self._key or None).collect())
+            if include_self and self._key:
                 try:
-                    found.append(client.head(self._key))
+                    objects.append(client.head(self._key))
                 except FileNotFoundError as error:
                     if _no_bucket(error):
                         raise
-        return found
+        return objects
 
 
 def _no_bucket(error: BaseException) -> bool:

@@ -1,22 +1,19 @@
-"""Rows counted so far, kept in files, so that a job that dies loses a few seconds of work.
+"""Checkpoints: files with the rows counted so far, so that a job that dies loses only seconds of work.
 
-A part is the xxh3_128 digest of its payload followed by the payload, an npz of columns and a CSR
-histogram. It is written to a temporary name and renamed; one that does not match its digest is
-passed over, and its samples are counted again.
+A checkpoint is a `checked_npz` file of columns and a CSR histogram, with the suffix `.part`. It is written
+atomically. A damaged checkpoint is ignored, and its samples are counted again.
 """
 
 from __future__ import annotations
 
-import io
 import logging
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xxhash
 
+from statsvc.store.versions import checked_npz
 from statsvc.store.versions.arrays import SAMPLE_ARRAYS
 
 if TYPE_CHECKING:
@@ -28,6 +25,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FOLDER, SUFFIX = "parts", ".part"
+"""Name of a dataset's folder of checkpoints, and suffix of their files; both belong to the on-disk format."""
+
+READ_THREADS = 8
+"""Checkpoints read in parallel."""
+
 COLUMNS = ("size", "mtime_ns", "ctime_ns", "content", "height", "width", "pixels", "mode", "status")
 TEXTS = ("path", "etag", "error")
 
@@ -37,8 +40,10 @@ class CountedRows:
     """Counted samples with their histograms over raw ids as CSR.
 
     columns  the arrays of `COLUMNS` and `TEXTS`, each [n]
-    offsets  int64 [n + 1]; row i has ids[offsets[i]:offsets[i + 1]] and as many counts
-    ids, counts  int64 [nnz]
+    offsets  int64 [n + 1]; the histogram of row i is ids[offsets[i]:offsets[i + 1]] with the same slice
+             of `counts`
+    ids      int64 [nnz], raw ids
+    counts   int64 [nnz], pixels of each id
     """
 
     columns: dict[str, np.ndarray[Any, Any]]
@@ -50,18 +55,18 @@ class CountedRows:
         return len(self.offsets) - 1
 
     def take(self, rows: NDArray[np.int64]) -> CountedRows:
-        """Return some rows."""
+        """Return the rows with these numbers, in this order."""
         lengths = np.diff(self.offsets)[rows]
-        at = self._entries(rows, lengths)
+        entries = self._entries(rows, lengths)
         return CountedRows(
             {name: values[rows] for name, values in self.columns.items()},
             np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
-            self.ids[at],
-            self.counts[at],
+            self.ids[entries],
+            self.counts[entries],
         )
 
     def _entries(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return where the histograms of some rows, `lengths` long, lie in `ids` and `counts`."""
+        """Return the indices into `ids` and `counts` of the rows' histograms, which are `lengths` long."""
         before = np.concatenate(([0], np.cumsum(lengths)[:-1])) if len(rows) else lengths
         return np.repeat(self.offsets[rows] - before, lengths) + np.arange(lengths.sum())
 
@@ -69,83 +74,78 @@ class CountedRows:
         """Return the counts of some rows over ascending `class_id`, int64 [len(rows), C]."""
         dense = np.zeros((len(rows), len(class_id)), np.int64)
         lengths = np.diff(self.offsets)[rows]
-        at = self._entries(rows, lengths)
-        dense[np.repeat(np.arange(len(rows)), lengths), np.searchsorted(class_id, self.ids[at])] = (
-            self.counts[at]
-        )
+        entries = self._entries(rows, lengths)
+        row_of_entry = np.repeat(np.arange(len(rows)), lengths)
+        dense[row_of_entry, np.searchsorted(class_id, self.ids[entries])] = self.counts[entries]
         return dense
 
 
 def blank(n: int) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the columns of n rows, zeros and empty texts, each in the type it is stored as.
+    """Return the columns of n rows: zeros and empty strings, in the dtypes in which they are stored.
 
-    A column of another integer type would not do: NumPy makes float64 of int64 beside uint64.
+    The dtypes matter: NumPy promotes int64 with uint64 to float64.
     """
     columns: dict[str, np.ndarray[Any, Any]] = {name: np.zeros(n, SAMPLE_ARRAYS[name][0]) for name in COLUMNS}
     return columns | {name: np.full(n, "", object) for name in TEXTS}
 
 
-def concatenate(parts: list[CountedRows]) -> CountedRows:
-    """Return the rows of several parts, one after the other."""
-    if not parts:
+def concatenate(blocks: list[CountedRows]) -> CountedRows:
+    """Return the rows of all blocks, in order."""
+    if not blocks:
         empty = np.zeros(0, np.int64)
         return CountedRows(blank(0), np.zeros(1, np.int64), empty, empty)
-    lengths = [np.diff(part.offsets) for part in parts]
+    lengths = [np.diff(block.offsets) for block in blocks]
     return CountedRows(
-        {name: np.concatenate([part.columns[name] for part in parts]) for name in (*COLUMNS, *TEXTS)},
+        {name: np.concatenate([block.columns[name] for block in blocks]) for name in (*COLUMNS, *TEXTS)},
         np.concatenate(([0], np.cumsum(np.concatenate(lengths)))).astype(np.int64),
-        np.concatenate([part.ids for part in parts]),
-        np.concatenate([part.counts for part in parts]),
+        np.concatenate([block.ids for block in blocks]),
+        np.concatenate([block.counts for block in blocks]),
     )
 
 
-def write_part(folder: Location, name: str, reader: str, rows: CountedRows) -> None:
-    """Write one part file; `reader` is the digest of what counted the rows."""
-    arrays: dict[str, np.ndarray[Any, Any]] = {name: rows.columns[name] for name in COLUMNS}
-    for text in TEXTS:
-        arrays[text] = np.frombuffer("\0".join(rows.columns[text].tolist()).encode(), np.uint8)
-    payload = io.BytesIO()
-    np.savez(
-        payload,
-        allow_pickle=False,
-        reader=np.frombuffer(reader.encode(), np.uint8),
-        offsets=rows.offsets,
-        ids=rows.ids,
-        counts=rows.counts,
-        **arrays,
-    )
-    data = payload.getvalue()
-    # Not flushed to the disk: a part lost in a power failure costs a recount, and its digest tells.
-    (folder / f"{name}.part").write(xxhash.xxh3_128_digest(data) + data, lasting=False)
+def write_checkpoint(folder: Location, name: str, reader: str, rows: CountedRows) -> None:
+    """Write one checkpoint; `reader` is the reader digest under which the rows were counted."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        "reader": np.frombuffer(reader.encode(), np.uint8),
+        "offsets": rows.offsets,
+        "ids": rows.ids,
+        "counts": rows.counts,
+    }
+    arrays |= {column: rows.columns[column] for column in COLUMNS}
+    for column in TEXTS:
+        arrays[column] = np.frombuffer("\0".join(rows.columns[column].tolist()).encode(), np.uint8)
+    # Not flushed to disk: losing a checkpoint in a power failure only costs a recount, and the checksum
+    # detects an incomplete one.
+    (folder / f"{name}{SUFFIX}").write(checked_npz.encode(arrays), lasting=False)
 
 
-def read_parts(folder: Location, reader: str) -> CountedRows:
-    """Return the rows of every sound part below a folder that the same reader wrote."""
-    parts = []
-    files = folder.files(".part")
-    with ThreadPoolExecutor(8) as readers:
-        contents = list(readers.map(lambda file: file.read(), files))
+def read_checkpoints(folder: Location, reader: str) -> CountedRows:
+    """Return the rows of every valid checkpoint below a folder that was written with this reader digest."""
+    blocks = []
+    files = folder.files(SUFFIX)
+    with ThreadPoolExecutor(READ_THREADS) as threads:
+        contents = list(threads.map(lambda file: file.read(), files))
     for file, data in zip(files, contents, strict=True):
-        if xxhash.xxh3_128_digest(data[16:]) != data[:16]:
-            log.warning("the part %s is damaged; its samples are counted again", file.name)
-            continue
         try:
-            with np.load(io.BytesIO(data[16:]), allow_pickle=False) as stored:
-                if stored["reader"].tobytes().decode() == reader:
-                    parts.append(_rows(stored))
-        except (ValueError, KeyError, zipfile.BadZipFile) as error:
-            log.warning("the part %s is not one (%s); its samples are counted again", file.name, error)
-    return concatenate(parts)
+            arrays = checked_npz.decode(data)
+            if arrays["reader"].tobytes().decode() == reader:
+                blocks.append(_rows(arrays))
+        except (ValueError, KeyError) as error:
+            log.warning(
+                "ignoring the damaged checkpoint %s (%s); its samples are counted again", file.name, error
+            )
+    return concatenate(blocks)
 
 
-def _rows(stored: Mapping[str, np.ndarray[Any, Any]]) -> CountedRows:
-    columns = {name: stored[name] for name in COLUMNS}
-    for text in TEXTS:
-        if text == "etag" and text not in stored:  # a part from before objects were counted
-            columns[text] = np.full(len(stored["offsets"]) - 1, "", object)
+def _rows(arrays: Mapping[str, np.ndarray[Any, Any]]) -> CountedRows:
+    n = len(arrays["offsets"]) - 1
+    columns = {name: arrays[name] for name in COLUMNS}
+    for name in TEXTS:
+        if name == "etag" and name not in arrays:  # written by a release that did not store ETags
+            columns[name] = np.full(n, "", object)
             continue
-        values = stored[text].tobytes().decode().split("\0")
-        columns[text] = np.array(values if len(stored["offsets"]) > 1 else [], object)
-        if len(columns[text]) != len(stored["offsets"]) - 1:
-            raise ValueError(f"{len(columns[text])} values of {text!r}")
-    return CountedRows(columns, stored["offsets"], stored["ids"], stored["counts"])
+        values = arrays[name].tobytes().decode().split("\0")
+        columns[name] = np.array(values if n else [], object)
+        if len(columns[name]) != n:
+            raise ValueError(f"{len(columns[name])} values of {name!r} for {n} rows")
+    return CountedRows(columns, arrays["offsets"], arrays["ids"], arrays["counts"])

@@ -1,4 +1,4 @@
-"""Making files survive a power failure, replacing them in one step, and what to do where a disk refuses."""
+"""Durable, atomic file writes, and advice for errors of the file system."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def sync_path(path: Path) -> None:
-    """Flush one file or folder to the disk."""
+    """Flush one file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -21,10 +21,10 @@ def sync_path(path: Path) -> None:
 
 
 def sync_tree(folder: Path, upto: Path) -> None:
-    """Flush every file and folder below `folder`, itself, and its parents up to and with `upto`.
+    """Flush `folder` with everything below it, then its parents up to and including `upto`.
 
-    Zarr never flushes what it writes; a folder is flushed after what it holds, so that a name
-    never outlives its content.
+    Zarr does not flush what it writes. A folder is flushed after its content, so that after a power failure
+    no name refers to missing content.
     """
     for parent, _folders, files in os.walk(folder, topdown=False):
         for name in files:
@@ -37,7 +37,7 @@ def sync_tree(folder: Path, upto: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, each flushed into the one above it."""
+    """Create a folder and its parents, and flush each one's parent."""
     if not folder.exists():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -45,7 +45,10 @@ def make_folder(folder: Path) -> None:
 
 
 def replace(file: Path, data: bytes, *, lasting: bool = True) -> None:
-    """Write `data` to a temporary name beside `file`, and rename it; flush both where they are to last."""
+    """Write `data` to a temporary file in the same folder and rename it to `file`.
+
+    With `lasting`, flush the file and its folder, so that the new content survives a power failure.
+    """
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("wb") as out:
@@ -61,15 +64,15 @@ def replace(file: Path, data: bytes, *, lasting: bool = True) -> None:
 
 
 _ADVICE = {
-    errno.ENOSPC: "free some space there, or put --home or --store on a larger disk",
-    errno.EDQUOT: "free some of your quota there, or put --home or --store on another disk",
-    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or put --home or --store on another disk",
-    errno.EACCES: "give this user the right to read and write there, or choose another --home or --store",
-    errno.EPERM: "give this user the right to read and write there, or choose another --home or --store",
-    errno.EROFS: "mount it for writing, or choose another --home or --store",
+    errno.ENOSPC: "free disk space there, or choose a larger disk with --home or --store",
+    errno.EDQUOT: "free some of your disk quota, or choose another disk with --home or --store",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or choose another disk with --home or --store",
+    errno.EACCES: "grant this user read and write permission, or choose another --home or --store",
+    errno.EPERM: "grant this user read and write permission, or choose another --home or --store",
+    errno.EROFS: "mount the file system for writing, or choose another --home or --store",
 }
 
-PASSING = frozenset(
+TRANSIENT_ERRORS = frozenset(
     {
         errno.EMFILE,
         errno.ENFILE,
@@ -80,13 +83,16 @@ PASSING = frozenset(
         errno.EHOSTDOWN,
     }
 )
-"""Errors that pass by themselves, of this process or of a file system that is away: the file is whole."""
+"""Errors that a retry may resolve: this process lacks resources, or a network file system is away.
+
+They are not evidence of a damaged file.
+"""
 
 
 def advice(error: BaseException, folder: Path | str) -> str | None:
-    """Return a line on what a person must mend where a disk refused, None for any other error.
+    """Return the file, the error and how to fix it; None for an error that has no known fix.
 
-    `folder` is where was written to, for an error that names no file.
+    `folder` is the folder that was written to, for an error that does not name a file.
     """
     if not isinstance(error, OSError) or error.errno not in _ADVICE:
         return None

@@ -1,4 +1,4 @@
-"""A store in a folder of this machine, or of a file system that several machines mount."""
+"""A version store in a local folder, or in a folder of a file system that several machines mount."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FolderLocation(Location):
-    """A folder or a file. What a disk refuses is a `StoreError` with what a person must mend."""
+    """A folder or a file. An error that needs an administrator is a `StoreError` with advice."""
 
     path: Path
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
+        """The last component of the path."""
         return self.path.name
 
     def __truediv__(self, name: str) -> FolderLocation:
@@ -44,82 +44,82 @@ class FolderLocation(Location):
         return {"store": LocalStore(self.path, read_only=read_only), "path": ""}
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Turn the errors of a disk that refuses, or is away, into `StoreError`."""
+    def translated_errors(self) -> Iterator[None]:
+        """Translate errors of the file system into `StoreUnavailable` or `StoreError`."""
         try:
             yield
         except OSError as error:
-            if error.errno in durable.PASSING:
+            if error.errno in durable.TRANSIENT_ERRORS:
                 raise StoreUnavailable(f"{error.filename or self}: {error.strerror}") from error
-            if (told := durable.advice(error, self.path)) is None:
+            if (message := durable.advice(error, self.path)) is None:
                 raise
-            raise StoreError(told) from error
+            raise StoreError(message) from error
 
     def read(self) -> bytes:
         """Return the file's content."""
-        with self.answering():
+        with self.translated_errors():
             return self.path.read_bytes()
 
     def write(self, data: bytes, *, lasting: bool = True) -> None:
-        """Write a temporary file and rename it; make its folder where it is not there."""
-        with self.answering():
+        """Write a temporary file and rename it; create its folder if needed."""
+        with self.translated_errors():
             durable.make_folder(self.path.parent)
             durable.replace(self.path, data, lasting=lasting)
 
     def exists(self) -> bool:
-        """Whether there is a file."""
-        with self.answering():
+        """Whether the file exists."""
+        with self.translated_errors():
             return self.path.exists()
 
     def folders(self) -> list[Location]:
-        """Return the folders directly below."""
-        with self.answering():
+        """Return the direct subfolders."""
+        with self.translated_errors():
             try:
-                return [FolderLocation(found) for found in sorted(self.path.iterdir()) if found.is_dir()]
+                return [FolderLocation(path) for path in sorted(self.path.iterdir()) if path.is_dir()]
             except FileNotFoundError:
                 return []
 
     def files(self, suffix: str) -> list[Location]:
-        """Return the files below whose names end so."""
-        with self.answering():
-            return [FolderLocation(found) for found in sorted(self.path.rglob(f"*{suffix}"))]
+        """Return the files below whose names end in `suffix`."""
+        with self.translated_errors():
+            return [FolderLocation(path) for path in sorted(self.path.rglob(f"*{suffix}"))]
 
-    def changed(self) -> float | None:
-        """Return the newest time of the folder and what lies directly in it, or of the file."""
+    def modified_at(self) -> float | None:
+        """Return the latest mtime of the folder and its direct entries, or of the file."""
         try:
-            inside = self.path.iterdir() if self.path.is_dir() else ()
-            times: list[float] = [part.stat().st_mtime for part in (self.path, *inside)]
+            entries = self.path.iterdir() if self.path.is_dir() else ()
+            times: list[float] = [path.stat().st_mtime for path in (self.path, *entries)]
         except OSError:
-            return None  # it goes just now
+            return None  # another process is removing it
         return max(times)
 
     def remove(self) -> None:
-        """Remove the file, or the folder with all that is in it."""
+        """Remove the file, or the folder with its content."""
         if self.path.is_dir():
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             with suppress(OSError):
                 self.path.unlink(missing_ok=True)
         if self.path.exists():
-            log.warning("%s could not be removed whole", self)
+            log.warning("%s could not be removed completely; remove the rest by hand", self)
 
-    def make(self) -> None:
-        """Make the folder, durably."""
-        with self.answering():
+    def create(self) -> None:
+        """Create the folder, durably."""
+        with self.translated_errors():
             durable.make_folder(self.path)
 
-    def settle(self, store: Location) -> None:
-        """Flush every file and folder, up to the store's own."""
+    def make_durable(self, store: Location) -> None:
+        """Flush every file and folder, and the parent folders up to the store's root."""
         assert isinstance(store, FolderLocation)
-        with self.answering():
+        with self.translated_errors():
             durable.sync_tree(self.path, store.path)
 
-    def hurried(self) -> FolderLocation:
-        """Return itself: a disk answers, or it does not."""
+    def with_short_timeouts(self) -> FolderLocation:
+        """Return itself: file system calls have no timeout to shorten."""
         return self
 
     def check(self, *, writing: bool) -> None:
-        """Raise `StoreError` where the folder is there and cannot be read, or where no file can be made."""
+        """Raise `StoreError` if the folder exists but cannot be read, or if no file can be created in it."""
         self.folders()
         if writing:
             probe = self / f".probe-{uuid.uuid4().hex}"

@@ -1,118 +1,88 @@
-"""Where versions lie: a folder of this machine, or a prefix of a bucket; to the rest the same."""
+"""The interface of a version store: a folder and a bucket prefix behave the same to all other code."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from statsvc.common import object_urls
-from statsvc.errors import InvalidParameter, SourceError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-WRITABLE = ("s3", "gs", "az")
-"""Schemes of the object stores that versions can be kept in."""
-
 
 class Location(ABC):
-    """One place in a store: all of it, a dataset's, a group's, or a single file or object.
+    """A location in a version store: the whole store, a dataset, a group, or a single file or object.
 
-    Every method raises `StoreError` where the store refuses, and `StoreUnavailable`, which is one, where it
-    does not answer. What is merely not there is another matter: `FileNotFoundError`, or nothing.
+    Every method raises `StoreError` if the store rejects the request, and its subclass `StoreUnavailable`
+    if the store does not respond. A missing file is neither: it raises `FileNotFoundError`, or the method
+    returns an empty result.
     """
 
-    trouble: str | None = None
-    """Why the store did not answer when it was last asked, or None where it did."""
+    last_error: str | None = None
+    """Why the store's most recent request failed, or None if it succeeded."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """The last part of the place's name."""
+        """The last component of the location's path or key."""
 
     @abstractmethod
     def __truediv__(self, name: str) -> Location:
-        """Return a place within this one; `name` may have several parts, with "/" between them."""
+        """Return a location below this one; `name` may have several components, separated by "/"."""
 
     @abstractmethod
     def __str__(self) -> str: ...
 
     @abstractmethod
     def zarr(self, *, read_only: bool) -> dict[str, Any]:
-        """Return the arguments `store` and `path` under which Zarr finds a group here."""
+        """Return the `store` and `path` arguments with which Zarr opens a group here."""
 
     @abstractmethod
-    def answering(self) -> AbstractContextManager[None]:
-        """Turn what Zarr lets through of the store's own errors into those of this class."""
+    def translated_errors(self) -> AbstractContextManager[None]:
+        """Translate the storage errors that Zarr passes through into the errors of this class."""
 
     @abstractmethod
     def read(self) -> bytes:
-        """Return a file. Raises `FileNotFoundError`."""
+        """Return the content of a file. Raises `FileNotFoundError`."""
 
     @abstractmethod
     def write(self, data: bytes, *, lasting: bool = True) -> None:
-        """Make or replace a file in one step; a reader sees the old one or the new one.
+        """Create or replace a file atomically: a reader sees either the old content or the new.
 
-        When it returns the file outlives a power failure, unless that is not asked for.
+        With `lasting`, the file survives a power failure once this method has returned.
         """
 
     @abstractmethod
     def exists(self) -> bool:
-        """Whether there is a file of this name."""
+        """Whether a file of this name exists."""
 
     @abstractmethod
     def folders(self) -> list[Location]:
-        """Return what holds other things directly below, in the order of names; none where nothing is."""
+        """Return the direct subfolders, sorted by name; an empty list if the location does not exist."""
 
     @abstractmethod
     def files(self, suffix: str) -> list[Location]:
-        """Return every file below whose name ends so, in the order of names."""
+        """Return every file below this location whose name ends in `suffix`, sorted by name."""
 
     @abstractmethod
-    def changed(self) -> float | None:
-        """Return when what is here was changed last, in seconds since 1970; None where nothing is."""
+    def modified_at(self) -> float | None:
+        """Return the latest modification time in seconds since 1970; None if the location does not exist."""
 
     @abstractmethod
     def remove(self) -> None:
-        """Remove a file, or all that is below. What cannot be removed is told in the log and stays."""
+        """Remove a file, or a folder with its content. Logs a warning for anything that remains."""
 
     @abstractmethod
-    def make(self) -> None:
-        """Let things be put here."""
+    def create(self) -> None:
+        """Create the folder, if the store has folders."""
 
     @abstractmethod
-    def settle(self, store: Location) -> None:
-        """Let everything below, which Zarr wrote, outlive a power failure; `store` is all of the store."""
+    def make_durable(self, store: Location) -> None:
+        """Flush everything below, which Zarr wrote, to disk; `store` is the root of the version store."""
 
     @abstractmethod
-    def hurried(self) -> Location:
-        """Return the same place for somebody who waits for an answer: it gives up soon."""
+    def with_short_timeouts(self) -> Location:
+        """Return the same location with timeouts that suit a waiting HTTP client."""
 
     @abstractmethod
     def check(self, *, writing: bool) -> None:
-        """Raise `StoreError` where one cannot read here, or also not write, with what to do about it."""
-
-
-def at(location: str) -> Location:
-    """Return the store at a folder's path or a bucket's URL; nothing is read yet.
-
-    Raises `InvalidParameter` for a URL that is none of a bucket, or that holds a password.
-    """
-    from statsvc.store.versions.bucket import BucketLocation
-    from statsvc.store.versions.folder import FolderLocation
-
-    scheme, separator, _ = location.partition("://")
-    if not separator:
-        return FolderLocation(Path(location).expanduser().absolute())
-    if scheme not in WRITABLE:
-        raise InvalidParameter(
-            (
-                "store",
-                f"{scheme}:// cannot hold versions; give a folder, or s3://, gs:// or az://bucket/prefix",
-            )
-        )
-    try:
-        return BucketLocation.at(object_urls.normalized(location))
-    except SourceError as error:
-        raise InvalidParameter(("store", str(error))) from None
+        """Raise `StoreError`, with advice, if this location cannot be read or, with `writing`, written."""

@@ -1,14 +1,14 @@
-"""Streaming samples through Dask: batches worth about a second, a bounded number of them in flight."""
+"""Stream samples through Dask: batches of about one second, with a bounded number of batches in flight."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from statsvc_workers.cluster.preflight import Unfit
-from statsvc_workers.samples.members import name_of
+from statsvc_workers.cluster.preflight import PreflightFailed
+from statsvc_workers.samples.members import sample_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -17,35 +17,42 @@ if TYPE_CHECKING:
     from statsvc_workers.cluster.tasks import BatchResult, CountOptions
     from statsvc_workers.samples.members import Member
 
+    Batch: TypeAlias = list[str | Member]
+
 log = logging.getLogger(__name__)
 
 BATCH_SECONDS = 1.0
-"""What a batch aims at: Dask's own cost of 2–3 ms a task is then lost in it."""
+"""Target duration of a batch, which makes Dask's overhead of 2 to 3 ms per task negligible."""
 
 BATCH_FILES = 2048
 BATCH_BYTES = 1 << 27
-"""Upper bounds of a batch."""
+"""Upper limits of a batch."""
 
 FIRST_BATCH_FILES = 16
-"""Files in a batch until the first one tells how long a file takes."""
+"""Files in a batch until the first result shows how long a file takes."""
+
+NEWEST_WEIGHT = 0.3
+"""Weight of the newest batch in the moving average of seconds per file."""
+
+LEAST_SECONDS_PER_FILE = 1e-6
 
 BATCHES_PER_WORKER = 3
-"""Batches in flight for each worker: one runs, the next are there when it ends."""
+"""Batches in flight per worker: one is running, the others start when it ends."""
 
 POLL_SECONDS = 0.02
-"""How often a wish to stop is looked for while batches run."""
+"""Interval at which `check` is called while batches run."""
 
 STALL_SECONDS = 60.0
-"""How long nothing may come back while no worker is at it, until the cluster is started anew."""
+"""Stall timeout: without a result for this long and without a busy worker, the cluster is restarted."""
 
 RESTARTS = 3
-"""How often a cluster that breaks down is started anew in one scan."""
+"""How often one scan restarts a failed cluster."""
 
 
 class _Sizer:
-    """Cuts the next batch so that it takes about `BATCH_SECONDS`, and less towards the end.
+    """Cuts batches that take about `BATCH_SECONDS`, and shorter ones towards the end.
 
-    A batch is at most half of a worker's share of what is left, so that all workers end together.
+    A batch is at most half of a worker's share of the remaining samples, so that all workers finish together.
     """
 
     def __init__(self, paths: Sequence[str | Member], sizes: Sequence[int], workers: int) -> None:
@@ -53,17 +60,23 @@ class _Sizer:
         self._seconds_per_file: float | None = None
 
     def learn(self, rows: BatchResult) -> None:
+        """Update the estimate of seconds per file."""
         measured = rows.seconds / max(1, len(rows.path))
-        before = self._seconds_per_file
-        # A worker's first batch also loads, or compiles, the loops: what is faster is taken at its word.
-        self._seconds_per_file = measured if before is None else min(measured, 0.7 * before + 0.3 * measured)
+        previous = self._seconds_per_file
+        if previous is None:
+            self._seconds_per_file = measured
+        else:
+            # A worker's first batch also loads, or compiles, the loops, so a faster batch counts fully.
+            average = (1 - NEWEST_WEIGHT) * previous + NEWEST_WEIGHT * measured
+            self._seconds_per_file = min(measured, average)
 
-    def cut(self) -> list[str | Member]:
-        """Return the next batch, empty at the end."""
+    def cut(self) -> Batch:
+        """Return the next batch, or an empty one at the end."""
         limit = FIRST_BATCH_FILES
         if self._seconds_per_file is not None:
             share = (len(self._paths) - self._next) // (2 * self._workers)
-            limit = int(min(BATCH_FILES, BATCH_SECONDS / max(self._seconds_per_file, 1e-6)))
+            seconds_per_file = max(self._seconds_per_file, LEAST_SECONDS_PER_FILE)
+            limit = int(min(BATCH_FILES, BATCH_SECONDS / seconds_per_file))
             limit = max(1, min(limit, max(share, FIRST_BATCH_FILES)))
         start, size = self._next, 0
         while self._next < len(self._paths) and self._next - start < limit:
@@ -76,111 +89,161 @@ class _Sizer:
 
 def stream(
     cluster: Cluster,
-    reading: CountOptions,
+    options: CountOptions,
     paths: Sequence[str | Member],
     sizes: Sequence[int],
     key: str,
     check: Callable[[], None],
 ) -> Iterator[BatchResult | tuple[str, str]]:
-    """Count samples on the cluster; yield the rows of each batch as it ends, in any order.
+    """Count samples on the cluster; yield the rows of each batch when it ends, in any order.
 
-    A sample whose reading kills its worker process, also with no other beside it, is yielded as
-    (path, reason): Dask blames whatever waited at a worker that died, not only what ran.
-    `key` must be new for every scan, for Dask takes results for equal keys from memory. `check` is
-    called often and may raise to stop.
+    A sample that kills its worker process even without other samples in its batch is yielded as (path,
+    error). (Dask reports every task that was assigned to a killed worker, not only the running one.)
+
+    paths  at least one sample
+    sizes  approximate bytes of each sample
+    key    unique for each call, because Dask reuses results of equal keys
+    check  called often; may raise to stop
     """
-    sizer: _Sizer | None = None
-    serial = itertools.count()
-    waiting: list[list[str | Member]] = []
-    suspects: list[list[str | Member]] = []
+    scan: _Scan | None = None
     restarts = 0
     while True:
-        client = cluster.prepare(reading, paths[0], check)
-        # Not before: how many workers there are is known once they were asked for.
-        sizer = sizer or _Sizer(paths, sizes, cluster.workers)
-        flying: dict[Any, list[str | Member]] = {}
-        alone = False
+        client = cluster.prepare(options, paths[0], check)
+        # Created after `prepare`, because the number of workers is unknown before.
+        scan = scan or _Scan(cluster, options, _Sizer(paths, sizes, cluster.workers), paths[0], key, check)
+        in_flight: dict[Any, Batch] = {}
         try:
-            from distributed import KilledWorker, as_completed
-
-            completed = as_completed(loop=client.loop, with_results=True, raise_errors=False)
-            while True:
-                while not alone and len(flying) < BATCHES_PER_WORKER * cluster.workers:
-                    batch = waiting.pop() if waiting else sizer.cut()
-                    if not batch:
-                        if flying or not suspects:
-                            break
-                        batch, alone = suspects.pop(), True
-                    future = client.submit(
-                        cluster.task, reading, batch, key=f"count-{key}-{next(serial)}", pure=False
-                    )
-                    flying[future] = batch
-                    completed.add(future)
-                if not flying:
-                    return
-                _wait(completed, cluster, check)
-                future, result = next(completed)
-                batch = flying.pop(future)
-                status = future.status
-                future.release()
-                tried_alone, alone = alone, False
-                if status == "finished":
-                    sizer.learn(result)
-                    if rest := batch[len(result.path) :]:
-                        waiting.append(rest)  # the worker was told to stop between two samples
-                    yield result
-                elif status != "error":
-                    waiting.append(batch)  # cancelled or lost with the scheduler
-                    raise ConnectionError(f"a batch came back as {status}")
-                elif isinstance(_error(result), Unfit):
-                    waiting.append(batch)
-                    cluster.prepare(reading, paths[0], check)  # names a worker that joined and is no use
-                    raise ConnectionError(_error(result))
-                elif not tried_alone:
-                    if not isinstance(_error(result), KilledWorker):
-                        cluster.prepare(reading, paths[0], check)  # a worker that joined may lack statsvc
-                    suspects.extend([path] for path in batch)
-                else:
-                    yield name_of(batch[0]), _cause(result)
-        except (OSError, TimeoutError, StopIteration) as error:
-            # Dask's CommClosedError is an OSError: the scheduler is gone, and its client with it.
-            waiting.extend(flying.values())
+            yield from scan.results(client, in_flight)
+        except (OSError, TimeoutError) as error:
+            # Dask's CommClosedError is an OSError: the scheduler has died, so its client is useless.
+            scan.waiting.extend(in_flight.values())
             restarts += 1
             if restarts > RESTARTS:
                 raise
-            log.warning("the Dask cluster broke down (%s); starting another", error)
+            log.warning("The Dask cluster failed (%s). Restarting it", error)
             cluster.close()
+        else:
+            return
         finally:
-            if flying and cluster.running:
-                client.cancel(list(flying))
+            if in_flight and cluster.running:
+                client.cancel(list(in_flight))
+
+
+class _Scan:
+    """The batches of one call of `stream` that are not counted yet.
+
+    waiting   batches that have to be submitted again
+    suspects  batches of one sample, cut from batches that failed; each runs without any other batch, so that
+    a
+              failure identifies its sample
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        options: CountOptions,
+        sizer: _Sizer,
+        first_sample: str | Member,
+        key: str,
+        check: Callable[[], None],
+    ) -> None:
+        self.waiting: list[Batch] = []
+        self.suspects: list[Batch] = []
+        self._cluster, self._options, self._sizer, self._check = cluster, options, sizer, check
+        self._first_sample, self._key, self._serial = first_sample, key, itertools.count()
+        self._alone = False  # whether the only batch in flight is a suspect
+
+    def results(self, client: Any, in_flight: dict[Any, Batch]) -> Iterator[BatchResult | tuple[str, str]]:
+        """Yield results until all batches are counted; `in_flight` is updated to future → batch.
+
+        Raises `OSError` or `TimeoutError` where the cluster failed.
+        """
+        from distributed import as_completed
+
+        self._alone = False
+        completed = as_completed(loop=client.loop, with_results=True, raise_errors=False)
+        while True:
+            self._submit(client, completed, in_flight)
+            if not in_flight:
+                return
+            _wait(completed, self._cluster, self._check)
+            try:
+                future, result = next(completed)
+            except StopIteration:
+                raise ConnectionError("Dask returned no result") from None
+            batch = in_flight.pop(future)
+            status = future.status
+            future.release()
+            was_alone, self._alone = self._alone, False
+            if status == "finished":
+                self._sizer.learn(result)
+                if remaining := batch[len(result.path) :]:
+                    self.waiting.append(remaining)  # the task was cancelled between two samples
+                yield result
+            elif status == "error":
+                failed_sample = self._handle_error(batch, _error(result), was_alone=was_alone)
+                if failed_sample is not None:
+                    yield failed_sample
+            else:
+                self.waiting.append(batch)  # cancelled, or lost with the scheduler
+                raise ConnectionError(f"a batch came back with the status {status}")
+
+    def _submit(self, client: Any, completed: Any, in_flight: dict[Any, Batch]) -> None:
+        """Submit batches up to the limit; a suspect only if nothing else is left to run."""
+        while not self._alone and len(in_flight) < BATCHES_PER_WORKER * self._cluster.workers:
+            batch = self.waiting.pop() if self.waiting else self._sizer.cut()
+            if not batch:
+                if in_flight or not self.suspects:
+                    break
+                batch, self._alone = self.suspects.pop(), True
+            task_key = f"count-{self._key}-{next(self._serial)}"
+            future = client.submit(self._cluster.task, self._options, batch, key=task_key, pure=False)
+            in_flight[future] = batch
+            completed.add(future)
+
+    def _handle_error(self, batch: Batch, error: BaseException, *, was_alone: bool) -> tuple[str, str] | None:
+        """Queue the samples of a failed batch again, or return the sample that caused it: (path, error)."""
+        from distributed import KilledWorker
+
+        if isinstance(error, PreflightFailed):
+            self.waiting.append(batch)
+            # Raises `JobFailed` with the name of the worker, if it is still connected.
+            self._cluster.prepare(self._options, self._first_sample, self._check)
+            raise ConnectionError(error)
+        if was_alone:
+            return sample_name(batch[0]), _describe_failure(error)
+        if not isinstance(error, KilledWorker):
+            # A worker that has joined may lack statsvc.
+            self._cluster.prepare(self._options, self._first_sample, self._check)
+        self.suspects.extend([sample] for sample in batch)
+        return None
 
 
 def _wait(completed: Any, cluster: Cluster, check: Callable[[], None]) -> None:
-    """Return when a batch has come back; `TimeoutError` where there is no worker left to send one."""
+    """Wait for a result. Raises `TimeoutError` where no worker is left to produce one."""
     quiet_since = time.monotonic()
     while not completed.has_ready():
         check()
         time.sleep(POLL_SECONDS)
         if time.monotonic() - quiet_since > STALL_SECONDS:
             if cluster.stalled():
-                raise TimeoutError(f"no worker process took a batch for {STALL_SECONDS:.0f} s")
+                raise TimeoutError(f"no worker process accepted a batch for {STALL_SECONDS:.0f} s")
             quiet_since = time.monotonic()
 
 
 def _error(result: Any) -> BaseException:
-    """Return what a batch ended with: Dask gives it alone, or as `sys.exc_info` does."""
+    """Return the exception of a failed batch; Dask returns it alone, or in the form of `sys.exc_info`."""
     error: BaseException = result[1] if isinstance(result, tuple) else result
     return error
 
 
-def _cause(result: Any) -> str:
-    """Say why a batch of one sample failed as a whole."""
+def _describe_failure(error: BaseException) -> str:
+    """Return why a batch of one sample failed, and what to do next."""
     from distributed import KilledWorker
 
-    error = _error(result)
     if isinstance(error, KilledWorker):
         return (
-            "the worker process that read it was killed, probably for want of memory; "
-            "lower --max-pixels to refuse it, or give the workers more memory"
+            "the worker process that read it was killed, probably because it ran out of memory; lower "
+            "--max-pixels to reject the file, or give the workers more memory"
         )
     return f"reading it failed ({type(error).__name__}: {error}); check the file with another program"

@@ -1,8 +1,8 @@
-"""Counting a few small files in this process, so that one changed file starts no cluster.
+"""Count a few small files in this process, so that one changed file does not start a cluster.
 
-Worker processes exist because a file may take its reader's process with it, or its memory. So only those are
-counted here that run through nothing but this project's own loops and libdeflate: PNG that is not interlaced,
-whose header says before anything is inflated how much that will be. The rest is left to the cluster.
+Worker processes exist because decoding a file may crash the process or use up its memory. So this process
+counts only files that need nothing but our own loops and libdeflate, and whose header limits the memory in
+advance: PNG files that are not interlaced. The cluster counts all other files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import extension, png
-from statsvc_workers.samples.open_sample import opened
+from statsvc_workers.samples.open_file import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,68 +21,73 @@ if TYPE_CHECKING:
     from statsvc_workers.cluster.tasks import BatchResult, CountOptions
     from statsvc_workers.samples.members import Member
 
-FILES = 32
-FILE_BYTES = 1 << 22
-"""Most files counted here in one scan, and most bytes that they have together."""
+MAX_FILES = 32
+MAX_FILE_BYTES = 1 << 22
+"""Most files that are counted in this process per scan, and their largest total size."""
 
-INFLATED_BYTES = 1 << 24
-"""Most bytes that one of them is inflated to: 16 MB, a label map of 4096 × 4096."""
+MAX_DECOMPRESSED_BYTES = 1 << 24
+"""Largest decompressed size of one file: 16 MB, a label map of 4096 × 4096."""
 
-SECONDS = 1.0
-"""How long files are counted here: what a cluster takes to start. Files that are left then go to one."""
+MAX_SECONDS = 1.0
+"""Longest counting time in this process, about the start time of a cluster, which counts the other files."""
 
-
-def few(sizes: Sequence[int]) -> bool:
-    """Whether files of these sizes, in bytes, may be counted here."""
-    return len(sizes) <= FILES and sum(sizes) <= FILE_BYTES
+PIXELS_PER_BYTE = 8
+"""Most pixels in a byte of PNG image data."""
 
 
-def count_here(
-    reading: CountOptions, samples: Sequence[str | Member], check: Callable[[], None]
+def are_few(sizes: Sequence[int]) -> bool:
+    """Whether files of these sizes, in bytes, may be counted in this process."""
+    return len(sizes) <= MAX_FILES and sum(sizes) <= MAX_FILE_BYTES
+
+
+def count_in_process(
+    options: CountOptions, samples: Sequence[str | Member], check: Callable[[], None]
 ) -> tuple[BatchResult | None, list[str | Member]]:
-    """Count what may be counted here of a few samples; return its rows, and the samples that are left.
+    """Count the samples that may be counted in this process.
 
-    A failure is kept where the file is the one whose header was looked at. `check` is called before each
+    Returns their rows (None if there are none) and the remaining samples. If a file fails and is not the file
+    whose header was checked, no rows are returned and all samples remain. `check` is called before each
     sample and may raise to stop.
     """
     from statsvc_workers.cluster.tasks import UNREADABLE, count_samples
 
-    plain = [one for one in samples if isinstance(one, str)]
-    looked_at = {path: found for path in plain if (found := _looked_at(reading, path)) is not None}
-    asked: list[float] = []
+    paths = [sample for sample in samples if isinstance(sample, str)]
+    checked = {path: stamp for path in paths if (stamp := _checked_fingerprint(options, path)) is not None}
+    call_times: list[float] = []
 
-    def late() -> bool:
+    def is_late() -> bool:
         check()
-        asked.append(time.monotonic())
-        # The first file loads, or compiles, what counts them all.
-        return len(asked) > 1 and asked[-1] - asked[1] > SECONDS
+        call_times.append(time.monotonic())
+        # The time starts with the second file: the first one also loads, or compiles, the loops.
+        return len(call_times) > 1 and call_times[-1] - call_times[1] > MAX_SECONDS
 
-    # Whatever came in a file's place since stays below the bound, too.
-    bounded = replace(reading, max_pixels=min(reading.max_pixels, 8 * INFLATED_BYTES), device="cpu")
-    rows = count_samples(bounded, list(looked_at), late)
-    for at, path in enumerate(rows.path):
-        if rows.status[at] == UNREADABLE and looked_at[path] != _fingerprint(rows, at):
+    # The limit of pixels also applies to a file that has replaced the checked one.
+    max_pixels = min(options.max_pixels, PIXELS_PER_BYTE * MAX_DECOMPRESSED_BYTES)
+    rows = count_samples(replace(options, max_pixels=max_pixels, device="cpu"), list(checked), is_late)
+    for row, path in enumerate(rows.path):
+        if rows.status[row] == UNREADABLE and checked[path] != _fingerprint(rows, row):
             return None, list(samples)
-    done = set(rows.path)
-    return (rows if done else None), [one for one in samples if not (isinstance(one, str) and one in done)]
+    counted = set(rows.path)
+    remaining = [sample for sample in samples if not (isinstance(sample, str) and sample in counted)]
+    return (rows if counted else None), remaining
 
 
-def _fingerprint(rows: BatchResult, at: int) -> tuple[int, int, int]:
-    return int(rows.size[at]), int(rows.mtime_ns[at]), int(rows.ctime_ns[at])
+def _fingerprint(rows: BatchResult, row: int) -> tuple[int, int, int]:
+    return int(rows.size[row]), int(rows.mtime_ns[row]), int(rows.ctime_ns[row])
 
 
-def _looked_at(reading: CountOptions, path: str) -> tuple[int, int, int] | None:
-    """Return the fingerprint of a file that may be counted here, by its header; None for any other."""
+def _checked_fingerprint(options: CountOptions, path: str) -> tuple[int, int, int] | None:
+    """Return the fingerprint of a file that may be counted in this process by its header; else None."""
     if extension(path) != ".png":
         return None
     try:
-        with opened(reading.root, path) as source:
+        with open_file(options.root, path) as source:
             stamp = source.stamp()
             try:
                 assert source.file is not None
-                needed = png.inflated_bytes(source.file, stamp.size)
+                needed = png.decompressed_bytes(source.file, stamp.size)
             except UnreadableSample:
-                needed = 0  # refused by its header, here as there
+                needed = 0  # its header is invalid, so nothing will be decompressed
     except (OSError, UnreadableSample):
         return None
-    return None if needed is None or needed > INFLATED_BYTES else stamp.fingerprint
+    return None if needed is None or needed > MAX_DECOMPRESSED_BYTES else stamp.fingerprint

@@ -1,4 +1,4 @@
-"""Whether a worker on another host can count a source: asked up front, and again before each batch."""
+"""Preflight check: whether a remote worker can count a source, checked before a job and before each batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from statsvc.common.object_urls import is_url
 from statsvc.errors import InvalidParameter, JobFailed, UnreadableSample
 from statsvc_workers.cluster.tasks import count_batch
 from statsvc_workers.kernels import device
-from statsvc_workers.samples.open_sample import opened
+from statsvc_workers.samples.open_file import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,154 +22,164 @@ if TYPE_CHECKING:
     from statsvc_workers.cluster.tasks import BatchResult, CountOptions
     from statsvc_workers.samples.members import Member
 
-ASK_SECONDS = 30.0
-"""How long workers may take to answer: a mount that hangs must not hang the job."""
+CHECK_SECONDS = 30.0
+"""Timeout of the check on a worker: a hanging mount must not block the job."""
 
-NAMED = 3
-"""How many workers a message names."""
+LISTED_WORKERS = 3
+"""How many workers a message lists."""
+
+VERSION_PARTS = (("statsvc", 9), ("dask", 9), ("distributed", 9), ("python", 2), ("numpy", 1))
+"""Packages, and how many parts of their versions must agree between runner and workers.
+
+Dask pickles objects between processes, which needs the same minor version of Python and major version of
+NumPy.
+"""
 
 
-class Unfit(Exception):
-    """This worker cannot count the source; the message says where it runs and why."""
+class PreflightFailed(Exception):
+    """This worker cannot count the source; the message names its host and the reason."""
 
 
-def count_batch_if_fit(
-    reading: CountOptions, paths: Sequence[str | Member], version: str = __version__
+def check_and_count_batch(
+    options: CountOptions, paths: Sequence[str | Member], version: str = __version__
 ) -> BatchResult:
-    """Run `count_batch` on a worker that may have joined since workers were checked.
+    """Run `count_batch` on a worker that may have joined after the preflight check.
 
-    `version` is that of the client: it is pickled with the call. Raises `Unfit`.
+    `version` is the client's statsvc version, because the default value is pickled with the call. Raises
+    `PreflightFailed`.
     """
-    if reason := _unfit(reading, version):
-        raise Unfit(f"the worker on {socket.gethostname()} {reason}")
-    return count_batch(reading, paths)
+    if reason := _problem(options, version):
+        raise PreflightFailed(f"the worker on {socket.gethostname()} {reason}")
+    return count_batch(options, paths)
 
 
-async def look(reading: CountOptions, sample: str | Member | None, version: str) -> str:
-    """Return why this worker cannot count samples like this one; empty where it can.
+async def check_worker(options: CountOptions, sample: str | Member | None, version: str) -> str:
+    """Return why this worker cannot count samples such as `sample`; "" where it can.
 
-    Runs beside what the worker counts, in a thread, so that the worker goes on to answer.
+    Runs in a thread while the worker counts, so that the worker's event loop stays responsive.
     """
 
-    def answer() -> str:
-        return _unfit(reading, version) or ("" if sample is None else _unreadable(reading.root, sample))
+    def problem() -> str:
+        return _problem(options, version) or ("" if sample is None else _read_problem(options.root, sample))
 
     try:
-        return await asyncio.wait_for(asyncio.to_thread(answer), ASK_SECONDS)
+        return await asyncio.wait_for(asyncio.to_thread(problem), CHECK_SECONDS)
     except TimeoutError:
-        return (
-            f"looks at {reading.root} for {ASK_SECONDS:.0f} s without an answer: does the mount hang there?"
-        )
+        return f"could not read {options.root} within {CHECK_SECONDS:.0f} s; check whether its mount hangs"
 
 
-def _unreadable(root: str, sample: str | Member) -> str:
-    """Return why a sample cannot be opened here; empty where it can."""
+def _read_problem(root: str, sample: str | Member) -> str:
+    """Return why a sample cannot be opened on this host; "" where it can."""
     file = sample if isinstance(sample, str) else sample.file
     try:
         if is_url(root):
             from statsvc_workers.samples.object_store import bucket
 
-            place = bucket(root)
             if isinstance(sample, str) or not sample.in_folder:
-                place.head(file)
+                bucket(root).head(file)
             else:
-                next(place.list(file), None)
+                next(bucket(root).list(file), None)
             return ""
         if isinstance(sample, str):
-            source = opened(root, file)
+            source = open_file(root, file)
         else:
-            source = opened(root, file, sample.files, folder=sample.in_folder)
+            source = open_file(root, file, sample.files, folder=sample.in_folder)
         with source:
             source.stamp()
     except OSError as error:
         return f"cannot read {file} in {root} ({error.strerror or error})"
     except UnreadableSample:
-        return ""  # what it is, the scan says
+        return ""  # the scan reports it
     return ""
 
 
-def _unfit(reading: CountOptions, version: str) -> str:
+def _problem(options: CountOptions, version: str) -> str:
+    """Return why this worker cannot count the source; "" where it can."""
     if version != __version__:
-        return f"has statsvc {__version__} where the runner has {version}: install the same release"
+        return f"has statsvc {__version__}, but the runner has {version}; install the same release"
     try:
-        device.require(reading.device)
+        device.require(options.device)
     except InvalidParameter:
-        return "has no CUDA device that Torch can use: start the runner with --device auto or cpu"
-    if is_url(reading.root):
+        return "has no CUDA device that Torch can use; start the runner with --device auto or cpu"
+    if is_url(options.root):
         return ""
     try:
-        with os.scandir(reading.root) as entries:
+        with os.scandir(options.root) as entries:
             empty = next(entries, None) is None
     except NotADirectoryError:
-        empty = False  # a container of label maps: a file
+        empty = False  # a container is a file
     except OSError as error:
-        return f"cannot read {reading.root} ({error.strerror})"
-    return f"sees nothing in {reading.root}: is the disk mounted there?" if empty else ""
+        return f"cannot read {options.root} ({error.strerror})"
+    return f"finds {options.root} empty; check that the disk is mounted there" if empty else ""
 
 
-def check(client: Client, address: str, reading: CountOptions, sample: str | Member) -> None:
-    """Ask the scheduler and every worker whether they can count this source. Raises `JobFailed`.
+def check(client: Client, address: str, options: CountOptions, sample: str | Member) -> None:
+    """Check that the scheduler and every worker can count this source. Raises `JobFailed` where one cannot.
 
-    Raises `OSError` where the scheduler or a worker goes away meanwhile.
+    Raises `OSError` where the scheduler or a worker disconnects in the meantime.
     """
-    _same_versions(client, address)
-    # One that cannot be read here either is the scan's to name.
-    asked = None if _unreadable(reading.root, sample) else sample
-    # By reference: what the worker runs is its own statsvc, the same as here by now.
-    answers = client.run(look, reading, asked, __version__, on_error="return")
-    found = {}
+    _check_versions(client, address)
+    # A sample that this host cannot read either is reported by the scan.
+    readable_sample = None if _read_problem(options.root, sample) else sample
+    # The function is pickled by reference, so a worker runs its own, now equal, version of statsvc.
+    answers = client.run(check_worker, options, readable_sample, __version__, on_error="return")
+    problems = {}
     for worker, answer in answers.items():
         if isinstance(answer, OSError):
-            raise answer  # it is going away, or its host is
+            raise answer  # the worker or its host is shutting down
         if answer != "":
-            found[worker] = answer if isinstance(answer, str) else f"failed when asked ({answer!r})"
-    if found:
+            problems[worker] = answer if isinstance(answer, str) else f"failed the check ({answer!r})"
+    if problems:
         raise JobFailed(
-            f"{_named(client, found)}. Every worker has to see the label maps under the same path as the "
-            "runner, with the same device; scan again when it does"
+            f"{_listed(client, problems)}. Every worker must see the label maps under the same path as the "
+            "runner, and have the same device; fix the worker and scan again"
         )
 
 
-def _same_versions(client: Client, address: str) -> None:
+def _check_versions(client: Client, address: str) -> None:
+    """Raise `JobFailed` where the versions of the scheduler or a worker differ from those of this process."""
     versions = client.get_versions(packages=["statsvc", "numpy"])
-    own = versions["client"]["packages"]
+    runner = versions["client"]["packages"]
     scheduler = versions["scheduler"]["packages"]
     different = [
-        f"{package} {scheduler[package]} where the runner has {own[package]}"
+        f"{package} {scheduler[package]}, but the runner has {runner[package]}"
         for package in ("dask", "distributed")
-        if scheduler[package] != own[package]
+        if scheduler[package] != runner[package]
     ]
     if different:
-        raise JobFailed(f"the Dask scheduler at {address} has {' and '.join(different)}; install the same")
-    found = {}
-    for worker, told in versions["workers"].items():
-        if not isinstance(told, dict):
-            continue  # it went away, or `look` tells
-        if said := _differences(told["packages"], own):
-            found[worker] = f"has {', '.join(said)}"
-    if found:
         raise JobFailed(
-            f"{_named(client, found)}. Workers need the runner's versions: "
-            f"pip install 'statsvc[workers]=={__version__}' 'distributed=={own['distributed']}'"
+            f"the Dask scheduler at {address} has {' and '.join(different)}; install the same versions"
+        )
+    problems = {}
+    for worker, answer in versions["workers"].items():
+        if not isinstance(answer, dict):
+            continue  # it disconnected, or `check_worker` reports the problem
+        if differences := _differences(answer["packages"], runner):
+            problems[worker] = f"has {', '.join(differences)}"
+    if problems:
+        raise JobFailed(
+            f"{_listed(client, problems)}. Workers need the runner's versions. Run: "
+            f"pip install 'statsvc[workers]=={__version__}' 'distributed=={runner['distributed']}'"
         )
 
 
-def _differences(worker: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
-    """Say in what a worker differs so that batches would not arrive, or be counted otherwise."""
-    said = []
-    # Dask pickles between processes: the same minor version of Python, and of NumPy the same major.
-    for package, parts in (("statsvc", 9), ("dask", 9), ("distributed", 9), ("python", 2), ("numpy", 1)):
-        theirs, ours = worker.get(package), own[package]
-        if theirs is None:
-            said.append(f"no {package}")
-        elif theirs.split(".")[:parts] != ours.split(".")[:parts]:
-            said.append(f"{package} {theirs} where the runner has {ours}")
-    return said
+def _differences(worker: Mapping[str, Any], runner: Mapping[str, Any]) -> list[str]:
+    """Return the differences in versions that would break batches, or change how they are counted."""
+    differences = []
+    for package, parts in VERSION_PARTS:
+        worker_version, own_version = worker.get(package), runner[package]
+        if worker_version is None:
+            differences.append(f"no {package}")
+        elif worker_version.split(".")[:parts] != own_version.split(".")[:parts]:
+            differences.append(f"{package} {worker_version} (the runner has {own_version})")
+    return differences
 
 
-def _named(client: Client, found: Mapping[str, str]) -> str:
-    """Name the workers and their hosts, each with what is wrong."""
-    hosts = client.run(socket.gethostname, workers=list(found), on_error="return")
-    texts = [f"the Dask worker {worker} on {hosts.get(worker)} {found[worker]}" for worker in sorted(found)]
-    more = f"; and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
-    return "; ".join(texts[:NAMED]) + more
+def _listed(client: Client, problems: Mapping[str, str]) -> str:
+    """Return a list of workers with their hosts and problems, for a message."""
+    hosts = client.run(socket.gethostname, workers=list(problems), on_error="return")
+    texts = [
+        f"the Dask worker {worker} on {hosts.get(worker)} {problems[worker]}" for worker in sorted(problems)
+    ]
+    more = f"; and {len(texts) - LISTED_WORKERS} more" if len(texts) > LISTED_WORKERS else ""
+    return "; ".join(texts[:LISTED_WORKERS]) + more

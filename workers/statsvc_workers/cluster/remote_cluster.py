@@ -1,4 +1,4 @@
-"""A Dask cluster that somebody else runs: a scheduler at an address, workers on any host."""
+"""A Dask cluster that is already running: a scheduler at an address, with workers on any host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from statsvc.errors import InvalidParameter, JobFailed
 from statsvc_workers.cluster import preflight
-from statsvc_workers.cluster.cluster import quiet_dask
+from statsvc_workers.cluster.dask_settings import quiet_dask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,28 +23,33 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 5.0
-"""How long one try to reach the scheduler, or to ask the workers, may take."""
+CONNECT_SECONDS = 5.0
+"""Timeout of one attempt to connect to the scheduler."""
 
 WAIT_SECONDS = 30.0
-"""How long an attempt of a job waits for the scheduler, and then for a worker."""
+"""How long an attempt of a job waits for the scheduler and a worker."""
 
-LOOK_SECONDS = 1.0
-"""How old the number of workers may be that batches in flight are measured by."""
+RETRY_SECONDS = 0.2
+"""Pause between attempts to connect."""
+
+THREADS_CACHE_SECONDS = 1.0
+"""How long the number of worker threads is cached; it limits the batches in flight."""
+
+CLOSE_SECONDS = 5
 
 
 class ClusterAway(Exception):
-    """No scheduler answers, or it has no worker: the job goes back to the queue and is tried again later."""
+    """The scheduler does not answer or has no worker: the job is requeued, and a later attempt retries it."""
 
 
 class RemoteCluster:
-    """The workers of a running scheduler. They may come and go; none of them is started or ended here.
+    """The workers of a running scheduler. They may join and leave; this class never starts or ends them.
 
-    address  of the scheduler, `tcp://host:8786`, or `tls://host:8786` with the certificates that Dask's
-             own configuration names
+    address  address of the scheduler: `tcp://host:8786`, or `tls://host:8786` with the certificates of
+             Dask's configuration
     """
 
-    task = staticmethod(preflight.count_batch_if_fit)
+    task = staticmethod(preflight.check_and_count_batch)
 
     def __init__(self, address: str) -> None:
         self.address = checked_address(address)
@@ -52,136 +57,141 @@ class RemoteCluster:
         self._threads: tuple[float, int] = (0.0, 0)
 
     def client(self) -> Client:
-        """Return a client of the scheduler, connected within `ANSWER_SECONDS`.
+        """Return a client of the scheduler, connected within `CONNECT_SECONDS`.
 
         Raises `ClusterAway` where no scheduler answers.
         """
         if self._client is not None and self._client.status != "running":
-            self.close()  # the scheduler went away while there was nothing to do
+            self.close()  # the scheduler ended while no batch was running
         if self._client is None:
             quiet_dask()
             import distributed
 
             try:
                 with warnings.catch_warnings():
-                    # Which versions matter, `prepare` says in its own words.
+                    # The preflight check reports the versions that matter.
                     warnings.simplefilter("ignore", distributed.versions.VersionMismatchWarning)
                     self._client = distributed.Client(
-                        self.address, timeout=ANSWER_SECONDS, name="statsvc", set_as_default=False
+                        self.address, timeout=CONNECT_SECONDS, name="statsvc", set_as_default=False
                     )
             except Exception as error:
                 raise ClusterAway(
-                    f"no Dask scheduler answers at {self.address} ({_cause(error)}); is it running, and "
-                    f"reached from here?{_tls(self.address)}"
+                    f"no Dask scheduler answers at {self.address} ({_root_cause(error)}); check that it is "
+                    f"running and reachable from this host{_tls_advice(self.address)}"
                 ) from error
         return self._client
 
-    def prepare(self, reading: CountOptions, sample: str | Member, check: Callable[[], None]) -> Client:
-        """Return a client once the scheduler and a worker are there and all of them can count the source.
+    def prepare(self, options: CountOptions, sample: str | Member, check: Callable[[], None]) -> Client:
+        """Return a client once a scheduler and a worker exist and all workers pass the preflight check.
 
-        Raises `ClusterAway` where nobody comes within `WAIT_SECONDS`, `JobFailed` for what waiting does
-        not mend: other versions, a worker that cannot read the source, no CUDA.
+        Raises `ClusterAway` after `WAIT_SECONDS` without scheduler or worker, and `JobFailed` for a problem
+        that waiting does not solve: different versions, a worker that cannot read the source, no CUDA device.
         """
         end = time.monotonic() + WAIT_SECONDS
-        told = False
+        warned = False
         while True:
             check()
             try:
-                client = self._with_workers()
-                preflight.check(client, self.address, reading, sample)
+                client = self._client_with_workers()
+                preflight.check(client, self.address, options, sample)
             except ClusterAway as away:
                 if time.monotonic() > end:
                     raise
-                if not told:
-                    log.warning("%s; waiting", away)
-                told = True
+                if not warned:
+                    log.warning("%s. Waiting for it", away)
+                warned = True
             except (OSError, TimeoutError) as error:
-                log.info("a worker or the scheduler went away while it was asked: %s", error)
+                log.info("A worker or the scheduler disconnected during the preflight check: %s", error)
                 if time.monotonic() > end:
                     raise ClusterAway(
-                        f"the Dask cluster at {self.address} does not stay up: {error}"
+                        f"the Dask cluster at {self.address} keeps disconnecting: {error}"
                     ) from error
                 self.close()
             except JobFailed:
-                self.close()  # the next job looks again
+                self.close()  # the next job runs the check again
                 raise
             else:
                 return client
-            time.sleep(0.2)
+            time.sleep(RETRY_SECONDS)
 
-    def _with_workers(self) -> Client:
+    def _client_with_workers(self) -> Client:
         client = self.client()
         if not self.connected():
             raise ClusterAway(
-                f"the Dask scheduler at {self.address} has no worker that takes work; start some: "
-                f"dask worker {self.address} (one that pauses for want of memory needs more of it)"
+                f"the Dask scheduler at {self.address} has no worker that accepts work. Start workers with "
+                f"dask worker {self.address}; give more memory to workers that have paused for lack of it"
             )
         return client
 
     @property
     def workers(self) -> int:
-        """How many batches the workers can count at once."""
-        looked, threads = self._threads
-        if time.monotonic() - looked > LOOK_SECONDS:
+        """The number of batches that the workers can count concurrently, at least 1."""
+        updated, threads = self._threads
+        if time.monotonic() - updated > THREADS_CACHE_SECONDS:
             threads = sum(self._connection().nthreads().values())
             self._threads = time.monotonic(), threads
         return max(1, threads)
 
     @property
     def running(self) -> bool:
-        """Whether a scheduler has answered, and not gone away since."""
+        """Whether a client is connected."""
         return self._client is not None
 
     def connected(self) -> int:
-        """Return how many workers take work: those that are paused for want of memory do not."""
-        return len(self._taking_work())
+        """Return the number of workers that accept work; workers paused for lack of memory do not."""
+        return len(self._accepting_workers())
 
     def stalled(self) -> bool:
-        """Whether no batch runs: each waits for a worker, or at one that is paused and may stay so."""
+        """Whether no batch is running: all batches wait for a worker, or are assigned to a paused one."""
         processing = self._connection().processing()
-        return not any(processing.get(worker) for worker in self._taking_work())
+        return not any(processing.get(worker) for worker in self._accepting_workers())
 
-    def _taking_work(self) -> list[str]:
+    def _accepting_workers(self) -> list[str]:
         workers = self._connection().scheduler_info(n_workers=-1)["workers"]
         return [address for address, worker in workers.items() if worker["status"] == "running"]
 
     def _connection(self) -> Client:
-        """Return the client that batches were sent with. Raises `OSError` where its scheduler is gone."""
+        """Return the connected client. Raises `OSError` where the scheduler has disconnected."""
         if self._client is None or self._client.status != "running":
-            raise ConnectionError(f"the Dask scheduler at {self.address} went away")
+            raise ConnectionError(f"the Dask scheduler at {self.address} disconnected")
         client: Client = self._client
         return client
 
     def close(self) -> None:
-        """Leave the scheduler; the next `client` connects anew."""
+        """Disconnect from the scheduler; the next `client` connects again."""
         client, self._client, self._threads = self._client, None, (0.0, 0)
         if client is not None:
-            # One whose scheduler died cannot say goodbye.
+            # Closing fails where the scheduler has died; the connection is gone anyway.
             with contextlib.suppress(Exception):
-                client.close(timeout=5)
+                client.close(timeout=CLOSE_SECONDS)
 
 
 def checked_address(address: str) -> str:
-    """Return a scheduler's address as it is. Raises `InvalidParameter` for another kind of text."""
+    """Return the address of a scheduler without a final "/". Raises `InvalidParameter` if it is invalid."""
     try:
         parts = urlsplit(address)
-        good = parts.scheme in ("tcp", "tls") and parts.hostname and parts.port and not parts.path.strip("/")
+        valid = parts.scheme in ("tcp", "tls") and parts.hostname and parts.port and not parts.path.strip("/")
     except ValueError:
-        good = False
-    if not good:
+        valid = False
+    if not valid:
         raise InvalidParameter(
-            ("dask", f"{address!r} is no scheduler's address; write tcp://HOST:8786 or tls://HOST:8786")
+            (
+                "dask",
+                f"{address!r} is not a scheduler address; it must have the form tcp://HOST:8786 or tls://HOST:8786",
+            )
         )
     return address.rstrip("/")
 
 
-def _cause(error: Exception) -> str:
+def _root_cause(error: Exception) -> str:
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return str(error) or type(error).__name__
 
 
-def _tls(address: str) -> str:
+def _tls_advice(address: str) -> str:
     if not address.startswith("tls:"):
         return ""
-    return " Certificates: distributed.comm.tls in Dask's configuration, see docs/cluster.md"
+    return (
+        ", and that distributed.comm.tls in Dask's configuration names the certificates (see docs/cluster.md)"
+    )

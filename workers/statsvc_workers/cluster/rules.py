@@ -1,4 +1,8 @@
-"""Counting rules: what a histogram over the numbers in a file says about class ids."""
+"""Counting rules: turn a histogram over the numbers in a file into a histogram over raw ids.
+
+To add a rule that computes a raw id from a number, add it to `ARITHMETIC` in `statsvc.dataset.counting_rule`
+and to `RAW_IDS` here.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from statsvc.dataset.counting_rule import VALUE
 from statsvc.errors import UnreadableSample
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -19,79 +23,89 @@ if TYPE_CHECKING:
 
     Int64 = NDArray[np.int64]
 
-UNKNOWN_COLOURS = 32
-"""Most colours outside the palette that one label map may have; more are soft edges, or a photograph."""
+RAW_IDS: dict[str, Callable[[Int64], Int64]] = {
+    "id // 1000": lambda ids: np.where(ids < 1000, ids, ids // 1000),
+    "id // 256": lambda ids: ids // 256,
+    "id % 65536": lambda ids: ids % 65536,
+}
+"""Counting rule → function from the numbers in a file to raw ids, int64 [k] each."""
+
+MAX_UNKNOWN_COLORS = 32
+"""Most colors outside the palette in one label map; more are blurred edges, or a photograph."""
+
+LISTED_COLORS = 3
+"""Colors that an error message lists."""
 
 VOID = -1
-"""The id of pixels that belong to no segment."""
+"""Raw id of pixels that belong to no segment."""
 
 
 def merged(ids: Int64, counts: Int64) -> tuple[Int64, Int64]:
-    """Return ids ascending, each once, with the sums of their counts: int64 [k], int64 [k]."""
-    unique, place = np.unique(ids, return_inverse=True)
+    """Return the distinct ids, ascending, and the sum of the counts of each: int64 [k], int64 [k]."""
+    unique, position = np.unique(ids, return_inverse=True)
     total = np.zeros(len(unique), np.int64)
-    np.add.at(total, place, counts)
+    np.add.at(total, position, counts)
     return unique, total
 
 
-def applied(counting: Counting, ids: Int64, counts: Int64) -> tuple[Int64, Int64]:
-    """Return the histogram over raw ids of one over the numbers of a file, by the dataset's rule.
+def apply_rule(counting: Counting, ids: Int64, counts: Int64) -> tuple[Int64, Int64]:
+    """Return the histogram over raw ids, given the histogram over the numbers of a file.
 
-    Raises `UnreadableSample` for a label map of many colours that the palette does not have.
+    Raises `UnreadableSample` for a label map with many colors outside the palette.
     """
     if counting.rule == VALUE:
         return ids, counts
     if counting.palette is not None:
-        return _by_palette(counting, ids, counts)
-    if counting.rule == "id // 1000":
-        return merged(np.where(ids < 1000, ids, ids // 1000), counts)
-    if counting.rule == "id // 256":
-        return merged(ids // 256, counts)
-    assert counting.rule == "id % 65536"
-    return merged(ids % 65536, counts)
+        return _apply_palette(counting, ids, counts)
+    return merged(RAW_IDS[counting.rule](ids), counts)
 
 
-def by_segments(category_of: Mapping[int, int], ids: Int64, counts: Int64) -> tuple[Int64, Int64]:
-    """Return the histogram over categories of one over colours 0xRRGGBB, by COCO's panoptic rule.
+def apply_segments(category_of: Mapping[int, int], ids: Int64, counts: Int64) -> tuple[Int64, Int64]:
+    """Return the histogram over COCO categories, given the histogram over colors 0xRRGGBB.
 
-    A segment's id is R + 256·G + 65536·B; 0 is no segment and becomes `VOID`. Format:
-    https://cocodataset.org/#format-data. Raises `UnreadableSample` for a segment that is not listed.
+    In COCO's panoptic format, https://cocodataset.org/#format-data, the color of a segment encodes its id as
+    R + 256·G + 65536·B; the id 0 means that there is no segment, and becomes `VOID`.
+
+    Raises `UnreadableSample` for a segment that is not in `category_of`.
     """
     segments = (ids >> 16) | (ids & 0xFF00) | ((ids & 0xFF) << 16)
     unknown = [int(segment) for segment in segments if segment and int(segment) not in category_of]
     if unknown:
         raise UnreadableSample(
-            f"has the segment {unknown[0]}, which its annotation does not list; "
-            "PNG and JSON do not belong together: take both from one release"
+            f"contains the segment {unknown[0]}, which its annotation does not list. PNG and JSON do not "
+            "match; use both from the same release"
         )
     categories = [category_of[int(segment)] if segment else VOID for segment in segments]
     return merged(np.array(categories, np.int64), counts)
 
 
-def too_many_colours() -> UnreadableSample:
-    """Return the refusal of a picture of thousands of colours."""
+def too_many_colors() -> UnreadableSample:
+    """Return the error for an image with more colors than a histogram can contain."""
     return UnreadableSample(
-        "has thousands of colours, so it is no colour-coded label map: a photograph, or labels that were "
-        "resized with interpolation or saved lossily; choose the label maps with --pattern"
+        "has thousands of colors, so it cannot be a color-coded label map. It may be a photograph, or labels "
+        "that were resized with interpolation or saved with lossy compression; choose the label maps with "
+        "--pattern"
     )
 
 
-def _by_palette(counting: Counting, ids: Int64, counts: Int64) -> tuple[Int64, Int64]:
+def _apply_palette(counting: Counting, ids: Int64, counts: Int64) -> tuple[Int64, Int64]:
+    """Replace palette colors by their ids, and other colors by `UNKNOWN` plus the color."""
     assert counting.palette is not None
     table = np.array(
         [((red << 16) | (green << 8) | blue, raw) for red, green, blue, raw in counting.palette.colors],
         np.int64,
     )
     table = table[np.argsort(table[:, 0])]
-    at = np.minimum(np.searchsorted(table[:, 0], ids), len(table) - 1)
-    known = table[at, 0] == ids
-    strange = int(np.count_nonzero(~known))
-    if strange > UNKNOWN_COLOURS:
-        most = ids[~known][np.argsort(-counts[~known])][:3]
+    position = np.minimum(np.searchsorted(table[:, 0], ids), len(table) - 1)
+    known = table[position, 0] == ids
+    unknown_colors = int(np.count_nonzero(~known))
+    if unknown_colors > MAX_UNKNOWN_COLORS:
+        frequent = ids[~known][np.argsort(-counts[~known])][:LISTED_COLORS]
         share = counts[~known].sum() / counts.sum()
         raise UnreadableSample(
-            f"has {strange} colours that the palette {counting.palette.name} lacks "
-            f"({', '.join(f'#{colour:06x}' for colour in most)}, …), {share:.1%} of its pixels: another "
-            "palette, or labels that were resized with interpolation, smoothed or saved lossily"
+            f"has {unknown_colors} colors that are not in the palette {counting.palette.name} "
+            f"({', '.join(f'#{color:06x}' for color in frequent)}, …), on {share:.1%} of its pixels. Use "
+            "another palette, or labels that were not resized with interpolation, smoothed or saved with "
+            "lossy compression"
         )
-    return merged(np.where(known, table[at, 1], ids + UNKNOWN), counts)
+    return merged(np.where(known, table[position, 1], ids + UNKNOWN), counts)

@@ -1,26 +1,28 @@
-"""What runs inside a Dask worker: a batch of samples becomes rows and failures."""
+"""The work of a Dask worker: read a batch of samples, and return their counts and errors."""
 
 from __future__ import annotations
 
-import errno
-import io
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
-import xxhash
 
-from statsvc.common.object_urls import is_listable, is_url
+from statsvc.common.object_urls import is_listable
 from statsvc.dataset.counting_rule import Counting
 from statsvc.errors import UnreadableSample
 from statsvc_workers.cluster import rules
+from statsvc_workers.cluster.failures import explain
+from statsvc_workers.cluster.hashed_file import HashedFile
+from statsvc_workers.containers.open_member import member_bytes, open_member
 from statsvc_workers.formats import Mode, open_label_map
+from statsvc_workers.formats.base import COPY_AGAIN
 from statsvc_workers.kernels.device import Engine
 from statsvc_workers.kernels.histogram import TooManyIds
-from statsvc_workers.samples import members
-from statsvc_workers.samples.members import Member, name_of
-from statsvc_workers.samples.open_sample import SampleChanged, opened, reading_ahead
+from statsvc_workers.samples.members import SCAN_AGAIN, Member, sample_name
+from statsvc_workers.samples.open_file import open_file
+from statsvc_workers.samples.open_sample import read_ahead
+from statsvc_workers.samples.stamps import SampleChanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,29 +31,28 @@ if TYPE_CHECKING:
 
     from statsvc_workers.formats import LabelMap
     from statsvc_workers.kernels.histogram import Counter
-    from statsvc_workers.samples.object_store import ReadAhead
-    from statsvc_workers.samples.open_sample import Opened
+    from statsvc_workers.samples.open_file import OpenSample
+    from statsvc_workers.samples.read_ahead import ReadAhead
+    from statsvc_workers.samples.stamps import Stamp
 
 COUNTED, UNREADABLE = 0, 1
 
-ATTEMPTS = 3
-"""How often a file that changes while it is read is read again before it is reported."""
+READ_ATTEMPTS = 3
+"""How often a file that keeps changing is read before it is reported as unreadable."""
 
 RACY_NS = 2_000_000_000
-"""A file changed this shortly before it was read may change again within the same time stamp."""
-
-BLOCK = 1 << 20
+"""A file changed less than 2 s before it was read may change again without a change of its time stamp."""
 
 
 @dataclass(frozen=True, slots=True)
 class CountOptions:
-    """How samples are read.
+    """How samples are counted.
 
-    root        folder that the samples' paths are relative to
-    max_pixels  a larger label map is refused before it is decoded
-    device      where pixels are counted: "cpu", "cuda", or "auto", which takes CUDA only where there is
-                one and the first batch, counted both ways, was faster there
-    counting    what a raw id is
+    root        folder or URL that the paths of the samples are relative to
+    max_pixels  a larger label map is rejected before it is decoded
+    device      where pixels are counted: "cpu", "cuda", or "auto", which uses CUDA only if a device exists
+                and the first batch, counted on both, was faster on it
+    counting    the counting rule
     """
 
     root: str
@@ -62,22 +63,23 @@ class CountOptions:
 
 @dataclass(slots=True)
 class BatchResult:
-    """The rows of one batch: n samples in the order asked for.
+    """The rows of one batch: n samples in the requested order.
 
     path                      n relative paths
-    size, mtime_ns, ctime_ns  int64 [n], fingerprint by `fstat` of the file that was counted; zeros where
-                              it could not be opened; `ctime_ns` is −1 where the file had changed less than
-                              2 s before, so that it compares unequal and is counted again next time
-    etag                      n texts, of the object that was counted; empty for a file, and where `ctime_ns`
-                              is −1
-    content                   uint64 [n], xxh3 of the bytes; 0 for a failed sample
-    height, width, pixels     int64 [n], pixels = height · width = the row's sum; 0 for a failed sample
+    size, mtime_ns, ctime_ns  int64 [n], fingerprint by `fstat` of the file that was counted; zeros where it
+                              could not be opened. `ctime_ns` is −1 where the file had changed less than 2 s
+                              before, so that the row is never reused and the file is counted again
+    etag                      n strings, ETags of the objects that were counted; "" for a file, and where
+                              `ctime_ns` is −1
+    content                   uint64 [n], xxh3 of the bytes; 0 for an unreadable sample
+    height, width, pixels     int64 [n], pixels = height · width = sum of the counts; 0 for an unreadable
+                              sample
     mode                      uint8 [n], `statsvc_workers.formats.Mode`
     status                    uint8 [n], 0 counted, 1 unreadable
-    error                     n texts: why and what to do; empty where counted
-    offsets                   int64 [n + 1], sample i has `ids[offsets[i]:offsets[i + 1]]`
-    ids, counts               int64 [nnz], raw ids, ascending in each sample, and their pixels
-    seconds, bytes_read       what the batch took
+    error                     n strings: what happened and what to do next; "" for a counted sample
+    offsets                   int64 [n + 1], sample i has the ids `ids[offsets[i]:offsets[i + 1]]`
+    ids, counts               int64 [nnz], raw ids, ascending within each sample, and their pixels
+    seconds, bytes_read       duration of the batch, and bytes read
     """
 
     path: list[str]
@@ -101,7 +103,7 @@ class BatchResult:
 
 @dataclass(slots=True)
 class _Sample:
-    """One row in the making."""
+    """One sample while it is being counted."""
 
     path: str
     member: Member | None = None
@@ -121,43 +123,43 @@ class _Sample:
 
 
 def count_samples(
-    reading: CountOptions, paths: Sequence[str | Member], should_stop: Callable[[], bool] | None = None
+    options: CountOptions, paths: Sequence[str | Member], should_stop: Callable[[], bool] | None = None
 ) -> BatchResult:
-    """Read and count these samples, files by their path; what fails is a row that says why.
+    """Read and count samples; an unreadable sample is a row with an error.
 
-    `should_stop` is asked before each sample; once true, the rows of the samples before are returned,
-    so there are fewer of them than paths.
+    `should_stop` is called before each sample. Once it returns True, the rows of the samples so far are
+    returned, so there may be fewer rows than `paths`.
 
-    Raises nothing but `MemoryError`, `KeyboardInterrupt`, and `InvalidParameter` for device "cuda"
-    without a CUDA device.
+    Raises only `MemoryError`, `KeyboardInterrupt`, and `InvalidParameter` for device "cuda" without a CUDA
+    device.
     """
     started = time.perf_counter()
-    engine = Engine(reading.device)
+    engine = Engine(options.device)
     samples: list[_Sample] = []
-    with reading_ahead(reading.root, paths) as ahead:
+    with read_ahead(options.root, paths) as ahead:
         for path in paths:
             if should_stop is not None and should_stop():
                 break
-            sample = _Sample(name_of(path), path if isinstance(path, Member) else None)
+            sample = _Sample(sample_name(path), path if isinstance(path, Member) else None)
             samples.append(sample)
             try:
-                _read(reading, sample, engine, ahead)
+                _read(options, sample, engine, ahead)
             except Exception as error:
                 if isinstance(error, MemoryError):
                     raise
-                many = isinstance(error, TooManyIds) and reading.counting.palette is not None
-                sample.error = _explain(rules.too_many_colours() if many else error)
+                too_many_colors = isinstance(error, TooManyIds) and options.counting.palette is not None
+                sample.error = explain(rules.too_many_colors() if too_many_colors else error)
     engine.flush()
     for sample in samples:
         if not sample.error:
-            _finish(reading, sample, engine)
-    return _rows(samples, time.perf_counter() - started)
+            _finish(options, sample, engine)
+    return _batch_result(samples, time.perf_counter() - started)
 
 
-def count_batch(reading: CountOptions, paths: Sequence[str | Member]) -> BatchResult:
-    """Run `count_samples` as a Dask task that ends before its next sample once it is cancelled.
+def count_batch(options: CountOptions, paths: Sequence[str | Member]) -> BatchResult:
+    """Run `count_samples` as a Dask task that stops before the next sample once it is cancelled.
 
-    Dask does not interrupt a thread: it forgets the task, and so marks it, and lets the thread go on.
+    Dask does not interrupt the thread of a cancelled task; it only marks or removes the task's state.
     """
     from distributed import get_worker
 
@@ -168,34 +170,36 @@ def count_batch(reading: CountOptions, paths: Sequence[str | Member]) -> BatchRe
         task = worker.state.tasks.get(key)
         return task is None or task.state == "cancelled"
 
-    return count_samples(reading, paths, cancelled)
+    return count_samples(options, paths, cancelled)
 
 
-def _read(reading: CountOptions, sample: _Sample, engine: Engine, ahead: ReadAhead | None) -> None:
-    """Read one sample into `engine`, again where it changed meanwhile."""
-    for _ in range(ATTEMPTS):
+def _read(options: CountOptions, sample: _Sample, engine: Engine, ahead: ReadAhead | None) -> None:
+    """Count one sample with `engine`; start over where the file changed in the meantime."""
+    for _ in range(READ_ATTEMPTS):
         try:
-            _read_once(reading, sample, engine, ahead)
+            _read_once(options, sample, engine, ahead)
         except SampleChanged:
             if ahead is not None:
                 ahead.forget(sample.member or sample.path)
             continue
         return
-    raise UnreadableSample(f"changed while it was read, {ATTEMPTS} times; scan again when it is complete")
+    raise UnreadableSample(
+        f"changed while it was being read, {READ_ATTEMPTS} times; scan again when it is complete"
+    )
 
 
-def _read_once(reading: CountOptions, sample: _Sample, engine: Engine, ahead: ReadAhead | None) -> None:
+def _read_once(options: CountOptions, sample: _Sample, engine: Engine, ahead: ReadAhead | None) -> None:
     started = time.time_ns()
-    with _opened(reading.root, sample, ahead) as source:
+    with _open(options.root, sample, ahead) as source:
         before = source.stamp()
         sample.fingerprint, sample.etag = before.fingerprint, before.etag
         member = sample.member
         if member is not None and member.listed not in (None, before.fingerprint):
-            raise UnreadableSample(f"{member.file} changed after it was listed; {members.AGAIN}")
+            raise UnreadableSample(f"{member.file} changed after it was listed; {SCAN_AGAIN}")
         failure: Exception | None = None
         sample.counter = engine.counter()
         try:
-            _count(reading, sample, source, engine)
+            _count(options, sample, source, engine)
         except UnreadableSample as error:
             failure = error
         after = source.stamp()
@@ -203,38 +207,42 @@ def _read_once(reading: CountOptions, sample: _Sample, engine: Engine, ahead: Re
         raise SampleChanged(sample.path)
     if failure is not None:
         raise failure
-    if before.etag and is_listable(reading.root):
-        return  # which tells contents, whatever the clock; a web server makes it of seconds and bytes
-    # An mtime far ahead of the clock was set on purpose; a ctime ahead of it is another machine's clock.
-    if started - before.ctime_ns < RACY_NS or abs(started - before.mtime_ns) < RACY_NS:
+    if _is_racy(options.root, before, started):
         sample.fingerprint, sample.etag = (before.size, before.mtime_ns, -1), ""
 
 
-def _opened(root: str, sample: _Sample, ahead: ReadAhead | None) -> Opened:
+def _is_racy(root: str, stamp: Stamp, started: int) -> bool:
+    """Whether a file may still change without a change of its stamp; `started` is a time in nanoseconds."""
+    if stamp.etag and is_listable(root):
+        return False  # the ETag identifies the contents; a plain web server derives it from time and size
+    # The two differ for a time stamp in the future: such an mtime was set on purpose, so the file is not
+    # racy; such a ctime comes from the clock of another machine, so it is.
+    return started - stamp.ctime_ns < RACY_NS or abs(started - stamp.mtime_ns) < RACY_NS
+
+
+def _open(root: str, sample: _Sample, ahead: ReadAhead | None) -> OpenSample:
     member = sample.member
     if ahead is not None:
         return ahead.open(member or sample.path)
     if member is None:
-        return opened(root, sample.path)
-    return opened(root, member.file, member.files, folder=member.in_folder)
+        return open_file(root, sample.path)
+    return open_file(root, member.file, member.files, folder=member.in_folder)
 
 
-def _count(reading: CountOptions, sample: _Sample, source: Opened, engine: Engine) -> None:
-    """Read an open sample into its counter. Raises `UnreadableSample`."""
+def _count(options: CountOptions, sample: _Sample, source: OpenSample, engine: Engine) -> None:
+    """Count an open sample with its counter. Raises `UnreadableSample`."""
     assert sample.counter is not None
-    member, counting = sample.member, reading.counting
-    data = source.file if member is None else members.bytes_of(member, source)
-    hashed = _Hashed(data)
+    member, counting = sample.member, options.counting
+    data = source.file if member is None else member_bytes(member, source)
+    hashed = HashedFile(data)
     file = cast("BinaryIO", hashed)
     try:
         label_map: LabelMap
         if member is None:
-            colours = counting.palette is not None
-            label_map = open_label_map(
-                sample.path, file, reading.max_pixels, key=counting.key, colours=colours
-            )
+            colors = counting.palette is not None
+            label_map = open_label_map(sample.path, file, options.max_pixels, key=counting.key, colors=colors)
         else:
-            label_map = members.opener(member, source, counting)(file, reading.max_pixels)
+            label_map = open_member(member, source, file, options.max_pixels, counting)
         sample.height, sample.width, sample.mode = label_map.height, label_map.width, label_map.mode
         sample.meaning = label_map.meaning
         if label_map.histogram is not None and engine.device != "cuda":
@@ -249,57 +257,34 @@ def _count(reading: CountOptions, sample: _Sample, source: Opened, engine: Engin
         sample.bytes_read += hashed.bytes_read
 
 
-def _finish(reading: CountOptions, sample: _Sample, engine: Engine) -> None:
-    """Take the sample's histogram, by the rule, and check it against its shape."""
+def _finish(options: CountOptions, sample: _Sample, engine: Engine) -> None:
+    """Apply the counting rule to the sample's histogram, and check its sum against the sample's shape."""
     assert sample.counter is not None
     try:
         ids, counts = engine.result(sample.counter)
         if sample.meaning is not None:
             ids, counts = rules.merged(sample.meaning(ids), counts)
         if sample.member is not None and sample.member.kind == "panoptic":
-            ids, counts = rules.by_segments(sample.member.where, ids, counts)
+            ids, counts = rules.apply_segments(sample.member.where, ids, counts)
         else:
-            ids, counts = rules.applied(reading.counting, ids, counts)
+            ids, counts = rules.apply_rule(options.counting, ids, counts)
     except UnreadableSample as error:
         sample.error = str(error)
         return
     counted = int(counts.sum())
     if counted != sample.height * sample.width:
         sample.error = (
-            f"gave {counted} pixels where its header has {sample.width} x {sample.height}; "
-            "copy or export it again from where it came"
+            f"decodes to {counted} pixels, but its header declares {sample.width} x {sample.height}; "
+            f"{COPY_AGAIN}"
         )
         return
     sample.histogram = ids, counts
 
 
-def _explain(error: Exception) -> str:
-    """Return what a failure to read means for the person who owns the file."""
-    if isinstance(error, UnreadableSample):
-        return str(error)
-    if (
-        isinstance(error, OSError)
-        and is_url(str(error.filename))
-        and not isinstance(error, FileNotFoundError)
-    ):
-        return f"cannot be read: {error.strerror}"
-    if isinstance(error, FileNotFoundError):
-        return "vanished during the scan; scan again when the folder is at rest"
-    if isinstance(error, IsADirectoryError):
-        return "is a folder, not a file; leave it out with --pattern"
-    if isinstance(error, PermissionError):
-        return "cannot be opened: permission denied; make it readable (chmod +r) or scan as its owner"
-    if isinstance(error, OSError) and error.errno in (errno.EIO, errno.ESTALE, errno.ENOTCONN):
-        return f"cannot be read: {error.strerror}; check the disk or network share, then scan again"
-    if isinstance(error, OSError):
-        return f"cannot be read: {error.strerror or error}; check the file, then scan again"
-    return f"cannot be counted ({type(error).__name__}: {error}); please report it with the file"
-
-
-def _rows(samples: list[_Sample], seconds: float) -> BatchResult:
-    good = [not sample.error for sample in samples]
+def _batch_result(samples: list[_Sample], seconds: float) -> BatchResult:
+    counted = [not sample.error for sample in samples]
     lengths = [len(sample.histogram[0]) for sample in samples]
-    empty = [np.empty(0, np.int64)]
+    empty = [np.empty(0, np.int64)]  # np.concatenate needs at least one array
 
     def column(values: list[int], dtype: type[np.generic] = np.int64) -> NDArray[np.int64]:
         return np.array(values, dtype)
@@ -310,12 +295,12 @@ def _rows(samples: list[_Sample], seconds: float) -> BatchResult:
         mtime_ns=column([sample.fingerprint[1] for sample in samples]),
         ctime_ns=column([sample.fingerprint[2] for sample in samples]),
         etag=[sample.etag for sample in samples],
-        content=np.array([s.content * ok for s, ok in zip(samples, good, strict=True)], np.uint64),
-        height=column([s.height * ok for s, ok in zip(samples, good, strict=True)]),
-        width=column([s.width * ok for s, ok in zip(samples, good, strict=True)]),
-        pixels=column([s.height * s.width * ok for s, ok in zip(samples, good, strict=True)]),
-        mode=np.array([s.mode * ok for s, ok in zip(samples, good, strict=True)], np.uint8),
-        status=np.array([COUNTED if ok else UNREADABLE for ok in good], np.uint8),
+        content=np.array([s.content * ok for s, ok in zip(samples, counted, strict=True)], np.uint64),
+        height=column([s.height * ok for s, ok in zip(samples, counted, strict=True)]),
+        width=column([s.width * ok for s, ok in zip(samples, counted, strict=True)]),
+        pixels=column([s.height * s.width * ok for s, ok in zip(samples, counted, strict=True)]),
+        mode=np.array([s.mode * ok for s, ok in zip(samples, counted, strict=True)], np.uint8),
+        status=np.array([COUNTED if ok else UNREADABLE for ok in counted], np.uint8),
         error=[sample.error for sample in samples],
         offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
         ids=np.concatenate(empty + [sample.histogram[0] for sample in samples]),
@@ -323,56 +308,3 @@ def _rows(samples: list[_Sample], seconds: float) -> BatchResult:
         seconds=seconds,
         bytes_read=sum(sample.bytes_read for sample in samples),
     )
-
-
-class _Hashed:
-    """A file that hashes its bytes as they are first read, in whatever order the reader takes them.
-
-    A folder has no bytes of its own (`file` is None): what was decoded is hashed instead.
-    """
-
-    def __init__(self, file: BinaryIO | None) -> None:
-        self.file: Any = file
-        self.hash = xxhash.xxh3_64()
-        self.hashed = 0  # bytes from the start that are in the hash
-        self.bytes_read = 0
-
-    def read(self, count: int = -1) -> bytes:
-        position = self.file.tell()
-        data: bytes = self.file.read(count)
-        self.bytes_read += len(data)
-        if position <= self.hashed < position + len(data):
-            self.hash.update(memoryview(data)[self.hashed - position :])
-            self.hashed = position + len(data)
-        return data
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        place: int = self.file.seek(offset, whence)
-        return place
-
-    def tell(self) -> int:
-        place: int = self.file.tell()
-        return place
-
-    def seekable(self) -> bool:
-        return True
-
-    def add(self, chunk: NDArray[Any]) -> None:
-        """Hash what a folder's reader decoded."""
-        self.hash.update(f"{chunk.dtype.str} {chunk.shape}".encode())
-        self.hash.update(np.ascontiguousarray(chunk).view(np.uint8).data)
-        self.bytes_read += chunk.nbytes
-
-    def finish(self) -> int:
-        """Hash what the reader did not take, and return the digest of the whole file."""
-        if self.file is not None:
-            self.seek(self.hashed)
-            while self.read(BLOCK):
-                pass
-        return self.hash.intdigest()

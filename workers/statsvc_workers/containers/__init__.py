@@ -1,4 +1,7 @@
-"""Containers: one file that holds many label maps, listed into `Member`s when a source is listed."""
+"""Containers: one file that contains many label maps, listed as `Member`s when a source is listed.
+
+To add a container format, write a module with a `list_members` function and add it to `READERS`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.containers import arrays, coco, parquet, tar
-from statsvc_workers.formats import refusal
-from statsvc_workers.samples.open_sample import combined, files_stamp, stamp_of
+from statsvc_workers.formats.base import as_unreadable
+from statsvc_workers.samples.stamps import combined, files_stamp, stamp_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,18 +21,32 @@ if TYPE_CHECKING:
     from statsvc.dataset.counting_rule import Counting
     from statsvc_workers.samples.members import Member
 
-EXTENSIONS = (".tar", ".parquet", ".json")
-"""Extensions of containers. JSON is looked into only where it is named, for most of it is something else."""
+    ContainerReader = Callable[[str, str, str | None], tuple[list[Member], tuple[str, ...]]]
+
+READERS: dict[str, ContainerReader] = {
+    ".tar": tar.list_members,
+    ".parquet": parquet.list_members,
+    ".json": coco.list_members,
+}
+"""File extension → function that lists a container.
+
+Its arguments are the source's root, the path of the container below it, and the name of the member or column
+that contains the labels (None for the only one). It returns the members and the class names of the ids
+0 … n−1, empty where the container has none.
+"""
+
+EXTENSIONS = tuple(READERS)
 
 DETECTED = (".tar", ".parquet")
+"""Extensions of files that are always containers; a JSON file is read only if a pattern matches it."""
 
 
 @dataclass(slots=True)
 class Contents:
-    """What a container lists.
+    """The listing of a container.
 
     members      its samples
-    class_names  names of the ids 0 … n−1 that it gives, empty where none
+    class_names  class names of the ids 0 … n−1; empty where the container has none
     """
 
     members: list[Member]
@@ -37,45 +54,40 @@ class Contents:
 
 
 def is_container(path: str, extensions: tuple[str, ...] = EXTENSIONS) -> bool:
-    """Whether a path's extension is that of a container."""
+    """Whether a path has the extension of a container."""
     return path.lower().endswith(extensions)
 
 
-def listed(root: str, path: str, key: str | None) -> Contents:
+def list_container(root: str, path: str, key: str | None) -> Contents:
     """Return the samples of the container at `path` below `root`.
 
-    `key` chooses among several members or columns. Raises `UnreadableSample`, whose text is about the
-    container, and `OSError`.
+    `key` chooses among several members or columns. Raises `OSError`, and `UnreadableSample`, whose text is
+    about the container.
     """
-    read: dict[str, Callable[[str, str, str | None], tuple[list[Member], tuple[str, ...]]]] = {
-        ".tar": tar.listed,
-        ".parquet": parquet.listed,
-        ".json": coco.listed,
-    }
     try:
-        members, names = read[PurePosixPath(path).suffix.lower()](root, path, key)
+        members, class_names = READERS[PurePosixPath(path).suffix.lower()](root, path, key)
     except ModuleNotFoundError as error:
-        raise refusal(error) from error
+        raise as_unreadable(error) from error
     if not members:
-        raise UnreadableSample("lists no label maps; name another file, or leave it out with --pattern")
-    return Contents(members, names)
+        raise UnreadableSample("contains no label maps; choose another file, or exclude it with --pattern")
+    return Contents(members, class_names)
 
 
-def parts(root: str, path: str, counting: Counting) -> list[Member]:
+def list_array_rows(root: str, path: str, counting: Counting) -> list[Member]:
     """Return the rows of the array at `path`: its indices along the first axis, or its chunks.
 
-    Raises `UnreadableSample` for what is no array of NPY, HDF5 or Zarr, and `OSError`.
+    Raises `OSError`, and `UnreadableSample` for a file that is not an NPY, HDF5 or Zarr array.
     """
     try:
-        return arrays.listed(root, path, counting)
+        return arrays.list_rows(root, path, counting)
     except Exception as error:
-        raise refusal(error) from error
+        raise as_unreadable(error) from error
 
 
 def fingerprint(root: str, member: Member) -> tuple[int, int, int]:
-    """Return size, mtime and ctime of the files that a member depends on. Raises `OSError`."""
+    """Return (size, mtime_ns, ctime_ns) of all files that a member depends on. Raises `OSError`."""
     files = [os.path.join(root, file) for file in member.files]  # noqa: PTH118
     if member.in_folder:
         return files_stamp(files).fingerprint
-    own = os.path.join(root, member.file)  # noqa: PTH118
-    return combined(stamp_of(os.stat(file)) for file in (own, *files)).fingerprint  # noqa: PTH116
+    own_file = os.path.join(root, member.file)  # noqa: PTH118
+    return combined(stamp_of(os.stat(file)) for file in (own_file, *files)).fingerprint  # noqa: PTH116

@@ -1,7 +1,7 @@
-"""Arrays of which one row of a version is a part: an index along the first axis, or a chunk.
+"""Arrays whose rows are samples: a row is an index along the first axis, or a chunk.
 
-A chunk of a Zarr array is a file, so a row's fingerprint is that of its own chunks: a chunk that changes
-costs one chunk. A row of NPY or HDF5 has the fingerprint of its file.
+A chunk of a Zarr array is a file, and the fingerprint of a row is that of its own chunks: only rows whose
+chunks changed are counted again. A row of an NPY or HDF5 array has the fingerprint of the whole file.
 """
 
 from __future__ import annotations
@@ -13,61 +13,68 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import extension, hdf5, npy, zarr_arrays
+from statsvc_workers.formats.blocks import region_shape
 from statsvc_workers.samples.members import Member
-from statsvc_workers.samples.open_sample import exists, located, reading
+from statsvc_workers.samples.open_sample import exists, located, open_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from statsvc.dataset.counting_rule import Counting
+    from statsvc_workers.formats.blocks import Region
 
-MOST_ROWS = 1 << 22
+MAX_ROWS = 1 << 22
 """Most rows of one array."""
 
-Region = tuple[slice, ...]
 
-
-def listed(root: str, path: str, counting: Counting) -> list[Member]:
-    """Return the rows of the array at `path`, named by index or by place in the grid of chunks.
+def list_rows(root: str, path: str, counting: Counting) -> list[Member]:
+    """Return the rows of the array at `path`, named by index or by position in the grid of chunks.
 
     Raises `UnreadableSample` for other formats and for too many rows.
     """
     if extension(path) in (".h5", ".hdf5"):
-        with reading(root, path) as file:
-            shape, chunks, itemsize = hdf5.layout(file, counting.key)
-        grid = shape if chunks is None else chunks
-        return [
-            Member(f"{path}/{name}", path, "hdf5 part", region, _size(region) * itemsize)
-            for name, region in _regions(shape, grid, counting.rows)
-        ]
+        with open_bytes(root, path) as file:
+            return _list_hdf5(file, path, counting)
     if extension(path) == ".npy":
-        with reading(root, path) as file:
-            return _npy(file, path, counting)
+        with open_bytes(root, path) as file:
+            return _list_npy(file, path, counting)
     if any(exists(root, f"{path}/{mark}") for mark in zarr_arrays.MARKS):
-        return _zarr(root, path, counting)
+        return _list_zarr(root, path, counting)
     raise UnreadableSample(
-        f"is no NPY, HDF5 or Zarr array, so it has no rows of its own by {counting.rows}; leave --rows out"
+        f"is not an NPY, HDF5 or Zarr array, so it cannot be counted by {counting.rows}; omit --rows"
     )
 
 
-def _zarr(root: str, path: str, counting: Counting) -> list[Member]:
-    shape, grid, itemsize, inner, key_of = zarr_arrays.layout(located(root, path), counting.key)
-    base = f"{path}/{inner}" if inner else path
-    described = next(mark for mark in ("zarr.json", ".zarray") if exists(root, f"{base}/{mark}"))
+def _list_hdf5(file: BinaryIO, path: str, counting: Counting) -> list[Member]:
+    shape, chunk, itemsize = hdf5.layout(file, counting.key)
+    grid = shape if chunk is None else chunk
+    return [
+        Member(f"{path}/{name}", path, "hdf5 part", region, _pixels(region) * itemsize)
+        for name, region in _regions(shape, grid, counting.rows)
+    ]
+
+
+def _list_zarr(root: str, path: str, counting: Counting) -> list[Member]:
+    shape, grid, itemsize, array_path, chunk_file = zarr_arrays.layout(located(root, path), counting.key)
+    base = f"{path}/{array_path}" if array_path else path
+    metadata = next(mark for mark in ("zarr.json", ".zarray") if exists(root, f"{base}/{mark}"))
     members = []
     for name, region in _regions(shape, grid, counting.rows):
-        spans = (range(p.start // g, -(-p.stop // g)) for p, g in zip(region, grid, strict=True))
-        chunks = tuple(f"{base}/{key_of(place)}" for place in itertools.product(*spans))
-        files = (f"{base}/{described}", *chunks)
-        members.append(Member(f"{path}/{name}", path, "zarr part", region, _size(region) * itemsize, files))
+        spans = (
+            range(axis.start // side, -(-axis.stop // side)) for axis, side in zip(region, grid, strict=True)
+        )
+        chunks = tuple(f"{base}/{chunk_file(position)}" for position in itertools.product(*spans))
+        files = (f"{base}/{metadata}", *chunks)
+        length = _pixels(region) * itemsize
+        members.append(Member(f"{path}/{name}", path, "zarr part", region, length, files))
     return members
 
 
-def _npy(file: BinaryIO, path: str, counting: Counting) -> list[Member]:
+def _list_npy(file: BinaryIO, path: str, counting: Counting) -> list[Member]:
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     if file.read(len(npy.MAGIC)) != npy.MAGIC:
-        raise UnreadableSample(f"is no {npy.NAME}")
+        raise UnreadableSample(f"is not a valid {npy.NAME}")
     file.seek(0)
     shape, dtype, start = npy.layout(file)
     needed = start + math.prod(shape) * dtype.itemsize
@@ -75,32 +82,35 @@ def _npy(file: BinaryIO, path: str, counting: Counting) -> list[Member]:
         raise UnreadableSample(f"is truncated: {size} of {needed} bytes")
     members = []
     for number, (name, region) in enumerate(_regions(shape, shape, counting.rows)):
-        part = tuple(place.stop - place.start for place in region)
-        length = math.prod(part) * dtype.itemsize
-        where = (start + number * length, length, dtype.str, part)
+        row_shape = region_shape(region)
+        length = math.prod(row_shape) * dtype.itemsize
+        where = (start + number * length, length, dtype.str, row_shape)
         members.append(Member(f"{path}/{name}", path, "npy part", where, length))
     return members
 
 
 def _regions(shape: Sequence[int], grid: Sequence[int], rows: str) -> Iterator[tuple[str, Region]]:
-    """Yield name and place of each row: `0012` of an index, `0.3.1` of a chunk."""
+    """Yield the name and region of each row.
+
+    A name is the index, such as `0012`, or the position in the grid of chunks, such as `0.3.1`.
+    """
     if not shape or 0 in shape:
-        raise UnreadableSample(f"holds no pixels (shape {tuple(shape)})")
+        raise UnreadableSample(f"contains no pixels (shape {tuple(shape)})")
     sides = [1, *shape[1:]] if rows == "index" else [max(1, side) for side in grid]
     counts = [-(-length // side) for length, side in zip(shape, sides, strict=True)]
-    if math.prod(counts) > MOST_ROWS:
+    if math.prod(counts) > MAX_ROWS:
         raise UnreadableSample(
-            f"has {math.prod(counts)} rows by {rows}, more than {MOST_ROWS}; take larger rows"
+            f"has {math.prod(counts)} rows by {rows}, more than the limit of {MAX_ROWS}; use larger rows"
         )
     digits = len(str(counts[0] - 1))
-    for place in itertools.product(*(range(count) for count in counts)):
+    for position in itertools.product(*(range(count) for count in counts)):
         region = tuple(
-            slice(at * side, min((at + 1) * side, length))
-            for at, side, length in zip(place, sides, shape, strict=True)
+            slice(k * side, min((k + 1) * side, length))
+            for k, side, length in zip(position, sides, shape, strict=True)
         )
-        name = f"{place[0]:0{digits}d}" if rows == "index" else ".".join(map(str, place))
+        name = f"{position[0]:0{digits}d}" if rows == "index" else ".".join(map(str, position))
         yield name, region
 
 
-def _size(region: Region) -> int:
-    return math.prod(place.stop - place.start for place in region)
+def _pixels(region: Region) -> int:
+    return math.prod(region_shape(region))

@@ -1,7 +1,8 @@
-"""WebDataset shards: tar files whose members `000017.jpg`, `000017.seg.png` are parts of one sample.
+"""WebDataset shards: tar files whose members `000017.jpg` and `000017.seg.png` belong to one sample.
 
-Which part is the label map, `key` says (`seg.png`), or the only extension that can be one. Members are read
-in place, so a shard must not be compressed as a whole. Format: https://github.com/webdataset/webdataset.
+The label maps have the extension `key` (such as `seg.png`), or else the only extension of a label map format.
+Members are read in place, so a shard must not be compressed as a whole.
+Format: https://github.com/webdataset/webdataset.
 """
 
 from __future__ import annotations
@@ -14,47 +15,54 @@ from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import FORMATS, extension
 from statsvc_workers.formats.base import COPY_AGAIN
 from statsvc_workers.samples.members import Member
-from statsvc_workers.samples.open_sample import reading
+from statsvc_workers.samples.open_sample import open_bytes
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
 BLOCK = 512
+"""Bytes of a tar block."""
+
+LISTED_EXTENSIONS = 8
+"""Extensions that an error message lists."""
 
 
-def listed(root: str, path: str, key: str | None) -> tuple[list[Member], tuple[str, ...]]:
+def list_members(root: str, path: str, key: str | None) -> tuple[list[Member], tuple[str, ...]]:
     """Return the label maps of a shard. Raises `UnreadableSample`."""
-    with reading(root, path) as file:
-        found = _index(file)
-    parts = Counter(_part(name) for name in found)
-    if key is None:
-        readable = [part for part in parts if extension(f"x.{part}") in FORMATS]
-        if not readable:
-            there = ", ".join(list(parts)[:8]) or "nothing"
-            raise UnreadableSample(f"holds no label maps, only {there}; leave it out with --pattern")
-        if len(readable) > 1:
-            raise UnreadableSample(
-                f"holds several kinds of file ({', '.join(sorted(readable)[:8])}); choose one with --key"
-            )
-        key = readable[0]
-    elif key not in parts:
-        raise UnreadableSample(f"holds no .{key}, only {', '.join(list(parts)[:8])}; choose one with --key")
+    with open_bytes(root, path) as file:
+        ranges = _index(file)
+    if key is None or key not in map(_full_extension, ranges):
+        key = _only_extension(Counter(map(_full_extension, ranges)), key)
     members = [
-        Member(f"{path}/{name}", path, "range", place, place[1])
-        for name, place in found.items()
-        if _part(name) == key
+        Member(f"{path}/{name}", path, "range", (offset, length), length)
+        for name, (offset, length) in ranges.items()
+        if _full_extension(name) == key
     ]
     return members, ()
 
 
-def _part(name: str) -> str:
-    """Return what follows the first dot of the file name, in lower case."""
+def _only_extension(extensions: Counter[str], key: str | None) -> str:
+    """Return the only extension of a label map format. Raises `UnreadableSample`, also for a missing key."""
+    listed = ", ".join(list(extensions)[:LISTED_EXTENSIONS]) or "nothing"
+    if key is not None:
+        raise UnreadableSample(f"contains no .{key} files, only {listed}; choose one with --key")
+    readable = [name for name in extensions if extension(f"x.{name}") in FORMATS]
+    if not readable:
+        raise UnreadableSample(f"contains no label maps, only {listed}; exclude it with --pattern")
+    if len(readable) > 1:
+        listed = ", ".join(sorted(readable)[:LISTED_EXTENSIONS])
+        raise UnreadableSample(f"contains several kinds of file ({listed}); choose one with --key")
+    return readable[0]
+
+
+def _full_extension(name: str) -> str:
+    """Return the part of a file name after its first dot, in lower case."""
     return name.rpartition("/")[2].partition(".")[2].lower()
 
 
 def _index(file: BinaryIO) -> dict[str, tuple[int, int]]:
     """Return name → (offset, length) of the files in a tar."""
-    found: dict[str, tuple[int, int]] = {}
+    ranges: dict[str, tuple[int, int]] = {}
     end = 0
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
@@ -65,13 +73,13 @@ def _index(file: BinaryIO) -> dict[str, tuple[int, int]]:
                 name = info.name.removeprefix("./").strip("/")
                 hidden = any(part.startswith(".") for part in name.split("/"))
                 if name and not hidden and name.isprintable():
-                    found[name] = (info.offset_data, info.size)
+                    ranges[name] = (info.offset_data, info.size)
     except tarfile.TarError as error:
         raise UnreadableSample(
-            f"is no tar file, or is damaged ({error}); {COPY_AGAIN}, uncompressed as a whole"
+            f"is not a valid tar file ({error}); {COPY_AGAIN}, without compressing the tar file as a whole"
         ) from None
     file.seek(end)
-    # A tar ends with blocks of zeros; tarfile takes one that ends after some member for whole.
+    # A tar file ends with blocks of zeros; tarfile accepts a file that was cut off between two members.
     if file.read(BLOCK) != bytes(BLOCK):
-        raise UnreadableSample(f"is truncated after {len(found)} files; {COPY_AGAIN}")
-    return found
+        raise UnreadableSample(f"is truncated after {len(ranges)} files; {COPY_AGAIN}")
+    return ranges

@@ -1,7 +1,10 @@
-"""Label maps: bytes to arrays of raw ids, one module a format.
+"""File formats of label maps: from bytes to arrays of raw ids, one module per format.
 
-Every damaged, foreign or oversized file ends in `UnreadableSample`, whose text says what is wrong and
-what to do; readers check the declared size before they decode, and hand out chunks of bounded size.
+Every corrupt, foreign or oversized file raises `UnreadableSample`, whose text says what is wrong and what to
+do next. Readers check the declared size before they decode, and yield chunks of bounded size.
+
+To add a format, write a module with a `FORMAT` (see `statsvc_workers.formats.base.Format`) and add it to
+`FORMATS`.
 """
 
 from __future__ import annotations
@@ -12,48 +15,44 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import hdf5, images, nifti, npy, npz, png, tiff
-from statsvc_workers.formats.base import COPY_AGAIN, LabelMap, Mode, Peek, looks_like
+from statsvc_workers.formats.base import Format, LabelMap, Mode, Peek, as_unreadable
+from statsvc_workers.formats.magic import describe_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from types import ModuleType
 
     from numpy.typing import NDArray
 
     from statsvc_workers.formats.base import Histogram
 
-__all__ = ["FORMATS", "REVISION", "LabelMap", "Mode", "extension", "open_label_map", "peek"]
+__all__ = ["FORMATS", "REVISION", "Format", "LabelMap", "Mode", "extension", "open_label_map", "peek"]
 
 REVISION = 2
-"""Rises whenever a file would be counted differently, so that rows of before are not reused."""
+"""Increase this when a change makes any file count differently: rows of older revisions are not reused."""
 
-FORMATS: dict[str, ModuleType] = {
-    ".png": png,
-    ".npy": npy,
-    ".npz": npz,
-    ".tif": tiff,
-    ".tiff": tiff,
-    ".nii": nifti,
-    ".nii.gz": nifti,
-    ".bmp": images,
-    ".gif": images,
-    ".webp": images,
-    ".h5": hdf5,
-    ".hdf5": hdf5,
+FORMATS: dict[str, Format] = {
+    ".png": png.FORMAT,
+    ".npy": npy.FORMAT,
+    ".npz": npz.FORMAT,
+    ".tif": tiff.FORMAT,
+    ".tiff": tiff.FORMAT,
+    ".nii": nifti.FORMAT,
+    ".nii.gz": nifti.FORMAT,
+    ".bmp": images.FORMAT,
+    ".gif": images.FORMAT,
+    ".webp": images.FORMAT,
+    ".h5": hdf5.FORMAT,
+    ".hdf5": hdf5.FORMAT,
 }
-"""File extension in lower case → the module that reads it.
-
-A module has NAME, MAGIC (first bytes), `open_label_map(file, size, max_pixels)` and `peek(file, size)`. Where
-it can read colours, it has also `open_colours`, like the first but with chunks of colours 0xRRGGBB; where one
-file may hold several arrays, KEYED, and then `open_label_map` takes a key as well.
-"""
+"""File extension in lower case → format."""
 
 HEAD_BYTES = 64
+"""Bytes of a file that are compared with a format's magic."""
 
 
 def extension(name: str) -> str:
-    """Return the extension of a name in lower case, `.nii.gz` as one."""
-    # By hand: a path object for each of a million files takes longer than listing them.
+    """Return the extension of a file name in lower case; `.nii.gz` is one extension."""
+    # Without pathlib: a path object for each of a million files takes longer than listing them.
     base = name.rpartition("/")[2]
     dot = base.rfind(".")
     suffix = base[dot:].lower() if 0 < dot < len(base) - 1 else ""
@@ -61,19 +60,19 @@ def extension(name: str) -> str:
 
 
 def open_label_map(
-    name: str, file: BinaryIO, max_pixels: int, *, key: str | None = None, colours: bool = False
+    name: str, file: BinaryIO, max_pixels: int, *, key: str | None = None, colors: bool = False
 ) -> LabelMap:
-    """Open the label map in `file` (seekable), whose format the extension of `name` tells.
+    """Open the label map in the seekable `file`, whose format is that of the extension of `name`.
 
-    Reads the header; the pixels are decoded as `chunks` is iterated, so `file` stays open until then.
-    `key` names an array of a file that may hold several; with `colours`, ids are colours 0xRRGGBB.
+    Reads the header. The pixels are decoded while `chunks` is iterated, so `file` must stay open until then.
+    `key` is the name of an array in a file that contains several; with `colors`, ids are colors 0xRRGGBB.
 
-    Raises `UnreadableSample` here or while iterating. An `OSError` of the file system passes through.
+    Raises `UnreadableSample`, here or during iteration. An `OSError` of the file system passes through.
     """
     try:
-        label_map = _open(name, file, max_pixels, key, colours)
+        label_map = _open(name, file, max_pixels, key, colors)
     except Exception as error:
-        raise refusal(error) from error
+        raise as_unreadable(error) from error
     label_map.chunks = _guarded(label_map.chunks)
     if label_map.histogram is not None:
         label_map.histogram = partial(_guarded_call, label_map.histogram)
@@ -83,44 +82,41 @@ def open_label_map(
 def peek(name: str, file: BinaryIO) -> Peek | None:
     """Return what the header of a file says, or None where it cannot be read."""
     try:
-        module = _module(name)
+        file_format = _format(name)
         size, head = _head(file)
-        found: Peek | None = module.peek(file, size) if head.startswith(module.MAGIC) else None
-    except Exception:  # noqa: BLE001 - a file that cannot be read is reported when it is counted
+        return file_format.peek(file, size) if head.startswith(file_format.magic) else None
+    except Exception:  # noqa: BLE001 - an unreadable file is reported when it is counted
         return None
-    return found
 
 
-def _open(name: str, file: BinaryIO, max_pixels: int, key: str | None, colours: bool) -> LabelMap:
-    module = _module(name)
+def _open(name: str, file: BinaryIO, max_pixels: int, key: str | None, colors: bool) -> LabelMap:
+    file_format = _format(name)
     size, head = _head(file)
-    if not head.startswith(module.MAGIC):
-        raise UnreadableSample(f"is no {module.NAME}: it {looks_like(head)}")
-    if colours:
-        if not hasattr(module, "open_colours"):
-            raise UnreadableSample(
-                f"is a {module.NAME}, which is not read as colours; leave --rule out if it holds class ids"
-            )
-        coloured: LabelMap = module.open_colours(file, size, max_pixels)
-        return coloured
-    more = (key,) if getattr(module, "KEYED", False) else ()
-    label_map: LabelMap = module.open_label_map(file, size, max_pixels, *more)
-    return label_map
+    if not head.startswith(file_format.magic):
+        raise UnreadableSample(f"is not a valid {file_format.name}: it {describe_content(head)}")
+    if not colors:
+        return file_format.open(file, size, max_pixels, key)
+    if file_format.open_colors is None:
+        raise UnreadableSample(
+            f"cannot be read as colors (format: {file_format.name}); omit --rule if it contains class ids"
+        )
+    return file_format.open_colors(file, size, max_pixels)
 
 
-def _module(name: str) -> ModuleType:
+def _format(name: str) -> Format:
     suffix = extension(name)
     if suffix not in FORMATS:
-        lossy = "; JPEG is lossy, so it cannot hold labels" if suffix in {".jpg", ".jpeg"} else ""
-        known = ", ".join(sorted(FORMATS))
+        lossy = " (JPEG is lossy, so it cannot store labels)" if suffix in {".jpg", ".jpeg"} else ""
+        supported = ", ".join(sorted(FORMATS))
         raise UnreadableSample(
-            f"has the extension {suffix!r}, which is not read{lossy}; convert it to one of {known}, "
-            "or leave it out with --pattern"
+            f"has the extension {suffix!r}, which is not supported{lossy}; convert it to one of {supported}, "
+            "or exclude it with --pattern"
         )
     return FORMATS[suffix]
 
 
 def _head(file: BinaryIO) -> tuple[int, bytes]:
+    """Return the size of a file and its first bytes."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     head = file.read(HEAD_BYTES)
@@ -132,26 +128,11 @@ def _guarded(chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     try:
         yield from chunks
     except Exception as error:
-        raise refusal(error) from error
+        raise as_unreadable(error) from error
 
 
 def _guarded_call(histogram: Callable[[], Histogram]) -> Histogram:
     try:
         return histogram()
     except Exception as error:
-        raise refusal(error) from error
-
-
-def refusal(error: Exception) -> Exception:
-    """Return what a failure while decoding means: the one place where decoders' exceptions are read."""
-    if isinstance(error, (UnreadableSample, MemoryError)):
-        return error
-    if isinstance(error, OSError) and error.errno is not None:
-        return error  # the file system's, not a decoder's
-    if isinstance(error, ModuleNotFoundError):
-        package = (error.name or "").partition(".")[0]
-        return UnreadableSample(
-            f"needs {package}, which is not installed: pip install 'statsvc[formats]', then scan again"
-        )
-    reason = " ".join(str(error).split())[:200]
-    return UnreadableSample(f"cannot be decoded ({type(error).__name__}: {reason}); {COPY_AGAIN}")
+        raise as_unreadable(error) from error

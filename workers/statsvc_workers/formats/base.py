@@ -1,10 +1,10 @@
-"""What every reader of label maps returns, and the refusals they share."""
+"""What every reader of label maps returns, and the checks and errors that readers share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -18,33 +18,37 @@ if TYPE_CHECKING:
     Histogram = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 CHUNK_PIXELS = 1 << 22
-"""Pixels of one chunk: enough to amortise a call, small beside a worker's memory."""
+"""Pixels of one chunk: enough to amortize a call, small compared with a worker's memory."""
 
-COPY_AGAIN = "copy or export it again from where it came"
+MAX_EXACT_FLOAT = 2**53
+"""Every integer below this is exact as a float64."""
+
+COPY_AGAIN = "copy or export it again from the original"
 
 
 class Mode(IntEnum):
     """Pixel type of a label map, as a version stores it."""
 
     UNKNOWN = 0
-    GREY = 1
+    GRAY = 1
     PALETTE = 2
     ARRAY = 3
 
 
 @dataclass(slots=True)
 class LabelMap:
-    """One label map, decoded as it is iterated.
+    """One label map, decoded while it is iterated.
 
-    mode    pixel type
-    height  rows; for a volume, depth times rows
-    width   pixels of a row
-    chunks  integer or bool arrays of about `CHUNK_PIXELS`, of any shape, which together hold every
-            pixel once; iterating may raise `UnreadableSample`
-    histogram  where the format is counted without making an array of it: counts the file and returns its
-            ids, ascending, and their pixels, int64 [k] each; may raise `UnreadableSample`
-    meaning  where the numbers in the file stand for others (a scale): returns what ids stand for, int64 [k]
-            for int64 [k]; may raise `UnreadableSample`
+    mode       pixel type
+    height     rows; for a volume, depth times rows
+    width      pixels of a row
+    chunks     integer or bool arrays of any shape, about `CHUNK_PIXELS` pixels each, that together contain
+               every pixel once; iterating may raise `UnreadableSample`
+    histogram  for a format that is counted without building an array: a function that counts the file and
+               returns its ids, ascending, and the pixels of each, int64 [k] each; may raise
+               `UnreadableSample`
+    meaning    for a file whose numbers represent other numbers (a scale, a palette): a function that maps
+               int64 [k] ids of the file to int64 [k] ids; may raise `UnreadableSample`
     """
 
     mode: Mode
@@ -57,111 +61,132 @@ class LabelMap:
 
 @dataclass(frozen=True, slots=True)
 class Peek:
-    """What a file's header says: `text` for a person, `colour` where it cannot hold class ids."""
+    """What the header of a file says.
+
+    text   description for a person
+    color  True for an image that cannot contain class ids
+    """
 
     text: str
-    colour: bool
+    color: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One file format: an entry of the table `statsvc_workers.formats.FORMATS`.
+
+    name         the format in error messages, such as "NPY array"
+    magic        the first bytes of a file, any of them
+    open         opens a label map, given the file, its size in bytes, the limit of pixels, and the name of
+                 an array (None for the only one); a format whose files contain one array ignores the name
+    peek         reads the header, given the file and its size in bytes
+    open_colors  opens a label map whose ids are colors 0xRRGGBB, given the file, its size in bytes and the
+                 limit of pixels; None for a format without colors
+
+    `open` and `open_colors` read the header and raise `UnreadableSample` before they decode pixels.
+    """
+
+    name: str
+    magic: tuple[bytes, ...]
+    open: Callable[[BinaryIO, int, int, str | None], LabelMap]
+    peek: Callable[[BinaryIO, int], Peek]
+    open_colors: Callable[[BinaryIO, int, int], LabelMap] | None = None
+
+
+def size_without_unit_axes(shape: Iterable[int]) -> tuple[int, int]:
+    """Return (height, width) of an array: the last axis is the width, the product of the others the height.
+
+    Axes of length 1 are ignored, so that (1, H, W) and (H, W, 1) are label maps of H x W pixels.
+    """
+    axes = [length for length in shape if length != 1] or [1]
+    height = 1
+    for length in axes[:-1]:
+        height *= length
+    return height, axes[-1]
 
 
 def check_pixels(height: int, width: int, max_pixels: int) -> None:
-    """Refuse an empty image, and one of more than `max_pixels`, before anything is decoded."""
+    """Raise `UnreadableSample` for an empty image, and for one of more than `max_pixels` pixels."""
     if height * width == 0:
-        raise UnreadableSample(f"holds no pixels ({width} x {height}); {COPY_AGAIN}")
+        raise UnreadableSample(f"contains no pixels ({width} x {height}); {COPY_AGAIN}")
     if height * width > max_pixels:
         raise UnreadableSample(
             f"has {width} x {height} = {height * width} pixels, over the limit of {max_pixels} "
-            "(max_pixels); raise the limit if the image is meant to be this large"
+            "(max_pixels); raise the limit if the image is really this large"
         )
 
 
-def colour_coded(what: str) -> UnreadableSample:
-    """Return the refusal of an image that shows classes as colours, or is a photograph."""
+def color_coded(description: str) -> UnreadableSample:
+    """Return the error for an image that shows classes as colors, or is a photograph.
+
+    The doctor recognizes the error by its first words, also in versions written earlier.
+    """
     return UnreadableSample(
-        f"is colour-coded ({what}): statsvc counts class ids, one channel; give the dataset's colour table "
-        "with --rule (a palette's name, or a CSV file r,g,b,id), choose files that hold ids with "
-        "--pattern, or, of COCO panoptic pictures, scan their JSON"
+        f"is colour-coded ({description}), but statsvc counts class ids in one channel. Pass the dataset's "
+        "color table with --rule (the name of a palette, or a CSV file r,g,b,id), choose files that contain "
+        "ids with --pattern, or scan the JSON file of a COCO panoptic dataset"
     )
 
 
-def packed_colours(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Return the colours of uint8 [..., 3 or more] (red, green, blue, then what is left out) as 0xRRGGBB."""
-    colours = pixels[..., 0].astype(np.int32)
+def packed_colors(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Return uint8 [..., channel] colors as int32 [...] of the form 0xRRGGBB.
+
+    The channels are red, green and blue; further channels are ignored.
+    """
+    colors = pixels[..., 0].astype(np.int32)
     for channel in (1, 2):
-        colours <<= 8
-        colours |= pixels[..., channel]
-    return colours
+        colors <<= 8
+        colors |= pixels[..., channel]
+    return colors
 
 
-def grey_colours(depth: int) -> NDArray[np.int64]:
-    """Return the colours 0xRRGGBB of the grey values of `depth` bits, 8 at most, int64 [2 ** depth]."""
+def gray_colors(depth: int) -> NDArray[np.int64]:
+    """Return the colors 0xRRGGBB of the gray values of `depth` bits (at most 8), int64 [2 ** depth]."""
     return np.arange(1 << depth, dtype=np.int64) * (255 // ((1 << depth) - 1)) * 0x010101
 
 
-def colours_shown(colours: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return what ascending palette indices stand for. Raises `UnreadableSample` for one beyond `colours`."""
-    if len(ids) and ids[-1] >= len(colours):
+def colors_shown(colors: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the colors of ascending palette indices. Raises `UnreadableSample` for an index outside."""
+    if len(ids) and ids[-1] >= len(colors):
         raise UnreadableSample(
-            f"has the index {ids[-1]} in a palette of {len(colours)} colours; {COPY_AGAIN}"
+            f"uses the index {ids[-1]}, but its palette has {len(colors)} colors; {COPY_AGAIN}"
         )
-    return colours[ids]
+    return colors[ids]
 
 
 def whole_numbers(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Return floating-point labels as integers. Raises `UnreadableSample` where one is none."""
+    """Return floating-point labels as int64. Raises `UnreadableSample` for a value that is not an integer."""
     ids = np.rint(values)
     if not (ids == values).all():
-        odd = values[ids != values].ravel()[0]
+        value = values[ids != values].ravel()[0]
         raise UnreadableSample(
-            f"holds the value {odd}, which is no class id: probabilities, an image, or labels resized with "
-            "interpolation? Export the labels as integers"
+            f"contains the value {value}, which is not an integer, so it cannot be a class id. Does the file "
+            "contain probabilities, an image, or labels resized with interpolation? Export labels as integers"
         )
-    if values.size and not (abs(values).max() < 2**53):
-        raise UnreadableSample("holds values beyond 2**53, which are no class ids; export integers")
+    if values.size and not (abs(values).max() < MAX_EXACT_FLOAT):
+        raise UnreadableSample(
+            "contains floating-point values of 2**53 or more, which cannot be class ids; export labels as "
+            "integers"
+        )
     whole: NDArray[np.int64] = ids.astype(np.int64)
     return whole
 
 
-def looks_like(head: bytes) -> str:
-    """Return what the first bytes of a file say that it is, with advice where there is some."""
-    if not head:
-        return f"is empty (0 bytes); {COPY_AGAIN}"
-    for magic, what in _MAGIC:
-        if head.startswith(magic):
-            return what
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "is a WebP image by its content; rename it to .webp"
-    if not any(head):
-        return f"begins with zero bytes only, as after an interrupted copy; {COPY_AGAIN}"
-    try:
-        # A cut multi-byte character at the end of `head` is no reason to call text binary.
-        text = head.decode("utf-8", "ignore" if head[-1] >= 0x80 else "strict")
-    except UnicodeDecodeError:
-        text = ""
-    if text and all(letter.isprintable() or letter in "\r\n\t" for letter in text):
-        line = text.splitlines()[0].strip()[:40]
-        return f"is a text file by its content (it begins {line!r}); {COPY_AGAIN}"
-    return f"begins with the bytes {head[:8].hex(' ')}, which is no known image; {COPY_AGAIN}"
+def as_unreadable(error: Exception) -> Exception:
+    """Return the exception to raise for a failure while decoding.
 
-
-_MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "is a PNG by its content; rename it to .png"),
-    (b"\x93NUMPY", "is a NumPy array by its content; rename it to .npy"),
-    (b"II*\0", "is a TIFF by its content; rename it to .tif"),
-    (b"MM\0*", "is a TIFF by its content; rename it to .tif"),
-    (b"II+\0", "is a BigTIFF by its content; rename it to .tif"),
-    (b"MM\0+", "is a BigTIFF by its content; rename it to .tif"),
-    (b"\xff\xd8\xff", "is a JPEG by its content; JPEG is lossy, so it cannot hold labels: export it as PNG"),
-    (b"GIF8", "is a GIF by its content; rename it to .gif"),
-    (b"\x89HDF\r\n\x1a\n", "is an HDF5 file by its content; rename it to .h5"),
-    (b"PAR1", "is a Parquet file by its content; rename it to .parquet"),
-    (b"BM", "is a BMP by its content; rename it to .bmp"),
-    (
-        b"PK\x03\x04",
-        "is a zip archive by its content; rename it to .npz if it holds NumPy arrays",
-    ),
-    (b"\x1f\x8b", "is gzip-compressed by its content; unpack it"),
-    (b"%PDF", "is a PDF by its content; choose the label maps with --pattern"),
-    (b"version https://git-lfs", "is a Git LFS pointer, not the file itself; run `git lfs pull`"),
-    (b"<!DOCTYPE", "is a web page by its content, as after a failed download; download it again"),
-    (b"<html", "is a web page by its content, as after a failed download; download it again"),
-)
+    Turns every exception of a decoder into `UnreadableSample`; errors of the file system and `MemoryError`
+    stay as they are.
+    """
+    if isinstance(error, (UnreadableSample, MemoryError)):
+        return error
+    if isinstance(error, OSError) and error.errno is not None:
+        return error  # raised by the file system, not by a decoder
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        return UnreadableSample(
+            f"cannot be read because {package} is not installed. Run: pip install 'statsvc[formats]', "
+            "then scan again"
+        )
+    reason = " ".join(str(error).split())[:200]
+    return UnreadableSample(f"cannot be decoded ({type(error).__name__}: {reason}); {COPY_AGAIN}")

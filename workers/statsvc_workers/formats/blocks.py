@@ -1,4 +1,4 @@
-"""Blocks of chunked arrays: pieces of whole chunks, of bounded size."""
+"""Blocks of chunked arrays: groups of whole chunks, of bounded size."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ from statsvc_workers.formats.base import CHUNK_PIXELS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-Place = tuple[slice, ...]
+Region = tuple[slice, ...]
+"""A region of an array: one slice for each axis."""
 
 
-def is_colour(shape: Sequence[int], dtype: Any) -> bool:
-    """Whether an array's shape and type are those of a colour image."""
+def is_color(shape: Sequence[int], dtype: Any) -> bool:
+    """Whether an array's shape and dtype are those of a color image."""
     return bool(dtype == np.uint8 and len(shape) == 3 and shape[-1] in (3, 4) and min(shape[:2]) > 1)
 
 
-def check_block(chunk: Sequence[int] | None, max_pixels: int) -> None:
-    """Refuse chunks larger than `max_pixels`: each is decoded whole. Raises `UnreadableSample`."""
+def region_shape(region: Region) -> tuple[int, ...]:
+    """Return the shape of a region."""
+    return tuple(axis.stop - axis.start for axis in region)
+
+
+def check_chunk_size(chunk: Sequence[int] | None, max_pixels: int) -> None:
+    """Raise `UnreadableSample` for chunks of more than `max_pixels` pixels: a chunk is decoded as a whole."""
     limit = max(max_pixels, CHUNK_PIXELS)
     if chunk is not None and math.prod(chunk) > limit:
         raise UnreadableSample(
@@ -32,10 +38,10 @@ def check_block(chunk: Sequence[int] | None, max_pixels: int) -> None:
         )
 
 
-def blocks(shape: Sequence[int], chunk: Sequence[int] | None) -> Iterator[Place]:
-    """Yield the places of blocks that hold every element once: whole chunks, about `CHUNK_PIXELS` each.
+def blocks(shape: Sequence[int], chunk: Sequence[int] | None) -> Iterator[Region]:
+    """Yield regions that together cover an array once: whole chunks, about `CHUNK_PIXELS` pixels each.
 
-    Without chunks, blocks are slabs along the first axes.
+    Without chunks, the regions are slabs along the first axes.
     """
     if not shape:
         yield ()
@@ -43,21 +49,22 @@ def blocks(shape: Sequence[int], chunk: Sequence[int] | None) -> Iterator[Place]
     sides = (
         [1] * len(shape) if chunk is None else [min(a, max(1, b)) for a, b in zip(chunk, shape, strict=True)]
     )
-    # Growing the last axis first keeps a block one run of bytes, where the array is in C order.
+    # Growing the last axis first makes a block one contiguous range of an array in C order.
     for axis in reversed(range(len(shape))):
-        room = max(1, CHUNK_PIXELS // math.prod(sides))
-        sides[axis] = min(sides[axis] * room, max(1, shape[axis]))
+        factor = max(1, CHUNK_PIXELS // math.prod(sides))
+        sides[axis] = min(sides[axis] * factor, max(1, shape[axis]))
     ranges = (range(0, length, side) for length, side in zip(shape, sides, strict=True))
     for corner in itertools.product(*ranges):
         yield tuple(
-            slice(at, min(at + side, length)) for at, side, length in zip(corner, sides, shape, strict=True)
+            slice(start, min(start + side, length))
+            for start, side, length in zip(corner, sides, shape, strict=True)
         )
 
 
-def blocks_of(region: Sequence[slice], chunk: Sequence[int] | None) -> Iterator[Place]:
-    """Yield the places of blocks that hold every element of a region once, counted from its begin."""
-    for place in blocks([part.stop - part.start for part in region], chunk):
+def blocks_of(region: Region, chunk: Sequence[int] | None) -> Iterator[Region]:
+    """Yield regions of an array that together cover `region` once, as `blocks` does from its first corner."""
+    for block in blocks(region_shape(region), chunk):
         yield tuple(
-            slice(own.start + part.start, own.stop + part.start)
-            for own, part in zip(place, region, strict=True)
+            slice(axis.start + part.start, axis.stop + part.start)
+            for axis, part in zip(block, region, strict=True)
         )

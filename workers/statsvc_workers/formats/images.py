@@ -1,7 +1,6 @@
-"""BMP, GIF and WebP label maps, decoded by Pillow: grey values, or palette indices.
+"""BMP, GIF and WebP label maps, decoded by Pillow: gray values or palette indices.
 
-WebP has neither grey nor a palette: labels are pictures whose three channels are equal, and only lossless
-files are read.
+WebP supports neither gray nor a palette: a WebP label map is lossless and has three equal channels.
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ from statsvc.errors import UnreadableSample
 from statsvc_workers.formats.base import (
     CHUNK_PIXELS,
     COPY_AGAIN,
+    Format,
     LabelMap,
     Mode,
     Peek,
     check_pixels,
-    colour_coded,
-    packed_colours,
+    color_coded,
+    packed_colors,
 )
 
 if TYPE_CHECKING:
@@ -31,41 +31,49 @@ if TYPE_CHECKING:
 NAME = "BMP, GIF or WebP image"
 MAGIC = (b"BM", b"GIF8", b"RIFF")
 
-INDEXED = ("1", "L", "P")
+INDEXED_MODES = ("1", "L", "P")
+"""Pillow's modes of images with one channel."""
+
+NO_LIMIT = 1 << 62
 
 
-def open_label_map(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
-    """Read the header; the picture is decoded whole.
+def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> LabelMap:
+    """Read the header; the image is later decoded as a whole.
 
-    Raises `UnreadableSample` for colour, lossy compression, animations and damaged files.
+    Raises `UnreadableSample` for colors, lossy compression, animations and damaged files.
     """
-    image = _opened(file, size, max_pixels)
+    image = _open(file, size, max_pixels)
     webp = image.format == "WEBP"
-    if image.mode not in INDEXED and not webp:
-        raise colour_coded(f"{image.format}, {image.mode}")
-    mode = Mode.PALETTE if image.mode == "P" else Mode.GREY
+    if image.mode not in INDEXED_MODES and not webp:
+        raise color_coded(f"{image.format}, {image.mode}")
     chunks = _equal_channels(image) if webp else _rows(image)
-    return LabelMap(mode, image.height, image.width, chunks)
+    return LabelMap(_mode(image), image.height, image.width, chunks)
 
 
-def open_colours(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
-    """Read a picture as colours, palette images by what their indices show."""
-    image = _opened(file, size, max_pixels)
-    mode = Mode.PALETTE if image.mode == "P" else Mode.GREY
-    return LabelMap(mode, image.height, image.width, _colours(image))
+def open_colors(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
+    """Open an image as colors; a palette image has the colors of its palette."""
+    image = _open(file, size, max_pixels)
+    return LabelMap(_mode(image), image.height, image.width, _colors(image))
 
 
 def peek(file: BinaryIO, size: int) -> Peek:
     """Return what the header says."""
-    image = _opened(file, size, 1 << 62)
-    # Of a WebP nothing but the pixels tells; those that are label maps are rare.
-    return Peek(f"{image.format} {image.mode}", image.mode not in INDEXED)
+    image = _open(file, size, NO_LIMIT)
+    # A WebP counts as color here: only its pixels show whether it is one of the rare WebP label maps.
+    return Peek(f"{image.format} {image.mode}", image.mode not in INDEXED_MODES)
 
 
-def _opened(file: BinaryIO, size: int, max_pixels: int) -> Any:
-    """Return Pillow's image, not decoded yet."""
-    # The plugins themselves: `Image.open` warns about large images by a global limit, and would also
-    # take any other format.
+FORMAT = Format(NAME, MAGIC, open_label_map, peek, open_colors)
+
+
+def _mode(image: Any) -> Mode:
+    return Mode.PALETTE if image.mode == "P" else Mode.GRAY
+
+
+def _open(file: BinaryIO, size: int, max_pixels: int) -> Any:
+    """Return Pillow's image, before decoding."""
+    # The plugins are used directly: `Image.open` would accept any format, and it warns about large images
+    # by a global limit.
     from PIL.BmpImagePlugin import BmpImageFile
     from PIL.GifImagePlugin import GifImageFile
     from PIL.WebPImagePlugin import WebPImageFile
@@ -82,69 +90,70 @@ def _opened(file: BinaryIO, size: int, max_pixels: int) -> Any:
         file.seek(0)
         image = WebPImageFile(file)
     else:
-        raise UnreadableSample(f"is no {NAME}; {COPY_AGAIN}")
+        raise UnreadableSample(f"is not a valid {NAME}; {COPY_AGAIN}")
     check_pixels(image.height, image.width, max_pixels)
     if getattr(image, "n_frames", 1) > 1:
-        raise UnreadableSample(f"is an animation of {image.n_frames} frames; save each as a file of its own")
+        raise UnreadableSample(f"is an animation of {image.n_frames} frames; save each frame as a file")
     return image
 
 
 def _check_bmp(file: BinaryIO, size: int) -> None:
-    """Refuse a BMP that ends before its pixels do; Pillow would take what there is of RLE data."""
+    """Raise `UnreadableSample` for a truncated BMP; Pillow would accept truncated RLE data."""
     head = file.read(38)
     file.seek(0)
     if len(head) < 26:
         raise UnreadableSample(f"is truncated inside its header; {COPY_AGAIN}")
     start, header = struct.unpack("<II", head[10:18])
-    # The oldest headers, of 12 bytes, do not say how long the pixels are, and know no compression.
+    # The oldest headers, of 12 bytes, contain no length; their pixels are never compressed.
     end = start + (struct.unpack("<I", head[34:])[0] if header >= 40 and len(head) == 38 else 0)
     if end > size:
-        raise UnreadableSample(f"is truncated: {size} bytes of {end}; {COPY_AGAIN}")
+        raise UnreadableSample(f"is truncated: {size} of {end} bytes; {COPY_AGAIN}")
 
 
 def _webp_size(file: BinaryIO, size: int) -> tuple[int, int]:
-    """Return height and width of a lossless WebP by its chunks. Raises `UnreadableSample` for any other."""
+    """Return (height, width) of a lossless WebP from its chunks. Raises `UnreadableSample` for any other."""
     end = struct.unpack("<I", file.read(8)[4:])[0] + 8
     if size < end:
-        raise UnreadableSample(f"is truncated: {size} bytes of {end}; {COPY_AGAIN}")
-    at = 12
-    while at + 8 <= end:
-        file.seek(at)
+        raise UnreadableSample(f"is truncated: {size} of {end} bytes; {COPY_AGAIN}")
+    position = 12
+    while position + 8 <= end:
+        file.seek(position)
         kind, length = struct.unpack("<4sI", file.read(8))
-        if at + 8 + length > end:
+        if position + 8 + length > end:
             break
         if kind == b"VP8 ":
-            raise UnreadableSample("is a lossy WebP, which cannot hold labels; export it as PNG")
+            raise UnreadableSample("is a lossy WebP, which cannot store labels; export it as PNG")
         if kind in (b"ANIM", b"ANMF"):
-            raise UnreadableSample("is an animation; save each frame as a file of its own")
+            raise UnreadableSample("is an animation; save each frame as a file")
         if kind == b"VP8L":
             bits = int.from_bytes(file.read(5)[1:], "little")
             return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
-        at += 8 + length + length % 2
-    raise UnreadableSample(f"is damaged: it holds no picture; {COPY_AGAIN}")
+        position += 8 + length + length % 2
+    raise UnreadableSample(f"is damaged: it contains no image; {COPY_AGAIN}")
 
 
-def _loaded(image: Any, rows: int) -> Iterator[Any]:
-    """Decode the picture; yield it in strips."""
+def _strips(image: Any) -> Iterator[Any]:
+    """Decode the image; yield it in strips."""
     image.load()
+    rows = max(1, CHUNK_PIXELS // image.width)
     for top in range(0, image.height, rows):
         yield image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _rows(image: Any) -> Iterator[NDArray[Any]]:
-    for part in _loaded(image, max(1, CHUNK_PIXELS // image.width)):
-        yield np.asarray(part)
+    for strip in _strips(image):
+        yield np.asarray(strip)
 
 
-def _colours(image: Any) -> Iterator[NDArray[Any]]:
-    for part in _loaded(image, max(1, CHUNK_PIXELS // image.width)):
-        yield packed_colours(np.asarray(part.convert("RGB")))
+def _colors(image: Any) -> Iterator[NDArray[Any]]:
+    for strip in _strips(image):
+        yield packed_colors(np.asarray(strip.convert("RGB")))
 
 
 def _equal_channels(image: Any) -> Iterator[NDArray[Any]]:
-    for part in _loaded(image, max(1, CHUNK_PIXELS // image.width)):
-        pixels = np.asarray(part.convert("RGB"))
-        grey = pixels[..., 0]
-        if not ((pixels[..., 1] == grey) & (pixels[..., 2] == grey)).all():
-            raise colour_coded("WebP, RGB")
-        yield grey
+    for strip in _strips(image):
+        pixels = np.asarray(strip.convert("RGB"))
+        gray = pixels[..., 0]
+        if not ((pixels[..., 1] == gray) & (pixels[..., 2] == gray)).all():
+            raise color_coded("WebP, RGB")
+        yield gray

@@ -1,4 +1,4 @@
-"""NPY label maps: integer and bool arrays, streamed block by block, so larger than memory is fine.
+"""NPY label maps: integer and bool arrays, streamed block by block, so an array may be larger than memory.
 
 Format: NEP 1, https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html.
 """
@@ -14,13 +14,16 @@ from statsvc.errors import UnreadableSample
 from statsvc_workers.formats.base import (
     CHUNK_PIXELS,
     COPY_AGAIN,
+    Format,
     LabelMap,
     Mode,
     Peek,
     check_pixels,
-    colour_coded,
-    packed_colours,
+    color_coded,
+    packed_colors,
+    size_without_unit_axes,
 )
+from statsvc_workers.formats.blocks import is_color
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,91 +34,88 @@ NAME = "NumPy array"
 MAGIC = b"\x93NUMPY"
 
 
-def open_label_map(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
-    """Read the header; the pixels follow in storage order, whose kind does not matter for counting.
+def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> LabelMap:
+    """Read the header of an array; its elements are counted in storage order.
 
-    Raises `UnreadableSample` for other than integers, for colour, and for a file shorter than it says.
+    Raises `UnreadableSample` for elements that are not integers or bool, for a color image, and for a file
+    shorter than its header requires.
     """
-    shape, dtype = _header(file)
+    shape, dtype, _ = _header(file)
     if dtype.hasobject or dtype.names or dtype.subdtype:
-        raise UnreadableSample(f"holds {dtype} records, not class ids; save a plain integer array")
+        raise UnreadableSample(f"contains {dtype} records, not class ids; save a plain integer array")
     if dtype.kind not in "biu":
         raise UnreadableSample(
-            f"holds {dtype.name} values, not class ids; if they are whole numbers, "
+            f"contains {dtype.name} values, not class ids; if they are whole numbers, "
             "save array.astype('uint8') or another integer type"
         )
-    if _is_colour(shape, dtype):
-        raise colour_coded(f"shape {shape}, uint8; a volume of {shape[-1]} slices has the slices first")
-    # Axes of length 1 say nothing: (1, H, W) and (H, W, 1) are label maps, too.
-    axes = [length for length in shape if length != 1] or [1]
-    width = axes[-1]
-    height = math.prod(axes[:-1])
+    if is_color(shape, dtype):
+        raise color_coded(f"shape {shape}, uint8; if it is a volume, save it with the slices as first axis")
+    height, width = size_without_unit_axes(shape)
     check_pixels(height, width, max_pixels)
     start = file.tell()
-    needed = start + height * width * dtype.itemsize
-    if size < needed:
-        raise UnreadableSample(f"is truncated: {size} bytes of {needed} for {shape} {dtype}; {COPY_AGAIN}")
+    _check_size(size, start + height * width * dtype.itemsize, shape, dtype)
     return LabelMap(Mode.ARRAY, height, width, _chunks(file, start, height * width, dtype))
 
 
 def layout(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Return shape, type and where the pixels begin, of an array in C order. Raises `UnreadableSample`."""
-    shape, dtype, fortran = _whole_header(file)
+    """Return (shape, dtype, offset of the first element in bytes) of an array in C order.
+
+    Raises `UnreadableSample` for Fortran order and for other types than integers and bool.
+    """
+    shape, dtype, fortran = _header(file)
     if fortran and len(shape) > 1:
-        raise UnreadableSample("is in Fortran order, in which an index along the first axis is scattered")
+        raise UnreadableSample(
+            "is in Fortran order, which scatters an index of the first axis over the file; save it in C order"
+        )
     if dtype.kind not in "biu" or dtype.subdtype:
-        raise UnreadableSample(f"holds {dtype} values, not class ids; save an integer type")
+        raise UnreadableSample(f"contains {dtype} values, not class ids; save an integer type")
     return shape, dtype, file.tell()
 
 
 def open_part(file: BinaryIO, max_pixels: int, dtype: str, shape: tuple[int, ...]) -> LabelMap:
-    """Open the bytes of an index along the first axis, which are an array of this type and shape."""
-    width = ([length for length in shape if length != 1] or [1])[-1]
-    height = math.prod(shape) // max(1, width)
+    """Open the bytes of one index along the first axis: an array of this dtype and shape."""
+    height, width = size_without_unit_axes(shape)
     check_pixels(height, width, max_pixels)
     return LabelMap(Mode.ARRAY, height, width, _chunks(file, 0, height * width, np.dtype(dtype)))
 
 
-def open_colours(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
-    """Read an array of colours, uint8 [..., 3 or 4] in C order. Raises `UnreadableSample` for any other."""
-    shape, dtype, fortran = _whole_header(file)
+def open_colors(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
+    """Open an array of colors, uint8 [..., 3 or 4] in C order. Raises `UnreadableSample` for any other."""
+    shape, dtype, fortran = _header(file)
     if dtype != np.uint8 or len(shape) < 2 or shape[-1] not in (3, 4) or fortran:
         raise UnreadableSample(
-            f"holds {dtype} {shape}, not colours (uint8, the last axis 3 or 4 long); leave --rule out if it "
-            "holds class ids"
+            f"contains {dtype} of shape {shape}, not colors (uint8 with a last axis of length 3 or 4); omit "
+            "--rule if it contains class ids"
         )
     channels, width = shape[-1], shape[-2]
     height = math.prod(shape[:-2])
     check_pixels(height, width, max_pixels)
-    start, needed = file.tell(), file.tell() + height * width * channels
-    if size < needed:
-        raise UnreadableSample(f"is truncated: {size} bytes of {needed} for {shape} {dtype}; {COPY_AGAIN}")
-    # Read by whole pixels: a chunk's bytes are a multiple of them.
+    start = file.tell()
+    _check_size(size, start + height * width * channels, shape, dtype)
+    # An element is a whole pixel, so that no chunk ends within one.
     pixel = np.dtype((np.void, channels))
     chunks = _chunks(file, start, height * width, pixel)
-    colours = (packed_colours(chunk.view(np.uint8).reshape(-1, channels)) for chunk in chunks)
-    return LabelMap(Mode.ARRAY, height, width, colours)
+    colors = (packed_colors(chunk.view(np.uint8).reshape(-1, channels)) for chunk in chunks)
+    return LabelMap(Mode.ARRAY, height, width, colors)
 
 
-def peek(file: BinaryIO, size: int) -> Peek:
+def peek(file: BinaryIO, _size: int) -> Peek:
     """Return what the header says."""
-    del size
-    shape, dtype = _header(file)
-    return Peek(f"array of {dtype.name}", dtype.kind not in "biu" or _is_colour(shape, dtype))
+    shape, dtype, _ = _header(file)
+    return Peek(f"array of {dtype.name}", dtype.kind not in "biu" or is_color(shape, dtype))
 
 
-def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    shape, dtype, _ = _whole_header(file)
-    return shape, dtype
+FORMAT = Format(NAME, (MAGIC,), open_label_map, peek, open_colors)
 
 
-def _whole_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    """Read the header; return (shape, dtype, whether the array is in Fortran order)."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         version = np.lib.format.read_magic(file)
         if version not in readers:
-            # Version 3 exists for field names outside Latin-1 only.
-            raise UnreadableSample(f"is of NPY version {version}, for records; save a plain integer array")
+            # Version 3 is used only for field names outside Latin-1.
+            raise UnreadableSample(f"has NPY version {version}, for records; save a plain integer array")
         shape, fortran, dtype = readers[version](file)
     except (ValueError, EOFError, SyntaxError, TypeError) as error:
         if isinstance(error, UnreadableSample):
@@ -127,8 +127,9 @@ def _whole_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], bool]
     return shape, dtype, fortran
 
 
-def _is_colour(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-    return dtype == np.uint8 and len(shape) == 3 and shape[-1] in (3, 4) and min(shape[:2]) > 1
+def _check_size(size: int, needed: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if size < needed:
+        raise UnreadableSample(f"is truncated: {size} bytes of {needed} for {shape} {dtype}; {COPY_AGAIN}")
 
 
 def _chunks(file: BinaryIO, start: int, pixels: int, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
@@ -137,6 +138,6 @@ def _chunks(file: BinaryIO, start: int, pixels: int, dtype: np.dtype[Any]) -> It
         count = min(pixels, CHUNK_PIXELS)
         data = file.read(count * dtype.itemsize)
         if len(data) < count * dtype.itemsize:
-            raise UnreadableSample(f"became shorter while it was read; {COPY_AGAIN}")
+            raise UnreadableSample(f"became shorter while it was being read; {COPY_AGAIN}")
         yield np.frombuffer(data, dtype)
         pixels -= count

@@ -1,4 +1,4 @@
-"""NPZ label maps: one array of a zip archive, streamed; `key` names it where there are several.
+"""NPZ label maps: one array of a zip archive, streamed; `key` names it where the archive contains several.
 
 Format: https://numpy.org/doc/stable/reference/generated/numpy.savez.html.
 """
@@ -6,64 +6,65 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.savez.html.
 from __future__ import annotations
 
 import zipfile
-from typing import IO, TYPE_CHECKING, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import npy
-from statsvc_workers.formats.base import COPY_AGAIN, LabelMap, Peek
+from statsvc_workers.formats.base import COPY_AGAIN, Format, LabelMap, Peek
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    import numpy as np
     from numpy.typing import NDArray
 
 NAME = "NumPy archive"
 MAGIC = b"PK"
-KEYED = True
+
+LISTED_NAMES = 8
+"""Arrays that an error message lists."""
 
 
-def open_label_map(file: BinaryIO, size: int, max_pixels: int, key: str | None) -> LabelMap:
-    """Read the header of the array `key`, or of the only one; zip's checksum is checked at its end.
+def open_label_map(file: BinaryIO, _size: int, max_pixels: int, key: str | None = None) -> LabelMap:
+    """Open the array `key`, or the only one; its zip checksum is verified at its end.
 
-    Raises `UnreadableSample` as for NPY, and where it is not clear which array is meant.
+    Raises `UnreadableSample` as for NPY, and where the archive contains several arrays and `key` is None.
     """
-    del size
     stream, length = _member(file, key)
     label_map = npy.open_label_map(stream, length, max_pixels)
-    label_map.chunks = _to_the_end(label_map.chunks, stream)  # type: ignore[arg-type]
+    label_map.chunks = _read_to_the_end(label_map.chunks, stream)
     return label_map
 
 
-def peek(file: BinaryIO, size: int) -> Peek:
+def peek(file: BinaryIO, _size: int) -> Peek:
     """Return what the header of the only array says."""
-    del size
     stream, length = _member(file, None)
-    found = npy.peek(stream, length)
-    return Peek(f"{found.text} in an archive", found.colour)
+    header = npy.peek(stream, length)
+    return Peek(f"{header.text} in an archive", header.color)
+
+
+FORMAT = Format(NAME, (MAGIC,), open_label_map, peek)
 
 
 def _member(file: BinaryIO, key: str | None) -> tuple[BinaryIO, int]:
-    """Return the array as a stream with its length in bytes, at the start."""
+    """Return an array as a stream at its start, and its length in bytes."""
     archive = zipfile.ZipFile(file)
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist() if not info.is_dir()}
+    names = ", ".join(list(members)[:LISTED_NAMES]) or "none"
     if key is None and len(members) != 1:
-        there = ", ".join(list(members)[:8]) or "none"
-        raise UnreadableSample(f"holds {len(members)} arrays ({there}); choose one with --key")
+        raise UnreadableSample(f"contains {len(members)} arrays ({names}); choose one with --key")
     name = next(iter(members)) if key is None else key
     if name not in members:
-        there = ", ".join(list(members)[:8]) or "none"
-        raise UnreadableSample(f"holds no array {name!r}, only {there}; choose one with --key")
+        raise UnreadableSample(f"contains no array {name!r}, only {names}; choose one with --key")
     info = members[name]
     stream: IO[bytes] = archive.open(info)
     if stream.read(len(npy.MAGIC)) != npy.MAGIC:
-        raise UnreadableSample(f"holds no NumPy array under {name!r}; {COPY_AGAIN}")
+        raise UnreadableSample(f"stores something other than a NumPy array as {name!r}; {COPY_AGAIN}")
     stream.seek(0)
     return cast("BinaryIO", stream), info.file_size
 
 
-def _to_the_end(chunks: Iterator[NDArray[np.generic]], stream: BinaryIO) -> Iterator[NDArray[np.generic]]:
-    """Yield the chunks, then read what is left: zipfile compares the checksum at the end of a member."""
+def _read_to_the_end(chunks: Iterable[NDArray[Any]], stream: BinaryIO) -> Iterator[NDArray[Any]]:
+    """Yield the chunks, then read the rest: zipfile verifies the checksum at the end of a member."""
     yield from chunks
     while stream.read(1 << 20):
         pass

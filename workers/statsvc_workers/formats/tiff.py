@@ -1,7 +1,8 @@
-"""TIFF label maps: integers and palette indices, streamed strip by strip or tile by tile; pages are a volume.
+"""TIFF label maps: integers and palette indices, streamed strip by strip or tile by tile.
 
-tifffile reads the structure and decodes each segment, with imagecodecs for compression. What it would
-fill or cut in silence (missing tiles, offsets beyond the end of the file) is refused here first.
+Several pages form a volume. tifffile reads the structure and decodes each segment, with imagecodecs for
+compression. Errors that tifffile would silently repair (missing tiles, offsets beyond the end of the file)
+are reported here first.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from statsvc.errors import UnreadableSample
 from statsvc_workers.formats.base import (
     CHUNK_PIXELS,
     COPY_AGAIN,
+    Format,
     LabelMap,
     Mode,
     Peek,
     check_pixels,
-    colour_coded,
-    colours_shown,
-    grey_colours,
-    packed_colours,
+    color_coded,
+    colors_shown,
+    gray_colors,
+    packed_colors,
 )
 
 if TYPE_CHECKING:
@@ -35,26 +37,33 @@ if TYPE_CHECKING:
 NAME = "TIFF"
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
+# Values of the tags Compression, PhotometricInterpretation and PlanarConfiguration.
 JPEG = (6, 7, 33007, 34892)
 BLACK_IS_ZERO, RGB, PALETTE = 1, 2, 3
-SIDE_BY_SIDE = 1
-DEPTHS = (1, 2, 4, 8)
-"""Bits of grey values and palette indices that stand for colours."""
-SPARSE_TAGS = (42112, 42113)  # GDAL_METADATA, GDAL_NODATA
+INTERLEAVED = 1
 
-# tifffile logs what it repairs; without a handler Python would print each line into the progress bar.
+COLOR_DEPTHS = (1, 2, 4, 8)
+"""Bits of gray values and palette indices that can be read as colors."""
+
+SPARSE_TAGS = (42112, 42113)
+"""GDAL_METADATA, GDAL_NODATA: with one of them, a GeoTIFF may omit tiles."""
+
+LISTED_SHAPES = 3
+"""Shapes of images that an error message lists."""
+
+# tifffile logs what it repairs; without a handler, Python would print each line into the progress bar.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class _Clipped:
-    """A file whose `read` never allocates more than the file holds, whatever a damaged tag asks for."""
+    """A file whose `read` never allocates more than the size of the file, even for a damaged tag."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.size = file, size
 
     def read(self, count: int = -1) -> bytes:
-        left = max(0, self.size - self.file.tell())
-        return self.file.read(left if count < 0 else min(count, left))
+        remaining = max(0, self.size - self.file.tell())
+        return self.file.read(remaining if count < 0 else min(count, remaining))
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return self.file.seek(offset, whence)
@@ -63,60 +72,60 @@ class _Clipped:
         return self.file.tell()
 
 
-def open_label_map(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
-    """Read the structure of the first series at full resolution; its pixels are raw, not inverted.
+def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> LabelMap:
+    """Open the first series at full resolution; pixels are raw values, never inverted.
 
-    Raises `UnreadableSample` for floating point, colour, lossy or incomplete files.
+    Raises `UnreadableSample` for floating-point, color, lossy and incomplete files.
     """
     series = _series(file, size)
     page = series.keyframe
     if page.samplesperpixel > 1:
-        raise colour_coded(f"{page.samplesperpixel} samples a pixel")
-    mode = Mode.PALETTE if page.photometric == PALETTE else Mode.GREY
+        raise color_coded(f"{page.samplesperpixel} samples per pixel")
+    mode = Mode.PALETTE if page.photometric == PALETTE else Mode.GRAY
     return _read(file, size, max_pixels, series, mode)
 
 
-def open_colours(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
-    """Read the pixels as colours 0xRRGGBB: RGB, or what palette indices and grey values show.
+def open_colors(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
+    """Open the pixels as colors 0xRRGGBB: RGB, or the colors of palette indices and gray values.
 
-    Transparency is left out. Raises `UnreadableSample` as `open_label_map` does, and for other colours than
-    8 bits a channel, stored side by side.
+    Transparency is ignored. Raises `UnreadableSample` as `open_label_map` does, and for colors that are not
+    interleaved with 8 bits per channel.
     """
     series = _series(file, size)
     page = series.keyframe
     if (
         page.samplesperpixel == 1
-        and page.bitspersample in DEPTHS
+        and page.bitspersample in COLOR_DEPTHS
         and page.photometric in (BLACK_IS_ZERO, PALETTE)
     ):
         indexed = page.photometric == PALETTE
-        label_map = _read(file, size, max_pixels, series, Mode.PALETTE if indexed else Mode.GREY)
-        shown = _palette(page) if indexed else grey_colours(page.bitspersample)
-        label_map.meaning = partial(colours_shown, shown)
+        label_map = _read(file, size, max_pixels, series, Mode.PALETTE if indexed else Mode.GRAY)
+        colors = _palette(page) if indexed else gray_colors(page.bitspersample)
+        label_map.meaning = partial(colors_shown, colors)
         return label_map
-    if page.photometric != RGB or page.bitspersample != 8 or page.planarconfig != SIDE_BY_SIDE:
+    if page.photometric != RGB or page.bitspersample != 8 or page.planarconfig != INTERLEAVED:
         raise UnreadableSample(
-            f"holds {page.samplesperpixel} x {page.bitspersample} bits a pixel, not RGB of 8 bits a channel, "
-            "stored side by side; export it so, or leave --rule out if it holds class ids"
+            f"has {page.samplesperpixel} x {page.bitspersample} bits per pixel, not interleaved RGB of 8 "
+            "bits per channel; export it in that form, or omit --rule if it contains class ids"
         )
-    label_map = _read(file, size, max_pixels, series, Mode.GREY)
-    label_map.chunks = (packed_colours(chunk) for chunk in label_map.chunks)
+    label_map = _read(file, size, max_pixels, series, Mode.GRAY)
+    label_map.chunks = (packed_colors(chunk) for chunk in label_map.chunks)
     return label_map
 
 
 def _read(file: BinaryIO, size: int, max_pixels: int, series: Any, mode: Mode) -> LabelMap:
-    """Return the pixels of a series; where they have several samples, these are the chunks' last axis."""
+    """Return the pixels of a series; the samples of a pixel are the last axis of the chunks."""
     page = series.keyframe
     samples = page.samplesperpixel
     dtype = page.dtype
     if dtype is None or dtype.kind not in "biu":
         raise UnreadableSample(
-            f"holds {'unknown' if dtype is None else dtype.name} values, not class ids; "
+            f"contains {'unknown' if dtype is None else dtype.name} values, not class ids; "
             "if they are whole numbers, save them as an integer type"
         )
     if page.compression in JPEG:
         raise UnreadableSample(
-            "is compressed with JPEG, which is lossy, so it cannot hold labels; export it with deflate or LZW"
+            "is compressed with JPEG, which is lossy and cannot store labels; export it with deflate or LZW"
         )
     pixels, width = math.prod(series.shape) // samples, page.imagewidth
     height = pixels // max(1, width)
@@ -126,21 +135,23 @@ def _read(file: BinaryIO, size: int, max_pixels: int, series: Any, mode: Mode) -
             f"has tiles of {page.tilewidth} x {page.tilelength} pixels, over the limit of {max_pixels} "
             "(max_pixels); export it with smaller tiles"
         )
-    # One run of bytes, larger than memory perhaps, and in ImageJ's stacks not described page by page.
     if series.dataoffset:
-        for one in series.pages:
-            if one is not None and not one.is_virtual and sum(one.databytecounts) < one.nbytes:
+        # Uncompressed and contiguous: streamed, as it may be larger than memory. ImageJ does not describe
+        # the pages of such a stack.
+        for part in series.pages:
+            if part is not None and not part.is_virtual and sum(part.databytecounts) < part.nbytes:
                 raise UnreadableSample(
-                    f"is damaged: strips of {sum(one.databytecounts)} bytes for {one.nbytes}; {COPY_AGAIN}"
+                    f"is damaged: its strips have {sum(part.databytecounts)} of {part.nbytes} bytes; "
+                    f"{COPY_AGAIN}"
                 )
         _check_extent(series.dataoffset, pixels * samples * dtype.itemsize, size)
         stored = np.dtype(dtype).newbyteorder(page.parent.byteorder)
-        return LabelMap(mode, height, width, _run(file, series.dataoffset, pixels, stored, samples))
+        return LabelMap(mode, height, width, _contiguous(file, series.dataoffset, pixels, stored, samples))
     pages = list(series.pages)
-    if None in pages or sum(math.prod(one.keyframe.shaped) for one in pages) != pixels * samples:
+    if None in pages or sum(math.prod(part.keyframe.shaped) for part in pages) != pixels * samples:
         raise UnreadableSample(f"lacks some of the pages of its {series.shape} volume; {COPY_AGAIN}")
-    for one in pages:
-        _check_segments(one, size)
+    for part in pages:
+        _check_segments(part, size)
     return LabelMap(mode, height, width, _segments(pages))
 
 
@@ -148,35 +159,39 @@ def peek(file: BinaryIO, size: int) -> Peek:
     """Return what the header says."""
     page = _series(file, size).keyframe
     if page.samplesperpixel > 1:
-        return Peek(f"colour, {page.samplesperpixel} samples a pixel", colour=True)
+        return Peek(f"color, {page.samplesperpixel} samples per pixel", color=True)
     kind = "palette" if page.photometric == PALETTE else "TIFF"
     return Peek(f"{page.bitspersample}-bit {kind}", page.dtype is None or page.dtype.kind not in "biu")
 
 
+FORMAT = Format(NAME, MAGIC, open_label_map, peek, open_colors)
+
+
 def _palette(page: Any) -> NDArray[np.int64]:
-    """Return the colours of palette indices, int64 [n]: high bytes of its entries, as Pillow reads them."""
+    """Return the colors of palette indices, int64 [n]: the high bytes of the entries, as in Pillow."""
     table = page.colormap
     if table is None or table.ndim != 2 or len(table) != 3:
-        raise UnreadableSample(f"has palette indices and no palette; {COPY_AGAIN}")
+        raise UnreadableSample(f"has palette indices but no palette; {COPY_AGAIN}")
     red, green, blue = (table >> 8).astype(np.int64)
-    colours: NDArray[np.int64] = red << 16 | green << 8 | blue
-    return colours
+    colors: NDArray[np.int64] = red << 16 | green << 8 | blue
+    return colors
 
 
 def _series(file: BinaryIO, size: int) -> Any:
+    """Return the first series of a file at full resolution. Raises `UnreadableSample` for several images."""
     import tifffile
 
-    # OME metadata may name other files, which would then be part of this one.
+    # OME metadata may refer to other files, which tifffile would read as parts of this one.
     series = tifffile.TiffFile(_Clipped(file, size), is_ome=False).series
     if not series:
-        raise UnreadableSample(f"holds no image; {COPY_AGAIN}")
-    # Overviews and transparency masks beside the image are no images of their own.
-    images = [one for one in series if not (one.keyframe.is_reduced or one.keyframe.is_mask)]
+        raise UnreadableSample(f"contains no image; {COPY_AGAIN}")
+    # Overviews and transparency masks belong to the image next to them.
+    images = [part for part in series if not (part.keyframe.is_reduced or part.keyframe.is_mask)]
     if len(images) > 1:
-        shapes = " and ".join(str(one.shape) for one in images[:3])
+        shapes = " and ".join(str(image.shape) for image in images[:LISTED_SHAPES])
         raise UnreadableSample(
-            f"holds {len(images)} images that do not make one volume ({shapes}); "
-            "save each in a file of its own"
+            f"contains {len(images)} images that do not form one volume ({shapes}); "
+            "save each image in its own file"
         )
     return series[0].levels[0]
 
@@ -184,18 +199,18 @@ def _series(file: BinaryIO, size: int) -> Any:
 def _check_extent(offset: int, count: int, size: int) -> None:
     if offset <= 0 or offset + count > size:
         raise UnreadableSample(
-            f"is truncated: pixels up to byte {offset + count} of a file of {size}; {COPY_AGAIN}"
+            f"is truncated: its pixels end at byte {offset + count}, the file at byte {size}; {COPY_AGAIN}"
         )
 
 
 def _check_segments(page: Any, size: int) -> None:
-    """Refuse a page whose strips or tiles are not all in the file."""
+    """Raise `UnreadableSample` for a page whose strips or tiles are not all in the file."""
     keyframe = page.keyframe
-    what = "tiles" if keyframe.is_tiled else "strips"
+    kind = "tiles" if keyframe.is_tiled else "strips"
     needed = math.prod(page.chunked)
     offsets, counts = page.dataoffsets, page.databytecounts
     if len(offsets) < needed or len(counts) < needed:
-        raise UnreadableSample(f"lists {len(offsets)} of {needed} {what}; {COPY_AGAIN}")
+        raise UnreadableSample(f"lists {len(offsets)} of {needed} {kind}; {COPY_AGAIN}")
     missing = 0
     for offset, count in zip(offsets[:needed], counts[:needed], strict=True):
         if offset == 0 or count == 0:
@@ -204,12 +219,12 @@ def _check_segments(page: Any, size: int) -> None:
             _check_extent(offset, count, size)
     if missing and not any(tag in keyframe.tags for tag in SPARSE_TAGS):
         raise UnreadableSample(
-            f"lacks {missing} of {needed} {what}; {COPY_AGAIN}, or, if it is a sparse GeoTIFF, "
-            "give it a nodata value (gdal_edit.py -a_nodata ID FILE)"
+            f"lacks {missing} of {needed} {kind}; {COPY_AGAIN}. If it is a sparse GeoTIFF, set its nodata "
+            "value: gdal_edit.py -a_nodata ID FILE"
         )
 
 
-def _run(
+def _contiguous(
     file: BinaryIO, start: int, pixels: int, dtype: np.dtype[Any], samples: int
 ) -> Iterator[NDArray[Any]]:
     file.seek(start)
@@ -218,7 +233,7 @@ def _run(
         length = count * samples * dtype.itemsize
         data = file.read(length)
         if len(data) < length:
-            raise UnreadableSample(f"became shorter while it was read; {COPY_AGAIN}")
+            raise UnreadableSample(f"became shorter while it was being read; {COPY_AGAIN}")
         values = np.frombuffer(data, dtype)
         yield values.reshape(count, samples) if samples > 1 else values
         pixels -= count
@@ -229,7 +244,7 @@ def _segments(pages: list[Any]) -> Iterator[NDArray[Any]]:
         keyframe = page.keyframe
         _, depth, length, width, samples = keyframe.shaped
         for data, (_, z, y, x, _), shape in page.segments(maxworkers=1):
-            # Tiles at the edge are padded.
+            # Tiles at the edge of the image are padded.
             inside = (min(shape[0], depth - z), min(shape[1], length - y), min(shape[2], width - x))
             if data is None:
                 yield from _constant(keyframe.nodata, math.prod(inside), keyframe.dtype, samples)
@@ -237,7 +252,9 @@ def _segments(pages: list[Any]) -> Iterator[NDArray[Any]]:
             segment = data[: inside[0], : inside[1], : inside[2]]
             segment = segment[..., 0] if samples == 1 else segment
             if segment.shape[:3] != inside:
-                raise UnreadableSample(f"has a segment of {segment.shape} for {inside} pixels; {COPY_AGAIN}")
+                raise UnreadableSample(
+                    f"has a segment of shape {segment.shape} instead of {inside}; {COPY_AGAIN}"
+                )
             rows = max(1, CHUNK_PIXELS // inside[2])
             for plane in segment:
                 for top in range(0, len(plane), rows):
@@ -245,7 +262,7 @@ def _segments(pages: list[Any]) -> Iterator[NDArray[Any]]:
 
 
 def _constant(value: Any, pixels: int, dtype: np.dtype[Any], samples: int) -> Iterator[NDArray[Any]]:
-    """Yield the pixels of a segment that a sparse file leaves out."""
+    """Yield the pixels of a segment that a sparse file omits."""
     while pixels:
         count = min(pixels, CHUNK_PIXELS)
         yield np.full((count, samples) if samples > 1 else count, value, dtype)

@@ -1,1 +1,1 @@
-"""Jobs from lease to published version, and the runner that executes them."""
+"""Jobs: from the lease to the published version; and the runner that executes them."""

@@ -1,4 +1,4 @@
-"""What a job counts: rows that earlier attempts left are taken over, the rest is kept in parts on the way."""
+"""Count the samples of a job: recover rows from checkpoints, count the rest, and write new checkpoints."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from statsvc.dataset.table import MAX_IDS
 from statsvc.errors import JobFailed
 from statsvc.store.versions import checkpoints
 from statsvc_workers.cluster.batches import POLL_SECONDS, stream
-from statsvc_workers.cluster.cluster import LocalCluster
-from statsvc_workers.cluster.in_process import count_here, few
+from statsvc_workers.cluster.in_process import are_few, count_in_process
+from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.cluster.tasks import RACY_NS, UNREADABLE, CountOptions
 from statsvc_workers.sources.diff import fingerprint, unchanged_files
-from statsvc_workers.sources.remote_listing import still_there
+from statsvc_workers.sources.remote_listing import check_not_emptied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,155 +27,229 @@ if TYPE_CHECKING:
     from statsvc.store.catalog.records import Dataset
     from statsvc.store.versions.checkpoints import CountedRows
     from statsvc.store.versions.location import Location
-    from statsvc_workers.cluster.tasks import BatchResult as Batch
-    from statsvc_workers.jobs.recompute import Attempt
+    from statsvc_workers.cluster.tasks import BatchResult
+    from statsvc_workers.jobs.attempt import Attempt
+    from statsvc_workers.jobs.progress import Progress
     from statsvc_workers.sources.diff import Comparison
-    from statsvc_workers.sources.sources import Listing
+    from statsvc_workers.sources.listing import Listing
 
-PART_SECONDS = 3.0
-"""How often finished rows are written to a part: the most that a kill can cost."""
+CHECKPOINT_SECONDS = 3.0
+"""Interval of checkpoints: the most work that is lost when the process is killed."""
 
 
 def recover(
-    folder: Location, reader: str, listing: Listing, found: Comparison
+    folder: Location, reader: str, listing: Listing, comparison: Comparison
 ) -> tuple[CountedRows, NDArray[np.int64]]:
-    """Return rows that earlier attempts counted of files as they are now, and the samples left to count."""
-    stored = checkpoints.read_parts(folder, reader)
+    """Return the rows in checkpoints whose files have not changed, and the samples that remain to be counted.
+
+    The samples are indices into the listing, int64 [k].
+    """
+    stored = checkpoints.read_checkpoints(folder, reader)
     columns = stored.columns
-    by_path = {path: row for row, path in enumerate(columns["path"].tolist()) if columns["status"][row] == 0}
-    fresh = np.flatnonzero(~found.reused)
+    row_of = {path: row for row, path in enumerate(columns["path"].tolist()) if columns["status"][row] == 0}
+    fresh = np.flatnonzero(~comparison.reused)
     readable = [listing.path[sample] not in listing.unreadable for sample in fresh]
-    wanted = fresh[np.array(readable, bool)]
-    row = np.array([by_path.get(listing.path[sample], -1) for sample in wanted], np.int64)
+    samples = fresh[np.array(readable, bool)]
+    row = np.array([row_of.get(listing.path[sample], -1) for sample in samples], np.int64)
     use = row >= 0
-    samples = wanted[use]
     use[use] = unchanged_files(
-        listing, {name: columns[name][row[use]] for name in fingerprint(listing)}, samples
+        listing, {name: columns[name][row[use]] for name in fingerprint(listing)}, samples[use]
     )
-    return stored.take(row[use]), wanted[~use]
+    return stored.take(row[use]), samples[~use]
 
 
 def count(
     attempt: Attempt,
     dataset: Dataset,
     listing: Listing,
-    left: NDArray[np.int64],
+    remaining: NDArray[np.int64],
     folder: Location,
     reader: str,
 ) -> list[CountedRows]:
-    """Count the samples that are left on the cluster, keeping finished rows in parts on the way."""
-    if len(left) == 0:
+    """Count samples, and write checkpoints to `folder` on the way.
+
+    remaining  int64 [k], indices of the samples in the listing
+
+    Raises `JobFailed` where the label maps contain too many ids, and `SourceError` where an object store
+    becomes unavailable.
+    """
+    if len(remaining) == 0:
         return []
     assert dataset.source is not None
-    job, progress = attempt.job, attempt.progress
-    counting = dataset.configuration.counting
-    reading = CountOptions(dataset.source, attempt.settings.max_pixels, attempt.settings.device, counting)
-    done: list[CountedRows] = []
-    unwritten: list[CountedRows] = []
-    written, serial = time.monotonic(), 0
-    # New for each pass, also for the second one of an attempt whose base turned out to be damaged.
-    key = f"{job.attempt:03d}-{uuid.uuid4().hex}"
-    began: float | None = None
-    look_again = 0.0
-    ids = np.zeros(0, np.int64)
+    settings, counting = attempt.settings, dataset.configuration.counting
+    options = CountOptions(dataset.source, settings.max_pixels, settings.device, counting)
+    # A new key for each call: an attempt counts twice if its base turns out to be damaged.
+    key = f"{attempt.job.attempt:03d}-{uuid.uuid4().hex}"
+    collector = _Collector(attempt.progress, dataset.source, _CheckpointWriter(folder, key, reader))
     try:
-        for result in _in_turn(attempt, reading, listing, left, key):
-            progress.stage = "counting"
-            if isinstance(result, tuple):
-                progress.fail(*result)
-                done.append(failure(*result))
-                continue
-            rows = as_rows(result)
-            for at in np.flatnonzero(rows.columns["status"] == UNREADABLE):
-                progress.fail(result.path[at], result.error[at])
-            if progress.failed and is_url(dataset.source) and time.monotonic() >= look_again:
-                # Not a wait for every object of a store that went away, or whose credentials expired.
-                still_there(dataset.source)
-                look_again = time.monotonic() + PART_SECONDS
-            ids = np.union1d(ids, rows.ids)
-            if len(ids) > MAX_IDS:
-                raise JobFailed(
-                    f"the label maps hold more than {MAX_IDS} different ids, from {ids[0]} to {ids[-1]}: "
-                    "are they instance ids? Choose the files that hold class ids with --pattern"
-                )
-            progress.counted += int(np.count_nonzero(rows.columns["status"] != UNREADABLE))
-            progress.pixels += int(result.pixels.sum())
-            if began is None:
-                began = time.monotonic() - result.seconds  # without the time that the cluster took to start
-            progress.seconds = time.monotonic() - began
-            done.append(rows)
-            unwritten.append(rows)
-            if time.monotonic() - written >= PART_SECONDS:
-                serial += 1
-                checkpoints.write_part(
-                    folder, f"{key}-{serial:06d}", reader, checkpoints.concatenate(unwritten)
-                )
-                unwritten, written = [], time.monotonic()
+        for result in _results(attempt, options, listing, remaining, key):
+            collector.add(result)
     finally:
-        # Also when all are counted: the job may still fail, and the next scan then finds them here.
-        if unwritten:
-            checkpoints.write_part(
-                folder, f"{key}-{serial + 1:06d}", reader, checkpoints.concatenate(unwritten)
+        # Also after the last sample: the job may still fail, and the next attempt then finds all rows.
+        collector.checkpoint_writer.write()
+    return collector.rows
+
+
+class _Collector:
+    """Collects results, checks them and updates the progress."""
+
+    def __init__(self, progress: Progress, root: str, checkpoint_writer: _CheckpointWriter) -> None:
+        self.rows: list[CountedRows] = []
+        self.checkpoint_writer = checkpoint_writer
+        self._progress, self._root = progress, root
+        self._ids = np.zeros(0, np.int64)
+        self._started: float | None = None
+        self._next_source_check = 0.0
+
+    def add(self, result: BatchResult | tuple[str, str]) -> None:
+        """Add the result of a batch, or a failed sample (path, error)."""
+        progress = self._progress
+        progress.stage = "counting"
+        if isinstance(result, tuple):
+            progress.fail(*result)
+            self.rows.append(failed_row(*result))
+            return
+        rows = as_rows(result)
+        for row in np.flatnonzero(rows.columns["status"] == UNREADABLE):
+            progress.fail(result.path[row], result.error[row])
+        self._check_source()
+        self._check_ids(rows.ids)
+        progress.counted += int(np.count_nonzero(rows.columns["status"] != UNREADABLE))
+        progress.pixels += int(result.pixels.sum())
+        if self._started is None:
+            self._started = time.monotonic() - result.seconds  # excludes the start of the cluster
+        progress.seconds = time.monotonic() - self._started
+        self.rows.append(rows)
+        self.checkpoint_writer.add(rows)
+
+    def _check_source(self) -> None:
+        """After a failure, check that an object store is available, instead of failing for every object."""
+        if self._progress.failed and is_url(self._root) and time.monotonic() >= self._next_source_check:
+            check_not_emptied(self._root)
+            self._next_source_check = time.monotonic() + CHECKPOINT_SECONDS
+
+    def _check_ids(self, ids: NDArray[np.int64]) -> None:
+        self._ids = np.union1d(self._ids, ids)
+        if len(self._ids) > MAX_IDS:
+            raise JobFailed(
+                f"the label maps contain more than {MAX_IDS} different ids, from {self._ids[0]} to "
+                f"{self._ids[-1]}, which may be instance ids. Choose the files that contain class ids with "
+                "--pattern"
             )
-    return done
 
 
-def _in_turn(
-    attempt: Attempt, reading: CountOptions, listing: Listing, left: NDArray[np.int64], key: str
-) -> Iterator[Batch | tuple[str, str]]:
-    """Yield what `stream` gives for the samples that are left, those that changed just now last.
+class _CheckpointWriter:
+    """Writes rows to numbered checkpoints, at most every `CHECKPOINT_SECONDS`."""
 
-    They are read once no time stamp of theirs is `RACY_NS` old or less, so that their rows can be reused.
+    def __init__(self, folder: Location, key: str, reader: str) -> None:
+        self._folder, self._key, self._reader = folder, key, reader
+        self._unwritten: list[CountedRows] = []
+        self._written, self._serial = time.monotonic(), 0
+
+    def add(self, rows: CountedRows) -> None:
+        """Add rows, and write a checkpoint if the last one is old enough."""
+        self._unwritten.append(rows)
+        if time.monotonic() - self._written >= CHECKPOINT_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write the rows since the last checkpoint, if there are any."""
+        if not self._unwritten:
+            return
+        self._serial += 1
+        rows = checkpoints.concatenate(self._unwritten)
+        checkpoints.write_checkpoint(self._folder, f"{self._key}-{self._serial:06d}", self._reader, rows)
+        self._unwritten, self._written = [], time.monotonic()
+
+
+def _results(
+    attempt: Attempt, options: CountOptions, listing: Listing, remaining: NDArray[np.int64], key: str
+) -> Iterator[BatchResult | tuple[str, str]]:
+    """Yield the results of all remaining samples, first of those that did not change just now.
+
+    Files that changed just now are counted once their time stamps are older than `RACY_NS`, so that their
+    rows can be reused later.
     """
-    progress, check = attempt.progress, attempt.check
     now = time.time_ns()
-    times = np.stack([listing.mtime_ns[left], listing.ctime_ns[left]])
-    # A time ahead of the clock, set on purpose or by another machine, would not pass by waiting.
-    newest = np.where(times <= now, times, 0).max(axis=0)
-    fresh = newest > now - RACY_NS
-    if listing.etag is not None and is_listable(reading.root):
-        fresh &= listing.etag[left] == np.array("", listing.etag.dtype)
-    progress.stage = "counting"
-    in_process = (
-        isinstance(attempt.cluster, LocalCluster)  # another's workers may see what this machine does not
+    newest = _newest_times(listing, remaining, now)
+    is_recent = newest > now - RACY_NS
+    if listing.etag is not None and is_listable(options.root):
+        is_recent &= listing.etag[remaining] == np.array("", listing.etag.dtype)
+    attempt.progress.stage = "counting"
+    in_process = _may_count_in_process(attempt, options, listing, remaining)
+    yield from _count_samples(attempt, options, listing, remaining[~is_recent], f"{key}-0", in_process)
+    if is_recent.any():
+        _wait_until(attempt, int(newest[is_recent].max()) + RACY_NS)
+        yield from _count_samples(attempt, options, listing, remaining[is_recent], f"{key}-1", in_process)
+
+
+def _newest_times(listing: Listing, samples: NDArray[np.int64], now: int) -> NDArray[np.int64]:
+    """Return the later of mtime and ctime of each sample, in nanoseconds.
+
+    Times in the future count as 0: they were set on purpose or by another clock, and waiting does not help.
+    """
+    times = np.stack([listing.mtime_ns[samples], listing.ctime_ns[samples]])
+    newest: NDArray[np.int64] = np.where(times <= now, times, 0).max(axis=0)
+    return newest
+
+
+def _may_count_in_process(
+    attempt: Attempt, options: CountOptions, listing: Listing, samples: NDArray[np.int64]
+) -> bool:
+    """Whether this process may count the samples, because a cluster would take longer to start."""
+    return (
+        isinstance(attempt.cluster, LocalCluster)  # a remote cluster may see files that this host does not
         and not attempt.cluster.running
-        and reading.device != "cuda"
-        and not is_url(reading.root)
-        and few(listing.lengths(left))
+        and options.device != "cuda"
+        and not is_url(options.root)
+        and are_few(listing.lengths(samples))
     )
-    for turn, rows in enumerate((left[~fresh], left[fresh])):
-        if not len(rows):
-            continue
-        if turn == 1:
-            stage, progress.stage = progress.stage, "waiting for files that changed just now"
-            while time.time_ns() <= int(newest[fresh].max()) + RACY_NS:
-                check()
-                time.sleep(POLL_SECONDS)
-            progress.stage = stage
-        samples, sizes = [listing.sample(listing.path[row]) for row in rows], listing.lengths(rows)
-        if in_process:
-            counted, samples = count_here(reading, samples, check)
-            if counted is not None:
-                yield counted
-            sizes = [0] * len(samples)  # no need to cut so few
-        if samples:
-            if not attempt.cluster.running:
-                # Until the first rows are there: a new process also loads, or compiles, what it counts with.
-                progress.stage = "starting workers"
-            yield from stream(attempt.cluster, reading, samples, sizes, f"{key}-{turn}", check)
 
 
-def as_rows(batch: Batch) -> CountedRows:
-    """Return what a worker counted as the store keeps it."""
+def _wait_until(attempt: Attempt, time_ns: int) -> None:
+    """Wait until a time in nanoseconds since the epoch."""
+    stage, attempt.progress.stage = attempt.progress.stage, "waiting for files that changed just now"
+    while time.time_ns() <= time_ns:
+        attempt.check()
+        time.sleep(POLL_SECONDS)
+    attempt.progress.stage = stage
+
+
+def _count_samples(
+    attempt: Attempt,
+    options: CountOptions,
+    listing: Listing,
+    rows: NDArray[np.int64],
+    key: str,
+    in_process: bool,
+) -> Iterator[BatchResult | tuple[str, str]]:
+    """Count these rows of the listing: in this process if allowed, and on the cluster."""
+    if not len(rows):
+        return
+    samples, sizes = [listing.sample(listing.path[row]) for row in rows], listing.lengths(rows)
+    if in_process:
+        counted, samples = count_in_process(options, samples, attempt.check)
+        if counted is not None:
+            yield counted
+        sizes = [0] * len(samples)  # so few samples need not be cut into batches by size
+    if samples:
+        if not attempt.cluster.running:
+            # Shown until the first result: a new process also loads, or compiles, the loops.
+            attempt.progress.stage = "starting workers"
+        yield from stream(attempt.cluster, options, samples, sizes, key, attempt.check)
+
+
+def as_rows(batch: BatchResult) -> CountedRows:
+    """Return the result of a batch in the form of the version store."""
     columns: dict[str, np.ndarray[Any, Any]] = {name: getattr(batch, name) for name in checkpoints.COLUMNS}
     columns |= {name: np.array(getattr(batch, name), object) for name in checkpoints.TEXTS}
     return checkpoints.CountedRows(columns, batch.offsets, batch.ids, batch.counts)
 
 
-def failure(path: str, reason: str) -> CountedRows:
+def failed_row(path: str, error: str) -> CountedRows:
     """Return the row of a sample that could not be read."""
     columns = checkpoints.blank(1)
-    columns["path"][0], columns["error"][0] = path, reason
+    columns["path"][0], columns["error"][0] = path, error
     columns["status"][0] = UNREADABLE
     empty = np.zeros(0, np.int64)
     return checkpoints.CountedRows(columns, np.zeros(2, np.int64), empty, empty)

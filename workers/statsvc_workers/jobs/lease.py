@@ -1,4 +1,4 @@
-"""Keeping a job's lease while it runs, and ending it whatever happens."""
+"""Execute a leased job: renew its lease while it runs, and record how it ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from statsvc.errors import LeaseLost, StatsvcError, StoreUnavailable
 from statsvc.store.catalog import jobs
 from statsvc.store.versions import durable
 from statsvc_workers.cluster.remote_cluster import ClusterAway
-from statsvc_workers.jobs.recompute import Attempt, recompute
+from statsvc_workers.jobs.attempt import Attempt
+from statsvc_workers.jobs.recompute import recompute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,17 +24,18 @@ if TYPE_CHECKING:
     from statsvc.store.catalog.records import Job, VersionRecord
     from statsvc.store.versions.location import Location
     from statsvc_workers.cluster.cluster import Cluster
+    from statsvc_workers.jobs.attempt import Settings
     from statsvc_workers.jobs.progress import Progress
-    from statsvc_workers.jobs.recompute import Settings
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
+"""Interval at which a lease is renewed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one attempt ended: with a version, without a change (both None), or with an error."""
+    """How an attempt ended: with a version, with an error, or without a change (both None)."""
 
     progress: Progress
     version: VersionRecord | None = None
@@ -41,11 +43,11 @@ class Outcome:
 
 
 class Stopped(Exception):
-    """The runner was asked to stop."""
+    """The runner is stopping."""
 
 
 class Heartbeat:
-    """Prolongs a job's lease from a thread of its own, and carries its progress to the catalog."""
+    """A thread that renews a job's lease and writes its progress to the catalog."""
 
     def __init__(self, catalog: Catalog, job: Job, progress: Progress, stop: Callable[[], bool]) -> None:
         self._catalog, self._job, self._progress, self._stop = catalog, job, progress, stop
@@ -69,11 +71,11 @@ class Heartbeat:
                 self._lost = None if self._ended.is_set() else lost
                 return
             except sa.exc.SQLAlchemyError as error:
-                # The catalog may be away for a moment; the lease says how long a moment may be.
-                log.warning("the catalog did not take a heartbeat: %s", _text(error))
+                # A short outage does no harm: the lease expires only after its duration.
+                log.warning("The catalog did not accept a heartbeat: %s", _text(error))
 
     def check(self) -> None:
-        """Raise `LeaseLost` or `Stopped` where the attempt should end."""
+        """Raise `LeaseLost` or `Stopped` where the attempt must end."""
         if self._lost is not None:
             raise self._lost
         if self._stop():
@@ -91,10 +93,10 @@ def execute(
     *,
     retry: bool = True,
 ) -> Outcome:
-    """Run one attempt of a leased job to its end and record that end in the catalog.
+    """Run one attempt of a leased job, and record in the catalog how it ends.
 
-    What a person must mend fails the job; anything unexpected puts it back in the queue, or fails it too
-    without `retry`, where a person waits for it.
+    An error that a person must fix fails the job. Any other error requeues the job; without `retry`, because
+    a person is waiting for the result, it fails the job as well.
     """
     with Heartbeat(catalog, job, progress, stop) as heartbeat:
         try:
@@ -102,53 +104,53 @@ def execute(
         except LeaseLost as lost:
             return Outcome(progress, error=str(lost))
         except Stopped:
-            with _recording(job):
-                jobs.give_back(catalog, job, "its runner was stopped", orderly=True)
-            return Outcome(progress, error="stopped; the next runner goes on with it")
+            with _log_catalog_errors(job):
+                jobs.requeue(catalog, job, "its runner was stopped", orderly=True)
+            return Outcome(progress, error="stopped; another runner will continue the job")
         except (StoreUnavailable, ClusterAway) as error:
-            log.warning("attempt %d of job %s: %s", job.attempt, job.id, error)
-            with _recording(job):
-                _end(catalog, job, str(error), progress, again=retry)
+            log.warning("Attempt %d of job %s failed: %s", job.attempt, job.id, error)
+            with _log_catalog_errors(job):
+                _requeue_or_fail(catalog, job, str(error), progress, requeue=retry)
             return Outcome(progress, error=str(error))
         except StatsvcError as error:
-            with _recording(job):
+            with _log_catalog_errors(job):
                 jobs.fail(catalog, job, str(error), progress.to_dict())
             return Outcome(progress, error=str(error))
         except KeyboardInterrupt:
-            with _recording(job):
+            with _log_catalog_errors(job):
                 jobs.cancel_own(catalog, job)
             raise
         except Exception as error:
-            log.info("attempt %d of job %s ended unexpectedly", job.attempt, job.id, exc_info=True)
-            mendable = durable.advice(error, str(store))
-            cause = mendable or _text(error)
-            with _recording(job):
-                _end(catalog, job, cause, progress, again=retry and not mendable)
+            log.info("Attempt %d of job %s ended unexpectedly", job.attempt, job.id, exc_info=True)
+            advice = durable.advice(error, str(store))
+            cause = advice or _text(error)
+            with _log_catalog_errors(job):
+                _requeue_or_fail(catalog, job, cause, progress, requeue=retry and not advice)
             return Outcome(progress, error=cause)
     return Outcome(progress, version)
 
 
-def _end(catalog: Catalog, job: Job, cause: str, progress: Progress, *, again: bool) -> None:
-    """Put a job back into the queue, or fail it."""
-    if again:
-        jobs.give_back(catalog, job, cause)
+def _requeue_or_fail(catalog: Catalog, job: Job, cause: str, progress: Progress, *, requeue: bool) -> None:
+    if requeue:
+        jobs.requeue(catalog, job, cause)
     else:
         jobs.fail(catalog, job, cause, progress.to_dict())
 
 
 @contextlib.contextmanager
-def _recording(job: Job) -> Iterator[None]:
-    """Let a catalog that cannot be written, as on a full disk, not hide why the attempt ended."""
+def _log_catalog_errors(job: Job) -> Iterator[None]:
+    """Log an error of the catalog, such as a full disk, so that it does not hide why the attempt ended."""
     try:
         yield
     except sa.exc.SQLAlchemyError as error:
         log.warning(
-            "the catalog did not take the end of job %s (%s); its lease will lapse", job.id, _text(error)
+            "The catalog could not record the end of job %s (%s). Its lease will expire",
+            *(job.id, _text(error)),
         )
 
 
 def _text(error: Exception) -> str:
-    """Return an error in one line: the database's own words, without the statement."""
+    """Return an error in one line; of a database error, the database's message without the SQL statement."""
     if isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
         return f"the catalog: {error.orig}"
     return f"{type(error).__name__}: {error}"

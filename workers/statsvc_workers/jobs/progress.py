@@ -1,4 +1,4 @@
-"""How far a scan is: one object that the scan fills and that terminals, logs and the catalog read."""
+"""Progress of a scan: updated by the scan; read by terminals, logs and the catalog."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LISTED_FAILURES = 20
-"""Failed samples that a job names; the version names all of them."""
+"""Unreadable samples that a job lists; the version lists all of them."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """Counts of samples: `total` listed, of which `reused`, `counted` and `failed` are done with.
+    """Progress of one attempt, in numbers of samples.
 
-    `removed` were in the version before and are gone; `ignored` are changed paths, of a job that names
-    some, which mean no sample; `recovered`, a part of `counted`, come from an
-    attempt that did not finish. `pixels` and `seconds` speak of the samples counted by this attempt.
+    stage      current step, for display
+    total      samples in the listing
+    reused     rows copied from the current version
+    counted    samples counted by this or an earlier attempt
+    recovered  those of `counted` that come from checkpoints of unfinished attempts
+    failed     samples that cannot be read
+    removed    samples of the current version that no longer exist
+    ignored    paths reported as changed that are not samples
+    pixels     pixels counted by this attempt
+    failures   (path, error) of the first unreadable samples
+    started    start time, in seconds of the monotonic clock
+    seconds    duration of counting in this attempt
     """
 
     stage: str = "listing"
@@ -34,7 +43,7 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """Samples that need no more work."""
+        """Finished samples."""
         return self.reused + self.counted + self.failed
 
     def fail(self, path: str, error: str) -> None:
@@ -43,12 +52,17 @@ class Progress:
         if len(self.failures) < LISTED_FAILURES:
             self.failures.append((path, error))
 
+    def restart(self) -> None:
+        """Reset the numbers of samples before every sample is counted again."""
+        self.reused = self.counted = self.failed = self.recovered = self.pixels = self.ignored = 0
+        self.failures.clear()
+
     def rate(self) -> float:
-        """Return pixels counted a second since counting began."""
+        """Return pixels per second since counting began."""
         return self.pixels / self.seconds if self.seconds > 0 else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form that a job carries."""
+        """Return the JSON object that a job stores."""
         return {
             "stage": self.stage,
             "total": self.total,

@@ -1,4 +1,4 @@
-"""What counted a row: rows are reused only under the same reader."""
+"""Reader digest: identifies how a row was counted. Rows are reused only if it is equal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from statsvc_workers.formats import FORMATS, REVISION
 
 
 def reader_digest(counting: Counting | None = None) -> str:
-    """Return the digest of the formats, the counting rule with all it holds, and the decoders' revision."""
+    """Return the digest of the supported formats, the counting rule, and the revision of the decoders."""
     rule = (counting or Counting()).to_dict()
     described = {"formats": sorted(FORMATS), "rule": rule, "revision": REVISION}
     return xxhash.xxh3_128_hexdigest(json.dumps(described, sort_keys=True).encode())

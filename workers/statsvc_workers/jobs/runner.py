@@ -1,4 +1,4 @@
-"""The runner: takes jobs from the catalog one after the other, and has Dask workers count."""
+"""The runner: leases jobs from the catalog one after the other, and counts on Dask workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
-from statsvc_workers.cluster.cluster import LocalCluster
+from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.cluster.remote_cluster import RemoteCluster
 from statsvc_workers.jobs.lease import execute
 from statsvc_workers.jobs.progress import Progress
@@ -23,15 +23,19 @@ if TYPE_CHECKING:
 
     from statsvc.store.home import Home
     from statsvc_workers.cluster.cluster import Cluster
+    from statsvc_workers.jobs.attempt import Settings
     from statsvc_workers.jobs.lease import Outcome
-    from statsvc_workers.jobs.recompute import Settings
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
+"""Interval at which an idle runner checks the catalog for jobs."""
+
 PAUSE_SECONDS = 2.0
+"""Pause after the catalog became unavailable during a job."""
+
 IDLE_SECONDS = 60.0
-"""How long the cluster's processes are kept after the last job."""
+"""How long the cluster's processes stay alive after the last job."""
 
 
 def run(
@@ -44,28 +48,29 @@ def run(
     parent: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Lease and run jobs until asked to stop, or until the process `parent` is gone.
+    """Lease and run jobs until `stop` returns True or the process `parent` ends.
 
-    workers  processes on this machine; default: as many as `LocalCluster` takes
-    quiet    seconds for which a watched source must not change before it is scanned
-    dask     address of a running scheduler, whose workers count instead
+    workers  worker processes on this machine; default: as many as `LocalCluster` starts
+    quiet    quiet period of watched sources, in seconds
+    dask     address of a Dask scheduler, whose workers are used instead of local processes
+    parent   process id
     """
     cluster: Cluster = LocalCluster(workers) if dask is None else RemoteCluster(dask)
     catalog = Catalog.open(home.database)
     owner = jobs.process_identity()
 
-    def ended() -> bool:
+    def should_stop() -> bool:
         return stop() or (parent is not None and os.getppid() != parent)
 
     last_job = time.monotonic()
     triggers = Triggers(catalog, quiet)
     try:
         triggers.start()
-        while not ended():
+        while not should_stop():
             try:
                 job = jobs.lease(catalog, owner)
             except sa.exc.SQLAlchemyError as error:
-                log.warning("the catalog cannot be reached (%s); trying again", error)
+                log.warning("The catalog is unavailable (%s). Retrying", error)
                 job = None
             if job is None:
                 if cluster.running and time.monotonic() - last_job > IDLE_SECONDS:
@@ -75,9 +80,11 @@ def run(
             try:
                 name = catalog.dataset_by_uid(job.dataset_uid).name
                 log.info("%s: job %s, attempt %d", name, job.id, job.attempt)
-                _report(name, execute(catalog, home.store, job, cluster, settings, Progress(), ended))
+                _report(name, execute(catalog, home.store, job, cluster, settings, Progress(), should_stop))
             except sa.exc.SQLAlchemyError as error:
-                log.warning("the catalog went away during job %s (%s); its lease will lapse", job.id, error)
+                log.warning(
+                    "The catalog became unavailable during job %s (%s). Its lease will expire", job.id, error
+                )
                 time.sleep(PAUSE_SECONDS)
             last_job = time.monotonic()
     finally:

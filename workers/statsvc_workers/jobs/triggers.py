@@ -1,4 +1,4 @@
-"""Jobs that nobody asks for: scheduled scans, and scans of watched sources once they are quiet."""
+"""Triggers: queue scheduled scans, and scans of watched sources after a quiet period."""
 
 from __future__ import annotations
 
@@ -22,85 +22,85 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
-"""How often changes are taken up."""
+"""Interval at which watched sources are checked for changes."""
 
 CATALOG_SECONDS = 1.0
-"""How often the catalog is asked what is due and what is watched."""
+"""Interval at which the catalog is checked for due schedules and watched datasets."""
 
 
 class Triggers:
-    """A thread beside a runner that queues jobs; any number of runners may have one.
+    """A thread of a runner that queues jobs; any number of runners may have one.
 
-    Schedules are in the catalog. Watching is not: whatever changed while nothing watched, the scan that is
-    queued when watching begins finds.
+    Schedules are stored in the catalog. Watching has no stored state: when it starts, it queues a scan, which
+    finds all changes that nothing has watched.
     """
 
     def __init__(self, catalog: Catalog, quiet: float = QUIET_SECONDS) -> None:
         self._catalog, self._quiet = catalog, quiet
-        self._watches: dict[str, tuple[Dataset, SourceWatcher]] = {}
-        self._ask_at = 0.0
+        self._watchers: dict[str, tuple[Dataset, SourceWatcher]] = {}
+        self._next_catalog_check = 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="triggers", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End; what was seen and has made no job yet is found when watching begins again."""
+        """Stop the thread. Changes without a job yet are found when watching starts again."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
-        away = False
+        unavailable = False
         while not self._ended.wait(POLL_SECONDS):
             try:
                 self._step()
             except sa.exc.SQLAlchemyError as error:
-                if not away:
-                    log.warning("the catalog cannot be reached (%s); triggers wait", error)
-                away = True
+                if not unavailable:
+                    log.warning("The catalog is unavailable (%s). Triggers are paused", error)
+                unavailable = True
             except Exception:
-                # Whatever it is, the schedules and watches of the other datasets go on.
-                log.exception("triggers: a look at schedules and watched sources failed; it is tried again")
+                # Keep the schedules and watchers of all other datasets running.
+                log.exception("Checking schedules and watched sources failed. Retrying")
             else:
-                away = False
-        for _, watch in self._watches.values():
-            watch.close()
+                unavailable = False
+        for _, watcher in self._watchers.values():
+            watcher.close()
 
     def _step(self) -> None:
-        if time.monotonic() >= self._ask_at:
-            self._ask_at = time.monotonic() + CATALOG_SECONDS
+        if time.monotonic() >= self._next_catalog_check:
+            self._next_catalog_check = time.monotonic() + CATALOG_SECONDS
             for dataset, scheduled in triggers.queue_due(self._catalog):
-                log.info("%s: job %s, as scheduled", dataset.name, scheduled.id)
-            self._take_up(triggers.watched(self._catalog))
-        for dataset, watch in self._watches.values():
-            watch.poll()
-            if not watch.ready():
+                log.info("%s: queued job %s by its schedule", dataset.name, scheduled.id)
+            self._update_watchers(triggers.watched(self._catalog))
+        for dataset, watcher in self._watchers.values():
+            watcher.poll()
+            if not watcher.ready():
                 continue
-            assert watch.since is not None
-            with contextlib.suppress(NotFound):  # deleted meanwhile: it is not watched from the next look on
-                job = triggers.queue_unless_since(self._catalog, dataset, time.monotonic() - watch.since)
+            assert watcher.since is not None
+            with contextlib.suppress(NotFound):  # deleted; the next catalog check removes its watcher
+                job = triggers.queue_unless_since(self._catalog, dataset, time.monotonic() - watcher.since)
                 if job is not None:
-                    log.info("%s: job %s, for its source may have changed", dataset.name, job.id)
-            watch.since = None
+                    log.info("%s: queued job %s because its source may have changed", dataset.name, job.id)
+            watcher.since = None
 
-    def _take_up(self, wanted: list[tuple[Dataset, triggers.Trigger]]) -> None:
-        """Watch what is to be watched now, and nothing else."""
-        now = {
+    def _update_watchers(self, watched: list[tuple[Dataset, triggers.Trigger]]) -> None:
+        """Start and stop watchers, so that exactly the datasets in `watched` have one."""
+        datasets = {
             dataset.uid: dataset
-            for dataset, trigger in wanted
-            # An object store is listed, which its schedule does already.
+            for dataset, trigger in watched
+            # Watching an object store means listing it, which a schedule already does.
             if dataset.source is not None and not (is_url(dataset.source) and trigger.every is not None)
         }
-        for uid, (_, watch) in list(self._watches.items()):
-            dataset = now.get(uid)
-            if dataset is None or (dataset.source, dataset.pattern) != watch.source:
-                watch.close()
-                del self._watches[uid]
-        for uid, dataset in now.items():
-            if uid not in self._watches:
+        for uid, (_, watcher) in list(self._watchers.items()):
+            dataset = datasets.get(uid)
+            if dataset is None or (dataset.source, dataset.pattern) != watcher.source:
+                watcher.close()
+                del self._watchers[uid]
+        for uid, dataset in datasets.items():
+            if uid not in self._watchers:
                 assert dataset.source is not None
-                watch = SourceWatcher(dataset.name, (dataset.source, dataset.pattern), self._quiet)
-                self._watches[uid] = (dataset, watch)
+                watcher = SourceWatcher(dataset.name, (dataset.source, dataset.pattern), self._quiet)
+                self._watchers[uid] = (dataset, watcher)

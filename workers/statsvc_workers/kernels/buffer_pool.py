@@ -1,7 +1,7 @@
-"""Memory for inflated data that is used again.
+"""A pool of reusable buffers for decompressed data.
 
-What a new array of megabytes costs is not its allocation but the first touch of its pages, several times what
-libdeflate takes to fill them; a process that counts thousands of files needs the same memory each time.
+A new array of several megabytes is expensive because of the page faults on first access, which take several
+times as long as libdeflate takes to fill it. A process that counts thousands of files reuses the memory.
 """
 
 from __future__ import annotations
@@ -17,22 +17,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KEPT_BYTES = 1 << 23
-"""Longest piece that is kept for the next user: 8 MB for each thread that counts."""
+"""Largest buffer that stays in the pool: 8 MB for each counting thread."""
 
-_kept: list[NDArray[np.uint8]] = []  # in nobody's hands; `pop` and `append` are safe between threads
+_free: list[NDArray[np.uint8]] = []  # `pop` and `append` are atomic, so threads need no lock
 
 
 @contextlib.contextmanager
-def room(length: int) -> Iterator[NDArray[np.uint8]]:
-    """Lend uint8 [length] of any content. No view of it may outlive the `with`: another will write there."""
+def borrowed_buffer(length: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield an uninitialized buffer, uint8 [length].
+
+    No view of it may be used after the `with` block, because other code then overwrites it.
+    """
     try:
-        piece = _kept.pop()
+        buffer = _free.pop()
     except IndexError:
-        piece = np.empty(0, np.uint8)
-    if len(piece) < length:
-        piece = np.empty(length, np.uint8)
+        buffer = np.empty(0, np.uint8)
+    if len(buffer) < length:
+        buffer = np.empty(length, np.uint8)
     try:
-        yield piece[:length]
+        yield buffer[:length]
     finally:
-        if len(piece) <= KEPT_BYTES:
-            _kept.append(piece)
+        if len(buffer) <= KEPT_BYTES:
+            _free.append(buffer)

@@ -1,11 +1,11 @@
-"""Label maps of one byte a pixel, counted on CUDA: many in one launch, runs merged before anything is added.
+"""Count uint8 label maps on CUDA: many label maps per launch, whole runs per addition.
 
-Imported only where there is a device. What makes label maps slow on a GPU is what makes them small on a
-disk: neighbours are equal, so the threads of a warp would all add to one counter, one after the other. Here
-a thread adds a run of pixels at once, to counters that only its warp shares, in the fast memory of its block;
-the device's own memory is added to once a block and id.
+Neighboring pixels of a label map are equal, so the threads of a warp would add to the same counter one after
+the other. Here a thread adds the length of a run in one step, to counters in shared memory that only its warp
+uses; each block adds to global memory once per id. NOTES.md derives the steps.
 
-Compiled for the device by numba at first use, https://numba.readthedocs.io/en/stable/cuda.
+Import this module only where a device exists. numba compiles the kernel on first use,
+https://numba.readthedocs.io/en/stable/cuda.
 """
 
 from __future__ import annotations
@@ -26,19 +26,22 @@ if TYPE_CHECKING:
     Int64 = NDArray[np.int64]
 
 THREADS = 256
-"""Threads of a block."""
+"""Threads per block."""
 
-WARPS = THREADS // 32
-"""Groups of threads that run in step; each has counters of its own, 8 KiB a block in all."""
+WARP = 32
+"""Threads per warp."""
+
+WARPS = THREADS // WARP
+"""Warps per block; each has its own 256 counters of int32 in shared memory, 8 KiB per block."""
 
 TILE_WORDS = 1 << 13
-"""Words of eight pixels that one block counts: enough to be worth its counters, few enough for all blocks."""
+"""Words of eight pixels per block: enough to pay for clearing counters, few enough to occupy the device."""
 
 BUFFER_BYTES = 1 << 25
-"""Pixels of one launch, copied from pinned memory: two such buffers take turns, on a stream each."""
+"""Pixels per launch, copied from pinned memory. Two such buffers alternate, each on its own CUDA stream."""
 
-_one_at_a_time = threading.Lock()
-"""Held while the buffers are used: a Dask worker may have several threads, and they are the process's."""
+_buffers_lock = threading.Lock()
+"""Protects the buffers, which all threads of a Dask worker share."""
 
 EACH_BYTE = np.uint64(0x0101010101010101)
 BYTE = np.uint64(0xFF)
@@ -46,58 +49,58 @@ BITS = np.uint64(8)
 
 
 def available() -> bool:
-    """Whether numba finds a device and compiles for it."""
+    """Whether numba finds a device and can compile for it."""
     try:
         if not cuda.is_available():
             return False
-        counted = count_batch([np.arange(256, dtype=np.uint8)])
-    except Exception:  # noqa: BLE001 - no toolkit, another driver: whatever it is, Torch counts instead
+        histograms = count_batch([np.arange(256, dtype=np.uint8)])
+    except Exception:  # noqa: BLE001 - a missing toolkit or a wrong driver: Torch is used instead
         return False
-    return bool(counted[0][1].sum() == 256)
+    return bool(histograms[0][1].sum() == 256)
 
 
 def count_batch(arrays: Sequence[NDArray[Any]]) -> list[tuple[Int64, Int64]]:
-    """Count label maps of uint8 or bool; return for each the ids, ascending, and pixels, int64 [k] each.
+    """Count uint8 or bool label maps; return for each its ids, ascending, and their pixels, int64 [k] each.
 
-    Threads take turns.
+    Thread-safe: concurrent calls run one after the other.
     """
-    with _one_at_a_time:
-        table = _counted(arrays)
+    with _buffers_lock:
+        table = _count_all(arrays)
     present = [np.flatnonzero(counts) for counts in table]
     return [(ids, counts[ids]) for ids, counts in zip(present, table, strict=True)]
 
 
-def _counted(arrays: Sequence[NDArray[Any]]) -> Int64:
+def _count_all(arrays: Sequence[NDArray[Any]]) -> Int64:
     """Return the pixels of each id in each label map, int64 [n, 256]."""
     table = np.zeros((len(arrays), 256), np.int64)
-    turns, turn = _turns(), 0
-    for one in turns:
-        one.clear()  # of a call that failed
+    buffers, current = _buffers(), 0
+    for buffer in buffers:
+        buffer.clear()  # a failed call may have left pixels
     for row, array in enumerate(arrays):
-        # "K": pixels in the order they lie in memory, so that only strided arrays are copied.
+        # "K": pixels in memory order, so that only strided arrays are copied.
         flat = array.ravel(order="K").view(np.uint8)
         whole = len(flat) - len(flat) % 8
         table[row] += np.bincount(flat[whole:], minlength=256)
-        at = 0
-        while at < whole:
-            at += turns[turn].take(row, flat[at:whole])
-            if turns[turn].room == 0:
-                turns[turn].launch()
-                turn = 1 - turn
-                turns[turn].collect(table)
-    for one in turns:
-        one.launch()
-        one.collect(table)
+        start = 0
+        while start < whole:
+            start += buffers[current].take(row, flat[start:whole])
+            if buffers[current].free == 0:
+                buffers[current].launch()
+                current = 1 - current
+                buffers[current].collect(table)
+    for buffer in buffers:
+        buffer.launch()
+        buffer.collect(table)
     return table
 
 
-def launched(pixels: Any, words: Int64, stream: Any) -> Any:
-    """Start counting label maps, one after the other on the device; return where their counts will be.
+def launch_count(pixels: Any, words: Int64, stream: Any) -> Any:
+    """Start counting consecutive label maps on the device, without waiting.
 
-    pixels  uint64 [n] on the device, eight pixels a word
+    pixels  uint64 [n] on the device, eight pixels per word
     words   int64 [k], words of each label map; their sum is n
 
-    The result is int64 [k, 256] on the device, complete when `stream` has come to it.
+    Returns the counts, int64 [k, 256] on the device; they are complete once `stream` has finished.
     """
     tiles = -(-words // TILE_WORDS)
     label_map = np.repeat(np.arange(len(words)), tiles)
@@ -105,15 +108,18 @@ def launched(pixels: Any, words: Int64, stream: Any) -> Any:
     starts = np.cumsum(words) - words
     first = starts[label_map] + within * TILE_WORDS
     last = np.minimum(first + TILE_WORDS, starts[label_map] + words[label_map])
-    places = [cuda.to_device(column, stream=stream) for column in (label_map, first, last)]
+    columns = [cuda.to_device(column, stream=stream) for column in (label_map, first, last)]
     counts = cuda.to_device(np.zeros((len(words), 256), np.int64), stream=stream)
-    _count[len(label_map), THREADS, stream](pixels, *places, counts)
+    _count[len(label_map), THREADS, stream](pixels, *columns, counts)
     return counts
 
 
 @dataclass(slots=True)
-class _Turn:
-    """One buffer, its stream, and what was launched from it."""
+class _LaunchBuffer:
+    """A pinned buffer, its CUDA stream, and the counts launched from it.
+
+    rows, words  for each piece in the buffer, the row of the result and the number of words
+    """
 
     stream: Any = field(default_factory=cuda.stream)
     host: NDArray[np.uint8] = field(default_factory=lambda: cuda.pinned_array(BUFFER_BYTES, np.uint8))
@@ -123,13 +129,13 @@ class _Turn:
     counts: Any = None
 
     @property
-    def room(self) -> int:
-        """Bytes that still fit."""
+    def free(self) -> int:
+        """Free bytes."""
         return BUFFER_BYTES - self.filled
 
     def take(self, row: int, flat: NDArray[np.uint8]) -> int:
-        """Take what fits of a label map, whole words; return how many bytes that was."""
-        taken = min(len(flat), self.room)
+        """Copy as much of a label map as fits, in whole words; return the number of bytes."""
+        taken = min(len(flat), self.free)
         self.host[self.filled : self.filled + taken] = flat[:taken]
         self.filled += taken
         self.rows.append(row)
@@ -137,14 +143,14 @@ class _Turn:
         return taken
 
     def launch(self) -> None:
-        """Copy and count what was taken; the host goes on meanwhile."""
+        """Start copying the buffer to the device and counting it, without waiting."""
         if not self.filled:
             return
         pixels = cuda.to_device(self.host[: self.filled].view(np.uint64), stream=self.stream)
-        self.counts = launched(pixels, np.array(self.words, np.int64), self.stream)
+        self.counts = launch_count(pixels, np.array(self.words, np.int64), self.stream)
 
     def collect(self, table: Int64) -> None:
-        """Wait for what was launched, add it to the rows of `table`, int64 [n, 256], and be empty again."""
+        """Wait for the counts, add them to the rows of `table`, int64 [n, 256], and clear the buffer."""
         if self.counts is not None:
             counts = self.counts.copy_to_host(stream=self.stream)
             self.stream.synchronize()
@@ -152,32 +158,35 @@ class _Turn:
         self.clear()
 
     def clear(self) -> None:
-        """Forget what was taken."""
+        """Empty the buffer."""
         self.counts, self.filled = None, 0
         self.rows.clear()
         self.words.clear()
 
 
 @functools.cache
-def _turns() -> tuple[_Turn, _Turn]:
-    """Return the process's buffers: pinned memory is slow to get."""
-    return _Turn(), _Turn()
+def _buffers() -> tuple[_LaunchBuffer, _LaunchBuffer]:
+    """Return the buffers of this process: pinned memory is slow to allocate."""
+    return _LaunchBuffer(), _LaunchBuffer()
 
 
 @cuda.jit
 def _count(words, label_map, first, last, counts):
-    """Add the pixels of `words[first[b]:last[b]]` to `counts[label_map[b]]`, block b of the launch."""
-    own = cuda.shared.array((WARPS, 256), int32)
+    """In block b of the launch, add the pixels of `words[first[b]:last[b]]` to `counts[label_map[b]]`.
+
+    Shapes: words uint64 [n]; label_map, first, last int64 [blocks]; counts int64 [k, 256].
+    """
+    shared = cuda.shared.array((WARPS, 256), int32)
     thread, block = cuda.threadIdx.x, cuda.blockIdx.x
-    warp = thread // 32
-    for place in range(thread, WARPS * 256, THREADS):
-        own[place // 256, place % 256] = 0
+    warp = thread // WARP
+    for slot in range(thread, WARPS * 256, THREADS):
+        shared[slot // 256, slot % 256] = 0
     cuda.syncthreads()
 
     value, run = words[first[block]] & BYTE, 0
-    # Neighbouring threads read neighbouring words, which the memory answers at once.
-    for place in range(first[block] + thread, last[block], THREADS):
-        word = words[place]
+    # Neighboring threads read neighboring words, so that the memory controller coalesces the reads.
+    for position in range(first[block] + thread, last[block], THREADS):
+        word = words[position]
         if word == value * EACH_BYTE:
             run += 8
         else:
@@ -186,16 +195,16 @@ def _count(words, label_map, first, last, counts):
                 word >>= BITS
                 if pixel != value:
                     if run:
-                        cuda.atomic.add(own, (warp, value), run)
+                        cuda.atomic.add(shared, (warp, value), run)
                     value, run = pixel, 0
                 run += 1
     if run:
-        cuda.atomic.add(own, (warp, value), run)
+        cuda.atomic.add(shared, (warp, value), run)
     cuda.syncthreads()
 
     for pixel in range(thread, 256, THREADS):
         total = 0
         for other in range(WARPS):
-            total += own[other, pixel]
+            total += shared[other, pixel]
         if total:
             cuda.atomic.add(counts, (label_map[block], pixel), total)

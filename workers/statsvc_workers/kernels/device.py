@@ -1,4 +1,4 @@
-"""Where a batch is counted: as it is read on the CPU, or a batch at once on CUDA."""
+"""Choose the device: count each chunk on the CPU as it is read, or a whole batch of chunks on CUDA."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HELD_BYTES = 1 << 26
-"""Label maps that wait for the next launch: 64 MB of host memory."""
+QUEUED_BYTES = 1 << 26
+"""Chunks that wait for the next launch: 64 MB of host memory."""
 
-_auto: str | None = None  # what "auto" came to in this process
-_kernel: bool | None = None  # whether bytes are counted by `statsvc_workers.kernels.cuda`, not by Torch
+_auto: str | None = None  # the device that "auto" chose in this process; None before
+_kernel: bool | None = None  # whether `kernels.cuda` counts bytes, not Torch; None before the comparison
 
 
 class Engine:
     """Counts the chunks of many samples, each into its `Counter`.
 
-    With CUDA, chunks wait until enough of them make a launch worth it; so a sample's counter is complete,
-    and its failure known, only after `flush`. With "auto" it is looked for when the first chunk comes, and
-    the first batch decides: what is counted while it is decoded (PNG) never loads Torch.
+    With CUDA, chunks are queued until a launch pays off, so a sample's counter is complete, and its error is
+    known, only after `flush`. With "auto", the first chunk triggers the search for a device and the first
+    batch is counted on both; a format that is counted while it is decoded (PNG) never imports Torch.
+
+    device  "auto", "cpu" or "cuda"; raises `InvalidParameter` for "cuda" without a CUDA device
     """
 
     def __init__(self, device: str) -> None:
         self.device = _resolve(device)
         self._waiting: list[tuple[Counter, NDArray[Any]]] = []
         self._bytes = 0
-        # By id; the counter is held, too, so that no other gets its id.
+        # By id(counter); the value keeps the counter alive, so that no other object gets its id.
         self._failed: dict[int, tuple[Counter, UnreadableSample]] = {}
 
     def counter(self) -> Counter:
@@ -46,7 +48,7 @@ class Engine:
         return Counter()
 
     def add(self, counter: Counter, chunk: NDArray[Any]) -> None:
-        """Count a chunk, now or with the next launch. Raises `UnreadableSample`."""
+        """Count a chunk, immediately or with the next launch. Raises `UnreadableSample`."""
         if self.device == "auto":
             self.device = _auto or ("undecided" if _nvidia() and _torch_sees_cuda() else "cpu")
         if self.device == "cpu":
@@ -57,28 +59,28 @@ class Engine:
         check_ids(chunk)
         self._waiting.append((counter, chunk))
         self._bytes += chunk.nbytes
-        if self._bytes >= HELD_BYTES:
+        if self._bytes >= QUEUED_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Count what waits."""
+        """Count all queued chunks."""
         waiting, self._waiting, self._bytes = self._waiting, [], 0
         if not waiting:
             return
         chunks = [chunk for _, chunk in waiting]
-        found: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]] | None] = [None] * len(waiting)
+        histograms: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]] | None] = [None] * len(waiting)
         try:
             if self.device == "undecided":
                 self.device = _faster(chunks)
             if self.device == "cuda":
-                found = _on_cuda(chunks)
+                histograms = _on_cuda(chunks)
         except UnreadableSample:
-            log.debug("one of %d label maps has too many ids; the CPU tells which", len(waiting))
-        except Exception as error:  # noqa: BLE001 - numba's are no RuntimeError, as Torch's are
-            # Out of memory, or another program broke the device: the files are not at fault.
-            log.warning("CUDA failed (%s); this batch is counted on the CPU", error)
-        for (counter, chunk), histogram in zip(waiting, found, strict=True):
-            self._into(counter, chunk, histogram)
+            log.debug("One of %d label maps has too many ids. Counting on the CPU to find it", len(waiting))
+        except Exception as error:  # noqa: BLE001 - Torch raises RuntimeError, numba other exceptions
+            # Out of memory, or a failed device; the files are not the cause.
+            log.warning("CUDA failed (%s). Counting this batch on the CPU", error)
+        for (counter, chunk), histogram in zip(waiting, histograms, strict=True):
+            self._add_to(counter, chunk, histogram)
 
     def result(self, counter: Counter) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the sample's ids and counts. Raises `UnreadableSample`."""
@@ -86,7 +88,7 @@ class Engine:
             raise self._failed[id(counter)][1]
         return counter.result()
 
-    def _into(
+    def _add_to(
         self,
         counter: Counter,
         chunk: NDArray[Any],
@@ -102,24 +104,24 @@ class Engine:
 
 
 def require(device: str) -> None:
-    """Check before a scan starts that its device is there. Raises `InvalidParameter`."""
+    """Check before a scan that the device is available. Raises `InvalidParameter` where it is not."""
     _resolve(device)
 
 
 def _resolve(device: str) -> str:
-    """Return the device where it is one that is there. Raises `InvalidParameter`."""
+    """Return the device if it is available. Raises `InvalidParameter` otherwise."""
     if device in ("cpu", "auto"):
         return device
     if device == "cuda":
         if not _torch_sees_cuda():
-            raise InvalidParameter(("device", "no CUDA device that Torch can use here; take cpu or auto"))
+            raise InvalidParameter(("device", "Torch finds no CUDA device on this machine; use cpu or auto"))
         return "cuda"
-    raise InvalidParameter(("device", f"{device!r} is not one of auto, cpu, cuda"))
+    raise InvalidParameter(("device", f"{device!r} must be one of auto, cpu, cuda"))
 
 
 def _nvidia() -> bool:
-    """Whether the driver shows a device: a look at the file system, so that Torch stays unloaded."""
-    return any(Path(sign).exists() for sign in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"))
+    """Whether the driver provides a device: checks the file system, so that Torch need not be imported."""
+    return any(Path(node).exists() for node in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg"))
 
 
 def _torch_sees_cuda() -> bool:
@@ -131,9 +133,9 @@ def _torch_sees_cuda() -> bool:
 
 
 def _faster(chunks: list[NDArray[Any]]) -> str:
-    """Count the chunks both ways, remember the faster device for this process, and return it."""
+    """Count the chunks on both devices; return the faster one, and use it for the rest of this process."""
     global _auto
-    _on_cuda(chunks)  # start the device; no part of the comparison
+    _on_cuda(chunks)  # warm-up: the first call starts the device
     started = time.perf_counter()
     _on_cuda(chunks)
     cuda = time.perf_counter() - started
@@ -148,32 +150,32 @@ def _faster(chunks: list[NDArray[Any]]) -> str:
 
 
 def _on_cuda(chunks: list[NDArray[Any]]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Count chunks on CUDA: bytes by the kernel where it works and was faster, the others by Torch."""
+    """Count chunks on CUDA: bytes with our kernel if it works and is faster, all others with Torch."""
     global _kernel
-    of_bytes = [at for at, chunk in enumerate(chunks) if chunk.dtype.kind in "bu" and chunk.itemsize == 1]
+    of_bytes = [i for i, chunk in enumerate(chunks) if chunk.dtype.kind in "bu" and chunk.itemsize == 1]
     if _kernel is None and of_bytes:
-        _kernel = _kernel_is_faster([chunks[at] for at in of_bytes])
+        _kernel = _kernel_is_faster([chunks[i] for i in of_bytes])
     if not _kernel:
         return count_batch_torch(chunks, "cuda")
     from statsvc_workers.kernels import cuda
 
-    others = [at for at in range(len(chunks)) if at not in set(of_bytes)]
-    found = dict(zip(of_bytes, cuda.count_batch([chunks[at] for at in of_bytes]), strict=True))
-    found |= zip(others, count_batch_torch([chunks[at] for at in others], "cuda"), strict=True)
-    return [found[at] for at in range(len(chunks))]
+    others = sorted(set(range(len(chunks))).difference(of_bytes))
+    histograms = dict(zip(of_bytes, cuda.count_batch([chunks[i] for i in of_bytes]), strict=True))
+    histograms |= zip(others, count_batch_torch([chunks[i] for i in others], "cuda"), strict=True)
+    return [histograms[i] for i in range(len(chunks))]
 
 
 def _kernel_is_faster(chunks: list[NDArray[Any]]) -> bool:
-    """Count bytes both ways; whether the kernel compiled and took less time."""
+    """Whether our kernel compiles and takes less time for these bytes than Torch."""
     from statsvc_workers.kernels import cuda
 
     if not cuda.available():
         return False
     seconds = []
-    for counted in (cuda.count_batch, partial(count_batch_torch, device="cuda")):
-        counted(chunks)  # allocates its buffers
+    for count_batch in (cuda.count_batch, partial(count_batch_torch, device="cuda")):
+        count_batch(chunks)  # warm-up: the first call allocates buffers
         started = time.perf_counter()
-        counted(chunks)
+        count_batch(chunks)
         seconds.append(time.perf_counter() - started)
-    log.info("CUDA: the kernel took %.4f s, torch.bincount %.4f s", *seconds)
+    log.info("CUDA: our kernel took %.4f s, torch.bincount %.4f s", *seconds)
     return seconds[0] < seconds[1]

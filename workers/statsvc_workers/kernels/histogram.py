@@ -17,29 +17,30 @@ if TYPE_CHECKING:
     Int64 = NDArray[np.int64]
 
 PIECE = 1 << 18
-"""Pixels converted, or hashed, at once: few enough to stay in the cache."""
+"""Pixels that are converted or hashed in one step: few enough to stay in the cache."""
 
 DENSE_SPAN = 1 << 16
-"""Widest range of ids counted by their value; a wider one is hashed."""
+"""Widest range of ids that a dense table covers; ids of a wider range are hashed."""
 
 BATCH_PIXELS = 1 << 24
-"""Pixels that one `torch.bincount` counts: 128 MB of int64 on the device."""
+"""Pixels per call of `torch.bincount`: 128 MB of int64 on the device."""
 
 COUNTERS = 8
-"""Counts of an id in a table: pixels that follow each other without runs are counted in different ones."""
+"""Counters per id in a dense table: consecutive pixels use different ones, so that no addition waits."""
 
-_SLOTS = 4 * MAX_IDS  # of the hash table, which is full at half
+_SLOTS = 4 * MAX_IDS
+"""Slots of the hash table, of which at most half are used."""
 
 
 class TooManyIds(UnreadableSample):
-    """A label map with more ids than there are classes anywhere."""
+    """A label map with more different ids than any dataset has classes."""
 
 
 class Counter:
-    """Histogram of one sample, fed chunk by chunk.
+    """Histogram of one sample, built chunk by chunk.
 
-    Ids that lie close together are counted in a table with a row for each id of a range, which starts
-    at 256 ids and is widened up to `DENSE_SPAN`; others are hashed, a piece of the chunk at a time.
+    Ids of a narrow range are counted in a table with one row per id, which starts at 256 ids and grows up to
+    `DENSE_SPAN`. Other ids are counted in a hash table, one piece of the chunk at a time.
     """
 
     def __init__(self) -> None:
@@ -51,40 +52,39 @@ class Counter:
     def add(self, chunk: NDArray[Any]) -> None:
         """Count an integer or bool array of any shape, order and byte order.
 
-        Raises `UnreadableSample` beyond `MAX_IDS` ids, and for ids that int64 cannot hold.
+        Raises `UnreadableSample` for more than `MAX_IDS` ids, and for ids outside int64.
         """
-        from statsvc_workers.kernels import (
-            run_lengths,  # numba takes 0.3 s to load: not where files are only listed
-        )
+        # numba takes 0.3 s to import; listing does not need it.
+        from statsvc_workers.kernels import run_lengths
 
-        # What can be counted as it lies is counted at once; what must be converted, piece by piece.
+        # Only a chunk in foreign byte order has to be converted, and so is counted piece by piece.
         for piece in _pieces(chunk, max(1, chunk.size) if chunk.dtype.isnative else PIECE):
             flat = _native(piece)
             begin = 0
             while begin < len(flat):
                 begin += run_lengths.count_dense(flat[begin:], self._low, self._table)
-                if begin < len(flat) and not self._widened(flat[begin : begin + PIECE]):
+                if begin < len(flat) and not self._grow_table(flat[begin : begin + PIECE]):
                     self.merge(*_hashed(flat[begin : begin + PIECE]))
                     begin += PIECE
         if self._table.shape[0] > MAX_IDS:
             self._drain()
 
-    def _widened(self, piece: NDArray[Any]) -> bool:
-        """Widen the table to hold the ids of a non-empty piece; False where their range is too wide."""
+    def _grow_table(self, piece: NDArray[Any]) -> bool:
+        """Grow the table to cover the ids of a non-empty piece; return False if their range is too wide."""
         low, span = _range(piece)
         if span > DENSE_SPAN:
             return False
         self._drain()
-        together = min(low, self._low)
-        reach = max(low + span, self._low + self._table.shape[0]) - together
-        # Ids too far from those before get a table of their own.
-        self._low, span = (together, reach) if reach <= DENSE_SPAN else (low, span)
-        # A power of two, which one comparison tells for several ids at once.
+        joint_low = min(low, self._low)
+        joint_span = max(low + span, self._low + self._table.shape[0]) - joint_low
+        # Ids too far from the earlier ids get a new table.
+        self._low, span = (joint_low, joint_span) if joint_span <= DENSE_SPAN else (low, span)
+        # With a power of two, one comparison checks the range of several ids.
         self._table = np.zeros((1 << (span - 1).bit_length(), COUNTERS), np.int64)
         return True
 
     def _drain(self) -> None:
-        """Move the table's counts to the ids that are known."""
+        """Move the counts of the dense table to the result."""
         counts = self._table.sum(axis=1)
         present = np.flatnonzero(counts)
         if len(present):
@@ -92,19 +92,18 @@ class Counter:
             self.merge(present + self._low, counts[present])
 
     def merge(self, ids: Int64, counts: Int64) -> None:
-        """Add counts taken elsewhere, int64 [k] each, ids ascending. Raises `UnreadableSample`."""
+        """Add a histogram, int64 [k] each, ids ascending. Raises `UnreadableSample` for too many ids."""
         if len(ids) == len(self._ids) and np.array_equal(ids, self._ids):
             self._counts += counts
             return
-        every = np.concatenate([self._ids, ids])
-        self._ids, place = np.unique(every, return_inverse=True)
+        self._ids, position = np.unique(np.concatenate([self._ids, ids]), return_inverse=True)
         total = np.zeros(len(self._ids), np.int64)
-        # Both halves are without repeats, so plain indexing adds each once.
-        total[place[: len(self._counts)]] += self._counts
-        total[place[len(self._counts) :]] += counts
+        # Neither half contains an id twice, so plain indexing adds every count.
+        total[position[: len(self._counts)]] += self._counts
+        total[position[len(self._counts) :]] += counts
         self._counts = total
         if len(self._ids) > MAX_IDS:
-            raise _too_many(self._ids)
+            raise _too_many_ids(self._ids)
 
     def result(self) -> tuple[Int64, Int64]:
         """Return the ids that occur, ascending, and the pixels of each: int64 [k], int64 [k]."""
@@ -113,22 +112,22 @@ class Counter:
 
 
 def check_ids(chunk: NDArray[Any]) -> None:
-    """Refuse what is no array of ids, or holds ids beyond int64. Raises `UnreadableSample`."""
+    """Raise `UnreadableSample` for an array that is not integer or bool, or has ids outside int64."""
     if chunk.dtype.kind not in "biu":
-        raise UnreadableSample(f"holds {chunk.dtype.name} values, not class ids; save an integer type")
+        raise UnreadableSample(f"contains {chunk.dtype.name} values, not class ids; save an integer type")
     if chunk.dtype.kind == "u" and chunk.dtype.itemsize == 8 and chunk.size:
         highest = int(chunk.max())
         if highest > np.iinfo(np.int64).max:
             raise UnreadableSample(
-                f"holds the id {highest}, beyond 64-bit signed integers; if it stands for -1, save int64"
+                f"contains the id {highest}, which exceeds int64; if it represents -1, save labels as int64"
             )
 
 
 def count_batch_torch(arrays: Sequence[NDArray[Any]], device: str) -> list[tuple[Int64, Int64]]:
-    """Count a batch of label maps with `torch.bincount`, all at once, with an offset for each.
+    """Count a batch of label maps with one call of `torch.bincount`, using a separate offset for each.
 
-    Returns for each array the ids that occur, ascending, and their pixels, as `Counter` does but without
-    its limit on ids. Arrays whose ids spread wider than `DENSE_SPAN` are counted on the CPU.
+    Returns for each array its ids, ascending, and their pixels, int64 [k] each, without the limit of
+    `Counter` on the number of ids. Ids of a wider range than `DENSE_SPAN` are counted on the CPU.
 
     Raises `UnreadableSample` as `check_ids` does.
     """
@@ -153,7 +152,7 @@ def count_batch_torch(arrays: Sequence[NDArray[Any]], device: str) -> list[tuple
 
 
 class _Tally:
-    """Sum of histograms without a limit on ids."""
+    """Sum of histograms, without a limit on the number of ids."""
 
     def __init__(self) -> None:
         self.parts: list[tuple[Int64, Int64]] = []
@@ -166,14 +165,14 @@ class _Tally:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         ids = np.concatenate([part[0] for part in self.parts])
         counts = np.concatenate([part[1] for part in self.parts])
-        unique, place = np.unique(ids, return_inverse=True)
+        unique, position = np.unique(ids, return_inverse=True)
         total = np.zeros(len(unique), np.int64)
-        np.add.at(total, place, counts)
+        np.add.at(total, position, counts)
         return unique, total
 
 
 def _launch(batch: list[tuple[_Tally, NDArray[Any], int, int]], device: str) -> None:
-    """Count the pieces (tally, ids, lowest id, span) of one batch in one call."""
+    """Count the pieces (tally, ids, lowest id, span) of one batch with one call."""
     import torch
 
     index = torch.empty(sum(len(piece) for _, piece, _, _ in batch), dtype=torch.int64, device=device)
@@ -186,16 +185,16 @@ def _launch(batch: list[tuple[_Tally, NDArray[Any], int, int]], device: str) -> 
     counts = torch.bincount(index, minlength=offset).cpu().numpy()
     offset = 0
     for tally, _, low, span in batch:
-        mine = counts[offset : offset + span]
-        present = np.flatnonzero(mine)
-        tally.add(present.astype(np.int64) + low, mine[present].astype(np.int64))
+        piece_counts = counts[offset : offset + span]
+        present = np.flatnonzero(piece_counts)
+        tally.add(present.astype(np.int64) + low, piece_counts[present].astype(np.int64))
         offset += span
 
 
 def _for_torch(piece: NDArray[Any]) -> NDArray[Any]:
-    """Return the piece in a type that every Torch converts: native, writable, uint8 or signed."""
+    """Return the piece in a form that every Torch release accepts: native, writable, uint8 or signed."""
     if piece.dtype.kind == "u" and piece.dtype.itemsize > 1:
-        # Wider than the type, so that no id changes its sign; uint64 was checked to fit int64.
+        # The wider signed type preserves every id; `check_ids` made sure that uint64 fits int64.
         return piece.astype({2: np.int32, 4: np.int64, 8: np.int64}[piece.dtype.itemsize])
     native = _native(piece)
     return native if native.flags.writeable else native.copy()
@@ -206,14 +205,14 @@ def _pieces(chunk: NDArray[Any], size: int = PIECE) -> Iterator[NDArray[Any]]:
     check_ids(chunk)
     if not chunk.size:
         return
-    # "K": pixels in the order they lie in memory, so that only strided arrays are copied.
+    # "K": pixels in memory order, so that only strided arrays are copied.
     flat = chunk.ravel(order="K")
     for start in range(0, flat.size, size):
         yield flat[start : start + size]
 
 
 def _range(piece: NDArray[Any]) -> tuple[int, int]:
-    """Return the lowest id and how many values reach to the highest."""
+    """Return (lowest id, number of values from the lowest to the highest id); bytes count as 0…255."""
     if piece.dtype.itemsize == 1 and piece.dtype.kind != "i":
         return 0, 256
     low = int(piece.min())
@@ -227,21 +226,22 @@ def _hashed(piece: NDArray[Any]) -> tuple[Int64, Int64]:
     ids, counts = np.zeros(_SLOTS, np.int64), np.zeros(_SLOTS, np.int64)
     if run_lengths.count_sparse(_native(piece), ids, counts) < 0:
         low, span = _range(piece)
-        raise _too_many(np.array([low, low + span - 1], np.int64))
-    taken = np.flatnonzero(counts)
-    taken = taken[np.argsort(ids[taken])]
-    return ids[taken], counts[taken]
+        raise _too_many_ids(np.array([low, low + span - 1], np.int64))
+    used = np.flatnonzero(counts)
+    used = used[np.argsort(ids[used])]
+    return ids[used], counts[used]
 
 
 def _native(piece: NDArray[Any]) -> NDArray[Any]:
-    """Return the piece in this machine's byte order, bool as uint8."""
+    """Return the piece in native byte order, bool as uint8."""
     if piece.dtype.kind == "b":
         return piece.view(np.uint8)
     return piece.astype(piece.dtype.newbyteorder("="), copy=False)
 
 
-def _too_many(ids: Int64) -> TooManyIds:
+def _too_many_ids(ids: Int64) -> TooManyIds:
     return TooManyIds(
-        f"holds more than {MAX_IDS} different ids (from {ids[0]} to {ids[-1]}), which are no classes. "
-        "Instance ids? A CT scan or a depth map? Choose the files that hold class ids with --pattern"
+        f"contains more than {MAX_IDS} different ids (from {ids[0]} to {ids[-1]}), too many for class ids. "
+        "Does it contain instance ids, a CT scan or a depth map? Choose the files that contain class ids "
+        "with --pattern"
     )

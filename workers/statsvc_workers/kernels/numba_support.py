@@ -1,4 +1,4 @@
-"""How the compiled loops are compiled, where the result is kept, and the steps that they share."""
+"""Compilation of the counting loops with numba: decorators, the cache folder, and intrinsics they share."""
 
 from __future__ import annotations
 
@@ -8,34 +8,37 @@ from typing import Any
 
 
 def _folder() -> Path:
-    """Return where compiled code is kept: NUMBA_CACHE_DIR, or `statsvc` in the user's cache folder."""
+    """Return the default folder for compiled code, in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "statsvc" / "compiled"
 
 
-# Beside the source, where numba keeps it by itself, an installed package may not be written; read when
-# numba is imported.
+# By default numba writes next to the source, where an installed package may be read-only. numba reads the
+# variable on import.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(_folder()))
 
-import numba  # noqa: E402 - after the folder is set
+import numba  # noqa: E402 - the variable must be set first
 from numba.core import cgutils, types  # noqa: E402
 from numba.extending import intrinsic  # noqa: E402
 
 kernel = numba.njit(cache=True, nogil=True, boundscheck=None)
-"""Compiles a loop at its first call with arguments of new types; NUMBA_BOUNDSCHECK=1 checks every index."""
+"""Compiles a loop on its first call with new argument types. NUMBA_BOUNDSCHECK=1 checks every index."""
 
 inlined = numba.njit(inline="always")
-"""Compiles a step of such a loop into it."""
+"""Compiles a step of a loop into the loop that calls it."""
 
 
 def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
-    """Return where array[index] lies, as the address of a 64-bit word."""
+    """Return the address of array[index] as a pointer to a 64-bit word."""
     data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), cgutils.intp_t.as_pointer())
 
 
 @intrinsic
 def word(_typing: Any, array: Any, index: Any) -> Any:
-    """Return the 8 bytes from array[index] on as one uint64; they must lie within the contiguous array."""
+    """Return the 8 bytes that start at array[index] as one uint64.
+
+    The array must be contiguous and contain all 8 bytes.
+    """
 
     def load(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.load(_address(context, builder, signature.args[0], *arguments), align=1)
@@ -45,7 +48,7 @@ def word(_typing: Any, array: Any, index: Any) -> Any:
 
 @intrinsic
 def item_bits(_typing: Any, array: Any) -> Any:
-    """Return how many bits an item of the array has: known while compiling, so that shifts divide by it."""
+    """Return the bits of an item: a compile-time constant, so that division by it becomes a shift."""
 
     def width(_context: Any, _builder: Any, signature: Any, _arguments: Any) -> Any:
         return cgutils.intp_t(signature.args[0].dtype.bitwidth)
@@ -55,7 +58,7 @@ def item_bits(_typing: Any, array: Any) -> Any:
 
 @intrinsic
 def of_bytes(_typing: Any, array: Any) -> Any:
-    """Return whether the array is of uint8: known while compiling, so that the other branch is left out."""
+    """Return whether the array is uint8: a compile-time constant, so only one branch is compiled."""
 
     def is_byte(_context: Any, _builder: Any, signature: Any, _arguments: Any) -> Any:
         return cgutils.bool_t(signature.args[0].dtype == types.uint8)
@@ -65,7 +68,10 @@ def of_bytes(_typing: Any, array: Any) -> Any:
 
 @intrinsic
 def put_word(_typing: Any, array: Any, index: Any, value: Any) -> Any:
-    """Write a uint64 over the 8 bytes from array[index] on; they must lie within the contiguous array."""
+    """Write a uint64 over the 8 bytes that start at array[index].
+
+    The array must be contiguous and contain all 8 bytes.
+    """
 
     def save(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         target, index, value = arguments
@@ -77,7 +83,7 @@ def put_word(_typing: Any, array: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def trailing_zeros(_typing: Any, value: Any) -> Any:
-    """Return how many of the lowest bits of a uint64 are zero; of 0 the result is undefined."""
+    """Return the number of trailing zero bits of a uint64; undefined for 0."""
 
     def count(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], cgutils.true_bit)
@@ -87,7 +93,10 @@ def trailing_zeros(_typing: Any, value: Any) -> Any:
 
 @inlined
 def all_equal(flat, i, inside, pattern):
-    """Whether the eight words from flat[i] on all equal `pattern`: one branch for 64 bytes."""
+    """Whether the eight words that start at flat[i] all equal `pattern`: one branch for 64 bytes.
+
+    `inside` is the number of items per word.
+    """
     differs = word(flat, i) ^ pattern
     differs |= word(flat, i + inside) ^ pattern
     differs |= word(flat, i + 2 * inside) ^ pattern

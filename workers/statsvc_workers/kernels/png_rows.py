@@ -1,10 +1,10 @@
-"""Compiled loops over the rows of a PNG: unfiltered, and counted while they are.
+"""Compiled loops that unfilter and count the rows of a PNG in one pass. NOTES.md derives every step.
 
-A label map is nearly all long runs of one id, and each row is nearly the one above. A word of eight bytes is
-looked at at once: where it repeats the row above, which one comparison tells, nothing else happens; only
-words in which the id changes are gone through byte by byte.
+A label map consists of long runs of one id, and most rows are almost equal to the row above. The loops
+compare words of eight bytes: while a word repeats the row above, one comparison is all the work. Only words
+in which the id changes are decoded byte by byte.
 
-The loops never look beyond the lengths of the arrays that they are given, whatever these hold.
+No input makes a loop access memory outside its arrays.
 """
 
 from __future__ import annotations
@@ -14,18 +14,26 @@ import numpy as np
 from statsvc_workers.kernels.numba_support import all_equal, inlined, kernel, put_word, trailing_zeros, word
 
 EACH_BYTE = np.uint64(0x0101010101010101)
-"""Times a byte, a word of eight of it."""
+"""Multiplied by a byte: a word that contains the byte eight times."""
 
 LOW_BITS = np.uint64(0x7F7F7F7F7F7F7F7F)
-"""All bits of a word's bytes but the highest of each."""
+"""All bits of a word except the highest bit of each byte."""
 
 NONE, SUB, UP, AVERAGE, PAETH = range(5)
 """PNG filter types, https://www.w3.org/TR/png-3/#9Filter-types."""
 
+WORD_BYTES = 8
+
+MANY_CHANGES = 4
+"""A row changes a lot if more than 1 of this many words differ from the row above."""
+
+FEW_CHANGES = 8
+"""A row changes little if fewer than 1 of this many words differ from the row above."""
+
 
 @inlined
 def _paeth(left, up, corner):
-    """Return whichever neighbour is nearest to left + up - corner, ties in this order."""
+    """Return the neighbor nearest to left + up - corner; ties prefer left, then up."""
     a = abs(up - corner)
     b = abs(left - corner)
     c = abs(left + up - 2 * corner)
@@ -38,7 +46,7 @@ def _paeth(left, up, corner):
 
 @inlined
 def _predicted(kind, left, up, corner):
-    """Return what a filter predicts of a byte from its neighbours."""
+    """Return the byte that a filter predicts from the neighbors of a byte."""
     if kind == SUB:
         return left
     if kind == UP:
@@ -52,9 +60,10 @@ def _predicted(kind, left, up, corner):
 
 @inlined
 def _repeats(kind, line, begin, above, i, left, corner, pattern):
-    """Whether the row above certainly goes on for 64 bytes from above[i] on, seen at once.
+    """Whether the next 64 bytes certainly equal above[i : i + 64].
 
-    left, corner  the bytes before them, in this row and above; the former eight times in `pattern`
+    left, corner  the bytes before them, in this row and in the row above
+    pattern       a word that contains `left` eight times
     """
     if kind == NONE:
         differs = word(line, begin + i) ^ word(above, i)
@@ -63,10 +72,11 @@ def _repeats(kind, line, begin, above, i, left, corner, pattern):
         return differs == 0
     if not all_equal(line, begin + i, 8, np.uint64(0)):
         return False
-    # With nothing added, Up repeats the row above, and Paeth does where left and corner agree …
+    # All differences are zero: Up repeats the row above. Paeth does so too if left equals corner, because
+    # then left + up - corner is exactly up.
     if kind == UP or (kind == PAETH and left == corner):
         return True
-    # … and every filter goes on with the left byte where that is also what stands above.
+    # If left, corner and all bytes above are equal, every filter predicts that value.
     return left == corner and all_equal(above, i, 8, pattern)
 
 
@@ -74,26 +84,30 @@ def _repeats(kind, line, begin, above, i, left, corner, pattern):
 def _decoded(kind, residual, up, left, corner, pattern):
     """Return eight decoded bytes as a word.
 
-    residual  what the filter added to its predictions
-    up        the eight bytes above
-    left, corner  the bytes before these, in this row and above; the former eight times in `pattern`
+    residual      the eight filtered bytes: the differences from the predictions
+    up            the eight bytes above
+    left, corner  the bytes before these, in this row and in the row above
+    pattern       a word that contains `left` eight times
     """
     if kind == NONE:
         return residual
     if kind == UP:
-        # Eight sums modulo 256 at once: without the top bits nothing is carried into the next byte.
+        # Eight sums modulo 256: adding without the top bits cannot carry into the next byte; XOR adds the top
+        # bits.
         return ((residual & LOW_BITS) + (up & LOW_BITS)) ^ ((residual ^ up) & ~LOW_BITS)
     if residual == 0:
-        # Nothing is added, so a run goes on where the filter predicts the left byte …
+        # All differences are zero: Sub repeats the left byte, and so does every filter if the bytes above
+        # equal it.
         if kind == SUB or up == pattern:
             return pattern
         if kind == PAETH:
-            # … and the row above is repeated where left and corner agree, and go on to.
+            # Paeth repeats the row above if left equals corner: each decoded byte is then the next corner.
             if left == corner:
                 return up
+            # It repeats the left byte if all bytes above equal corner.
             if up == np.uint64(corner) * EACH_BYTE:
                 return pattern
-    # Byte by byte, in registers: reading back what was just written in smaller parts would wait for it.
+    # Byte by byte, in registers: writing bytes and loading them as a word would stall on store forwarding.
     decoded = np.uint64(0)
     shift = np.uint64(0)
     a = np.int32(left)
@@ -109,10 +123,10 @@ def _decoded(kind, residual, up, left, corner, pattern):
 
 @kernel
 def _exchange(old, new, rows, counts):
-    """Move the bytes in which two words differ from their old to their new ids, for so many rows."""
+    """For each byte that differs between two words, move `rows` pixels from the old id to the new id."""
     shift = np.uint64(0)
     while shift < 64:
-        # As many bytes as go on as pairs of one old and one new id.
+        # `same` bytes have the same pair of an old and a new id, and are moved together.
         before = (old >> shift) & np.uint64(0xFF)
         after = (new >> shift) & np.uint64(0xFF)
         differs = ((old >> shift) ^ (before * EACH_BYTE)) | ((new >> shift) ^ (after * EACH_BYTE))
@@ -128,7 +142,7 @@ def _exchange(old, new, rows, counts):
 
 @kernel
 def _count_line(line, stop, rows, counts):
-    """Count line[:stop] as it stands in so many rows, run by run; a negative number takes it back."""
+    """Count line[:stop] as if it occurred in `rows` rows, run by run; negative `rows` subtracts it."""
     i = 0
     while i < stop:
         value = line[i]
@@ -148,12 +162,12 @@ def _count_line(line, stop, rows, counts):
 
 @kernel
 def _decode_row(kind, data, begin, whole, above, rows, counts):
-    """Decode whole bytes of a row over the row above, in place; return how many words changed.
+    """Decode the first `whole` bytes of a row over the row above, in place; return how many words changed.
 
-    rows  where it is not 0: for so many rows, what changed is moved in `counts` from old to new ids
+    rows  if not 0, `counts` moves this many pixels from the old id to the new id of every changed byte
     """
     changed = 0
-    left = np.uint8(0)  # before the first byte PNG has zero
+    left = np.uint8(0)  # PNG defines the bytes before the first one as zero
     corner = np.uint8(0)
     i = 0
     while i + 8 <= whole:
@@ -188,23 +202,26 @@ def _decode_row(kind, data, begin, whole, above, rows, counts):
 
 @kernel
 def count_rows(data, height, row, whole, counts, tails, before):
-    """Unfilter rows of a PNG of one byte a pixel or less, and count their bytes.
+    """Unfilter rows of a PNG of at most one byte per pixel, and count their bytes.
 
-    data    uint8 [height * (1 + row)], inflated: each row's filter type, then its bytes
+    data    uint8 [height * (1 + row)], decompressed: each row's filter type, then its bytes
+    height  rows
     row     bytes of a row, at least 1
-    whole   bytes of a row that are counted in `counts`, int64 [256]; row or row - 1
-    tails   int64 [256], counts of the byte after them, where a row ends within a byte
-    before  uint8 [row], the decoded row before them, zeros for the first; then the last of them
+    whole   bytes of a row that contain only pixels: row, or row - 1 where a row ends within a byte
+    counts  int64 [256], to which the whole bytes are added
+    tails   int64 [256], to which the last bytes are added where a row ends within a byte
+    before  uint8 [row], the decoded row before the first one (zeros at the top of the image); on return, the
+            last decoded row
 
-    Returns -1, or the number of the first row whose filter type is none of the five.
+    Returns -1, or the index of the first row with an unknown filter type.
 
-    A row of a label map is nearly the row above. So the row above is counted as though it stood in all rows
-    that are left, and where a byte changes, the rest of its column moves from the old id to the new one: what
-    repeats the row above costs nothing. Once two rows one after the other change in more than a quarter of
-    their words, each is counted by itself, until one changes in less than an eighth.
+    Most rows of a label map are almost equal to the row above. So the row above is counted as if it occurred
+    in all remaining rows, and where a byte changes, the rest of its column moves from the old id to the new
+    id: bytes that repeat the row above cost nothing. After two consecutive rows with many changes
+    (`MANY_CHANGES`), rows are counted individually, until a row has few changes (`FEW_CHANGES`).
     """
-    steady = True
-    unlike = 0  # rows one after the other that are unlike the one above
+    steady = True  # whether `counts` includes the row above for all remaining rows
+    changed_rows = 0  # consecutive rows with many changes
     _count_line(before, whole, height, counts)
     if whole < row:
         tails[before[whole]] += height
@@ -229,13 +246,13 @@ def count_rows(data, height, row, whole, counts, tails, before):
             tails[up] -= rows
             tails[byte] += rows
         if steady:
-            unlike = unlike + 1 if 32 * changed > whole else 0
-            if unlike > 1:
+            changed_rows = changed_rows + 1 if MANY_CHANGES * WORD_BYTES * changed > whole else 0
+            if changed_rows > 1:
                 steady = False
                 _count_line(before, whole, 1 - rows, counts)
         else:
             _count_line(before, whole, 1, counts)
-            if 64 * changed < whole:
+            if FEW_CHANGES * WORD_BYTES * changed < whole:
                 steady = True
                 _count_line(before, whole, rows - 1, counts)
     return -1
@@ -245,13 +262,15 @@ def count_rows(data, height, row, whole, counts, tails, before):
 def unfilter(data, height, row, step, pixels, before):
     """Unfilter rows of a PNG into an image.
 
-    data    uint8 [height * (1 + row)], inflated: each row's filter type, then its bytes
+    data    uint8 [height * (1 + row)], decompressed: each row's filter type, then its bytes
+    height  rows
     row     bytes of a row, at least 1
-    step    bytes from a byte to its left neighbour: those of a pixel, at least 1
-    pixels  uint8 [height, row], where the bytes go
-    before  uint8 [row], the decoded row before them, zeros for the first; then the last of them
+    step    distance to the left neighbor: the bytes of a pixel, at least 1
+    pixels  uint8 [height, row], the output
+    before  uint8 [row], the decoded row before the first one (zeros at the top of the image); on return, the
+            last decoded row
 
-    Returns -1, or the number of the first row whose filter type is none of the five.
+    Returns -1, or the index of the first row with an unknown filter type.
     """
     above = before
     for y in range(height):

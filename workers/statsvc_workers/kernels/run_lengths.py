@@ -1,9 +1,9 @@
-"""Compiled loops over arrays of ids, counted run by run.
+"""Compiled loops that count arrays of ids, run by run. NOTES.md derives every step.
 
-A label map is nearly all long runs of one id. A word of eight bytes is looked at at once: where it continues
-the run, which one comparison tells, nothing else happens.
+A label map consists of long runs of one id. The loops compare words of eight bytes: while a word continues
+the run, one comparison is all the work.
 
-The loops never look beyond the lengths of the arrays that they are given, whatever these hold.
+No input makes a loop access memory outside its arrays.
 """
 
 from __future__ import annotations
@@ -12,13 +12,23 @@ import numpy as np
 
 from statsvc_workers.kernels.numba_support import all_equal, item_bits, kernel, of_bytes, trailing_zeros, word
 
+WINDOW = 64
+"""Pixels over which `count_dense` counts the ends of runs, to detect noise."""
+
+MAX_RUN_ENDS = 9
+"""If more runs than this end within a window, the pixels are treated as noise."""
+
+NOISE_PIXELS = 2048
+"""Pixels that are counted one by one after noise was detected, before the loop tries runs again."""
+
 
 @kernel
 def _count_bytes(flat, i, end, counts):
-    """Count the bytes flat[i:end], rounded down to eights, one by one; return where it stopped.
+    """Count the bytes flat[i:end] one by one, in groups of eight; return the index after the last group.
 
-    counts  int64 [256 * 8], eight of each id: each byte of a word has its own
+    counts  int64 [256 * 8]: eight counters per id, one for each byte of a word
     """
+    # Byte k of the word is an id with the counter id * 8 + k: the shifts move the byte to bits 3 to 10.
     place = np.uint64(0xFF << 3)
     while i + 8 <= end:
         eight = word(flat, i)
@@ -36,18 +46,21 @@ def _count_bytes(flat, i, end, counts):
 
 @kernel
 def _narrowed(ids, low, places):
-    """Write ids, less `low`, to as many bytes; return whether each fits in one."""
-    together = np.uint64(0)
+    """Write ids minus `low` to uint8 `places`; return whether all of them fit into a byte."""
+    all_bits = np.uint64(0)
     for k in range(len(places)):
         place = np.uint64(np.int64(ids[k]) - low)
-        together |= place
+        all_bits |= place
         places[k] = np.uint8(place)
-    return together < 256
+    return all_bits < 256
 
 
 @kernel
 def _count_singly(flat, i, end, low, span, counts):
-    """Count flat[i:end], rounded down to eights, one by one; return where it stopped, as `count_dense`."""
+    """Count flat[i:end] one by one, in groups of eight, with the arguments of `count_dense`.
+
+    Returns the index after the last group, which may be the first group with an id outside the table.
+    """
     three = np.uint64(3)
     while i + 8 <= end:
         a = np.uint64(np.int64(flat[i]) - low)
@@ -58,7 +71,7 @@ def _count_singly(flat, i, end, low, span, counts):
         f = np.uint64(np.int64(flat[i + 5]) - low)
         g = np.uint64(np.int64(flat[i + 6]) - low)
         h = np.uint64(np.int64(flat[i + 7]) - low)
-        # One comparison for all eight: `span` is a power of two, so that a bit above it tells of any.
+        # One comparison for all eight: `span` is a power of two, so an id outside sets a bit at or above it.
         if (a | b | c | d | e | f | g | h) >= span:
             break
         counts[a << three] += 1
@@ -75,19 +88,20 @@ def _count_singly(flat, i, end, low, span, counts):
 
 @kernel
 def count_dense(flat, low, table):
-    """Count integers that lie close together.
+    """Count integers of a narrow range in a table.
 
-    flat   integers [n] that int64 can hold
-    low    the id of the table's first row
-    table  int64 [span, 8], to whose rows the counts of the ids from `low` on are added, an id's count being
-           the sum of its row; `span` is a power of two
+    flat   integers [n] within int64
+    low    id of the first row of the table
+    table  int64 [span, 8], to which counts are added; the count of id `low + k` is the sum of row k; `span`
+           is a power of two
 
-    Returns how many integers were counted: n, or the place of the first one that the table has no room for.
+    Returns the number of integers counted: n, or the index of the first id outside the table.
 
-    A run goes on while whole words equal it, and ends where the first one that does not differs from it.
-    Where more than nine runs end within 64 pixels there are none to speak of, and the next 2048 pixels are
-    counted one by one, into several counts of each id: increments of one counter wait for each other. Wider
-    ids than bytes become bytes first, where all 2048 lie in a table of 256.
+    A run continues while whole words equal it; its end is the first byte that differs, found by counting
+    trailing zeros. If more than `MAX_RUN_ENDS` runs end within `WINDOW` pixels, the next `NOISE_PIXELS`
+    pixels are counted one by one. Consecutive pixels then use different counters of an id, because an
+    increment of a counter waits for the previous one. Ids wider than a byte are first converted to bytes if
+    they fit.
     """
     n = len(flat)
     bits = item_bits(flat)
@@ -96,17 +110,17 @@ def count_dense(flat, low, table):
     each = np.uint64(0xFFFFFFFFFFFFFFFF) // every
     span = np.uint64(table.shape[0])
     counts = table.reshape(table.size)
-    narrow = np.empty(2048, np.uint8)
-    # Up to here the run's first word and the eight after it lie within the array.
+    narrow = np.empty(NOISE_PIXELS, np.uint8)
+    # Before this index, the first word of a run and the eight words after it are inside the array.
     last = n - 9 * inside
     i = 0
     while i < last:
         value = flat[i]
-        at = np.uint64(np.int64(value) - low)
-        if at >= span:
+        row = np.uint64(np.int64(value) - low)
+        if row >= span:
             return i
         begin = i
-        near = i + 64
+        window_end = i + WINDOW
         ends = 0
         while i < last:
             pattern = (np.uint64(value) & every) * each
@@ -117,49 +131,50 @@ def count_dense(flat, low, table):
                     i += 8 * inside
                 continue
             i += np.int64(trailing_zeros(differs)) // bits
-            counts[at << np.uint64(3)] += i - begin
+            counts[row << np.uint64(3)] += i - begin
             begin = i
-            if i >= near:
-                near = i + 64
+            if i >= window_end:
+                window_end = i + WINDOW
                 ends = 0
             ends += 1
-            if ends > 9:
+            if ends > MAX_RUN_ENDS:
                 break
             value = flat[i]
-            at = np.uint64(np.int64(value) - low)
-            if at >= span:
+            row = np.uint64(np.int64(value) - low)
+            if row >= span:
                 return i
-        counts[at << np.uint64(3)] += i - begin
-        if ends > 9:
-            stop = min(i + 2048, last)
+        counts[row << np.uint64(3)] += i - begin
+        if ends > MAX_RUN_ENDS:
+            stop = min(i + NOISE_PIXELS, last)
             if of_bytes(flat) and low == 0 and span == 256:
                 i = _count_bytes(flat, i, stop, counts)
-            elif span == 256 and stop - i == 2048 and _narrowed(flat[i:stop], low, narrow):
-                i += _count_bytes(narrow, 0, 2048, counts)
+            elif span == 256 and stop - i == NOISE_PIXELS and _narrowed(flat[i:stop], low, narrow):
+                i += _count_bytes(narrow, 0, NOISE_PIXELS, counts)
             else:
                 i = _count_singly(flat, i, stop, low, span, counts)
     while i < n:
-        at = np.uint64(np.int64(flat[i]) - low)
-        if at >= span:
+        row = np.uint64(np.int64(flat[i]) - low)
+        if row >= span:
             return i
-        counts[at << np.uint64(3)] += 1
+        counts[row << np.uint64(3)] += 1
         i += 1
     return n
 
 
 @kernel
 def count_sparse(flat, ids, counts):
-    """Count integers that lie far apart, in a hash table.
+    """Count integers of a wide range in a hash table with linear probing.
 
     flat    integers [n], n at least 1
-    ids     int64 [2**k], room for the ids; those with a count above 0 in `counts`, int64 [2**k], are taken
+    ids     int64 [2**k], the id of each slot; only slots with a positive count are in use
+    counts  int64 [2**k], the count of each slot
 
-    Returns how many ids there are, or -1 as soon as they fill half of the table.
+    Returns the number of ids in the table, or -1 as soon as they fill half of it.
     """
     mask = np.uint64(len(ids) - 1)
     filled = 0
-    for slot in range(len(counts)):
-        if counts[slot] > 0:
+    for k in range(len(counts)):
+        if counts[k] > 0:
             filled += 1
     i = 0
     n = len(flat)
@@ -170,15 +185,15 @@ def count_sparse(flat, ids, counts):
         while i < n and flat[i] == value:
             run += 1
             i += 1
-        wanted = np.int64(value)
-        # Fibonacci hashing: the high bits of a product with 2**64 over the golden ratio.
-        place = ((np.uint64(wanted) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)) & mask
-        while counts[place] > 0 and ids[place] != wanted:
-            place = (place + np.uint64(1)) & mask
-        if counts[place] == 0:
+        key = np.int64(value)
+        # Fibonacci hashing: the high bits of the product with 2**64 divided by the golden ratio.
+        slot = ((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)) & mask
+        while counts[slot] > 0 and ids[slot] != key:
+            slot = (slot + np.uint64(1)) & mask
+        if counts[slot] == 0:
             if 2 * (filled + 1) > len(ids):
                 return -1
-            ids[place] = wanted
+            ids[slot] = key
             filled += 1
-        counts[place] += run
+        counts[slot] += run
     return filled

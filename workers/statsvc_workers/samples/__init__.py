@@ -1,1 +1,1 @@
-"""A sample and where its bytes come from: file, container member or object."""
+"""Samples, and how to open them: files, members of containers, and objects."""

@@ -1,1 +1,1 @@
-"""Sources of label maps: listing them, detecting what they hold, comparing with the last version."""
+"""Sources of label maps: find, list and watch them, and compare a listing with the current version."""

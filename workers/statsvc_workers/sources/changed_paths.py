@@ -1,4 +1,4 @@
-"""Looking at changed paths only: all other samples are the current version's, and nothing is listed."""
+"""Check only the paths that are reported as changed; all other samples come from the current version."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import numpy as np
 
 from statsvc.common.object_urls import is_url
 from statsvc.errors import SourceError
-from statsvc_workers.formats.zarr_arrays import MARKS
 from statsvc_workers.sources.diff import fingerprint
 from statsvc_workers.sources.errors import listing_failed
-from statsvc_workers.sources.sources import Listing, list_samples, walk
+from statsvc_workers.sources.folders import PathEntry, is_zarr_folder, walk
+from statsvc_workers.sources.list_samples import list_samples
+from statsvc_workers.sources.listing import Listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,146 +26,145 @@ if TYPE_CHECKING:
 
     from statsvc.dataset.counting_rule import Counting
     from statsvc.store.versions.version import Version
-    from statsvc_workers.sources.sources import Entry, Paths, Source
+    from statsvc_workers.sources.folders import Entry
+    from statsvc_workers.sources.listing import Paths, Source
 
 
-BLOCK = 1 << 16
-"""Rows that are copied at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A file or folder as `os.DirEntry`, of which only the path is known."""
-
-    path: str
-
-    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        """Return its status as it is now. Raises `OSError`."""
-        return os.stat(self.path, follow_symlinks=follow_symlinks)  # noqa: PTH116
-
-    def is_symlink(self) -> bool:
-        """Whether it is a symbolic link."""
-        return os.path.islink(self.path)  # noqa: PTH114
+BLOCK_ROWS = 1 << 16
+"""Rows that are copied in one step."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangedPaths:
-    """A version's samples with some looked at anew.
+    """The samples of a version after some of them were checked again.
 
-    listing  all samples there are then; fingerprints of those that were not looked at are the version's
-    kept     bool [n], samples that were not looked at
-    ignored  the paths that mean no sample, neither before nor now
+    listing    all samples; unchecked samples have the fingerprint that the version stores
+    unchecked  bool [n], samples that were not checked
+    ignored    reported paths that are not a sample, neither in the version nor now
     """
 
     listing: Listing
-    kept: NDArray[np.bool_]
+    unchecked: NDArray[np.bool_]
     ignored: list[str]
 
 
-def look_at(source: Source, counting: Counting, base: Version, named: Sequence[str]) -> ChangedPaths | None:
-    """Look at changed files, folders and containers; None where they do not tell what changed.
+def check_changed_paths(
+    source: Source, counting: Counting, base: Version, paths: Sequence[str]
+) -> ChangedPaths | None:
+    """Check changed files, folders and containers; return None where the whole source must be listed.
 
-    A path inside a container or a Zarr folder means that one; a path that is gone removes its samples.
+    A path inside a container or a Zarr folder means that container or folder. A path that no longer exists
+    removes its samples.
 
-    named  paths relative to the source
+    paths  relative to the source
 
-    Raises `SourceError` where a path cannot be looked at, or the whole source is away; `DamagedVersion`.
+    Raises `SourceError` where a path cannot be checked or the whole source is missing, and `DamagedVersion`.
     """
-    if is_url(source.root) or _may_mean_json(source.pattern):
-        # Pictures beside a panoptic JSON are samples by what it says, whatever they are called.
+    if is_url(source.root) or _may_match_json(source.pattern):
+        # The images of a panoptic JSON file are samples whatever their names are.
         return None
-    known = base.read("path")
-    places = _Places(source.root)
+    base_paths = base.read("path")
+    tree = _SourceTree(source.root)
     units: dict[str, list[str]] = {}
     ignored = []
-    for path in named:
-        unit = places.unit(path, known)
+    for path in paths:
+        unit = tree.unit_of(path, base_paths)
         if unit is None:
             ignored.append(path)
         else:
             units.setdefault(unit, []).append(path)
-    chosen = [unit for unit in sorted(units) if not any(above in units for above in _above(unit))]
-    found = list_samples(source, counting, places.entries(chosen))
-    if places.gone and _is_empty(source.root):
+    # A unit inside another unit is checked with it.
+    chosen = [unit for unit in sorted(units) if not any(folder in units for folder in _parents(unit))]
+    checked = list_samples(source, counting, tree.entries(chosen))
+    if tree.has_missing and _is_empty(source.root):
         raise SourceError(f"{source.root} is empty; is the disk mounted?")
 
-    looked_at = np.zeros(len(known), bool)
+    in_units = np.zeros(len(base_paths), bool)
     for unit in chosen:
-        before = [*_places_of(known, unit)]
-        looked_at[before] = True
-        if not before and not _places_of(found.path, unit):
+        base_rows = _rows_below(base_paths, unit)
+        in_units[base_rows] = True
+        if not base_rows and not _rows_below(checked.path, unit):
             ignored.extend(units[unit])
-    if any(path not in units and not any(above in units for above in _above(path)) for path in found.path):
+    if any(
+        path not in units and not any(folder in units for folder in _parents(path)) for path in checked.path
+    ):
         return None
-    return ChangedPaths(*_merged(base, known, ~looked_at, found), ignored)
+    return ChangedPaths(*_merge(base, base_paths, ~in_units, checked), ignored)
 
 
-def _merged(
-    base: Version, known: np.ndarray[Any, Any], keep: NDArray[np.bool_], found: Listing
+def _merge(
+    base: Version, base_paths: np.ndarray[Any, Any], keep: NDArray[np.bool_], checked: Listing
 ) -> tuple[Listing, NDArray[np.bool_]]:
-    """Return the listing of the base rows to keep and of what was found, and which of its rows are kept."""
-    row = np.array([bisect_left(known, path) for path in found.path], np.int64)
-    before = np.concatenate(([0], np.cumsum(keep)))
-    place = before[row] + np.arange(len(row))
-    kept = np.ones(int(np.count_nonzero(keep)) + len(place), bool)
-    kept[place] = False
+    """Merge the base rows to keep, bool [base rows], with the checked samples.
+
+    Returns the merged listing, and which of its rows come from the base, bool [n].
+    """
+    insert_at = np.array([bisect_left(base_paths, path) for path in checked.path], np.int64)
+    kept_before = np.concatenate(([0], np.cumsum(keep)))
+    checked_rows = kept_before[insert_at] + np.arange(len(insert_at))
+    from_base = np.ones(int(np.count_nonzero(keep)) + len(checked_rows), bool)
+    from_base[checked_rows] = False
+    base_rows = np.flatnonzero(from_base)
 
     def merged(values: np.ndarray[Any, Any], new: Paths) -> np.ndarray[Any, Any]:
-        whole = np.empty(len(kept), values.dtype)
+        column = np.empty(len(from_base), values.dtype)
         begin = 0
-        for start in range(0, len(values), BLOCK):
-            block = values[start : start + BLOCK][keep[start : start + BLOCK]]
-            # Block by block: a copy of all paths beside the two would be the largest thing there is.
-            whole[targets[begin : begin + len(block)]] = block
+        for start in range(0, len(values), BLOCK_ROWS):
+            # In blocks, because a further copy of all paths would need more memory than anything else here.
+            block = values[start : start + BLOCK_ROWS][keep[start : start + BLOCK_ROWS]]
+            column[base_rows[begin : begin + len(block)]] = block
             begin += len(block)
-        whole[place] = np.asarray(new, values.dtype)
-        return whole
+        column[checked_rows] = np.asarray(new, values.dtype)
+        return column
 
-    targets = np.flatnonzero(kept)
-    unmoved = np.array_equal(kept, keep) and known[~keep].tolist() == found.path
-    path = known if unmoved else merged(known, found.path)
-    size, mtime_ns, ctime_ns = (merged(base.read(name), getattr(found, name)) for name in fingerprint(found))
-    others = (found.unreadable, found.members, found.class_names)
-    return Listing(path, size, mtime_ns, ctime_ns, *others), kept
-
-
-def _may_mean_json(pattern: str) -> bool:
-    """Whether a pattern may match a JSON file: not where its end is spelled out, and is another."""
-    found = re.search(r"\{([\w.,]+)\}$|[\w.]+$", pattern.lower())
-    ends = [""] if found is None else (found[1] or found[0]).split(",")
-    return any(end.endswith(".json") or ".json".endswith(end) for end in ends)
+    same_paths = np.array_equal(from_base, keep) and base_paths[~keep].tolist() == checked.path
+    path = base_paths if same_paths else merged(base_paths, checked.path)
+    size, mtime_ns, ctime_ns = (
+        merged(base.read(name), getattr(checked, name)) for name in fingerprint(checked)
+    )
+    listing = Listing(
+        path, size, mtime_ns, ctime_ns, checked.unreadable, checked.members, checked.class_names
+    )
+    return listing, from_base
 
 
-def _places_of(paths: Paths, unit: str) -> list[int]:
-    """Return the places in ascending `paths` of a file or folder and of all in it."""
-    at = bisect_left(paths, unit)
-    own = [at] if at < len(paths) and paths[at] == unit else []
-    # "0" is the character that follows "/".
-    return [*own, *range(bisect_left(paths, unit + "/"), bisect_left(paths, unit + "0"))]
+def _may_match_json(pattern: str) -> bool:
+    """Whether a pattern may match a JSON file: False only if its literal ending is another one."""
+    ending = re.search(r"\{([\w.,]+)\}$|[\w.]+$", pattern.lower())
+    endings = [""] if ending is None else (ending[1] or ending[0]).split(",")
+    return any(text.endswith(".json") or ".json".endswith(text) for text in endings)
 
 
-def _above(path: str) -> Iterator[str]:
-    """Yield the folders that a path lies in, the nearest first."""
+def _rows_below(paths: Paths, unit: str) -> list[int]:
+    """Return the rows in ascending `paths` of a file or folder and of everything below it."""
+    row = bisect_left(paths, unit)
+    unit_row = [row] if row < len(paths) and paths[row] == unit else []
+    # "0" is the character after "/".
+    return [*unit_row, *range(bisect_left(paths, unit + "/"), bisect_left(paths, unit + "0"))]
+
+
+def _parents(path: str) -> Iterator[str]:
+    """Yield the folders that contain a path, the innermost first."""
     while "/" in path:
         path = path.rpartition("/")[0]
         yield path
 
 
-class _Places:
-    """What changed paths of one source are now: folders, files, or gone."""
+class _SourceTree:
+    """The current state of changed paths of one source: folder, file or missing."""
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.gone = False
-        self._folders: dict[str, tuple[int, int] | None] = {"": self._folder("")}
+        self.has_missing = False
+        self._folders: dict[str, tuple[int, int] | None] = {"": self._folder_identity("")}
         if self._folders[""] is None:
-            raise SourceError(f"{root} is not a folder any more; is the disk mounted?")
+            raise SourceError(f"{root} is no longer a folder; is the disk mounted?")
 
-    def unit(self, path: str, known: np.ndarray[Any, Any]) -> str | None:
-        """Return what to look at because of a path; None where a listing would not come there either.
+    def unit_of(self, path: str, base_paths: np.ndarray[Any, Any]) -> str | None:
+        """Return the file or folder to check because of a path; None where a listing would not reach it.
 
-        That is the path itself, or the file, Zarr folder or sample of the version that it lies in, or where
-        that is gone, the first folder that is.
+        The unit is the path itself; or the file, Zarr folder or sample of the version that contains it; or
+        the outermost folder on the way to it that no longer exists.
         """
         parts = path.split("/")
         above = {self._folders[""]}
@@ -172,42 +172,42 @@ class _Places:
             unit = "/".join(parts[:depth])
             if parts[depth - 1].startswith("."):
                 return None
-            at = bisect_left(known, unit)
-            if depth == len(parts) or (at < len(known) and known[at] == unit):
+            row = bisect_left(base_paths, unit)
+            if depth == len(parts) or (row < len(base_paths) and base_paths[row] == unit):
                 return unit
             if unit not in self._folders:
-                self._folders[unit] = self._folder(unit)
+                self._folders[unit] = self._folder_identity(unit)
             identity = self._folders[unit]
             if identity is None:
                 return unit
             if identity in above:
-                return None  # a link back up
+                return None  # a link to a folder above it
             above.add(identity)
         return path
 
     def entries(self, units: Sequence[str]) -> Iterator[tuple[str, Entry]]:
-        """Yield what is there of some files and folders as `walk` does."""
+        """Yield the existing files of these units in the form of `walk`."""
         for unit in units:
-            entry = Named(os.path.join(self.root, unit))  # noqa: PTH118
-            if not self._is_there(unit):
-                self.gone = True
+            entry = PathEntry(os.path.join(self.root, unit))  # noqa: PTH118
+            if not self._exists(unit):
+                self.has_missing = True
             elif os.path.isdir(entry.path):  # noqa: PTH112
                 yield from walk(self.root, unit, entry)
             else:
                 yield unit, entry
 
-    def _folder(self, path: str) -> tuple[int, int] | None:
-        """Return the identity of a folder to go into; None for a Zarr folder, a file, or nothing."""
+    def _folder_identity(self, path: str) -> tuple[int, int] | None:
+        """Return (device, inode) of a folder; None for a Zarr folder, a file or a missing path."""
         full = Path(self.root, path)
         try:
-            if not full.is_dir() or any((full / mark).is_file() for mark in MARKS):
+            if not full.is_dir() or is_zarr_folder(full):
                 return None
             status = full.stat()
         except OSError as error:
             raise listing_failed(self.root, error) from error
         return status.st_dev, status.st_ino
 
-    def _is_there(self, path: str) -> bool:
+    def _exists(self, path: str) -> bool:
         try:
             os.lstat(os.path.join(self.root, path))  # noqa: PTH118
         except (FileNotFoundError, NotADirectoryError):

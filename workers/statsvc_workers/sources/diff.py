@@ -1,4 +1,4 @@
-"""What changed between a listing and the current version."""
+"""Compare a listing with the current version of a dataset."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
     from statsvc.store.versions.checkpoints import CountedRows
     from statsvc.store.versions.version import Version
-    from statsvc_workers.sources.sources import Listing, Paths
+    from statsvc_workers.sources.listing import Listing, Paths
 
 IDENTITY = ("content", "status", "error")
-"""What two rows of one path must share beside the fingerprint to be the same: equal bytes count equally."""
+"""Besides the fingerprint, two equal rows of one path have these in common: equal bytes have equal counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A listing of n samples against a base version.
+    """A listing of n samples compared with a base version.
 
-    base      the version compared with; None on a first scan, or where its arrays cannot be read, and
-              then `removed` is the least that it can be
-    base_row  int64 [n], the sample's row in the base, −1 where it is new
-    reused    bool [n], whether that row is taken over as it is
-    removed   rows of the base whose sample is gone
-    base_samples  rows of the base
-    lost      those of `removed` that were counted, not unreadable: what the counts lose
+    base          the base version; None on a first scan, and where its arrays cannot be read, in which case
+                  `removed` and `lost` are lower bounds
+    base_row      int64 [n], row of each sample in the base; −1 for a new sample
+    reused        bool [n], whether the row of the base is copied
+    removed       number of rows of the base whose sample no longer exists
+    base_samples  number of rows of the base
+    lost          number of `removed` rows that were counted, not unreadable
     """
 
     base: Version | None
@@ -41,56 +41,57 @@ class Comparison:
     base_samples: int
     lost: int
 
-    def keeping(self, kept: NDArray[np.bool_]) -> Comparison:
-        """Return the comparison with the rows of `kept` samples, bool [n], taken over whatever they are."""
-        return replace(self, reused=self.reused | kept)
+    def keep(self, unchecked: NDArray[np.bool_]) -> Comparison:
+        """Return the comparison in which the rows of `unchecked` samples, bool [n], are always reused."""
+        return replace(self, reused=self.reused | unchecked)
 
-    def carried(self) -> NDArray[np.int64]:
-        """Return the base's rows that are taken over although their sample could not be read."""
+    def reused_failures(self) -> NDArray[np.int64]:
+        """Return the reused rows of the base whose sample could not be read, int64 [k]."""
         if self.base is None:
             return np.zeros(0, np.int64)
         rows: NDArray[np.int64] = self.base_row[self.reused]
         failed: NDArray[np.bool_] = self.base.array("status")[rows] != 0
         return rows[failed]
 
-    def place(self, listing: Listing, rows: CountedRows) -> NDArray[np.int64]:
-        """Return for each sample its row in `rows`, int64 [n], −1 where the base's is taken over."""
-        at = {path: row for row, path in enumerate(rows.columns["path"].tolist())}
-        places = np.full(len(self.reused), -1, np.int64)
+    def fresh_rows(self, listing: Listing, rows: CountedRows) -> NDArray[np.int64]:
+        """Return the row of each sample in `rows`, int64 [n]; −1 where the row of the base is reused."""
+        row_of = {path: row for row, path in enumerate(rows.columns["path"].tolist())}
+        fresh_row = np.full(len(self.reused), -1, np.int64)
         fresh = np.flatnonzero(~self.reused)
-        places[fresh] = [at[listing.path[sample]] for sample in fresh.tolist()]
-        return places
+        fresh_row[fresh] = [row_of[listing.path[sample]] for sample in fresh.tolist()]
+        return fresh_row
 
     def newly_failed(self, listing: Listing, rows: CountedRows) -> list[tuple[str, str]]:
-        """Return (path, why) of every sample that the base counted and that cannot be read any more."""
+        """Return (path, error) of every sample that the base counted and that can no longer be read."""
         if self.base is None:
             return []
         status = self.base.array("status")
         columns = (rows.columns[name] for name in ("path", "status", "error"))
-        failed = {path: str(error) for path, bad, error in zip(*columns, strict=True) if bad}
-        known = np.flatnonzero(~self.reused & (self.base_row >= 0))
-        counted = known[status[self.base_row[known]] == 0].tolist()
-        return [(listing.path[at], failed[listing.path[at]]) for at in counted if listing.path[at] in failed]
+        errors = {path: str(error) for path, failed, error in zip(*columns, strict=True) if failed}
+        in_base = np.flatnonzero(~self.reused & (self.base_row >= 0))
+        counted = in_base[status[self.base_row[in_base]] == 0].tolist()
+        paths = [listing.path[sample] for sample in counted]
+        return [(path, errors[path]) for path in paths if path in errors]
 
     def unchanged(self, listing: Listing, rows: CountedRows, fresh_row: NDArray[np.int64]) -> bool:
-        """Whether a version made now would equal the base row by row."""
+        """Whether a new version would equal the base in every row."""
         if self.base is None or self.removed or len(listing.path) != self.base_samples:
             return False
         fresh = np.flatnonzero(~self.reused)
-        base_rows, own_rows = self.base_row[fresh], fresh_row[fresh]
+        base_rows, new_rows = self.base_row[fresh], fresh_row[fresh]
         if (base_rows < 0).any():
             return False
         return all(
-            self.base.taken(name, base_rows).tolist() == rows.columns[name][own_rows].tolist()
+            self.base.take(name, base_rows).tolist() == rows.columns[name][new_rows].tolist()
             for name in (*fingerprint(listing), *IDENTITY)
         )
 
 
 def compare(listing: Listing, base: Version | None, *, reuse: bool) -> Comparison:
-    """Match a listing with a version, chunk by chunk, by path and fingerprint. Raises `DamagedVersion`.
+    """Compare a listing with a version by path and fingerprint, chunk by chunk. Raises `DamagedVersion`.
 
-    A sample's row is reused where its fingerprint is equal and it was readable; failed samples are always
-    tried again. `reuse=False` matches paths only.
+    The row of a sample is reused if its fingerprint is equal and the sample was readable; unreadable samples
+    are always counted again. With `reuse=False`, only paths are compared and no row is reused.
     """
     n = len(listing.path)
     if base is None:
@@ -98,17 +99,17 @@ def compare(listing: Listing, base: Version | None, *, reuse: bool) -> Compariso
     base_row, reused = np.full(n, -1, np.int64), np.zeros(n, bool)
     begin = base_samples = removed = lost = 0
     for first, rows in base.chunks(("path", *fingerprint(listing), "status")):
-        known, counted = rows["path"], rows["status"] == 0
-        end = bisect_right(listing.path, known[-1], begin)
-        place = _match(listing.path[begin:end], known)
-        samples = begin + np.flatnonzero(place >= 0)
-        own = place[place >= 0]
-        base_row[samples] = first + own
-        found = {name: rows[name][own] for name in fingerprint(listing)}
-        reused[samples] = counted[own] & unchanged_files(listing, found, samples)
-        base_samples += len(known)
-        removed += len(known) - len(own)
-        lost += int(np.count_nonzero(counted)) - int(np.count_nonzero(counted[own]))
+        base_paths, counted = rows["path"], rows["status"] == 0
+        end = bisect_right(listing.path, base_paths[-1], begin)
+        positions = _match(listing.path[begin:end], base_paths)
+        samples = begin + np.flatnonzero(positions >= 0)
+        matched = positions[positions >= 0]
+        base_row[samples] = first + matched
+        base_fingerprints = {name: rows[name][matched] for name in fingerprint(listing)}
+        reused[samples] = counted[matched] & unchanged_files(listing, base_fingerprints, samples)
+        base_samples += len(base_paths)
+        removed += len(base_paths) - len(matched)
+        lost += int(np.count_nonzero(counted)) - int(np.count_nonzero(counted[matched]))
         begin = end
     if not reuse:
         reused[:] = False
@@ -116,7 +117,7 @@ def compare(listing: Listing, base: Version | None, *, reuse: bool) -> Compariso
 
 
 def fingerprint(listing: Listing) -> tuple[str, ...]:
-    """Return the names of the arrays by which a listing's files are compared; files have no ETag to read."""
+    """Return the names of the arrays that form the fingerprint: of objects, the ETag too."""
     return ("size", "mtime_ns", "ctime_ns", *(() if listing.etag is None else ("etag",)))
 
 
@@ -125,10 +126,10 @@ def unchanged_files(
     rows: Mapping[str, np.ndarray[Any, Any]],
     samples: NDArray[np.int64] | slice = slice(None),
 ) -> NDArray[np.bool_]:
-    """Return whether samples have the fingerprints of these rows: bool [n].
+    """Return whether the listing's `samples` have the fingerprints in `rows`, bool [n].
 
-    An equal ETag tells equal contents, whatever the time; without, the times must be equal. `rows` holds the
-    arrays of `fingerprint`, each [n], of the listing's `samples`.
+    Equal ETags mean equal contents, even if the times differ; without an ETag, the times must be equal.
+    `rows` contains the arrays named by `fingerprint`, each of shape [n].
     """
     same: NDArray[np.bool_] = rows["size"] == listing.size[samples]
     times = (rows["mtime_ns"] == listing.mtime_ns[samples]) & (rows["ctime_ns"] == listing.ctime_ns[samples])
@@ -141,16 +142,16 @@ def unchanged_files(
     return same
 
 
-def _match(wanted: Paths, known: np.ndarray[Any, Any]) -> NDArray[np.int64]:
-    """Return the position of each wanted path in `known`, −1 where absent; both strictly ascending."""
-    if len(wanted) == len(known) and bool((np.asarray(wanted, known.dtype) == known).all()):
-        return np.arange(len(known))
-    rows = np.full(len(wanted), -1, np.int64)
-    there = known.tolist()
+def _match(paths: Paths, base_paths: np.ndarray[Any, Any]) -> NDArray[np.int64]:
+    """Return the position of each path in `base_paths`, −1 where absent; both are strictly ascending."""
+    if len(paths) == len(base_paths) and bool((np.asarray(paths, base_paths.dtype) == base_paths).all()):
+        return np.arange(len(base_paths))
+    positions = np.full(len(paths), -1, np.int64)
+    base_list = base_paths.tolist()
     k = 0
-    for i, path in enumerate(wanted):
-        while k < len(there) and there[k] < path:
+    for i, path in enumerate(paths):
+        while k < len(base_list) and base_list[k] < path:
             k += 1
-        if k < len(there) and there[k] == path:
-            rows[i] = k
-    return rows
+        if k < len(base_list) and base_list[k] == path:
+            positions[i] = k
+    return positions

@@ -1,4 +1,4 @@
-"""Which samples lie below a URL: the same rules as for a folder tree, from one listing of the objects."""
+"""List the samples below a URL by the rules of a folder tree, from one listing of the objects."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ from statsvc_workers import containers
 from statsvc_workers.formats import FORMATS, extension
 from statsvc_workers.formats.zarr_arrays import MARKS
 from statsvc_workers.samples.members import Member
+from statsvc_workers.sources.errors import EXAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from statsvc.dataset.counting_rule import Counting
     from statsvc_workers.samples.object_store import Bucket
-    from statsvc_workers.samples.open_sample import Stamp
-
-EXAMPLES = 3
+    from statsvc_workers.samples.stamps import Stamp
 
 
 @dataclass(slots=True)
-class Found:
+class RemoteListing:
     """The samples below a URL.
 
     stamps       path → stamp
-    unreadable, members, class_names  as in `statsvc_workers.sources.sources.Listing`
-    others       a few paths that the pattern leaves out
+    unreadable, members, class_names  as in `statsvc_workers.sources.listing.Listing`
+    unmatched    a few paths that do not match the pattern
     """
 
     stamps: dict[str, Stamp] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
-    others: list[str] = field(default_factory=list)
+    unmatched: list[str] = field(default_factory=list)
 
 
-def location(url: str) -> tuple[str, str]:
-    """Return a folder's URL and "", or of one file or Zarr the URL of what it is in, and its name.
+def split_location(url: str) -> tuple[str, str]:
+    """Return (URL of the folder, ""); for one file or Zarr array, (URL of its folder, its name).
 
-    Raises `SourceError` where nothing is there, or it cannot be asked.
+    Raises `SourceError` where nothing exists at the URL or a request fails.
     """
-    with _asking(url):
+    with _source_errors(url):
         if not object_urls.is_listable(url):
             root, name = object_urls.parent(url)
-            # A server answers for its folders, too, with a page.
+            # A web server may answer for a folder too, with an HTML page, so only known extensions count.
             readable = extension(name) in FORMATS or containers.is_container(name)
-            there = _named(_bucket(root), name)
-            if not there or (name in there and not readable):
+            objects = _zarr_or_file(_bucket(root), name)
+            if not objects or (name in objects and not readable):
                 raise SourceError(
-                    f"{url}: a web server lists nothing, and there is no file or Zarr of this name; name "
-                    "a file, such as a tar, Parquet or COCO JSON, or use the store's URL (s3://, gs://, az://)"
+                    f"{url}: a web server cannot list files, and it has no file or Zarr array of this "
+                    "name. Pass the URL of a file, such as a tar, Parquet or COCO JSON file, or use the "
+                    "object store's own URL (s3://, gs://, az://)"
                 )
             return root, name
         bucket = _bucket(url)
@@ -63,148 +63,162 @@ def location(url: str) -> tuple[str, str]:
                 root, name = object_urls.parent(url)
                 _bucket(root).head(name)
             except (SourceError, FileNotFoundError):
-                raise SourceError(f"{url}: nothing is there; check the bucket and the prefix") from None
+                raise SourceError(f"{url} does not exist; check the bucket and the prefix") from None
             return root, name
         if bucket.heads(sorted(MARKS)):
             return object_urls.parent(url)
     return url, ""
 
 
-def still_there(root: str) -> None:
-    """Raise `SourceError` where a URL that was listed cannot be listed any more, or nothing is left."""
-    with _asking(root):
+def check_not_emptied(root: str) -> None:
+    """Raise `SourceError` where a URL can no longer be listed, or no longer contains any object."""
+    with _source_errors(root):
         if object_urls.is_listable(root) and next(_bucket(root).list(), None) is None:
-            raise SourceError(f"{root} was emptied during the scan; what was counted so far is kept")
+            raise SourceError(
+                f"{root} was emptied during the scan. The rows counted so far are kept; restore the files "
+                "and scan again"
+            )
 
 
-def walked(root: str) -> list[str]:
-    """Return the paths below a URL as for a folder: no dot-names, a Zarr as one with "/" at its end."""
-    with _asking(root):
-        return _samples(dict(_bucket(root).list()))
+def walk_objects(root: str) -> list[str]:
+    """Return the paths below a URL as `walk` does for a folder: a Zarr array is one path that ends in "/"."""
+    with _source_errors(root):
+        return _sample_paths(dict(_bucket(root).list()))
 
 
-def listed(root: str, pattern: str, matches: Callable[[str], bool], counting: Counting) -> Found:
+def list_objects(
+    root: str, pattern: str, matches: Callable[[str], bool], counting: Counting
+) -> RemoteListing:
     """Return the samples below a URL that match. Raises `SourceError` for any request that fails."""
-    with _asking(root):
+    with _source_errors(root):
         bucket = _bucket(root)
         if object_urls.is_listable(root):
             stamps = dict(bucket.list())
         else:
-            stamps = _named(bucket, re.sub(r"\\(.)", r"\1", pattern.removeprefix("/")))
-        return _listed(bucket, stamps, matches, counting)
+            # The pattern of a single file is its escaped name.
+            stamps = _zarr_or_file(bucket, re.sub(r"\\(.)", r"\1", pattern.removeprefix("/")))
+        return _list_matching(bucket, stamps, matches, counting)
 
 
-def _listed(
+def _list_matching(
     bucket: Bucket, stamps: dict[str, Stamp], matches: Callable[[str], bool], counting: Counting
-) -> Found:
-    result = Found()
-    names = _samples(stamps)
-    inside = _inside(stamps, [name for name in names if name.endswith("/")])
+) -> RemoteListing:
+    listing = RemoteListing()
+    names = _sample_paths(stamps)
+    objects_of = _objects_by_folder(stamps, [name for name in names if name.endswith("/")])
     for name in names:
         path = name.rstrip("/")
         if not matches(path):
-            if len(result.others) < EXAMPLES:
-                result.others.append(path)
+            if len(listing.unmatched) < EXAMPLES:
+                listing.unmatched.append(path)
             continue
-        own = stamps[path] if path == name else _folder(inside[name])
+        stamp = stamps[path] if path == name else _combined(objects_of[name])
         try:
             if counting.rows != "array" and not containers.is_container(path):
-                members = containers.parts(bucket.root, path, counting)
+                members = containers.list_array_rows(bucket.root, path, counting)
             elif path != name:
-                members = [_whole(bucket, path, counting)]
+                members = [_zarr_member(bucket, path, counting)]
             elif containers.is_container(path):
-                contents = containers.listed(bucket.root, path, counting.key)
-                result.class_names = result.class_names or contents.class_names
+                contents = containers.list_container(bucket.root, path, counting.key)
+                listing.class_names = listing.class_names or contents.class_names
                 members = contents.members
             else:
-                result.stamps[path] = own
+                listing.stamps[path] = stamp
                 continue
         except UnreadableSample as error:
-            result.stamps[path], result.unreadable[path] = own, str(error)
+            listing.stamps[path], listing.unreadable[path] = stamp, str(error)
             continue
-        _take(bucket, path, members, stamps, own, result)
-    return result
+        _add_members(bucket, path, members, stamps, stamp, listing)
+    return listing
 
 
-def _take(
-    bucket: Bucket, path: str, members: list[Member], stamps: dict[str, Stamp], own: Stamp, result: Found
+def _add_members(
+    bucket: Bucket,
+    path: str,
+    members: list[Member],
+    stamps: dict[str, Stamp],
+    path_stamp: Stamp,
+    listing: RemoteListing,
 ) -> None:
-    """Add the members of a container, or the parts of an array, with their stamps."""
-    from statsvc_workers.samples.object_store import together
-
+    """Add the members of a container, or the rows of an array, with their stamps."""
     if not object_urls.is_listable(bucket.root):
         needed = {file for member in members for file in (member.file, *member.files)}
         stamps |= bucket.heads(sorted(needed - stamps.keys()))
-    for member in members:
+    for listed_member in members:
+        member = listed_member
         files = member.files if member.in_folder else (member.file, *member.files)
-        there = [(file, stamps[file]) for file in files if file in stamps]
-        stamp = own if member.kind == "zarr" and not files else together(there)
+        existing = [(file, stamps[file]) for file in files if file in stamps]
+        stamp = path_stamp if member.kind == "zarr" and not files else _combined(existing)
         if not member.in_folder:
-            told = stamps[path].etag
-            member = replace(member, etag=told, listed=None if told else stamp.fingerprint)  # noqa: PLW2901
+            etag = stamps[path].etag
+            member = replace(member, etag=etag, listed=None if etag else stamp.fingerprint)
             if member.file not in stamps:
-                result.unreadable[member.path] = f"is named in {path}, but is not there; complete the folder"
-        result.stamps[member.path], result.members[member.path] = stamp, member
+                listing.unreadable[member.path] = f"is listed in {path}, but missing; complete the folder"
+        listing.stamps[member.path], listing.members[member.path] = stamp, member
 
 
-def _whole(bucket: Bucket, path: str, counting: Counting) -> Member:
-    """Return a Zarr as one sample; where nothing can be listed, with the files that it may have."""
+def _zarr_member(bucket: Bucket, path: str, counting: Counting) -> Member:
+    """Return a Zarr array as one sample; where objects cannot be listed, with all files it may have."""
     if object_urls.is_listable(bucket.root):
         return Member(path, path, "zarr")
-    parts = containers.parts(bucket.root, path, replace(counting, rows="chunk"))
-    files = dict.fromkeys(file for part in parts for file in part.files)
-    return Member(path, path, "zarr", None, sum(part.length for part in parts), tuple(files))
+    rows = containers.list_array_rows(bucket.root, path, replace(counting, rows="chunk"))
+    files = dict.fromkeys(file for row in rows for file in row.files)
+    return Member(path, path, "zarr", None, sum(row.length for row in rows), tuple(files))
 
 
-def _samples(stamps: Mapping[str, Stamp]) -> list[str]:
-    """Return files and Zarr folders, these with "/" at their end, without dot-names."""
-    marked = {path.rpartition("/")[0] for path in stamps if path.rpartition("/")[2] in MARKS} - {""}
+def _sample_paths(stamps: Mapping[str, Stamp]) -> list[str]:
+    """Return the paths of files and, ending in "/", of Zarr folders; skip names that begin with a dot."""
+    zarr_folders = {path.rpartition("/")[0] for path in stamps if path.rpartition("/")[2] in MARKS} - {""}
     names = set()
     for path, stamp in stamps.items():
-        folders = path.split("/")[:-1]
-        if marked:
-            inner = next(
-                (
-                    "/".join(folders[:k])
-                    for k in range(1, len(folders) + 1)
-                    if "/".join(folders[:k]) in marked
-                ),
-                None,
-            )
-            if inner is not None:
-                if not inner.startswith(".") and "/." not in inner:
-                    names.add(inner + "/")
-                continue
-        # Consoles mark a folder by an empty object "folder/", which is listed without its "/".
+        zarr_folder = _outermost_parent(path, zarr_folders) if zarr_folders else None
+        if zarr_folder is not None:
+            if not _is_hidden(zarr_folder):
+                names.add(zarr_folder + "/")
+            continue
+        # Web consoles create an empty object "folder/" for a folder, which is listed without its "/".
         if stamp.size == 0 and "." not in path.rpartition("/")[2]:
             continue
-        if not path.startswith(".") and "/." not in path:
+        if not _is_hidden(path):
             names.add(path)
     return sorted(names)
 
 
-def _inside(stamps: Mapping[str, Stamp], folders: Sequence[str]) -> dict[str, list[tuple[str, Stamp]]]:
-    """Return the objects in each folder, both as lists of names would sort."""
-    found: dict[str, list[tuple[str, Stamp]]] = {folder: [] for folder in folders}
+def _outermost_parent(path: str, folders: set[str]) -> str | None:
+    """Return the outermost of `folders` that contains a path."""
+    parts = path.split("/")
+    parents = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
+    return next((parent for parent in parents if parent in folders), None)
+
+
+def _is_hidden(path: str) -> bool:
+    return path.startswith(".") or "/." in path
+
+
+def _objects_by_folder(
+    stamps: Mapping[str, Stamp], folders: Sequence[str]
+) -> dict[str, list[tuple[str, Stamp]]]:
+    """Return the objects below each folder, both in the order given."""
+    objects_of: dict[str, list[tuple[str, Stamp]]] = {folder: [] for folder in folders}
     if folders:
         for path, stamp in stamps.items():
             parts = path.split("/")
-            for k in range(1, len(parts)):
-                if (objects_of := found.get("/".join(parts[:k]) + "/")) is not None:
-                    objects_of.append((path, stamp))
+            for depth in range(1, len(parts)):
+                if (objects := objects_of.get("/".join(parts[:depth]) + "/")) is not None:
+                    objects.append((path, stamp))
                     break
-    return found
+    return objects_of
 
 
-def _folder(inside: list[tuple[str, Stamp]]) -> Stamp:
-    from statsvc_workers.samples.object_store import together
-
-    return together(inside)
-
-
-def _named(bucket: Bucket, name: str) -> dict[str, Stamp]:
-    """Return what marks the Zarr of that name, or the file; servers answer for folders, too."""
+def _zarr_or_file(bucket: Bucket, name: str) -> dict[str, Stamp]:
+    """Return the metadata objects of the Zarr array of this name, or the file of this name, if they exist."""
     return dict(bucket.heads([f"{name}/{mark}" for mark in sorted(MARKS)])) or dict(bucket.heads([name]))
+
+
+def _combined(objects: Sequence[tuple[str, Stamp]]) -> Stamp:
+    from statsvc_workers.samples.object_store import combined_objects
+
+    return combined_objects(objects)
 
 
 def _bucket(root: str) -> Bucket:
@@ -214,8 +228,8 @@ def _bucket(root: str) -> Bucket:
 
 
 @contextmanager
-def _asking(url: str) -> Iterator[None]:
-    """Raise a request's failure as `SourceError`."""
+def _source_errors(url: str) -> Iterator[None]:
+    """Raise the failure of a request as `SourceError`."""
     from statsvc_workers.samples.object_store import Unreachable
 
     try:
@@ -223,8 +237,9 @@ def _asking(url: str) -> Iterator[None]:
     except SourceError:
         raise
     except Unreachable as error:
-        raise SourceError(f"{error.strerror}; nothing was changed, mend it and scan again") from error
+        raise SourceError(f"{error.strerror}. Nothing was changed. Fix the problem and scan again") from error
     except OSError as error:
         raise SourceError(
-            f"{url} cannot be listed: {error.filename}: {error.strerror}; scan again when it is at rest"
+            f"{url} cannot be listed: {error.filename}: {error.strerror}; scan again when its files no "
+            "longer change"
         ) from error

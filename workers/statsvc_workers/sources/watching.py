@@ -1,4 +1,4 @@
-"""Watching one source for changes: the file system's events, or looking through it where there are none."""
+"""Watch one source for changes: by file system events, or by polling where there are no events."""
 
 from __future__ import annotations
 
@@ -21,45 +21,55 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 QUIET_SECONDS = 3.0
-"""How long nothing must change before a source is scanned, by default: a copy in progress makes one job."""
+"""Default quiet period: time without changes before a scan, so that a copy in progress causes one job."""
 
 PATIENCE_SECONDS = 60.0
-"""How long a source that never is quiet waits for its scan."""
+"""Longest time that a source with continuous changes waits for its scan."""
 
 POLLING_SECONDS = 30.0
-"""How often a source is looked through where the file system tells of no changes."""
+"""Polling interval where the file system does not report changes."""
 
 LISTING_SECONDS = 60.0
-"""How often a source in an object store is listed, where it has no schedule."""
+"""Scan interval of a watched source in an object store."""
 
 CHECK_SECONDS = 2.0
-"""How often a missing source is looked for, and one that is watched is compared with what was opened."""
+"""Interval at which the source folder itself is checked: that it exists and is the same folder as before."""
+
+POLLING_QUIET_FACTOR = 1.5
+"""With polling, the quiet period is at least this many polling intervals."""
+
+INOTIFY_ADVICE = (
+    "If the inotify limit is reached, raise it with sysctl fs.inotify.max_user_watches=1048576 "
+    "fs.inotify.max_user_instances=1024, and restart the runner"
+)
 
 
 class SourceWatcher:
-    """One watched source. Used from one thread; times are of the monotonic clock.
+    """Watches one source. Not thread-safe; times are in seconds of the monotonic clock.
 
-    source    what the dataset's `source` and `pattern` are
-    since     when the last change was seen that no job was made for; None for none
+    name    name of the dataset, for log messages
+    source  the dataset's `source` and `pattern`
+    quiet   quiet period in seconds
+    since   time of the last change for which no job was queued; None if there is none
     """
 
     def __init__(self, name: str, source: tuple[str, str | None], quiet: float = QUIET_SECONDS) -> None:
         self.source = source
         self.since: float | None = None
         self._name, self._quiet, self._target = name, quiet, _target(*source)
-        self._began = 0.0
+        self._first_change = 0.0
         self._check_at = 0.0
         self._events: Generator[set[FileChange], None, None] | None = None
         self._identity: tuple[int, int] | None = None
         self._polling = self._missing = False
 
     def poll(self) -> None:
-        """Take up what has changed since the last call, without waiting."""
+        """Record changes since the last call, without waiting."""
         now = time.monotonic()
         if is_url(self.source[0]):
             if now >= self._check_at:
                 self._check_at = now + LISTING_SECONDS
-                self._seen(now)
+                self._record_change(now)
             return
         if now >= self._check_at:
             self._check_at = now + CHECK_SECONDS
@@ -67,23 +77,23 @@ class SourceWatcher:
         if self._events is None:
             return
         try:
-            found = next(self._events)
+            changes = next(self._events)
         except (OSError, RuntimeError, StopIteration) as error:
-            self._fall_back(error)
+            self._fall_back_to_polling(error)
             return
-        if any(self._means_something(path) for _, path in found):
-            self._seen(time.monotonic())
-            self._check_at = 0.0  # it may be the source itself that went
+        if any(self._is_relevant(path) for _, path in changes):
+            self._record_change(time.monotonic())
+            self._check_at = 0.0  # the source folder itself may have been removed
 
     def ready(self) -> bool:
-        """Whether something has changed and nothing more did for the quiet period, or for too long."""
+        """Whether a change was followed by the quiet period, or changes have lasted too long."""
         if self.since is None:
             return False
         if is_url(self.source[0]):
             return True
         now = time.monotonic()
-        quiet = max(self._quiet, 1.5 * POLLING_SECONDS) if self._polling else self._quiet
-        return now - self.since >= quiet or now - self._began >= PATIENCE_SECONDS
+        quiet = max(self._quiet, POLLING_QUIET_FACTOR * POLLING_SECONDS) if self._polling else self._quiet
+        return now - self.since >= quiet or now - self._first_change >= PATIENCE_SECONDS
 
     def close(self) -> None:
         """Stop watching."""
@@ -91,27 +101,30 @@ class SourceWatcher:
             self._events.close()
             self._events = None
 
-    def _seen(self, now: float) -> None:
-        self._began = now if self.since is None else self._began
+    def _record_change(self, now: float) -> None:
+        self._first_change = now if self.since is None else self._first_change
         self.since = now
 
-    def _means_something(self, path: str) -> bool:
-        """Whether a scan would look at a path: names that begin with a dot are left out."""
+    def _is_relevant(self, path: str) -> bool:
+        """Whether a scan includes a path: it skips names that begin with a dot."""
         return not any(part.startswith(".") for part in path.removeprefix(self._target).split("/"))
 
     def _check(self, now: float) -> None:
-        """Watch a source that is there, anew where it was replaced; what changed before is unknown."""
+        """Start watching a source that exists, and again after it was replaced.
+
+        Changes before that are unknown, so starting counts as a change.
+        """
         try:
             status = os.stat(self._target)  # noqa: PTH116
             identity = (status.st_dev, status.st_ino)
         except OSError as error:
             if self._events is not None:
-                # An unmounted disk: the job that this makes says so.
-                self._seen(now)
+                # Probably an unmounted disk; the job queued for this change reports it.
+                self._record_change(now)
                 self.close()
             if not self._missing:
                 log.warning(
-                    "%s: %s cannot be watched (%s); is the disk mounted? Watching begins when it is there",
+                    "%s: %s cannot be watched (%s). Is the disk mounted? Watching starts once it exists",
                     *(self._name, self._target, error.strerror),
                 )
             self._missing = True
@@ -120,23 +133,23 @@ class SourceWatcher:
             return
         self.close()
         self._identity, self._missing = identity, False
-        self._open()
-        self._seen(now)
+        self._start_events()
+        self._record_change(now)
 
-    def _open(self) -> None:
-        kind = _kind(self._target)
-        if not self._polling and (kind in UNSAFE_FILE_SYSTEMS or kind.startswith("fuse")):
+    def _start_events(self) -> None:
+        type_name = _file_system(self._target)
+        if not self._polling and (type_name in UNSAFE_FILE_SYSTEMS or type_name.startswith("fuse")):
             log.warning(
-                "%s: %s lies on %s, which does not tell of every change; it is looked through every %.0f s "
-                "instead. A schedule costs less where it is large: statsvc datasets %s --no-watch --every 1h",
-                *(self._name, self._target, kind, POLLING_SECONDS, self._name),
+                "%s: %s is on %s, which does not report every change, so it is polled every %.0f s. For a "
+                "large source, a schedule is cheaper: statsvc datasets %s --no-watch --every 1h",
+                *(self._name, self._target, type_name, POLLING_SECONDS, self._name),
             )
             self._polling = True
         events = self._generator()
         try:
-            next(events)  # only now are the folders gone through
+            next(events)  # the generator registers the folders on its first step
         except (OSError, RuntimeError, StopIteration) as error:
-            self._fall_back(error)
+            self._fall_back_to_polling(error)
         else:
             self._events = events
             log.info("%s: watching %s", self._name, self._target)
@@ -145,7 +158,7 @@ class SourceWatcher:
         return watchfiles.watch(
             self._target,
             watch_filter=None,
-            # What has come is taken at once: whether it is quiet is told from when it came.
+            # Changes are returned immediately, because the quiet period is measured from their arrival.
             debounce=50,
             step=1,
             rust_timeout=1,
@@ -156,32 +169,31 @@ class SourceWatcher:
             ignore_permission_denied=True,
         )
 
-    def _fall_back(self, error: BaseException) -> None:
-        """Look through a source that cannot be watched, for instance for want of inotify watches."""
+    def _fall_back_to_polling(self, error: BaseException) -> None:
+        """Poll a source that cannot be watched, for example because the inotify watches are used up."""
         self.close()
         if self._polling:
-            log.warning("%s: %s cannot be watched (%s)", self._name, self._target, error)
+            log.warning("%s: %s can be neither watched nor polled (%s)", self._name, self._target, error)
             return
         self._polling = True
         log.warning(
-            "%s: the system does not watch %s (%s); it is looked through every %.0f s instead. "
-            "If its limit is reached, raise it: sysctl fs.inotify.max_user_watches=1048576 "
-            "fs.inotify.max_user_instances=1024, and start the runner again",
-            *(self._name, self._target, error, POLLING_SECONDS),
+            "%s: %s cannot be watched (%s), so it is polled every %.0f s. %s",
+            *(self._name, self._target, error, POLLING_SECONDS, INOTIFY_ADVICE),
         )
         self._check_at = 0.0
 
 
 def _target(root: str, pattern: str | None) -> str:
-    """Return what is watched: the folder, or the only file or Zarr folder in it that is meant."""
+    """Return the path to watch: the folder, or the only file or Zarr folder in it that matches."""
     if pattern is None or not pattern.startswith("/"):
         return root
     name = pattern[1:].replace("\\", "")
-    alone = os.path.join(root, name)  # noqa: PTH118
-    return alone if "/" not in name and os.path.exists(alone) else root  # noqa: PTH110
+    single = os.path.join(root, name)  # noqa: PTH118
+    return single if "/" not in name and os.path.exists(single) else root  # noqa: PTH110
 
 
-def _kind(path: str) -> str:
+def _file_system(path: str) -> str:
+    """Return the type of the file system that contains a path; "" where it is unknown."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:

@@ -1,4 +1,4 @@
-"""Datasets, jobs and versions."""
+"""Create the tables of datasets, jobs and versions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,7 +16,7 @@ def upgrade() -> None:
         sa.Column("source", sa.String, comment="folder of the label maps; NULL for imported counts"),
         sa.Column("pattern", sa.String),
         sa.Column("configuration", sa.JSON, nullable=False),
-        sa.Column("revision", sa.Integer, nullable=False, comment="rises with every change of this row"),
+        sa.Column("revision", sa.Integer, nullable=False, comment="increases with every change of this row"),
         sa.Column("next_number", sa.Integer, nullable=False),
         sa.Column("current_number", sa.Integer),
         sa.Column("created_at", sa.Double, nullable=False),
@@ -38,9 +38,14 @@ def upgrade() -> None:
         sa.Column("dataset_uid", sa.String, nullable=False),
         sa.Column("state", sa.String, nullable=False),
         sa.Column("full", sa.Boolean, nullable=False, comment="count every sample again"),
-        sa.Column("max_removed", sa.Double, nullable=False, comment="share of samples that may go at once"),
+        sa.Column("max_removed", sa.Double, nullable=False, comment="share of samples it may remove"),
         sa.Column("attempt", sa.Integer, nullable=False),
-        sa.Column("released", sa.Integer, nullable=False, comment="attempts that ended by an orderly stop"),
+        sa.Column(
+            "released",
+            sa.Integer,
+            nullable=False,
+            comment="attempts ended by an orderly stop",
+        ),
         sa.Column("owner", sa.String),
         sa.Column("lease_until", sa.Double),
         sa.Column("group_uri", sa.String, comment="reserved before the first byte is written"),
@@ -74,8 +79,8 @@ def upgrade() -> None:
         sa.Column("number", sa.Integer, nullable=False),
         sa.Column("job_id", sa.String),
         sa.Column("kind", sa.String, nullable=False, comment="scan, configuration or import"),
-        sa.Column("group_uri", sa.String, nullable=False, comment="the version's own group: its attributes"),
-        sa.Column("arrays_uri", sa.String, nullable=False, comment="the group that holds its arrays"),
+        sa.Column("group_uri", sa.String, nullable=False, comment="the version's own group"),
+        sa.Column("arrays_uri", sa.String, nullable=False, comment="the group that contains its arrays"),
         sa.Column("configuration", sa.JSON, nullable=False),
         sa.Column("reader", sa.String, nullable=False),
         sa.Column("digests", sa.JSON, nullable=False, comment="array name -> xxh3_128 of its values"),

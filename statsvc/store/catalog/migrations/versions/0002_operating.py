@@ -1,4 +1,4 @@
-"""Idempotency keys, tokens, tags of versions, and what retention needs."""
+"""Add idempotency keys, tokens, version tags, and the columns for retention."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,11 +8,11 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Add the tables and columns; what is there stays as it is."""
+    """Add the tables and columns; existing rows keep their values."""
     op.create_table(
         "idempotency_keys",
         sa.Column("key", sa.String, nullable=False),
-        sa.Column("request", sa.String, nullable=False, comment="xxh3_128 of the request that came with it"),
+        sa.Column("request", sa.String, nullable=False, comment="xxh3_128 of the request that used the key"),
         sa.Column("job_id", sa.String, nullable=False),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_idempotency_keys_job_id"),
@@ -22,9 +22,9 @@ def upgrade() -> None:
     op.create_table(
         "tokens",
         sa.Column("id", sa.String, nullable=False),
-        sa.Column("name", sa.String, nullable=False, comment="whom it was made for"),
+        sa.Column("name", sa.String, nullable=False, comment="label shown in the audit log"),
         sa.Column("scope", sa.String, nullable=False),
-        sa.Column("digest", sa.String, nullable=False, comment="SHA-256; the token itself is kept nowhere"),
+        sa.Column("digest", sa.String, nullable=False, comment="SHA-256 of the secret, which is not stored"),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("revoked_at", sa.Double),
         sa.CheckConstraint("scope IN ('read', 'write', 'admin')", name="ck_tokens_scope"),
@@ -50,12 +50,12 @@ def upgrade() -> None:
             sa.Integer,
             nullable=False,
             server_default="20",
-            comment="newest versions that keep their rows",
+            comment="number of newest versions that keep their rows",
         ),
     )
     op.add_column(
         "versions",
-        sa.Column("expired_at", sa.Double, comment="since then it answers from its aggregates alone"),
+        sa.Column("expired_at", sa.Double, comment="since when it answers only from its aggregates"),
     )
     op.add_column("versions", sa.Column("rows_removed_at", sa.Double))
     op.create_index("ix_jobs_created_at", "jobs", ["created_at"])

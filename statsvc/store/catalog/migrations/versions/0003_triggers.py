@@ -1,4 +1,4 @@
-"""Schedules and watching of datasets, and jobs that look at named paths only."""
+"""Add schedules and watching of datasets, and jobs that check only named paths."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,11 +8,11 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Add the tables and the column; what is there stays as it is."""
+    """Add the tables and the column; existing rows keep their values."""
     op.add_column(
         "jobs",
         sa.Column(
-            "named", sa.Integer, comment="how many changed paths it looks at; NULL: it lists the source"
+            "named", sa.Integer, comment="number of changed paths it checks; NULL: it lists the source"
         ),
     )
     op.create_table(

@@ -1,1 +1,1 @@
-"""One file a schema change, in order."""
+"""One file for each schema change, in order."""

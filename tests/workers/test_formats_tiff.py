@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def read(data: bytes, max_pixels: int = 1 << 40):
+def read(data: bytes, max_pixels: int = 1 << 40) -> Any:
     label_map = open_label_map("x.TIF", io.BytesIO(data), max_pixels)
     return label_map, np.concatenate([chunk.reshape(-1) for chunk in label_map.chunks])
 
@@ -32,11 +32,14 @@ def refusal(data: bytes, max_pixels: int = 1 << 40) -> str:
     return str(caught.value)
 
 
-def same_pixels(values, array) -> None:
-    np.testing.assert_array_equal(*(np.unique(side, return_counts=True) for side in (values, array)))
+def same_pixels(values: Any, array: Any) -> None:
+    for part, expected in zip(
+        np.unique(values, return_counts=True), np.unique(array, return_counts=True), strict=True
+    ):
+        np.testing.assert_array_equal(part, expected)
 
 
-LAYOUTS = {
+LAYOUTS: dict[str, Any] = {
     "one strip": {},
     "strips": {"rowsperstrip": 7},
     "padded tiles": {"tile": (16, 32)},
@@ -52,19 +55,19 @@ LAYOUTS = {
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "i4", "u4"])
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize("bigtiff", [False, True])
-def test_every_layout_holds_the_pixels_written(layout, dtype, byteorder, bigtiff):
+def test_every_layout_has_the_written_pixels(layout: Any, dtype: Any, byteorder: Any, bigtiff: Any) -> None:
     low = -5 if dtype.startswith("i") else 0
     array = np.random.default_rng(0).integers(low, 20, (41, 53)).astype(dtype)
     data = damage.tiff(array, byteorder=byteorder, bigtiff=bigtiff, **LAYOUTS[layout])
     label_map, values = read(data)
-    assert (label_map.mode, label_map.height, label_map.width) == (Mode.GREY, 41, 53)
+    assert (label_map.mode, label_map.height, label_map.width) == (Mode.GRAY, 41, 53)
     same_pixels(values, array)
     same_pixels(values, tifffile.imread(io.BytesIO(data)))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("pages", [3, 4, 9])
-def test_pages_are_a_volume(layout, pages):
+def test_pages_are_a_volume(layout: Any, pages: Any) -> None:
     array = np.random.default_rng(0).integers(0, 6, (pages, 20, 24)).astype(np.uint8)
     data = damage.tiff(array, photometric="minisblack", **LAYOUTS[layout])
     label_map, values = read(data)
@@ -72,7 +75,7 @@ def test_pages_are_a_volume(layout, pages):
     same_pixels(values, array)
 
 
-def test_pages_written_one_by_one_are_a_volume():
+def test_separately_written_pages_form_a_volume() -> None:
     file = io.BytesIO()
     array = np.random.default_rng(0).integers(0, 6, (5, 20, 24)).astype(np.uint8)
     with tifffile.TiffWriter(file) as writer:
@@ -83,14 +86,14 @@ def test_pages_written_one_by_one_are_a_volume():
     same_pixels(values, array)
 
 
-def test_an_imagej_stack_is_a_volume():
+def test_an_imagej_stack_is_a_volume() -> None:
     array = np.random.default_rng(0).integers(0, 6, (5, 20, 24)).astype(np.uint16)
     label_map, values = read(damage.tiff(array, imagej=True))
     assert label_map.height == 100
     same_pixels(values, array)
 
 
-def test_only_the_full_resolution_of_a_pyramid_is_counted():
+def test_only_the_full_resolution_of_a_pyramid_is_counted() -> None:
     array = np.random.default_rng(0).integers(0, 6, (64, 64)).astype(np.uint8)
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as writer:
@@ -99,7 +102,7 @@ def test_only_the_full_resolution_of_a_pyramid_is_counted():
     same_pixels(read(file.getvalue())[1], array)
 
 
-def test_palette_gives_indices():
+def test_palette_gives_indices() -> None:
     array = np.random.default_rng(0).integers(0, 6, (20, 24)).astype(np.uint8)
     colours = np.random.default_rng(1).integers(0, 65535, (3, 256)).astype(np.uint16)
     label_map, values = read(damage.tiff(array, photometric="palette", colormap=colours))
@@ -108,7 +111,7 @@ def test_palette_gives_indices():
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_packed_bits_give_raw_values(bits):
+def test_packed_bits_give_raw_values(bits: Any) -> None:
     array = np.random.default_rng(0).integers(0, 1 << bits, (11, 13)).astype(np.uint8)
     packed = b"".join(
         np.packbits(((row[:, None] >> np.arange(bits - 1, -1, -1)) & 1).ravel()).tobytes() for row in array
@@ -116,12 +119,12 @@ def test_packed_bits_give_raw_values(bits):
     same_pixels(read(classic(13, 11, bits, packed))[1], array)
 
 
-def test_min_is_white_keeps_the_stored_value():
+def test_min_is_white_keeps_the_stored_value() -> None:
     array = np.random.default_rng(0).integers(0, 6, (20, 24)).astype(np.uint8)
     same_pixels(read(damage.tiff(array, photometric="miniswhite"))[1], array)
 
 
-def test_large_segments_come_in_chunks(monkeypatch):
+def test_large_segments_come_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiff, "CHUNK_PIXELS", 100)
     array = np.random.default_rng(0).integers(0, 6, (64, 40)).astype(np.uint8)
     for options in ({}, {"compression": "zlib", "rowsperstrip": 64}):
@@ -142,11 +145,11 @@ def test_large_segments_come_in_chunks(monkeypatch):
         (np.zeros((16, 16), np.uint8), {"compression": "jpeg"}, "lossy"),
     ],
 )
-def test_what_holds_no_class_ids_is_refused(array, options, words):
+def test_files_without_class_ids_are_rejected(array: Any, options: Any, words: Any) -> None:
     assert words in refusal(damage.tiff(array, **options))
 
 
-def test_the_limit_counts_the_whole_volume():
+def test_the_limit_counts_the_whole_volume() -> None:
     data = damage.tiff(np.zeros((10, 20, 20), np.uint8), photometric="minisblack")
     assert read(data, 4000)[1].size == 4000
     assert "(max_pixels)" in refusal(data, 3999)
@@ -154,12 +157,12 @@ def test_the_limit_counts_the_whole_volume():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("keep", [0.02, 0.3, 0.7, 0.95])
-def test_a_truncated_file_is_refused(layout, keep):
+def test_a_truncated_file_is_rejected(layout: Any, keep: Any) -> None:
     array = np.random.default_rng(0).integers(0, 255, (100, 100)).astype(np.uint8)
     refusal(damage.truncated(damage.tiff(array, **LAYOUTS[layout]), keep))
 
 
-def test_a_strip_shorter_than_its_rows_is_refused():
+def test_a_strip_shorter_than_its_rows_is_rejected() -> None:
     refusal(classic(16, 16, 8, bytes(256), count=100))
     refusal(classic(16, 16, 8, bytes(256), offset=10**6))
     assert "lacks 1 of 1 strips" in refusal(classic(16, 16, 8, bytes(256), offset=0, count=0))
@@ -181,13 +184,13 @@ def sparse(nodata: bool) -> tuple[bytes, np.ndarray]:
     return bytes(data), array
 
 
-def test_a_missing_tile_is_refused_unless_the_file_declares_a_nodata_value():
+def test_a_missing_tile_is_rejected_unless_the_file_declares_a_nodata_value() -> None:
     assert "lacks 1 of 4 tiles" in refusal(sparse(nodata=False)[0])
     data, expected = sparse(nodata=True)
     same_pixels(read(data)[1], expected)
 
 
-def test_a_tag_that_asks_for_gigabytes_is_refused_without_reading_them():
+def test_a_tag_with_a_length_of_gigabytes_is_rejected_without_reading_them() -> None:
     data = bytearray(damage.tiff(np.zeros((32, 32), np.uint8), rowsperstrip=4, metadata=None, byteorder="<"))
     with tifffile.TiffFile(io.BytesIO(bytes(data))) as file:
         at = file.pages[0].tags[273].offset
@@ -197,7 +200,7 @@ def test_a_tag_that_asks_for_gigabytes_is_refused_without_reading_them():
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_a_mutated_file_is_read_or_refused_but_never_fails_otherwise(data):
+def test_a_mutated_file_is_read_or_rejected_but_never_fails_otherwise(data: Any) -> None:
     array = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32)
     layout = data.draw(st.sampled_from(list(LAYOUTS)))
     content = bytearray(damage.tiff(array, **LAYOUTS[layout]))
@@ -229,7 +232,9 @@ def classic(
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + pixels
 
 
-def test_several_images_that_make_no_volume_are_refused_but_overviews_are_not(tmp_path: Path) -> None:
+def test_several_images_that_do_not_form_a_volume_are_rejected_and_overviews_are_ignored(
+    tmp_path: Path,
+) -> None:
     image = np.random.default_rng(0).integers(0, 7, (64, 64), np.uint8)
     several, overview = tmp_path / "several.tif", tmp_path / "overview.tif"
     with tifffile.TiffWriter(several) as writer:
@@ -247,8 +252,8 @@ def test_several_images_that_make_no_volume_are_refused_but_overviews_are_not(tm
 COLOURS = np.random.default_rng(5).integers(0, 256, (20, 4)).astype(np.uint8)
 
 
-def colours(data: bytes) -> NDArray[np.int64]:
-    label_map = open_label_map("x.tif", io.BytesIO(data), 1 << 40, colours=True)
+def colors_of(data: bytes) -> NDArray[np.int64]:
+    label_map = open_label_map("x.tif", io.BytesIO(data), 1 << 40, colors=True)
     ids, counts = np.unique(
         np.concatenate([chunk.reshape(-1) for chunk in label_map.chunks]), return_counts=True
     )
@@ -257,42 +262,43 @@ def colours(data: bytes) -> NDArray[np.int64]:
 
 def shown(data: bytes) -> NDArray[np.int64]:
     red, green, blue = np.moveaxis(np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.int64), -1, 0)
-    return red << 16 | green << 8 | blue
+    colors: NDArray[np.int64] = red << 16 | green << 8 | blue
+    return colors
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "packbits"])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_colours_are_what_pillow_shows(layout, channels):
+def test_colors_equal_pillows(layout: Any, channels: Any) -> None:
     array = COLOURS[np.random.default_rng(1).integers(0, 20, (41, 53)), :channels]
     extra = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
     data = damage.tiff(array, photometric="rgb", **extra, **LAYOUTS[layout])
     same_pixels(
-        colours(data), array[..., 0].astype(np.int64) << 16 | array[..., 1].astype(int) << 8 | array[..., 2]
+        colors_of(data), array[..., 0].astype(np.int64) << 16 | array[..., 1].astype(int) << 8 | array[..., 2]
     )
     if channels == 3:
-        same_pixels(colours(data), shown(data))
+        same_pixels(colors_of(data), shown(data))
 
 
-def test_palette_indices_and_grey_values_are_read_as_what_they_show():
+def test_palette_indices_and_gray_values_are_read_as_colors() -> None:
     array = np.random.default_rng(1).integers(0, 20, (41, 53)).astype(np.uint8)
     table = np.random.default_rng(2).integers(0, 1 << 16, (3, 256)).astype(np.uint16)
     for data in (damage.tiff(array, photometric="palette", colormap=table), damage.tiff(array)):
-        same_pixels(colours(data), shown(data))
+        same_pixels(colors_of(data), shown(data))
 
 
-def test_colours_that_are_not_three_bytes_side_by_side_are_refused():
+def test_colors_that_are_not_interleaved_bytes_are_rejected() -> None:
     for array, options in (
         (np.zeros((3, 4, 5), np.uint8), {"planarconfig": "separate"}),
         (np.zeros((4, 5, 3), np.uint16), {}),
     ):
-        with pytest.raises(UnreadableSample, match="not RGB of 8 bits"):
-            colours(damage.tiff(array, photometric="rgb", **options))
+        with pytest.raises(UnreadableSample, match="not interleaved RGB of 8 bits"):
+            colors_of(damage.tiff(array, photometric="rgb", **options))
     with pytest.raises(UnreadableSample, match="truncated"):
-        colours(damage.tiff(np.zeros((40, 50, 3), np.uint8), photometric="rgb")[:-100])
+        colors_of(damage.tiff(np.zeros((40, 50, 3), np.uint8), photometric="rgb")[:-100])
     with pytest.raises(UnreadableSample, match="over the limit of 100 "):
         open_label_map(
             "x.tif",
             io.BytesIO(damage.tiff(np.zeros((11, 10, 3), np.uint8), photometric="rgb")),
             100,
-            colours=True,
+            colors=True,
         )

@@ -19,11 +19,12 @@ from statsvc.api.app import build_app
 from statsvc.dataset.configuration import Configuration
 from statsvc.store import home as homes
 from statsvc.store.catalog import changed_paths, jobs
-from statsvc.store.versions.checkpoints import write_part
+from statsvc.store.versions.checkpoints import write_checkpoint
 from statsvc_workers.cluster.tasks import CountOptions, count_samples
 from statsvc_workers.jobs.count import as_rows
 from statsvc_workers.jobs.reader_digest import reader_digest
-from statsvc_workers.sources.sources import Source, list_samples
+from statsvc_workers.sources.list_samples import list_samples
+from statsvc_workers.sources.listing import Source
 from support.commands import grey, statsvc, waited_for
 from support.making import (
     Place,
@@ -95,7 +96,7 @@ def changed(place: Place, *paths: str, **options: Any) -> Outcome:
     return run(place)
 
 
-def test_only_the_named_paths_are_looked_at_and_no_folder_is_listed(
+def test_only_the_reported_paths_are_checked_and_no_folder_is_listed(
     scanned: Place, folder: Path, client: TestClient
 ) -> None:
     write_png(folder / "train" / "named.png", random_labels(501))
@@ -143,11 +144,11 @@ def test_a_path_that_has_not_changed_makes_no_version_and_a_folder_means_all_in_
     assert_exact(scanned.version(), folder)
 
 
-def test_the_guard_holds_and_an_unmounted_source_removes_nothing(scanned: Place, folder: Path) -> None:
+def test_the_guard_applies_and_an_unmounted_source_removes_nothing(scanned: Place, folder: Path) -> None:
     names = [f"train/{number:02}.png" for number in range(10) if number % 4 != 3]
     for name in names:
         (folder / name).unlink()
-    assert "more than 10%" in str(changed(scanned, *names).error)
+    assert "more than the limit of 10%" in str(changed(scanned, *names).error)
     kept = folder.rename(folder.with_name(f"{folder.name}-away"))
     assert "is the disk mounted?" in str(changed(scanned, "train/12.png").error)
     folder.mkdir()
@@ -216,7 +217,7 @@ def test_a_path_in_a_container_or_a_zarr_folder_means_the_whole_one(place: Place
 
 
 @pytest.mark.parametrize("pattern", ["*.js[o]n", "*.{png,js{on,on5}}", "val.@(json|x.png)"])
-def test_a_picture_that_a_json_describes_stays_a_sample_however_the_pattern_names_the_json(
+def test_an_image_listed_in_a_json_file_stays_a_sample_for_any_pattern_of_the_json(
     place: Place, tmp_path: Path, pattern: str
 ) -> None:
     source = tmp_path / "source"
@@ -234,9 +235,7 @@ def test_a_picture_that_a_json_describes_stays_a_sample_however_the_pattern_name
     assert place.version().totals().class_id.tolist() == [2]
 
 
-def test_what_a_cancelled_scan_counted_outlives_a_job_that_looks_at_other_paths(
-    scanned: Place, folder: Path
-) -> None:
+def test_checkpoints_of_a_canceled_scan_survive_a_job_for_other_paths(scanned: Place, folder: Path) -> None:
     dataset = scanned.catalog.dataset("streets")
     for number in range(3):
         write_png(folder / "train" / f"new{number}.png", random_labels(600 + number))
@@ -245,7 +244,7 @@ def test_what_a_cancelled_scan_counted_outlives_a_job_that_looks_at_other_paths(
     new = [path for path in listing.path if "new" in path]
     rows = as_rows(count_samples(CountOptions(str(folder), 1 << 28, "cpu"), new))
     reader = reader_digest(dataset.configuration.counting)
-    write_part(scanned.store / dataset.uid / "parts" / "cancelled", "1", reader, rows)
+    write_checkpoint(scanned.store / dataset.uid / "parts" / "cancelled", "1", reader, rows)
     assert changed(scanned, "train/00.png").error is None
     assert done(scanned.scan()[0])["recovered"] == 3
     assert_exact(scanned.version(), folder)
@@ -268,7 +267,7 @@ def test_the_source_is_listed_where_the_current_version_does_not_stand_for_it(
     assert_exact(place.version(), other)
 
 
-def test_a_queued_job_takes_further_paths_and_one_that_lists_goes_on_to_list(
+def test_a_queued_job_accepts_further_paths_and_a_full_listing_stays_one(
     client: TestClient, place: Place
 ) -> None:
     dataset = place.add(place.home)
@@ -292,7 +291,7 @@ def test_a_queued_job_takes_further_paths_and_one_that_lists_goes_on_to_list(
     leased = jobs.lease(place.catalog, "me//")
     assert leased is not None
     newer = client.post("/datasets/streets/changed", json={"paths": ["new.png"]}).json()
-    jobs.give_back(place.catalog, leased, "gone")
+    jobs.requeue(place.catalog, leased, "gone")
     assert changed_paths.paths_of(place.catalog, jobs.get(place.catalog, newer["id"])) == [
         "new.png",
         "old.png",
@@ -302,7 +301,7 @@ def test_a_queued_job_takes_further_paths_and_one_that_lists_goes_on_to_list(
     assert (made, joined.named) == (False, None)
 
 
-def test_a_key_stands_for_its_paths(client: TestClient, place: Place) -> None:
+def test_an_idempotency_key_belongs_to_its_paths(client: TestClient, place: Place) -> None:
     place.add(place.home)
 
     def post(**body: Any) -> Any:
@@ -314,7 +313,7 @@ def test_a_key_stands_for_its_paths(client: TestClient, place: Place) -> None:
     assert post().status_code == 409
 
 
-def test_what_is_no_path_in_the_source_is_refused_by_its_place(client: TestClient, place: Place) -> None:
+def test_invalid_paths_are_rejected_with_their_position(client: TestClient, place: Place) -> None:
     place.add(place.home)
     headers = {"Content-Type": "application/json"}
     paths = ["ok.png", "/etc/passwd", "a/../../b.png", "", "x\0y", "a" * 5000]

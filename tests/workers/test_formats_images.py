@@ -22,9 +22,9 @@ LARGE = 1 << 40
 
 
 def read(
-    name: str, data: bytes, max_pixels: int = LARGE, *, colours: bool = False
+    name: str, data: bytes, max_pixels: int = LARGE, *, colors: bool = False
 ) -> tuple[Any, NDArray[Any]]:
-    label_map = open_label_map(name, io.BytesIO(data), max_pixels, colours=colours)
+    label_map = open_label_map(name, io.BytesIO(data), max_pixels, colors=colors)
     values = np.concatenate([chunk.reshape(-1) for chunk in label_map.chunks])
     if label_map.meaning is not None:
         values = label_map.meaning(values.astype(np.int64))
@@ -59,19 +59,19 @@ def same(values: NDArray[Any], expected: NDArray[Any]) -> None:
 
 
 @pytest.mark.parametrize("form", ["BMP", "GIF"])
-def test_a_palette_image_gives_its_indices(form):
+def test_a_palette_image_gives_its_indices(form: Any) -> None:
     label_map, values = read(f"a.{form.lower()}", saved(palette_image(LABELS, COLOURS), form))
     assert (label_map.mode, label_map.height, label_map.width) == (Mode.PALETTE, 13, 17)
     same(values, LABELS)
 
 
-def test_a_grey_bmp_and_one_of_two_colours_give_their_values():
+def test_gray_and_two_color_bmp_files_are_read() -> None:
     same(read("a.bmp", saved(Image.fromarray(LABELS), "BMP"))[1], LABELS)
     bits = LABELS > 2
     same(read("a.bmp", saved(Image.fromarray(bits), "BMP"))[1], bits)
 
 
-def test_lossless_webp_of_grey_labels_is_read_and_anything_else_in_webp_is_refused():
+def test_lossless_gray_webp_is_read_and_any_other_webp_is_rejected() -> None:
     grey = Image.fromarray(LABELS).convert("RGB")
     same(read("a.webp", saved(grey, "WEBP", lossless=True))[1], LABELS)
     assert "lossy" in refusal("a.webp", saved(grey, "WEBP", quality=95))
@@ -84,7 +84,7 @@ def test_lossless_webp_of_grey_labels_is_read_and_anything_else_in_webp_is_refus
     same(read("a.webp", saved(grey, "WEBP", lossless=True, exif=b"Exif\0\0II*\0"))[1], LABELS)
 
 
-def test_a_moving_gif_is_refused():
+def test_an_animated_gif_is_rejected() -> None:
     frames = [palette_image(np.roll(LABELS, k), COLOURS) for k in range(3)]
     assert "animation of 3 frames" in refusal(
         "a.gif", saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
@@ -93,7 +93,7 @@ def test_a_moving_gif_is_refused():
 
 @pytest.mark.parametrize("name", ["a.bmp", "a.gif", "a.webp"])
 @pytest.mark.parametrize("keep", [0.0, 0.1, 0.5, 0.9])
-def test_a_picture_that_ends_early_is_refused(name, keep):
+def test_a_truncated_image_is_rejected(name: str, keep: Any) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 70)).astype(np.uint8))
     options = {"lossless": True} if name == "a.webp" else {}
     data = saved(image, name[2:].upper(), **options)
@@ -101,7 +101,7 @@ def test_a_picture_that_ends_early_is_refused(name, keep):
 
 
 @pytest.mark.parametrize("name", ["a.bmp", "a.gif", "a.webp"])
-def test_the_limit_is_checked_before_a_picture_is_decoded(name):
+def test_the_limit_is_checked_before_a_image_is_decoded(name: str) -> None:
     options = {"lossless": True} if name == "a.webp" else {}
     data = saved(Image.fromarray(LABELS).convert("RGB" if options else "L"), name[2:].upper(), **options)
     assert read(name, data, LABELS.size)[1].size == LABELS.size
@@ -110,7 +110,7 @@ def test_the_limit_is_checked_before_a_picture_is_decoded(name):
 
 @settings(max_examples=120, deadline=None)
 @given(st.data())
-def test_a_mutated_picture_is_read_or_refused_but_never_fails_otherwise(data):
+def test_a_mutated_image_is_read_or_rejected_but_never_fails_otherwise(data: Any) -> None:
     name = data.draw(st.sampled_from(["a.bmp", "a.gif", "a.webp"]))
     options = {"lossless": True} if name == "a.webp" else {}
     image = Image.fromarray(LABELS).convert("RGB" if options else "L")
@@ -125,62 +125,61 @@ def test_a_mutated_picture_is_read_or_refused_but_never_fails_otherwise(data):
 
 
 def packed(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    return pixels[..., :3].astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    packed_colors: NDArray[np.int64] = pixels[..., :3].astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    return packed_colors
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("colour", [damage.RGB, damage.RGBA, damage.GREY_ALPHA, damage.GREY])
-def test_colours_of_a_png_are_what_pillow_shows(colour, interlaced):
+def test_colors_of_a_png_equal_pillows(colour: Any, interlaced: Any) -> None:
     shape = (23, 31, damage.CHANNELS[colour])
     array = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     data = damage.png(array, colour=colour, interlaced=interlaced)
-    same(
-        read("a.png", data, colours=True)[1], packed(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
-    )
+    same(read("a.png", data, colors=True)[1], packed(np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "1"])
-def test_colours_of_pngs_that_pillow_writes_are_the_same_with_every_filter(mode):
+def test_colors_of_pillows_png_files_do_not_depend_on_the_filter(mode: Any) -> None:
     # A gradient, so that Pillow's encoder takes every filter.
     y, x = np.mgrid[:40, :50]
     array = np.stack([x * 5, y * 6, x + y], -1).astype(np.uint8)
     image = Image.fromarray(array).convert(mode)
     data = saved(image, "PNG")
-    same(read("a.png", data, colours=True)[1], packed(np.asarray(image.convert("RGB"))))
+    same(read("a.png", data, colors=True)[1], packed(np.asarray(image.convert("RGB"))))
 
 
 @pytest.mark.parametrize("form", ["BMP", "GIF", "WEBP"])
-def test_colours_of_other_pictures_are_what_pillow_shows(form):
+def test_colors_of_other_image_formats_equal_pillows(form: Any) -> None:
     image = Image.fromarray(COLOURS[LABELS])
     options = {"lossless": True} if form == "WEBP" else {}
     data = saved(image, form, **options)
     same(
-        read(f"a.{form.lower()}", data, colours=True)[1],
+        read(f"a.{form.lower()}", data, colors=True)[1],
         packed(np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))),
     )
 
 
 @pytest.mark.parametrize("channels", [3, 4])
-def test_colours_of_an_array(channels):
+def test_colors_of_an_array_are_read(channels: Any) -> None:
     array = np.random.default_rng(0).integers(0, 256, (5, 6, 7, channels)).astype(np.uint8)
-    label_map, values = read("a.npy", damage.npy(array), colours=True)
+    label_map, values = read("a.npy", damage.npy(array), colors=True)
     assert (label_map.height, label_map.width) == (30, 7)
     same(values, packed(array))
 
 
-def test_what_holds_no_colours_is_refused_where_colours_are_asked_for():
+def test_files_without_colors_are_rejected_by_a_palette_rule() -> None:
     for name, data in {
         "a.npy": damage.npy(np.zeros((4, 4), np.int16)),
         "b.png": damage.png(np.zeros((4, 4)), depth=16),
         "c.tif": damage.tiff(np.zeros((4, 4), np.uint16)),
     }.items():
         with pytest.raises(UnreadableSample, match="--rule"):
-            read(name, data, colours=True)
+            read(name, data, colors=True)
 
 
-def test_an_index_beyond_the_palette_is_refused_as_a_colour():
+def test_an_index_beyond_the_palette_is_rejected_as_a_color() -> None:
     data = bytearray(damage.png(np.full((4, 4), 3), depth=2, colour=damage.PALETTE))
     at = data.index(b"PLTE") - 4
     data[at : at + 4 + 4 + 12 + 4] = damage.chunk(b"PLTE", bytes(6))
-    with pytest.raises(UnreadableSample, match="index 3 in a palette of 2"):
-        read("a.png", bytes(data), colours=True)
+    with pytest.raises(UnreadableSample, match="index 3, but its palette has 2"):
+        read("a.png", bytes(data), colors=True)

@@ -1,0 +1,158 @@
+"""A Dask cluster of local processes, started on first use."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+import threading
+from multiprocessing import resource_tracker
+from typing import TYPE_CHECKING, Any
+
+from statsvc.errors import JobFailed
+from statsvc_workers.cluster.dask_settings import quiet_dask
+from statsvc_workers.cluster.machine import cores, memory
+from statsvc_workers.cluster.tasks import count_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from distributed import Client
+
+    from statsvc_workers.cluster.tasks import CountOptions
+    from statsvc_workers.samples.members import Member
+
+log = logging.getLogger(__name__)
+
+WORKER_MEMORY = 512 << 20
+"""Minimum memory of a worker process; Python with Dask and the compiled loops alone takes 170 MiB."""
+
+MMAP_THRESHOLD, TRIM_THRESHOLD = 32 << 20, 64 << 20
+"""glibc's MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ of worker processes, in bytes."""
+
+CLOSE_SECONDS = 5
+
+
+class LocalCluster:
+    """A local Dask cluster with one process per core, reachable on the loopback interface only.
+
+    workers       number of processes; default: the cores this process may use, or fewer where each would have
+                  less memory than `WORKER_MEMORY`
+    memory_limit  bytes at which a worker process is ended; default: an equal share of the memory of this
+                  machine or container, at least `WORKER_MEMORY`
+    """
+
+    task = staticmethod(count_batch)
+
+    def __init__(self, workers: int | None = None, memory_limit: int | None = None) -> None:
+        self._requested_workers, self._requested_memory = workers, memory_limit
+        self._client: Any = None
+        self._cluster: Any = None
+
+    def client(self) -> Client:
+        """Return a client of the running cluster, starting the cluster if necessary.
+
+        Raises `JobFailed` where its processes cannot be started.
+        """
+        if self._client is None:
+            _configure_dask()
+            try:
+                with _interrupts_blocked():
+                    self._start()
+            except Exception as error:
+                self.close()
+                raise JobFailed(
+                    f"the {self.workers} worker processes could not be started "
+                    f"({type(error).__name__}: {error}). Use fewer processes with --workers, or check "
+                    "memory, the limits on processes (ulimit -u) and open files (ulimit -n), and the free "
+                    "space of the temporary folder"
+                ) from error
+            except BaseException:
+                self.close()
+                raise
+        return self._client
+
+    def _start(self) -> None:
+        import distributed
+
+        self._cluster = distributed.LocalCluster(
+            n_workers=self.workers,
+            threads_per_worker=1,
+            memory_limit=self._requested_memory or max(WORKER_MEMORY, memory() // self.workers),
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        )
+        self._client = distributed.Client(self._cluster)
+
+    def prepare(self, _options: CountOptions, _sample: str | Member, _check: Callable[[], None]) -> Client:
+        """Return a client; needs no preflight check, because processes of this machine see the same files."""
+        return self.client()
+
+    @functools.cached_property
+    def workers(self) -> int:
+        """The number of worker processes that the cluster has, or will have once started."""
+        # Computed on first use, because it imports distributed and a scan may find nothing to count.
+        return self._requested_workers or max(1, min(cores(), memory() // WORKER_MEMORY))
+
+    @property
+    def running(self) -> bool:
+        """Whether the cluster's processes are running."""
+        return self._client is not None
+
+    def stalled(self) -> bool:
+        """Whether the scheduler currently has no worker."""
+        return not self.client().nthreads()
+
+    def worker_pids(self) -> list[int]:
+        """Return the process ids of the workers."""
+        return sorted(self.client().run(os.getpid).values())
+
+    def close(self) -> None:
+        """End the cluster's processes; the next `client` starts new ones."""
+        client, cluster, self._client, self._cluster = self._client, self._cluster, None, None
+        for resource in (client, cluster):
+            if resource is not None:
+                # Closing fails where the scheduler has died; nothing is left to close then.
+                with contextlib.suppress(Exception):
+                    resource.close(timeout=CLOSE_SECONDS)
+
+
+def _configure_dask() -> None:
+    import dask
+
+    quiet_dask()
+    # A batch that kills its worker twice is retried sample by sample, so further attempts are useless.
+    dask.config.set({"distributed.scheduler.allowed-failures": 1})
+    # Batches leave no results on workers, so a worker that pauses until memory is freed would wait forever.
+    dask.config.set({f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")})
+    # With Dask's settings, glibc would return every block of more than 64 kB to the system, and the next
+    # label map would cause page faults for the same memory.
+    dask.config.set(
+        {
+            f"distributed.nanny.pre-spawn-environ.MALLOC_{name}_THRESHOLD_": threshold
+            for name, threshold in (("MMAP", MMAP_THRESHOLD), ("TRIM", TRIM_THRESHOLD))
+        }
+    )
+    dask.config.set({"distributed.worker.profile.enabled": False})
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C for processes and threads that are started inside; this process stops them itself.
+
+    They inherit the blocked signal. A signal that arrives meanwhile is delivered to this thread afterwards.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # If the first process started the resource tracker, the tracker would unblock the signal in this thread.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,115 @@
+"""Open the label map of a member: one entry of `OPENERS` for each kind of member."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from statsvc_workers.containers import parquet
+from statsvc_workers.formats import hdf5, npy, open_label_map, zarr_arrays
+from statsvc_workers.formats.annotations import open_annotations
+from statsvc_workers.samples.members import FileRange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from statsvc.dataset.counting_rule import Counting
+    from statsvc_workers.formats import LabelMap
+    from statsvc_workers.samples.members import Member, MemberKind
+    from statsvc_workers.samples.open_file import OpenSample
+
+    Opener = Callable[[Member, OpenSample, BinaryIO, int, Counting], LabelMap]
+
+
+def member_bytes(member: Member, sample: OpenSample) -> BinaryIO | None:
+    """Return the bytes of a member as a seekable file; None for a folder or a region of a file."""
+    if member.kind in ("range", "npy part"):
+        start, length = member.where[:2]
+        return cast("BinaryIO", FileRange(_file(sample), start, length))
+    if member.kind == "row":
+        return io.BytesIO(parquet.value(_file(sample), member, sample.stamp()))
+    if member.kind == "annotations":
+        return io.BytesIO(member.where)
+    if member.kind == "hdf5 part":
+        return None
+    return sample.file
+
+
+def open_member(
+    member: Member, sample: OpenSample, data: BinaryIO, max_pixels: int, counting: Counting
+) -> LabelMap:
+    """Open the label map of a member.
+
+    `data` is a file over `member_bytes`; a kind without bytes ignores it. Raises `UnreadableSample`.
+    """
+    return OPENERS[member.kind](member, sample, data, max_pixels, counting)
+
+
+def _open_zarr(
+    _member: Member, sample: OpenSample, _data: BinaryIO, max_pixels: int, counting: Counting
+) -> LabelMap:
+    return zarr_arrays.open_folder(sample.path, max_pixels, counting.key)
+
+
+def _open_zarr_part(
+    member: Member, sample: OpenSample, _data: BinaryIO, max_pixels: int, counting: Counting
+) -> LabelMap:
+    chunk_files = sample.files[1:]  # the first file is the array's metadata
+    return zarr_arrays.open_part(sample.path, max_pixels, counting.key, member.where, chunk_files)
+
+
+def _open_hdf5_part(
+    member: Member, sample: OpenSample, _data: BinaryIO, max_pixels: int, counting: Counting
+) -> LabelMap:
+    return hdf5.open_part(_file(sample), max_pixels, counting.key, member.where)
+
+
+def _open_npy_part(
+    member: Member, _sample: OpenSample, data: BinaryIO, max_pixels: int, _counting: Counting
+) -> LabelMap:
+    _, _, dtype, shape = member.where
+    return npy.open_part(data, max_pixels, dtype, shape)
+
+
+def _open_panoptic(
+    member: Member, _sample: OpenSample, data: BinaryIO, max_pixels: int, _counting: Counting
+) -> LabelMap:
+    return open_label_map(member.path, data, max_pixels, colors=True)
+
+
+def _open_annotations(
+    _member: Member, _sample: OpenSample, data: BinaryIO, max_pixels: int, _counting: Counting
+) -> LabelMap:
+    return open_annotations(data, max_pixels)
+
+
+def _open_row(
+    _member: Member, _sample: OpenSample, data: BinaryIO, max_pixels: int, counting: Counting
+) -> LabelMap:
+    name = parquet.name_by_content(data)
+    return open_label_map(name, data, max_pixels, colors=counting.palette is not None)
+
+
+def _open_range(
+    member: Member, _sample: OpenSample, data: BinaryIO, max_pixels: int, counting: Counting
+) -> LabelMap:
+    # No key: the key has already chosen this member of the container.
+    return open_label_map(member.path, data, max_pixels, colors=counting.palette is not None)
+
+
+OPENERS: dict[MemberKind, Opener] = {
+    "zarr": _open_zarr,
+    "zarr part": _open_zarr_part,
+    "hdf5 part": _open_hdf5_part,
+    "npy part": _open_npy_part,
+    "panoptic": _open_panoptic,
+    "annotations": _open_annotations,
+    "row": _open_row,
+    "range": _open_range,
+}
+"""Kind of member → function that opens its label map, with the arguments of `open_member`."""
+
+
+def _file(sample: OpenSample) -> BinaryIO:
+    assert sample.file is not None
+    return sample.file

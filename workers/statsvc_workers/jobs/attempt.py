@@ -1,0 +1,46 @@
+"""One attempt of a leased job, and the settings of the runner that executes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from statsvc.store.catalog.catalog import Catalog
+    from statsvc.store.catalog.records import Job
+    from statsvc.store.versions.location import Location
+    from statsvc_workers.cluster.cluster import Cluster
+    from statsvc_workers.jobs.progress import Progress
+
+MAX_PIXELS = 1 << 28
+"""Default limit of pixels of a label map: 16384 × 16384."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of a runner that apply to every dataset.
+
+    device      where pixels are counted: "cpu", "cuda" or "auto"
+    max_pixels  a larger label map is rejected before it is decoded
+    """
+
+    device: str = "auto"
+    max_pixels: int = MAX_PIXELS
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of a leased job, with everything that it uses.
+
+    check  called often; raises where the attempt must end
+    """
+
+    catalog: Catalog
+    store: Location
+    job: Job
+    cluster: Cluster
+    settings: Settings
+    progress: Progress
+    check: Callable[[], None]

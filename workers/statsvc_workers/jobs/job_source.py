@@ -1,0 +1,83 @@
+"""The source of a job's dataset: detect it, and check that it still exists after counting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from statsvc.common.object_urls import is_url
+from statsvc.errors import AmbiguousSource, JobFailed, SourceError
+from statsvc.store.catalog.catalog import Stale
+from statsvc_workers.sources.listing import Source
+from statsvc_workers.sources.remote_listing import check_not_emptied
+from statsvc_workers.sources.sources import open_source
+
+if TYPE_CHECKING:
+    from statsvc.store.catalog.catalog import Catalog
+    from statsvc.store.catalog.records import Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class SourceIdentity:
+    """Identity of the folder of a source: device and inode; zeros for a URL."""
+
+    device: int = 0
+    inode: int = 0
+
+
+def dataset_source(catalog: Catalog, dataset: Dataset) -> tuple[Source, Dataset]:
+    """Return the source of a dataset, and the dataset; a detected pattern is stored in the catalog.
+
+    Raises `JobFailed` for imported counts and for several kinds of label map, and `SourceError`.
+    """
+    if dataset.source is None:
+        raise JobFailed(f"{dataset.name} contains imported counts, so there are no label maps to count")
+    if dataset.pattern is not None:
+        return Source(dataset.source, dataset.pattern), dataset
+    try:
+        source = open_source(dataset.source, None)
+    except AmbiguousSource as ambiguous:
+        patterns = ", ".join(ambiguous.patterns)
+        raise JobFailed(
+            f"{dataset.source} contains several kinds of label map. Choose one of the patterns {patterns} "
+            f"with PATCH /datasets/{dataset.name}, or with statsvc scan --name {dataset.name} --pattern …"
+        ) from ambiguous
+    try:
+        return source, catalog.set_source(dataset, source.root, source.pattern)
+    except Stale as stale:
+        return dataset_source(catalog, stale.dataset)
+
+
+def source_identity(root: str) -> SourceIdentity:
+    """Return the identity of a source's folder. Raises `SourceError` where it does not exist."""
+    if is_url(root):
+        return SourceIdentity()
+    try:
+        status = Path(root).stat()
+    except OSError as error:
+        raise SourceError(
+            f"the folder {root} is no longer accessible ({error.strerror}); is the disk mounted?"
+        ) from error
+    return SourceIdentity(status.st_dev, status.st_ino)
+
+
+def check_source_exists(root: str, identity: SourceIdentity) -> None:
+    """Raise `SourceError` where a source was unmounted, replaced or emptied since its identity was read.
+
+    An empty mount point has another identity than the folder that was mounted there.
+    """
+    if is_url(root):
+        check_not_emptied(root)
+    elif source_identity(root) != identity or _is_empty(root):
+        raise SourceError(
+            f"the folder {root} was unmounted, replaced or emptied during the scan. The rows counted so "
+            "far are kept; mount it and scan again"
+        )
+
+
+def _is_empty(root: str) -> bool:
+    try:
+        return not any(Path(root).iterdir())
+    except OSError:
+        return True

@@ -1,0 +1,119 @@
+"""The plan of an attempt: what it counts, reuses and removes; and guards against losing samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from statsvc.errors import JobFailed
+from statsvc_workers.jobs.reader_digest import reader_digest
+from statsvc_workers.sources.diff import Comparison, compare
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from statsvc.store.catalog.records import Dataset, Job, VersionRecord
+    from statsvc.store.versions.checkpoints import CountedRows
+    from statsvc.store.versions.version import Version
+    from statsvc_workers.jobs.attempt import Attempt
+    from statsvc_workers.jobs.job_source import SourceIdentity
+    from statsvc_workers.sources.changed_paths import ChangedPaths
+    from statsvc_workers.sources.listing import Listing
+
+LISTED_FAILURES = 3
+"""How many unreadable samples a job's error lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentVersion:
+    """The current version of a dataset.
+
+    record  its record in the catalog; None before the first scan
+    base    its arrays; None before the first scan, and where they are damaged
+    """
+
+    record: VersionRecord | None
+    base: Version | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an attempt counts, reuses and removes.
+
+    dataset     the dataset with its source and pattern
+    identity    identity of the source's folder when it was listed
+    listing     all samples of the source
+    current     the current version
+    reader      digest of everything that determines how a file is counted
+    reuse       whether rows of the base may be reused
+    comparison  the listing compared with the base
+    partial     whether only paths reported as changed were checked
+    """
+
+    dataset: Dataset
+    identity: SourceIdentity
+    listing: Listing
+    current: CurrentVersion
+    reader: str
+    reuse: bool
+    comparison: Comparison
+    partial: bool
+
+
+def make_plan(
+    job: Job,
+    dataset: Dataset,
+    identity: SourceIdentity,
+    listing: Listing,
+    current: CurrentVersion,
+    changed: ChangedPaths | None,
+) -> Plan:
+    """Compare a listing with the current version. Raises `DamagedVersion`."""
+    reader = reader_digest(dataset.configuration.counting)
+    record = current.record
+    reuse = record is not None and record.reader == reader and not job.full
+    comparison = compare(listing, current.base, reuse=reuse)
+    if changed is not None:
+        comparison = comparison.keep(changed.unchecked)
+    if current.base is None and record is not None:
+        # Without arrays, the catalog's numbers still give lower bounds.
+        base_samples = (record.samples or 0) + record.failed
+        removed = max(0, base_samples - len(listing.path))
+        lost = max(0, removed - record.failed)
+        comparison = replace(comparison, removed=removed, lost=lost, base_samples=base_samples)
+    return Plan(dataset, identity, listing, current, reader, reuse, comparison, changed is not None)
+
+
+def guard_against_removal(attempt: Attempt, plan: Plan) -> None:
+    """Raise `JobFailed` where too many samples are missing from the listing."""
+    _guard(attempt.job, plan.comparison, 0, ())
+
+
+def guard_against_failures(attempt: Attempt, plan: Plan, rows: CountedRows) -> None:
+    """Raise `JobFailed` where too many samples are missing or can no longer be read."""
+    progress, record = attempt.progress, plan.current.record
+    if plan.current.base is None and record is not None:
+        # Without arrays, only the numbers of failures can be compared.
+        newly_failed = max(0, progress.failed - record.failed)
+        _guard(attempt.job, plan.comparison, newly_failed, progress.failures)
+    else:
+        failures = plan.comparison.newly_failed(plan.listing, rows)
+        _guard(attempt.job, plan.comparison, len(failures), failures)
+
+
+def _guard(job: Job, comparison: Comparison, newly_failed: int, failures: Sequence[tuple[str, str]]) -> None:
+    """Raise `JobFailed` where a version would lose too many samples: an unmounted disk must not empty it.
+
+    newly_failed  number of samples that the current version counted and that can no longer be read
+    failures      (path, error) of such samples, of which the message lists a few
+    """
+    if comparison.lost + newly_failed <= job.max_removed * comparison.base_samples:
+        return
+    listed = "; ".join(f"{path}: {error}" for path, error in failures[:LISTED_FAILURES])
+    more = "; …" if newly_failed > LISTED_FAILURES else ""
+    raise JobFailed(
+        f"of the {comparison.base_samples} samples in the current version, {comparison.lost} are missing and "
+        f"{newly_failed} can no longer be read{f' ({listed}{more})' if listed else ''}. This is more than "
+        f"the limit of {job.max_removed:.0%}, so nothing was published. Is the disk mounted? If the change "
+        "is intended, allow it with --max-removed 1, or over HTTP with a job that has max_removed 1"
+    )

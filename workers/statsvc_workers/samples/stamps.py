@@ -1,0 +1,84 @@
+"""Stamps: what distinguishes a file or object from a changed one without reading its contents."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class SampleChanged(OSError):
+    """The file changed while it was being read."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.ESTALE, "changed while it was being read", path)
+
+
+class Stamp(NamedTuple):
+    """Identity of the contents of a file or object at one moment.
+
+    size      bytes
+    mtime_ns  time of the last modification, in nanoseconds since the epoch
+    ctime_ns  time of the last change of the inode, in nanoseconds since the epoch; 0 for an object
+    inode     inode number; 0 for an object
+    etag      ETag of an object; "" for a file
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    etag: str = ""
+
+    @property
+    def fingerprint(self) -> tuple[int, int, int]:
+        """The part of the stamp that a version stores: size, mtime_ns, ctime_ns."""
+        return self.size, self.mtime_ns, self.ctime_ns
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """Return the stamp of one file."""
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def combined(stamps: Iterable[Stamp]) -> Stamp:
+    """Return one stamp for several files.
+
+    The latest ctime is enough to notice a change of any file: the kernel sets it on every change, and no
+    program can set it back.
+    """
+    size = mtime = ctime = inode = 0
+    for stamp in stamps:
+        size, inode = size + stamp.size, inode ^ stamp.inode
+        mtime, ctime = max(mtime, stamp.mtime_ns), max(ctime, stamp.ctime_ns)
+    return Stamp(size, mtime, ctime, inode)
+
+
+def files_stamp(files: Iterable[str]) -> Stamp:
+    """Return one stamp for those of `files` that exist. Raises `OSError`."""
+    stamps = []
+    for file in files:
+        with suppress(FileNotFoundError):
+            stamps.append(stamp_of(os.stat(file)))  # noqa: PTH116
+    return combined(stamps)
+
+
+def folder_stamp(path: str) -> Stamp:
+    """Return one stamp for a folder and every file and folder below it. Raises `OSError`."""
+    return combined(_stamps(path))
+
+
+def _stamps(path: str) -> Iterator[Stamp]:
+    status = os.stat(path)  # noqa: PTH116
+    # The size of a folder is meaningless; its times change when an entry is added or removed.
+    yield Stamp(0, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _stamps(entry.path)
+            else:
+                yield stamp_of(entry.stat())

@@ -1,0 +1,163 @@
+"""List the samples of a source, each with its fingerprint."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from statsvc.common.object_urls import is_url
+from statsvc.dataset.counting_rule import Counting
+from statsvc.errors import UnreadableSample
+from statsvc_workers import containers
+from statsvc_workers.samples.members import SCAN_AGAIN, Member
+from statsvc_workers.samples.stamps import folder_stamp
+from statsvc_workers.sources import remote_listing
+from statsvc_workers.sources.errors import EXAMPLES, listing_failed, no_match, printable
+from statsvc_workers.sources.folders import file_fingerprint, walk
+from statsvc_workers.sources.listing import Listing, ListingColumns
+from statsvc_workers.sources.patterns import matcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from statsvc_workers.sources.folders import Entry
+    from statsvc_workers.sources.listing import Fingerprint, Source
+
+
+def list_samples(
+    source: Source, counting: Counting | None = None, entries: Iterable[tuple[str, Entry]] | None = None
+) -> Listing:
+    """List the samples of a source with their size and times; containers are opened and listed.
+
+    counting  chooses among the members of a container, and defines the rows of an array
+    entries   if given, only these files and folders of a local source are listed, as `walk` yields them, and
+              the listing may be empty
+
+    Raises `SourceError` for any error while listing, so that a network share that becomes unavailable is not
+    mistaken for removed files; and where no file matches.
+    """
+    counting = counting or Counting()
+    matches = matcher(source.pattern)
+    if is_url(source.root):
+        return _list_url(source, matches, counting)
+    folder_listing = _FolderListing(source.root, counting)
+    unmatched: list[str] = []
+    for path, entry in walk(source.root) if entries is None else entries:
+        if matches(path.rstrip("/")):
+            folder_listing.add(path, entry)
+        elif len(unmatched) < EXAMPLES:
+            unmatched.append(path.rstrip("/"))
+    listing = folder_listing.finish()
+    if not len(listing.path) and entries is None:
+        raise no_match(source.root, source.pattern, unmatched)
+    return listing
+
+
+class _FolderListing:
+    """The listing of a folder tree while its entries are added one by one."""
+
+    def __init__(self, root: str, counting: Counting) -> None:
+        self._root, self._counting = root, counting
+        self._columns = ListingColumns()
+        self._unreadable: dict[str, str] = {}
+        self._undecodable: list[tuple[str, Fingerprint]] = []
+        self._members: dict[str, Member] = {}
+        self._class_names: tuple[str, ...] = ()
+
+    def add(self, walked_path: str, entry: Entry) -> None:
+        """Add the samples of an entry of `walk`: of an array, a Zarr folder, a container or a file."""
+        path = walked_path.rstrip("/")
+        if not path.isascii() and printable(path) != path:
+            fingerprint, _ = file_fingerprint(self._root, entry)
+            self._undecodable.append((printable(path), fingerprint))
+        elif self._counting.rows != "array" and not containers.is_container(path):
+            self._add_array_rows(path, entry)
+        elif walked_path.endswith("/"):
+            self._add_zarr_folder(path, entry)
+        else:
+            fingerprint, reason = file_fingerprint(self._root, entry)
+            if reason:
+                self._add_unreadable(path, fingerprint, reason)
+            elif containers.is_container(path):
+                self._add_container(path, entry, fingerprint)
+            else:
+                self._columns.add(path, fingerprint)
+
+    def finish(self) -> Listing:
+        """Return the listing."""
+        self._add_undecodable_names()
+        columns = self._columns.take_sorted()
+        return Listing(*columns, self._unreadable, self._members, self._class_names)
+
+    def _add_unreadable(self, path: str, fingerprint: Fingerprint, reason: str) -> None:
+        self._columns.add(path, fingerprint)
+        self._unreadable[path] = reason
+
+    def _add_member(self, member: Member, fingerprint: Fingerprint) -> None:
+        self._columns.add(member.path, fingerprint)
+        self._members[member.path] = replace(member, listed=fingerprint)
+
+    def _add_array_rows(self, path: str, entry: Entry) -> None:
+        try:
+            for member in containers.list_array_rows(self._root, path, self._counting):
+                self._add_member(member, containers.fingerprint(self._root, member))
+        except UnreadableSample as error:
+            fingerprint, _ = file_fingerprint(self._root, entry)
+            self._add_unreadable(path, fingerprint, str(error))
+        except OSError as error:
+            raise listing_failed(self._root, error) from error
+
+    def _add_zarr_folder(self, path: str, entry: Entry) -> None:
+        try:
+            self._columns.add(path, folder_stamp(entry.path).fingerprint)
+        except OSError as error:
+            raise listing_failed(self._root, error) from error
+        self._members[path] = Member(path, path, "zarr")
+
+    def _add_container(self, path: str, entry: Entry, fingerprint: Fingerprint) -> None:
+        try:
+            contents = containers.list_container(self._root, path, self._counting.key)
+        except UnreadableSample as error:
+            self._add_unreadable(path, fingerprint, str(error))
+            return
+        except OSError as error:
+            raise listing_failed(self._root, error) from error
+        self._class_names = self._class_names or contents.class_names
+        status = os.stat(entry.path)  # noqa: PTH116 - `entry.stat` returns a cached status
+        changed = (status.st_size, status.st_mtime_ns, status.st_ctime_ns) != fingerprint
+        for member in contents.members:
+            member_fingerprint = fingerprint
+            if member.file != path:
+                try:
+                    member_fingerprint = containers.fingerprint(self._root, member)
+                except OSError:
+                    self._unreadable[member.path] = f"is listed in {path}, but missing; complete the folder"
+            if changed:
+                self._unreadable[member.path] = f"{path} changed while it was being listed; {SCAN_AGAIN}"
+            self._add_member(member, member_fingerprint)
+
+    def _add_undecodable_names(self) -> None:
+        """Add files whose names are not UTF-8 under a printable name that no other file has."""
+        used = set(self._columns.paths) if self._undecodable else set()
+        for printable_path, fingerprint in sorted(self._undecodable):
+            path = printable_path
+            while path in used:
+                path += "?"
+            used.add(path)
+            self._add_unreadable(path, fingerprint, "has a name that is not UTF-8; rename it")
+
+
+def _list_url(source: Source, matches: Callable[[str], bool], counting: Counting) -> Listing:
+    remote = remote_listing.list_objects(source.root, source.pattern, matches, counting)
+    if not remote.stamps:
+        raise no_match(source.root, source.pattern, remote.unmatched)
+    paths = sorted(remote.stamps)
+    table = np.array([remote.stamps[path][:3] for path in paths], np.int64).reshape(-1, 3)
+    size, mtime_ns, ctime_ns = (np.ascontiguousarray(table[:, column]) for column in range(3))
+    etag = np.array([remote.stamps[path].etag for path in paths], np.dtypes.StringDType())
+    return Listing(
+        paths, size, mtime_ns, ctime_ns, remote.unreadable, remote.members, remote.class_names, etag
+    )

@@ -1,0 +1,105 @@
+"""A source of label maps, and the listing of its samples with their fingerprints."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from statsvc_workers.samples.members import Member
+
+Paths: TypeAlias = "list[str] | np.ndarray[Any, Any]"
+
+Fingerprint: TypeAlias = tuple[int, int, int]
+"""size in bytes, mtime_ns, ctime_ns."""
+
+MAX_LIST_PATHS = 1 << 20
+"""Most paths in a list of str, which is faster than a NumPy array, but three times as large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The files below `root`, an absolute path or URL, whose relative path matches `pattern`.
+
+    A pattern is a glob with `**`, `{a,b}` and `!(a|b)`. Without "/" it matches the file name at any depth;
+    with a leading "/" it starts at the root. Names that begin with a dot never match.
+    """
+
+    root: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The samples of a source, as columns strictly ascending by path (code-point order).
+
+    path         n relative paths, separated by "/", as a list or of StringDType; bytes that are not UTF-8 are
+                 shown as `\\xff`
+    size         int64 [n], bytes
+    mtime_ns     int64 [n], time of the last modification
+    ctime_ns     int64 [n], time of the last change of the inode; 0 for an object
+    unreadable   path → why the sample cannot be opened, and what to do; such samples are in the columns, too
+    members      path → how to find the sample, for samples that are not a whole file
+    class_names  class names of the ids 0 … n−1, where the source contains them
+    etag         StringDType [n], ETags of objects, "" where the server sends none; None for files
+    """
+
+    path: Paths
+    size: NDArray[np.int64]
+    mtime_ns: NDArray[np.int64]
+    ctime_ns: NDArray[np.int64]
+    unreadable: dict[str, str] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    etag: np.ndarray[Any, Any] | None = None
+
+    def sample(self, path: str) -> str | Member:
+        """Return what a worker needs to find a sample."""
+        return self.members.get(path, path)
+
+    def lengths(self, rows: NDArray[np.int64]) -> list[int]:
+        """Return the approximate number of bytes that a worker reads for each of these samples."""
+        sizes: list[int] = self.size[rows].tolist()
+        if not self.members:
+            return sizes
+        members = (self.members.get(self.path[row]) for row in rows)
+        return [
+            size if member is None or not member.length else member.length
+            for size, member in zip(sizes, members, strict=True)
+        ]
+
+
+class ListingColumns:
+    """Samples collected column by column: one object per sample would take three times the memory."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self._values = array("q")
+
+    def add(self, path: str, fingerprint: Fingerprint) -> None:
+        """Add a sample; a later sample of the same path replaces an earlier one."""
+        self.paths.append(path)
+        self._values.extend(fingerprint)
+
+    def take_sorted(self) -> tuple[Paths, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return path, size, mtime_ns and ctime_ns, ascending by path, and clear the paths."""
+        paths: Paths = self.paths
+        self.paths = []
+        order: NDArray[np.int64]
+        if len(paths) > MAX_LIST_PATHS:
+            paths = np.array(paths, np.dtypes.StringDType())
+            order = np.argsort(paths, kind="stable")
+        else:
+            order = np.array(sorted(range(len(paths)), key=paths.__getitem__), np.int64)
+        is_last = (paths[row] != paths[following] for row, following in pairwise(order))
+        order = order[np.fromiter(chain(is_last, (True,)), bool, len(order))]
+        sorted_paths = paths[order] if isinstance(paths, np.ndarray) else [paths[row] for row in order]
+        table = np.frombuffer(self._values, np.int64).reshape(-1, 3)
+        size, mtime_ns, ctime_ns = (table[order, column] for column in range(3))
+        return sorted_paths, size, mtime_ns, ctime_ns
