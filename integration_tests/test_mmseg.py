@@ -1,8 +1,8 @@
-"""The config fragment in MMEngine's real Config, and its loss in MMSegmentation's real registry.
+"""The config fragment with MMEngine's real Config, and its loss in MMSegmentation's real registry.
 
-MMSegmentation's models need mmcv's compiled operators, not built here. So `mmseg.models` is an empty
-package with the real folder as its path, from which single real files are imported: the registry and the
-cross-entropy are MMSegmentation's own, a whole segmentor is not run.
+The models of MMSegmentation require mmcv's compiled operators, which are not built here. Therefore
+`mmseg.models` is replaced by an empty package whose path is the real folder, so that single real files can be
+imported: the registry and the cross-entropy are those of MMSegmentation. A complete segmentor is not run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from support.small_segmentation import batch, weights_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # MMEngine and MMSegmentation have their own
+pytestmark = pytest.mark.filterwarnings("ignore")  # MMEngine and MMSegmentation raise warnings of their own
 
 BASE = """
 model = dict(
@@ -67,51 +67,50 @@ def loaded(tmp_path: Path, text: str) -> Config:
     return Config.fromfile(str(tmp_path / "weights.py"))
 
 
-def built(found: Config) -> Any:
-    return MODELS.build(found.model.decode_head.loss_decode)
+def built(merged: Config) -> Any:
+    return MODELS.build(merged.model.decode_head.loss_decode)
 
 
-def test_the_fragment_replaces_the_heads_loss_by_statsvcs(weights: ClassWeights, tmp_path: Path) -> None:
-    found = loaded(tmp_path, config(weights, ce_weight=0.7, dice_weight=0.3))
-    assert found.model.type == "EncoderDecoder"
-    head = found.model.decode_head.loss_decode
-    assert set(head) == {"type", "class_weights", "ce_weight", "dice_weight"}
-    loss = built(found)
+def test_the_fragment_replaces_the_loss_of_the_decode_head(weights: ClassWeights, tmp_path: Path) -> None:
+    merged = loaded(tmp_path, config(weights, ce_weight=0.7, dice_weight=0.3))
+    assert merged.model.type == "EncoderDecoder"
+    head_loss = merged.model.decode_head.loss_decode
+    assert set(head_loss) == {"type", "class_weights", "ce_weight", "dice_weight"}
+    loss = built(merged)
     label = batch(0)[1]
     expected = CombinedLoss(ce_weight=0.7, dice_weight=0.3, class_weights=weights)(logits(), label)
-    # How a decode head calls it:
+    # Called as by a decode head:
     assert torch.equal(loss(logits(), label, weight=None, ignore_index=255), expected)
     assert loss.loss_name == "loss_statsvc"
     ce = built(loaded(tmp_path, config(weights, ce_weight=1, dice_weight=0)))(logits(), label)
     torch.testing.assert_close(ce, cross_entropy(logits(), label, weights.tensor(), ignore_index=255))
 
 
-def test_the_config_that_a_run_keeps_holds_the_weights(weights: ClassWeights, tmp_path: Path) -> None:
-    found = loaded(tmp_path, config(weights))
-    found.dump(str(tmp_path / "kept.py"))
-    kept = Config.fromfile(str(tmp_path / "kept.py"))
-    record = kept.model.decode_head.loss_decode.class_weights.to_dict()
+def test_the_config_saved_by_a_run_contains_the_weights(weights: ClassWeights, tmp_path: Path) -> None:
+    loaded(tmp_path, config(weights)).dump(str(tmp_path / "saved.py"))
+    saved = Config.fromfile(str(tmp_path / "saved.py"))
+    record = saved.model.decode_head.loss_decode.class_weights.to_dict()
     assert record == weights.to_dict()
     assert ClassWeights.from_dict(record).digest == weights.digest
-    assert built(kept).criterion.provenance["dataset"] == weights.dataset
+    assert built(saved).criterion.provenance["dataset"] == weights.dataset
 
 
-def test_what_the_loss_cannot_do_is_refused(weights: ClassWeights, tmp_path: Path) -> None:
+def test_unsupported_arguments_of_the_loss_are_rejected(weights: ClassWeights, tmp_path: Path) -> None:
     loss = built(loaded(tmp_path, config(weights)))
     label = batch(0)[1]
-    with pytest.raises(InvalidParameter, match="the head ignores 0 and the loss 255"):
+    with pytest.raises(InvalidParameter, match="is 0 in the decode head, but 255 in the loss"):
         loss(logits(), label, ignore_index=0)
-    with pytest.raises(InvalidParameter, match="no weights of pixels"):
+    with pytest.raises(InvalidParameter, match="does not support pixel weights"):
         loss(logits(), label, weight=torch.ones(2, 8, 8))
 
 
-def test_mmsegs_own_weighted_cross_entropy_fails_where_a_pixel_is_ignored(weights: ClassWeights) -> None:
-    """Why the fragment does not use it; where none is ignored it is the same loss."""
-    own = importlib.import_module("mmseg.models.losses.cross_entropy_loss")
-    loss = own.CrossEntropyLoss(class_weight=weights.to_list(), avg_non_ignore=True)
+def test_the_weighted_cross_entropy_of_mmseg_fails_for_ignored_pixels(weights: ClassWeights) -> None:
+    """The reason why the fragment does not use it. Without ignored pixels, the losses are equal."""
+    mmseg_losses = importlib.import_module("mmseg.models.losses.cross_entropy_loss")
+    loss = mmseg_losses.CrossEntropyLoss(class_weight=weights.to_list(), avg_non_ignore=True)
     label = batch(0)[1]
     with pytest.raises(IndexError):
         loss(logits(), label, ignore_index=255)
-    whole = label.clamp(max=3)
-    expected = CombinedLoss(ce_weight=1, dice_weight=0, class_weights=weights)(logits(), whole)
-    torch.testing.assert_close(loss(logits(), whole, ignore_index=255), expected)
+    unignored = label.clamp(max=3)
+    expected = CombinedLoss(ce_weight=1, dice_weight=0, class_weights=weights)(logits(), unignored)
+    torch.testing.assert_close(loss(logits(), unignored, ignore_index=255), expected)

@@ -1,4 +1,4 @@
-"""The trainer in the real nnU-Net: its loss, a training step, its checkpoint, and a training continued."""
+"""The trainer in the real nnU-Net: its loss, a training step, its checkpoint, and a continued training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # nnU-Net and what it imports have their own
+pytestmark = pytest.mark.filterwarnings("ignore")  # nnU-Net and its imports raise warnings of their own
 
 NAME = "Dataset001_Street"
 PLANS: dict[str, Any] = {
@@ -71,13 +71,13 @@ def dataset(**more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """nnU-Net reads its folders when it is imported."""
+    """The folders of nnU-Net, which reads their paths when it is imported."""
     folder = tmp_path_factory.mktemp("nnunet")
     for part in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{part}"] = str(folder / part)
-    made = folder / "preprocessed" / NAME / "nnUNetPlans_2d"
-    made.mkdir(parents=True)
-    (made / "case_0.npz").touch()  # its kind of file tells which reader
+    preprocessed = folder / "preprocessed" / NAME / "nnUNetPlans_2d"
+    preprocessed.mkdir(parents=True)
+    (preprocessed / "case_0.npz").touch()  # nnU-Net selects the reader by the file type
     return folder
 
 
@@ -89,11 +89,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running
 
 
-def trainer(described: dict[str, Any], fold: int = 0) -> Any:
+def trainer(dataset_json: dict[str, Any], fold: int = 0) -> Any:
     from statsvc.integrations.nnunet import nnUNetTrainerClassWeights
 
     torch.manual_seed(0)
-    return nnUNetTrainerClassWeights(PLANS, "2d", fold, described, torch.device("cpu"))
+    return nnUNetTrainerClassWeights(PLANS, "2d", fold, dataset_json, torch.device("cpu"))
 
 
 def batch(seed: int, ignored: int | None = None) -> dict[str, Any]:
@@ -101,44 +101,44 @@ def batch(seed: int, ignored: int | None = None) -> dict[str, Any]:
     label = torch.randint(0, 4, (2, 1, 32, 32), generator=generator).float()
     if ignored is not None:
         label[:, :, :5] = ignored
-    # Deep supervision: nnU-Net's targets at each resolution.
+    # With deep supervision, nnU-Net has a target at each resolution.
     return {"data": torch.randn(2, 1, 32, 32, generator=generator), "target": [label, label[:, :, ::2, ::2]]}
 
 
 @pytest.mark.parametrize("ignored", [None, 4])
-def test_cross_entropy_is_statsvcs_and_dice_nnunets(
+def test_the_loss_has_the_cross_entropy_of_statsvc_and_the_dice_of_nnunet(
     folder: Path, url: str, ignored: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     monkeypatch.setenv("STATSVC_URL", url)
-    described = dataset() if ignored is None else dataset(ignore=ignored)
-    ours = trainer(described)
+    dataset_json = dataset() if ignored is None else dataset(ignore=ignored)
+    ours = trainer(dataset_json)
     ours.initialize()
-    plain = nnUNetTrainer(PLANS, "2d", 0, described, torch.device("cpu"))
+    plain = nnUNetTrainer(PLANS, "2d", 0, dataset_json, torch.device("cpu"))
     plain.initialize()
-    answer = Client(url).weights(
+    weights = Client(url).weights(
         NAME, method="sqrt_inv_freq", num_classes=4, ignore_index=[] if ignored is None else [ignored]
     )
-    made, scales = batch(0, ignored), ours.loss.weight_factors
+    sample, scales = batch(0, ignored), ours.loss.weight_factors
     with torch.no_grad():
-        outputs = ours.network(made["data"])
-        found = ours.loss(outputs, made["target"])
-        expected = plain.loss(outputs, made["target"])
-        for weight, logits, label in zip(scales, outputs, made["target"], strict=True):
-            for sign, weights in ((1, answer), (-1, None)):
+        outputs = ours.network(sample["data"])
+        loss = ours.loss(outputs, sample["target"])
+        expected = plain.loss(outputs, sample["target"])
+        for weight, logits, label in zip(scales, outputs, sample["target"], strict=True):
+            for sign, class_weights in ((1, weights), (-1, None)):
                 ce = CombinedLoss(
                     ce_weight=1,
                     dice_weight=0,
-                    class_weights=weights,
+                    class_weights=class_weights,
                     ignore_index=-100 if ignored is None else ignored,
                 )
                 expected = expected + sign * weight * ce(logits, label[:, 0].long())
-    torch.testing.assert_close(found, expected)
-    assert not torch.isclose(found, plain.loss(outputs, made["target"]), rtol=1e-3)
+    torch.testing.assert_close(loss, expected)
+    assert not torch.isclose(loss, plain.loss(outputs, sample["target"]), rtol=1e-3)
 
 
-def test_a_training_is_continued_with_its_weights_and_without_a_server(
+def test_a_continued_training_has_the_same_weights_without_a_server(
     folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STATSVC_URL", url)
@@ -152,30 +152,30 @@ def test_a_training_is_continued_with_its_weights_and_without_a_server(
         .joinpath("nnUNetTrainerClassWeights__nnUNetPlans__2d", "fold_1", "class_weights.json")
         .read_text()
     )
-    answer = Client(url).weights(NAME, method="sqrt_inv_freq", num_classes=4)
-    assert record["weights"] == answer.to_list()
+    weights = Client(url).weights(NAME, method="sqrt_inv_freq", num_classes=4)
+    assert record["weights"] == weights.to_list()
     with open(first.log_file) as log:
-        assert f"digest {answer.digest}" in log.read()
+        assert f"digest {weights.digest}" in log.read()
 
     monkeypatch.setenv("STATSVC_URL", "http://127.0.0.1:1")
-    again = trainer(dataset(), fold=1)
-    again.load_checkpoint(os.path.join(again.output_folder, "checkpoint_latest.pth"))
-    assert torch.equal(again.loss.loss.ce.weight, first.loss.loss.ce.weight)
-    assert torch.equal(again.loss.loss.ce.weight, answer.tensor())
+    continued = trainer(dataset(), fold=1)
+    continued.load_checkpoint(os.path.join(continued.output_folder, "checkpoint_latest.pth"))
+    assert torch.equal(continued.loss.loss.ce.weight, first.loss.loss.ce.weight)
+    assert torch.equal(continued.loss.loss.ce.weight, weights.tensor())
 
 
-def test_regions_are_refused(folder: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dataset_with_regions_is_rejected(folder: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STATSVC_URL", url)
-    described = dataset() | {
+    dataset_json = dataset() | {
         "labels": {"background": 0, "whole": [1, 2], "core": [2]},
         "regions_class_order": [1, 2],
     }
     with pytest.raises(InvalidParameter, match="has regions"):
-        trainer(described).initialize()
+        trainer(dataset_json).initialize()
 
 
-def test_nnunet_finds_the_trainer_in_a_file_of_its_own_folder(folder: Path, tmp_path: Path) -> None:
-    """What docs/integrations.md says to put there, and how nnU-Net looks for a trainer by its name."""
+def test_nnunet_finds_the_trainer_in_a_file_of_its_trainer_folder(folder: Path, tmp_path: Path) -> None:
+    """The file that docs/integrations.md describes, and nnU-Net's search for a trainer by name."""
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
     package = tmp_path / "trainers"
@@ -185,15 +185,15 @@ def test_nnunet_finds_the_trainer_in_a_file_of_its_own_folder(folder: Path, tmp_
     (package / "class_weights.py").write_text(line)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tmp_path))
-        found = recursive_find_python_class(str(package), "nnUNetTrainerClassWeights", "trainers")
-    assert found.__module__ == "statsvc.integrations.nnunet"
+        trainer_class = recursive_find_python_class(str(package), "nnUNetTrainerClassWeights", "trainers")
+    assert trainer_class.__module__ == "statsvc.integrations.nnunet"
 
 
-def test_numbers_that_are_no_weights_are_refused(
+def test_a_method_that_does_not_return_weights_is_rejected(
     folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STATSVC_URL", url)
-    made = trainer(dataset(), fold=2)
-    monkeypatch.setattr(type(made), "query", {"method": "logit_adjustment"})
-    with pytest.raises(InvalidParameter, match="logit_adjustment gives numbers of kind additive"):
-        made.initialize()
+    additive = trainer(dataset(), fold=2)
+    monkeypatch.setattr(type(additive), "query", {"method": "logit_adjustment"})
+    with pytest.raises(InvalidParameter, match="logit_adjustment returns numbers of kind additive"):
+        additive.initialize()

@@ -31,8 +31,8 @@ from statsvc.sampling.result import Sampling
 
 try:
     from torch.utils.data import Sampler
-except ModuleNotFoundError as problem:
-    raise ImportError("statsvc.samplers needs PyTorch: pip install 'statsvc[torch]'") from problem
+except ModuleNotFoundError as error:
+    raise ImportError("PyTorch is not installed. Run: pip install 'statsvc[torch]'") from error
 
 if TYPE_CHECKING:
     import os
@@ -52,27 +52,33 @@ _log = logging.getLogger("statsvc.samplers")
 
 
 class StatisticsSampler(Sampler[int]):
-    """Indices of a dataset, drawn with the probabilities that its statistics give. Use one of its classes.
+    """Base of the samplers: draws dataset indices with probabilities that follow from the statistics.
 
-    paths         path of the label map of each item of the dataset, in its order
-    source        URL of a server, a `Client`, what `statsvc.scan` returned, or a `Sampling`; STATSVC_URL
-                  where it is left out
-    dataset, version  which of the server's; version numbers never change, tags may be moved
-    sync          a collective of torch.distributed, as in `Client.weights`: rank 0 asks, and every rank draws
-                  by its answer. Without it each rank asks for itself, and they may get different versions
-    seed          with the epoch, decides every draw: the same on each rank, whatever their number
-    num_samples   draws in an epoch over all ranks; by default one for each path
-    rank, num_replicas  of this process; by default those of torch.distributed, else 0 and 1
-    root          the folder that was scanned, where paths alone are ambiguous (`statsvc.sampling.path_join`)
-    unmatched     what becomes of a path without statistics: "error", "skip" (never drawn), or "average"
-                  (drawn as often as an average image)
-    params        of `GET /datasets/{name}/sampling`: split, ignore_index, and the sampler's own
+    Use one of its subclasses.
 
-    Rank r of R takes every R-th draw of the epoch, from the r-th on; where R does not divide their
-    number, the first draws are drawn again at the end, so that all ranks have the same number.
+    paths         path of the label map of each item, in the order of the PyTorch dataset
+    source        URL of a server, a `Client`, the result of `statsvc.scan`, or a `Sampling`; default
+                  STATSVC_URL
+    dataset       name of the dataset on the server; not needed if the server has only one
+    version       version number or tag; default: the newest version
+    sync          makes the constructor a collective of torch.distributed, as in `Client.weights`: rank 0
+                  sends the request for all ranks. By default each rank sends its own request, and ranks may
+                  get different versions
+    seed          integer of at least 0. Seed and epoch determine every draw, independent of the number of
+                  ranks
+    num_samples   draws per epoch over all ranks; default: one for each path
+    rank          rank of this process; default: that of torch.distributed, else 0
+    num_replicas  number of ranks; default: that of torch.distributed, else 1
+    root          the folder that was scanned, needed if paths are ambiguous (`statsvc.sampling.path_join`)
+    unmatched     treatment of a path without statistics: "error", "skip" (it is never drawn), or "average"
+                  (it is drawn as often as an average image)
+    params        parameters of `GET /datasets/{name}/sampling`: split, ignore_index, and those of the sampler
 
-    Raises `InvalidParameter` for paths without statistics and malformed arguments, and as
-    `Client.sampling` does.
+    Rank r of R takes the draws r, r + R, r + 2R, … of the epoch. If R does not divide the number of draws,
+    the first draws are repeated at the end, so that every rank has the same number of them.
+
+    Raises `InvalidParameter` for paths without statistics and for malformed arguments, and the errors of
+    `Client.sampling`.
     """
 
     sampler: str
@@ -94,40 +100,36 @@ class StatisticsSampler(Sampler[int]):
         unmatched: str = "error",
         **params: Any,
     ) -> None:
-        self.rank, self.num_replicas = _place(rank, num_replicas)
+        self.rank, self.num_replicas = _rank_and_replicas(rank, num_replicas)
         if unmatched not in path_join.UNMATCHED:
             known = path_join.UNMATCHED
             raise InvalidParameter(
-                ("unmatched", f"expected one of {', '.join(known)}{nearest(str(unmatched), known)}")
+                ("unmatched", f"must be one of {', '.join(known)}{nearest(str(unmatched), known)}")
             )
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-            raise InvalidParameter(("seed", f"{seed!r} is not an integer from 0 on"))
-        self.seed, self.epoch = int(seed), 0
-        name = self.sampler
+        self.seed, self.epoch = _checked_integer("seed", seed, minimum=0), 0
+        sampler = self.sampler
 
-        def ask() -> Sampling:
-            return _sampling(source, name, dataset, version, params)
+        def request() -> Sampling:
+            return _sampling_of(source, sampler, dataset, version, params)
 
-        self.sampling = from_rank_zero(ask) if sync else ask()
+        self.sampling = from_rank_zero(request) if sync else request()
         self._scores = path_join.probabilities(
-            paths, self.sampling, root, unmatched, lambda: _whole(source, self.sampling)
+            paths, self.sampling, root, unmatched, lambda: _paths_and_splits(source, self.sampling)
         )
-        length = self._default_length() if num_samples is None else num_samples
-        if isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 1:
-            raise InvalidParameter(("num_samples", f"{length!r} is not a number of draws; give 1 or more"))
-        self.num_samples = int(length)
-        self._start = 0  # draws of the epoch, over all ranks, that were made before the iterator began
-        self._given = 0  # indices that this rank's iterator has given since
+        draws = self._default_draws() if num_samples is None else num_samples
+        self.num_samples = _checked_integer("num_samples", draws, minimum=1)
+        self._start = 0  # draws of the epoch, over all ranks, from before the current iterator
+        self._yielded = 0  # indices that the current iterator of this rank has yielded
         self._finished = False
         if self.num_replicas > 1:
             _log.info("rank %d: %r, digest %s", self.rank, self, self.digest)
 
-    def _default_length(self) -> int:
+    def _default_draws(self) -> int:
         return len(self._scores)
 
     def _draw(self, random: np.random.Generator) -> Int64:
         """Return the indices of one epoch, int64 [num_samples], the same on every rank."""
-        return _inverse(self._scores, random.random(self.num_samples))
+        return _inverse_cdf(self._scores, random.random(self.num_samples))
 
     def __repr__(self) -> str:
         return (
@@ -138,11 +140,11 @@ class StatisticsSampler(Sampler[int]):
 
     @property
     def probability(self) -> NDArray[np.float64]:
-        """The probability of each item of the dataset, in its order; float64, adding up to 1."""
+        """The probability of each item, float64 [len(paths)], in the order of the dataset; the sum is 1."""
         return np.asarray(self._scores / self._scores.sum())
 
     def __len__(self) -> int:
-        """Return how many indices this rank gets when it is iterated: fewer only where it resumes."""
+        """Return how many indices the next iterator of this rank yields; fewer after resuming an epoch."""
         start = 0 if self._finished else self._start
         return math.ceil((self.num_samples - start) / self.num_replicas)
 
@@ -150,37 +152,37 @@ class StatisticsSampler(Sampler[int]):
         if self._finished:
             self._start, self._finished = 0, False
         random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, self.epoch])))
-        rest = self._draw(random)[self._start :]
-        short = -len(rest) % self.num_replicas
-        mine = np.resize(rest, len(rest) + short)[self.rank :: self.num_replicas]
-        self._given = 0
-        for index in mine.tolist():
-            self._given += 1
+        remaining = self._draw(random)[self._start :]
+        padding = -len(remaining) % self.num_replicas
+        padded = np.resize(remaining, len(remaining) + padding)
+        self._yielded = 0
+        for index in padded[self.rank :: self.num_replicas].tolist():
+            self._yielded += 1
             yield index
         self._finished = True
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose draws come next, from their beginning.
+        """Select the epoch for the next iterator, which starts at the beginning of the epoch.
 
-        For the epoch that `load_state_dict` resumed, it leaves the place where it is.
+        If it is the epoch that `load_state_dict` resumed, the position within the epoch stays.
         """
         if epoch != self.epoch:
-            self._go_to(epoch, 0)
+            self._seek(epoch, 0)
 
-    def _go_to(self, epoch: int, start: int) -> None:
-        self.epoch, self._start, self._given, self._finished = epoch, start, 0, False
+    def _seek(self, epoch: int, start: int) -> None:
+        self.epoch, self._start, self._yielded, self._finished = epoch, start, 0, False
 
     def state_dict(self, consumed: int | None = None) -> dict[str, Any]:
-        """Return where the epoch is, to go on from there after `load_state_dict`.
+        """Return the position within the epoch for `load_state_dict`.
 
-        consumed  indices that this rank has trained on since the epoch began, or was resumed; by default
-                  those that the iterator has given, which is more where a `DataLoader` has workers, since
-                  they fetch ahead. Give the batches trained on times the batch size then.
+        consumed  indices that this rank has trained on since the epoch began or was resumed; default: those
+                  that the iterator has yielded. A `DataLoader` with workers prefetches, so it yields more
+                  than that: give the number of trained batches times the batch size
         """
-        given = self._given if consumed is None else consumed
+        consumed = self._yielded if consumed is None else consumed
         return {
             "epoch": self.epoch,
-            "done": min(self._start + given * self.num_replicas, self.num_samples),
+            "done": min(self._start + consumed * self.num_replicas, self.num_samples),
             "seed": self.seed,
             "num_samples": self.num_samples,
             "sampler": self.sampler,
@@ -190,88 +192,104 @@ class StatisticsSampler(Sampler[int]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken, on any number of ranks; after a whole epoch, with the next.
+        """Continue where `state_dict` was called, on any number of ranks; after a whole epoch, with the next.
 
-        Raises `InvalidParameter` where the draws would be others: another sampler, seed, number of draws,
-        other probabilities or another order of paths.
+        Raises `InvalidParameter` if this sampler draws something else: if the sampler, the seed, the number
+        of draws, the probabilities or the order of the paths differ.
         """
-        mine = self.state_dict()
+        own_state = self.state_dict()
         for name in ("sampler", "seed", "num_samples", "digest"):
-            if state.get(name) != mine[name]:
+            if state.get(name) != own_state[name]:
                 raise InvalidParameter(
                     (
                         name,
-                        f"the state has {state.get(name)!r} and this sampler {mine[name]!r}; the state is of "
-                        f"{state.get('sampler')} with {state.get('dataset')} version {state.get('version')}, "
-                        f"seed {state.get('seed')}, and its paths in their order",
+                        f"is {state.get(name)!r} in the state, but {own_state[name]!r} in this sampler. The "
+                        f"state belongs to {state.get('sampler')} on {state.get('dataset')} version "
+                        f"{state.get('version')} with seed {state.get('seed')}; create it with these "
+                        "and with the same paths in the same order",
                     )
                 )
         epoch, done = int(state["epoch"]), int(state["done"])
-        self._go_to(*((epoch, done) if done < self.num_samples else (epoch + 1, 0)))
+        self._seek(*((epoch, done) if done < self.num_samples else (epoch + 1, 0)))
 
     @cached_property
     def digest(self) -> str:
-        """16 hexadecimal digits that stand for the probability of each item, in the dataset's order."""
-        # To 12 digits: the last bits may differ between processors.
+        """16 hexadecimal digits of a hash over the probabilities of all items, in the dataset's order."""
+        # Rounded to 12 digits, because the last bits can differ between processors.
         text = ",".join(f"{q:.12g}" for q in self.probability.tolist())
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class RareClassSampler(StatisticsSampler):
-    """DAFormer's rare class sampling: a class by softmax((1 − p)/temperature), then an image with it.
+    """Rare class sampling as in DAFormer (Hoyer et al. 2022).
 
-    Arguments as `StatisticsSampler`; params: temperature 0.01, min_pixels "auto". Draws are independent:
-    an image comes any number of times in an epoch.
+    Draws a class with probability softmax((1 − p)/temperature), where p is the share of pixels of each class,
+    and then an image that contains the class. Draws are independent, so an image can occur any number of
+    times in an epoch.
+
+    Arguments are those of `StatisticsSampler`; params: temperature (default 0.01) and min_pixels ("auto").
     """
 
     sampler = "rare_class"
 
 
 class ImageWeightSampler(StatisticsSampler):
-    """Images in proportion to the mean class weight of their pixels.
+    """Draws images in proportion to the mean class weight of their pixels.
 
-    Arguments as `StatisticsSampler`; params: those of class weights, such as `method="inverse_freq"`.
-    Draws are those of `WeightedRandomSampler` with replacement, without its limit of 2^24 images.
+    Draws are independent, as in `torch.utils.data.WeightedRandomSampler` with replacement, but without its
+    limit of 2^24 images.
+
+    Arguments are those of `StatisticsSampler`; params: those of class weights, such as
+    `method="inverse_freq"`.
     """
 
     sampler = "image_weights"
 
 
 class RepeatFactorSampler(StatisticsSampler):
-    """LVIS's repeat factor sampling: every image once, and those with a rare class more than once.
+    """Repeat factor sampling as in LVIS (Gupta et al. 2019): images with a rare class occur more than once.
 
-    Arguments as `StatisticsSampler`; params: threshold 0.001. An epoch has as many draws as all repeat
-    factors add up to, rounded up, so that every epoch is equally long; an image with factor r comes ⌊r'⌋
-    or ⌈r'⌉ times, r' times on average, where r' is r times `num_samples` over the sum of all factors.
+    By default, an epoch has as many draws as the sum of all repeat factors, rounded up, so every epoch has
+    the same length. An image with repeat factor r occurs ⌊r'⌋ or ⌈r'⌉ times per epoch, r' times on average,
+    with r' = r · num_samples / (sum of all repeat factors).
+
+    Arguments are those of `StatisticsSampler`; params: threshold (default 0.001).
     """
 
     sampler = "repeat_factor"
 
-    def _default_length(self) -> int:
-        # Probabilities over the images of the statistics times `epoch` are the repeat factors themselves.
+    def _default_draws(self) -> int:
+        # A probability times `epoch`, the sum of all repeat factors, is the repeat factor of an image.
+        # The sum over the given paths is rounded before `ceil`, because it has a floating-point error.
         return math.ceil(round(float(self._scores.sum() * self.sampling.epoch), 6))
 
     def _draw(self, random: np.random.Generator) -> Int64:
-        # Systematic sampling over the images in random order: one random offset, equal steps.
+        # Systematic sampling over the images in random order: one random offset, then equal steps.
         order = random.permutation(len(self._scores))
         steps = (np.arange(self.num_samples) + random.random()) / self.num_samples
-        drawn: Int64 = order[_inverse(self._scores[order], steps)]
+        drawn: Int64 = order[_inverse_cdf(self._scores[order], steps)]
         return drawn[random.permutation(self.num_samples)]
 
 
-def _inverse(scores: NDArray[np.float64], at: NDArray[np.float64]) -> Int64:
-    """Return the index at which the cumulative distribution of the scores passes each number in [0, 1).
+def _inverse_cdf(scores: NDArray[np.float64], quantiles: NDArray[np.float64]) -> Int64:
+    """Return the index at which the cumulative distribution of the scores exceeds each quantile in [0, 1).
 
-    In float64, so that there is no limit of 2^24 entries, as `torch.multinomial` has it.
+    It is computed in float64, so it has no limit of 2^24 entries, unlike `torch.multinomial`.
     """
-    up_to = np.cumsum(scores)
+    cumulative = np.cumsum(scores)
     last = int(np.flatnonzero(scores)[-1])
-    found = np.searchsorted(up_to, at * up_to[-1], side="right")
-    index: Int64 = np.minimum(found, last).astype(np.int64)
-    return index
+    index = np.searchsorted(cumulative, quantiles * cumulative[-1], side="right")
+    clipped: Int64 = np.minimum(index, last).astype(np.int64)
+    return clipped
 
 
-def _place(rank: int | None, num_replicas: int | None) -> tuple[int, int]:
+def _checked_integer(name: str, value: Any, minimum: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+        raise InvalidParameter((name, f"must be an integer of at least {minimum}, not {value!r}"))
+    return int(value)
+
+
+def _rank_and_replicas(rank: int | None, num_replicas: int | None) -> tuple[int, int]:
     if rank is None and num_replicas is None:
         import torch.distributed as dist
 
@@ -280,47 +298,56 @@ def _place(rank: int | None, num_replicas: int | None) -> tuple[int, int]:
         return dist.get_rank(), dist.get_world_size()
     if rank is None or num_replicas is None or not 0 <= rank < num_replicas:
         raise InvalidParameter(
-            ("rank", f"rank {rank} of {num_replicas}: give both, rank from 0 to num_replicas - 1, or neither")
+            (
+                "rank",
+                f"is {rank} and num_replicas is {num_replicas}; give both, rank in 0 … num_replicas - 1, "
+                "or neither",
+            )
         )
     return rank, num_replicas
 
 
-def _sampling(
+def _sampling_of(
     source: str | Client | LocalTable | Sampling | None,
     sampler: str,
     dataset: str | None,
     version: int | str | None,
     params: Mapping[str, Any],
 ) -> Sampling:
+    """Return the probabilities of a source, and log the warnings that come with them."""
     if source is None or isinstance(source, str):
         from statsvc.client.client import Client
 
         source = Client(source)
     if isinstance(source, Sampling):
         if source.sampler != sampler:
-            raise InvalidParameter(("source", f"it is for {source.sampler}, not for {sampler}"))
-        given = [name for name, value in params.items() if value is not None]
-        given += [n for n, v in (("dataset", dataset), ("version", version)) if v is not None]
-        if given:
-            raise InvalidParameter(*((name, "the source has it settled: leave it out") for name in given))
+            raise InvalidParameter(("source", f"has probabilities for {source.sampler}, not for {sampler}"))
+        arguments = {**params, "dataset": dataset, "version": version}
+        redundant = [name for name, value in arguments.items() if value is not None]
+        if redundant:
+            raise InvalidParameter(
+                *((name, "is already part of the source; leave it out") for name in redundant)
+            )
         return source
     from statsvc.local.scan import LocalTable
 
     if isinstance(source, LocalTable):
         if version is not None or dataset not in (None, source.dataset):
-            raise InvalidParameter(("dataset", f"the source is {source.dataset}: leave both out"))
-        found = source.sampling(sampler, **params)
+            raise InvalidParameter(
+                ("dataset", f"the source is the scan {source.dataset}; leave out dataset and version")
+            )
+        sampling = source.sampling(sampler, **params)
     else:
-        found = source.sampling(dataset, sampler=sampler, version=version, **params)
-    for warning in found.warnings:
-        _log.warning("%s: %s", found.dataset, warning["message"])
-    return found
+        sampling = source.sampling(dataset, sampler=sampler, version=version, **params)
+    for warning in sampling.warnings:
+        _log.warning("%s: %s", sampling.dataset, warning["message"])
+    return sampling
 
 
-def _whole(
+def _paths_and_splits(
     source: str | Client | LocalTable | Sampling | None, sampling: Sampling
 ) -> tuple[Sequence[str], Mapping[str, Split]]:
-    """Return all paths of the version that was asked, and the splits of its dataset; none where unknown."""
+    """Return every path of the version, and the splits of its dataset; both empty if unknown."""
     from statsvc.client.client import Client
     from statsvc.local.scan import LocalTable
 
@@ -330,5 +357,5 @@ def _whole(
         return source.rows.path, source.configuration.splits
     client = source if isinstance(source, Client) else Client(source)
     splits = client.dataset(sampling.dataset)["configuration"]["splits"]
-    every = client.sampling(sampling.dataset, sampler="repeat_factor", version=sampling.version)
-    return every.paths, from_dict(splits)
+    all_images = client.sampling(sampling.dataset, sampler="repeat_factor", version=sampling.version)
+    return all_images.paths, from_dict(splits)

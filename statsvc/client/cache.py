@@ -1,12 +1,12 @@
-"""The client's cache on disk: the last answer to each URL, with the ETag to ask whether it still holds.
+"""The client's cache on disk: the last response of each URL, with its ETag for conditional requests.
 
-An entry that is missing, damaged or of another form is no entry. Every writer writes a file of its own and
-renames it, so any number of processes share a folder without a lock: the last one wins, and each wrote an
-answer of the server. Files and folders are as readable as the umask lets them be, for an image's cache is
-filled by root and read by others; there is no token in them.
+A missing, corrupt or foreign entry is a cache miss. Every writer writes a uniquely named temporary file and
+renames it, so any number of processes share a folder without a lock: the last writer wins, and each wrote a
+response of the server. The umask decides who can read the files, because the cache of a container image is
+often filled by root and read by other users. Entries never contain a token.
 
-Answers of weights stay. Pages of samplers are large, and those of old versions are asked for no more: they go
-once nobody has read them for a while, and so do temporary files of writers that died.
+Responses with weights are kept forever. The pages of samplers are large, so a page is deleted when nobody has
+read it for `PAGE_DAYS`. Temporary files of writers that died are deleted after a day.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _log = logging.getLogger("statsvc.client")
-_tidied: set[Path] = set()
+_cleaned: set[Path] = set()
 
-DAY = 86400.0
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 PAGE_DAYS = 90
-"""How long a sampler's pages stay in the cache without being read."""
+"""Days that a sampler's page stays in the cache without being read."""
+TEMPORARY_DAYS = 1
+"""Days after which the temporary file of a writer that died is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An answer as it came.
+    """A cached response.
 
-    etag       strong or weak, quotes included
-    body       the bytes
-    immutable  whether the server said that this answer never changes
-    confirmed  when the server last gave it or said that it holds, in seconds since 1970
+    etag       strong or weak, with its quotes
+    body       the response body, byte for byte
+    immutable  whether the server declared that this response never changes
+    confirmed  when the server last sent or confirmed it, in seconds since 1970
     """
 
     etag: str
@@ -43,10 +45,10 @@ class Entry:
     immutable: bool
     confirmed: float
 
-    def when(self) -> str:
-        """Return when it was confirmed, for a person: `confirmed by the server 3 days ago`."""
+    def age(self) -> str:
+        """Return the entry's age for messages, such as `confirmed by the server 3 days ago`."""
         age = max(0.0, time.time() - self.confirmed)
-        for unit, seconds in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        for unit, seconds in (("days", DAY), ("hours", HOUR), ("minutes", MINUTE)):
             if age >= 2 * seconds:
                 return f"confirmed by the server {age / seconds:.0f} {unit} ago"
         return f"confirmed by the server {age:.0f} s ago"
@@ -60,26 +62,26 @@ def default_folder() -> Path:
 
 
 def load(folder: Path, url: str) -> Entry | None:
-    """Return the entry of a URL, or None where there is none that is whole.
+    """Return the entry of a URL, or None if the entry is missing or corrupt.
 
-    Raises `OSError` where there may be one that cannot be read.
+    Raises `OSError` if the file exists but cannot be read.
     """
     path = _path(folder, url)
     try:
-        head, _, body = path.read_bytes().partition(b"\n")
+        header, _, body = path.read_bytes().partition(b"\n")
     except FileNotFoundError:
         return None
     try:
-        about = json.loads(head)
-        whole = about["url"] == url and about["sha256"] == _digest(body)
-        entry = Entry(about["etag"], body, about["immutable"] is True, float(about["confirmed"]))
-        whole = whole and entry.etag.isascii() and entry.etag.isprintable()
+        metadata = json.loads(header)
+        valid = metadata["url"] == url and metadata["sha256"] == _digest(body)
+        entry = Entry(metadata["etag"], body, metadata["immutable"] is True, float(metadata["confirmed"]))
+        valid = valid and entry.etag.isascii() and entry.etag.isprintable()
     except (ValueError, LookupError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        _log.debug("cache entry %s is damaged: going on without it", path)
+        valid = False
+    if not valid:
+        _log.debug("cache entry %s is corrupt and is ignored", path)
         return None
-    # So that `tidy` sees what is read; the folder of an image cannot be written, and is not tidied either.
+    # `remove_stale` goes by the modification time. A read-only folder is not cleaned either.
     with suppress(OSError):
         if path.stat().st_mtime < time.time() - DAY:
             os.utime(path)
@@ -87,11 +89,12 @@ def load(folder: Path, url: str) -> Entry | None:
 
 
 def store(folder: Path, url: str, entry: Entry) -> Path:
-    """Keep an entry in a file that no reader ever sees a part of; return its path.
+    """Write an entry atomically, so that no reader sees an incomplete one, and return its path.
 
-    Raises `OSError` where it cannot be written; the entry that was there stays, and nothing else is left.
+    Raises `OSError` if the entry cannot be written. The previous entry then stays, and the temporary file is
+    deleted.
     """
-    about = {
+    metadata = {
         "url": url,
         "etag": entry.etag,
         "immutable": entry.immutable,
@@ -100,36 +103,36 @@ def store(folder: Path, url: str, entry: Entry) -> Path:
     }
     path = _path(folder, url)
     folder.mkdir(parents=True, exist_ok=True)
-    # Not mkstemp: its files are readable by their owner alone.
-    part = folder / f".part-{os.urandom(8).hex()}"
+    # Not mkstemp: only the owner could read its files.
+    temporary = folder / f".part-{os.urandom(8).hex()}"
     try:
-        with part.open("xb") as file:
-            file.write(json.dumps(about).encode() + b"\n" + entry.body)
-        part.replace(path)
+        with temporary.open("xb") as file:
+            file.write(json.dumps(metadata).encode() + b"\n" + entry.body)
+        temporary.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-    if folder not in _tidied:
-        _tidied.add(folder)
-        tidy(folder)
+    if folder not in _cleaned:
+        _cleaned.add(folder)
+        remove_stale(folder)
     return path
 
 
-def tidy(folder: Path) -> None:
-    """Remove a sampler's pages that nobody has read for `PAGE_DAYS`, and temporary files a day old."""
+def remove_stale(folder: Path) -> None:
+    """Delete sampler pages that nobody has read for `PAGE_DAYS`, and abandoned temporary files."""
     now = time.time()
     for file in folder.iterdir():
-        with suppress(OSError):  # another process tidies too, or the file is another user's
+        with suppress(OSError):  # another process deletes it too, or another user owns it
             age = (now - file.stat().st_mtime) / DAY
-            left = file.name.startswith(".part-") and age > 1
-            if left or (file.suffix == ".answer" and age > PAGE_DAYS and _is_page(file)):
+            abandoned = file.name.startswith(".part-") and age > TEMPORARY_DAYS
+            if abandoned or (file.suffix == ".answer" and age > PAGE_DAYS and _is_page(file)):
                 file.unlink()
 
 
 def _is_page(path: Path) -> bool:
     with path.open("rb") as file:
-        about = file.readline()
-    return b"/sampling?" in about
+        header = file.readline()
+    return b"/sampling?" in header
 
 
 def _path(folder: Path, url: str) -> Path:

@@ -1,48 +1,43 @@
-"""What a trainer imports: ask a statsvc server for class weights, or its cache while the server is away."""
+"""`Client` and `class_weights`: what a training script calls."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from statsvc.client import cache as client_cache
-from statsvc.client import query, retry
-from statsvc.client.cache import Entry
+from statsvc.client import endpoints
+from statsvc.client.cached_server import CachedServer
 from statsvc.client.distributed import from_rank_zero, rank
-from statsvc.client.http import Away
+from statsvc.client.query import is_version_number, prefetch_command
 from statsvc.client.settings import checked_offline, checked_timeout, checked_token, checked_url
-from statsvc.errors import InvalidParameter, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import torch
 
-    from statsvc.client.http import Read
+    from statsvc.client.http import Parse
     from statsvc.sampling.result import Sampling
     from statsvc.weighting.class_weights import ClassWeights
 
 _log = logging.getLogger("statsvc.client")
-_warned: set[Path] = set()
 
 
 class Client:
-    """A statsvc server. Holds settings only: safe to pickle, to fork and to share between threads.
+    """A client of one statsvc server. It only stores settings: safe to pickle, fork and share by threads.
 
-    url      where the server is, for instance "http://stats:8000"; STATSVC_URL if left out
-    token    bearer token where the server asks for one; STATSVC_TOKEN if left out
-    timeout  seconds for one attempt; STATSVC_TIMEOUT, else 10. At most four are made, in at most three
-             times this
-    cache    folder for answers; STATSVC_CACHE, else `~/.cache/statsvc`
+    url      URL of the server, for instance "http://stats:8000"; default STATSVC_URL
+    token    bearer token, if the server requires one; default STATSVC_TOKEN
+    timeout  seconds for one attempt; default STATSVC_TIMEOUT, else 10. A request makes at most four attempts
+             within three times this time
+    cache    folder for cached responses; default STATSVC_CACHE, else `~/.cache/statsvc`
 
-    With STATSVC_OFFLINE=1 it answers from the cache alone. Raises `InvalidParameter` where a setting is
-    missing or malformed.
+    With STATSVC_OFFLINE=1 it only reads the cache. The environment is read when the client is created.
+
+    Raises `InvalidParameter` if a setting is missing or malformed.
     """
 
     def __init__(
@@ -53,14 +48,36 @@ class Client:
         timeout: float | None = None,
         cache: str | Path | None = None,
     ) -> None:
-        self.url = checked_url(url or os.environ.get("STATSVC_URL", ""))
-        self._token = checked_token(token or os.environ.get("STATSVC_TOKEN") or None)
-        self.timeout = checked_timeout(timeout if timeout is not None else os.environ.get("STATSVC_TIMEOUT"))
-        self.cache = Path(cache).expanduser() if cache else client_cache.default_folder()
-        self.offline = checked_offline(os.environ.get("STATSVC_OFFLINE", ""))
+        self._server = CachedServer(
+            url=checked_url(url or os.environ.get("STATSVC_URL", "")),
+            token=checked_token(token or os.environ.get("STATSVC_TOKEN") or None),
+            timeout=checked_timeout(timeout if timeout is not None else os.environ.get("STATSVC_TIMEOUT")),
+            cache=Path(cache).expanduser() if cache else client_cache.default_folder(),
+            offline=checked_offline(os.environ.get("STATSVC_OFFLINE", "")),
+        )
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
+
+    @property
+    def url(self) -> str:
+        """URL of the server, without a trailing slash."""
+        return self._server.url
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for one attempt."""
+        return self._server.timeout
+
+    @property
+    def cache(self) -> Path:
+        """Folder for cached responses."""
+        return self._server.cache
+
+    @property
+    def offline(self) -> bool:
+        """Whether only the cache is used."""
+        return self._server.offline
 
     def weights(
         self,
@@ -72,48 +89,61 @@ class Client:
         sync: bool = False,
         **params: Any,
     ) -> ClassWeights:
-        """Ask for class weights.
+        """Return class weights from the server.
 
-        version         number, which is asked for once and then read from the cache, or tag
-        expect_classes  the trainer's class names in order; others are refused
-        pinned          `ClassWeights.to_dict()` from the checkpoint of a run that is resumed: these
-                        weights are returned, and nothing is asked; None asks
-        sync            a collective of torch.distributed: rank 0 asks, every rank gets its answer or its
-                        error, and every rank must call this. Without it each rank asks for itself
-        params          those of `GET /weights`, in their own types: `method="effective_num"`, `beta=0.999`,
+        dataset         name of the dataset; not needed if the server has only one
+        version         version number or tag; default: the newest version. A numbered version is requested
+                        once and then read from the cache
+        expect_classes  class names in the order of the trainer's class ids, compared with the dataset's
+        pinned          `ClassWeights.to_dict()` from the checkpoint of a resumed run: returns these weights
+                        without a request, after checking that the other arguments agree with them
+        sync            makes this a collective of torch.distributed, which every rank must call: rank 0 sends
+                        the request, and every rank gets its result or its exception. By default each rank
+                        sends its own request
+        params          parameters of `GET /weights` as Python values: `method="effective_num"`, `beta=0.999`,
                         `ignore_index=[255]` (`[]` ignores nothing), `clip=(0.1, 10)`,
-                        `multiply={"person": 2}`. What is left out or None is the server's choice
+                        `multiply={"person": 2}`. None means the server's default
 
-        While the server is away the last answer to the same question stands in, with a warning in the log
-        "statsvc.client".
+        While the server is unavailable, the last cached response to the same request is used, and a warning
+        is logged to "statsvc.client".
 
-        Raises `InvalidParameter`, `NotFound`, `Unanswerable` and their like where the server refuses
-        the question, `ServerError` where there is no answer.
+        Raises
+        - `InvalidParameter` for a parameter, a class name in `expect_classes`, or a value that contradicts
+          `pinned`,
+        - `NotFound` for an unknown dataset or version,
+        - `Unanswerable` if the statistics cannot answer the request,
+        - `DamagedVersion` if the stored version is corrupt and nothing is cached,
+        - `ServerError` if there is no usable response, neither from the server nor in the cache.
         """
-        question = {"dataset": dataset, "version": version, **params}
+        query = {"dataset": dataset, "version": version, **params}
 
-        def ask() -> ClassWeights:
-            return _answer(lambda: self, question, pinned, expect_classes)
+        def request() -> ClassWeights:
+            return _weights(lambda: self, query, pinned, expect_classes)
 
-        return _shared(ask, sync)
+        return _on_every_rank(request, sync)
 
     def prefetch(
         self, dataset: str | None = None, *, version: int | str | None = None, **params: Any
     ) -> list[tuple[ClassWeights, Path]]:
-        """Ask the server for class weights and keep them for where it cannot be reached.
+        """Fetch class weights into the cache, for machines that cannot reach the server.
 
-        Return each answer with the file that holds it: that to the question and, where it does not name
-        a number, that to the same question about the version which answered.
+        Arguments are as in `weights`. Returns each response with its cache file. Unless `version` is a
+        number, the response is also cached under the number of the version that it came from.
 
-        Raises as `weights` does, but never takes an answer from the cache; `ServerError` also where the
-        server does not let the answer be kept, `OSError` where the cache cannot be written.
+        Raises as `weights` does, but never uses a cached response. Also raises `InvalidParameter` if
+        STATSVC_OFFLINE is set, `ServerError` if the server forbids caching, and `OSError` if the cache cannot
+        be written.
         """
-        self._require_online()
-        kept = [self._prefetched({"dataset": dataset, "version": version, **params})]
-        number = kept[0][0].version
-        if number is not None and not query.is_number(version):
-            kept.append(self._prefetched({"dataset": dataset, "version": number, **params}))
-        return kept
+
+        def fetch(version: int | str | None) -> tuple[ClassWeights, Path]:
+            query = {"dataset": dataset, "version": version, **params}
+            return self._server.fetch(endpoints.weights_path(query), endpoints.parse_weights)
+
+        fetched = [fetch(version)]
+        number = fetched[0][0].version
+        if number is not None and not is_version_number(version):
+            fetched.append(fetch(number))
+        return fetched
 
     def sampling(
         self,
@@ -124,148 +154,81 @@ class Client:
         sync: bool = False,
         **params: Any,
     ) -> Sampling:
-        """Ask how probable each image is for a sampler: `rare_class`, `repeat_factor` or `image_weights`.
+        """Return the probability with which a sampler draws each image.
 
-        `params` are those of `GET /datasets/{name}/sampling`, such as `split="train"` and
-        `temperature=0.01`. Pages are cached as answers are. `version`, `sync` and what is raised are as
-        in `weights`.
+        sampler  `rare_class`, `repeat_factor` or `image_weights`
+        params   parameters of `GET /datasets/{name}/sampling`, such as `split="train"`, `temperature=0.01`
+
+        `dataset`, `version` and `sync` are as in `weights`. The response has several pages, each of which is
+        cached. Raises as `weights` does, and `InvalidParameter` for a mixture of datasets.
         """
 
         def advice() -> str:
-            return self._advice({"dataset": dataset, "sampling": sampler, "version": version, **params})
-
-        def ask() -> Sampling:
-            return _sampling(
-                lambda path, read: self._get(path, read, advice), dataset, sampler, version, params
+            return self._prefetch_advice(
+                {"dataset": dataset, "sampling": sampler, "version": version, **params}
             )
 
-        return from_rank_zero(ask) if sync else ask()
+        def get(path: str, parse: Parse) -> Any:
+            return self._server.get(path, parse, advice)
+
+        def request() -> Sampling:
+            return endpoints.fetch_sampling(get, dataset, sampler, version, params)
+
+        return from_rank_zero(request) if sync else request()
 
     def prefetch_sampling(
         self, dataset: str | None = None, *, sampler: str, version: int | str | None = None, **params: Any
     ) -> tuple[Sampling, list[Path]]:
-        """Ask the server for a sampler's pages and keep them for where it cannot be reached.
+        """Fetch the pages of a sampler into the cache, for machines that cannot reach the server.
 
-        Return the answer with the files that hold it, also under the version's number where none is given,
-        and the list of datasets where no name is. Raises as `prefetch` does.
+        Arguments are as in `sampling`. Returns the response with its cache files. Unless `version` is a
+        number, the pages are also cached under the number of the version that they came from. Without a
+        `dataset`, the list of datasets is cached too.
+
+        Raises as `prefetch` does.
         """
-        self._require_online()
         files: dict[Path, None] = {}
 
-        def get(path: str, read: Read) -> Any:
-            value, file = self._fetched(path, read)
+        def fetch(path: str, parse: Parse) -> Any:
+            value, file = self._server.fetch(path, parse)
             files[file] = None
             return value
 
-        found = _sampling(get, dataset, sampler, version, params)
-        if found.version is not None and not query.is_number(version):
-            _sampling(get, found.dataset, sampler, found.version, params)
-        return found, list(files)
+        sampling = endpoints.fetch_sampling(fetch, dataset, sampler, version, params)
+        if sampling.version is not None and not is_version_number(version):
+            endpoints.fetch_sampling(fetch, sampling.dataset, sampler, sampling.version, params)
+        return sampling, list(files)
 
     def dataset(self, name: str) -> dict[str, Any]:
-        """Return a dataset as `GET /datasets/{name}` describes it: configuration, splits, newest jobs."""
-        path = f"/datasets/{quote(name, safe='')}"
-        found: dict[str, Any] = self._get(path, lambda body: dict(body) | {"name": body["name"]})
-        return found
+        """Return a dataset as `GET /datasets/{name}` describes it: configuration, splits, newest jobs.
+
+        Raises `NotFound` for an unknown name, and `ServerError` as `weights` does.
+        """
+        return endpoints.fetch_dataset(self._server.get, name)
 
     def datasets(self) -> list[dict[str, Any]]:
-        """Return the server's datasets by name, as `GET /datasets` describes each."""
-        return _datasets(self._get)
+        """Return every dataset of the server, sorted by name, as `GET /datasets` describes it.
+
+        Raises `ServerError` as `weights` does.
+        """
+        return endpoints.fetch_datasets(self._server.get)
 
     def methods(self) -> list[dict[str, Any]]:
-        """Return every weighting method with formula, parameters, ranges and reference."""
-        found: list[dict[str, Any]] = self._get("/methods", lambda body: _list(body, "methods"))
-        return found
+        """Return every weighting method with its formula, parameters, ranges and reference.
 
-    def _weights(self, params: Mapping[str, Any]) -> ClassWeights:
-        answer: ClassWeights = self._get(_path(params), _read_weights, lambda: self._advice(params))
-        return answer
+        Raises `ServerError` as `weights` does.
+        """
+        return endpoints.fetch_methods(self._server.get)
 
-    def _advice(self, params: Mapping[str, Any]) -> str:
+    def _get_weights(self, query: Mapping[str, Any]) -> ClassWeights:
+        weights: ClassWeights = self._server.get(
+            endpoints.weights_path(query), endpoints.parse_weights, lambda: self._prefetch_advice(query)
+        )
+        return weights
+
+    def _prefetch_advice(self, query: Mapping[str, Any]) -> str:
         folder = None if self.cache == client_cache.default_folder() else self.cache
-        command = query.prefetch_command(self.url, folder, params)
-        return f"; where the server can be reached, run: {command}"
-
-    def _require_online(self) -> None:
-        if self.offline:
-            raise InvalidParameter(("offline", "STATSVC_OFFLINE is set; unset it to fetch from a server"))
-
-    def _prefetched(self, params: Mapping[str, Any]) -> tuple[ClassWeights, Path]:
-        return self._fetched(_path(params), _read_weights)
-
-    def _fetched(self, path: str, read: Read) -> tuple[Any, Path]:
-        """Return the server's answer and the file that keeps it."""
-        url = self.url + path
-        try:
-            answer, entry = self._asked(url, read, None)
-        except Away as away:
-            raise away.error from None
-        if entry is None:
-            raise ServerError(f"{url} answered, but does not let the answer be kept (no-store, or no ETag)")
-        return answer, client_cache.store(self.cache, url, entry)
-
-    def _get(self, path: str, read: Read, advice: Callable[[], str] = str) -> Any:
-        """Return what `read` makes of the JSON at `path`, from the server or, where that may be, the cache.
-
-        `advice` ends the message where there is neither.
-        """
-        url = self.url + path
-        entry = self._load(url)
-        held = None if entry is None else _value(entry, read)
-        if entry is not None and held is not None and (self.offline or entry.immutable):
-            _log.info("%s from the cache: %s, %s", url, _named(held), entry.when())
-            return held
-        if self.offline:
-            raise ServerError(f"STATSVC_OFFLINE is set, and {self.cache} has no answer to {url}{advice()}")
-        try:
-            value, fresh = self._asked(url, read, None if held is None else entry)
-        except Away as away:
-            if entry is None or held is None:
-                raise away.error from None
-            _log.warning("going on with the last good answer, %s, %s: %s", _named(held), entry.when(), away)
-            return held
-        if fresh is not None:
-            self._keep(url, fresh, new=entry is None or fresh.body != entry.body)
-        return value
-
-    def _asked(self, url: str, read: Read, entry: Entry | None) -> tuple[Any, Entry | None]:
-        """Return the server's present answer, and the entry to keep of it, None where it is not to be kept.
-
-        Raises `Away` where there is none, and the exception of what the server refused.
-        """
-        from statsvc._version import __version__
-
-        headers = {"Accept": "application/json", "User-Agent": f"statsvc/{__version__}"}
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token}"
-        if entry is not None:
-            headers["If-None-Match"] = entry.etag
-        _log.debug("GET %s (If-None-Match: %s)", url, entry and entry.etag)
-        reply = retry.ask(url, headers, self.timeout, read)
-        now = time.time()
-        if reply is None:
-            assert entry is not None
-            return _value(entry, read), replace(entry, confirmed=now)
-        if reply.etag is None:
-            return reply.value, None
-        return reply.value, Entry(reply.etag, reply.body, reply.immutable, now)
-
-    def _load(self, url: str) -> Entry | None:
-        try:
-            return client_cache.load(self.cache, url)
-        except OSError as problem:
-            _warn_once(self.cache, "read", problem)
-            return None
-
-    def _keep(self, url: str, entry: Entry, *, new: bool) -> None:
-        try:
-            client_cache.store(self.cache, url, entry)
-        except OSError as problem:
-            if new:
-                _warn_once(self.cache, "written", problem)
-            else:
-                # The folder of a container image, say: what it holds is right, only its date stays.
-                _log.debug("%s keeps its date: %s", url, problem)
+        return f". Where the server can be reached, run: {prefetch_command(self.url, folder, query)}"
 
 
 def class_weights(
@@ -278,121 +241,50 @@ def class_weights(
     expect_classes: Sequence[str] | None = None,
     **params: Any,
 ) -> torch.Tensor:
-    """Return class weights from a statsvc server, float32 [num_classes] on `device`, for a weighted loss.
+    """Return class weights from a statsvc server for a weighted loss, float32 [num_classes] on `device`.
 
-    `url` is STATSVC_URL if left out; with `pinned` none is needed, with `sync` on rank 0 only. The rest
-    is that of `Client.weights`. What the answer warns of goes to the log "statsvc.client". Raises as
-    `Client.weights` does; needs PyTorch.
+    url  URL of the server; default STATSVC_URL. Not needed with `pinned`, and with `sync` only on rank 0
+
+    The other arguments are those of `Client.weights`. The warnings of the response are logged to
+    "statsvc.client".
+
+    Raises as `Client.weights` does, and `ImportError` without PyTorch. Warns if the numbers are not weights
+    for a loss, such as those of `logit_adjustment`.
     """
 
-    def ask() -> ClassWeights:
-        answer = _answer(lambda: Client(url), {"dataset": dataset, **params}, pinned, expect_classes)
-        for warning in answer.warnings:
-            _log.warning("%s: %s", answer.dataset, warning["message"])
-        return answer
+    def request() -> ClassWeights:
+        weights = _weights(lambda: Client(url), {"dataset": dataset, **params}, pinned, expect_classes)
+        for warning in weights.warnings:
+            _log.warning("%s: %s", weights.dataset, warning["message"])
+        return weights
 
-    answer = _shared(ask, sync)
-    answer.warn_if_not_weights()
-    return answer.tensor(device)
+    weights = _on_every_rank(request, sync)
+    weights.warn_if_not_weights()
+    return weights.tensor(device)
 
 
-def _answer(
+def _weights(
     client: Callable[[], Client],
-    question: Mapping[str, Any],
+    query: Mapping[str, Any],
     pinned: dict[str, Any] | None,
     expect_classes: Sequence[str] | None,
 ) -> ClassWeights:
-    """Return the weights of a question, pinned ones without a client."""
+    """Return pinned weights, or those that the client gets. `client` is not called for pinned weights."""
     if pinned is None:
-        answer = client()._weights(question)
+        weights = client()._get_weights(query)
     else:
-        from statsvc.client.pinned import recorded
+        from statsvc.client.pinned import pinned_weights
 
-        answer = recorded(pinned, question)
+        weights = pinned_weights(pinned, query)
     if expect_classes is not None:
-        answer.require_classes(expect_classes)
-    return answer
+        weights.require_classes(expect_classes)
+    return weights
 
 
-def _shared(ask: Callable[[], ClassWeights], sync: bool) -> ClassWeights:
-    """Return what `ask` returns, with `sync` what it returns on rank 0, and log what it is."""
-    answer = from_rank_zero(ask) if sync else ask()
-    here = rank()
-    by = "" if here is None else f"rank {here}: "
-    _log.info("%s%s, weights with digest %s", by, _named(answer), answer.digest)
-    return answer
-
-
-def _sampling(
-    get: Callable[[str, Read], Any],
-    dataset: str | None,
-    sampler: str,
-    version: int | str | None,
-    params: Mapping[str, Any],
-) -> Sampling:
-    from statsvc.sampling import mixtures, result
-
-    if mixtures.parse(dataset) is not None:
-        raise InvalidParameter(
-            ("dataset", f"{dataset} is a mixture, which no sampler draws from: make one for each dataset")
-        )
-    name = dataset if dataset is not None else result.only_dataset(_datasets(get))
-    return result.fetch(
-        lambda path, asked, read: get(path + query.query(asked), read),
-        name,
-        version,
-        {"sampler": sampler, **params},
-    )
-
-
-def _datasets(get: Callable[[str, Read], Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    after: str | None = ""
-    while after is not None:
-        path = "/datasets" + query.query({"after": after or None})
-        page, after = get(path, lambda body: (_list(body, "datasets"), body.get("next")))
-        found += page
-    return found
-
-
-def _path(params: Mapping[str, Any]) -> str:
-    if "format" in params:
-        raise InvalidParameter(("format", "the client always asks for JSON; use .to_list() or .numpy()"))
-    return "/weights" + query.query(params)
-
-
-def _read_weights(body: Any) -> ClassWeights:
-    from statsvc.weighting.class_weights import ClassWeights, checked_answer
-
-    return ClassWeights(checked_answer(body))
-
-
-def _list(body: Any, key: str) -> list[dict[str, Any]]:
-    if not isinstance(body[key], list):
-        raise TypeError(f"{key!r} is not a list")
-    return list(body[key])
-
-
-def _value(entry: Entry, read: Read) -> Any:
-    """Return what an entry holds, or None where another version of statsvc wrote something else."""
-    try:
-        return read(json.loads(entry.body))
-    except (ValueError, LookupError, TypeError):
-        return None
-
-
-def _named(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"a page of {len(value[0])}"
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    if isinstance(value, dict):
-        return f"{value['dataset']} version {value['version']} ({value['sampler']})"
-    number = "" if value.version is None else f" version {value.version}"
-    return f"{value.dataset}{number} ({value.method})"
-
-
-def _warn_once(folder: Path, done: str, problem: OSError) -> None:
-    level = logging.DEBUG if folder in _warned else logging.WARNING
-    _warned.add(folder)
-    _log.log(level, "the cache folder %s cannot be %s, going on without it: %s", folder, done, problem)
+def _on_every_rank(request: Callable[[], ClassWeights], sync: bool) -> ClassWeights:
+    """Return the result of `request`, with `sync` that of rank 0, and log which weights it is."""
+    weights = from_rank_zero(request) if sync else request()
+    own_rank = rank()
+    prefix = "" if own_rank is None else f"rank {own_rank}: "
+    _log.info("%s%s, weights with digest %s", prefix, endpoints.describe(weights), weights.digest)
+    return weights

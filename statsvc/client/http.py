@@ -1,4 +1,4 @@
-"""One exchange with a server: what it answers, what it refuses, and when it must be called away."""
+"""One GET request to a server, and an exception for each way in which it can fail."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     import httpx2
 
-Read = Callable[[Any], Any]
-"""What makes a result of JSON; raises `LookupError` or `TypeError` for JSON that is not statsvc's."""
+Parse = Callable[[Any], Any]
+"""Turns parsed JSON into a result; raises `LookupError` or `TypeError` if the JSON is not statsvc's."""
 
 _ERRORS: dict[str, type[errors.StatsvcError]] = {
     "not-found": errors.NotFound,
@@ -28,25 +28,31 @@ _ERRORS: dict[str, type[errors.StatsvcError]] = {
     "source": errors.SourceError,
     "damaged-version": errors.DamagedVersion,
 }
-"""The exception of each problem type `/problems/<kind>` that is not about one parameter."""
+"""The exception for each problem type `/problems/<type>` that does not concern a single parameter."""
 
 
-class Away(Exception):
-    """The server itself gave no answer; what it answered last may stand in.
+class Unavailable(Exception):
+    """The server did not respond usefully, so that a cached response may be used instead.
 
-    error  what the caller gets where nothing stands in
-    again  whether asking again may help
-    after  seconds to wait before that, where the server named them
+    error        the exception for the caller if nothing is cached
+    retry        whether another attempt may succeed
+    retry_after  seconds to wait before the next attempt, or None if the server did not say
     """
 
-    def __init__(self, error: errors.StatsvcError, *, again: bool, after: float | None = None) -> None:
-        self.error, self.again, self.after = error, again, after
+    def __init__(self, error: errors.StatsvcError, *, retry: bool, retry_after: float | None = None) -> None:
+        self.error, self.retry, self.retry_after = error, retry, retry_after
         super().__init__(str(error))
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: its bytes, what `Read` made of them, and what its headers say about keeping it."""
+    """A successful response.
+
+    body       the response body, byte for byte
+    value      what `Parse` returned for it
+    etag       None if the response must not be cached
+    immutable  whether the server declared that the response never changes
+    """
 
     body: bytes
     value: Any
@@ -54,60 +60,62 @@ class Reply:
     immutable: bool
 
 
-def exchange(url: str, headers: Mapping[str, str], timeout: float, read: Read) -> Reply | None:
-    """Send one GET; return the answer, or None where the one that If-None-Match names still holds.
+def exchange(url: str, headers: Mapping[str, str], timeout: float, parse: Parse) -> Reply | None:
+    """Send one GET request. Return the response, or None if the entity named by If-None-Match is current.
 
     timeout  seconds from connecting to the last byte
 
-    Raises `Away` where no answer of the server came, and the exception of what it refused.
+    Raises `Unavailable` if there was no usable response. Raises `InvalidParameter`, `NotFound` and the other
+    errors of statsvc if the server rejected the request.
     """
-    response = _sent(url, headers, timeout)
+    response = _send(url, headers, timeout)
     status = response.status_code
     if status == 304 and "If-None-Match" in headers:
         return None
     if status == 200:
-        return _reply(url, response, read)
-    error = _refusal(url, response)
+        return _parsed(url, response, parse)
+    error = _error(url, response)
     if status in (408, 429) or status >= 500:
-        # Asking again would find the same damaged bytes.
-        again = not isinstance(error, errors.DamagedVersion)
-        raise Away(error, again=again, after=_retry_after(response.headers.get("retry-after")))
+        # Another attempt would read the same damaged version.
+        retry = not isinstance(error, errors.DamagedVersion)
+        wait = _retry_after(response.headers.get("retry-after"))
+        raise Unavailable(error, retry=retry, retry_after=wait)
     if status < 300 or status == 304:
-        raise Away(error, again=False)
+        raise Unavailable(error, retry=False)
     raise error
 
 
-def _sent(url: str, headers: Mapping[str, str], timeout: float) -> httpx2.Response:
+def _send(url: str, headers: Mapping[str, str], timeout: float) -> httpx2.Response:
     import httpx2
 
-    extensions = {"trace": _limit(timeout)}
+    extensions = {"trace": _deadline(timeout)}
     try:
-        # A redirect is not followed: it would take the token elsewhere, or end on a sign-in page.
+        # Redirects are not followed: they could send the token to another host or end at a sign-in page.
         with httpx2.Client(timeout=timeout, follow_redirects=False) as client:
             return client.get(url, headers=dict(headers), extensions=extensions)
     except httpx2.TimeoutException:
         error = ServerError(
-            f"{url} did not answer within {round(timeout, 2):g} s; is the server busy or behind a firewall? "
-            "Look at its log, or give a longer timeout (STATSVC_TIMEOUT)"
+            f"{url} did not respond within {round(timeout, 2):g} s. Check the server's log and firewalls "
+            "on the way, or set a longer timeout (STATSVC_TIMEOUT)"
         )
     except httpx2.ConnectError as problem:
         server = "{0.scheme}://{0.netloc}".format(urlsplit(url))
         error = ServerError(
-            f"cannot connect to {server}: {problem}; is `statsvc serve` running there, and is the URL "
-            "right (STATSVC_URL)?"
+            f"cannot connect to {server}: {problem}. Check that `statsvc serve` is running there and that "
+            "the URL is right (STATSVC_URL)"
         )
     except httpx2.InvalidURL as problem:
         raise InvalidParameter(("url", f"{url} is not a URL: {problem}")) from None
     except httpx2.HTTPError as problem:
-        error = ServerError(f"{url} broke off or answered malformed HTTP: {problem}; try again")
-    raise Away(error, again=True) from None
+        error = ServerError(f"{url} closed the connection or sent malformed HTTP: {problem}. Try again")
+    raise Unavailable(error, retry=True) from None
 
 
-def _limit(seconds: float) -> Callable[[str, dict[str, Any]], None]:
-    """Return a trace of httpx2 that lets the whole exchange take `seconds`.
+def _deadline(seconds: float) -> Callable[[str, dict[str, Any]], None]:
+    """Return an httpx2 trace that limits the whole request to `seconds`.
 
-    Its timeouts are for each read, so that a server that sends a byte now and then would hold the
-    trainer for hours. The trace sees every connection before it is read from.
+    The timeouts of httpx2 apply to each read, so a server that sends a byte now and then could block a
+    trainer for hours. The trace wraps `read` of every connection before its first use.
     """
     end = time.monotonic() + seconds
 
@@ -118,7 +126,7 @@ def _limit(seconds: float) -> Callable[[str, dict[str, Any]], None]:
         read = stream.read
 
         def read_in_time(max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG001
-            # A timeout of 0 would mean: do not wait, which is another error than being late.
+            # A timeout of 0 would make the read non-blocking and raise another exception than a timeout.
             data: bytes = read(max_bytes, max(end - time.monotonic(), 1e-3))
             return data
 
@@ -127,54 +135,55 @@ def _limit(seconds: float) -> Callable[[str, dict[str, Any]], None]:
     return trace
 
 
-def _reply(url: str, response: httpx2.Response, read: Read) -> Reply:
+def _parsed(url: str, response: httpx2.Response, parse: Parse) -> Reply:
     try:
         _require_json(response)
-        value = read(json.loads(response.content))
+        value = parse(json.loads(response.content))
     except (ValueError, LookupError, TypeError) as problem:
         error = ServerError(
-            f"{url} answered, but not as statsvc does: {problem}; does the URL name a statsvc server?"
+            f"{url} did not send a statsvc response: {problem}. Check that the URL is that of a statsvc "
+            "server"
         )
-        raise Away(error, again=False) from None
-    control = response.headers.get("cache-control", "")
-    etag = None if "no-store" in control else response.headers.get("etag")
-    return Reply(response.content, value, etag, "immutable" in control)
+        raise Unavailable(error, retry=False) from None
+    cache_control = response.headers.get("cache-control", "")
+    etag = None if "no-store" in cache_control else response.headers.get("etag")
+    return Reply(response.content, value, etag, "immutable" in cache_control)
 
 
 def _require_json(response: httpx2.Response) -> None:
-    kind = response.headers.get("content-type", "no content type").partition(";")[0].strip()
-    if kind not in ("application/json", "application/problem+json"):
-        raise ValueError(f"the content is {kind}, not JSON")
+    media_type = response.headers.get("content-type", "missing").partition(";")[0].strip()
+    if media_type not in ("application/json", "application/problem+json"):
+        raise ValueError(f"expected JSON, but the content type is {media_type}")
 
 
-def _refusal(url: str, response: httpx2.Response) -> errors.StatsvcError:
-    """Return the exception for an answer that is not 200."""
+def _error(url: str, response: httpx2.Response) -> errors.StatsvcError:
+    """Return the exception for a response whose status is not 200."""
     status = response.status_code
     if response.has_redirect_location:
         return ServerError(
-            f"{url} redirects to {response.headers['location']}, which is not followed; "
-            "give the server's own URL (STATSVC_URL)"
+            f"{url} redirects to {response.headers['location']}. The client does not follow redirects; "
+            "give the final URL of the server (STATSVC_URL)"
         )
     try:
         _require_json(response)
         problem = json.loads(response.content)
-        kind, detail = str(problem["type"]).rpartition("/problems/")[2], str(problem["detail"])
-        if kind == "invalid-parameter":
+        problem_type, detail = str(problem["type"]).rpartition("/problems/")[2], str(problem["detail"])
+        if problem_type == "invalid-parameter":
             return InvalidParameter(*((item["parameter"], item["message"]) for item in problem["errors"]))
     except (ValueError, LookupError, TypeError):
         return ServerError(
-            f"{url} answered {status} {response.reason_phrase}, and not as statsvc does; "
-            "does the URL name a statsvc server?"
+            f"{url} responded with {status} {response.reason_phrase}, but not in the format of statsvc. "
+            "Check that the URL is that of a statsvc server"
         )
-    if kind in _ERRORS:
-        return _ERRORS[kind](detail)
+    if problem_type in _ERRORS:
+        return _ERRORS[problem_type](detail)
     if status in (401, 403):
-        return ServerError(f"{url} answered {status}: {detail} (give token= or STATSVC_TOKEN)")
-    return ServerError(f"{url} answered {status} {response.reason_phrase}: {detail}")
+        return ServerError(f"{url} responded with {status}: {detail}. Give token= or set STATSVC_TOKEN")
+    return ServerError(f"{url} responded with {status} {response.reason_phrase}: {detail}")
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header, which holds them or a date (RFC 9110, 10.2.3)."""
+    """Return the seconds of a Retry-After header, which has seconds or a date (RFC 9110, section 10.2.3)."""
     if value is None:
         return None
     if value.strip().isdecimal():

@@ -1,94 +1,119 @@
-"""The weights that a run was started with, for the same run resumed: no question, and no other answer."""
+"""Weights recorded in a checkpoint, returned to the resumed run without a request."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from statsvc.client.query import is_number, text
+from statsvc.client.query import as_text, is_version_number
 from statsvc.errors import InvalidParameter
 from statsvc.sampling import mixtures
 from statsvc.weighting.class_weights import ClassWeights
 from statsvc.weighting.parameters import ALIASES, PARAMETERS, WeightSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 
-def recorded(record: dict[str, Any], question: Mapping[str, Any]) -> ClassWeights:
-    """Return the weights of a record (`ClassWeights.to_dict()`), unless they answer another question.
+def pinned_weights(record: dict[str, Any], query: Mapping[str, Any]) -> ClassWeights:
+    """Return the weights of a record (`ClassWeights.to_dict()`) if the query agrees with them.
 
-    What is left out of the question, and a version that is a tag, is as in the record.
+    A parameter that the query leaves out agrees, and so does a version given as a tag.
 
-    Raises `InvalidParameter` for a record that is none, and for each parameter that contradicts it.
+    Raises `InvalidParameter` for a malformed record, and for each parameter that contradicts it.
     """
     weights = ClassWeights.from_dict(record)
-    differing = _differences(weights, {name: value for name, value in question.items() if value is not None})
-    if differing:
+    conflicts = _conflicts(weights, {name: value for name, value in query.items() if value is not None})
+    if conflicts:
         raise InvalidParameter(
             *(
-                (name, f"the pinned weights have {there!r}, not {asked!r}; leave out pinned for new weights")
-                for name, there, asked in differing
+                (
+                    conflict.parameter,
+                    f"the pinned weights have {conflict.recorded!r}, not {conflict.requested!r}. "
+                    "To request new weights, leave out pinned",
+                )
+                for conflict in conflicts
             )
         )
     return weights
 
 
-def _differences(weights: ClassWeights, question: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return (parameter, value in the record, value asked for) where they differ."""
+class _Conflict(NamedTuple):
+    parameter: str
+    recorded: Any
+    requested: Any
+
+
+def _conflicts(weights: ClassWeights, query: Mapping[str, Any]) -> list[_Conflict]:
+    """Return every parameter of the query whose value differs from the record."""
+    texts = {name: as_text(value) for name, value in query.items() if name not in ("dataset", "version")}
+    conflicts = list(_method_conflicts(weights.spec, texts))
+    if conflicts:
+        return conflicts  # the parameters of another method would all differ
+    requested_spec = _requested_spec(weights, texts)
+    for name, value in query.items():
+        if texts.get(name) == "auto":
+            continue  # the record has the value that "auto" was resolved to
+        recorded, requested = _compared_values(weights, requested_spec, name, value)
+        if _comparable(recorded) != _comparable(requested):
+            conflicts.append(_Conflict(name, recorded, requested))
+    return conflicts
+
+
+def _method_conflicts(spec: Mapping[str, Any], texts: Mapping[str, str]) -> Iterator[_Conflict]:
+    for name in ("method", "recipe"):
+        if name in texts and texts[name] != spec.get(name):
+            yield _Conflict(name, spec.get(name), texts[name])
+
+
+def _requested_spec(weights: ClassWeights, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the query's parameters as a complete spec, so that defaults and notations do not differ."""
     spec = weights.spec
-    given = {name: text(value) for name, value in question.items() if name not in ("dataset", "version")}
-    others = [(name, spec.get(name), given.get(name)) for name in ("method", "recipe")]
-    if differing := [one for one in others if one[2] is not None and one[1] != one[2]]:
-        return differing  # every parameter of the method would differ too
-    own = {
+    method_parameters = {
         name: value
         for name, value in spec.items()
         if value is not None and name in PARAMETERS and PARAMETERS[name].method is not None
     }
-    # What only the server knows can be compared where the record has it; a misspelt name is in neither.
-    known = {name: value for name, value in given.items() if name in PARAMETERS or name not in spec}
-    asked = WeightSpec.from_params({"method": weights.method, **own, **known}).to_dict()
-    found: list[tuple[str, Any, Any]] = []
-    there: Any
-    wanted: Any
-    for name, value in question.items():
-        key = ALIASES.get(name, name)
-        if given.get(name) == "auto":
-            continue  # the record has what auto came to
-        if key == "dataset":
-            if _same_mixture(weights.dataset, str(value)):
-                continue
-            there, wanted = weights.dataset, value
-        elif key == "version":
-            there, wanted = weights.version, int(value) if is_number(value) else weights.version
-        else:
-            there, wanted = spec.get(key), asked.get(key, text(value))
-        if _plain(wanted) != _plain(there):
-            found.append((name, there, wanted))
-    return found
+    # A parameter that only the server knows is in the record's spec and is compared as it is. A misspelled
+    # one is in neither, and the parser rejects it.
+    known = {name: text for name, text in texts.items() if name in PARAMETERS or name not in spec}
+    return WeightSpec.from_params({"method": weights.method, **method_parameters, **known}).to_dict()
 
 
-def _same_mixture(there: str, wanted: str) -> bool:
-    """Whether a record's mixture, which names every version, is the one asked for.
+def _compared_values(
+    weights: ClassWeights, requested_spec: Mapping[str, Any], name: str, value: Any
+) -> tuple[Any, Any]:
+    """Return the recorded and the requested value of one parameter; equal ones if they agree."""
+    if name == "dataset":
+        same_mixture = _same_mixture(weights.dataset, str(value))
+        return weights.dataset, weights.dataset if same_mixture else value
+    if name == "version":
+        return weights.version, int(value) if is_version_number(value) else weights.version
+    key = ALIASES.get(name, name)
+    return weights.spec.get(key), requested_spec.get(key, as_text(value))
 
-    That need not name them, and a tag may have moved.
+
+def _same_mixture(recorded: str, requested: str) -> bool:
+    """Return whether both mixtures have the same datasets and shares.
+
+    The recorded mixture names every version. The requested one may leave versions out or name tags, which can
+    have moved since.
     """
-    known, asked = mixtures.parse(there), mixtures.parse(wanted)
+    recorded_parts, requested_parts = mixtures.parse(recorded), mixtures.parse(requested)
     return (
-        known is not None
-        and asked is not None
-        and [part.dataset for part in known] == [part.dataset for part in asked]
+        recorded_parts is not None
+        and requested_parts is not None
+        and [part.dataset for part in recorded_parts] == [part.dataset for part in requested_parts]
         and all(
-            (isinstance(other.number, str) or other.number in (None, one.number))
-            and math.isclose(one.share, other.share, rel_tol=1e-9)
-            for one, other in zip(known, asked, strict=True)
+            (isinstance(new.number, str) or new.number in (None, old.number))
+            and math.isclose(old.share, new.share, rel_tol=1e-9)
+            for old, new in zip(recorded_parts, requested_parts, strict=True)
         )
     )
 
 
-def _plain(value: Any) -> Any:
-    """Return a value in which the order of ids and the type of sequence make no difference."""
+def _comparable(value: Any) -> Any:
+    """Return a value without what makes no difference: the order of ids and the type of a sequence."""
     if isinstance(value, list | tuple) and all(isinstance(item, int) for item in value):
         return sorted(set(value))
     return list(value) if isinstance(value, tuple) else value

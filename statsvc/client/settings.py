@@ -1,4 +1,4 @@
-"""Settings of the client, checked where they are given."""
+"""Validation of the client's settings."""
 
 from __future__ import annotations
 
@@ -7,42 +7,49 @@ from urllib.parse import urlsplit
 from statsvc.errors import InvalidParameter
 
 TIMEOUT = 10.0
-"""Seconds for one attempt, from connecting to the last byte, unless told otherwise."""
+"""Default time limit of one attempt in seconds, from connecting to the last byte."""
 
 
 def checked_url(url: str) -> str:
-    """Return the URL without a slash at its end. Raises `InvalidParameter` for what is no server's."""
+    """Return a server's URL without a trailing slash. Raises `InvalidParameter` if it is malformed."""
     if not url:
         raise InvalidParameter(
             ("url", "give the server's URL, for instance http://127.0.0.1:8000, or set STATSVC_URL")
         )
     parts = urlsplit(url)
     try:
-        port_is_one = parts.port != 0
+        valid_port = parts.port != 0
     except ValueError:
-        port_is_one = False
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_one:
-        raise InvalidParameter(("url", f"{url!r} is not a URL like http://127.0.0.1:8000"))
+        valid_port = False
+    if parts.scheme not in ("http", "https") or not parts.hostname or not valid_port:
+        raise InvalidParameter(
+            ("url", f"{url!r} is not a server's URL; give one such as http://127.0.0.1:8000")
+        )
     if "@" in parts.netloc:
         raise InvalidParameter(
-            ("url", "leave user and password out of the URL; give token= or STATSVC_TOKEN")
+            ("url", "must not contain a user or a password; give token= or STATSVC_TOKEN instead")
         )
     if parts.query or parts.fragment:
-        raise InvalidParameter(("url", f"{url!r}: leave out what follows ? or #; parameters are arguments"))
+        raise InvalidParameter(
+            ("url", f"{url!r} has a query or a fragment; remove it and give parameters as arguments")
+        )
     return url.rstrip("/")
 
 
 def checked_token(token: str | None) -> str | None:
-    """Return the token. Raises `InvalidParameter`, never showing it, where no header can hold it."""
+    """Return the token. Raises `InvalidParameter`, without showing the token, if it is malformed."""
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
         raise InvalidParameter(
-            ("token", "a token is printable ASCII without spaces; is there a line break in it?")
+            ("token", "must be printable ASCII without spaces; check it for a line break at the end")
         )
     return token
 
 
 def checked_timeout(value: float | str | None) -> float:
-    """Return a number of seconds, the default for None. Raises `InvalidParameter` for others."""
+    """Return a timeout in seconds, the default for None or "".
+
+    Raises `InvalidParameter` unless it is a finite number above 0.
+    """
     if value is None or value == "":
         return TIMEOUT
     try:
@@ -50,12 +57,12 @@ def checked_timeout(value: float | str | None) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise InvalidParameter(("timeout", f"{value!r} is not a number of seconds above 0"))
+        raise InvalidParameter(("timeout", f"{value!r} is invalid; give a number of seconds above 0"))
     return seconds
 
 
 def checked_offline(value: str) -> bool:
-    """Return what STATSVC_OFFLINE means. Raises `InvalidParameter` where that is unclear."""
+    """Return whether STATSVC_OFFLINE is on. Raises `InvalidParameter` for an unknown value."""
     if value.lower() in ("", "0", "false", "no", "off"):
         return False
     if value.lower() in ("1", "true", "yes", "on"):

@@ -1,13 +1,16 @@
-"""What joins statsvc to other packages. Each module needs its own package, and no other.
+"""Integrations with training frameworks and experiment trackers.
 
-    monitor, Monitor        each class's IoU into Weights & Biases, MLflow or TensorBoard, and warnings
-    .lightning              a callback that keeps the weights in checkpoints and logs, and monitors
-    .transformers           a `compute_loss_func` for the `Trainer`, and a callback
-    .monai                  a loss that takes MONAI's label maps
-    .mmseg                  a config fragment for MMSegmentation
-    .nnunet                 a trainer for nnU-Net
+::
 
-Hydra needs no module: docs/integrations.md has the YAML.
+    monitor, Monitor        log the IoU of each class to Weights & Biases, MLflow or TensorBoard, and warn
+    .lightning              callback that saves the weights in checkpoints, logs them and monitors each class
+    .transformers           `compute_loss_func` for the `Trainer`, and a callback that saves the weights
+    .monai                  loss for MONAI's label maps
+    .mmseg                  config fragment for MMSegmentation
+    .nnunet                 trainer for nnU-Net
+
+Each module imports only the package that it integrates with. Hydra needs no module: docs/integrations.md has
+the YAML.
 """
 
 from __future__ import annotations

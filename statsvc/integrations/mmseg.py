@@ -1,4 +1,4 @@
-"""A config fragment for MMSegmentation that trains with class weights. Made without MMSegmentation."""
+"""A config fragment for MMSegmentation that trains with class weights. Does not import MMSegmentation."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from statsvc.weighting.class_weights import ClassWeights
 
 
 def config(weights: ClassWeights, **options: Any) -> str:
-    """Return a config file's text that puts statsvc's loss in the place of `decode_head.loss_decode`.
+    """Return the text of a config file that replaces `decode_head.loss_decode` by statsvc's loss.
 
-    options  those of `statsvc.losses.CombinedLoss`, such as ce_weight=1, dice_weight=0 for cross-entropy
+    options  options of `statsvc.losses.CombinedLoss`, such as ce_weight=1, dice_weight=0 for cross-entropy
 
-    The weights stand in it with their origin, so the config that a run keeps, in its work folder and in its
-    checkpoints, says which they were, and no server is asked when it is run. Put it last in `_base_`.
+    The file contains the weights with their provenance. The config that MMSegmentation saves in the work
+    folder and in checkpoints therefore documents the weights, and a run does not need a server. Put the file
+    last in `_base_`.
 
-    It does not use MMSegmentation's own `CrossEntropyLoss(class_weight=…)`: that of 1.2.2 looks up a weight
-    for the ignored id 255 and ends in an IndexError; older ones divide by the number of pixels, so that the
-    loss keeps its scale only with normalize=expected.
+    MMSegmentation's own `CrossEntropyLoss(class_weight=…)` is not used: in release 1.2.2 it looks up a weight
+    for the ignored id 255 and raises IndexError. Older releases divide by the number of pixels, so the scale
+    of the loss depends on the weights unless they are normalized with normalize=expected.
+
+    Raises `InvalidParameter` unless `weights` is a `ClassWeights`.
     """
     if not isinstance(weights, ClassWeights):
         raise InvalidParameter(
             (
                 "weights",
-                f"{type(weights).__name__} does not say where its numbers are from; give the ClassWeights "
-                "that Client.weights returned",
+                f"{type(weights).__name__} does not record the provenance of its numbers; give the "
+                "ClassWeights that Client.weights returned",
             )
         )
     loss = {"type": "StatsvcLoss", "class_weights": weights.to_dict(), **options}

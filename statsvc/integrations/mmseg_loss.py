@@ -1,4 +1,4 @@
-"""`StatsvcLoss` in MMSegmentation's registry, for configs: `custom_imports` names this module."""
+"""Registers `StatsvcLoss` with MMSegmentation. A config imports this module by `custom_imports`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from statsvc.weighting.class_weights import ClassWeights
 
 try:
     from mmseg.registry import MODELS
-except ImportError:
-    raise ImportError(f"{__name__} needs MMSegmentation: pip install mmsegmentation") from None
+except ImportError as error:
+    raise ImportError("MMSegmentation is not installed. Run: pip install mmsegmentation") from error
 
 
 @MODELS.register_module()
 class StatsvcLoss(nn.Module):
     """`statsvc.losses.CombinedLoss` as a `loss_decode`.
 
-    class_weights  what `ClassWeights.to_dict` gave, or one number for each class
-    loss_weight    a factor, for auxiliary heads
-    loss_name      its name in the log; what begins with "loss_" is trained on
-    options        those of `CombinedLoss`
+    class_weights  `ClassWeights.to_dict()`, or one number for each class
+    loss_weight    factor of the loss, for auxiliary heads
+    loss_name      name in the log. MMSegmentation only trains on losses whose name begins with "loss_"
+    options        options of `CombinedLoss`
     """
 
     def __init__(
@@ -45,18 +45,21 @@ class StatsvcLoss(nn.Module):
     ) -> Tensor:
         """Return the loss, a scalar, of logits [N, C, height, width] and labels [N, height, width].
 
-        Raises `InvalidParameter` for weights of single pixels, and where the head ignores another id.
+        Raises `InvalidParameter` for weights of pixels, and if the decode head ignores another id.
         """
         if weight is not None:
             raise InvalidParameter(
-                ("weight", "StatsvcLoss takes no weights of pixels: leave out the sampler")
+                (
+                    "weight",
+                    "StatsvcLoss does not support pixel weights; remove the sampler of the decode head",
+                )
             )
         if ignore_index != self.criterion.ignore_index:
             raise InvalidParameter(
                 (
                     "ignore_index",
-                    f"the head ignores {ignore_index} and the loss {self.criterion.ignore_index}; give both "
-                    "the same",
+                    f"is {ignore_index} in the decode head, but {self.criterion.ignore_index} in the loss; "
+                    "set both to the same id",
                 )
             )
         loss: Tensor = self.loss_weight * self.criterion(cls_score, label)

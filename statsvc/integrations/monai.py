@@ -1,4 +1,4 @@
-"""statsvc's losses where MONAI's conventions hold."""
+"""An adapter of statsvc's losses to the conventions of MONAI."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from statsvc.errors import InvalidParameter
 
 
 class MonaiLoss(nn.Module):
-    """A loss for label maps as MONAI's transforms make them.
+    """A loss for label maps as MONAI's transforms produce them.
 
-    `loss(logits, target)` takes the target [N, 1, *spatial] of any number type, and `MetaTensor`s; the
-    criterion gets int64 [N, *spatial]. It goes into `monai.losses.DeepSupervisionLoss`, or wherever
-    `DiceCELoss(to_onehot_y=True, softmax=True)` stood. Raises `InvalidParameter` for one-hot targets. ::
+    criterion  loss such as `statsvc.losses.CombinedLoss`, called with an int64 target [N, *spatial]
+
+    `loss(logits, target)` takes logits [N, C, *spatial] and a target [N, 1, *spatial] of any numeric dtype,
+    both also as `MetaTensor`. It can replace `DiceCELoss(to_onehot_y=True, softmax=True)`, for instance
+    inside `monai.losses.DeepSupervisionLoss`. Raises `InvalidParameter` for one-hot targets. ::
 
         MonaiLoss(statsvc.losses.CombinedLoss(class_weights=weights, ignore_index=255))
     """
@@ -30,8 +32,8 @@ class MonaiLoss(nn.Module):
             raise InvalidParameter(
                 (
                     "target",
-                    f"has shape {list(target.shape)}; give label maps [N, 1, *spatial]; of one-hot ones they "
-                    "are target.argmax(1, keepdim=True)",
+                    f"has shape {list(target.shape)}; give label maps [N, 1, *spatial]. Convert a one-hot "
+                    "target by target.argmax(1, keepdim=True)",
                 )
             )
         loss: Tensor = self.criterion(logits, target.squeeze(1).long())
@@ -39,6 +41,6 @@ class MonaiLoss(nn.Module):
 
 
 def _plain(tensor: Any) -> Tensor:
-    """Return the tensor that a MetaTensor is, without its metadata."""
+    """Return a MetaTensor without its metadata; other tensors as they are."""
     plain: Tensor = tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
     return plain

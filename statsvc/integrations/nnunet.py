@@ -12,8 +12,8 @@ from statsvc.losses.weighting import vector_of
 try:
     from nnunetv2.training.loss.robust_ce_loss import RobustCrossEntropyLoss
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-except ImportError:
-    raise ImportError(f"{__name__} needs nnU-Net: pip install nnunetv2") from None
+except ImportError as error:
+    raise ImportError("nnU-Net is not installed. Run: pip install nnunetv2") from error
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,19 +21,21 @@ if TYPE_CHECKING:
     from statsvc.weighting.class_weights import ClassWeights
 
 
-class nnUNetTrainerClassWeights(nnUNetTrainer):  # noqa: N801  nnU-Net's way
-    """nnU-Net's own loss, Dice and cross-entropy, with class weights in cross-entropy.
+class nnUNetTrainerClassWeights(nnUNetTrainer):  # noqa: N801  the naming convention of nnU-Net
+    """Trains with nnU-Net's own loss, Dice and cross-entropy, with class weights in cross-entropy.
 
-    They are those of the dataset of nnU-Net's name (`Dataset004_Hippocampus`) on the server at STATSVC_URL,
-    asked for once when a training begins. `query` is what is asked; a subclass of your own changes it::
+    When training begins, the weights are requested from the server at STATSVC_URL, for the dataset with
+    nnU-Net's name (such as `Dataset004_Hippocampus`). `query` has the arguments of `Client.weights`; change
+    them in a subclass::
 
         class MyTrainer(nnUNetTrainerClassWeights):
             query = {"dataset": "hippocampus", "method": "enet"}
 
-    The log names the weights, and `class_weights.json` in the fold's folder holds the whole answer; a
-    training that is continued takes them from there and asks nobody. Raises `InvalidParameter` for datasets
-    with regions, whose loss is a sigmoid for each region, and for methods that give no weights
-    (`logit_adjustment`).
+    The weights are written to the log and, as `ClassWeights.to_dict()`, to `class_weights.json` in the folder
+    of the fold. A continued training reads them from there, without a request.
+
+    Raises `InvalidParameter` for datasets with regions, whose loss has a sigmoid for each region, and for
+    methods that do not return weights (`logit_adjustment`). Raises as `Client.weights` does.
     """
 
     query: ClassVar[dict[str, Any]] = {"method": "sqrt_inv_freq"}
@@ -44,13 +46,13 @@ class nnUNetTrainerClassWeights(nnUNetTrainer):  # noqa: N801  nnU-Net's way
             raise InvalidParameter(
                 (
                     "labels",
-                    f"{self.plans_manager.dataset_name} has regions, and its loss a sigmoid for each: class "
-                    "weights are for labels; use nnUNetTrainer",
+                    f"{self.plans_manager.dataset_name} has regions, whose loss has a sigmoid for each "
+                    "region; class weights require labels, so use nnUNetTrainer",
                 )
             )
         weights = self._class_weights()
         loss: Any = super()._build_loss()
-        inner = getattr(loss, "loss", loss)  # of deep supervision
+        inner = getattr(loss, "loss", loss)  # unwrap deep supervision
         ignored = self.label_manager.ignore_label
         options = {} if ignored is None else {"ignore_index": ignored}
         vector = vector_of(weights, "weights")
@@ -67,23 +69,23 @@ class nnUNetTrainerClassWeights(nnUNetTrainer):  # noqa: N801  nnU-Net's way
 
         file = Path(self.output_folder) / "class_weights.json"
 
-        def ask() -> ClassWeights:
+        def load_or_request() -> ClassWeights:
             if self._continued and file.exists():
                 return ClassWeights.from_dict(json.loads(file.read_text()))
             ignored = self.label_manager.ignore_label
-            question = {
+            query = {
                 "dataset": self.plans_manager.dataset_name,
                 "num_classes": self.label_manager.num_segmentation_heads,
                 **({} if ignored is None else {"ignore_index": [ignored]}),
                 **self.query,
             }
-            weights = Client().weights(**question)
+            weights = Client().weights(**query)
             file.write_text(json.dumps(weights.to_dict()))
             return weights
 
-        return from_rank_zero(ask)
+        return from_rank_zero(load_or_request)
 
     def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
-        """Continue with the weights that the training was begun with."""
+        """Continue a training with the weights that it began with."""
         self._continued = True
         super().load_checkpoint(filename_or_checkpoint)

@@ -1,4 +1,4 @@
-"""Whether the processes of a training have the same weights."""
+"""A check that every process of a training run has the same weights."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def require_same(weights: ClassWeights) -> None:
-    """Raise `Conflict` on every rank unless all have the same weights.
+    """Raise `Conflict` on every rank unless all ranks have the same weights.
 
-    A collective over the default process group; outside of one, nothing.
+    This is a collective over the default process group. Without one, it does nothing.
     """
     import torch.distributed as dist
 
@@ -22,8 +22,8 @@ def require_same(weights: ClassWeights) -> None:
     digests: list[str] = [""] * dist.get_world_size()
     dist.all_gather_object(digests, weights.digest)
     if len(set(digests)) > 1:
-        different = ", ".join(f"rank {rank}: {digest}" for rank, digest in enumerate(digests))
+        by_rank = ", ".join(f"rank {rank}: {digest}" for rank, digest in enumerate(digests))
         raise Conflict(
-            f"the ranks train with different class weights (digests {different}); ask for them with "
-            "sync=True, or pin them with version="
+            f"the ranks train with different class weights (digests {by_rank}). Request them with sync=True, "
+            "or with a version number"
         )

@@ -1,7 +1,7 @@
 """Experiment trackers: Weights & Biases, MLflow, TensorBoard.
 
-Each is told the weights once and the numbers of each epoch. None of them is imported here: whoever has a run
-of one has imported it.
+Each tracker gets the weights once and the metrics of each epoch. This module does not import the trackers: a
+script that has a run of one has already imported it.
 """
 
 from __future__ import annotations
@@ -17,21 +17,37 @@ from statsvc.errors import InvalidParameter
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from statsvc.weighting.class_weights import ClassWeights
+
     Scalars = Mapping[str, float | int | str | bool]
 
 
+MLFLOW_BATCH = 1000
+"""MLflow's limit of metrics in a request."""
+
+
 class Tracker(Protocol):
-    """What a monitor asks of a tracker; anything with these two methods is one."""
+    """The interface of a tracker for a monitor; any object with these two methods is one."""
 
     def begin(self, facts: Scalars, record: dict[str, Any]) -> None:
-        """Keep the weights: `facts` flat for a table of runs, `record` whole (`ClassWeights.to_dict`)."""
+        """Log the weights at the beginning of a run.
+
+        facts   flat scalars for a table of runs
+        record  the complete record, `ClassWeights.to_dict()`
+        """
 
     def log(self, metrics: Mapping[str, float], warnings: str, epoch: int) -> None:
-        """Keep the numbers of an epoch, and its warnings as one text, which may be empty."""
+        """Log the metrics of an epoch, and its warnings as one text, which may be empty."""
+
+
+def facts_of(weights: ClassWeights) -> dict[str, float | int | str | bool]:
+    """Return the weights, their provenance and their digest as flat scalars for a table of runs."""
+    return weights.to_log() | {"class_weights/_digest": weights.digest}
 
 
 class _WandB:
-    """A run of Weights & Biases. Its step is the script's: numbers are drawn over `monitor/epoch`."""
+    """A run of Weights & Biases. The script controls its step, so metrics are plotted over
+    `monitor/epoch`."""
 
     def __init__(self, run: Any) -> None:
         self.run = run
@@ -43,13 +59,15 @@ class _WandB:
             self.run.define_metric(name, step_metric="monitor/epoch")
 
     def log(self, metrics: Mapping[str, float], warnings: str, epoch: int) -> None:
-        # No step: it would have to be above every step that the script has logged, or be dropped.
+        # Without a step: W&B drops a step that is below the last one that the script has logged.
         self.run.log({**metrics, "monitor/epoch": epoch})
         self.run.summary["monitor/warnings_text"] = warnings
 
 
 class _MLflow:
-    """A run of MLflow. The record is an artifact, `class_weights.json`: a parameter holds 6000 characters."""
+    """A run of MLflow. The record is the artifact `class_weights.json`, since parameters are limited to 6000
+    characters.
+    """
 
     def __init__(self, run: Any) -> None:
         from mlflow import MlflowClient
@@ -65,18 +83,19 @@ class _MLflow:
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
-        found = [Metric(_mlflow_name(name), value, now, epoch) for name, value in metrics.items()]
-        for start in range(0, len(found), 1000):  # MLflow's limit of a request
-            self.client.log_batch(self.run_id, metrics=found[start : start + 1000])
+        batch = [Metric(_mlflow_name(name), value, now, epoch) for name, value in metrics.items()]
+        for start in range(0, len(batch), MLFLOW_BATCH):
+            self.client.log_batch(self.run_id, metrics=batch[start : start + MLFLOW_BATCH])
         self.client.set_tag(self.run_id, "monitor.warnings", warnings)
 
 
 def _mlflow_name(name: str) -> str:
+    """Return a name with "_" for every character that MLflow rejects."""
     return re.sub(r"[^\w\-. /]", "_", name)
 
 
 class _TensorBoard:
-    """A `SummaryWriter`."""
+    """A `SummaryWriter` of TensorBoard."""
 
     def __init__(self, writer: Any) -> None:
         self.writer = writer
@@ -93,8 +112,8 @@ class _TensorBoard:
             self.writer.add_text("monitor/warnings_text", warnings, epoch)
 
 
-def tracker(logger: Any) -> Tracker:
-    """Return the tracker for a run, a writer or a logger. Raises `InvalidParameter` for other things."""
+def tracker_of(logger: Any) -> Tracker:
+    """Return the tracker of a run, a writer or a logger. Raises `InvalidParameter` for anything else."""
     package = type(logger).__module__.split(".")[0]
     if package == "wandb" and hasattr(logger, "define_metric"):
         return _WandB(logger)
@@ -103,24 +122,25 @@ def tracker(logger: Any) -> Tracker:
     if hasattr(logger, "add_scalar") and hasattr(logger, "add_text"):
         return _TensorBoard(logger)
     if hasattr(logger, "begin") and hasattr(logger, "log"):
-        own: Tracker = logger
-        return own
+        custom: Tracker = logger
+        return custom
     raise InvalidParameter(
         (
             "loggers",
-            f"{type(logger).__name__} is not one of: a run of wandb.init(), a run of mlflow.start_run(), a "
-            "SummaryWriter, an object with begin and log as statsvc.integrations.trackers.Tracker has them",
+            f"{type(logger).__name__} is not supported; give a run of wandb.init(), a run of "
+            "mlflow.start_run(), a SummaryWriter, or an object with the methods of "
+            "statsvc.integrations.trackers.Tracker",
         )
     )
 
 
-def every(loggers: Any) -> list[Tracker]:
-    """Return the trackers of one logger or several. Raises `InvalidParameter` where one is none."""
-    return [tracker(one) for one in (loggers if isinstance(loggers, list | tuple) else [loggers])]
+def trackers_of(loggers: Any) -> list[Tracker]:
+    """Return the trackers of one logger or of a list of loggers. Raises as `tracker_of` does."""
+    return [tracker_of(logger) for logger in (loggers if isinstance(loggers, list | tuple) else [loggers])]
 
 
-def active() -> list[Tracker]:
-    """Return the trackers of the runs that are active in this process: W&B's and MLflow's."""
+def active_trackers() -> list[Tracker]:
+    """Return the trackers of the W&B and MLflow runs that are active in this process."""
     wandb, mlflow = sys.modules.get("wandb"), sys.modules.get("mlflow")
     runs = [getattr(wandb, "run", None), None if mlflow is None else mlflow.active_run()]
-    return [tracker(run) for run in runs if run is not None]
+    return [tracker_of(run) for run in runs if run is not None]

@@ -1,23 +1,23 @@
-"""For the `Trainer` of Hugging Face's Transformers: the loss, and the weights in its checkpoints."""
+"""The loss for the `Trainer` of Hugging Face Transformers, and the weights in its checkpoints."""
 
 from __future__ import annotations
 
 import json
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from torch.nn.functional import interpolate
 
 from statsvc.errors import InvalidParameter
 from statsvc.integrations import trackers
+from statsvc.integrations.checkpoints import warn_if_different
 from statsvc.integrations.ranks import require_same
 from statsvc.weighting.class_weights import ClassWeights
 
 try:
     from transformers import TrainerCallback
     from transformers.trainer_callback import ExportableState
-except ImportError:
-    raise ImportError(f"{__name__} needs Transformers: pip install transformers accelerate") from None
+except ImportError as error:
+    raise ImportError("Transformers is not installed. Run: pip install transformers accelerate") from error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,16 +26,18 @@ if TYPE_CHECKING:
 
 
 def compute_loss_func(criterion: nn.Module) -> Callable[..., Tensor]:
-    """Return what `Trainer(compute_loss_func=…)` takes, for a loss such as `statsvc.losses.CombinedLoss`.
+    """Return a function for `Trainer(compute_loss_func=…)` that computes a loss.
 
-    `criterion(logits, labels)` gets the model's `logits` [N, C, *spatial] at the size of `labels`
-    [N, *spatial], scaled up bilinearly as Transformers' own models do.
+    criterion  loss such as `statsvc.losses.CombinedLoss`. Set its `ignore_index` to the ignored id of the
+               labels. It is called with logits [N, C, *spatial] and labels [N, *spatial]; the logits of the
+               model are resized bilinearly to the size of the labels, as the models of Transformers do
 
-    The `Trainer` leaves it to this function to divide by the batches of gradient accumulation and of the
-    other ranks: each batch counts as its share of `num_items_in_batch`, so that four accumulated batches are
-    one mean and not the sum of four. Give the criterion's ignored id as `ignore_index`; the `Trainer`
-    counts all labels but −100, so a batch's share is that of its pixels, those ignored by another id
-    included.
+    The `Trainer` sums the losses of accumulated batches and expects this function to normalize them. Each
+    loss is multiplied by the batch's share of `num_items_in_batch`, so the sum over accumulated batches and
+    over ranks is a mean. The `Trainer` counts every label except −100, so pixels with another ignored id are
+    part of the share.
+
+    The function raises `InvalidParameter` for a batch without labels and a model without logits.
     """
 
     def compute(
@@ -46,8 +48,8 @@ def compute_loss_func(criterion: nn.Module) -> Callable[..., Tensor]:
             raise InvalidParameter(
                 (
                     "compute_loss_func",
-                    "needs a batch with `labels` and a model with `logits` [N, C, height, width]; a model of "
-                    "queries and masks, such as Mask2Former, has a loss of its own",
+                    "requires a batch with `labels` and a model with `logits` [N, C, height, width]. A model "
+                    "with mask queries, such as Mask2Former, computes its own loss; use that one",
                 )
             )
         if logits.shape[2:] != labels.shape[1:]:
@@ -62,46 +64,42 @@ def compute_loss_func(criterion: nn.Module) -> Callable[..., Tensor]:
 
 
 class ClassWeightsCallback(TrainerCallback, ExportableState):
-    """Keeps the weights with a run of the `Trainer`.
+    """Saves the weights in the checkpoints of a `Trainer` and logs them.
 
     weights  `ClassWeights`, or their `to_dict()`
 
-    Every checkpoint's `trainer_state.json` holds the whole answer, at
-    `["stateful_callbacks"]["ClassWeightsCallback"]["args"]["weights"]`; `recorded` reads it for
-    `Client.weights(pinned=…)`. Resuming with other weights warns. When training begins, the active runs of
-    W&B and MLflow get them; where the ranks' weights differ, all raise `Conflict`.
+    Every checkpoint's `trainer_state.json` has the complete record of the weights, `ClassWeights.to_dict()`,
+    at `["stateful_callbacks"]["ClassWeightsCallback"]["args"]["weights"]`; `recorded` reads it for
+    `Client.weights(pinned=…)`. Resuming with other weights warns. When training begins, the weights are
+    logged to the active runs of W&B and MLflow, and `Conflict` is raised on every rank if the ranks have
+    different weights.
     """
 
     def __init__(self, weights: ClassWeights | dict[str, Any]) -> None:
         self.weights = weights if isinstance(weights, ClassWeights) else ClassWeights.from_dict(weights)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Compare the ranks and the checkpoint, and tell the trackers."""
+        """Compare the weights with those of the other ranks and of the checkpoint, and log them."""
         require_same(self.weights)
-        kept = state.stateful_callbacks.get(type(self).__name__)
-        if kept and (then := ClassWeights.from_dict(kept["args"]["weights"])).digest != self.weights.digest:
-            warnings.warn(
-                f"the checkpoint was trained with other class weights: {then} then, {self.weights} now; "
-                "to go on with the same, give Client.weights its record as pinned",
-                UserWarning,
-                stacklevel=2,
-            )
+        saved = state.stateful_callbacks.get(type(self).__name__)
+        if saved:
+            warn_if_different(saved["args"]["weights"], self.weights)
         if state.is_world_process_zero:
-            facts = self.weights.to_log() | {"class_weights/_digest": self.weights.digest}
-            for tracker in trackers.active():
+            facts = trackers.facts_of(self.weights)
+            for tracker in trackers.active_trackers():
                 tracker.begin(facts, self.weights.to_dict())
 
     def state(self) -> dict[str, Any]:
-        """Return what `trainer_state.json` holds."""
+        """Return the record of the weights for `trainer_state.json`."""
         return {"args": {"weights": self.weights.to_dict()}, "attributes": {}}
 
 
 def recorded(checkpoint: str | None) -> dict[str, Any] | None:
-    """Return the record of a checkpoint's weights for `Client.weights(pinned=…)`, None without a checkpoint.
+    """Return the weights recorded in a checkpoint, for `Client.weights(pinned=…)`.
 
-    checkpoint  its folder, as `transformers.trainer_utils.get_last_checkpoint` returns it
+    checkpoint  folder, as `transformers.trainer_utils.get_last_checkpoint` returns it, or None
 
-    Raises `InvalidParameter` where it holds none.
+    Returns None without a checkpoint. Raises `InvalidParameter` for a checkpoint without recorded weights.
     """
     if checkpoint is None:
         return None
@@ -109,9 +107,13 @@ def recorded(checkpoint: str | None) -> dict[str, Any] | None:
 
     state = json.loads((Path(checkpoint) / "trainer_state.json").read_text())
     try:
-        found: dict[str, Any] = state["stateful_callbacks"]["ClassWeightsCallback"]["args"]["weights"]
+        record: dict[str, Any] = state["stateful_callbacks"]["ClassWeightsCallback"]["args"]["weights"]
     except (LookupError, TypeError):
         raise InvalidParameter(
-            ("checkpoint", f"{checkpoint} was saved without ClassWeightsCallback among the callbacks")
+            (
+                "checkpoint",
+                f"{checkpoint} was saved without ClassWeightsCallback among the callbacks, so it has no "
+                "recorded weights; request new ones",
+            )
         ) from None
-    return found
+    return record

@@ -5,16 +5,23 @@
     criterion = statsvc.losses.CombinedLoss(class_weights=weights, ignore_index=255)
     loss = criterion(logits, target)  # [N, C, *spatial] and [N, *spatial]
 
-`class_sums` has the one pass over the logits, forward and backward; `terms` what follows from its [N, C]
-sums; `modules` the classes. docs/losses.md has every formula.
+::
+
+    modules     CombinedLoss and DiceLoss
+    class_sums  the only passes over the logits, forward and backward
+    terms       cross-entropy and Dice, computed from the [N, C] results of `class_sums`
+    weighting   what `class_weights` accepts, and the provenance of weights in checkpoints
+    processes   sums over the processes of distributed training
+
+docs/losses.md derives every formula.
 """
 
 from __future__ import annotations
 
 try:
     import torch as torch
-except ImportError:
-    raise ImportError("statsvc.losses needs PyTorch: pip install 'statsvc[torch]'") from None
+except ModuleNotFoundError as error:
+    raise ImportError("PyTorch is not installed. Run: pip install 'statsvc[torch]'") from error
 
 from statsvc.losses.modules import CombinedLoss, DiceLoss
 

@@ -1,10 +1,11 @@
-"""The losses a trainer makes: Dice, and its sum with cross-entropy."""
+"""The loss modules: Dice loss, and its weighted sum with cross-entropy."""
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from statsvc.errors import InvalidParameter
 from statsvc.losses.class_sums import class_sums
 from statsvc.losses.processes import several_processes, sum_over_processes
 from statsvc.losses.terms import Sums, cross_entropy, dice
-from statsvc.losses.weighting import difference, named, packed, provenance_of, unpacked, vector_of
+from statsvc.losses.weighting import describe, difference, packed, provenance_of, unpacked, vector_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
     from statsvc.losses.weighting import AnyWeights, Kind
 
 
+Constructor = TypeVar("Constructor", bound="Callable[..., None]")
+
+
 class _ClassLoss(nn.Module):
-    """What both losses share: their options, the weights and where these come from."""
+    """Base of both losses: their common options, the weights and the provenance of the weights."""
 
     weight: Tensor | None
     offset: Tensor | None
@@ -42,28 +46,32 @@ class _ClassLoss(nn.Module):
     ) -> None:
         super().__init__()
         if absent not in ("skip", "penalise"):
-            raise InvalidParameter(("absent", f"{absent!r} is neither 'skip' nor 'penalise'"))
+            raise InvalidParameter(("absent", f"must be 'skip' or 'penalise', not {absent!r}"))
         if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
             raise InvalidParameter(
-                ("ignore_index", f"{ignore_index!r} is no id; give one integer, such as −100 to ignore none")
+                (
+                    "ignore_index",
+                    f"must be an integer, not {ignore_index!r}; give one that no label has, such as -100, to "
+                    "ignore nothing",
+                )
             )
-        self.smooth = _at_least_0("smooth", smooth)
+        self.smooth = _non_negative("smooth", smooth)
         self.ignore_index = ignore_index
         self.square_denominator = square_denominator
         self.batch_dice = batch_dice
         self.include_background = include_background
         self.absent = absent
         vector = vector_of(class_weights, kind)
-        # Not persistent: a checkpoint that brought its weights back would hide which ones were asked for.
+        # Not persistent: loading a checkpoint must not replace the weights that the script asked for.
         self.register_buffer("weight", vector if kind == "weights" else None, persistent=False)
         self.register_buffer("offset", vector if kind == "additive" else None, persistent=False)
         self.provenance = provenance_of(class_weights)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move the weights with the model, but leave them float32: `model.half()` would round them."""
-        kept = {name: vector for name, vector in self._buffers.items() if vector is not None}
+        """Move the weights with the model, but keep them float32: `model.half()` would round them."""
+        originals = {name: vector for name, vector in self._buffers.items() if vector is not None}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, vector in kept.items():
+        for name, vector in originals.items():
             moved = self._buffers[name]
             assert moved is not None
             if moved.dtype != vector.dtype:
@@ -73,43 +81,43 @@ class _ClassLoss(nn.Module):
     def _sums(self, logits: Tensor, target: Tensor) -> Sums:
         _check_shapes(logits, target, self.weight if self.offset is None else self.offset)
         offset = None if self.offset is None else self.offset.to(logits.device)
-        # Without gradients nobody is waited for, so that one process can validate alone.
+        # No collective without gradients, so that a single process can validate.
         training = torch.is_grad_enabled() and logits.requires_grad
-        together = self.batch_dice and training and several_processes()
+        across_processes = self.batch_dice and training and several_processes()
         nll, overlap, mass, pixels, _, ends = class_sums(
-            logits, target, offset, self.ignore_index, self.square_denominator, not together
+            logits, target, offset, self.ignore_index, self.square_denominator, not across_processes
         )
         sums = Sums(nll, overlap, mass, pixels.to(mass.dtype))
         if not self.batch_dice:
             return sums
         total = sums.of_the_batch()
-        if together:
+        if across_processes:
             total = sum_over_processes(total, target, ends, self.ignore_index)
         return Sums(*total.unbind())
 
     def _class_weight(self, sums: Sums) -> Tensor:
-        """Return a weight for each class, [C]."""
+        """Return the class weights, [C], of the dtype of the sums; ones without weights."""
         return sums.mass.new_ones(sums.mass.shape[1]) if self.weight is None else self.weight.to(sums.mass)
 
     def _dice(self, sums: Sums, weight: Tensor) -> Tensor:
         ids = torch.arange(len(weight), device=weight.device)
-        takes_part = ids != self.ignore_index
+        included = ids != self.ignore_index
         if not self.include_background:
-            takes_part &= ids != 0
-        return dice(sums, weight * takes_part, self.smooth, skip_absent=self.absent == "skip")
+            included &= ids != 0
+        return dice(sums, weight * included, self.smooth, skip_absent=self.absent == "skip")
 
     def get_extra_state(self) -> Tensor:
-        """Return the provenance of the weights for a checkpoint, as JSON in a uint8 tensor."""
+        """Return the provenance of the weights for a checkpoint: JSON in a uint8 tensor."""
         return packed(self.provenance)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Compare a checkpoint's provenance with this loss's weights, which stay; warn if it differs."""
-        then = unpacked(state)
-        changed = "" if then is None else difference(then, self.provenance)
-        if changed:
+        """Warn if a checkpoint was trained with other weights. The weights of this loss do not change."""
+        saved = unpacked(state)
+        changes = "" if saved is None else difference(saved, self.provenance)
+        if changes:
             warnings.warn(
-                f"the checkpoint was trained with other class weights: {changed}. To go on with the same, "
-                "ask for that version and spec; this loss keeps its own",
+                f"the checkpoint was trained with other class weights: {changes}. This loss keeps its own "
+                "weights. To continue with the previous ones, request that version and spec",
                 UserWarning,
                 stacklevel=2,
             )
@@ -118,7 +126,7 @@ class _ClassLoss(nn.Module):
         self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing_keys: list[str], *lists: Any
     ) -> None:
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing_keys, *lists)
-        # A strict load also takes checkpoints of before this loss was part of the model.
+        # A strict load also accepts checkpoints from before the loss was part of the model.
         missing_keys[:] = [key for key in missing_keys if key != f"{prefix}_extra_state"]
 
     def extra_repr(self) -> str:
@@ -128,8 +136,17 @@ class _ClassLoss(nn.Module):
         if self.offset is not None:
             options.append("kind='additive'")
         if self.provenance is not None:
-            options.append(f"class_weights={named(self.provenance)}")
+            options.append(f"class_weights={describe(self.provenance)}")
         return ", ".join(options)
+
+
+def _with_common_options(init: Constructor) -> Constructor:
+    """Replace `**options` in the signature of a subclass's constructor by the options of `_ClassLoss`."""
+    signature = inspect.signature(init)
+    own = [option for option in signature.parameters.values() if option.kind is not option.VAR_KEYWORD]
+    common = list(inspect.signature(_ClassLoss.__init__).parameters.values())[1:]
+    init.__signature__ = signature.replace(parameters=[*own, *common])  # type: ignore[attr-defined]
+    return init
 
 
 class DiceLoss(_ClassLoss):
@@ -137,36 +154,39 @@ class DiceLoss(_ClassLoss):
 
     ::
 
-        D_c  = (2·Σ p_c·y_c + smooth) / (Σ p_c + Σ y_c + smooth)       over valid pixels
-        loss = Σ w_c·(1 − D_c) / Σ w_c                                 over the classes that take part
+        D_c  = (2·Σ p_c·y_c + smooth) / (Σ p_c + Σ y_c + smooth)       summed over the valid pixels
+        loss = Σ w_c·(1 − D_c) / Σ w_c                                 summed over the included classes
 
-    smooth              added above and below, at least 0
-    ignore_index        the target of pixels that count nowhere: they give no loss and no gradient, whatever
-                        their logits are, inf and NaN included. If it is a class id, that class takes no part
-    class_weights       one number for each class, at least 0: a tensor, array, list or `ClassWeights`
-    square_denominator  Σ p² + Σ y² below (V-Net, Milletari et al. 2016). Not to be switched during a run:
-                        the losses before and after do not compare
-    batch_dice          False: the loss of each sample, then the mean over samples that have a valid pixel.
-                        True: sums over the batch first; in distributed training over the batches of all
+    Here p is the softmax of the logits, y the one-hot target and w the class weights.
+
+    smooth              smoothing term of numerator and denominator, at least 0
+    ignore_index        the target value of invalid pixels. They contribute neither loss nor gradient, even if
+                        their logits are inf or NaN. If it is a class id, that class is excluded
+    class_weights       one number of at least 0 for each class: a tensor, array, list or `ClassWeights`
+    square_denominator  use Σ p² + Σ y² in the denominator (V-Net, Milletari et al. 2016). Do not change it
+                        during a run: losses before and after are not comparable
+    batch_dice          False: compute the loss of each sample, and average over the samples that have a valid
+                        pixel. True: sum over the batch first, in distributed training over the batches of all
                         processes, so that the loss and, with DistributedDataParallel, the gradient are those
-                        of the joined batch. Then the forward and the backward pass of all processes meet;
-                        without gradients (`torch.no_grad()`) none waits for another. A target that is
-                        refused on one process is on all, naming its rank
-    include_background  False: class 0 takes no part
-    absent              a class without a pixel in the sample (or batch): 'skip' it, or 'penalise' whatever is
-                        predicted of it, as MONAI does
-    kind                'weights', or 'additive': `class_weights` (of `logit_adjustment`) are added to the
-                        logits, in training only; predictions take the logits as they are (Menon et al. 2021)
+                        of the joined batch. Forward and backward pass are then collectives, except without
+                        gradients (`torch.no_grad()`). An invalid target on one process raises on all of them
+    include_background  False: exclude class 0
+    absent              what happens to a class without a pixel in the sample (or batch): 'skip' excludes it,
+                        'penalise' counts every prediction of it as an error, as MONAI does
+    kind                'weights', or 'additive': add `class_weights` (of `logit_adjustment`) to the logits,
+                        during training only. Predictions use the unchanged logits (Menon et al. 2021)
 
-    `loss(logits, target)` takes floating-point logits [N, C, *spatial] and an integer target [N, *spatial]
-    and returns a scalar: float64 for float64 logits, else float32, in which half-precision logits are summed
-    too. Where nothing is valid or all weights are 0, it is 0 and its gradient 0. Raises `InvalidParameter`
-    for shapes that do not fit, and naming the value for a target that is no class and not ignored; on a GPU
-    that check waits for the device once a call.
+    `loss(logits, target)` takes floating-point logits [N, C, *spatial] and an integer target [N, *spatial].
+    It returns a scalar, float64 for float64 logits and else float32; half-precision logits are summed in
+    float32. Without valid pixels, or if all weights are 0, loss and gradient are 0. The second derivative is
+    not available.
 
-    The weights are a buffer that moves with the model, stays float32 and stays out of checkpoints; where
-    they come from (`provenance`) goes in, and loading it into a loss with other weights warns. There is no
-    second derivative.
+    The constructor raises `InvalidParameter` for an option out of range. A call raises `InvalidParameter` for
+    shapes that do not match, and for a target that is neither a class id nor ignored, naming its value; on a
+    GPU, that check waits for the device once per call.
+
+    The weights are a buffer that moves with the model, stays float32 and is not saved in checkpoints. Their
+    provenance (dataset, version, method, spec) is saved, and loading it into a loss with other weights warns.
     """
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -176,44 +196,29 @@ class DiceLoss(_ClassLoss):
 
 
 class CombinedLoss(_ClassLoss):
-    """`ce_weight` · cross-entropy + `dice_weight` · Dice, in 2-D or 3-D.
+    """`ce_weight` · cross-entropy + `dice_weight` · Dice loss, in 2-D or 3-D.
 
-    Cross-entropy is Torch's, Σ w·ℓ / Σ w over valid pixels of all classes, with the same weights; everything
-    else is as in `DiceLoss`. With `batch_dice` in distributed training, both terms are those of the joined
-    batch.
+    ce_weight    factor of cross-entropy, at least 0
+    dice_weight  factor of the Dice loss, at least 0
+    options      all options of `DiceLoss`, with the same defaults
 
-    `last` holds the terms of the last call, detached: "ce", "dice" and "loss".
+    Cross-entropy is Σ w·ℓ / Σ w over the valid pixels of all classes, as in `torch.nn.CrossEntropyLoss`, with
+    the same class weights. The rest is as in `DiceLoss`. With `batch_dice` in distributed training, both
+    terms are those of the joined batch.
+
+    `last` has the detached terms of the last call: "ce", "dice" and "loss".
+
+    Raises `InvalidParameter` as `DiceLoss` does, and if both factors are 0.
     """
 
-    def __init__(
-        self,
-        *,
-        ce_weight: float = 0.6,
-        dice_weight: float = 0.4,
-        smooth: float = 1.0,
-        ignore_index: int = 255,
-        class_weights: AnyWeights = None,
-        square_denominator: bool = False,
-        batch_dice: bool = False,
-        include_background: bool = True,
-        absent: Literal["skip", "penalise"] = "skip",
-        kind: Kind = "weights",
-    ) -> None:
-        super().__init__(
-            smooth=smooth,
-            ignore_index=ignore_index,
-            class_weights=class_weights,
-            square_denominator=square_denominator,
-            batch_dice=batch_dice,
-            include_background=include_background,
-            absent=absent,
-            kind=kind,
-        )
-        self.ce_weight = _at_least_0("ce_weight", ce_weight)
-        self.dice_weight = _at_least_0("dice_weight", dice_weight)
+    @_with_common_options
+    def __init__(self, *, ce_weight: float = 0.6, dice_weight: float = 0.4, **options: Any) -> None:
+        super().__init__(**options)
+        self.ce_weight = _non_negative("ce_weight", ce_weight)
+        self.dice_weight = _non_negative("dice_weight", dice_weight)
         if self.ce_weight == self.dice_weight == 0:
             raise InvalidParameter(
-                ("ce_weight", "is 0, and dice_weight too: the loss would be 0; give one of them more")
+                ("ce_weight", "is 0 and so is dice_weight, so the loss would be 0; increase one of them")
             )
         self.last: dict[str, Tensor] = {}
 
@@ -221,9 +226,9 @@ class CombinedLoss(_ClassLoss):
         """Return the loss, a scalar."""
         sums = self._sums(logits, target)
         weight = self._class_weight(sums)
-        ce, overlap = cross_entropy(sums, weight), self._dice(sums, weight)
-        loss = self.ce_weight * ce + self.dice_weight * overlap
-        self.last = {"ce": ce.detach(), "dice": overlap.detach(), "loss": loss.detach()}
+        ce, dice_loss = cross_entropy(sums, weight), self._dice(sums, weight)
+        loss = self.ce_weight * ce + self.dice_weight * dice_loss
+        self.last = {"ce": ce.detach(), "dice": dice_loss.detach(), "loss": loss.detach()}
         return loss
 
     def extra_repr(self) -> str:
@@ -231,9 +236,9 @@ class CombinedLoss(_ClassLoss):
         return f"ce_weight={self.ce_weight}, dice_weight={self.dice_weight}, {super().extra_repr()}"
 
 
-def _at_least_0(name: str, value: float) -> float:
+def _non_negative(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise InvalidParameter((name, f"{value!r} is no finite number of at least 0"))
+        raise InvalidParameter((name, f"must be a finite number of at least 0, not {value!r}"))
     return float(value)
 
 
@@ -241,32 +246,32 @@ def _check_shapes(logits: Tensor, target: Tensor, vector: Tensor | None) -> None
     shape, labels = list(logits.shape), list(target.shape)
     if logits.ndim < 3 or not logits.is_floating_point():
         raise InvalidParameter(
-            ("logits", f"are {logits.dtype} of shape {shape}; give floating point [N, C, *spatial]")
+            ("logits", f"are {logits.dtype} of shape {shape}; give floating-point [N, C, *spatial]")
         )
     if target.dtype == torch.bool or target.is_floating_point() or target.is_complex():
         raise InvalidParameter(
-            ("target", f"is {target.dtype}; give class ids, integers such as target.long()")
+            ("target", f"is {target.dtype}; give integer class ids, for instance target.long()")
         )
     if labels != [shape[0], *shape[2:]]:
-        hint = "; target.squeeze(1) has it" if labels == [shape[0], 1, *shape[2:]] else ""
+        hint = "; give target.squeeze(1)" if labels == [shape[0], 1, *shape[2:]] else ""
         raise InvalidParameter(
             (
                 "target",
-                f"has shape {labels}, but logits of shape {shape} need {[shape[0], *shape[2:]]}{hint}",
+                f"has shape {labels}, but logits of shape {shape} require {[shape[0], *shape[2:]]}{hint}",
             )
         )
     if shape[1] < 2:
         raise InvalidParameter(
             (
                 "logits",
-                "have one class, and a softmax over one is always 1: give two, or use BCEWithLogitsLoss",
+                "have one class, so the softmax is always 1; give two classes or use BCEWithLogitsLoss",
             )
         )
     if vector is not None and len(vector) != shape[1]:
         raise InvalidParameter(
             (
                 "class_weights",
-                f"has {len(vector)} numbers, but the logits {shape[1]} classes (shape {shape}); give one for "
-                f"each class, absent ones too: num_classes={shape[1]}",
+                f"has {len(vector)} numbers, but the logits have {shape[1]} classes (shape {shape}); give "
+                f"one number for each class, including absent ones (num_classes={shape[1]})",
             )
         )

@@ -1,4 +1,4 @@
-"""Sums over the processes of a distributed training, which gradients pass through."""
+"""Differentiable sums over the processes of distributed training."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ def several_processes() -> bool:
 
 @torch.library.custom_op("statsvc::sum_over_processes", mutates_args=())
 def sum_over_processes(values: Tensor, target: Tensor, ends: Tensor, ignore_index: int) -> Tensor:
-    """Return the sum of `values`, [..., C], over all processes: a collective, and its backward another.
+    """Return the sum of `values`, [..., C], over all processes. Both forward and backward are collectives.
 
-    Where every process computes the same loss from the sum, each gets the gradient of the sum of these
-    losses; after DistributedDataParallel's mean over processes that is the gradient of the one loss.
+    If every process computes the same loss from the sum, each process gets the gradient of the sum of these
+    losses. After DistributedDataParallel averages over processes, that is the gradient of the single loss.
 
-    target, ends  this process's targets, and the lowest and highest of them, int64 [2]
+    target, ends  the targets of this process, and the lowest and the highest of them, int64 [2]
 
-    Raises `InvalidParameter` on every process where targets of one are outside 0 … C−1: the process would
-    otherwise leave the others waiting for it. Its own error names the values, theirs its rank.
+    Raises `InvalidParameter` on every process if one process has targets outside 0 … C−1, because the others
+    would otherwise wait for it. The error there names the values; the error elsewhere names its rank.
     """
     classes = values.shape[-1]
-    # One collective for both: behind the values, whether the targets of each rank are wrong.
-    wrong = values.new_zeros(dist.get_world_size())
-    wrong[dist.get_rank()] = (ends[0] < 0) | (ends[1] >= classes)
-    total = torch.cat([values.flatten(), wrong])
+    # A single collective: one flag per rank, set if its targets are invalid, is appended to the values.
+    invalid = values.new_zeros(dist.get_world_size())
+    invalid[dist.get_rank()] = (ends[0] < 0) | (ends[1] >= classes)
+    total = torch.cat([values.flatten(), invalid])
     dist.all_reduce(total)
     ranks = total[values.numel() :].nonzero().flatten().tolist()
     if ranks:
         check_targets(target, ends, ignore_index, classes)
-        named = ", ".join(map(str, ranks))
+        rank_list = ", ".join(map(str, ranks))
         raise InvalidParameter(
             (
                 "target",
-                f"of rank {named} holds ids that are no class of {classes}; the error there names them",
+                f"of rank {rank_list} contains values that are not class ids (0 … {classes - 1}); the error "
+                "on that rank names them",
             )
         )
     return total[: values.numel()].view(values.shape)

@@ -1,4 +1,4 @@
-"""Cross-entropy and Dice from sums for each class: a few numbers, in plain Torch."""
+"""Cross-entropy and Dice loss, computed from the sums over pixels of `class_sums`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from torch import Tensor
 
 
 class Sums(NamedTuple):
-    """Sums over the valid pixels of each sample and class, [N, C] and of one dtype; see `class_sums`."""
+    """Sums over the valid pixels of each sample and class, each [N, C] and of the same dtype.
+
+    `statsvc.losses.class_sums` defines them.
+    """
 
     nll: Tensor
     overlap: Tensor
@@ -22,29 +25,32 @@ class Sums(NamedTuple):
 
 
 def cross_entropy(sums: Sums, weight: Tensor) -> Tensor:
-    """Return Σ w·ℓ / Σ w over valid pixels, as `torch.nn.CrossEntropyLoss`; 0 where Σ w is 0.
+    """Return Σ w·ℓ / Σ w over valid pixels, as `torch.nn.CrossEntropyLoss` does; 0 if Σ w is 0.
 
-    weight  [C], at least 0; a class of weight 0 adds nothing, even where its pixels' loss is infinite
+    weight  [C], at least 0. A class of weight 0 adds nothing, even if the loss of its pixels is infinite
     """
     weighted = torch.where(weight > 0, weight * sums.nll, 0).sum()
     return _ratio(weighted, (weight * sums.pixels).sum())
 
 
 def dice(sums: Sums, weight: Tensor, smooth: float, skip_absent: bool) -> Tensor:
-    """Return Σ w·(1 − D) / Σ w over classes, then the mean over the samples that have a valid pixel.
+    """Return Σ w·(1 − D) / Σ w over classes, averaged over the samples that have a valid pixel.
 
-    D = (2·overlap + smooth) / (mass + pixels + smooth). Classes of weight 0, and with `skip_absent` in each
-    sample those without a pixel, take no part. A sample in which no class takes part has loss 0.
+    D = (2·overlap + smooth) / (mass + pixels + smooth). Classes of weight 0 are excluded, and with
+    `skip_absent` also the classes without a pixel in a sample. The loss of a sample without classes is 0.
+
+    weight  [C], at least 0
     """
-    above, below = 2 * sums.overlap + smooth, sums.mass + sums.pixels + smooth
-    # 0 / 0 is nothing there and nothing predicted, for instance with smooth=0: no loss.
-    loss = torch.where(below > 0, (below - above) / torch.where(below > 0, below, 1), 0)
-    part = weight * (sums.pixels > 0) if skip_absent else weight.expand_as(loss)
-    of_sample = _ratio((part * loss).sum(1), part.sum(1))
+    numerator, denominator = 2 * sums.overlap + smooth, sums.mass + sums.pixels + smooth
+    # 0 / 0 occurs with smooth=0 if a class is neither present nor predicted: its loss is 0.
+    positive = denominator > 0
+    loss = torch.where(positive, (denominator - numerator) / torch.where(positive, denominator, 1), 0)
+    class_weight = weight * (sums.pixels > 0) if skip_absent else weight.expand_as(loss)
+    sample_loss = _ratio((class_weight * loss).sum(1), class_weight.sum(1))
     has_pixels = sums.pixels.sum(1) > 0
-    return _ratio((of_sample * has_pixels).sum(), has_pixels.sum())
+    return _ratio((sample_loss * has_pixels).sum(), has_pixels.sum())
 
 
 def _ratio(value: Tensor, total: Tensor) -> Tensor:
-    """Return value / total, and 0 with zero gradient where total is 0."""
+    """Return value / total; 0 with zero gradient where total is 0."""
     return torch.where(total > 0, value / torch.where(total > 0, total, 1), 0)

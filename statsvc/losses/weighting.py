@@ -1,4 +1,4 @@
-"""What a loss accepts as `class_weights`, and where they come from."""
+"""What a loss accepts as `class_weights`, and the provenance of the weights."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ if TYPE_CHECKING:
 
 Kind = Literal["weights", "additive"]
 
-_ORIGIN = ("dataset", "version", "method", "kind", "exact", "spec")
+_PROVENANCE = ("dataset", "version", "method", "kind", "exact", "spec")
 
 
 def vector_of(class_weights: AnyWeights, kind: str) -> Tensor | None:
-    """Return one finite float32 number for each class, [C], or None where none were given.
+    """Return one finite number for each class, float32 [C], or None without weights.
 
-    Weights are at least 0. Raises `InvalidParameter` for what is not such a vector, and for a
-    `ClassWeights` that is of another kind than asked for.
+    kind  "weights", which must be at least 0, or "additive"
+
+    Raises `InvalidParameter` for anything else, and for `ClassWeights` of another kind.
     """
     if kind not in ("weights", "additive"):
-        raise InvalidParameter(("kind", f"{kind!r} is neither 'weights' nor 'additive'"))
+        raise InvalidParameter(("kind", f"must be 'weights' or 'additive', not {kind!r}"))
     if class_weights is None:
         if kind == "additive":
             raise InvalidParameter(
-                ("class_weights", "kind='additive' needs the numbers to add to the logits")
+                ("class_weights", "is missing: kind='additive' requires the numbers to add to the logits")
             )
         return None
     if isinstance(class_weights, ClassWeights):
@@ -46,7 +47,7 @@ def vector_of(class_weights: AnyWeights, kind: str) -> Tensor | None:
         vector = torch.as_tensor(class_weights, dtype=torch.float32).detach().clone()
     except (TypeError, ValueError, RuntimeError) as problem:
         raise InvalidParameter(
-            ("class_weights", f"{type(class_weights).__name__} is no vector of numbers: {problem}")
+            ("class_weights", f"{type(class_weights).__name__} is not a vector of numbers: {problem}")
         ) from None
     if vector.ndim != 1 or len(vector) == 0:
         raise InvalidParameter(
@@ -54,13 +55,13 @@ def vector_of(class_weights: AnyWeights, kind: str) -> Tensor | None:
         )
     for class_id, number in enumerate(vector.tolist()):
         if not math.isfinite(number):
-            raise InvalidParameter(("class_weights", f"is {number} for class {class_id}; it must be finite"))
+            raise InvalidParameter(("class_weights", f"is {number} for class {class_id}, but must be finite"))
         if number < 0 and kind == "weights":
             raise InvalidParameter(
                 (
                     "class_weights",
-                    f"is {number:g} for class {class_id}, and a weight is at least 0; numbers that belong "
-                    "on the logits (logit_adjustment) need kind='additive'",
+                    f"is {number:g} for class {class_id}, but a weight must be at least 0; to add numbers to "
+                    "the logits (logit_adjustment), set kind='additive'",
                 )
             )
     return vector
@@ -71,50 +72,53 @@ def _check_kind(weights: ClassWeights, kind: str) -> None:
         raise InvalidParameter(
             (
                 "class_weights",
-                f"{weights.method} is for torch.nn.BCEWithLogitsLoss(pos_weight=…), a sigmoid for each "
-                "class; this loss has a softmax over classes, so choose another method",
+                f"{weights.method} is for torch.nn.BCEWithLogitsLoss(pos_weight=…), which has a sigmoid for "
+                "each class; this loss has a softmax over the classes, so choose another method",
             )
         )
     if weights.kind != kind:
-        do = (
-            "kind='additive' adds them to the logits"
+        advice = (
+            "set kind='additive' to add them to the logits"
             if weights.kind == "additive"
-            else "leave kind='additive' away, or choose logit_adjustment"
+            else "remove kind='additive', or choose logit_adjustment"
         )
         raise InvalidParameter(
-            ("class_weights", f"{weights.method} gives numbers of kind {weights.kind}, not {kind}: {do}")
+            (
+                "class_weights",
+                f"{weights.method} returns numbers of kind {weights.kind}, not {kind}; {advice}",
+            )
         )
 
 
 def provenance_of(class_weights: AnyWeights) -> dict[str, Any] | None:
-    """Return dataset, version, method, kind, exact and spec of a `ClassWeights`; None for a plain vector."""
+    """Return dataset, version, method, kind, exact and spec of `ClassWeights`; None for plain numbers."""
     if not isinstance(class_weights, ClassWeights):
         return None
-    return {name: getattr(class_weights, name) for name in _ORIGIN}
+    return {name: getattr(class_weights, name) for name in _PROVENANCE}
 
 
 def packed(provenance: dict[str, Any] | None) -> Tensor:
-    """Return JSON in UTF-8 as a uint8 tensor: tools that keep checkpoints expect nothing but tensors."""
+    """Return JSON in UTF-8 as a uint8 tensor, because many checkpoint tools only accept tensors."""
     return torch.frombuffer(bytearray(json.dumps(provenance, sort_keys=True), "utf-8"), dtype=torch.uint8)
 
 
 def unpacked(state: Tensor) -> dict[str, Any] | None:
-    """Return what `packed` was given."""
-    found: dict[str, Any] | None = json.loads(bytes(state.tolist()))
-    return found
+    """Reverse `packed`."""
+    provenance: dict[str, Any] | None = json.loads(bytes(state.tolist()))
+    return provenance
 
 
-def difference(then: dict[str, Any], now: dict[str, Any] | None) -> str:
-    """Return in words how the origin of weights changed, or an empty string."""
-    if now is None:
-        return f"{named(then)} then, and numbers of unknown origin now"
-    changed = [name for name in _ORIGIN if then.get(name) != now[name]]
+def difference(saved: dict[str, Any], current: dict[str, Any] | None) -> str:
+    """Return a text that says how the provenance of weights changed, or an empty string."""
+    if current is None:
+        return f"{describe(saved)}, now numbers of unknown origin"
+    changed = [name for name in _PROVENANCE if saved.get(name) != current[name]]
     if not changed:
         return ""
-    return f"{named(then)} then and {named(now)} now ({', '.join(changed)} changed)"
+    return f"{describe(saved)}, now {describe(current)} ({', '.join(changed)} changed)"
 
 
-def named(provenance: dict[str, Any]) -> str:
-    """Return method, dataset and version in words."""
+def describe(provenance: dict[str, Any]) -> str:
+    """Return method, dataset and version as a text."""
     version = "" if provenance["version"] is None else f" version {provenance['version']}"
     return f"{provenance['method']} of {provenance['dataset']}{version}"

@@ -45,7 +45,7 @@ def front(upstream: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
 
 def test_what_was_prefetched_answers_without_a_network(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     done = command("prefetch", "street", "--method", "power", "--alpha", "0.5", "--clip", "0.1,10")
-    assert front.asked == [
+    assert front.requests == [
         "/weights?alpha=0.5&clip=0.1,10&dataset=street&method=power",
         "/weights?alpha=0.5&clip=0.1,10&dataset=street&method=power&version=2",
     ]
@@ -56,13 +56,13 @@ def test_what_was_prefetched_answers_without_a_network(front: Front, monkeypatch
     params = {"method": "power", "alpha": 0.5, "clip": (0.1, 10.0)}
     expected = Client().weights("street", **params).to_list()
 
-    front.asked.clear()
+    front.requests.clear()
     monkeypatch.setenv("STATSVC_OFFLINE", "1")
     assert Client().weights("street", **params).to_list() == expected
     assert Client().weights("street", version=2, **params).to_list() == expected
     tensor = statsvc.class_weights(dataset="street", **params)
     assert tensor.tolist() == pytest.approx(expected, rel=1e-6)
-    assert front.asked == []
+    assert front.requests == []
 
 
 def test_several_datasets_and_versions_and_json(front: Front) -> None:
@@ -87,9 +87,9 @@ def test_what_is_missing_offline_is_named_with_the_command_that_fetches_it(
         client = Client(cache=tmp_path / "my cache")
         with pytest.raises(ServerError, match="STATSVC_OFFLINE is set") as caught:
             client.weights("street", **params)
-        with pytest.raises(ServerError, match=r"STATSVC_OFFLINE is set, and .* has no answer to .*/methods$"):
+        with pytest.raises(ServerError, match=r"OFFLINE is set, and .* has no response of .*/methods$"):
             client.methods()
-    assert front.asked == []
+    assert front.requests == []
     message = str(caught.value)
     assert f"{front.url}/weights?c=1.1&dataset=street&ignore_index=-1&method=enet&multiply=1:2" in message
     words = shlex.split(message.partition("run: ")[2])
@@ -155,7 +155,7 @@ def test_prefetch_asks_the_server_and_takes_nothing_from_the_cache(
 ) -> None:
     Client().prefetch("street", version=1)
     Client().prefetch("street", version=1)
-    assert len(front.asked) == 2
+    assert len(front.requests) == 2
     front.down()
     monkeypatch.setenv("STATSVC_TIMEOUT", "0.3")
     assert "cannot connect" in command("prefetch", "street", "--version", "1", code=1).stderr
@@ -167,7 +167,7 @@ def test_prefetch_that_cannot_keep_an_answer_fails(front: Front, tmp_path: Path)
     assert f"the cache {tmp_path / 'file'} cannot be written" in done.stderr
     good = Client().weights("street").to_dict()
     front.behave = sends(200, json.dumps(good).encode(), content_type="application/json")
-    with pytest.raises(ServerError, match="does not let the answer be kept"):
+    with pytest.raises(ServerError, match="forbids caching"):
         Client().prefetch("street")
 
 

@@ -24,6 +24,7 @@ from statsvc.errors import InvalidParameter, Unanswerable
 from statsvc.local import counts_file
 from statsvc.local.estimate import share_intervals
 from statsvc.local.fingerprint import fingerprint
+from support.label_datasets import READS, Labels, blank, street
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,34 +33,6 @@ if TYPE_CHECKING:
 
 # Torch forks its workers; from Python 3.12 on, that warns in a process that has threads.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-
-READS: list[int] = []
-"""Indices that a `Labels` in this process was asked for."""
-
-
-class Labels(torch.utils.data.Dataset[Any]):
-    """(image, label) pairs, as a trainer's dataset gives them."""
-
-    def __init__(self, labels: list[Any], transform: Any = None) -> None:
-        self.labels, self.transform = labels, transform
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        READS.append(index)
-        label = self.labels[index]
-        return torch.zeros(3, 2, 2), label if self.transform is None else self.transform(label)
-
-
-def street(images: int = 40, classes: int = 5) -> list[NDArray[np.uint8]]:
-    """Return label maps in which class c is in about 1/(c+1) of the images, with void 255."""
-    rng = np.random.default_rng(11)
-    labels = []
-    for _ in range(images):
-        there = [c for c in range(classes) if rng.random() < 1 / (c + 1)] or [0]
-        labels.append(rng.choice([*there, 255], size=(9, 13)).astype(np.uint8))
-    return labels
 
 
 def counted(labels: list[Any], classes: int) -> NDArray[np.int64]:
@@ -226,17 +199,17 @@ def test_worker_processes_give_identical_weights(context: str) -> None:
             "import torch, numpy as np\n"
             "import torch.multiprocessing as mp\n"
             "from statsvc import calculate_class_weights\n"
-            "from test_calculate import Labels, street\n"
+            "from support.label_datasets import Labels, street\n"
             "if __name__ == '__main__':\n"
             "    mp.set_start_method('spawn')\n"
             "    for n in (0, 2):\n"
             "        w = calculate_class_weights(Labels(street()), 5, num_workers=n, verbose=False)\n"
             "        print(w.tolist())\n"
         )
-        tests = Path(__file__).parent
+        tests = Path(__file__).parents[1]
         script = Path(os.environ["STATSVC_HOME"]).with_suffix(".py")
         script.write_text(code)
-        environment = {**os.environ, "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"}
+        environment = {**os.environ, "PYTHONPATH": str(tests)}
         done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         alone, in_workers = done.stdout.splitlines()
@@ -504,10 +477,6 @@ def test_an_estimate_from_the_cache_is_still_an_estimate(
     assert shown[0] == shown[1]
 
 
-def blank(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.where(label == 4, 0, label).astype(np.uint8)
-
-
 def shifted(label: NDArray[np.uint8], by: int) -> NDArray[np.uint8]:
     return np.roll(label, by, axis=1)
 
@@ -552,16 +521,16 @@ def test_a_changed_dataset_is_counted_again(tmp_path: Path) -> None:
 
 def test_the_fingerprint_is_the_same_in_every_process() -> None:
     code = (
-        "from test_calculate import Labels, blank, street\n"
+        "from support.label_datasets import Labels, blank, street\n"
         "from statsvc.local.fingerprint import fingerprint\n"
         "print(fingerprint(Labels(street(), [blank, {'a', 'b', 'c'}, lambda x: x in {'p', 'q'}][0])))"
     )
-    tests = Path(__file__).parent
+    tests = Path(__file__).parents[1]
     found = set()
     for seed in ("1", "2"):
         environment = {
             **os.environ,
-            "PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}",
+            "PYTHONPATH": str(tests),
             "PYTHONHASHSEED": seed,
         }
         done = subprocess.run(

@@ -43,7 +43,7 @@ def test_the_examples_run_in_the_order_of_the_page_and_again(
 
 
 def test_the_page_names_every_setting_and_its_default() -> None:
-    source = "".join(file.read_text() for file in (ROOT / "statsvc").glob("client*.py"))
+    source = "".join(file.read_text() for file in (ROOT / "statsvc" / "client").glob("*.py"))
     settings = set(re.findall(r'environ\.get\("(STATSVC_\w+)"', source))
     assert settings == set(re.findall(r"^\| `(STATSVC_\w+)` \|", PAGE, re.MULTILINE))
     assert f"| `{TIMEOUT:g}` |" in PAGE

@@ -1,4 +1,4 @@
-"""64 trainers that start at once on one cache folder: shared, read-only, on a full disk."""
+"""64 trainers that start together with one cache folder: shared, read-only, or on a full disk."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from statsvc.client.client import Client
 from statsvc.store import home as homes
 from support.publishing import label_maps, publish
 from support.servers import serving
+from support.torchrun import subprocess_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROCESSES = 64
 HERD = str(Path(__file__).parents[1] / "support" / "herd.py")
-QUESTION = "/weights?dataset=street&method=inverse_freq"
+WEIGHTS_PATH = "/weights?dataset=street&method=inverse_freq"
 
 
 @pytest.fixture(scope="module")
@@ -34,62 +35,67 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def expected(url: str, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    cache = tmp_path_factory.mktemp("apart")
+    cache = tmp_path_factory.mktemp("separate")
     return Client(url, cache=cache).weights("street", method="inverse_freq").to_list()
 
 
 def herd(
-    url: str, cache: Path, *file_size: str, timeout: float = 60, before: tuple[str, ...] = ()
+    url: str, cache: Path, *file_size: str, timeout: float = 200, before: tuple[str, ...] = ()
 ) -> list[tuple[Any, list[str]]]:
-    """Return what each process got, and what it was warned of."""
+    """Return the weights and the warnings of each process.
+
+    before  command that runs the trainers
+    """
     command = [*before, sys.executable, HERD, url, str(cache), str(PROCESSES), str(timeout), *file_size]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
-    return [(got, warned) for got, warned in json.loads(done.stdout)]
+    process = subprocess.run(
+        command, env=subprocess_environment(), capture_output=True, text=True, timeout=280
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    return [(weights, warnings) for weights, warnings in json.loads(process.stdout)]
 
 
-def test_all_get_the_answer_and_leave_one_whole_entry(
+def test_every_process_gets_the_weights_and_one_entry_is_cached(
     url: str, expected: list[float], tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
     assert herd(url, cache) == [(expected, [])] * PROCESSES
     (entry,) = cache.iterdir()
     assert entry.suffix == ".answer"
-    assert client_cache.load(cache, url + QUESTION) is not None
+    assert client_cache.load(cache, url + WEIGHTS_PATH) is not None
 
 
-def test_while_the_server_is_away_all_get_the_last_answer(
+def test_every_process_gets_the_cached_weights_while_the_server_is_unavailable(
     url: str, expected: list[float], tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    away = "http://127.0.0.1:1"
+    unavailable = "http://127.0.0.1:1"
     Client(url, cache=cache).weights("street", method="inverse_freq")
-    entry = client_cache.load(cache, url + QUESTION)
+    entry = client_cache.load(cache, url + WEIGHTS_PATH)
     assert entry is not None
-    client_cache.store(cache, away + QUESTION, entry)
-    for got, warned in herd(away, cache, timeout=0.5):
-        assert got == expected
-        assert len(warned) == 1
-        assert "street version 1" in warned[0]
+    client_cache.store(cache, unavailable + WEIGHTS_PATH, entry)
+    for weights, warnings in herd(unavailable, cache, timeout=0.5):
+        assert weights == expected
+        assert len(warnings) == 1
+        assert "street version 1" in warnings[0]
 
 
-def test_a_folder_that_is_read_only_costs_each_a_warning(
+def test_every_process_warns_once_of_a_read_only_cache_folder(
     url: str, expected: list[float], tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
     cache.mkdir(mode=0o500)
-    got = herd(url, cache)
-    assert [weights for weights, _ in got] == [expected] * PROCESSES
-    assert all(len(warned) == 1 and "cannot be written" in warned[0] for _, warned in got)
+    results = herd(url, cache)
+    assert [weights for weights, _ in results] == [expected] * PROCESSES
+    assert all(len(warnings) == 1 and "cannot be written" in warnings[0] for _, warnings in results)
     assert list(cache.iterdir()) == []
 
 
-def test_files_that_cannot_grow_cost_each_a_warning_and_leave_nothing(
+def test_a_file_size_limit_causes_one_warning_each_and_leaves_no_file(
     url: str, expected: list[float], tmp_path: Path
 ) -> None:
-    got = herd(url, tmp_path, "100")
-    assert [weights for weights, _ in got] == [expected] * PROCESSES
-    assert all(len(warned) == 1 and "File too large" in warned[0] for _, warned in got)
+    results = herd(url, tmp_path, "100")
+    assert [weights for weights, _ in results] == [expected] * PROCESSES
+    assert all(len(warnings) == 1 and "File too large" in warnings[0] for _, warnings in results)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -103,17 +109,19 @@ ls -A "$0" > "$0.left"
 
 
 def can_mount() -> bool:
-    tried = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True)
-    return tried.returncode == 0
+    process = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True)
+    return process.returncode == 0
 
 
-@pytest.mark.skipif(not can_mount(), reason="no right to mount a small disk; limited files are tested above")
-def test_a_full_disk_costs_each_a_warning_and_leaves_nothing(
+@pytest.mark.skipif(
+    not can_mount(), reason="mounting a small disk is not permitted; a file size limit is tested above"
+)
+def test_a_full_disk_causes_one_warning_each_and_leaves_no_file(
     url: str, expected: list[float], tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    got = herd(url, disk, before=("unshare", "-rm", "sh", "-c", FULL, str(disk)))
-    assert [weights for weights, _ in got] == [expected] * PROCESSES
-    assert all(len(warned) == 1 and "No space left on device" in warned[0] for _, warned in got)
+    results = herd(url, disk, before=("unshare", "-rm", "sh", "-c", FULL, str(disk)))
+    assert [weights for weights, _ in results] == [expected] * PROCESSES
+    assert all(len(warnings) == 1 and "No space left on device" in warnings[0] for _, warnings in results)
     assert (tmp_path / "disk.left").read_text() == "full\n"

@@ -1,4 +1,4 @@
-"""Each integration needs its own package, no other, and says so where it is missing."""
+"""Each integration imports only the package that it integrates with, and names it if it is missing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "statsvc" / "integrations"
-LIGHT = set(sys.stdlib_module_names) | {"statsvc", "numpy"}
-NEEDS = {
+ALWAYS_ALLOWED = set(sys.stdlib_module_names) | {"statsvc", "numpy"}
+ALLOWED = {
     "lightning": {"lightning", "pytorch_lightning"},
     "mmseg_loss": {"mmseg", "torch"},
     "monai": {"torch"},
@@ -26,42 +26,55 @@ NEEDS = {
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.stem)
 def test_an_integration_imports_its_own_package_and_no_other(file: Path) -> None:
-    found: set[str] = set()
+    imported: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            imported |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
-            found.add(str(node.module).split(".")[0])
-    assert found - LIGHT == NEEDS.get(file.stem, set())
+            imported.add(str(node.module).split(".")[0])
+    assert imported - ALWAYS_ALLOWED == ALLOWED.get(file.stem, set())
 
 
-def loads(code: str) -> subprocess.CompletedProcess[str]:
+def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
 
 
-def test_monitor_and_the_fragment_load_no_framework() -> None:
-    done = loads(
+def test_the_monitor_and_the_mmsegmentation_fragment_import_no_framework() -> None:
+    process = python(
         "import statsvc.integrations.mmseg, sys\n"
         "print([name for name in ('torch', 'wandb', 'mlflow', 'tensorboard') if name in sys.modules])"
     )
-    assert done.stdout == "[]\n", done.stderr
+    assert process.stdout == "[]\n", process.stderr
 
 
 @pytest.mark.parametrize(
-    ("module", "missing", "install"),
+    ("module", "packages", "message"),
     [
-        ("lightning", ("lightning", "pytorch_lightning"), "pip install lightning"),
-        ("transformers", ("transformers",), "pip install transformers accelerate"),
-        ("nnunet", ("nnunetv2",), "pip install nnunetv2"),
-        ("mmseg_loss", ("mmseg",), "pip install mmsegmentation"),
+        (
+            "integrations.lightning",
+            ("lightning", "pytorch_lightning"),
+            "Lightning is not installed. Run: pip install lightning",
+        ),
+        (
+            "integrations.transformers",
+            ("transformers",),
+            "Transformers is not installed. Run: pip install transformers accelerate",
+        ),
+        ("integrations.nnunet", ("nnunetv2",), "nnU-Net is not installed. Run: pip install nnunetv2"),
+        (
+            "integrations.mmseg_loss",
+            ("mmseg",),
+            "MMSegmentation is not installed. Run: pip install mmsegmentation",
+        ),
+        ("losses", ("torch",), "PyTorch is not installed. Run: pip install 'statsvc[torch]'"),
+        ("samplers", ("torch",), "PyTorch is not installed. Run: pip install 'statsvc[torch]'"),
     ],
 )
-def test_a_missing_package_is_named_with_how_to_get_it(
-    module: str, missing: tuple[str, ...], install: str
+def test_the_error_for_a_missing_package_names_the_command_that_installs_it(
+    module: str, packages: tuple[str, ...], message: str
 ) -> None:
-    gone = "; ".join(f"sys.modules[{name!r}] = None" for name in missing)
-    done = loads(f"import sys; {gone}; import statsvc.integrations.{module}")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"ImportError: statsvc.integrations.{module} needs ")
-    assert done.stderr.splitlines()[-1].endswith(install)
+    block = "; ".join(f"sys.modules[{name!r}] = None" for name in packages)
+    process = python(f"import sys; {block}; import statsvc.{module}")
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1] == f"ImportError: {message}"

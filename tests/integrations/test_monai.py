@@ -1,4 +1,4 @@
-"""MONAI: its loss with statsvc's weights, and statsvc's loss where MONAI's stood."""
+"""MONAI's loss with statsvc's weights, and statsvc's loss in place of MONAI's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from support.small_segmentation import batch, weights_of
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of MONAI's own imports
+    warnings.simplefilter("ignore")  # raised by MONAI's own imports
     from monai.data import MetaTensor
     from monai.losses import DeepSupervisionLoss, DiceCELoss
 
@@ -32,9 +32,9 @@ def logits(seed: int, *spatial: int) -> torch.Tensor:
     return torch.randn(2, 4, *spatial, generator=torch.Generator().manual_seed(seed))
 
 
-def test_monais_loss_with_the_weights_is_statsvcs(weights: statsvc.ClassWeights) -> None:
-    """Both divide by the sum of w in cross-entropy; in Dice they agree where the mean weight is 1."""
-    label = batch(0)[1][:, None].clamp(max=3)  # MONAI's Dice knows no ignored id
+def test_monais_loss_with_the_weights_equals_statsvcs(weights: statsvc.ClassWeights) -> None:
+    """Both divide cross-entropy by the sum of the weights; Dice is equal if the mean weight is 1."""
+    label = batch(0)[1][:, None].clamp(max=3)  # MONAI's Dice has no ignored id
     assert sum(weights.to_list()) == pytest.approx(4)  # normalize=mean
     theirs = DiceCELoss(to_onehot_y=True, softmax=True, weight=weights.tensor(), smooth_nr=1.0, smooth_dr=1.0)
     ours = MonaiLoss(
@@ -43,27 +43,27 @@ def test_monais_loss_with_the_weights_is_statsvcs(weights: statsvc.ClassWeights)
     torch.testing.assert_close(ours(logits(1, 8, 8), label), theirs(logits(1, 8, 8), label))
 
 
-def test_label_maps_of_monai_are_taken_as_they_come(weights: statsvc.ClassWeights) -> None:
+def test_label_maps_of_monai_need_no_conversion(weights: statsvc.ClassWeights) -> None:
     criterion = CombinedLoss(class_weights=weights)
     label = torch.randint(0, 4, (2, 5, 6, 7), generator=torch.Generator().manual_seed(0))
     label[:, 0] = 255
     expected = criterion(logits(2, 5, 6, 7), label)
-    made = logits(2, 5, 6, 7).requires_grad_()
-    loss = MonaiLoss(criterion)(MetaTensor(made), MetaTensor(label[:, None].float()))
+    leaf = logits(2, 5, 6, 7).requires_grad_()
+    loss = MonaiLoss(criterion)(MetaTensor(leaf), MetaTensor(label[:, None].float()))
     assert type(loss) is torch.Tensor
     assert torch.equal(loss.detach(), expected)
-    loss.backward()
-    assert made.grad is not None
-    assert made.grad.abs().sum() > 0
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert leaf.grad is not None
+    assert leaf.grad.abs().sum() > 0
     with pytest.raises(InvalidParameter, match=r"target: has shape .* give label maps"):
-        MonaiLoss(criterion)(made, torch.zeros(2, 4, 5, 6, 7))  # one-hot
+        MonaiLoss(criterion)(leaf, torch.zeros(2, 4, 5, 6, 7))  # one-hot
 
 
-def test_it_goes_into_monais_deep_supervision(weights: statsvc.ClassWeights) -> None:
+def test_it_works_inside_monais_deep_supervision(weights: statsvc.ClassWeights) -> None:
     criterion = CombinedLoss(class_weights=weights)
     label = batch(0)[1]
     outputs = [logits(1, 8, 8), logits(2, 4, 4)]
     loss = DeepSupervisionLoss(MonaiLoss(criterion))(outputs, label[:, None].float())
-    # Its weights halve with each scale, and labels are scaled to the nearest pixel.
+    # Weights are halved at each scale, and labels are resized to the nearest pixel.
     expected = criterion(outputs[0], label) + criterion(outputs[1], label[:, 1::2, 1::2]) / 2
     torch.testing.assert_close(loss, expected)

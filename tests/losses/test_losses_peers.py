@@ -1,6 +1,7 @@
-"""The losses against MONAI and segmentation-models-pytorch: where definitions agree, and where they differ.
+"""The losses compared with MONAI and segmentation-models-pytorch: equal and different definitions.
 
-segmentation-models-pytorch writes Dice as a Tversky score, (Σpy + s) / (½(Σp + Σy) + s): half our smooth.
+segmentation-models-pytorch defines Dice as a Tversky score, (Σpy + s) / (½(Σp + Σy) + s), so its smooth
+is half of ours.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import pytest
 import torch
 from monai.losses import DiceCELoss
 from monai.losses import DiceLoss as MonaiDice
-from test_losses import logits_of, target_of, value_and_gradient
 
 from statsvc.losses import CombinedLoss, DiceLoss
+from support.loss_inputs import logits_of, target_of, value_and_gradient
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = [0.5, 2.0, 1.0, 0.25]
@@ -25,28 +26,28 @@ WEIGHTS = [0.5, 2.0, 1.0, 0.25]
 
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return benchmarks/losses.py as a module."""
+    """The module benchmarks/losses.py."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     return importlib.import_module("losses")
 
 
 def assert_same(ours: Any, theirs: Any, logits: torch.Tensor, target: torch.Tensor) -> None:
-    for found, expected in zip(
+    for actual, expected in zip(
         value_and_gradient(ours, logits, target), value_and_gradient(theirs, logits, target), strict=True
     ):
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 9, 7), (2, 4, 3, 5, 4)])
 @pytest.mark.parametrize("squared", [False, True])
 @pytest.mark.parametrize("batch", [False, True])
 @pytest.mark.parametrize("background", [False, True])
-def test_unweighted_it_is_monais_dice_and_cross_entropy(
+def test_without_weights_the_combined_loss_equals_that_of_monai(
     shape: tuple[int, ...], squared: bool, batch: bool, background: bool
 ) -> None:
     logits = logits_of(shape)
     target = target_of(logits, ignored=0)
-    target[target == 2] = 1  # MONAI penalises what is predicted of an absent class
+    target[target == 2] = 1  # MONAI penalizes predictions of an absent class
     monai = DiceCELoss(
         include_background=background,
         to_onehot_y=True,
@@ -77,7 +78,7 @@ def test_monais_weighted_dice_divides_by_the_number_of_classes_and_ours_by_the_s
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("ignored", [0, 0.3])
 @pytest.mark.parametrize("shape", [(3, 4, 9, 7), (2, 4, 3, 5, 4)])
-def test_dice_of_the_batch_is_that_of_segmentation_models_pytorch(
+def test_batch_dice_equals_that_of_segmentation_models_pytorch(
     weights: list[float] | None, ignored: float, shape: tuple[int, ...], benchmark: Any
 ) -> None:
     logits = logits_of(shape)
@@ -85,12 +86,12 @@ def test_dice_of_the_batch_is_that_of_segmentation_models_pytorch(
     theirs = benchmark.smp_losses().DiceLoss(
         "multiclass", smooth=0.5, ignore_index=255, class_weights=weights
     )
-    for absent in ("skip", "penalise"):  # every class is there
+    for absent in ("skip", "penalise"):  # every class is present
         ours = DiceLoss(class_weights=weights, batch_dice=True, absent=absent)
         assert_same(ours, theirs, logits, target)
 
 
-def test_an_absent_class_still_counts_below_in_segmentation_models_pytorch(benchmark: Any) -> None:
+def test_segmentation_models_pytorch_divides_by_the_number_of_all_classes(benchmark: Any) -> None:
     logits = logits_of((2, 4, 9, 7))
     target = target_of(logits)
     target[target == 3] = 0
@@ -103,7 +104,7 @@ def test_the_benchmark_compares_equal_losses_and_names_a_missing_peer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], benchmark: Any
 ) -> None:
     monkeypatch.setattr(benchmark, "smp_losses", lambda: importlib.import_module("no_such_package"))
-    # A process each: the real one is tested elsewhere.
+    # Measured in a subprocess, and tested elsewhere.
     monkeypatch.setattr(benchmark, "peak_of", lambda *_: 1 << 20)
     arguments = [
         "losses.py",
@@ -112,11 +113,11 @@ def test_the_benchmark_compares_equal_losses_and_names_a_missing_peer(
         "--repeats",
         "1",
         "--json",
-        str(tmp_path / "found.json"),
+        str(tmp_path / "results.json"),
     ]
     monkeypatch.setattr(sys, "argv", arguments)
     benchmark.main()
-    rows = json.loads((tmp_path / "found.json").read_text())["losses"]
+    rows = json.loads((tmp_path / "results.json").read_text())["losses"]
     assert len(rows) == sum(len(losses) for _, losses in benchmark.GROUPS.values())
     for row in rows:
         if row["loss"].startswith("smp"):
@@ -124,6 +125,6 @@ def test_the_benchmark_compares_equal_losses_and_names_a_missing_peer(
         elif "alone" not in row["loss"]:
             assert row["value_difference"] < 1e-5
             assert row["gradient_difference"] < 1e-4 * row["gradient_largest"]
-    shown = capsys.readouterr().out
-    assert "smp DiceLoss + cross-entropy   not compared: No module named 'no_such_package'" in shown
-    assert "MONAI DiceCELoss" in shown
+    output = capsys.readouterr().out
+    assert "smp DiceLoss + cross-entropy   not compared: No module named 'no_such_package'" in output
+    assert "MONAI DiceCELoss" in output

@@ -1,9 +1,8 @@
-"""The losses inside Torch: half precision, compiled, distributed, in checkpoints, and what they allocate."""
+"""The losses with Torch: half precision, compilation, distribution, checkpoints and memory."""
 
 from __future__ import annotations
 
 import io
-import os
 import subprocess
 import sys
 import textwrap
@@ -13,20 +12,21 @@ from typing import Any
 
 import pytest
 import torch
-from test_losses import logits_of, target_of, value_and_gradient, weights_of
 from torch import Tensor, nn
 
 from statsvc.losses import CombinedLoss, DiceLoss, class_sums
 from statsvc.weighting.class_weights import ClassWeights
+from support.loss_inputs import logits_of, target_of, value_and_gradient, weights_of
 from support.losses_twin import twin
+from support.torchrun import subprocess_environment
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = [0.5, 2.0, 1.0, 0.25]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_sums_of_half_precision_logits_are_float32(dtype: torch.dtype) -> None:
-    # Half the pixels are of one class: the sum, 131072, does not fit float16, and bfloat16 stops at 256.
+def test_half_precision_logits_are_summed_in_float32(dtype: torch.dtype) -> None:
+    # Half the pixels have one class. The sum, 131072, overflows float16, and bfloat16 stops counting at 256.
     logits = logits_of((1, 4, 512, 512), dtype=dtype)
     target = target_of(logits)
     target[:, :256] = 1
@@ -42,7 +42,7 @@ def test_sums_of_half_precision_logits_are_float32(dtype: torch.dtype) -> None:
     )
 
 
-def test_autocast_changes_the_logits_and_not_the_loss() -> None:
+def test_autocast_changes_the_logits_but_not_the_loss() -> None:
     torch.manual_seed(0)
     model, image = nn.Conv2d(3, 4, 3, padding=1), torch.randn(2, 3, 16, 16)
     criterion = CombinedLoss(class_weights=WEIGHTS)
@@ -50,7 +50,7 @@ def test_autocast_changes_the_logits_and_not_the_loss() -> None:
         logits = model(image)
         target = target_of(logits)
         inside = criterion(logits, target)
-        inside.backward()  # under autocast too
+        inside.backward()  # also under autocast
     assert logits.dtype == torch.bfloat16
     assert inside.dtype == torch.float32
     assert torch.equal(inside, criterion(logits, target))
@@ -58,41 +58,41 @@ def test_autocast_changes_the_logits_and_not_the_loss() -> None:
     assert model.weight.grad.abs().sum() > 0
 
 
-def test_the_precision_of_matrix_products_does_not_reach_the_loss() -> None:
+def test_the_precision_of_matrix_products_does_not_affect_the_loss() -> None:
     logits = logits_of((2, 4, 64, 64), dtype=torch.float32)
     target = target_of(logits)
     expected = value_and_gradient(CombinedLoss(), logits, target)
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
-        found = value_and_gradient(CombinedLoss(), logits, target)
+        actual = value_and_gradient(CombinedLoss(), logits, target)
     finally:
         torch.set_float32_matmul_precision(before)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
-# Torch's own warning, from a module that its compiler imports.
+# A warning of Torch itself, from a module that its compiler imports.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(
     ("make", "backend"), [(CombinedLoss, "inductor"), (CombinedLoss, "aot_eager"), (DiceLoss, "aot_eager")]
 )
-def test_compiled_in_one_graph_it_is_the_same(make: Any, backend: str) -> None:
+def test_the_compiled_loss_is_a_single_graph_with_the_same_result(make: Any, backend: str) -> None:
     torch._dynamo.reset()
     criterion = make(class_weights=WEIGHTS, batch_dice=True)
     compiled = torch.compile(criterion, fullgraph=True, backend=backend)
-    for height in (6, 9, 12):  # from the second on with dynamic shapes
+    for height in (6, 9, 12):  # the second and third use dynamic shapes
         logits = logits_of((2, 4, height, 5), dtype=torch.float32)
         target = target_of(logits)
         expected = value_and_gradient(criterion, logits, target)
-        found = value_and_gradient(compiled, logits, target)
-        torch.testing.assert_close(found, expected)
+        actual = value_and_gradient(compiled, logits, target)
+        torch.testing.assert_close(actual, expected)
         if make is CombinedLoss:
-            torch.testing.assert_close(criterion.last["loss"], found[0])
-    with pytest.raises(ValueError, match="target: holds 77"):
-        compiled(logits, target.masked_fill(target == 2, 77))
+            torch.testing.assert_close(criterion.last["loss"], actual[0])
+    with pytest.raises(ValueError, match="target: contains 77"):
+        compiled(logits, target.masked_fill(target == 2, 77))  # type: ignore[no-untyped-call]
 
 
-def test_compiled_together_with_a_model_it_gives_the_same_gradients() -> None:
+def test_model_and_loss_compiled_together_have_the_same_gradients() -> None:
     torch._dynamo.reset()
     torch.manual_seed(0)
     model, image = nn.Conv2d(3, 4, 3, padding=1), torch.randn(2, 3, 8, 8)
@@ -103,15 +103,15 @@ def test_compiled_together_with_a_model_it_gives_the_same_gradients() -> None:
         loss: Tensor = criterion(model(image), target)
         return loss
 
-    step().backward()
+    step().backward()  # type: ignore[no-untyped-call]
     assert model.weight.grad is not None
     expected = model.weight.grad.clone()
     model.zero_grad()
-    torch.compile(step, fullgraph=True, backend="aot_eager")().backward()
+    torch.compile(step, fullgraph=True, backend="aot_eager")().backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(model.weight.grad, expected)
 
 
-def test_the_operators_keep_the_rules_of_torch() -> None:
+def test_the_custom_operators_pass_torchs_own_checks() -> None:
     logits = logits_of((2, 4, 5, 3))
     offset = torch.tensor([0.0, -1, -2, -3], dtype=torch.float64)
     sums: Any = class_sums.class_sums
@@ -124,7 +124,7 @@ def test_the_operators_keep_the_rules_of_torch() -> None:
 
 
 @pytest.mark.parametrize("space", [(6, 5), (3, 4, 5)])
-def test_memory_layouts_of_the_logits_give_the_same(space: tuple[int, ...]) -> None:
+def test_the_memory_layout_of_the_logits_does_not_change_the_loss(space: tuple[int, ...]) -> None:
     logits = logits_of((2, 4, *space)).detach()
     target = target_of(logits)
     expected_value, expected = value_and_gradient(CombinedLoss(), logits, target)
@@ -147,21 +147,21 @@ def test_memory_layouts_of_the_logits_give_the_same(space: tuple[int, ...]) -> N
     assert x.grad.is_contiguous(memory_format=last)
 
 
-def test_sums_by_class_are_the_same_on_devices_where_they_are_masked() -> None:
+def test_sums_by_class_of_the_cpu_and_of_other_devices_are_equal() -> None:
     generator = torch.Generator().manual_seed(0)
     label = torch.randint(5, (3, 40), generator=generator)
     ignored = torch.rand((3, 40), generator=generator) < 0.2
     nll, of_label = (torch.rand((2, 3, 40), generator=generator).double() * ~ignored).unbind()
-    found = [
+    sums = [
         by_class(label.where(~ignored, 0), ignored, nll, of_label, 5)
         for by_class in (class_sums._by_class_on_cpu, class_sums._by_class)
     ]
-    for on_cpu, elsewhere in zip(*found, strict=True):
+    for on_cpu, elsewhere in zip(*sums, strict=True):
         torch.testing.assert_close(on_cpu, elsewhere)
-    assert int(found[0][0].sum()) == int((~ignored).sum())
+    assert int(sums[0][0].sum()) == int((~ignored).sum())
 
 
-def test_logits_changed_before_the_backward_pass_are_an_error_and_not_a_wrong_gradient() -> None:
+def test_logits_modified_before_the_backward_pass_raise_an_error() -> None:
     logits = logits_of((1, 4, 5, 5)) * 1
     loss = CombinedLoss()(logits, target_of(logits))
     logits.add_(1)
@@ -169,7 +169,7 @@ def test_logits_changed_before_the_backward_pass_are_an_error_and_not_a_wrong_gr
         loss.backward()
 
 
-def test_the_backward_pass_leaves_its_input_and_can_be_repeated() -> None:
+def test_the_backward_pass_does_not_modify_its_input_and_can_be_repeated() -> None:
     logits = logits_of((2, 4, 5, 5))
     before = logits.detach().clone()
     target = target_of(logits)
@@ -180,14 +180,14 @@ def test_the_backward_pass_leaves_its_input_and_can_be_repeated() -> None:
     assert torch.equal(logits, before)
 
 
-def test_a_second_derivative_is_an_error_and_not_0() -> None:
+def test_a_second_derivative_raises_an_error() -> None:
     logits = logits_of((1, 4, 5, 5))
     gradient = torch.autograd.grad(CombinedLoss()(logits, target_of(logits)), logits, create_graph=True)[0]
     with pytest.raises(RuntimeError, match=r"no autograd formula|does not require grad"):
-        gradient.sum().backward()
+        gradient.sum().backward()  # type: ignore[no-untyped-call]
 
 
-def test_weights_stay_out_of_checkpoints_and_their_provenance_goes_in() -> None:
+def test_a_checkpoint_has_the_provenance_of_the_weights_but_not_the_weights() -> None:
     model = nn.ModuleDict(
         {"head": nn.Conv2d(3, 3, 1), "loss": CombinedLoss(class_weights=weights_of("sqrt_inv_freq"))}
     )
@@ -201,20 +201,22 @@ def test_weights_stay_out_of_checkpoints_and_their_provenance_goes_in() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.load_state_dict(loaded)
-    provenance = model["loss"].provenance
+    provenance: Any = model["loss"].provenance
     assert provenance["dataset"] == "demo"
     assert provenance["spec"]["normalize"] == "mean"
     other = CombinedLoss(class_weights=weights_of("inverse_freq"))
-    kept = other.weight
-    with pytest.warns(UserWarning, match=r"sqrt_inv_freq of demo then and inverse_freq of demo now"):
+    weight_before = other.weight
+    with pytest.warns(
+        UserWarning, match=r"class weights: sqrt_inv_freq of demo, now inverse_freq of demo \("
+    ):
         other.load_state_dict({"_extra_state": loaded["loss._extra_state"]})
-    assert other.weight is kept
-    with pytest.warns(UserWarning, match="unknown origin now"):
+    assert other.weight is weight_before
+    with pytest.warns(UserWarning, match="now numbers of unknown origin"):
         CombinedLoss(class_weights=[1, 2, 3]).load_state_dict({"_extra_state": loaded["loss._extra_state"]})
 
 
 @pytest.mark.parametrize("kind", ["weights", "additive"])
-def test_a_model_in_half_precision_keeps_the_weights_as_they_are(kind: Any) -> None:
+def test_a_model_in_half_precision_keeps_the_weights_in_float32(kind: Any) -> None:
     exact = [0.1, 1 / 3, 300.7]
     criterion = CombinedLoss(class_weights=exact, kind=kind)
     model = nn.ModuleDict({"head": nn.Conv2d(3, 3, 1), "loss": criterion})
@@ -233,7 +235,7 @@ def test_a_model_in_half_precision_keeps_the_weights_as_they_are(kind: Any) -> N
     assert (vector.device.type, vector.dtype) == ("meta", torch.float32)
 
 
-def test_checkpoints_of_before_the_loss_load_strictly() -> None:
+def test_a_checkpoint_from_before_the_loss_was_added_loads_strictly() -> None:
     model = nn.ModuleDict({"head": nn.Conv2d(3, 3, 1)})
     state = model.state_dict()
     model["loss"] = CombinedLoss(class_weights=[1, 2, 3])
@@ -242,24 +244,24 @@ def test_checkpoints_of_before_the_loss_load_strictly() -> None:
         model.load_state_dict({"head.weight": state["head.weight"]})
 
 
-def test_a_new_version_is_a_change_of_provenance() -> None:
+def test_loading_weights_of_another_version_warns() -> None:
     old = weights_of("uniform").to_dict()
-    then = CombinedLoss(class_weights=ClassWeights({**old, "version": 3}))
-    now = CombinedLoss(class_weights=ClassWeights({**old, "version": 4}))
-    with pytest.warns(
-        UserWarning, match=r"uniform of demo version 3 then and .* version 4 now \(version changed"
-    ):
-        now.load_state_dict(then.state_dict())
-    assert "uniform of demo version 4" in repr(now)
+    saved = CombinedLoss(class_weights=ClassWeights({**old, "version": 3}))
+    current = CombinedLoss(class_weights=ClassWeights({**old, "version": 4}))
+    with pytest.warns(UserWarning, match=r"uniform of demo version 3, now .* version 4 \(version changed"):
+        current.load_state_dict(saved.state_dict())
+    assert "uniform of demo version 4" in repr(current)
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures with Linux's /proc")
-def test_forward_and_backward_hold_one_tensor_of_the_logits_size() -> None:
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="the measurement requires Linux's /proc"
+)
+def test_forward_and_backward_pass_allocate_one_tensor_of_the_logits_size() -> None:
     command = [sys.executable, "benchmarks/losses.py", "--shape", "4,19,512,512"]
     group = ["--peak", "weighted, a tenth ignored, Dice of the batch", "statsvc CombinedLoss"]
-    done = subprocess.run([*command, *group], cwd=ROOT, capture_output=True, text=True, check=True)
-    logits = 4 * 4 * 19 * 512 * 512
-    assert logits <= int(done.stdout) < 1.4 * logits
+    process = subprocess.run([*command, *group], cwd=ROOT, capture_output=True, text=True, check=True)
+    logits_bytes = 4 * 4 * 19 * 512 * 512
+    assert logits_bytes <= int(process.stdout) < 1.4 * logits_bytes
 
 
 DISTRIBUTED = textwrap.dedent(
@@ -267,7 +269,7 @@ DISTRIBUTED = textwrap.dedent(
     import sys
     import torch
     import torch.distributed as dist
-    from losses_twin import twin
+    from support.losses_twin import twin
     from torch import nn
     from torch.nn.parallel import DistributedDataParallel
     from statsvc.errors import InvalidParameter
@@ -280,10 +282,10 @@ DISTRIBUTED = textwrap.dedent(
     target = torch.randint(4, (4, 8, 8))
     target[0] = 255
     target[1, :4] = 255
-    target[2:] = target[2:].clamp(max=2)  # class 3 is on the first process alone
+    target[2:] = target[2:].clamp(max=2)  # only the first process has class 3
     one_sided = target.clone()
     one_sided[:2] = 255  # the first process has no valid pixel
-    mine = slice(2 * rank, 2 * rank + 2)
+    own = slice(2 * rank, 2 * rank + 2)
 
     def model():
         torch.manual_seed(1)
@@ -301,24 +303,24 @@ DISTRIBUTED = textwrap.dedent(
                     steps.append(torch.compile(steps[0], fullgraph=True, backend="aot_eager"))
                 for step in steps:
                     parallel = DistributedDataParallel(model())
-                    loss = step(parallel(images[mine]), labels[mine])
+                    loss = step(parallel(images[own]), labels[own])
                     loss.backward()
                     torch.testing.assert_close(loss, expected)
-                    for found, true in zip(parallel.parameters(), joined.parameters(), strict=True):
-                        torch.testing.assert_close(found.grad, true.grad)
+                    for actual, wanted in zip(parallel.parameters(), joined.parameters(), strict=True):
+                        torch.testing.assert_close(actual.grad, wanted.grad)
 
-    # A target that is no class, on one process only: all of them say so, and nobody waits.
+    # An invalid target on one process raises on both, so that neither waits for the other.
     wrong = target.clone()
     wrong[3, 0, :2] = 9
     for step in (DiceLoss(batch_dice=True), torch.compile(DiceLoss(batch_dice=True), backend="aot_eager")):
         try:
-            step(model()(images[mine]), wrong[mine])
+            step(model()(images[own]), wrong[own])
         except InvalidParameter as error:
-            assert ("of rank 1 holds ids", "holds 9 (2 pixels)")[rank] in str(error), error
+            assert ("of rank 1 contains values", "contains 9 (2 pixels)")[rank] in str(error), error
         else:
-            raise AssertionError("the target was taken")
+            raise AssertionError("the invalid target was accepted")
 
-    if rank == 0:  # one process may validate alone
+    if rank == 0:  # a single process can validate
         with torch.no_grad():
             alone = CombinedLoss(batch_dice=True)(joined(images), target)
         torch.testing.assert_close(alone, twin(joined(images), target, batch_dice=True)[0])
@@ -329,15 +331,13 @@ DISTRIBUTED = textwrap.dedent(
 )
 
 
-def test_dice_of_the_batch_over_two_processes_is_that_of_the_joined_batch(tmp_path: Path) -> None:
+def test_batch_dice_over_two_processes_equals_that_of_the_joined_batch(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(DISTRIBUTED)
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(tmp_path / "meet")],
-            env=environment,
+            [sys.executable, str(script), str(rank), str(tmp_path / "store")],
+            env=subprocess_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -345,8 +345,8 @@ def test_dice_of_the_batch_over_two_processes_is_that_of_the_joined_batch(tmp_pa
         for rank in range(2)
     ]
     try:
-        ended = [process.communicate(timeout=240) for process in processes]
+        outputs = [process.communicate(timeout=240) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [out for out, _ in ended] == ["equal\n", "equal\n"], ended
+    assert [stdout for stdout, _ in outputs] == ["equal\n", "equal\n"], outputs

@@ -1,4 +1,4 @@
-"""The losses again, slow and plain: float64, one sample and one class at a time, gradients by autograd."""
+"""A slow, plain implementation of the losses: float64, one sample and class at a time, with autograd."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def twin(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (loss, cross-entropy, Dice), float64 scalars."""
     classes = logits.shape[1]
-    given = torch.ones(classes) if class_weights is None else torch.tensor(class_weights)
-    weight = given.double() if kind == "weights" else torch.ones(classes).double()
+    numbers = torch.ones(classes) if class_weights is None else torch.tensor(class_weights)
+    weight = numbers.double() if kind == "weights" else torch.ones(classes).double()
     samples = []  # (logits [k, C], labels [k]) of the valid pixels
     for x, labels in zip(logits.double(), target.long(), strict=True):
         pixels = x.flatten(1).T[labels.flatten() != ignore_index]
         if kind == "additive":
-            pixels = pixels + given.double()
+            pixels = pixels + numbers.double()
         samples.append((pixels, labels[labels != ignore_index]))
     joined = torch.cat([x for x, _ in samples]), torch.cat([labels for _, labels in samples])
 
@@ -43,11 +43,11 @@ def twin(
     losses = -joined[0].log_softmax(1)[torch.arange(len(joined[1])), joined[1]]
     ce = (weight[joined[1]] * losses).sum() / total if total > 0 else zero
 
-    of_samples = []
+    sample_losses = []
     for x, labels in [joined] if batch_dice else samples:
         if len(labels) == 0:
             continue
-        p, above, below = x.softmax(1), zero, 0.0
+        p, weighted, total_weight = x.softmax(1), zero, 0.0
         for c in range(classes):
             if (c == 0 and not include_background) or c == ignore_index:
                 continue
@@ -56,7 +56,7 @@ def twin(
                 continue
             q, z = (p[:, c] ** 2, y**2) if square_denominator else (p[:, c], y)
             overlap = (2 * (p[:, c] * y).sum() + smooth) / (q.sum() + z.sum() + smooth)
-            above, below = above + weight[c] * (1 - overlap), below + weight[c].item()
-        of_samples.append(above / below if below else zero)
-    dice = torch.stack(of_samples).mean() if of_samples else zero
+            weighted, total_weight = weighted + weight[c] * (1 - overlap), total_weight + weight[c].item()
+        sample_losses.append(weighted / total_weight if total_weight else zero)
+    dice = torch.stack(sample_losses).mean() if sample_losses else zero
     return ce_weight * ce + dice_weight * dice, ce, dice

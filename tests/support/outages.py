@@ -17,13 +17,14 @@ import httpx2
 from support.servers import free_port
 
 Behave = Callable[[socket.socket, str, dict[str, str]], None]
-"""What is done with a connection after its request: path and headers, names in lower case."""
+"""Handles a connection after its request. Arguments: connection, path, headers with names in lower case."""
 
 
 class Front:
-    """Listens on one port, for as long as it is up; `behave` decides what each request gets.
+    """A server on one port that can be stopped and restarted.
 
-    asked  the path of every request that came whole
+    behave    handles each request; default: relay it to the real server
+    requests  the path of every request that was received completely
     """
 
     def __init__(self, upstream: str) -> None:
@@ -31,19 +32,20 @@ class Front:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.behave: Behave = self.relay
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self._server: socketserver.ThreadingTCPServer | None = None
 
     def relay(self, connection: socket.socket, path: str, headers: dict[str, str]) -> None:
-        """Ask the real server and hand its answer on."""
-        kept = {name: headers[name] for name in ("accept", "if-none-match") if name in headers}
+        """Relay the request to the real server, and its response to the client."""
+        relayed = {name: value for name, value in headers.items() if name in ("accept", "if-none-match")}
         with httpx2.Client(base_url=self.upstream, timeout=60, trust_env=False) as client:
-            answer = client.get(path, headers=kept)
-        given = {"content-type", "etag", "cache-control"}
-        lines = {name: value for name, value in answer.headers.items() if name in given}
-        connection.sendall(response(answer.status_code, answer.content, **lines))
+            reply = client.get(path, headers=relayed)
+        relayed_back = ("content-type", "etag", "cache-control")
+        lines: dict[str, Any] = {name: value for name, value in reply.headers.items() if name in relayed_back}
+        connection.sendall(response(reply.status_code, reply.content, **lines))
 
     def up(self) -> None:
+        """Start listening."""
         front = self
 
         class Handler(socketserver.StreamRequestHandler):
@@ -53,10 +55,10 @@ class Front:
                 while line := self.rfile.readline().decode("latin-1").strip():
                     name, _, value = line.partition(":")
                     headers[name.lower()] = value.strip()
-                parts = urlsplit(target)  # a proxy is sent the whole URL
+                parts = urlsplit(target)  # a proxy receives an absolute URL
                 path = f"{parts.path}?{parts.query}" if parts.query else parts.path
-                front.asked.append(path)
-                with contextlib.suppress(ConnectionError):  # the client has given up
+                front.requests.append(path)
+                with contextlib.suppress(ConnectionError):  # the client has closed the connection
                     front.behave(self.connection, path, headers)
 
         class Server(socketserver.ThreadingTCPServer):
@@ -67,6 +69,7 @@ class Front:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), name=self.url).start()
 
     def down(self) -> None:
+        """Stop listening: connections are refused."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -75,6 +78,7 @@ class Front:
 
 @contextmanager
 def front_of(upstream: str) -> Iterator[Front]:
+    """Run a front for a real server."""
     front = Front(upstream)
     front.up()
     try:
@@ -84,13 +88,18 @@ def front_of(upstream: str) -> Iterator[Front]:
 
 
 def response(status: int, body: bytes, length: int | None = None, **headers: str) -> bytes:
-    """Return an HTTP answer; `length` where Content-Length is not the truth."""
+    """Return an HTTP response.
+
+    length  a Content-Length that differs from the length of the body
+    """
     lines = [f"HTTP/1.1 {status} Status", f"Content-Length: {len(body) if length is None else length}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
 
 
 def sends(status: int, body: bytes = b"", length: int | None = None, **headers: str) -> Behave:
+    """Send a response."""
+
     def behave(connection: socket.socket, *_: Any) -> None:
         connection.sendall(response(status, body, length, **headers))
 
@@ -98,28 +107,28 @@ def sends(status: int, body: bytes = b"", length: int | None = None, **headers: 
 
 
 def hangs(connection: socket.socket, *_: Any) -> None:
-    """Say nothing until the client gives up."""
+    """Send nothing until the client closes the connection."""
     connection.recv(1)
 
 
-def drips(data: bytes, at_once: int = 0) -> Behave:
-    """Send the first bytes at once and then one every 50 ms: every read of the client has something."""
+def drips(data: bytes, first: int = 0) -> Behave:
+    """Send the first bytes immediately and then one every 50 ms, so that no read of the client times out."""
 
     def behave(connection: socket.socket, *_: Any) -> None:
-        connection.sendall(data[:at_once])
-        for byte in data[at_once:]:
+        connection.sendall(data[:first])
+        for byte in data[first:]:
             connection.sendall(bytes([byte]))
             time.sleep(0.05)
 
     return behave
 
 
-def in_turn(*behaviours: Behave) -> Behave:
-    """Do each once, the last one for ever."""
-    left = list(behaviours)
+def in_turn(*behaviors: Behave) -> Behave:
+    """Use each behavior for one request, and the last one for all further requests."""
+    remaining = list(behaviors)
 
     def behave(connection: socket.socket, path: str, headers: dict[str, str]) -> None:
-        now = left.pop(0) if len(left) > 1 else left[0]
-        now(connection, path, headers)
+        current = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+        current(connection, path, headers)
 
     return behave

@@ -1,4 +1,4 @@
-"""What the tests of integrations train: four classes, weights of them, batches with an ignored id."""
+"""Weights and random batches of four classes, for the tests of the integrations."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SHARES = (0.6, 0.25, 0.1, 0.05)
 
 
 def weights_of(method: str = "sqrt_inv_freq") -> ClassWeights:
-    """Return weights of four classes, each with its share of 10 000 pixels."""
+    """Return weights of four classes with the shares `SHARES` of 10 000 pixels."""
     counts = {class_id: round(10_000 * share) for class_id, share in enumerate(SHARES)}
     table = table_of([counts], num_classes=4, class_names=NAMES)
     return ClassWeights(weights_response(table, WeightSpec.from_params({"method": method})))
 
 
 def batch(seed: int, images: int = 2, size: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images float32 [N, 3, size, size] and labels int64 [N, size, size], some of them 255."""
+    """Return float32 images [N, 3, size, size] and int64 labels [N, size, size] with ignored pixels (255)."""
     rng = np.random.default_rng(seed)
     label = rng.choice(4, (images, size, size), p=SHARES)
     label[:, 0, : 1 + seed % 3] = 255

@@ -74,7 +74,7 @@ def test_the_monitor_prints_what_is_wrong(
 
 @pytest.mark.filterwarnings("ignore")
 def test_lightning_trains_and_goes_on_with_its_weights(url: str) -> None:
-    from test_lightning import Net, loader, pl
+    from support.lightning_runs import Net, loader, pl
 
     quiet = {
         "accelerator": "cpu",
@@ -89,8 +89,9 @@ def test_lightning_trains_and_goes_on_with_its_weights(url: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_trainer_of_transformers_trains_and_resumes(url: str) -> None:
-    from test_transformers import DATA, Trainer, TrainingArguments, model
     from transformers.trainer_utils import get_last_checkpoint
+
+    from support.transformers_runs import DATA, Trainer, TrainingArguments, model
 
     for steps in (1, 2):
         arguments = TrainingArguments(

@@ -6,7 +6,6 @@ import io
 import os
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,36 +16,9 @@ from PIL import Image
 
 from statsvc_workers.formats import open_label_map
 from statsvc_workers.kernels.histogram import Counter
+from support.png_files import GREY, PALETTE, filtered_rows, png
 
-GREY, PALETTE = 0, 3
 KINDS = [(GREY, depth) for depth in (1, 2, 4, 8, 16)] + [(PALETTE, depth) for depth in (1, 2, 4, 8)]
-MIXED = 5  # a filter type of its own for each row
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
-
-
-def png(colour: int, depth: int, width: int, rows: bytes, height: int) -> bytes:
-    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes((depth, colour, 0, 0, 0))
-    return b"".join(
-        (
-            b"\x89PNG\r\n\x1a\n",
-            chunk(b"IHDR", header),
-            chunk(b"PLTE", bytes(3 << depth)) if colour == PALETTE else b"",
-            chunk(b"IDAT", zlib.compress(rows)),
-            chunk(b"IEND", b""),
-        )
-    )
-
-
-def filtered_rows(rng: np.random.Generator, height: int, row: int, kind: int, zeros: float) -> bytes:
-    """Return rows of residuals, mostly zero as those of label maps are; any bytes are an image."""
-    rows = rng.integers(0, 256, (height, 1 + row), dtype=np.uint8)
-    rows[rng.random(rows.shape) < zeros] = 0
-    rows[rng.random(height) < zeros / 2, 1:] = 0
-    rows[:, 0] = rng.integers(0, 5, height) if kind == MIXED else kind
-    return rows.tobytes()
 
 
 def by_pillow(data: bytes, colour: int, depth: int) -> tuple[list[int], list[int]]:
@@ -201,8 +173,8 @@ def test_nothing_is_read_or_written_beyond_the_end(boundscheck: str, tmp_path: P
 MUTATED = """
 import io, sys, zlib
 import numpy as np
-sys.path[:0] = ["tests", "tests/workers"]
-from test_kernels import GREY, png, filtered_rows
+sys.path.insert(0, "tests")
+from support.png_files import GREY, filtered_rows, png
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import open_label_map
 
