@@ -23,8 +23,7 @@ def listing_failed(root: str, error: OSError) -> SourceError:
     path = error.filename or root
     if isinstance(error, FileNotFoundError):
         return SourceError(
-            f"{root} cannot be listed: {path} no longer exists. Check that the disk is mounted, then scan "
-            "again"
+            f"{root} cannot be listed: {path} no longer exists; is the disk mounted? If so, scan again"
         )
     return SourceError(
         f"{root} cannot be listed: {path}: {error.strerror or error}. Nothing was changed. Fix the problem "
