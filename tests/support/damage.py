@@ -63,12 +63,12 @@ def png(
 
 
 def label_png(seed: int = 0, shape: tuple[int, int] = (24, 32), classes: int = 5) -> bytes:
-    """Return an 8-bit grey PNG of random class ids."""
+    """Return an 8-bit gray PNG of random class ids."""
     return png(np.random.default_rng(seed).integers(0, classes, shape))
 
 
 def write_label(path: Path, array: NDArray[Any]) -> Path:
-    """Write an 8-bit grey PNG, with the folders it needs."""
+    """Write an 8-bit gray PNG, with the folders it needs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(np.asarray(array)))
     return path

@@ -274,7 +274,7 @@ def test_images_and_labels_are_distinguished_by_folder(tmp_path: Path) -> None:
     with pytest.raises(AmbiguousSource) as caught:
         open_source(str(tmp_path), None)
     assert "6 files, 8-bit RGB" in str(caught.value)
-    assert "5 files, 8-bit grey" in str(caught.value)
+    assert "5 files, 8-bit gray" in str(caught.value)
     assert patterns(tmp_path) == {
         "images/**/*.png": names(".png", 6, "images/"),
         "labels/**/*.png": names(".png", 5, "labels/"),
