@@ -1,4 +1,4 @@
-"""Hooks of the documentation build (`make docs`): parameter lists in docstrings, and the help of every command.
+"""Hooks of the documentation build (`make docs`): parameter lists in docstrings, help of every command.
 
 mkdocs.yml names this file twice: as a MkDocs hook, and as a Griffe extension for mkdocstrings.
 """
@@ -21,7 +21,7 @@ _ENTRY = re.compile(r"^(?P<indent> *)(?P<names>[\w*.\[\]]+(?:, ?[\w*.\[\]]+)*) {
 
 
 def with_parameter_lists(text: str) -> str:
-    """Return a docstring as Markdown: aligned `name   description` columns become a list, `::` a code block."""
+    """Return a docstring as Markdown: aligned `name   text` columns become a list, `::` a code block."""
     lines: list[str] = []
     column: int | None = None  # where the descriptions of the current list start
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""docs/client.md: its examples run, and it names every setting."""
+"""docs/how-to/train-with-class-weights.md: its examples run, and it lists every setting."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "client.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "train-with-class-weights.md").read_text()
 CLASSES = ("road", "person", "pole", "sky")
 
 
@@ -43,7 +43,7 @@ def test_the_examples_run_in_the_order_of_the_page_and_again(
 
 
 def test_the_page_names_every_setting_and_its_default() -> None:
-    source = "".join(file.read_text() for file in (ROOT / "statsvc").glob("client*.py"))
+    source = "".join(file.read_text() for file in (ROOT / "statsvc" / "client").glob("*.py"))
     settings = set(re.findall(r'environ\.get\("(STATSVC_\w+)"', source))
     assert settings == set(re.findall(r"^\| `(STATSVC_\w+)` \|", PAGE, re.MULTILINE))
     assert f"| `{TIMEOUT:g}` |" in PAGE
