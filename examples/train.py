@@ -202,7 +202,7 @@ def begin(
 
 
 def confusion(model: nn.Module, data: Streets, classes: int) -> Tensor:
-    """Return the confusion matrix, int64 [classes, classes]: pixels by class (row) and prediction (column)."""
+    """Return the confusion matrix, int64 [classes, classes]: row is the class, column the prediction."""
     matrix = torch.zeros(classes, classes, dtype=torch.int64)
     model.eval()
     with torch.inference_mode():
