@@ -144,7 +144,7 @@ def test_a_checkpoint_with_a_different_shuffle_setting_is_rejected(
     [
         (["--dataset", "stret"], "there is no dataset 'stret' (did you mean 'street'?)"),
         (["--step", "3"], "--step 3 reduces 64x48 to 22x16, but the network needs multiples of 4"),
-        (["--lr", "1e30", "--shuffle"], "choose a smaller --lr"),
+        (["--lr", "1e30", "--shuffle"], "Choose a smaller --lr"),
     ],
 )
 def test_an_invalid_option_gives_a_message_that_says_what_to_do(
