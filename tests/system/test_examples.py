@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -123,7 +124,8 @@ def test_a_checkpoint_with_a_different_shuffle_setting_is_rejected(
     labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "examples")
-    from train import Streets, begin
+    example = importlib.import_module("train")
+    Streets, begin = example.Streets, example.begin
 
     from statsvc.samplers import RareClassSampler
 
@@ -151,7 +153,7 @@ def test_an_invalid_option_gives_a_message_that_says_what_to_do(
     server: str, labels: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "examples")
-    from train import main
+    main = importlib.import_module("train").main
 
     settings = [server, str(labels), "--step", "1", "--threads", "1", "--epochs", "1"]
     with pytest.raises((SystemExit, statsvc.NotFound)) as raised:
@@ -163,7 +165,7 @@ def test_a_wrong_folder_and_a_different_number_of_epochs_give_a_message(
     server: str, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "examples")
-    from train import main
+    main = importlib.import_module("train").main
 
     with pytest.raises(
         SystemExit, match=r"contains no \*.png label maps\. Pass the folder that contains train/ and val/"
@@ -187,7 +189,7 @@ def test_calculate_class_weights_and_the_combined_loss_run_in_a_training_script(
     labels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "examples")
-    from train import Streets
+    Streets = importlib.import_module("train").Streets
 
     train_dst = Streets(labels / "train")
     namespace = {
@@ -203,6 +205,7 @@ def test_calculate_class_weights_and_the_combined_loss_run_in_a_training_script(
     logits = torch.zeros(4, 19, *label.shape[1:], requires_grad=True)
     loss = namespace["criterion"](logits, label)
     loss.backward()
+    assert logits.grad is not None
     assert namespace["criterion"].last["ce"].item() == pytest.approx(np.log(19), rel=1e-5)
     assert logits.grad[label[:, None].expand_as(logits) == 255].count_nonzero() == 0
     assert logits.grad.isfinite().all()
