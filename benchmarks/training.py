@@ -1,7 +1,7 @@
 """What weights, Dice and sampling do to each class: examples/train.py over variants, ratios and seeds.
 
     python benchmarks/training.py run [--only table|sweep|slow|long] [--seeds 0,1,2] [--jobs 2] [--minutes 9]
-    python benchmarks/training.py report     # prints the tables of docs/training.md and draws its picture
+    python benchmarks/training.py report     # prints the tables of training-experiment.md; draws its picture
 
 Each run ends as a line of docs/data/training.json, and runs that have one are not made again: delete the
 file to start over. No run is begun after `--minutes`; the same command goes on. All runs of a seed have the
@@ -238,15 +238,15 @@ def sweep_table(results: Results, group: str) -> str:
 
 
 def report(found: dict[str, Any]) -> str:
-    """Return the tables of docs/training.md."""
+    """Return the tables of docs/explanation/training-experiment.md."""
     results = Results(found)
     seconds = [line["cpu_seconds"] for line in found["runs"] if line["long"] == 1]
     parts = [
         classes_table(results, TABLE),
         *(sweep_table(results, group) for group in ("rare", "frequent", "all")),
         classes_table(results, SLOW | LONG),
-        f"{len(found['runs'])} runs; one of {SETTINGS['epochs']} epochs took {np.median(seconds):.0f} s of "
-        "a core (median).",
+        f"{len(found['runs'])} runs. A run of {SETTINGS['epochs']} epochs took {np.median(seconds):.0f} s of "
+        "one core (median).",
     ]
     return "\n\n".join(parts)
 

@@ -1,12 +1,12 @@
 """Train a small U-Net on street scenes, with class weights, loss and sampler from statsvc.
 
-Start the server with `make run`, which also draws the label maps, then, with PyTorch and Pillow installed:
+Start the server with `make run`, which also draws the label maps. Then, with PyTorch and Pillow installed:
 
     python examples/train.py http://127.0.0.1:8000 .run/labels --checkpoint last.pt
 
-The images are made from the label maps, a colour for each class under noise, so that nothing has to be
-downloaded. Run again with a checkpoint, it goes on from there, with the weights that the checkpoint holds.
-`--method uniform --dice 0 --shuffle` is plain cross-entropy: small things drown in the noise.
+The images are generated from the label maps: a color for each class, plus noise. Nothing is downloaded.
+If the checkpoint exists, training continues from it with the class weights that it contains.
+`--method uniform --dice 0 --shuffle` is plain cross-entropy, which hardly detects small objects.
 """
 
 from __future__ import annotations
@@ -34,28 +34,31 @@ if TYPE_CHECKING:
 
 IGNORE = 255
 MIN_PIXELS = 1
-"""Of a class, for an image to count for it. By default 0.6 % of an image, which no traffic light has."""
+"""An image is eligible for a class from this many pixels on. No traffic light has the default, 0.6 %."""
 
 
 class Streets(Dataset[tuple[Tensor, Tensor]]):
     """(image float32 [3, height, width], label int64 [height, width]) of each label map in a folder.
 
-    An image depends on its label map and its place in the folder alone: the same in every epoch and run.
+    An image depends only on its label map and its index, so it is the same in every epoch and run.
     """
 
     def __init__(self, folder: Path, step: int = 1, noise: float = 0.3) -> None:
         self.files = sorted(folder.glob("*.png"))
         if not self.files:
-            raise SystemExit(f"{folder} has no *.png label maps; give the folder that has train/ and val/")
+            raise SystemExit(
+                f"{folder} contains no *.png label maps. Pass the folder that contains train/ and val/"
+            )
         with Image.open(self.files[0]) as first:
             width, height = first.size
-        if -(-width // step) % 4 or -(-height // step) % 4:
+        reduced = (-(-width // step), -(-height // step))
+        if any(size % 4 for size in reduced):
             raise SystemExit(
-                f"--step {step} makes {-(-width // step)}x{-(-height // step)} of {width}x{height}, and the "
-                "network needs multiples of 4: choose another step"
+                f"--step {step} reduces {width}x{height} to {reduced[0]}x{reduced[1]}, but the network needs "
+                "multiples of 4. Choose another --step"
             )
         self.step, self.noise = step, noise
-        self.colours = np.random.default_rng(0).random((256, 3), dtype=np.float32)
+        self.colors = np.random.default_rng(0).random((256, 3), dtype=np.float32)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -63,20 +66,22 @@ class Streets(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         label = np.asarray(Image.open(self.files[index]))[:: self.step, :: self.step]
         random = np.random.default_rng([index, label.size])
-        light = random.uniform(0.7, 1.1)
-        image = light * self.colours[label]
+        brightness = random.uniform(0.7, 1.1)
+        image = brightness * self.colors[label]
         image += self.noise * random.standard_normal(image.shape, dtype=np.float32)
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(label.astype(np.int64))
 
 
-def convolution(inside: int, outside: int) -> nn.Sequential:
+def convolution(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inside, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()
+        nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(),
     )
 
 
 class UNet(nn.Module):
-    """Three resolutions, joined on the way back up; height and width are to be multiples of 4."""
+    """A U-Net with three resolutions. Height and width must be multiples of 4."""
 
     def __init__(self, classes: int, width: int = 8) -> None:
         super().__init__()
@@ -101,7 +106,7 @@ class UNet(nn.Module):
 
 @dataclass
 class Run:
-    """A training run: what changes while it goes on, and what its checkpoint holds."""
+    """The state of a training run, which its checkpoint stores."""
 
     model: nn.Module
     criterion: CombinedLoss
@@ -129,14 +134,14 @@ class Run:
             total += loss.item()
             if not math.isfinite(total):
                 raise SystemExit(
-                    f"the loss is {loss.item():g} in epoch {self.epoch + 1}: choose a smaller --lr; the "
-                    "checkpoint, if there is one, is of the epoch before"
+                    f"The loss is {loss.item():g} in epoch {self.epoch + 1}. Choose a smaller --lr. The "
+                    "checkpoint, if any, is from the previous epoch"
                 )
         self.epoch += 1
         return total / len(self.loader)
 
     def save(self, file: Path) -> None:
-        """Write the checkpoint; the weights go in with their version and spec."""
+        """Write the checkpoint, including the class weights with their version and spec."""
         state: dict[str, Any] = {
             "class_weights": self.weights.to_dict(),
             "epoch": self.epoch,
@@ -145,21 +150,23 @@ class Run:
             "schedule": self.schedule.state_dict(),
             "sampler": self._sampler_state(),
         }
-        part = file.with_name(file.name + ".part")
-        torch.save(state, part)
-        part.replace(file)
+        temporary = file.with_name(file.name + ".part")
+        torch.save(state, temporary)
+        temporary.replace(file)
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint. Raises `SystemExit` where this run draws its images otherwise."""
+        """Continue from a checkpoint. Raises `SystemExit` if this run would draw its images differently."""
         sampler = self.loader.sampler
-        steps, planned = self.schedule.total_steps, state["schedule"]["total_steps"]
-        if steps != planned:
+        steps, saved_steps = self.schedule.total_steps, state["schedule"]["total_steps"]
+        if steps != saved_steps:
             raise SystemExit(
-                f"the checkpoint's learning rate falls over {planned} steps, and this run has {steps}: "
-                "resume with the same --epochs and the same images, or begin without --checkpoint"
+                f"The checkpoint's learning rate schedule has {saved_steps} steps, but this run has {steps}. "
+                "Resume with the same --epochs and the same images, or start without --checkpoint"
             )
         if (state["sampler"] is None) != (self._sampler_state() is None):
-            raise SystemExit("the checkpoint is of a run with the other choice of --shuffle")
+            raise SystemExit(
+                "The checkpoint was saved with a different --shuffle setting. Resume with the same setting"
+            )
         if isinstance(sampler, RareClassSampler):
             sampler.load_state_dict(state["sampler"])
         self.epoch = state["epoch"]
@@ -182,9 +189,9 @@ def begin(
     lr: float,
     seed: int = 0,
 ) -> Run:
-    """Return a run at its start. The seed decides the network's initial weights and the order of images."""
+    """Return a new run. The seed determines the initial network and the order of images."""
     torch.manual_seed(seed)
-    model = UNet(len(weights)).to(memory_format=torch.channels_last)  # a quarter faster on a CPU
+    model = UNet(len(weights)).to(memory_format=torch.channels_last)  # 25 % faster on a CPU
     criterion = CombinedLoss(ce_weight=ce, dice_weight=dice, ignore_index=IGNORE, class_weights=weights)
     if sampler is None:
         sampler = RandomSampler(data, generator=torch.Generator())
@@ -195,62 +202,68 @@ def begin(
 
 
 def confusion(model: nn.Module, data: Streets, classes: int) -> Tensor:
-    """Return pixels of class (row) that were predicted as class (column), int64 [classes, classes]."""
-    found = torch.zeros(classes, classes, dtype=torch.int64)
+    """Return the confusion matrix, int64 [classes, classes]: row is the class, column the prediction."""
+    matrix = torch.zeros(classes, classes, dtype=torch.int64)
     model.eval()
     with torch.inference_mode():
         for image, label in DataLoader(data, batch_size=16):
             valid = label != IGNORE
             pairs = label[valid] * classes + model(image).argmax(1)[valid]
-            found += torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-    return found
+            matrix += torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    return matrix
 
 
-def scores(found: Tensor) -> tuple[Tensor, Tensor]:
-    """Return intersection over union and recall of each class, float64 [C]; NaN where there is nothing."""
-    hit, there, said = found.diagonal().double(), found.sum(1), found.sum(0)
-    return hit / (there + said - found.diagonal()), hit / there
+def scores(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return IoU and recall of each class, float64 [C], from a confusion matrix; NaN for absent classes."""
+    correct, target, predicted = matrix.diagonal().double(), matrix.sum(1), matrix.sum(0)
+    return correct / (target + predicted - matrix.diagonal()), correct / target
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("url", nargs="?", default="http://127.0.0.1:8000")
     parser.add_argument(
-        "labels", nargs="?", type=Path, default=Path(".run/labels"), help="has train/ and val/"
+        "labels", nargs="?", type=Path, default=Path(".run/labels"), help="folder with train/ and val/"
     )
-    parser.add_argument("--dataset", help="of the server's; may be left out where there is one only")
-    parser.add_argument("--method", default="sqrt_inv_freq", help="of class weights; uniform: none")
-    parser.add_argument("--ce", type=float, default=0.6, help="part of cross-entropy in the loss")
-    parser.add_argument("--dice", type=float, default=0.4, help="part of Dice in the loss")
-    parser.add_argument("--shuffle", action="store_true", help="instead of drawing rare classes more often")
+    parser.add_argument("--dataset", help="name on the server; optional if it has one dataset")
+    parser.add_argument(
+        "--method", default="sqrt_inv_freq", help="weighting method; uniform means no weights"
+    )
+    parser.add_argument("--ce", type=float, default=0.6, help="factor of cross-entropy in the loss")
+    parser.add_argument("--dice", type=float, default=0.4, help="factor of Dice in the loss")
+    parser.add_argument(
+        "--shuffle", action="store_true", help="shuffle instead of sampling rare classes more often"
+    )
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--step", type=int, default=4, help="take every n-th row and column")
+    parser.add_argument("--step", type=int, default=4, help="use every n-th row and column")
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--checkpoint", type=Path, help="go on from it where it exists, and write it")
-    asked = parser.parse_args(argv)
-    torch.set_num_threads(asked.threads)
+    parser.add_argument(
+        "--checkpoint", type=Path, help="continue from it if it exists; write it after each epoch"
+    )
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
 
     resumed: dict[str, Any] = {}
-    if asked.checkpoint is not None and asked.checkpoint.exists():
-        resumed = torch.load(asked.checkpoint, weights_only=True)
-    data, held_out = (Streets(asked.labels / split, asked.step) for split in ("train", "val"))
+    if arguments.checkpoint is not None and arguments.checkpoint.exists():
+        resumed = torch.load(arguments.checkpoint, weights_only=True)
+    data, held_out = (Streets(arguments.labels / split, arguments.step) for split in ("train", "val"))
 
-    # Weights of what the trainer sees: the training split, as the sampler draws it. A resumed run has those
-    # of its checkpoint, also where the dataset has grown since.
-    client = statsvc.Client(asked.url)
+    # Weights for the stream that the sampler draws from the training split. A resumed run uses those of its
+    # checkpoint, even if the dataset has grown since.
+    client = statsvc.Client(arguments.url)
     weights = client.weights(
-        asked.dataset,
-        method=asked.method,
+        arguments.dataset,
+        method=arguments.method,
         split="train",
         ignore_index=IGNORE,
-        sampler=None if asked.shuffle else "rare_class",
-        min_pixels=None if asked.shuffle else MIN_PIXELS,
+        sampler=None if arguments.shuffle else "rare_class",
+        min_pixels=None if arguments.shuffle else MIN_PIXELS,
         pinned=resumed.get("class_weights"),
     )
     sampler = None
-    if not asked.shuffle:
+    if not arguments.shuffle:
         sampler = RareClassSampler(
             data.files,
             client,
@@ -259,31 +272,33 @@ def main(argv: Sequence[str] | None = None) -> None:
             split="train",
             ignore_index=IGNORE,
             min_pixels=MIN_PIXELS,
-            seed=asked.seed,
+            seed=arguments.seed,
         )
     print(weights, weights.spec)
     run = begin(
         data,
         weights,
-        ce=asked.ce,
-        dice=asked.dice,
+        ce=arguments.ce,
+        dice=arguments.dice,
         sampler=sampler,
-        epochs=asked.epochs,
-        lr=asked.lr,
-        seed=asked.seed,
+        epochs=arguments.epochs,
+        lr=arguments.lr,
+        seed=arguments.seed,
     )
     if resumed:
         run.resume(resumed)
         print(f"resumed after epoch {run.epoch}")
-    while run.epoch < asked.epochs:
+    while run.epoch < arguments.epochs:
         loss = run.train_epoch()
-        if asked.checkpoint is not None:
-            run.save(asked.checkpoint)
+        if arguments.checkpoint is not None:
+            run.save(arguments.checkpoint)
         print(f"epoch {run.epoch}: loss {loss:.4f}", flush=True)
 
     iou, recall = scores(confusion(run.model, held_out, len(weights)))
-    for row, one, part, weight in zip(weights.classes, iou, recall, weights.to_list(), strict=True):
-        print(f"{row['name']:<16} weight {weight:7.4f}   IoU {one:6.1%}   recall {part:6.1%}")
+    for row, class_iou, class_recall, weight in zip(
+        weights.classes, iou, recall, weights.to_list(), strict=True
+    ):
+        print(f"{row['name']:<16} weight {weight:7.4f}   IoU {class_iou:6.1%}   recall {class_recall:6.1%}")
     print(f"mean IoU {iou.nanmean():.1%}")
 
 

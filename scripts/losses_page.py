@@ -1,7 +1,7 @@
-"""Compute every number and every figure of docs/losses.md, with the losses and weights of this package.
+"""Compute every table and figure of docs/explanation/losses.md with the losses and weights of this package.
 
-python scripts/losses_page.py             prints the tables, each under its name
-python scripts/losses_page.py --figures   also draws docs/images/losses-*.png (needs the `bench` extra)
+python scripts/losses_page.py             prints each table with its name
+python scripts/losses_page.py --figures   also draws docs/images/losses-*.png (needs the `plot` extra)
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ NAMES = [
     "pedestrian",
     "bicyclist",
 ]
-SIZE, RARE = 100, 100  # a scene of 100 × 100 pixels, 100 of them of class 1
-SURE = 0.99
+SIZE = 100  # the example scene has 100 × 100 pixels
+RARE = 100  # of which 100 are of class 1, the rare class
+CONFIDENCE = 0.99  # the probability that the model gives to its prediction
 
 
 def camvid(**params: Any) -> ClassWeights:
-    """Return weights from the published pixels of CamVid train, the void class ignored."""
+    """Return weights from the published pixel counts of CamVid train; the void class is ignored."""
     published = json.loads((ROOT / "tests" / "data" / "published.json").read_text())
     counts = np.array([published["camvid_train"]["counts"]], np.int64)
     ids = np.arange(counts.shape[1])
@@ -50,39 +51,42 @@ def camvid(**params: Any) -> ClassWeights:
     return ClassWeights(weights_response(table, WeightSpec.from_params({"ignore_index": [11], **params})))
 
 
-def scene(found: float) -> tuple[Tensor, Tensor]:
-    """Return (logits, target) of the scene in which the model is sure of everything, and finds that share of
-    the rare pixels."""
+def scene(detected: float) -> tuple[Tensor, Tensor]:
+    """Return (logits, target) of a scene in which the model detects this share of the rare pixels.
+
+    logits float64 [1, 2, 100, 100], target int64 [1, 100, 100]
+    """
     target = torch.zeros(SIZE * SIZE, dtype=torch.int64)
     target[:RARE] = 1
-    seen = target.clone()
-    seen[round(found * RARE) : RARE] = 0
-    p = torch.full((2, SIZE * SIZE), 1 - SURE, dtype=torch.float64).scatter_(0, seen[None], SURE)
+    predicted = target.clone()
+    predicted[round(detected * RARE) : RARE] = 0
+    p = torch.full((2, SIZE * SIZE), 1 - CONFIDENCE, dtype=torch.float64)
+    p.scatter_(0, predicted[None], CONFIDENCE)
     return p.log().view(1, 2, SIZE, SIZE), target.view(1, SIZE, SIZE)
 
 
 def cross_entropy(weights: list[float] | None = None) -> CombinedLoss:
-    """Return cross-entropy alone."""
+    """Return cross-entropy without a Dice term."""
     return CombinedLoss(ce_weight=1, dice_weight=0, class_weights=weights)
 
 
 def scene_weights(method: str) -> list[float]:
-    """Return the weights of the scene's two classes."""
+    """Return the weights of the two classes of the example scene."""
     counts = np.array([[SIZE * SIZE - RARE, RARE]], np.int64)
     rows = Block(["scene"], np.zeros(1, np.uint8), [""], counts)
     table = MemoryTable("scene", Configuration(), np.arange(2), rows)
     return ClassWeights(weights_response(table, WeightSpec.from_params({"method": method}))).to_list()
 
 
-def table(head: str, rows: list[list[str]]) -> str:
-    """Return a table in Markdown."""
-    columns = head.split(" | ")
-    lines = [head, " | ".join(["---", *["---:"] * (len(columns) - 1)]), *(" | ".join(row) for row in rows)]
+def table(header: str, rows: list[list[str]]) -> str:
+    """Return a Markdown table; columns of the header are separated by `|`."""
+    columns = header.split(" | ")
+    lines = [header, " | ".join(["---", *["---:"] * (len(columns) - 1)]), *(" | ".join(row) for row in rows)]
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def found_table() -> str:
-    """Compare losses while a rare class is found bit by bit."""
+def detection_table() -> str:
+    """Compare the losses for increasing shares of detected rare pixels."""
     rows = []
     for share in (0, 0.5, 1):
         logits, target = scene(share)
@@ -93,44 +97,44 @@ def found_table() -> str:
             DiceLoss(),
             CombinedLoss(class_weights=scene_weights("sqrt_inv_freq")),
         ]
-        right = (logits.argmax(1) == target).double().mean().item()
-        rows.append([f"{share:.0%}", f"{right:.1%}", *(f"{loss(logits, target):.4f}" for loss in losses)])
+        correct = (logits.argmax(1) == target).double().mean().item()
+        rows.append([f"{share:.0%}", f"{correct:.1%}", *(f"{loss(logits, target):.4f}" for loss in losses)])
     return table(
-        "rare pixels found | pixels right | cross-entropy | with `sqrt_inv_freq` | with `inverse_freq` "
+        "rare pixels detected | pixels correct | cross-entropy | with `sqrt_inv_freq` | with `inverse_freq` "
         "| Dice | 0.6·CE + 0.4·Dice, `sqrt_inv_freq`",
         rows,
     )
 
 
 def pixel_gradients(p: float) -> dict[str, float]:
-    """Return how strongly each loss pulls on the logit of one rare pixel that has p for its class."""
+    """Return −∂loss/∂logit for one rare pixel with probability p for its class, for each loss."""
     logits, target = scene(0.5)
     logits[0, :, 0, 0] = torch.tensor([1 - p, p], dtype=torch.float64).log()
-    pulls = {}
+    gradients = {}
     for name, loss in (
         ("cross-entropy", cross_entropy()),
         ("Dice", DiceLoss()),
         ("0.6·CE + 0.4·Dice", CombinedLoss()),
-        ("the same, sqrt_inv_freq", CombinedLoss(class_weights=scene_weights("sqrt_inv_freq"))),
+        ("0.6·CE + 0.4·Dice, sqrt_inv_freq", CombinedLoss(class_weights=scene_weights("sqrt_inv_freq"))),
     ):
         leaf = logits.clone().requires_grad_()
-        pulls[name] = -torch.autograd.grad(loss(leaf, target), leaf)[0][0, 1, 0, 0].item()
-    return pulls
+        gradients[name] = -torch.autograd.grad(loss(leaf, target), leaf)[0][0, 1, 0, 0].item()
+    return gradients
 
 
 def gradient_table() -> str:
-    """Compare how strongly losses pull on one pixel."""
+    """Compare the gradients of the losses at one pixel."""
     shares = (0.001, 0.01, 0.1, 0.5, 0.9, 0.99)
-    found = [pixel_gradients(p) for p in shares]
-    rows = [[name, *(f"{1e6 * pulls[name]:.1f}" for pulls in found)] for name in found[0]]
-    return table("10⁶ × pull at p = | " + " | ".join(f"{p:g}" for p in shares), rows)
+    gradients = [pixel_gradients(p) for p in shares]
+    rows = [[name, *(f"{1e6 * row[name]:.1f}" for row in gradients)] for name in gradients[0]]
+    return table("10⁶ × gradient at p = | " + " | ".join(f"{p:g}" for p in shares), rows)
 
 
 METHODS = ("uniform", "sqrt_inv_freq", "inverse_freq")
 
 
 def share_table() -> str:
-    """Show what weights do to the share of each class in the loss."""
+    """Show how weights change the share of each class in the loss."""
     answers = [camvid(method=method) for method in METHODS]
     rows = []
     for c, name in enumerate(NAMES):
@@ -138,25 +142,27 @@ def share_table() -> str:
         cells += [f"{a.classes[c]['weight']:.2f} → {a.classes[c]['loss_share']:.1%}" for a in answers[1:]]
         rows.append([name, *cells])
     return table(
-        "class | of the pixels, and of the loss if `uniform` | `sqrt_inv_freq` | `inverse_freq`", rows
+        "class | share of pixels, and of the loss with `uniform` | `sqrt_inv_freq` | `inverse_freq`", rows
     )
 
 
 def absent_table() -> str:
-    """Compare the weight of a class without pixels."""
+    """Compare the weight of a class without pixels for two values of `absent`."""
     rows = []
     for method in ("sqrt_inv_freq", "inverse_freq"):
         for absent in ("zero", "eps"):
             weights = camvid(method=method, absent=absent, num_classes=13, normalize="none").to_list()
-            # An epsilon in a script comes before its normalisation: the mean is over all classes then.
-            real, missing = np.array(weights[:11]), weights[12]
-            scale = real.mean() if absent == "zero" else np.array([*real, missing]).mean()
-            rows.append([f"`{method}`", f"`{absent}`", f"{missing / scale:.3g}", f"{real.max() / scale:.3g}"])
-    return table("method | `absent` | weight of the absent class | largest weight of a real one", rows)
+            # Scripts add the epsilon before they normalize, so the mean includes the absent class.
+            present, missing = np.array(weights[:11]), weights[12]
+            scale = present.mean() if absent == "zero" else np.array([*present, missing]).mean()
+            rows.append(
+                [f"`{method}`", f"`{absent}`", f"{missing / scale:.3g}", f"{present.max() / scale:.3g}"]
+            )
+    return table("method | `absent` | weight of the absent class | largest weight of a present class", rows)
 
 
 def beta_table() -> str:
-    """Compare the spread of weights."""
+    """Compare the ratio of the largest to the smallest weight."""
     rows = []
     for label, params in (
         ("`effective_num`, β = 0.999", {"method": "effective_num", "beta": 0.999}),
@@ -172,7 +178,7 @@ def beta_table() -> str:
 
 
 def ignored_table() -> str:
-    """Compare three readings of a fifth of the image that is void, where the model says class 1."""
+    """Compare three treatments of a void fifth of the image in which the model predicts class 1."""
     logits, target = scene(1)
     void = torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
     void[:, -SIZE // 5 :] = True
@@ -186,15 +192,15 @@ def ignored_table() -> str:
 
     as_background = y + torch.stack([void, torch.zeros_like(void)], 1)
     rows = [
-        ["left out of all sums", f"{DiceLoss()(logits, target.masked_fill(void, 255)):.4f}"],
-        ["left out of y, kept in Σp (a one-hot of zeros)", f"{dice(p, y):.4f}"],
-        ["read as class 0", f"{dice(p, as_background):.4f}"],
+        ["excluded from all sums", f"{DiceLoss()(logits, target.masked_fill(void, 255)):.4f}"],
+        ["excluded from y, included in Σp (one-hot of zeros)", f"{dice(p, y):.4f}"],
+        ["treated as class 0", f"{dice(p, as_background):.4f}"],
     ]
-    return table("the void fifth | Dice loss", rows)
+    return table("treatment of the void fifth | Dice loss", rows)
 
 
 def batch_table() -> str:
-    """Compare the readings of a class that is in one image of eight."""
+    """Compare Dice per sample and per batch for a class that occurs in one image of eight."""
     generator = torch.Generator().manual_seed(0)
     target = torch.randint(0, 2, (8, 64, 64), generator=generator)
     target[0, :8, :8] = 2
@@ -203,33 +209,33 @@ def batch_table() -> str:
     logits = (p / p.sum(1, keepdim=True)).log()
     rows = []
     for name, options in (
-        ("each sample, `absent='skip'`", {}),
-        ("each sample, `absent='penalise'`", {"absent": "penalise"}),
-        ("the batch", {"batch_dice": True}),
+        ("per sample, `absent='skip'`", {}),
+        ("per sample, `absent='penalise'`", {"absent": "penalise"}),
+        ("per batch", {"batch_dice": True}),
     ):
         rare = DiceLoss(class_weights=[0, 0, 1], **options)(logits, target).item()
         rows.append([name, f"{DiceLoss(**options)(logits, target):.4f}", f"{rare:.4f}"])
-    return table("Dice of | all three classes | of the rare class alone", rows)
+    return table("Dice | all three classes | the rare class only", rows)
 
 
 def scale_table() -> str:
-    """Compare two means over 10,000 pixels with CamVid's shares, each pixel's loss being the same."""
+    """Compare two means over 10,000 pixels with CamVid's shares, if every pixel has the same loss."""
     shares = [row["frequency"] for row in camvid().classes[:11]]
     target = torch.cat([torch.full((round(10_000 * share),), c) for c, share in enumerate(shares)])[None]
     logits = torch.zeros(1, 12, target.shape[1], dtype=torch.float64)
-    unit = np.log(12)
+    uniform_loss = np.log(12)  # of equal logits over 12 classes
     rows = []
     for method in METHODS:
         for normalize in ("mean", "expected"):
             weights = camvid(method=method, normalize=normalize)
-            plain = (weights.tensor().double()[target] * unit).mean().item() / unit
-            ours = cross_entropy(weights.to_list())(logits, target).item() / unit
-            rows.append([f"`{method}`", f"`{normalize}`", f"{plain:.2f}", f"{ours:.2f}"])
+            plain = (weights.tensor().double()[target] * uniform_loss).mean().item() / uniform_loss
+            weighted = cross_entropy(weights.to_list())(logits, target).item() / uniform_loss
+            rows.append([f"`{method}`", f"`{normalize}`", f"{plain:.2f}", f"{weighted:.2f}"])
     return table("method | `normalize` | Σwℓ / pixels | Σwℓ / Σw (Torch, statsvc)", rows)
 
 
 def smooth_table() -> str:
-    """Show what `smooth` does to a small thing that is missed."""
+    """Show the effect of `smooth` on a small object that is not detected."""
     rows = []
     for pixels in (1, 3, 10, 100, 1000):
         target = torch.zeros(1, SIZE, SIZE, dtype=torch.int64)
@@ -237,11 +243,11 @@ def smooth_table() -> str:
         missed = torch.tensor([40.0, -40]).view(1, 2, 1, 1).expand(1, 2, SIZE, SIZE).double()
         losses = [DiceLoss(class_weights=[0, 1], smooth=smooth)(missed, target) for smooth in (1.0, 1e-5)]
         rows.append([str(pixels), *(f"{loss:.4f}" for loss in losses)])
-    return table("pixels of the class, none found | loss with `smooth=1` | with `smooth=1e-5`", rows)
+    return table("pixels of the class, none detected | loss with `smooth=1` | with `smooth=1e-5`", rows)
 
 
 TABLES = {
-    "found": found_table,
+    "detection": detection_table,
     "gradient": gradient_table,
     "share": share_table,
     "absent": absent_table,
@@ -254,7 +260,7 @@ TABLES = {
 
 
 def draw(folder: Path) -> None:
-    """Write the three figures of the page."""
+    """Write the three figures of the page as PNG files to `folder`."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -276,25 +282,25 @@ def draw(folder: Path) -> None:
         ("0.6·CE + 0.4·Dice, sqrt_inv_freq", CombinedLoss(class_weights=scene_weights("sqrt_inv_freq"))),
     ):
         axes.plot(100 * shares, [loss(*scene(share)).item() for share in shares], label=name)
-    axes.set(xlabel="pixels of the rare class found, %", ylabel="loss", ylim=(0, None))
+    axes.set(xlabel="detected pixels of the rare class, %", ylabel="loss", ylim=(0, None))
     axes.legend(frameon=False)
-    save(figure, "found")
+    save(figure, "detection")
 
     figure, axes = plt.subplots(figsize=(5.6, 3))
     ps = np.geomspace(1e-4, 0.999, 60)
-    pulls = [pixel_gradients(p) for p in ps]
-    for name in pulls[0]:
-        axes.loglog(ps, [1e6 * pull[name] for pull in pulls], label=name)
-    axes.set(xlabel="p of the right class", ylabel="10⁶ × pull on its logit")
+    gradients = [pixel_gradients(p) for p in ps]
+    for name in gradients[0]:
+        axes.loglog(ps, [1e6 * row[name] for row in gradients], label=name)
+    axes.set(xlabel="p of the correct class", ylabel="10⁶ × gradient of its logit")
     axes.legend(frameon=False)
     save(figure, "gradient")
 
     figure, axes = plt.subplots(figsize=(5.6, 3.2))
     answers = [camvid(method=method) for method in METHODS]
     order = sorted(range(len(NAMES)), key=lambda c: -answers[0].classes[c]["frequency"])
-    for k, (method, found) in enumerate(zip(METHODS, answers, strict=True)):
+    for k, (method, weights) in enumerate(zip(METHODS, answers, strict=True)):
         places = np.arange(len(order)) + 0.27 * (k - 1)
-        axes.bar(places, [100 * found.classes[c]["loss_share"] for c in order], width=0.25, label=method)
+        axes.bar(places, [100 * weights.classes[c]["loss_share"] for c in order], width=0.25, label=method)
     axes.set_xticks(range(len(order)), [NAMES[c] for c in order], rotation=40, ha="right")
     axes.set_ylabel("share of the loss, %")
     axes.legend(frameon=False)
@@ -302,7 +308,7 @@ def draw(folder: Path) -> None:
 
 
 def main() -> None:
-    """Print the tables, and draw the figures where asked to."""
+    """Print the tables; with --figures, also draw the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--figures", action="store_true")
     if parser.parse_args().figures:

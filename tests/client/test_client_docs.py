@@ -1,4 +1,4 @@
-"""docs/client.md: its examples run, and it names every setting."""
+"""docs/how-to/train-with-class-weights.md: its examples run, and it lists every setting."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "client.md").read_text()
+PAGE = (ROOT / "docs" / "how-to" / "train-with-class-weights.md").read_text()
 CLASSES = ("road", "person", "pole", "sky")
 
 

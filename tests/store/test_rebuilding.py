@@ -124,7 +124,7 @@ def test_a_lost_catalog_is_rebuilt_from_the_groups(
 
 
 def test_a_backup_taken_while_versions_are_published_is_complete(tmp_path: Path) -> None:
-    """The commands of docs/operations.md: gc paused, the catalog first, the arrays second."""
+    """The commands of docs/how-to/operate.md: gc paused, the catalog first, the arrays second."""
     home = homes.resolve(str(tmp_path / "home"))
     fill(home, 2)
     publishing = threading.Event()

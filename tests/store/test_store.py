@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from statsvc.store.versions.version import Version
     from support.stores import Raw
 
-# The table of docs/how-it-works.md: name -> dtype, dimensions, chunks for n samples of C ids, fill value.
+# The table of docs/explanation/architecture.md: name -> dtype, dimensions, chunks for n samples of C ids,
+# fill value.
 PER_SAMPLE = {
     "size": "int64",
     "mtime_ns": "int64",

@@ -1,7 +1,8 @@
-"""The training example runs against a real server, and goes on from its checkpoint."""
+"""The training example runs against a real server, and resumes from its checkpoint."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from support.servers import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,14 +50,14 @@ def command(url: str, labels: Path, *options: str | Path) -> list[str]:
     return [sys.executable, "examples/train.py", url, str(labels), *settings]
 
 
-def trained(url: str, labels: Path, *options: str | Path) -> list[str]:
-    """Run the example to its end; return the lines that it printed."""
+def train(url: str, labels: Path, *options: str | Path) -> list[str]:
+    """Run the example to its end, and return the lines that it prints."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
+    finished = subprocess.run(
         command(url, labels, *options), cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.splitlines()
 
 
 def table(lines: list[str]) -> list[str]:
@@ -69,30 +72,30 @@ PLAIN = ("--method", "uniform", "--ce", "1", "--dice", "0", "--shuffle")
 
 
 @pytest.fixture(scope="module")
-def whole(server: str, labels: Path) -> dict[tuple[str, ...], list[str]]:
-    """What runs that nothing interrupts print: of the example as it is, and of plain cross-entropy."""
-    return {options: trained(server, labels, *options) for options in ((), PLAIN)}
+def uninterrupted(server: str, labels: Path) -> dict[tuple[str, ...], list[str]]:
+    """The output of uninterrupted runs: with the default options, and with plain cross-entropy."""
+    return {options: train(server, labels, *options) for options in ((), PLAIN)}
 
 
-def test_the_weights_are_the_servers_for_what_the_sampler_draws(
-    whole: dict[tuple[str, ...], list[str]], labels: Path
+def test_the_weights_are_those_of_the_stream_that_the_sampler_draws(
+    uninterrupted: dict[tuple[str, ...], list[str]], labels: Path
 ) -> None:
     counted = statsvc.scan(labels, class_names=CLASS_NAMES, num_classes=12)
     expected = counted.weights(split="train", ignore_index=255, sampler="rare_class", min_pixels=1)
-    assert shown_weights(whole[()]) == [f"{weight:.4f}" for weight in expected.to_list()]
-    assert set(shown_weights(whole[PLAIN])) == {"1.0000"}
+    assert shown_weights(uninterrupted[()]) == [f"{weight:.4f}" for weight in expected.to_list()]
+    assert set(shown_weights(uninterrupted[PLAIN])) == {"1.0000"}
 
 
 @pytest.mark.parametrize("options", [(), PLAIN])
-def test_the_loss_falls(whole: dict[tuple[str, ...], list[str]], options: tuple[str, ...]) -> None:
-    losses = [float(line.split()[-1]) for line in whole[options] if line.startswith("epoch")]
+def test_the_loss_falls(uninterrupted: dict[tuple[str, ...], list[str]], options: tuple[str, ...]) -> None:
+    losses = [float(line.split()[-1]) for line in uninterrupted[options] if line.startswith("epoch")]
     assert len(losses) == 3
     assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.parametrize("options", [(), PLAIN])
-def test_a_run_that_was_killed_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
-    whole: dict[tuple[str, ...], list[str]],
+def test_a_killed_run_resumes_from_its_checkpoint_with_the_same_result(
+    uninterrupted: dict[tuple[str, ...], list[str]],
     server: str,
     labels: Path,
     tmp_path: Path,
@@ -108,20 +111,21 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint_as_if_nothing_had_hap
         assert any(line.startswith("epoch 1") for line in process.stdout)
         process.kill()
     state = torch.load(file, weights_only=True)
-    kept = statsvc.ClassWeights.from_dict(state["class_weights"])
-    assert (kept.dataset, kept.version) == ("street", 1)
-    assert kept.spec["split"] == "train"
+    saved = statsvc.ClassWeights.from_dict(state["class_weights"])
+    assert (saved.dataset, saved.version) == ("street", 1)
+    assert saved.spec["split"] == "train"
 
-    resumed = trained(server, labels, *options, "--checkpoint", file)
+    resumed = train(server, labels, *options, "--checkpoint", file)
     assert f"resumed after epoch {state['epoch']}" in resumed
-    assert table(resumed) == table(whole[options])
+    assert table(resumed) == table(uninterrupted[options])
 
 
-def test_a_checkpoint_of_a_run_that_drew_its_images_otherwise_is_refused(
+def test_a_checkpoint_with_a_different_shuffle_setting_is_rejected(
     labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "examples")
-    from train import Streets, begin
+    example = importlib.import_module("train")
+    Streets, begin = example.Streets, example.begin
 
     from statsvc.samplers import RareClassSampler
 
@@ -138,38 +142,40 @@ def test_a_checkpoint_of_a_run_that_drew_its_images_otherwise_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         (["--dataset", "stret"], "there is no dataset 'stret' (did you mean 'street'?)"),
-        (["--step", "3"], "--step 3 makes 22x16 of 64x48, and the network needs multiples of 4"),
-        (["--lr", "1e30", "--shuffle"], "choose a smaller --lr"),
+        (["--step", "3"], "--step 3 reduces 64x48 to 22x16, but the network needs multiples of 4"),
+        (["--lr", "1e30", "--shuffle"], "Choose a smaller --lr"),
     ],
 )
-def test_a_mistake_ends_in_a_line_that_says_what_to_do(
-    server: str, labels: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], says: str
+def test_an_invalid_option_gives_a_message_that_says_what_to_do(
+    server: str, labels: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "examples")
-    from train import main
+    main = importlib.import_module("train").main
 
     settings = [server, str(labels), "--step", "1", "--threads", "1", "--epochs", "1"]
-    with pytest.raises((SystemExit, statsvc.NotFound)) as ended:
+    with pytest.raises((SystemExit, statsvc.NotFound)) as raised:
         main([*settings, *options])
-    assert says in str(ended.value)
+    assert message in str(raised.value)
 
 
-def test_a_wrong_folder_and_more_epochs_than_the_checkpoints_are_told(
+def test_a_wrong_folder_and_a_different_number_of_epochs_give_a_message(
     server: str, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "examples")
-    from train import main
+    main = importlib.import_module("train").main
 
     with pytest.raises(
-        SystemExit, match=r"has no \*.png label maps; give the folder that has train/ and val/"
+        SystemExit, match=r"contains no \*.png label maps\. Pass the folder that contains train/ and val/"
     ):
         main([server, str(labels / "train")])
     settings = [server, str(labels), "--step", "1", "--threads", "1", "--checkpoint", str(tmp_path / "a.pt")]
     main([*settings, "--epochs", "1"])
-    with pytest.raises(SystemExit, match=r"falls over \d+ steps, and this run has \d+: resume with the same"):
+    with pytest.raises(
+        SystemExit, match=r"schedule has \d+ steps, but this run has \d+\. Resume with the same"
+    ):
         main([*settings, "--epochs", "2"])
 
 
@@ -179,26 +185,27 @@ criterion = CombinedLoss(ce_weight=0.6, dice_weight=0.4, smooth=1.0, ignore_inde
 """  # noqa: E501
 
 
-def test_two_lines_of_a_training_script_run_as_they_are_on_the_examples_dataset(
+def test_calculate_class_weights_and_the_combined_loss_run_in_a_training_script(
     labels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "examples")
-    from train import Streets
+    Streets = importlib.import_module("train").Streets
 
     train_dst = Streets(labels / "train")
-    given = {
+    namespace = {
         "calculate_class_weights": statsvc.calculate_class_weights,
         "CombinedLoss": statsvc.losses.CombinedLoss,
         "train_dst": train_dst,
         "device": torch.device("cpu"),
     }
-    exec(SNIPPET, given)
+    exec(SNIPPET, namespace)
     counted = statsvc.scan(labels / "train", num_classes=19).weights("sqrt_inv_freq", ignore_index=255)
-    assert torch.equal(given["class_weights"], counted.tensor())
-    label = torch.stack([train_dst[at][1] for at in range(4)])
+    assert torch.equal(namespace["class_weights"], counted.tensor())
+    label = torch.stack([train_dst[index][1] for index in range(4)])
     logits = torch.zeros(4, 19, *label.shape[1:], requires_grad=True)
-    loss = given["criterion"](logits, label)
+    loss = namespace["criterion"](logits, label)
     loss.backward()
-    assert given["criterion"].last["ce"].item() == pytest.approx(np.log(19), rel=1e-5)
+    assert logits.grad is not None
+    assert namespace["criterion"].last["ce"].item() == pytest.approx(np.log(19), rel=1e-5)
     assert logits.grad[label[:, None].expand_as(logits) == 255].count_nonzero() == 0
     assert logits.grad.isfinite().all()

@@ -1,4 +1,4 @@
-"""docs/integrations.md: its examples run, against a real server and the real packages."""
+"""docs/how-to/integrations.md: its examples run, against a real server and the real packages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.small_segmentation import NAMES, batch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGE = (Path(__file__).parents[2] / "docs" / "integrations.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "integrations.md").read_text()
 URL = "http://stats:8000"
 
 
@@ -59,7 +59,7 @@ def test_the_monitor_prints_what_is_wrong(
     epochs = iter([(0.9, [0.5, 0.5, 0.0, 0.2])] * 3 + [(0.8, [0.5, 0.5, 0.0, 0.2])] * 2)
     with SummaryWriter(str(tmp_path)) as writer:
         run(
-            "Watching each class",
+            "Monitor each class",
             url,
             iou_without_weights=[0.9, 0.5, 0.0, 0.0],
             writer=writer,

@@ -1,7 +1,8 @@
 """The arrays of a version: their names, types and digests, as Zarr v3.
 
-Each version is one immutable group, laid out as in the table of `docs/how-it-works.md`. Every array is
-compressed with zstd *and its checksum*: without the checksum, a flipped bit silently becomes a wrong count.
+Each version is one immutable group, laid out as in the table of `docs/explanation/architecture.md`. Every
+array is compressed with zstd *and its checksum*: without the checksum, a flipped bit silently becomes a
+wrong count.
 """
 
 from __future__ import annotations

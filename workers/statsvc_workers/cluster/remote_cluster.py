@@ -193,5 +193,6 @@ def _tls_advice(address: str) -> str:
     if not address.startswith("tls:"):
         return ""
     return (
-        ", and that distributed.comm.tls in Dask's configuration names the certificates (see docs/cluster.md)"
+        ", and that distributed.comm.tls in Dask's configuration names the certificates "
+        "(see docs/how-to/run-a-cluster.md)"
     )
