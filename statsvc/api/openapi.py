@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from statsvc.api.http import problems
+from statsvc.api.schemas.base import ResponseModel, examples
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fastapi import FastAPI
     from fastapi.routing import APIRoute
 
@@ -46,6 +49,7 @@ def _completed(document: dict[str, Any], policy: Policy) -> dict[str, Any]:
         "scheme": "bearer",
         "description": "Create a token with: statsvc token create --scope read|write|admin",
     }
+    _restore_examples(document["components"]["schemas"])
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _split_docstring(operation)
@@ -53,6 +57,19 @@ def _completed(document: dict[str, Any], policy: Policy) -> dict[str, Any]:
             if policy.scope(method.upper(), path) is not None:
                 _require_token(operation)
     return document
+
+
+def _restore_examples(schemas: dict[str, Any]) -> None:
+    """FastAPI removes null from the document, and so from examples, too."""
+    for model in _models(ResponseModel):
+        if model.__name__ in schemas and (values := examples(model)):
+            schemas[model.__name__]["examples"] = values
+
+
+def _models(base: type[ResponseModel]) -> Iterator[type[ResponseModel]]:
+    for model in base.__subclasses__():
+        yield model
+        yield from _models(model)
 
 
 def _split_docstring(operation: dict[str, Any]) -> None:

@@ -23,11 +23,12 @@ from generated.api.weights import get_weights
 from generated.client import Client
 from generated.models.get_weights_method import GetWeightsMethod
 from generated.models.problem import Problem
-from generated.models.weights import Weights
+from generated.models.weights_response import WeightsResponse
 
 client = Client(base_url=sys.argv[1])
-weights = get_weights.sync(client=client, dataset="street", method=GetWeightsMethod.MEDIAN_FREQ, ignore_index="0")
-assert isinstance(weights, Weights), weights
+method = GetWeightsMethod.MEDIAN_FREQ
+weights = get_weights.sync(client=client, dataset="street", method=method, ignore_index="0")
+assert isinstance(weights, WeightsResponse), weights
 values: list[float] = weights.weights
 names: list[str] = [row.name for row in weights.classes]
 print(weights.dataset, weights.version, *names, *values)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from statsvc.api.http.problems import ProblemType
     from statsvc.api.http.query import QueryParameter
-    from statsvc.api.schemas.base import Answer
+    from statsvc.api.schemas.base import ResponseModel
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -47,7 +47,7 @@ def parameters(known: Mapping[str, QueryParameter], *others: dict[str, Any]) -> 
 
 
 def responses(
-    model: type[Answer],
+    model: type[ResponseModel],
     *kinds: ProblemType,
     description: str,
     status: int = 200,
@@ -64,7 +64,7 @@ def responses(
 
 
 def cacheable(
-    model: type[Answer],
+    model: type[ResponseModel],
     *kinds: ProblemType,
     description: str,
     others: Mapping[str, Any] | None = None,

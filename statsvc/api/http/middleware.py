@@ -103,7 +103,7 @@ class BodyLimit:
 
 
 class Head:
-    """Answers HEAD like GET, without the body."""
+    """Responds to HEAD like to GET, without the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

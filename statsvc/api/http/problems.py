@@ -239,7 +239,7 @@ def problem(
 
 
 def install(app: FastAPI) -> None:
-    """Make the application answer every error with a problem."""
+    """Make the application send a problem for every error."""
     app.add_exception_handler(HTTPException, _from_http_exception)
     app.add_exception_handler(RequestValidationError, _from_validation_error)
     for exception, _ in TABLE:

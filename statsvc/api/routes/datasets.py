@@ -15,7 +15,7 @@ from statsvc.api.http.documentation import DatasetName
 from statsvc.api.http.request_bodies import ConfigurationBody, TriggerBody
 from statsvc.api.http.responses import json_response
 from statsvc.api.http.roots import allowed_source, checked_pattern
-from statsvc.api.schemas.datasets import Dataset as DatasetAnswer
+from statsvc.api.schemas.datasets import Dataset as DatasetResponse
 from statsvc.api.schemas.datasets import DatasetPage, RegisteredDataset
 from statsvc.api.state.service import InjectedService, Service
 from statsvc.api.state.snapshot import Published
@@ -154,7 +154,7 @@ async def create_dataset(request: Request, body: NewDataset, service: InjectedSe
 @router.get(
     "/datasets/{name}",
     responses=documentation.responses(
-        DatasetAnswer, problems.NOT_FOUND, *problems.OF_ARRAYS, description="The dataset."
+        DatasetResponse, problems.NOT_FOUND, *problems.OF_ARRAYS, description="The dataset."
     ),
 )
 async def get_dataset(request: Request, name: DatasetName, service: InjectedService) -> Response:
@@ -167,7 +167,7 @@ async def get_dataset(request: Request, name: DatasetName, service: InjectedServ
     "/datasets/{name}",
     dependencies=[Depends(json_only)],
     responses=documentation.responses(
-        DatasetAnswer,
+        DatasetResponse,
         problems.NOT_FOUND,
         problems.CONFLICT,
         problems.FORBIDDEN_SOURCE,

@@ -11,7 +11,7 @@ from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
 from statsvc.api.http import conditional, documentation, formats, problems, query
-from statsvc.api.schemas.weights import Methods, Samplers, Weights
+from statsvc.api.schemas.weights import MethodList, SamplerList, WeightsResponse
 from statsvc.api.state.cached_table import CachedTable
 from statsvc.api.state.service import service_of
 from statsvc.sampling import mixtures
@@ -77,7 +77,7 @@ class WeightsRequest:
     "/weights",
     openapi_extra=documentation.parameters(PARAMETERS, documentation.IF_NONE_MATCH),
     responses=documentation.cacheable(
-        Weights,
+        WeightsResponse,
         problems.NOT_FOUND,
         problems.NOT_ACCEPTABLE,
         problems.UNANSWERABLE,
@@ -153,7 +153,7 @@ def _tag(digest: str, parsed: WeightsRequest) -> str:
 
 @router.get(
     "/methods",
-    responses=documentation.cacheable(Methods, description="All weighting methods."),
+    responses=documentation.cacheable(MethodList, description="All weighting methods."),
     openapi_extra={"parameters": [documentation.IF_NONE_MATCH]},
 )
 async def get_methods(request: Request) -> Response:
@@ -164,7 +164,7 @@ async def get_methods(request: Request) -> Response:
 
 @router.get(
     "/samplers",
-    responses=documentation.cacheable(Samplers, description="All samplers."),
+    responses=documentation.cacheable(SamplerList, description="All samplers."),
     openapi_extra={"parameters": [documentation.IF_NONE_MATCH]},
 )
 async def get_samplers(request: Request) -> Response:

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 
-class Answer(BaseModel):
-    """A JSON object of a response. A field with a default may be missing."""
+class ResponseModel(BaseModel):
+    """A JSON object in a response. A field with a default can be missing."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -16,3 +16,9 @@ class Answer(BaseModel):
 def example(value: dict[str, Any]) -> ConfigDict:
     """Return the configuration of a model that is documented with one example."""
     return ConfigDict(populate_by_name=True, json_schema_extra={"examples": [value]})
+
+
+def examples(model: type[ResponseModel]) -> list[dict[str, Any]]:
+    """Return the examples of a model."""
+    extra = model.model_config.get("json_schema_extra")
+    return extra["examples"] if isinstance(extra, dict) else []  # type: ignore[return-value]

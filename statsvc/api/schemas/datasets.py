@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import Field
 
-from statsvc.api.schemas.base import Answer, example
+from statsvc.api.schemas.base import ResponseModel, example
 from statsvc.api.schemas.jobs import JOB, TIME, Failure, Job, JobSummary
 
 
-class ClassMap(Answer):
+class ClassMap(ResponseModel):
     """A map from raw ids to class ids."""
 
     name: str = Field(description="name of the class map")
@@ -21,7 +21,7 @@ class ClassMap(Answer):
     otherwise: str = Field(description="treatment of raw ids that the map does not list")
 
 
-class Split(Answer):
+class Split(ResponseModel):
     """The samples of a split: a folder, a glob, or lists of paths and names. Only one form is present."""
 
     folder: str | None = Field(None, description="folder in the path of a sample")
@@ -30,7 +30,7 @@ class Split(Answer):
     names: list[str] | None = Field(None, description="file names without extension")
 
 
-class Palette(Answer):
+class Palette(ResponseModel):
     """Colors that encode ids."""
 
     name: str = Field(description="name of the palette")
@@ -39,7 +39,7 @@ class Palette(Answer):
     source: str = Field(description="where the palette comes from")
 
 
-class CountingRule(Answer):
+class CountingRule(ResponseModel):
     """How pixel values become raw ids. Fields with default values are left out."""
 
     rule: str | None = Field(None, description="counting rule, such as `id // 1000`")
@@ -48,7 +48,7 @@ class CountingRule(Answer):
     rows: str | None = Field(None, description="which part of an array is one sample: index or chunk")
 
 
-class Configuration(Answer):
+class Configuration(ResponseModel):
     """How the counts of a version are interpreted."""
 
     num_classes: int | None = Field(description="number of classes; null until the first version infers it")
@@ -61,7 +61,7 @@ class Configuration(Answer):
     counting: CountingRule | None = Field(None, description="left out if pixel values are raw ids")
 
 
-class DatasetState(Answer):
+class DatasetState(ResponseModel):
     """A dataset and its current version."""
 
     name: str = Field(description="name of the dataset")
@@ -131,7 +131,7 @@ DATASET: dict[str, Any] = SUMMARY | {
 }
 
 
-class DatasetPage(Answer):
+class DatasetPage(ResponseModel):
     """A page of datasets, by name."""
 
     model_config = example({"datasets": [SUMMARY], "next": None})
@@ -167,12 +167,12 @@ class RegisteredDataset(DatasetDetails):
     job: Job = Field(description="the job of the first scan")
 
 
-class Version(Answer):
+class Version(ResponseModel):
     """A published version."""
 
     number: int = Field(description="version number, never reused")
     tags: list[str] = Field(description="tags of the version")
-    rows: bool = Field(description="whether per-sample counts are kept; false: only totals answer")
+    rows: bool = Field(description="whether per-sample counts are kept; false: only totals are available")
     kind: str = Field(description="how the version was made: scan, configuration or import")
     samples: int | None = Field(description="number of samples; null if unknown")
     failed: int = Field(description="samples that could not be read")
@@ -202,7 +202,7 @@ VERSION: dict[str, Any] = {
 }
 
 
-class VersionPage(Answer):
+class VersionPage(ResponseModel):
     """A page of versions, newest first."""
 
     model_config = example({"dataset": "camvid", "current": 3, "versions": [VERSION], "next": None})
@@ -225,7 +225,7 @@ class ImportedVersion(Version):
     dataset: str = Field(description="name of the dataset")
 
 
-class Tag(Answer):
+class Tag(ResponseModel):
     """A tag and the version that it names."""
 
     model_config = example({"dataset": "camvid", "tag": "paper", "version": 3})

@@ -6,20 +6,20 @@ from typing import Literal
 
 from pydantic import Field
 
-from statsvc.api.schemas.base import Answer, example
+from statsvc.api.schemas.base import ResponseModel, example
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 TIME = "ISO 8601, UTC, milliseconds"
 
 
-class Failure(Answer):
+class Failure(ResponseModel):
     """A sample that could not be read."""
 
     path: str = Field(description="path relative to the source")
     error: str = Field(description="why the sample could not be read")
 
 
-class Progress(Answer):
+class Progress(ResponseModel):
     """Progress of a job, in samples. Empty until a worker has started the job."""
 
     stage: str | None = Field(None, description="what the worker is doing, such as `listing` or `counting`")
@@ -35,7 +35,7 @@ class Progress(Answer):
     pixels_per_second: int | None = Field(None, description="counting rate of this attempt")
 
 
-class JobSummary(Answer):
+class JobSummary(ResponseModel):
     """State of a job."""
 
     id: str = Field(description="job id")
@@ -78,7 +78,7 @@ JOB = {
 }
 
 
-class Job(Answer):
+class Job(ResponseModel):
     """A job: a scan that counts the samples of a dataset that have changed."""
 
     model_config = example(JOB)
@@ -105,7 +105,7 @@ class Job(Answer):
     finished_at: str | None = Field(description=f"when the job ended ({TIME}); null until then")
 
 
-class JobPage(Answer):
+class JobPage(ResponseModel):
     """A page of jobs, newest first."""
 
     model_config = example({"jobs": [JOB], "next": None})

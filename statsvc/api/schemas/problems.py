@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from statsvc.api.schemas.base import Answer
+from statsvc.api.schemas.base import ResponseModel
 
 
-class ParameterProblem(Answer):
+class ParameterProblem(ResponseModel):
     """A rejected parameter, header or field of the request body."""
 
     parameter: str = Field(description="name of the parameter; `splits.train.0` is a path into the body")
     message: str = Field(description="why the value was rejected and which values are valid")
 
 
-class Problem(Answer):
+class Problem(ResponseModel):
     """A problem document (RFC 9457), sent as `application/problem+json`."""
 
     type: str = Field(description="stable identifier of the kind of problem, such as `/problems/not-found`")

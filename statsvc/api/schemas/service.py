@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from statsvc.api.schemas.base import Answer, example
+from statsvc.api.schemas.base import ResponseModel, example
 
 
-class Index(Answer):
+class Index(ResponseModel):
     """Where to start."""
 
     model_config = example({"name": "statsvc", "paths": ["/weights", "/methods", "/datasets", "/docs"]})
@@ -18,7 +18,7 @@ class Index(Answer):
     paths: list[str] = Field(description="paths to start with")
 
 
-class Health(Answer):
+class Health(ResponseModel):
     """The process accepts requests."""
 
     model_config = example({"status": "ok"})
@@ -26,7 +26,7 @@ class Health(Answer):
     status: Literal["ok"]
 
 
-class Readiness(Answer):
+class Readiness(ResponseModel):
     """The catalog can be used."""
 
     model_config = example({"status": "ok", "store": "ok"})

@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from statsvc.api.schemas.base import Answer, example
+from statsvc.api.schemas.base import ResponseModel, example
 from statsvc.api.schemas.weights import UnexpectedId
 
 
-class HistogramRow(Answer):
+class HistogramRow(ResponseModel):
     """Counts of one id."""
 
     id: int = Field(description="the id after the class map; the raw id without one")
@@ -22,7 +22,7 @@ class HistogramRow(Answer):
     unexpected: bool = Field(False, description="true if the id is unexpected; otherwise left out")
 
 
-class Histogram(Answer):
+class Histogram(ResponseModel):
     """Pixels and images of every id."""
 
     model_config = example(
@@ -58,7 +58,7 @@ class Histogram(Answer):
     schema_: int = Field(alias="schema", description="revision of this format")
 
 
-class Sample(Answer):
+class Sample(ResponseModel):
     """One sample of a version."""
 
     path: str = Field(description="path relative to the source")
@@ -71,7 +71,7 @@ class Sample(Answer):
     counts: dict[str, int] = Field(description="pixels by raw id; ids that do not occur are left out")
 
 
-class SamplePage(Answer):
+class SamplePage(ResponseModel):
     """A page of samples in path order."""
 
     model_config = example(
@@ -100,7 +100,7 @@ class SamplePage(Answer):
     next: str | None = Field(description="value of `after` for the next page; null on the last page")
 
 
-class WeightChange(Answer):
+class WeightChange(ResponseModel):
     """The class whose weight a finding changes most."""
 
     class_: int = Field(alias="class", description="class id")
@@ -109,7 +109,7 @@ class WeightChange(Answer):
     mended: float = Field(description="weight after the recommended action")
 
 
-class Finding(Answer):
+class Finding(ResponseModel):
     """Something in the label maps that is probably wrong."""
 
     code: str = Field(description="stable identifier of the kind of finding")
@@ -125,14 +125,14 @@ class Finding(Answer):
     moves: WeightChange | None = Field(description="largest effect on a weight; null if there is none")
 
 
-class DoctorWeights(Answer):
+class DoctorWeights(ResponseModel):
     """The weights that the effect of a finding is measured on."""
 
     method: str = Field(description="weighting method")
     split: str | None = Field(description="split; null for all samples")
 
 
-class DoctorReport(Answer):
+class DoctorReport(ResponseModel):
     """Findings on a version, the serious ones first."""
 
     model_config = example(

@@ -6,19 +6,19 @@ from typing import Literal
 
 from pydantic import Field
 
-from statsvc.api.schemas.base import Answer, example
+from statsvc.api.schemas.base import ResponseModel, example
 
 Number = int | float
 
 
-class ResultWarning(Answer):
+class ResultWarning(ResponseModel):
     """A reason to check the result before using it."""
 
     code: str = Field(description="stable identifier of the kind of warning")
     message: str = Field(description="what was observed and what to do about it")
 
 
-class UnexpectedId(Answer):
+class UnexpectedId(ResponseModel):
     """An id that occurs in the label maps and does not map to a class."""
 
     id: int = Field(description="the id after the class map, or the raw id if the map does not list it")
@@ -28,7 +28,7 @@ class UnexpectedId(Answer):
     dataset: str | None = Field(None, description="dataset in which the id occurs; only for a mixture")
 
 
-class Spec(Answer):
+class Spec(ResponseModel):
     """The parameters that the result was computed with, including defaults.
 
     Sending them again returns the same result. Parameters that do not apply to the method are left out.
@@ -61,7 +61,7 @@ class Spec(Answer):
     threshold: float | None = Field(None, description="parameter of repeat_factor")
 
 
-class ClassWeight(Answer):
+class ClassWeight(ResponseModel):
     """Counts and weight of one class."""
 
     id: int = Field(description="class id, which is also the index in `weights`")
@@ -82,7 +82,7 @@ class ClassWeight(Answer):
     )
 
 
-class StreamDataset(Answer):
+class StreamDataset(ResponseModel):
     """One dataset of a stream."""
 
     dataset: str = Field(description="name of the dataset")
@@ -95,7 +95,7 @@ class StreamDataset(Answer):
     threshold: float | None = Field(None, description="parameter of repeat_factor")
 
 
-class Stream(Answer):
+class Stream(ResponseModel):
     """The stream of images that the weights belong to: what a sampler draws, or a mixture of datasets."""
 
     sampler: str | None = Field(description="name of the sampler; null if every image is equally likely")
@@ -103,7 +103,7 @@ class Stream(Answer):
     datasets: list[StreamDataset] = Field(description="the datasets of the stream")
 
 
-class Weights(Answer):
+class WeightsResponse(ResponseModel):
     """Class weights and the counts they derive from."""
 
     model_config = example(
@@ -197,7 +197,7 @@ class Weights(Answer):
     schema_: int = Field(alias="schema", description="revision of this format")
 
 
-class SamplerParameter(Answer):
+class SamplerParameter(ResponseModel):
     """A parameter of a sampler."""
 
     name: str = Field(description="name of the query parameter")
@@ -212,7 +212,7 @@ class MethodParameter(SamplerParameter):
     required: bool = Field(description="whether the parameter has no default")
 
 
-class Method(Answer):
+class Method(ResponseModel):
     """A weighting method."""
 
     name: str = Field(description="value of the `method` parameter")
@@ -227,7 +227,7 @@ class Method(Answer):
     needs_images: bool = Field(description="whether the method needs image counts")
 
 
-class Methods(Answer):
+class MethodList(ResponseModel):
     """Every weighting method."""
 
     model_config = example(
@@ -257,7 +257,7 @@ class Methods(Answer):
     methods: list[Method]
 
 
-class Sampler(Answer):
+class Sampler(ResponseModel):
     """A sampler: how often it draws each image."""
 
     name: str = Field(description="value of the `sampler` parameter")
@@ -268,7 +268,7 @@ class Sampler(Answer):
     stream: bool = Field(description="whether `GET /weights?sampler=` accepts it")
 
 
-class Samplers(Answer):
+class SamplerList(ResponseModel):
     """Every sampler."""
 
     model_config = example(
@@ -296,7 +296,7 @@ class Samplers(Answer):
     samplers: list[Sampler]
 
 
-class SamplingClass(Answer):
+class SamplingClass(ResponseModel):
     """What a sampler derives from one class. The optional fields depend on the sampler."""
 
     id: int = Field(description="class id")
@@ -309,14 +309,14 @@ class SamplingClass(Answer):
     weight: float | None = Field(None, description="image_weights: weight of the class")
 
 
-class SampleProbability(Answer):
+class SampleProbability(ResponseModel):
     """How likely one image is."""
 
     path: str = Field(description="path relative to the source")
     probability: float = Field(description="probability that the next draw is this image")
 
 
-class Sampling(Answer):
+class Sampling(ResponseModel):
     """A page of image probabilities, and what the sampler derives from each class."""
 
     model_config = example(
