@@ -59,7 +59,7 @@ INVALID = ProblemType(
     "invalid-parameter",
     422,
     "A parameter is invalid",
-    "metod: unknown parameter; did you mean 'method'?",
+    "metod: unknown parameter (did you mean 'method'?)",
 )
 MALFORMED = ProblemType(
     "malformed-request",
@@ -106,7 +106,7 @@ FORBIDDEN_SOURCE = ProblemType(
     "allow another folder with: statsvc serve --root FOLDER",
 )
 NOT_FOUND = ProblemType(
-    "not-found", 404, "Not found", "there is no dataset 'camvdi'; did you mean 'camvid'? datasets: camvid"
+    "not-found", 404, "Not found", "there is no dataset 'camvdi' (did you mean 'camvid'?); datasets: camvid"
 )
 _UNKNOWN_PATH = replace(NOT_FOUND, detail="this path does not exist; GET / lists paths to start with")
 METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "The path does not support this method")
