@@ -66,5 +66,6 @@ export function showProblem(problem) {
     }
   }
   if (!problem.errors.length) remaining.push(problem.message);
+  else if (!remaining.length) remaining.push("Some parameters are invalid. Correct the marked fields.");
   at("problem").textContent = remaining.join(" ");
 }
