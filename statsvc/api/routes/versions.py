@@ -97,7 +97,10 @@ async def set_tag(
     responses=documentation.no_content(problems.NOT_FOUND, description="The tag was deleted."),
 )
 async def delete_tag(request: Request, name: DatasetName, tag: TagName, service: InjectedService) -> Response:
-    """Delete a tag. Its version stays."""
+    """Delete a tag.
+
+    The version that it names stays.
+    """
     query.read(request, {})
 
     def remove() -> None:
