@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from statsvc.store.catalog.records import Job
     from statsvc.store.home import Home
 
 MAPS = label_maps()
@@ -47,7 +48,7 @@ def client(home: Home, tmp_path: Path) -> Iterator[ApiClient]:
         yield client
 
 
-def end_job(home: Home) -> jobs.Job:
+def end_job(home: Home) -> Job:
     """Lease the queued job and fail it, like a runner that could not read a sample."""
     catalog = Catalog.open(home.database)
     job = jobs.lease(catalog, "test/1/1")
@@ -130,8 +131,8 @@ def test_a_source_is_an_absolute_path_to_a_folder(client: ApiClient, labels: Pat
     (labels / "file.png").write_bytes(b"")
     for source in ("labels", "", "~/labels", "/\0"):
         assert parameters(client.post("/datasets", json={"name": "x", "source": source})) == ["source"]
-    for source in (labels / "none", labels / "file.png"):
-        response = client.post("/datasets", json={"name": "x", "source": str(source)})
+    for missing in (labels / "none", labels / "file.png"):
+        response = client.post("/datasets", json={"name": "x", "source": str(missing)})
         assert (response.status_code, response.json()["type"]) == (422, "/problems/source")
 
 

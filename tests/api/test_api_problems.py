@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,6 @@ from support.publishing import label_maps, publish, take_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from statsvc.store.home import Home
 
@@ -111,7 +111,7 @@ def test_loopback_host_names_are_accepted_with_any_port(client: ApiClient, host:
 
 
 def test_a_corrupt_version_is_500_with_the_name_of_the_array(client: ApiClient, home: Home) -> None:
-    chunks = sorted(home.store.path.glob("*/*/class_pixels/c/0"))
+    chunks = sorted(Path(str(home.store)).glob("*/*/class_pixels/c/0"))
     assert len(chunks) == 1
     data = bytearray(chunks[0].read_bytes())
     data[len(data) // 2] ^= 1
@@ -126,7 +126,7 @@ def test_cached_responses_are_served_while_the_arrays_are_missing(client: ApiCli
     import shutil
 
     before = client.get("/weights")
-    shutil.rmtree(home.store.path)
+    shutil.rmtree(str(home.store))
     assert client.get("/weights").content == before.content
     problem(client.get("/datasets/street/samples"), 500, "damaged-version")
 

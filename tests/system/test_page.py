@@ -36,8 +36,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (labels / "train" / "broken.png").write_bytes(b"not an image")
     settle(labels)
     (folder / "names.json").write_text(json.dumps(["road", EVIL, "car", "person", "pole", "sign"]))
-    scan = ["scan", labels, "--name", "street", "--class-names", folder / "names.json"]
-    statsvc(*scan, "--home", folder / "home", code=1)
+    options = [
+        "--name",
+        "street",
+        "--class-names",
+        str(folder / "names.json"),
+        "--home",
+        str(folder / "home"),
+    ]
+    statsvc("scan", labels, *options, code=1)
     return folder / "home"
 
 
