@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from statsvc.api.routes.sampling import page
-from statsvc.api.state.cached_table import RememberedTable
+from statsvc.api.state.cached_table import CachedTable
 from statsvc.dataset.configuration import Configuration
 from statsvc.sampling.plan import SamplingRequest, plan_sampling
 from statsvc.sampling.result import Sampling
@@ -46,7 +46,7 @@ def timed(what: str) -> Iterator[None]:
     print(f"{what:<58} {time.perf_counter() - begin:7.2f} s   peak {peak():5.0f} MB", flush=True)
 
 
-def publish(folder: Path, samples: int, classes: int) -> RememberedTable:
+def publish(folder: Path, samples: int, classes: int) -> CachedTable:
     """Publish a version of random counts in which rare classes are in few images."""
     place = homes.resolve(str(folder))
     catalog = Catalog.open(place.database)
@@ -97,7 +97,7 @@ def publish(folder: Path, samples: int, classes: int) -> RememberedTable:
         ),
     )
     catalog.close()
-    return RememberedTable(publication.open_version(place.store, "large", record))
+    return CachedTable(publication.open_version(place.store, "large", record))
 
 
 def main() -> None:

@@ -1,1 +1,5 @@
-"""The HTTP interface: reads published versions and answers from memory; it counts nothing itself."""
+"""The HTTP service: serves statistics of published versions from memory. It never reads label maps.
+
+Layers, from top to bottom: `serve` and `app`; `routes`; `state` (what a process keeps in memory); `http`
+(parameters, formats, conditional requests, problems, access) and `schemas` (OpenAPI).
+"""

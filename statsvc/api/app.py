@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fastapi_offline import FastAPIOffline
 
 from statsvc import __version__
-from statsvc.api import index
+from statsvc.api import openapi
 from statsvc.api.http import access, problems
 from statsvc.api.http.middleware import LOOPBACK_NAMES, MAX_BODY, BodyLimit, Head, HostCheck
 from statsvc.api.routes import (
@@ -21,6 +21,7 @@ from statsvc.api.routes import (
     histogram,
     imports,
     jobs,
+    page,
     samples,
     sampling,
     versions,
@@ -46,25 +47,25 @@ def build_app(
     any_address: bool = False,
     policy: access.Policy = access.OPEN,
 ) -> FastAPI:
-    """Return the HTTP application over a home; several may serve the same one.
+    """Return the HTTP application over a home directory; several processes can serve the same one.
 
-    roots          folders and URLs below which a request may name a source
-    allowed_hosts  host names that it answers to
-    any_address    whether it answers to every IP address as well
-    policy         which requests need a token
+    roots          folders and URLs below which requests may register sources
+    allowed_hosts  accepted host names
+    any_address    whether every IP address is accepted as host, too
+    policy         which requests require a token
 
-    Raises `CatalogError` where the catalog cannot be used.
+    Raises `CatalogError` if the catalog cannot be used.
     """
     catalog = Catalog.open(home.database)
     service = Service(catalog, home.store, roots)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(service.watch.run())
+        watching = asyncio.create_task(service.watcher.run())
         try:
             yield
         finally:
-            await service.feed.close()
+            await service.job_events.close()
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
@@ -73,9 +74,10 @@ def build_app(
     app = FastAPIOffline(
         title="statsvc",
         version=__version__,
-        summary="Exact class statistics of segmentation label maps, and the weights that follow.",
+        summary="Exact class statistics of segmentation label maps, and class weights computed from them.",
         lifespan=lifespan,
-        responses=problems.DOCUMENTED,
+        openapi_tags=openapi.TAGS,
+        generate_unique_id_function=openapi.operation_id,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -95,11 +97,11 @@ def build_app(
         health,
     ):
         app.include_router(module.router)
-    index.install(app)
-    # The last one added is the first that a request meets.
+    page.install(app)
+    # Requests pass the middleware in reverse order.
     app.add_middleware(BodyLimit, largest=MAX_BODY)
-    app.add_middleware(access.Access, watch=service.watch, policy=policy)
+    app.add_middleware(access.Access, tokens=lambda: service.watcher.snapshot.tokens, policy=policy)
     app.add_middleware(HostCheck, allowed=allowed_hosts, any_address=any_address)
     app.add_middleware(Head)
-    access.document(app, policy)
+    openapi.install(app, policy)
     return app

@@ -21,19 +21,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from statsvc.api.state.job_events import Feed
+    from statsvc.api.state.job_events import JobEvents
     from statsvc.store.home import Home
 
 SHUTDOWN_SECONDS = 3
-"""How long requests under way may take to end when the server stops."""
+"""Time that running requests have to end when the server stops."""
+
+
+BACKLOG = 1024
+"""Connections that can wait until the server accepts them."""
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that says when it accepts requests."""
+    """A uvicorn server that reports when it accepts requests."""
 
-    def __init__(self, config: uvicorn.Config, feed: Feed, ready: Callable[[int], None] | None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, job_events: JobEvents, ready: Callable[[int], None] | None
+    ) -> None:
         super().__init__(config)
-        self._feed, self._ready = feed, ready
+        self._job_events, self._ready = job_events, ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -41,8 +47,8 @@ class _Server(uvicorn.Server):
             self._ready(self.servers[0].sockets[0].getsockname()[1])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Before requests are waited for: those that follow a job would not end by themselves.
-        await self._feed.close()
+        # uvicorn waits for running requests, and event streams would not end.
+        await self._job_events.close()
         await super().shutdown(sockets=sockets)
 
 
@@ -56,14 +62,14 @@ def run(
     reads_need_token: bool = False,
     ready: Callable[[int], None] | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; `ready` is called with the port once requests are accepted.
+    """Serve until SIGINT or SIGTERM. On an address that is not loopback, every write requires a token.
 
-    names             further host names that the server answers to
-    reads_need_token  whether also those who only ask must show a token
+    names             additional accepted host names
+    reads_need_token  whether reads require a token, too
+    ready             called with the port once the server accepts requests
 
-    Beyond loopback every write needs a token. Raises `InvalidParameter` for an address that is none, or
-    that is not loopback while there is no token, `Conflict` for a port that is taken, `CatalogError`
-    where the catalog cannot be used.
+    Raises `InvalidParameter` for an invalid address, and if tokens are required but none exists; `Conflict`
+    if the port is in use; `CatalogError` if the catalog cannot be used.
     """
     address = _address(host)
     beyond = not address.is_loopback
@@ -85,7 +91,7 @@ def run(
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
         audit.setLevel(logging.INFO)
-        _Server(config, app.state.service.feed, ready).run(sockets=[listening])
+        _Server(config, app.state.service.job_events, ready).run(sockets=[listening])
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -93,51 +99,56 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
         return ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:
         raise InvalidParameter(
-            ("host", f"{host!r} is not an IP address of this machine; 0.0.0.0 means all of them")
+            ("host", f"{host!r} is not an IP address of this machine; use 0.0.0.0 for all its addresses")
         ) from None
 
 
 def _check_token(home: Home, host: str, port: int, beyond: bool) -> None:
-    """Refuse to ask for tokens while there are none. Raises `InvalidParameter`."""
+    """Raise `InvalidParameter` if there is no valid token: nobody could use the server."""
     catalog = Catalog.open(home.database)
     try:
         if any(token.revoked_at is None for token in tokens.all_tokens(catalog)):
             return
     finally:
         catalog.close()
-    make = "make one with: statsvc token create --scope write"
+    advice = "create one with: statsvc token create --scope write"
     if beyond:
         raise InvalidParameter(
             (
                 "host",
-                f"beyond loopback ({host}) every write needs a token, and there is none yet; {make}. "
-                "Or stay on loopback and reach it from elsewhere through an SSH tunnel: "
+                f"{host} is not a loopback address, so every write requires a token, but no token exists; "
+                f"{advice}. Or bind to 127.0.0.1 and connect through an SSH tunnel: "
                 f"ssh -L {port}:127.0.0.1:{port} HOST",
             )
         )
-    raise InvalidParameter(("reads_need_token", f"there is no token yet; {make}"))
+    raise InvalidParameter(("reads_need_token", f"no token exists; {advice}"))
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address of this machine. Raises as `run` does."""
+    """Return a socket that listens on an address of this machine.
+
+    Raises `InvalidParameter` for an address that cannot be used, `Conflict` if the port is in use.
+    """
     address = _address(host)
     if not 0 <= port <= 65535:
-        raise InvalidParameter(("port", f"{port} is out of range: from 0 to 65535"))
-    # asyncio sets TCP_NODELAY on connections of sockets that name the protocol; without it, a kept
-    # connection waits 40 ms between an answer's head and its body.
+        raise InvalidParameter(("port", f"{port} is out of range: expected 0 to 65535"))
+    # asyncio sets TCP_NODELAY only on sockets that were created with a protocol number. Without it, a
+    # keep-alive connection waits 40 ms between the headers and the body of a response.
     listening = socket.socket(
         socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
     )
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((str(address), port))
-        # Now, not when the application is up: two sockets may be bound to one port until one listens.
-        listening.listen(1024)
+        # Listen before the application starts: two sockets can be bound to one port until one listens.
+        listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
         if error.errno == errno.EADDRINUSE:
             raise Conflict(f"port {port} is in use on {host}; choose another one with --port") from None
         if error.errno == errno.EACCES:
-            raise InvalidParameter(("port", f"{port} needs special rights; choose one above 1023")) from None
-        raise InvalidParameter(("host", f"{host}:{port} cannot be listened on: {error.strerror}")) from None
+            raise InvalidParameter(
+                ("port", f"port {port} requires root privileges; choose a port above 1023")
+            ) from None
+        raise InvalidParameter(("host", f"cannot listen on {host}:{port}: {error.strerror}")) from None
     return listening

@@ -53,7 +53,7 @@ def export(
     """
     from dataclasses import replace
 
-    from statsvc.api.state.cached_table import RememberedTable
+    from statsvc.api.state.cached_table import CachedTable
     from statsvc.store.publication import open_version
     from statsvc.store.reconfigure import apply_changes
 
@@ -69,7 +69,7 @@ def export(
             record = replace(
                 record, configuration=apply_changes(record.configuration, {"class_map": class_map})
             )
-        table = RememberedTable(open_version(place.store, dataset.name, record))
+        table = CachedTable(open_version(place.store, dataset.name, record))
         written = exports.files(form, table, spec, output)
         warnings = {} if form in ("daformer", "csv") else weights_response(table, spec)
     for file, content in written.items():

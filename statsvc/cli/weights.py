@@ -124,19 +124,19 @@ def asker(
 
     class_map  reads the counts through another map than the dataset's own
     """
-    from statsvc.api.state.cached_table import RememberedTable
+    from statsvc.api.state.cached_table import CachedTable
     from statsvc.sampling.weights import weights_response
     from statsvc.store.publication import open_version
     from statsvc.store.reconfigure import apply_changes
 
-    def table(one: str | None, version: int | str | None) -> RememberedTable:
+    def table(one: str | None, version: int | str | None) -> CachedTable:
         dataset = the_dataset(catalog, one)
         record = catalog.version(dataset, version)
         if class_map is not None:
             record = replace(
                 record, configuration=apply_changes(record.configuration, {"class_map": class_map})
             )
-        return RememberedTable(open_version(place.store, dataset.name, record))
+        return CachedTable(open_version(place.store, dataset.name, record))
 
     parts = mixtures.parse(name)
     if parts is None:

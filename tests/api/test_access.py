@@ -1,4 +1,4 @@
-"""Tokens: what needs one, what each scope allows, what is logged, and what is never shown."""
+"""Tokens: which requests require one, what each scope permits, the audit log, and secrecy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
-from starlette.testclient import TestClient
 
 from statsvc.api.app import build_app
 from statsvc.api.http.access import Policy
@@ -21,6 +20,7 @@ from statsvc.store import home as homes
 from statsvc.store.catalog import tokens
 from statsvc.store.catalog.catalog import Catalog
 from support.commands import statsvc
+from support.contract import ApiClient
 from support.publishing import label_maps, publish, take_up
 from support.servers import free_port
 
@@ -47,8 +47,8 @@ def catalog(home: Home) -> Iterator[Catalog]:
     opened.close()
 
 
-def client_of(home: Home, policy: Policy) -> TestClient:
-    return TestClient(build_app(home, policy=policy), base_url="http://127.0.0.1")
+def client_of(home: Home, policy: Policy) -> ApiClient:
+    return ApiClient(build_app(home, policy=policy))
 
 
 def bearer(secret: str) -> dict[str, str]:
@@ -62,29 +62,29 @@ REQUESTS: list[tuple[str, str, Any]] = [
     ("PATCH", "/datasets/street", {"num_classes": 5}),
     ("DELETE", "/datasets/nothing", None),
 ]
-NEEDS = ["read", "read", "write", "write", "admin"]
+REQUIRED_SCOPES = ["read", "read", "write", "write", "admin"]
 
 
 @pytest.mark.parametrize("policy", [WRITES, READS], ids=["writes", "reads"])
 @pytest.mark.parametrize("scope", [None, *tokens.SCOPES])
-def test_every_scope_allows_its_requests_and_those_below(
+def test_a_scope_permits_its_own_requests_and_those_of_lower_scopes(
     home: Home, catalog: Catalog, policy: Policy, scope: str | None
 ) -> None:
     headers = {} if scope is None else bearer(tokens.create(catalog, scope, "ci")[1])
     with client_of(home, policy) as client:
-        for (method, path, body), needed in zip(REQUESTS, NEEDS, strict=True):
+        for (method, path, body), required in zip(REQUESTS, REQUIRED_SCOPES, strict=True):
             response = client.request(method, path, json=body, headers=headers)
-            free = needed == "read" and not policy.reads
-            if free or (scope is not None and tokens.SCOPES.index(scope) >= tokens.SCOPES.index(needed)):
+            is_open = required == "read" and not policy.reads
+            if is_open or (scope is not None and tokens.SCOPES.index(scope) >= tokens.SCOPES.index(required)):
                 assert response.status_code in (200, 202, 404)
                 continue
             assert response.status_code == (401 if scope is None else 403)
             challenge = response.headers["www-authenticate"]
             assert challenge.startswith('Bearer realm="statsvc"')
-            assert (f'scope="{needed}"' in challenge) == (scope is not None)
+            assert (f'scope="{required}"' in challenge) == (scope is not None)
             if method != "HEAD":
                 assert response.headers["content-type"] == "application/problem+json"
-                assert needed in response.json()["detail"]
+                assert required in response.json()["detail"]
         assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
     assert catalog.dataset("street").current_number == (2 if scope in ("write", "admin") else 1)
 
@@ -103,11 +103,13 @@ def test_every_scope_allows_its_requests_and_those_below(
         b"Bearer " + b"x" * 5000,
     ],
 )
-def test_what_is_no_token_is_refused_whatever_its_bytes(home: Home, catalog: Catalog, value: bytes) -> None:
+def test_an_invalid_token_is_rejected_whatever_bytes_it_has(
+    home: Home, catalog: Catalog, value: bytes
+) -> None:
     _, secret = tokens.create(catalog, "admin", "ci")
-    given = value.replace(b"TOKEN", secret.encode())
+    credentials = value.replace(b"TOKEN", secret.encode())
     with client_of(home, READS) as client:
-        response = client.get("/weights", headers=[(b"Authorization", given)])
+        response = client.get("/weights", headers=[(b"Authorization", credentials)])
         assert response.status_code == 401
         assert 'error="invalid_token"' in response.headers["www-authenticate"]
         twice = client.get("/weights", headers=[(b"Authorization", f"Bearer {secret}".encode())] * 2)
@@ -116,7 +118,7 @@ def test_what_is_no_token_is_refused_whatever_its_bytes(home: Home, catalog: Cat
         assert client.get("/weights", headers={"authorization": f"bearer {secret}"}).status_code == 200
 
 
-def test_the_catalog_holds_no_secret_and_forgets_a_revoked_token_at_the_next_look(
+def test_the_catalog_stores_no_secret_and_a_revoked_token_is_rejected_after_the_next_poll(
     home: Home, catalog: Catalog
 ) -> None:
     token, secret = tokens.create(catalog, "write", "ci")
@@ -139,7 +141,7 @@ def test_the_catalog_holds_no_secret_and_forgets_a_revoked_token_at_the_next_loo
         tokens.create(catalog, "write", "a\nb")
 
 
-def test_token_checks_ask_the_catalog_nothing(home: Home, catalog: Catalog) -> None:
+def test_token_checks_do_not_access_the_catalog(home: Home, catalog: Catalog) -> None:
     _, secret = tokens.create(catalog, "read", "ci")
     with client_of(home, READS) as client:
         client.get("/weights", headers=bearer(secret))
@@ -151,7 +153,7 @@ def test_token_checks_ask_the_catalog_nothing(home: Home, catalog: Catalog) -> N
         assert client.get("/weights", headers=bearer("no")).status_code == 401
 
 
-def test_answers_that_needed_a_token_stay_out_of_shared_caches(home: Home, catalog: Catalog) -> None:
+def test_shared_caches_do_not_store_responses_that_required_a_token(home: Home, catalog: Catalog) -> None:
     _, secret = tokens.create(catalog, "read", "ci")
     immutable = "max-age=31536000, immutable"
     with client_of(home, WRITES) as client:
@@ -166,7 +168,7 @@ def test_answers_that_needed_a_token_stay_out_of_shared_caches(home: Home, catal
         assert client.get("/weights", headers=bearer(secret)).headers["cache-control"] == "no-cache"
 
 
-def test_every_write_leaves_a_line_without_secrets(
+def test_every_write_is_logged_without_secrets(
     home: Home, catalog: Catalog, caplog: pytest.LogCaptureFixture
 ) -> None:
     token, secret = tokens.create(catalog, "write", "ci")
@@ -186,7 +188,7 @@ def test_every_write_leaves_a_line_without_secrets(
     assert "guess" not in caplog.text
 
 
-def test_openapi_says_which_requests_need_a_token(home: Home) -> None:
+def test_openapi_documents_which_requests_require_a_token(home: Home) -> None:
     for policy, reads in ((Policy(), False), (WRITES, False), (READS, True)):
         schema = build_app(home, policy=policy).openapi()
         assert schema["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
@@ -201,22 +203,24 @@ def test_openapi_says_which_requests_need_a_token(home: Home) -> None:
         assert ("get", "/healthz") not in secured
 
 
-def test_a_server_beyond_loopback_asks_writers_for_a_token_and_answers_to_addresses(tmp_path: Path) -> None:
+def test_a_server_that_is_not_on_loopback_requires_tokens_for_writes_and_accepts_ip_addresses(
+    tmp_path: Path,
+) -> None:
     home = homes.resolve(str(tmp_path / "home"))
     publish(home, "street", label_maps(), num_classes=4)
-    place = ["--home", str(home.folder)]
+    home_option = ["--home", str(home.folder)]
     port = free_port()
-    refused = statsvc("serve", "--host", "0.0.0.0", "--port", str(port), *place, code=2)
-    assert "--host: beyond loopback" in refused.stderr
-    assert "statsvc token create --scope write" in refused.stderr
-    refused = statsvc("serve", "--require-token-for-reads", "--port", str(port), *place, code=2)
-    assert "--require-token-for-reads: there is no token yet" in refused.stderr
-    made = statsvc("token", "create", "--scope", "write", "--name", "ci", *place)
-    secret = made.stdout.strip()
+    rejected = statsvc("serve", "--host", "0.0.0.0", "--port", str(port), *home_option, code=2)
+    assert "--host: 0.0.0.0 is not a loopback address" in rejected.stderr
+    assert "statsvc token create --scope write" in rejected.stderr
+    rejected = statsvc("serve", "--require-token-for-reads", "--port", str(port), *home_option, code=2)
+    assert "--require-token-for-reads: no token exists" in rejected.stderr
+    created = statsvc("token", "create", "--scope", "write", "--name", "ci", *home_option)
+    secret = created.stdout.strip()
     assert len(secret) > 40
-    assert "not shown again" in made.stderr
+    assert "not shown again" in created.stderr
     command = [sys.executable, "-m", "statsvc", "serve", "--no-runner", "--host", "0.0.0.0"]
-    command += ["--port", str(port), "--allow-host", "stats.example.org", *place]
+    command += ["--port", str(port), "--allow-host", "stats.example.org", *home_option]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"LANG": "C"})
     try:
         assert server.stderr is not None
@@ -234,9 +238,11 @@ def test_a_server_beyond_loopback_asks_writers_for_a_token_and_answers_to_addres
         body = {"dataset": "street"}
         assert httpx2.post(f"{url}/jobs", json=body).status_code == 401
         assert httpx2.post(f"{url}/jobs", json=body, headers=bearer(secret)).status_code == 202
-        listed = json.loads(statsvc("token", "list", "--json", *place).stdout)
-        assert [(one["name"], one["scope"], one["revoked"]) for one in listed] == [("ci", "write", None)]
-        statsvc("token", "revoke", listed[0]["id"], *place)
+        listed = json.loads(statsvc("token", "list", "--json", *home_option).stdout)
+        assert [(token["name"], token["scope"], token["revoked"]) for token in listed] == [
+            ("ci", "write", None)
+        ]
+        statsvc("token", "revoke", listed[0]["id"], *home_option)
         end = time.monotonic() + 1.0
         while httpx2.post(f"{url}/jobs", json=body, headers=bearer(secret)).status_code != 401:
             assert time.monotonic() < end

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from starlette.testclient import TestClient
 
 from statsvc.api.app import build_app
 from statsvc.store import home as homes
+from support.contract import ApiClient
 from support.publishing import label_maps, publish
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture(scope="module")
-def client(home: Home) -> Iterator[TestClient]:
-    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+def client(home: Home) -> Iterator[ApiClient]:
+    with ApiClient(build_app(home)) as client:
         yield client
 
 
@@ -52,9 +52,7 @@ def client(home: Home) -> Iterator[TestClient]:
         ('"x{bare}"', 200),
     ],
 )
-def test_if_none_match_is_read_as_rfc_9110_says(
-    client: TestClient, path: str, header: str, status: int
-) -> None:
+def test_if_none_match_follows_rfc_9110(client: ApiClient, path: str, header: str, status: int) -> None:
     first = client.get(path)
     tag = first.headers["etag"]
     assert tag.startswith('"')
@@ -66,29 +64,29 @@ def test_if_none_match_is_read_as_rfc_9110_says(
     assert response.content == (b"" if status == 304 else first.content)
 
 
-def test_several_if_none_match_fields_are_one_list(client: TestClient) -> None:
+def test_several_if_none_match_fields_are_one_list(client: ApiClient) -> None:
     tag = client.get("/weights").headers["etag"]
     response = client.get("/weights", headers=[("If-None-Match", '"a"'), ("If-None-Match", tag)])
     assert response.status_code == 304
 
 
-def test_a_star_does_not_hide_an_error(client: TestClient) -> None:
+def test_an_error_takes_precedence_over_if_none_match_any(client: ApiClient) -> None:
     assert client.get("/weights?split=none", headers={"If-None-Match": "*"}).status_code == 404
 
 
-def test_every_question_and_format_has_its_own_tag(client: TestClient) -> None:
+def test_different_requests_and_formats_have_different_etags(client: ApiClient) -> None:
     queries = ("", "?format=csv", "?format=npy", "?method=uniform", "?num_classes=5", "?normalize=sum")
     tags = {client.get(f"/weights{query}").headers["etag"] for query in queries}
     assert len(tags) == len(queries)
 
 
-def test_questions_that_mean_the_same_have_one_tag(client: TestClient) -> None:
+def test_equivalent_requests_have_the_same_etag(client: ApiClient) -> None:
     queries = ("", "?method=sqrt_inv_freq", "?normalize=mean&absent=zero", "?dataset=street", "?version=1")
     tags = {client.get(f"/weights{query}").headers["etag"] for query in queries}
     assert len(tags) == 1
 
 
-def test_only_a_numbered_version_may_be_kept_for_ever(client: TestClient) -> None:
+def test_only_responses_for_a_version_number_are_immutable(client: ApiClient) -> None:
     assert client.get("/weights").headers["cache-control"] == "no-cache"
     pinned = client.get("/weights?version=1")
     assert pinned.headers["cache-control"] == IMMUTABLE
@@ -99,19 +97,19 @@ def test_only_a_numbered_version_may_be_kept_for_ever(client: TestClient) -> Non
     assert client.get("/weights?version=2").headers["cache-control"] == "no-store"
 
 
-def test_two_applications_over_one_home_give_the_same_tag_and_bytes(client: TestClient, home: Home) -> None:
-    with TestClient(build_app(home), base_url="http://127.0.0.1") as replica:
+def test_two_applications_over_one_home_send_the_same_etag_and_bytes(client: ApiClient, home: Home) -> None:
+    with ApiClient(build_app(home)) as replica:
         for path in ("/weights?method=median_freq", "/weights?format=csv", "/datasets/street/histogram"):
-            one, two = client.get(path), replica.get(path)
-            assert one.headers["etag"] == two.headers["etag"]
-            assert one.content == two.content
+            first, second = client.get(path), replica.get(path)
+            assert first.headers["etag"] == second.headers["etag"]
+            assert first.content == second.content
 
 
-def test_the_same_counts_in_another_dataset_have_another_tag(tmp_path: Path) -> None:
+def test_the_same_counts_in_another_dataset_have_another_etag(tmp_path: Path) -> None:
     home = homes.resolve(str(tmp_path / "home"))
     publish(home, "street", label_maps(), num_classes=4)
     publish(home, "copy", label_maps(), num_classes=4)
-    with TestClient(build_app(home), base_url="http://127.0.0.1") as fresh:
-        one, two = fresh.get("/weights?dataset=street"), fresh.get("/weights?dataset=copy")
-    assert one.json()["weights"] == two.json()["weights"]
-    assert one.headers["etag"] != two.headers["etag"]
+    with ApiClient(build_app(home)) as fresh:
+        street, copy = fresh.get("/weights?dataset=street"), fresh.get("/weights?dataset=copy")
+    assert street.json()["weights"] == copy.json()["weights"]
+    assert street.headers["etag"] != copy.headers["etag"]

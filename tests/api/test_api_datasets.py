@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from starlette.testclient import TestClient
 
 from statsvc.api.app import build_app
 from statsvc.dataset.configuration import Configuration
 from statsvc.store import home as homes
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
+from support.contract import ApiClient
 from support.publishing import label_maps, publish, take_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from statsvc.store.catalog.records import Job
     from statsvc.store.home import Home
 
 MAPS = label_maps()
@@ -42,17 +43,17 @@ def labels(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def client(home: Home, tmp_path: Path) -> Iterator[TestClient]:
-    with TestClient(build_app(home, roots=[tmp_path / "data"]), base_url="http://127.0.0.1") as client:
+def client(home: Home, tmp_path: Path) -> Iterator[ApiClient]:
+    with ApiClient(build_app(home, roots=[tmp_path / "data"])) as client:
         yield client
 
 
-def end_job(home: Home) -> jobs.Job:
-    """Lease the queued job and end it without a version, as a runner that found nothing does."""
+def end_job(home: Home) -> Job:
+    """Lease the queued job and fail it, like a runner that could not read a sample."""
     catalog = Catalog.open(home.database)
     job = jobs.lease(catalog, "test/1/1")
     assert job is not None
-    progress = {"files": 3, "failed": 1, "failures": [{"path": "a.png", "error": "cut off"}]}
+    progress = {"total": 3, "failed": 1, "failures": [{"path": "a.png", "error": "cut off"}]}
     jobs.fail(catalog, job, "1 of 3 could not be read", progress)
     catalog.close()
     return job
@@ -64,7 +65,7 @@ def parameters(response: Any) -> list[str]:
     return [error["parameter"] for error in response.json()["errors"]]
 
 
-def test_a_dataset_is_registered_with_its_first_scan_queued(client: TestClient, labels: Path) -> None:
+def test_a_dataset_is_registered_with_its_first_scan_queued(client: ApiClient, labels: Path) -> None:
     body = {"name": "street", "source": str(labels), "class_names": NAMES, "class_map": "binary"}
     response = client.post("/datasets", json=body)
     assert response.status_code == 201
@@ -80,26 +81,26 @@ def test_a_dataset_is_registered_with_its_first_scan_queued(client: TestClient, 
     assert client.get("/weights").status_code == 404
 
 
-def test_what_a_raw_id_is_belongs_to_the_registration_alone(client: TestClient, labels: Path) -> None:
+def test_the_counting_rule_is_set_at_registration_only(client: ApiClient, labels: Path) -> None:
     body = {"name": "street", "source": str(labels), "rule": "id // 1000", "key": "seg.png", "rows": "chunk"}
     assert client.post("/datasets", json=body).status_code == 201
     described = client.get("/datasets/street").json()["configuration"]["counting"]
     assert described == {"rule": "id // 1000", "key": "seg.png", "rows": "chunk"}
     assert client.patch("/datasets/street", json={"rule": "camvid"}).status_code == 422
     (labels / "mine.csv").write_text("r,g,b,id\n0,0,0,0\n")
-    # A palette's file would be read with the server's rights, wherever it lies.
+    # The server would read a palette file with its own permissions, outside the roots.
     wrong = {"name": "b", "source": str(labels), "rule": str(labels / "mine.csv")}
     assert parameters(client.post("/datasets", json=wrong)) == ["rule"]
 
 
-def test_a_name_is_given_once(client: TestClient, labels: Path) -> None:
+def test_a_dataset_name_in_use_is_a_conflict(client: ApiClient, labels: Path) -> None:
     body = {"name": "street", "source": str(labels)}
     assert client.post("/datasets", json=body).status_code == 201
     again = client.post("/datasets", json=body)
     assert (again.status_code, again.json()["type"]) == (409, "/problems/conflict")
 
 
-def test_sources_outside_the_roots_are_forbidden(client: TestClient, labels: Path, tmp_path: Path) -> None:
+def test_sources_outside_the_roots_are_forbidden(client: ApiClient, labels: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
     (labels / "link").symlink_to(tmp_path / "secret")
     outside = [
@@ -118,7 +119,7 @@ def test_sources_outside_the_roots_are_forbidden(client: TestClient, labels: Pat
     assert client.get("/datasets").json()["datasets"] == []
 
 
-def test_a_link_that_stays_inside_the_roots_is_followed(client: TestClient, labels: Path) -> None:
+def test_a_link_that_stays_inside_the_roots_is_followed(client: ApiClient, labels: Path) -> None:
     link = labels.parent / "link"
     link.symlink_to(labels)
     response = client.post("/datasets", json={"name": "x", "source": str(link)})
@@ -126,12 +127,12 @@ def test_a_link_that_stays_inside_the_roots_is_followed(client: TestClient, labe
     assert response.json()["source"] == str(labels)
 
 
-def test_a_source_is_an_absolute_path_to_a_folder(client: TestClient, labels: Path) -> None:
+def test_a_source_is_an_absolute_path_to_a_folder(client: ApiClient, labels: Path) -> None:
     (labels / "file.png").write_bytes(b"")
     for source in ("labels", "", "~/labels", "/\0"):
         assert parameters(client.post("/datasets", json={"name": "x", "source": source})) == ["source"]
-    for source in (labels / "none", labels / "file.png"):
-        response = client.post("/datasets", json={"name": "x", "source": str(source)})
+    for missing in (labels / "none", labels / "file.png"):
+        response = client.post("/datasets", json={"name": "x", "source": str(missing)})
         assert (response.status_code, response.json()["type"]) == (422, "/problems/source")
 
 
@@ -165,21 +166,21 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_a_bad_field_is_named(client: TestClient, labels: Path) -> None:
+def test_an_invalid_field_is_named(client: ApiClient, labels: Path) -> None:
     good = {"name": "x", "source": str(labels)}
     for fields, parameter in BAD_FIELDS:
         assert parameter in parameters(client.post("/datasets", json=good | fields)), fields
     assert client.get("/datasets").json()["datasets"] == []
 
 
-def test_an_unknown_field_gets_the_nearest_name(client: TestClient, home: Home) -> None:
+def test_an_unknown_field_is_rejected_with_the_nearest_name(client: ApiClient, home: Home) -> None:
     publish(home, "street", MAPS, num_classes=4)
     problem = client.patch("/datasets/street", json={"clas_names": [], "ignore": [1]}).json()
     assert [error["parameter"] for error in problem["errors"]] == ["clas_names", "ignore"]
     assert "did you mean 'class_names'?" in problem["detail"]
 
 
-def test_patch_makes_a_new_number_over_the_same_arrays(client: TestClient, home: Home) -> None:
+def test_patch_publishes_a_new_version_over_the_same_arrays(client: ApiClient, home: Home) -> None:
     publish(home, "street", MAPS, num_classes=4)
     take_up(client)
     before = client.get("/weights?version=1&dataset=street")
@@ -200,24 +201,24 @@ def test_patch_makes_a_new_number_over_the_same_arrays(client: TestClient, home:
     assert newest.kind == "configuration"
 
 
-def test_an_older_version_is_looked_up_by_an_application_that_starts_later(home: Home) -> None:
+def test_an_application_that_starts_later_serves_older_versions(home: Home) -> None:
     publish(home, "street", MAPS, num_classes=4)
-    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+    with ApiClient(build_app(home)) as client:
         before = client.get("/weights?version=1")
         client.patch("/datasets/street", json={"num_classes": 5})
-    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+    with ApiClient(build_app(home)) as client:
         after = client.get("/weights?version=1")
         assert len(client.get("/weights").json()["weights"]) == 5
     assert (after.content, after.headers["etag"]) == (before.content, before.headers["etag"])
 
 
-def test_a_patch_that_changes_nothing_makes_no_version(client: TestClient, home: Home) -> None:
+def test_a_patch_without_changes_publishes_no_version(client: ApiClient, home: Home) -> None:
     publish(home, "street", MAPS, num_classes=4)
     assert client.patch("/datasets/street", json={"num_classes": 4}).json()["version"] == 1
     assert client.patch("/datasets/street", json={}).json()["version"] == 1
 
 
-def test_null_resets_a_field_to_what_the_label_maps_say(client: TestClient, home: Home) -> None:
+def test_null_restores_the_default_of_a_field(client: ApiClient, home: Home) -> None:
     publish(home, "street", MAPS, num_classes=9, class_names=tuple(NAMES), ignore_index=(3,))
     body = {"num_classes": None, "class_names": None, "ignore_index": None, "splits": None}
     configuration = client.patch("/datasets/street", json=body).json()["configuration"]
@@ -230,7 +231,7 @@ def test_null_resets_a_field_to_what_the_label_maps_say(client: TestClient, home
     }
 
 
-def test_another_class_map_brings_its_own_number_of_classes(client: TestClient, home: Home) -> None:
+def test_another_class_map_has_its_own_number_of_classes(client: ApiClient, home: Home) -> None:
     publish(home, "street", MAPS, num_classes=4, class_names=tuple(NAMES))
     mapping = {"map": {"0": 0, "1": 1, "2": 1, "3": "ignore", "255": "ignore"}, "names": ["road", "thing"]}
     configuration = client.patch("/datasets/street", json={"class_map": mapping}).json()["configuration"]
@@ -239,7 +240,7 @@ def test_another_class_map_brings_its_own_number_of_classes(client: TestClient, 
     assert [row["name"] for row in answer["classes"]] == ["road", "thing"]
     things = sum(int(np.isin(labels, (1, 2)).sum()) for labels in MAPS.values())
     assert answer["classes"][1]["pixels"] == things
-    # What GET shows is what PATCH takes.
+    # PATCH accepts the configuration that GET returns.
     again = client.patch("/datasets/street", json=configuration)
     assert (again.status_code, again.json()["version"]) == (200, 2)
     assert (
@@ -247,20 +248,20 @@ def test_another_class_map_brings_its_own_number_of_classes(client: TestClient, 
     )
 
 
-def test_more_names_than_classes_are_refused(client: TestClient, home: Home) -> None:
+def test_more_names_than_classes_are_rejected(client: ApiClient, home: Home) -> None:
     publish(home, "street", MAPS, num_classes=3)
     assert parameters(client.patch("/datasets/street", json={"class_names": NAMES})) == ["class_names"]
     assert client.patch("/datasets/street", json={"class_names": NAMES, "num_classes": 4}).status_code == 200
 
 
-def test_a_dataset_without_a_version_is_configured_too(client: TestClient, labels: Path) -> None:
+def test_a_dataset_without_a_version_can_be_configured(client: ApiClient, labels: Path) -> None:
     client.post("/datasets", json={"name": "street", "source": str(labels)})
     patched = client.patch("/datasets/street", json={"num_classes": 7})
     assert patched.json()["configuration"]["num_classes"] == 7
     assert patched.json()["version"] is None
 
 
-def test_named_splits_are_counted(client: TestClient, home: Home) -> None:
+def test_named_splits_are_counted(client: ApiClient, home: Home) -> None:
     publish(home, "street", MAPS, num_classes=4)
     chosen = sorted(MAPS)[:2]
     client.patch("/datasets/street", json={"splits": {"mine": chosen}})
@@ -269,8 +270,8 @@ def test_named_splits_are_counted(client: TestClient, home: Home) -> None:
     assert [row["pixels"] for row in classes] == [int((pixels == c).sum()) for c in range(4)]
 
 
-def test_delete_waits_for_a_running_job_cancels_a_queued_one_and_numbers_go_on(
-    client: TestClient, home: Home
+def test_delete_is_rejected_during_a_job_cancels_a_queued_job_and_does_not_reuse_numbers(
+    client: ApiClient, home: Home
 ) -> None:
     publish(home, "street", MAPS, num_classes=4)
     publish(home, "street", label_maps(1), num_classes=4)
@@ -279,9 +280,9 @@ def test_delete_waits_for_a_running_job_cancels_a_queued_one_and_numbers_go_on(
     running = jobs.lease(catalog, "elsewhere/1/1")
     assert running is not None
     queued = client.post("/jobs", json={"dataset": "street"}).json()["id"]
-    refused = client.delete("/datasets/street")
-    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/conflict")
-    assert running.id in refused.json()["detail"]
+    rejected = client.delete("/datasets/street")
+    assert (rejected.status_code, rejected.json()["type"]) == (409, "/problems/conflict")
+    assert running.id in rejected.json()["detail"]
     assert client.get(f"/jobs/{queued}").json()["state"] == "queued"
     jobs.fail(catalog, running, "no")
     catalog.close()
@@ -298,7 +299,7 @@ def test_delete_waits_for_a_running_job_cancels_a_queued_one_and_numbers_go_on(
     assert client.get("/weights?dataset=street&version=1").status_code == 404
 
 
-def test_failures_are_named_with_their_reason(client: TestClient, home: Home) -> None:
+def test_failures_are_named_with_their_reason(client: ApiClient, home: Home) -> None:
     bad = {f"train/bad{n:02}.png": f"reason {n}" for n in range(12)}
     publish(home, "street", {**MAPS, **bad}, num_classes=4)
     take_up(client)
@@ -310,7 +311,7 @@ def test_failures_are_named_with_their_reason(client: TestClient, home: Home) ->
     assert client.get("/datasets").json()["datasets"][0]["failed"] == 12
 
 
-def test_the_histogram_counts_every_id(client: TestClient, home: Home) -> None:
+def test_the_histogram_counts_every_id(client: ApiClient, home: Home) -> None:
     publish(home, "street", MAPS, num_classes=4)
     take_up(client)
     answer = client.get("/datasets/street/histogram").json()
@@ -325,7 +326,7 @@ def test_the_histogram_counts_every_id(client: TestClient, home: Home) -> None:
     assert parameters(client.get("/datasets/street/histogram?num_classes=x")) == ["num_classes"]
 
 
-def test_samples_are_paged_in_path_order_with_their_counts(client: TestClient, home: Home) -> None:
+def test_samples_are_paged_in_path_order_with_their_counts(client: ApiClient, home: Home) -> None:
     publish(home, "street", {**MAPS, "train/bad.png": "cut off"}, num_classes=4)
     take_up(client)
     rows: list[dict[str, Any]] = []
@@ -352,7 +353,7 @@ def test_samples_are_paged_in_path_order_with_their_counts(client: TestClient, h
         assert (row["height"], row["width"], row["pixels"], row["status"]) == (8, 12, 96, "counted")
 
 
-def test_samples_are_filtered_by_status_and_raw_id(client: TestClient, home: Home) -> None:
+def test_samples_are_filtered_by_status_and_raw_id(client: ApiClient, home: Home) -> None:
     odd = np.full((8, 12), 9, np.uint8)
     publish(home, "street", {**MAPS, "train/bad.png": "cut off", "odd.png": odd}, num_classes=4)
     take_up(client)
@@ -370,23 +371,23 @@ def test_samples_are_filtered_by_status_and_raw_id(client: TestClient, home: Hom
         assert parameters(client.get(f"/datasets/street/samples?{wrong}")) == [wrong.partition("=")[0]]
 
 
-def test_samples_are_paged_across_chunks_of_rows(client: TestClient, home: Home) -> None:
+def test_samples_are_paged_across_chunks_of_rows(client: ApiClient, home: Home) -> None:
     maps = {f"{n:05}.png": np.full((1, 2), n % 2, np.uint8) for n in range(4500)}
     publish(home, "many", maps, num_classes=2)
     take_up(client)
-    seen: list[str] = []
+    listed: list[str] = []
     after: str | None = None
     while True:
         params = {"limit": "900", "class_id": "1", **({"after": after} if after else {})}
         page = client.get("/datasets/many/samples", params=params).json()
-        seen += [row["path"] for row in page["samples"]]
+        listed += [row["path"] for row in page["samples"]]
         after = page["next"]
         if after is None:
             break
-    assert seen == [path for path, labels in sorted(maps.items()) if labels[0, 0] == 1]
+    assert listed == [path for path, labels in sorted(maps.items()) if labels[0, 0] == 1]
 
 
-def test_versions_are_paged_newest_first(client: TestClient, home: Home) -> None:
+def test_versions_are_paged_newest_first(client: ApiClient, home: Home) -> None:
     for seed in range(5):
         publish(home, "street", label_maps(seed), num_classes=4)
     first = client.get("/datasets/street/versions?limit=3").json()
@@ -398,15 +399,15 @@ def test_versions_are_paged_newest_first(client: TestClient, home: Home) -> None
     assert client.get("/datasets/none/versions").status_code == 404
 
 
-def test_a_job_is_queued_joined_and_described(client: TestClient, home: Home) -> None:
+def test_a_job_is_queued_merged_and_described(client: ApiClient, home: Home) -> None:
     publish(home, "street", MAPS, num_classes=4)
     response = client.post("/jobs", json={"dataset": "street"})
     assert response.status_code == 202
     job = response.json()
     assert response.headers["location"] == f"/jobs/{job['id']}"
     assert (job["state"], job["full"], job["dataset"], job["attempt"]) == ("queued", False, "street", 0)
-    joined = client.post("/jobs", json={"dataset": "street", "full": True, "max_removed": 1}).json()
-    assert (joined["id"], joined["full"], joined["max_removed"]) == (job["id"], True, 1)
+    merged = client.post("/jobs", json={"dataset": "street", "full": True, "max_removed": 1}).json()
+    assert (merged["id"], merged["full"], merged["max_removed"]) == (job["id"], True, 1)
     end_job(home)
     ended = client.get(response.headers["location"]).json()
     assert (ended["state"], ended["attempt"], ended["failed"]) == ("failed", 1, 1)
@@ -428,24 +429,24 @@ def test_a_job_is_queued_joined_and_described(client: TestClient, home: Home) ->
         ([], "body"),
     ],
 )
-def test_a_bad_job_is_refused(client: TestClient, body: Any, parameter: str) -> None:
+def test_an_invalid_job_is_rejected(client: ApiClient, body: Any, parameter: str) -> None:
     assert parameters(client.post("/jobs", json=body)) == [parameter]
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e400"])
-def test_numbers_that_json_does_not_have_are_refused(client: TestClient, number: str) -> None:
+def test_numbers_that_json_cannot_represent_are_rejected(client: ApiClient, number: str) -> None:
     content = f'{{"dataset": "street", "max_removed": {number}}}'
     response = client.post("/jobs", content=content, headers={"Content-Type": "application/json"})
     assert parameters(response) == ["max_removed"]
 
 
-def test_unknown_jobs_and_datasets_are_404(client: TestClient) -> None:
+def test_unknown_jobs_and_datasets_are_404(client: ApiClient) -> None:
     assert client.get("/jobs/none").json()["type"] == "/problems/not-found"
     assert client.post("/jobs", json={"dataset": "none"}).status_code == 404
     assert client.patch("/datasets/none", json={}).status_code == 404
 
 
-def test_imported_counts_have_no_samples_and_no_scan(client: TestClient) -> None:
+def test_imported_counts_have_no_samples_and_no_scan(client: ApiClient) -> None:
     response = client.post("/datasets/table/versions/import", json={"counts": {"0": 5, "1": 3, "2": 2}})
     assert response.status_code == 201, response.text
     frequency = [row["frequency"] for row in client.get("/weights").json()["classes"]]
@@ -471,14 +472,14 @@ LONE = "\ud800"
         ({LONE: 1}, "?"),
     ],
 )
-def test_text_that_utf8_cannot_encode_is_refused_by_field_and_never_stored(
-    client: TestClient, home: Home, labels: Path, body: dict[str, Any], named: str
+def test_text_that_utf8_cannot_encode_is_rejected_by_field_and_never_stored(
+    client: ApiClient, home: Home, labels: Path, body: dict[str, Any], named: str
 ) -> None:
     publish(home, "street", MAPS, num_classes=4)
     take_up(client)
     new = {"name": "new", "source": str(labels)} | body
     for method, path, sent in (("POST", "/datasets", new), ("PATCH", "/datasets/street", body)):
-        # As `json.dumps` writes it, in ASCII: the half of a pair travels as an escape.
+        # `json.dumps` writes ASCII: the lone surrogate is sent as an escape sequence.
         response = client.request(method, path, content=json.dumps(sent), headers=JSON)
         assert parameters(response) == [named]
     assert [dataset["name"] for dataset in client.get("/datasets").json()["datasets"]] == ["street"]
@@ -486,8 +487,8 @@ def test_text_that_utf8_cannot_encode_is_refused_by_field_and_never_stored(
 
 
 @pytest.mark.parametrize("field", ["name", "source", "pattern"])
-def test_names_and_paths_that_utf8_cannot_encode_are_refused_too(
-    client: TestClient, labels: Path, field: str
+def test_names_and_paths_that_utf8_cannot_encode_are_rejected(
+    client: ApiClient, labels: Path, field: str
 ) -> None:
     body = {"name": "new", "source": str(labels), "pattern": "*.png"}
     sent = json.dumps(body | {field: body[field] + LONE})
@@ -497,7 +498,7 @@ def test_names_and_paths_that_utf8_cannot_encode_are_refused_too(
 
 
 def test_a_dataset_is_moved_to_another_folder_or_pattern_below_the_roots(
-    client: TestClient, home: Home, labels: Path, tmp_path: Path
+    client: ApiClient, home: Home, labels: Path, tmp_path: Path
 ) -> None:
     publish(home, "street", MAPS, source=str(labels), num_classes=4)
     take_up(client)
@@ -518,23 +519,25 @@ def test_a_dataset_is_moved_to_another_folder_or_pattern_below_the_roots(
     assert client.get("/datasets/street").json()["source"] == str(other)
 
 
-def test_imported_counts_have_no_source_to_change(client: TestClient, home: Home, labels: Path) -> None:
+def test_a_dataset_of_imported_counts_has_no_source_to_change(
+    client: ApiClient, home: Home, labels: Path
+) -> None:
     catalog = Catalog.open(home.database)
     catalog.create_dataset("table", None, None, Configuration())
     catalog.close()
     take_up(client)
-    refused = client.patch("/datasets/table", json={"source": str(labels)})
-    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/conflict")
+    rejected = client.patch("/datasets/table", json={"source": str(labels)})
+    assert (rejected.status_code, rejected.json()["type"]) == (409, "/problems/conflict")
 
 
-def test_what_fits_a_dataset_badly_is_told_over_http_too(client: TestClient, home: Home) -> None:
+def test_configuration_warnings_are_returned_over_http(client: ApiClient, home: Home) -> None:
     publish(home, "street", MAPS, num_classes=4)
     take_up(client)
     assert client.get("/datasets/street").json()["warnings"] == []
     body = {"class_names": NAMES[:2], "splits": {"a": ["nope.png"], "b": ["train/000.png", "nope.png"]}}
-    told = client.patch("/datasets/street", json=body).json()["warnings"]
-    assert told == client.get("/datasets/street").json()["warnings"]
-    assert [line.partition(",")[0] for line in told] == [
+    warnings = client.patch("/datasets/street", json=body).json()["warnings"]
+    assert warnings == client.get("/datasets/street").json()["warnings"]
+    assert [line.partition(",")[0] for line in warnings] == [
         "2 class names for 4 classes: classes 2 to 3 have no name; give 4 names",
         "split a: 1 of 1 paths are not in the dataset",
         "split b: 1 of 2 paths are not in the dataset",
@@ -547,7 +550,7 @@ def test_what_fits_a_dataset_badly_is_told_over_http_too(client: TestClient, hom
         assert client.get(f"{path}?split=b").json()["images"] == 1
 
 
-def test_datasets_are_paged_by_name_each_with_its_newest_job(client: TestClient, home: Home) -> None:
+def test_datasets_are_paged_by_name_each_with_its_newest_job(client: ApiClient, home: Home) -> None:
     catalog = Catalog.open(home.database)
     newest = {}
     for number in range(5):
@@ -572,11 +575,11 @@ def test_datasets_are_paged_by_name_each_with_its_newest_job(client: TestClient,
     assert parameters(client.get("/datasets?limit=0")) == ["limit"]
 
 
-def test_the_page_of_the_api_needs_nothing_from_outside(client: TestClient) -> None:
+def test_the_api_documentation_loads_nothing_from_other_servers(client: ApiClient) -> None:
     page = client.get("/docs").text
-    wanted = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert len(wanted) >= 2
-    for address in wanted:
+    addresses = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(addresses) >= 2
+    for address in addresses:
         assert address.startswith("/")
         assert client.get(address).status_code == 200
     assert "https://" not in page

@@ -1,23 +1,23 @@
-"""Every error is a problem document, and none tells more than it should."""
+"""Every error is a problem document, and no error exposes internals."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from starlette.testclient import TestClient
 
 from statsvc import errors
 from statsvc.api.app import build_app
 from statsvc.api.http.middleware import BodyLimit
 from statsvc.store import home as homes
+from support.contract import ApiClient
 from support.publishing import label_maps, publish, take_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from statsvc.store.home import Home
 
@@ -32,9 +32,9 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def client(home: Home) -> Iterator[TestClient]:
+def client(home: Home) -> Iterator[ApiClient]:
     app = build_app(home)
-    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+    with ApiClient(app, raise_server_exceptions=False) as client:
         yield client
 
 
@@ -49,7 +49,7 @@ def problem(response: Any, status: int, kind: str) -> dict[str, Any]:
     return body
 
 
-def test_errors_of_the_framework_are_problems(client: TestClient) -> None:
+def test_errors_of_the_framework_are_problems(client: ApiClient) -> None:
     problem(client.get("/nothing"), 404, "not-found")
     problem(client.get("/weights/"), 404, "not-found")
     problem(client.get("/weights", headers={"Accept": "image/png"}), 406, "not-acceptable")
@@ -69,8 +69,8 @@ def test_errors_of_the_framework_are_problems(client: TestClient) -> None:
         ("/jobs", "DELETE", "GET, HEAD, POST"),
     ],
 )
-def test_a_method_that_is_not_taken_is_405_and_says_which_are(
-    client: TestClient, path: str, method: str, allow: str
+def test_an_unsupported_method_is_405_with_the_supported_methods(
+    client: ApiClient, path: str, method: str, allow: str
 ) -> None:
     response = client.request(method, path)
     problem(response, 405, "method-not-allowed")
@@ -80,18 +80,18 @@ def test_a_method_that_is_not_taken_is_405_and_says_which_are(
 @pytest.mark.parametrize(
     "media", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
 )
-def test_a_body_that_is_not_called_json_is_415(client: TestClient, media: str) -> None:
+def test_a_body_of_another_media_type_than_json_is_415(client: ApiClient, media: str) -> None:
     for method, path in (("POST", "/jobs"), ("POST", "/datasets"), ("PATCH", "/datasets/street")):
         response = client.request(method, path, content=b"{}", headers={"Content-Type": media})
         problem(response, 415, "unsupported-media-type")
 
 
-def test_a_body_above_the_limit_is_413(client: TestClient, home: Home) -> None:
-    told = {**JSON, "Content-Length": str(64 * 2**20 + 1)}
-    problem(client.post("/jobs", content=b"{}", headers=told), 413, "content-too-large")
+def test_a_body_above_the_size_limit_is_413(client: ApiClient, home: Home) -> None:
+    too_long = {**JSON, "Content-Length": str(64 * 2**20 + 1)}
+    problem(client.post("/jobs", content=b"{}", headers=too_long), 413, "content-too-large")
     app = build_app(home)
     app.add_middleware(BodyLimit, largest=1000)
-    with TestClient(app, base_url="http://127.0.0.1") as small:
+    with ApiClient(app) as small:
         chunks = (b" " * 100 for _ in range(11))
         problem(small.post("/jobs", content=chunks, headers=JSON), 413, "content-too-large")
         assert small.post("/jobs", content=b'{"dataset": "street"}', headers=JSON).status_code == 202
@@ -100,18 +100,18 @@ def test_a_body_above_the_limit_is_413(client: TestClient, home: Home) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "10.0.0.1", "[::2]:80", "::1"]
 )
-def test_a_host_that_is_not_this_one_is_refused(client: TestClient, host: str) -> None:
+def test_an_unknown_host_name_is_rejected(client: ApiClient, host: str) -> None:
     body = problem(client.get("/weights", headers={"Host": host}), 421, "misdirected-request")
     assert "localhost" in body["detail"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost", "LOCALHOST:9", "[::1]:8000", "localhost."])
-def test_loopback_hosts_are_answered_on_any_port(client: TestClient, host: str) -> None:
+def test_loopback_host_names_are_accepted_with_any_port(client: ApiClient, host: str) -> None:
     assert client.get("/healthz", headers={"Host": host}).status_code == 200
 
 
-def test_a_damaged_version_is_500_naming_the_array(client: TestClient, home: Home) -> None:
-    chunks = sorted(home.store.path.glob("*/*/class_pixels/c/0"))
+def test_a_corrupt_version_is_500_with_the_name_of_the_array(client: ApiClient, home: Home) -> None:
+    chunks = sorted(Path(str(home.store)).glob("*/*/class_pixels/c/0"))
     assert len(chunks) == 1
     data = bytearray(chunks[0].read_bytes())
     data[len(data) // 2] ^= 1
@@ -122,16 +122,16 @@ def test_a_damaged_version_is_500_naming_the_array(client: TestClient, home: Hom
     assert "Traceback" not in body["detail"]
 
 
-def test_what_is_in_memory_is_served_while_the_arrays_are_gone(client: TestClient, home: Home) -> None:
+def test_cached_responses_are_served_while_the_arrays_are_missing(client: ApiClient, home: Home) -> None:
     import shutil
 
     before = client.get("/weights")
-    shutil.rmtree(home.store.path)
+    shutil.rmtree(str(home.store))
     assert client.get("/weights").content == before.content
     problem(client.get("/datasets/street/samples"), 500, "damaged-version")
 
 
-def test_a_catalog_that_fails_is_503_and_weights_go_on(client: TestClient, home: Home) -> None:
+def test_a_failing_catalog_is_503_while_weights_are_served_from_memory(client: ApiClient, home: Home) -> None:
     before = client.get("/weights")
     assert "age" not in before.headers
     file = home.database.removeprefix("sqlite:///")
@@ -154,7 +154,7 @@ def test_a_catalog_that_fails_is_503_and_weights_go_on(client: TestClient, home:
     assert "age" not in client.get("/weights").headers
 
 
-def test_ready_means_that_the_catalog_has_this_schema(client: TestClient, home: Home) -> None:
+def test_readiness_requires_the_catalog_schema_of_this_release(client: ApiClient, home: Home) -> None:
     assert client.get("/readyz").status_code == 200
     database = sqlite3.connect(home.database.removeprefix("sqlite:///"))
     with database:
@@ -164,7 +164,7 @@ def test_ready_means_that_the_catalog_has_this_schema(client: TestClient, home: 
     assert client.get("/healthz").status_code == 200
 
 
-def test_an_application_over_an_unknown_schema_is_not_built(home: Home) -> None:
+def test_an_application_over_an_unknown_schema_is_rejected(home: Home) -> None:
     database = sqlite3.connect(home.database.removeprefix("sqlite:///"))
     with database:
         database.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -173,14 +173,14 @@ def test_an_application_over_an_unknown_schema_is_not_built(home: Home) -> None:
         build_app(home)
 
 
-def test_an_unexpected_error_does_not_tell_its_text(home: Home) -> None:
+def test_an_unexpected_error_does_not_expose_its_text(home: Home) -> None:
     app = build_app(home)
 
-    @app.get("/boom")
+    @app.get("/boom", include_in_schema=False)
     async def boom() -> None:
         raise RuntimeError("secret")
 
-    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+    with ApiClient(app, raise_server_exceptions=False) as client:
         response = client.get("/boom")
     problem(response, 500, "internal-error")
     assert "secret" not in response.text
@@ -199,13 +199,15 @@ def test_an_unexpected_error_does_not_tell_its_text(home: Home) -> None:
         (errors.CatalogError("it"), 503, "catalog-unavailable"),
     ],
 )
-def test_each_error_of_statsvc_has_its_status(home: Home, error: Exception, status: int, kind: str) -> None:
+def test_each_exception_of_statsvc_has_its_status(
+    home: Home, error: Exception, status: int, kind: str
+) -> None:
     app = build_app(home)
 
-    @app.get("/raises")
+    @app.get("/raises", include_in_schema=False)
     async def raises() -> None:
         raise error
 
-    with TestClient(app, base_url="http://127.0.0.1") as client:
+    with ApiClient(app) as client:
         body = problem(client.get("/raises"), status, kind)
     assert body["detail"] == str(error)

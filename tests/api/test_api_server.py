@@ -1,4 +1,4 @@
-"""Real server processes: freshness, replicas, many clients at once, and what they load."""
+"""Real server processes: freshness, replicas, concurrent clients, and imported modules."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from statsvc.api.serve import listen, run
 from statsvc.dataset.splits import detect
 from statsvc.errors import Conflict, InvalidParameter
 from statsvc.store import home as homes
+from support.contract import checking_client
 from support.publishing import label_maps, publish
 from support.servers import free_port, serving
 
@@ -30,7 +31,7 @@ def home(tmp_path: Path) -> Home:
     return home
 
 
-def test_two_processes_answer_the_same_and_see_a_new_version_within_a_second(home: Home) -> None:
+def test_two_processes_send_the_same_bytes_and_serve_a_new_version_within_a_second(home: Home) -> None:
     with serving(home) as one, serving(home) as two:
         first = [httpx2.get(f"{url}/weights?format=csv") for url in (one, two)]
         assert first[0].headers["etag"] == first[1].headers["etag"]
@@ -47,24 +48,25 @@ def test_two_processes_answer_the_same_and_see_a_new_version_within_a_second(hom
         assert httpx2.get(f"{one}/weights").json()["version"] == patched == number + 1
 
 
-def test_two_hundred_simultaneous_requests_get_one_answer(home: Home) -> None:
-    with serving(home) as url, httpx2.Client(limits=httpx2.Limits(max_connections=200)) as client:
+def test_two_hundred_concurrent_requests_get_the_same_response(home: Home) -> None:
+    limits = httpx2.Limits(max_connections=200)
+    with serving(home) as url, checking_client(url, limits=limits) as client:
         with ThreadPoolExecutor(200) as pool:
-            responses = list(pool.map(lambda _: client.get(f"{url}/weights?split=train"), range(200)))
+            responses = list(pool.map(lambda _: client.get("/weights?split=train"), range(200)))
         assert {response.status_code for response in responses} == {200}
         assert len({response.content for response in responses}) == 1
         assert len({response.headers["etag"] for response in responses}) == 1
 
 
 def test_head_over_a_socket_has_a_length_and_no_body(home: Home) -> None:
-    with serving(home) as url:
-        got, head = httpx2.get(f"{url}/weights"), httpx2.head(f"{url}/weights")
+    with serving(home) as url, checking_client(url) as client:
+        got, head = client.get("/weights"), client.head("/weights")
         assert (head.status_code, head.content) == (200, b"")
         assert head.headers["content-length"] == str(len(got.content))
         assert "server" not in got.headers
 
 
-def test_a_server_that_has_answered_loaded_nothing_heavy(home: Home) -> None:
+def test_a_server_does_not_import_heavy_packages(home: Home) -> None:
     program = """
 import sys
 from pathlib import Path
@@ -89,18 +91,18 @@ sys.exit(", ".join(sorted(heavy & {name.partition(".")[0] for name in sys.module
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_addresses_beyond_loopback_are_refused_without_a_token(home: Home, host: str) -> None:
+def test_addresses_other_than_loopback_are_rejected_without_a_token(home: Home, host: str) -> None:
     with pytest.raises(InvalidParameter, match=r"token create --scope write.* ssh -L 8000:127\.0\.0\.1:8000"):
         run(home, host, 8000, [])
 
 
 @pytest.mark.parametrize("host", ["example.org", "", "127.0.0.1.example.org"])
-def test_what_is_no_address_is_refused(home: Home, host: str) -> None:
-    with pytest.raises(InvalidParameter, match=r"is not an IP address of this machine; 0\.0\.0\.0 means"):
+def test_an_invalid_address_is_rejected(home: Home, host: str) -> None:
+    with pytest.raises(InvalidParameter, match=r"is not an IP address of this machine; use 0\.0\.0\.0"):
         run(home, host, 8000, [])
 
 
-def test_a_taken_port_is_a_clear_error() -> None:
+def test_a_port_in_use_is_a_clear_error() -> None:
     port = free_port()
     with listen("127.0.0.1", port), pytest.raises(Conflict, match=f"port {port} is in use .* --port"):
         listen("localhost", port)

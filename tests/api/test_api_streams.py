@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from starlette.testclient import TestClient
 
 from statsvc.api.app import build_app
 from statsvc.dataset.splits import Split
 from statsvc.store import home as homes
+from support.contract import ApiClient
 from support.publishing import publish, take_up
 from support.samplers_twin import OTHER, PATHS, N, daformer, label_maps, lvis
 
@@ -37,21 +37,21 @@ def published(home: Home) -> None:
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiClient]:
     home = homes.resolve(str(tmp_path_factory.mktemp("home")))
     published(home)
-    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+    with ApiClient(build_app(home)) as client:
         yield client
 
 
-def problem(client: TestClient, path: str, **params: Any) -> dict[str, Any]:
+def problem(client: ApiClient, path: str, **params: Any) -> dict[str, Any]:
     response = client.get(path, params=params)
     assert response.status_code == 422, response.text
     assert response.headers["content-type"] == "application/problem+json"
     return dict(response.json())
 
 
-def test_weights_of_what_a_sampler_draws(client: TestClient) -> None:
+def test_weights_of_the_stream_of_a_sampler(client: ApiClient) -> None:
     params = {"dataset": "a", "sampler": "rare_class", "temperature": "0.3", "min_pixels": "20"}
     body = client.get("/weights", params=params).raise_for_status().json()
     q = np.array(daformer(N, 0.3, 20))
@@ -73,13 +73,13 @@ def test_weights_of_what_a_sampler_draws(client: TestClient) -> None:
         ],
     }
     assert (body["spec"]["sampler"], body["spec"]["min_pixels"]) == ("rare_class", 20)
-    # The answer's own spec asks for the same.
+    # Sending the spec of the response again returns the same weights.
     spec = {name: value for name, value in body["spec"].items() if value is not None}
     spec["ignore_index"] = ",".join(map(str, spec["ignore_index"]))
     assert client.get("/weights", params={"dataset": "a", **spec}).json()["weights"] == body["weights"]
 
 
-def test_weights_of_a_mixture(client: TestClient) -> None:
+def test_weights_of_a_mixture(client: ApiClient) -> None:
     body = client.get("/weights?dataset=a:7,b:3").raise_for_status().json()
     shown = 0.7 * N.mean(0) + 0.3 * OTHER.mean(0)
     share = shown / shown.sum()
@@ -92,10 +92,10 @@ def test_weights_of_a_mixture(client: TestClient) -> None:
     assert client.get("/weights?dataset=a@1:0.7,b:0.3").headers["cache-control"] == "no-cache"
 
 
-def test_a_mixtures_etag_stands_for_every_version_and_share(tmp_path: Path) -> None:
+def test_the_etag_of_a_mixture_depends_on_every_version_and_share(tmp_path: Path) -> None:
     home = homes.resolve(str(tmp_path / "home"))
     published(home)
-    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+    with ApiClient(build_app(home)) as client:
 
         def tag(dataset: str) -> str:
             return str(client.get("/weights", params={"dataset": dataset}).raise_for_status().headers["etag"])
@@ -103,8 +103,8 @@ def test_a_mixtures_etag_stands_for_every_version_and_share(tmp_path: Path) -> N
         first = tag("a:0.7,b:0.3")
         assert tag("a:7,b:3") == tag("a@1:0.7,b@1:0.3") == first
         assert len({first, tag("a:0.6,b:0.4"), tag("b:0.7,a:0.3"), tag("a")}) == 4
-        held = client.get("/weights?dataset=a:0.7,b:0.3", headers={"If-None-Match": first})
-        assert held.status_code == 304
+        unchanged = client.get("/weights?dataset=a:0.7,b:0.3", headers={"If-None-Match": first})
+        assert unchanged.status_code == 304
         publish(home, "b", {**others(), "new.png": np.zeros((4, 4), np.uint8)}, num_classes=4)
         take_up(client)
         assert tag("a:0.7,b:0.3") != first
@@ -138,8 +138,8 @@ def test_a_mixtures_etag_stands_for_every_version_and_share(tmp_path: Path) -> N
         ({"dataset": "a:1"}, "dataset", "names only one dataset"),
     ],
 )
-def test_what_has_no_meaning_is_refused(
-    client: TestClient, params: dict[str, str], parameter: str, says: str
+def test_contradictory_parameters_are_rejected(
+    client: ApiClient, params: dict[str, str], parameter: str, says: str
 ) -> None:
     body = problem(client, "/weights", **params)
     assert body["type"] == "/problems/invalid-parameter"
@@ -147,28 +147,28 @@ def test_what_has_no_meaning_is_refused(
     assert says in body["detail"]
 
 
-def test_a_dataset_of_a_mixture_that_is_not_there_is_404(client: TestClient) -> None:
+def test_an_unknown_dataset_in_a_mixture_is_404(client: ApiClient) -> None:
     response = client.get("/weights?dataset=a:0.5,bb:0.5")
     assert response.status_code == 404
     assert "no dataset 'bb'" in response.json()["detail"]
     assert client.get("/weights?dataset=a:0.5,b@7:0.5").status_code == 404
 
 
-def walked(client: TestClient, **params: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def walked(client: ApiClient, **params: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the samples of all pages, and the last page."""
-    found: list[dict[str, Any]] = []
+    samples: list[dict[str, Any]] = []
     after: dict[str, str] = {}
     while True:
         body = client.get("/datasets/a/sampling", params={**params, **after}).raise_for_status().json()
-        found += body["samples"]
+        samples += body["samples"]
         if body["next"] is None:
-            return found, body
+            return samples, body
         assert len(body["samples"]) == params["limit"]
         after = {"after": body["next"]}
 
 
 @pytest.mark.parametrize("limit", [1, 4, 6, 100])
-def test_sampling_has_the_probability_of_each_image_in_pages(client: TestClient, limit: int) -> None:
+def test_sampling_returns_the_probability_of_each_image_in_pages(client: ApiClient, limit: int) -> None:
     samples, body = walked(client, sampler="rare_class", temperature=0.3, min_pixels=20, limit=limit)
     assert [sample["path"] for sample in samples] == PATHS
     q = [sample["probability"] for sample in samples]
@@ -188,7 +188,7 @@ def test_sampling_has_the_probability_of_each_image_in_pages(client: TestClient,
     }
 
 
-def test_sampling_of_a_split_and_with_repeat_factors(client: TestClient) -> None:
+def test_sampling_of_a_split_and_with_repeat_factors(client: ApiClient) -> None:
     samples, body = walked(client, sampler="repeat_factor", threshold=0.9, split="train", limit=3)
     r = np.array(lvis(N[:4], 0.9))
     assert [sample["path"] for sample in samples] == PATHS[:4]
@@ -199,7 +199,7 @@ def test_sampling_of_a_split_and_with_repeat_factors(client: TestClient) -> None
     )
 
 
-def test_sampling_by_image_weights_takes_the_parameters_of_weights(client: TestClient) -> None:
+def test_sampling_by_image_weights_accepts_the_parameters_of_weights(client: ApiClient) -> None:
     params = {"method": "inverse_freq", "clip": "0,2", "ignore": "0"}
     weights = client.get("/weights", params={"dataset": "a", **params}).json()["weights"]
     samples, body = walked(client, sampler="image_weights", limit=100, **params)
@@ -222,15 +222,15 @@ def test_sampling_by_image_weights_takes_the_parameters_of_weights(client: TestC
         ({"sampler": "rare_class", "min_pixel": "5"}, "min_pixel", "did you mean 'min_pixels'"),
     ],
 )
-def test_sampling_refuses_what_it_does_not_take(
-    client: TestClient, params: dict[str, str], parameter: str, says: str
+def test_sampling_rejects_unknown_and_invalid_parameters(
+    client: ApiClient, params: dict[str, str], parameter: str, says: str
 ) -> None:
     body = problem(client, "/datasets/a/sampling", **params)
     assert [error["parameter"] for error in body["errors"]] == [parameter]
     assert says in body["detail"]
 
 
-def test_sampling_is_cached_as_weights_are(client: TestClient) -> None:
+def test_sampling_has_the_same_cache_headers_as_weights(client: ApiClient) -> None:
     response = client.get("/datasets/a/sampling?sampler=rare_class&limit=2")
     again = client.get(
         "/datasets/a/sampling?sampler=rare_class&limit=2", headers={"If-None-Match": response.headers["etag"]}
@@ -246,12 +246,10 @@ def test_sampling_is_cached_as_weights_are(client: TestClient) -> None:
 def test_a_version_of_several_chunks_is_paged_without_gaps(tmp_path: Path) -> None:
     home = homes.resolve(str(tmp_path / "home"))
     rng = np.random.default_rng(0)
-    maps: dict[str, np.ndarray[Any, Any] | str] = {
-        f"{k:05}.png": (rng.random((2, 3)) < rng.random()).astype(np.uint8) for k in range(4500)
-    }
+    maps = {f"{k:05}.png": (rng.random((2, 3)) < rng.random()).astype(np.uint8) for k in range(4500)}
     publish(home, "a", maps, num_classes=2)
-    n = np.array([[(m == c).sum() for c in (0, 1)] for m in maps.values()])
-    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+    n = np.array([[np.count_nonzero(labels == c) for c in (0, 1)] for labels in maps.values()])
+    with ApiClient(build_app(home)) as client:
         samples, _ = walked(client, sampler="rare_class", temperature=0.3, min_pixels=2, limit=999)
         body = client.get("/weights?sampler=rare_class&temperature=0.3&min_pixels=2").json()
     assert [sample["path"] for sample in samples] == sorted(maps)
@@ -260,11 +258,11 @@ def test_a_version_of_several_chunks_is_paged_without_gaps(tmp_path: Path) -> No
     np.testing.assert_allclose([row["pixels"] for row in body["classes"]], 4500 * (q @ n), rtol=1e-9)
 
 
-def test_samplers_are_described_and_documented(client: TestClient) -> None:
-    described = {one["name"]: one for one in client.get("/samplers").json()["samplers"]}
+def test_samplers_are_described_and_documented(client: ApiClient) -> None:
+    described = {sampler["name"]: sampler for sampler in client.get("/samplers").json()["samplers"]}
     assert list(described) == ["rare_class", "repeat_factor", "image_weights"]
     assert [p["name"] for p in described["rare_class"]["parameters"]] == ["temperature", "min_pixels"]
-    assert [one["stream"] for one in described.values()] == [True, True, False]
+    assert [sampler["stream"] for sampler in described.values()] == [True, True, False]
     paths = client.get("/openapi.json").json()["paths"]
     documented = {p["name"] for p in paths["/datasets/{name}/sampling"]["get"]["parameters"]}
     assert {

@@ -1,4 +1,4 @@
-"""GET /weights: its answers, parameters and formats."""
+"""GET /weights: responses, parameters and formats."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from starlette.testclient import TestClient
 
 from statsvc.api.app import build_app
 from statsvc.store import home as homes
+from support.contract import ApiClient
 from support.publishing import label_maps, publish, take_up
 
 if TYPE_CHECKING:
@@ -29,22 +29,22 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiClient]:
     home = homes.resolve(str(tmp_path_factory.mktemp("home")))
     publish(home, "street", MAPS, num_classes=4, class_names=("road", "car", "person", "bicycle"))
-    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+    with ApiClient(build_app(home)) as client:
         yield client
 
 
 def sqrt_weights(maps: dict[str, np.ndarray[Any, Any]], classes: int) -> np.ndarray[Any, Any]:
-    """1/sqrt(share), scaled to a mean of 1: written down again, from the pixels themselves."""
+    """1/sqrt(share), scaled to a mean of 1: an independent implementation on the pixels."""
     pixels = np.concatenate([labels.ravel() for labels in maps.values()])
     n = np.array([(pixels == c).sum() for c in range(classes)], float)
     raw = 1 / np.sqrt(n / n.sum())
     return np.asarray(raw / raw.mean())
 
 
-def test_weights_are_those_of_the_pixels(client: TestClient) -> None:
+def test_weights_follow_from_the_pixels(client: ApiClient) -> None:
     answer = client.get("/weights").json()
     np.testing.assert_allclose(answer["weights"], sqrt_weights(MAPS, 4), rtol=1e-12)
     assert (answer["dataset"], answer["version"], answer["images"], answer["failed"]) == ("street", 1, 6, 0)
@@ -55,7 +55,7 @@ def test_weights_are_those_of_the_pixels(client: TestClient) -> None:
     assert answer["ignored_pixels"] == 6 * 12
 
 
-def test_each_parameter_reaches_the_computation(client: TestClient) -> None:
+def test_each_parameter_reaches_the_computation(client: ApiClient) -> None:
     def weights(**params: Any) -> list[float]:
         return list(client.get("/weights", params=params).raise_for_status().json()["weights"])
 
@@ -76,7 +76,7 @@ def test_a_split_is_counted_from_its_own_images(home: Home) -> None:
     from statsvc.dataset.splits import detect
 
     publish(home, "street", MAPS, num_classes=4, splits=detect(MAPS))
-    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+    with ApiClient(build_app(home)) as client:
         for split in ("train", "val"):
             chosen = {path: labels for path, labels in MAPS.items() if path.startswith(split)}
             answer = client.get("/weights", params={"split": split, "absent": "zero"}).json()
@@ -85,7 +85,7 @@ def test_a_split_is_counted_from_its_own_images(home: Home) -> None:
 
 
 @pytest.mark.parametrize("how", [{"params": {"format": "npy"}}, {"headers": {"Accept": "application/x-npy"}}])
-def test_npy_is_a_float64_vector(client: TestClient, how: dict[str, Any]) -> None:
+def test_npy_is_a_float64_vector(client: ApiClient, how: dict[str, Any]) -> None:
     response = client.get("/weights", **how)
     assert response.headers["content-type"] == "application/x-npy"
     weights = np.load(io.BytesIO(response.content), allow_pickle=False)
@@ -94,7 +94,7 @@ def test_npy_is_a_float64_vector(client: TestClient, how: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("how", [{"params": {"format": "csv"}}, {"headers": {"Accept": "text/csv"}}])
-def test_csv_has_a_line_for_each_class(client: TestClient, how: dict[str, Any]) -> None:
+def test_csv_has_a_row_for_each_class(client: ApiClient, how: dict[str, Any]) -> None:
     response = client.get("/weights", **how)
     assert response.headers["content-type"] == "text/csv; charset=utf-8"
     rows = list(csv.DictReader(io.StringIO(response.text)))
@@ -117,17 +117,17 @@ def test_csv_has_a_line_for_each_class(client: TestClient, how: dict[str, Any]) 
         ("", "application/json"),
     ],
 )
-def test_accept_chooses_the_format_by_quality(client: TestClient, accept: str, expected: str) -> None:
+def test_accept_chooses_the_format_by_quality(client: ApiClient, accept: str, expected: str) -> None:
     response = client.get("/weights", headers={"Accept": accept})
     assert response.headers["content-type"] == expected
     assert response.headers["vary"] == "Accept"
 
 
-def test_an_accept_that_nothing_matches_is_406_unless_format_says(client: TestClient) -> None:
-    refused = client.get("/weights", headers={"Accept": "image/png"})
-    assert (refused.status_code, refused.headers["content-type"]) == (406, "application/problem+json")
-    assert refused.json()["type"] == "/problems/not-acceptable"
-    assert "text/csv" in refused.json()["detail"]
+def test_an_accept_header_without_a_match_is_406_unless_format_is_set(client: ApiClient) -> None:
+    rejected = client.get("/weights", headers={"Accept": "image/png"})
+    assert (rejected.status_code, rejected.headers["content-type"]) == (406, "application/problem+json")
+    assert rejected.json()["type"] == "/problems/not-acceptable"
+    assert "text/csv" in rejected.json()["detail"]
     assert client.get("/weights?format=json", headers={"Accept": "image/png"}).status_code == 200
 
 
@@ -160,7 +160,7 @@ def test_an_accept_that_nothing_matches_is_406_unless_format_says(client: TestCl
         ("version=99999999999999999999", "version", "integer"),
     ],
 )
-def test_a_bad_parameter_is_named(client: TestClient, query: str, parameter: str, says: str) -> None:
+def test_an_invalid_parameter_is_named(client: ApiClient, query: str, parameter: str, says: str) -> None:
     response = client.get(f"/weights?{query}")
     assert response.status_code == 422
     problem = response.json()
@@ -170,20 +170,20 @@ def test_a_bad_parameter_is_named(client: TestClient, query: str, parameter: str
     assert response.headers["cache-control"] == "no-store"
 
 
-def test_every_bad_parameter_is_named_at_once(client: TestClient) -> None:
+def test_all_invalid_parameters_are_named_together(client: ApiClient) -> None:
     problem = client.get("/weights?alpha=9&normalize=no&method=power").json()
     assert {error["parameter"] for error in problem["errors"]} == {"alpha", "normalize"}
 
 
-def test_ignore_index_may_be_repeated_or_a_list(client: TestClient) -> None:
+def test_ignore_index_may_be_repeated_or_a_list(client: ApiClient) -> None:
     repeated = client.get("/weights?ignore_index=0&ignore_index=255").json()
     assert repeated["spec"]["ignore_index"] == [0, 255]
     assert client.get("/weights?ignore=255,0").json() == repeated
 
 
-def test_the_dataset_is_needed_where_there_are_several(home: Home) -> None:
+def test_the_dataset_is_required_if_there_are_several(home: Home) -> None:
     publish(home, "street", MAPS, num_classes=4)
-    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+    with ApiClient(build_app(home)) as client:
         assert client.get("/weights").json()["dataset"] == "street"
         publish(home, "other", label_maps(1), num_classes=4)
         take_up(client)
@@ -196,21 +196,21 @@ def test_the_dataset_is_needed_where_there_are_several(home: Home) -> None:
     assert "did you mean 'street'?" in missing.json()["detail"]
 
 
-def test_what_the_counts_cannot_answer_is_422_unanswerable(client: TestClient) -> None:
+def test_a_request_that_the_counts_cannot_answer_is_422_unanswerable(client: ApiClient) -> None:
     response = client.get("/weights?ignore_index=0,1,2,3,255")
     assert (response.status_code, response.json()["type"]) == (422, "/problems/unanswerable")
     response = client.get("/weights?num_classes=5&absent=error")
     assert (response.status_code, response.json()["type"]) == (422, "/problems/unanswerable")
 
 
-def test_unknown_splits_and_versions_are_404(client: TestClient) -> None:
+def test_unknown_splits_and_versions_are_404(client: ApiClient) -> None:
     assert client.get("/weights?split=holdout").status_code == 404
     missing = client.get("/weights?version=7")
     assert (missing.status_code, missing.headers["cache-control"]) == (404, "no-store")
     assert "newest is 1" in missing.json()["detail"]
 
 
-def test_head_has_the_headers_of_get_and_no_body(client: TestClient) -> None:
+def test_head_has_the_headers_of_get_and_no_body(client: ApiClient) -> None:
     got, head = client.get("/weights"), client.head("/weights")
     assert head.status_code == 200
     assert head.content == b""
@@ -219,16 +219,16 @@ def test_head_has_the_headers_of_get_and_no_body(client: TestClient) -> None:
     assert client.head("/weights?beta=7").status_code == 422
 
 
-def test_failed_samples_are_in_the_answer(home: Home) -> None:
+def test_failed_samples_are_reported(home: Home) -> None:
     publish(home, "street", {**MAPS, "train/bad.png": "cut off"}, num_classes=4)
-    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+    with ApiClient(build_app(home)) as client:
         answer = client.get("/weights").json()
     assert answer["failed"] == 1
     assert any("train/bad.png" in warning["message"] for warning in answer["warnings"])
     np.testing.assert_allclose(answer["weights"], sqrt_weights(MAPS, 4), rtol=1e-12)
 
 
-def test_methods_are_described(client: TestClient) -> None:
+def test_methods_are_described(client: ApiClient) -> None:
     from statsvc.weighting.methods import METHODS
 
     described = client.get("/methods").json()["methods"]
@@ -236,13 +236,13 @@ def test_methods_are_described(client: TestClient) -> None:
     assert all(method["formula"] for method in described)
 
 
-def test_openapi_documents_every_parameter(client: TestClient) -> None:
+def test_openapi_documents_every_parameter(client: ApiClient) -> None:
     from statsvc.weighting.parameters import PARAMETERS
 
     document = client.get("/openapi.json").json()
     parameters = document["paths"]["/weights"]["get"]["parameters"]
-    names = {parameter["name"] for parameter in parameters}
+    names = {parameter["name"] for parameter in parameters if parameter["in"] == "query"}
     assert names == {*PARAMETERS, "ignore", "dataset", "version", "format"}
     assert all(parameter["description"] for parameter in parameters)
-    content = document["paths"]["/weights"]["get"]["responses"]["default"]["content"]
-    assert list(content) == ["application/problem+json"]
+    responses = document["paths"]["/weights"]["get"]["responses"]
+    assert set(responses["200"]["content"]) == {"application/json", "text/csv", "application/x-npy"}

@@ -102,4 +102,4 @@ def _append(
 def take_up(client: TestClient) -> None:
     """Make an application in this process look at the catalog now, not at its next poll."""
     assert client.portal is not None
-    client.portal.call(client.app.state.service.watch.refresh)  # type: ignore[attr-defined]
+    client.portal.call(client.app.state.service.watcher.refresh)  # type: ignore[attr-defined]

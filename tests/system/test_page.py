@@ -1,4 +1,4 @@
-"""GET / in a browser: what people read there is what the API answers."""
+"""GET / in a browser: the page shows what the API returns."""
 
 from __future__ import annotations
 
@@ -33,11 +33,18 @@ EVIL = "<img src=x onerror=document.title=1>"
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     labels = write_folder(folder / "labels", files=8)
-    (labels / "train" / "broken.png").write_bytes(b"no picture")
+    (labels / "train" / "broken.png").write_bytes(b"not an image")
     settle(labels)
     (folder / "names.json").write_text(json.dumps(["road", EVIL, "car", "person", "pole", "sign"]))
-    scan = ["scan", labels, "--name", "street", "--class-names", folder / "names.json"]
-    statsvc(*scan, "--home", folder / "home", code=1)
+    options = [
+        "--name",
+        "street",
+        "--class-names",
+        str(folder / "names.json"),
+        "--home",
+        str(folder / "home"),
+    ]
+    statsvc("scan", labels, *options, code=1)
     return folder / "home"
 
 
@@ -78,7 +85,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterat
 
 
 def table(browser: Chrome, name: str) -> list[list[str]]:
-    """Return the text of a table's rows, with its headings."""
+    """Return the text of the cells of a table, including headings."""
     script = (
         "return [...document.querySelectorAll(arguments[0])].map(r => [...r.cells].map(c => c.innerText))"
     )
@@ -87,24 +94,24 @@ def table(browser: Chrome, name: str) -> list[list[str]]:
 
 
 def text(browser: Chrome, name: str) -> str:
-    found: str = browser.execute_script("return document.getElementById(arguments[0]).innerText", name)
-    return found
+    content: str = browser.execute_script("return document.getElementById(arguments[0]).innerText", name)
+    return content
 
 
 def opened(browser: Chrome, server: str, **parameters: str) -> list[list[str]]:
-    """Open the page, wait until it shows all of its answers, and return the rows of classes."""
+    """Open the page, wait until it is complete, and return the rows of the class table."""
     browser.get(f"{server}/?{urlencode(parameters)}")
     waited_for(lambda: "Versions" in text(browser, "about"))
     return table(browser, "classes")
 
 
-def asked(server: str, **parameters: str) -> dict[str, Any]:
+def fetched(server: str, **parameters: str) -> dict[str, Any]:
     answer: dict[str, Any] = httpx2.get(f"{server}/weights", params=parameters).json()
     return answer
 
 
 def shown(rows: Sequence[Sequence[str]]) -> list[tuple[int, str, int, float, int, float]]:
-    """Return what the rows say of each class: id, name, pixels, percent, images, weight."""
+    """Parse the rows of the class table: id, name, pixels, percent, images, weight."""
     return [
         (
             int(row[0]),
@@ -128,25 +135,25 @@ def shown(rows: Sequence[Sequence[str]]) -> list[tuple[int, str, int, float, int
     ],
     ids=["default", "beta", "alpha", "clip"],
 )
-def test_the_table_shows_what_the_api_answers_for_the_link(
+def test_the_table_shows_the_api_response_for_the_parameters_of_the_link(
     browser: Chrome, server: str, parameters: dict[str, str]
 ) -> None:
-    found = shown(opened(browser, server, **parameters))
-    answer = asked(server, **parameters)
-    assert len(found) == len(answer["classes"]) == 6
-    for (number, name, pixels, percent, images, weight), one in zip(found, answer["classes"], strict=True):
-        assert (number, name, pixels, images) == (one["id"], one["name"], one["pixels"], one["images"])
-        assert percent == pytest.approx(100 * one["frequency"], rel=5e-3)
-        assert weight == pytest.approx(one["weight"], rel=5e-4)
+    rows = shown(opened(browser, server, **parameters))
+    answer = fetched(server, **parameters)
+    assert len(rows) == len(answer["classes"]) == 6
+    for (number, name, pixels, percent, images, weight), row in zip(rows, answer["classes"], strict=True):
+        assert (number, name, pixels, images) == (row["id"], row["name"], row["pixels"], row["images"])
+        assert percent == pytest.approx(100 * row["frequency"], rel=5e-3)
+        assert weight == pytest.approx(row["weight"], rel=5e-4)
     for warning in answer["warnings"]:
         assert warning["message"] in text(browser, "warnings")
-    # Every parameter of the link stands in its field, and in what is there to copy.
+    # Every parameter of the link is in its form field.
     for name, value in parameters.items():
         assert browser.find_element(By.NAME, name).get_property("value") == value
 
 
 def copied(browser: Chrome) -> list[str]:
-    """Return the lines that the page gives to copy: Python, command line, curl."""
+    """Return the code to copy: Python, command line, curl."""
     lines: list[str] = browser.execute_script(
         "return [...document.querySelectorAll('#use pre')].map(p => p.innerText)"
     )
@@ -162,28 +169,28 @@ def copied(browser: Chrome) -> list[str]:
     ],
     ids=["beta", "lists", "negative"],
 )
-def test_the_lines_to_copy_give_what_is_shown(
+def test_the_code_to_copy_returns_the_weights_that_are_shown(
     browser: Chrome, server: str, parameters: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(browser, server, **parameters)
-    expected = asked(server, **parameters)["weights"]
+    expected = fetched(server, **parameters)["weights"]
     python, command, curl = copied(browser)
     scope: dict[str, Any] = {"statsvc": importlib.import_module("statsvc")}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the answer warns of is no matter here
+        warnings.simplefilter("ignore")  # the warnings of the response do not matter here
         exec(python, scope)
     assert scope["weights"].tolist() == pytest.approx(expected)
     assert json.loads(statsvc(*shlex.split(command)[1:], "--format", "json").stdout)["weights"] == expected
     assert httpx2.get(shlex.split(curl)[1]).json()["weights"] == expected
 
 
-def test_methods_stand_side_by_side(browser: Chrome, server: str) -> None:
+def test_methods_are_compared(browser: Chrome, server: str) -> None:
     opened(browser, server, split="train")
     heads, ratios, *rows = table(browser, "compare")
     assert {"sqrt_inv_freq", "median_freq", "effective_num", "uniform"} <= set(heads)
     for column, head in list(enumerate(heads))[2:]:
         method, _, alpha = head.partition(" ")
-        expected = asked(server, split="train", method=method, **({"alpha": alpha} if alpha else {}))[
+        expected = fetched(server, split="train", method=method, **({"alpha": alpha} if alpha else {}))[
             "weights"
         ]
         assert [float(row[column]) for row in rows] == pytest.approx(expected, rel=5e-3)
@@ -191,34 +198,36 @@ def test_methods_stand_side_by_side(browser: Chrome, server: str) -> None:
         assert float(ratios[column].removesuffix("×")) == pytest.approx(max(present) / min(present), rel=5e-3)
 
 
-def test_weights_are_downloaded(browser: Chrome, server: str, downloads: Path) -> None:
+def test_weights_can_be_downloaded(browser: Chrome, server: str, downloads: Path) -> None:
     opened(browser, server)
-    answer = asked(server)
+    answer = fetched(server)
     browser.find_element(By.LINK_TEXT, "npy").click()
     file = downloads / f"street-sqrt_inv_freq-v{answer['version']}.npy"
     waited_for(file.exists)
     assert np.load(file).tolist() == answer["weights"]
 
 
-def test_a_link_may_ask_in_any_way_that_the_api_takes(browser: Chrome, server: str) -> None:
+def test_a_link_can_use_every_notation_of_the_api(browser: Chrome, server: str) -> None:
     browser.get(f"{server}/?dataset=street&ignore=0&ignore_index=255&tau=2&method=logit_adjustment")
     waited_for(lambda: "Versions" in text(browser, "about"))
     assert browser.find_element(By.NAME, "ignore_index").get_property("value") == "255,0"
-    found = [row[5].replace("−", "-") for row in table(browser, "classes")[1:]]
-    expected = asked(server, method="logit_adjustment", tau="2", ignore_index="0,255")["weights"]
-    assert [float(weight) for weight in found] == pytest.approx(expected, rel=5e-4)
+    weights = [row[5].replace("−", "-") for row in table(browser, "classes")[1:]]
+    expected = fetched(server, method="logit_adjustment", tau="2", ignore_index="0,255")["weights"]
+    assert [float(weight) for weight in weights] == pytest.approx(expected, rel=5e-4)
     browser.get(f"{server}/?dataset=strete")
-    waited_for(lambda: "There is no dataset strete; this is street." in text(browser, "news"))
+    waited_for(lambda: "There is no dataset strete; showing street." in text(browser, "news"))
 
 
-def test_what_files_and_classes_are_called_is_only_ever_text(browser: Chrome, server: str) -> None:
+def test_names_of_files_and_classes_are_never_interpreted_as_html(browser: Chrome, server: str) -> None:
     rows = opened(browser, server)
     assert rows[2][1] == EVIL
     assert browser.find_elements(By.CSS_SELECTOR, "main img") == []
     assert "broken.png" in text(browser, "about")
 
 
-def test_choosing_changes_the_answer_and_the_address_and_back_goes_back(browser: Chrome, server: str) -> None:
+def test_a_choice_changes_the_result_and_the_url_and_the_back_button_restores_them(
+    browser: Chrome, server: str
+) -> None:
     before = opened(browser, server)
     Select(browser.find_element(By.ID, "p-method")).select_by_value("effective_num")
     beta = waited_for(lambda: browser.find_elements(By.ID, "p-beta"))[0]
@@ -238,19 +247,19 @@ def test_choosing_changes_the_answer_and_the_address_and_back_goes_back(browser:
     assert pixels == sorted(pixels, reverse=True)
 
 
-def test_counting_again_shows_the_new_version(browser: Chrome, server: str, home: Path) -> None:
+def test_a_new_scan_shows_the_new_version(browser: Chrome, server: str, home: Path) -> None:
     opened(browser, server)
-    before = asked(server)
+    before = fetched(server)
     write_png(home.parent / "labels" / "train" / "new.png", random_labels(99))
     browser.find_element(By.ID, "again").click()
     waited_for(lambda: f"version {before['version'] + 1}" in text(browser, "job"))
-    after = waited_for(lambda: (now := asked(server))["version"] > before["version"] and now)
+    after = waited_for(lambda: (now := fetched(server))["version"] > before["version"] and now)
     assert after["images"] == before["images"] + 1
-    expected = [one["pixels"] for one in after["classes"]]
+    expected = [row["pixels"] for row in after["classes"]]
     waited_for(lambda: [row[2] for row in shown(table(browser, "classes"))] == expected)
 
 
-def test_the_page_loads_without_a_token_and_asks_for_one(browser: Chrome, home: Path) -> None:
+def test_the_page_loads_without_a_token_and_prompts_for_one(browser: Chrome, home: Path) -> None:
     secret = statsvc("token", "create", "--scope", "read", "--home", home).stdout.strip()
     with served(home, "--no-runner", "--require-token-for-reads") as (url, _):
         browser.get(url)
@@ -262,19 +271,19 @@ def test_the_page_loads_without_a_token_and_asks_for_one(browser: Chrome, home: 
         waited_for(lambda: "Versions" in text(browser, "about"))
         expected = httpx2.get(f"{url}/weights", headers={"Authorization": f"Bearer {secret}"}).json()
         assert [row[2] for row in shown(table(browser, "classes"))] == [
-            one["pixels"] for one in expected["classes"]
+            row["pixels"] for row in expected["classes"]
         ]
 
 
-def test_the_page_waits_for_a_server_that_is_away(browser: Chrome, home: Path) -> None:
+def test_the_page_recovers_after_a_server_restart(browser: Chrome, home: Path) -> None:
     with served(home, "--no-runner") as (url, _):
         before = opened(browser, url)
-    waited_for(lambda: "does not answer" in text(browser, "problem"))
+    waited_for(lambda: "cannot be reached" in text(browser, "problem"))
     with served(home, "--no-runner", port=urlsplit(url).port):
         waited_for(lambda: not text(browser, "problem") and table(browser, "classes") == before)
 
 
-def test_a_server_without_datasets_says_how_to_count_one(browser: Chrome, tmp_path: Path) -> None:
+def test_a_server_without_datasets_shows_how_to_scan_one(browser: Chrome, tmp_path: Path) -> None:
     with served(tmp_path / "home", "--no-runner") as (url, _):
         browser.get(url)
         waited_for(lambda: "statsvc scan" in text(browser, "start"))
@@ -285,21 +294,23 @@ def test_a_server_without_datasets_says_how_to_count_one(browser: Chrome, tmp_pa
         waited_for(lambda: "statsvc scan" in text(browser, "start"))
 
 
-def test_nothing_is_asked_of_anyone_else_and_nothing_goes_wrong(browser: Chrome, server: str) -> None:
-    browser.get("about:blank")  # no page of a server that has gone goes on asking
+def test_the_page_contacts_no_other_server_and_logs_no_error(browser: Chrome, server: str) -> None:
+    browser.get("about:blank")  # stops the polling of earlier pages
     browser.get_log("browser")  # type: ignore[no-untyped-call]
     browser.get_log("performance")  # type: ignore[no-untyped-call]
     opened(browser, server)
     assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
     messages = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]  # type: ignore[no-untyped-call]
     urls = {
-        one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
     }
     assert f"{server}/page/page.js" in urls
     assert {urlsplit(url).netloc for url in urls} == {urlsplit(server).netloc}
 
 
-def test_programs_get_json_and_browsers_the_page(server: str) -> None:
+def test_programs_get_json_and_browsers_get_the_page(server: str) -> None:
     for accept, kind in (
         ("*/*", "application/json"),
         ("application/json", "application/json"),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from statsvc.api.state.cached_table import RememberedTable
+from statsvc.api.state.cached_table import CachedTable
 from statsvc.client.client import Client
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.table import Block, MemoryTable, Table
@@ -384,7 +384,7 @@ def test_a_cached_table_reads_its_rows_once_for_a_sampler() -> None:
             return super().blocks()
 
     stored = Stored("demo", table.configuration, table.raw_ids(), table.rows)
-    remembered = RememberedTable(stored)  # type: ignore[arg-type]
+    remembered = CachedTable(stored)  # type: ignore[arg-type]
     first = ask(remembered, sampler="rare_class", min_pixels=20)
     assert len(reads) == 2  # eligible images, then what they show
     ask(remembered, sampler="rare_class", min_pixels=20, method="median_freq")

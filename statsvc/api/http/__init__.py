@@ -1,1 +1,1 @@
-"""HTTP details shared by the routes: parameters, formats, conditional requests, problems, access."""
+"""HTTP mechanics: parameters, formats, conditional requests, problems, access."""

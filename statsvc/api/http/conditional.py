@@ -1,4 +1,4 @@
-"""ETags, conditional requests and caching, as RFC 9110 and RFC 9111 have them."""
+"""ETags, conditional requests and caching (RFC 9110 and RFC 9111)."""
 
 from __future__ import annotations
 
@@ -18,35 +18,38 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 _TAGS = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
-"""An entity tag (RFC 9110, 8.8.3), its weakness apart."""
+"""An entity tag (RFC 9110, 8.8.3) without its weakness indicator."""
 
 PINNED = "public, max-age=31536000, immutable"
-"""A numbered version never changes."""
+"""Cache-Control of a numbered version, which never changes."""
 
 
-def etag(version: str, question: Mapping[str, Any], representation: str) -> str:
-    """Return the strong tag of an answer: the same for the same version digest, question and format."""
-    content = json.dumps([version, question, representation, SCHEMA], sort_keys=True).encode()
+def etag(digest: str, request: Mapping[str, Any], representation: str) -> str:
+    """Return the strong ETag of a response that follows from a version and a request.
+
+    digest   identifies the versions
+    request  the parameters of the request as JSON, including defaults
+    """
+    content = json.dumps([digest, request, representation, SCHEMA], sort_keys=True).encode()
     return f'"{xxhash.xxh3_128_hexdigest(content)}"'
 
 
-def names(if_none_match: str | None, tag: str) -> bool:
-    """Whether an If-None-Match header lists the tag, by weak comparison (RFC 9110, 13.1.2).
-
-    A client that names it was given this answer before; `*` (see `any_tag`) says nothing of the kind.
-    """
+def lists_tag(if_none_match: str | None, tag: str) -> bool:
+    """Whether an If-None-Match header lists the tag, by weak comparison (RFC 9110, 13.1.2)."""
     return if_none_match is not None and tag in _TAGS.findall(if_none_match)
 
 
-def any_tag(if_none_match: str | None) -> bool:
-    """Whether an If-None-Match header is `*`: not modified if there is an answer at all."""
+def is_any(if_none_match: str | None) -> bool:
+    """Whether an If-None-Match header is `*`, which matches every successful response."""
     return if_none_match is not None and if_none_match.strip() == "*"
 
 
 def cache_headers(tag: str, *, pinned: bool, age: int | None, negotiated: bool) -> dict[str, str]:
-    """Return the headers that an answer and its 304 share.
+    """Return the headers of a response and of its 304.
 
-    age  seconds since the catalog last answered, where it does not
+    pinned      whether the request names version numbers, so that the response never changes
+    age         seconds since the last successful poll of the catalog, None while polls succeed
+    negotiated  whether the format depends on the Accept header
     """
     headers = {"ETag": tag, "Cache-Control": PINNED if pinned else "no-cache"}
     if negotiated:
@@ -59,22 +62,22 @@ def cache_headers(tag: str, *, pinned: bool, age: int | None, negotiated: bool) 
 async def respond(
     request: Request, headers: Mapping[str, str], media_type: str, make: Callable[[], Awaitable[bytes]]
 ) -> Response:
-    """Return the answer that `make` makes, or 304 where the client holds it already.
+    """Return 304 if the client's copy is current, else the body that `make` returns.
 
-    An error of `make` goes before a 304 for `*`: there is nothing then that was not modified.
+    For `If-None-Match: *`, an error that `make` raises takes precedence over 304.
     """
     # Several If-None-Match fields are one list (RFC 9110, 5.3).
-    held = ", ".join(request.headers.getlist("if-none-match")) or None
-    if names(held, headers["ETag"]):
+    if_none_match = ", ".join(request.headers.getlist("if-none-match")) or None
+    if lists_tag(if_none_match, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     content = await make()
-    if any_tag(held):
+    if is_any(if_none_match):
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers, media_type=media_type)
 
 
 async def respond_json(request: Request, body: Any) -> Response:
-    """Return JSON that is cheap to make, tagged by its bytes, or 304 where the client holds it."""
+    """Return JSON with an ETag computed from its bytes, or 304 if the client's copy is current."""
     content = json_bytes(body)
     headers = {"ETag": f'"{xxhash.xxh3_128_hexdigest(content)}"', "Cache-Control": "no-cache"}
 

@@ -1,4 +1,4 @@
-"""Request bodies are JSON and say so."""
+"""The media type of request bodies."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from starlette.exceptions import HTTPException
 
 
 async def json_only(request: Request) -> None:
-    """Refuse another media type than application/json with 415.
+    """Reject every media type except application/json with 415.
 
-    A form on some web page cannot send this type without the browser asking first, so it cannot write.
+    A form on another website cannot send this type without a CORS preflight request, so it cannot write.
     """
-    given = request.headers.get("content-type", "")
-    if given.partition(";")[0].strip().lower() != "application/json":
-        raise HTTPException(415, f"send the body as Content-Type: application/json, not {given!r}")
+    content_type = request.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise HTTPException(
+            415, f"Content-Type is {content_type!r}; send the request body as application/json"
+        )

@@ -1,4 +1,4 @@
-"""Datasets, versions and jobs as JSON."""
+"""Datasets, versions and jobs as JSON; `statsvc.api.schemas` documents the fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def job_summary(job: Job) -> dict[str, Any]:
-    """Return a job in a few words."""
+    """Return the state of a job."""
     return {
         "id": job.id,
         "state": job.state,
@@ -28,7 +28,7 @@ def job_summary(job: Job) -> dict[str, Any]:
 
 
 def job_description(job: Job, dataset: str) -> dict[str, Any]:
-    """Return a job with how far it is and what it could not read."""
+    """Return a job with its progress and its unreadable samples."""
     progress = dict(job.progress)
     return {
         "id": job.id,
@@ -53,7 +53,7 @@ def job_description(job: Job, dataset: str) -> dict[str, Any]:
 def dataset_summary(
     dataset: Dataset, trigger: Trigger, current: VersionRecord | None, job: Job | None
 ) -> dict[str, Any]:
-    """Return a dataset, when it is scanned by itself, its current version and its newest job."""
+    """Return a dataset with its automatic scans, its current version and its newest job."""
     return {
         "name": dataset.name,
         "source": dataset.source,
@@ -73,7 +73,7 @@ def dataset_summary(
 
 
 def version_description(record: VersionRecord, tags: Sequence[str]) -> dict[str, Any]:
-    """Return a version; the splits by name only, for a list of paths can be long."""
+    """Return a version with the names of its splits, because their lists of paths can be long."""
     configuration = record.configuration
     return {
         "number": record.number,

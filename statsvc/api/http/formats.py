@@ -1,4 +1,4 @@
-"""Choosing a representation, by `format` or by `Accept`."""
+"""The format of a response, from the `format` parameter or the Accept header."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "npy": "application/x-npy",
 }
-"""Media type of each format, the preferred one first."""
+"""Media type of each format; the first one is the default."""
 
 
 def chosen(name: str | None, accept: str | None) -> str:
-    """Return the format to answer in; `format` goes before `Accept`.
+    """Return the format of a response; `format` takes precedence over `Accept`.
 
-    Raises `InvalidParameter`, or 406 where nothing that is offered is accepted.
+    Raises `InvalidParameter` for an unknown format, and `HTTPException` (406) if no format is acceptable.
     """
     if name is not None:
         if name not in MEDIA_TYPES:
@@ -36,12 +36,14 @@ def chosen(name: str | None, accept: str | None) -> str:
     best = preferred(MEDIA_TYPES, accept)
     if best is None:
         offered = ", ".join(media.partition(";")[0] for media in MEDIA_TYPES.values())
-        raise HTTPException(406, f"weights come as {offered}; Accept was {accept!r}", {"Vary": "Accept"})
+        raise HTTPException(
+            406, f"the Accept header {accept!r} matches none of {offered}", {"Vary": "Accept"}
+        )
     return best
 
 
 def preferred(media_types: Mapping[str, str], accept: str | None) -> str | None:
-    """Return the format that `Accept` likes best, the first of equals; None where it accepts none."""
+    """Return the format that `Accept` prefers, the first of equals; None if it accepts none."""
     if accept is None or not accept.strip():
         return next(iter(media_types))
     ranges = _ranges(accept)
@@ -51,7 +53,7 @@ def preferred(media_types: Mapping[str, str], accept: str | None) -> str | None:
 
 
 def _ranges(accept: str) -> dict[str, float]:
-    """Return each media range with its q-value (RFC 9110, 12.5.1); what cannot be read is passed over."""
+    """Return the q-value of each media range (RFC 9110, 12.5.1); malformed items are skipped."""
     ranges: dict[str, float] = {}
     for item in accept.lower().split(","):
         media, *parameters = (part.strip() for part in item.split(";"))
@@ -69,7 +71,7 @@ def _ranges(accept: str) -> dict[str, float]:
 
 
 def _quality(media: str, ranges: dict[str, float]) -> float:
-    """Return the q-value of the most specific range that the media type falls in."""
+    """Return the q-value of the most specific range that matches the media type."""
     for media_range in (media, f"{media.partition('/')[0]}/*", "*/*"):
         if media_range in ranges:
             return ranges[media_range]

@@ -1,4 +1,4 @@
-"""What every request passes: the Host check, the size of its body, and HEAD."""
+"""Middleware for every request: the Host check, the body size limit, and HEAD."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ if TYPE_CHECKING:
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
 MAX_BODY = 64 * 2**20
-"""Bytes of the largest request body: a split of a million paths fits."""
+"""Size limit of request bodies in bytes: enough for a split that lists a million paths."""
+
+
+MAX_DIGITS = 18
+"""Longest Content-Length that is converted to a number; Python refuses to convert very long ones."""
 
 
 class HostCheck:
-    """Answers only to the given host names, whatever the port.
+    """Rejects requests whose Host header is not an allowed name; the port is not checked.
 
-    A web page can point a name of its own at this server's address (DNS rebinding); its Host header
-    gives it away. An address in it is no name, so with `any_address` every address will do.
+    This prevents DNS rebinding: a website resolves its own name to this server's address, but browsers
+    still send that name in the Host header. An IP address cannot be rebound, so `any_address` is safe.
     """
 
     def __init__(self, app: ASGIApp, allowed: Sequence[str], any_address: bool = False) -> None:
@@ -33,7 +37,7 @@ class HostCheck:
         self._any_address = any_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it with 421."""
+        """Pass the request on, or reject it with 421."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -43,14 +47,14 @@ class HostCheck:
             await self._app(scope, receive, send)
             return
         detail = (
-            f"this server answers to {', '.join(sorted(self._allowed))}, not to Host: {host!r}; "
-            "allow another name with: statsvc serve --allow-host NAME"
+            f"Host {host!r} is not an allowed host name ({', '.join(sorted(self._allowed))}); "
+            "allow it with: statsvc serve --allow-host NAME"
         )
         await problem(MISDIRECTED, detail)(scope, receive, send)
 
 
 def host_name(host: str) -> str:
-    """Return the name in a Host header, in lower case, without port and brackets."""
+    """Return the host name of a Host header in lower case, without port and brackets."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].rstrip(".").lower()
@@ -65,22 +69,24 @@ def _is_address(name: str) -> bool:
 
 
 class BodyLimit:
-    """Refuses bodies above a size, before they are read where their length is told."""
+    """Rejects bodies above a size limit; with a Content-Length, before reading them."""
 
     def __init__(self, app: ASGIApp, largest: int) -> None:
         self._app, self._largest = app, largest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it with 413."""
+        """Pass the request on, or reject it with 413 (400 for an invalid Content-Length)."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        told = Headers(scope=scope).get("content-length", "0")
-        detail = f"a body has at most {self._largest} bytes"
-        if not (told.isascii() and told.isdigit()):
-            await problem(MALFORMED, f"Content-Length {told!r} is not a number")(scope, receive, send)
+        content_length = Headers(scope=scope).get("content-length", "0")
+        detail = f"the request body exceeds the limit of {self._largest} bytes"
+        if not (content_length.isascii() and content_length.isdigit()):
+            await problem(MALFORMED, f"Content-Length must be a number, not {content_length!r}")(
+                scope, receive, send
+            )
             return
-        if len(told) > 18 or int(told) > self._largest:
+        if len(content_length) > MAX_DIGITS or int(content_length) > self._largest:
             await problem(TOO_LARGE, detail)(scope, receive, send)
             return
         received = 0
@@ -97,7 +103,7 @@ class BodyLimit:
 
 
 class Head:
-    """Answers HEAD as GET, without the body."""
+    """Responds to HEAD like to GET, without the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -115,7 +121,7 @@ class Head:
             if message["type"] == "http.response.body":
                 if ended:
                     return
-                # At the first piece, so that a stream without an end is not waited for.
+                # End with the first chunk: an event stream would never end.
                 ended, message = True, {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
 

@@ -15,6 +15,7 @@ from starlette.routing import Match
 from statsvc import errors
 from statsvc.api.http.responses import json_response
 from statsvc.api.http.roots import ForbiddenSource
+from statsvc.api.schemas.problems import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,95 +26,203 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DOCUMENTED: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "description": "A problem (RFC 9457); `errors` names each parameter that is not accepted",
-        "content": {
-            "application/problem+json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "type": {"type": "string", "example": "/problems/not-found"},
-                        "title": {"type": "string"},
-                        "status": {"type": "integer"},
-                        "detail": {"type": "string"},
-                        "errors": {
-                            "type": "array",
-                            "items": {
-                                "type": "object",
-                                "properties": {
-                                    "parameter": {"type": "string"},
-                                    "message": {"type": "string"},
-                                },
-                            },
-                        },
-                    },
-                }
-            }
-        },
-    }
-}
-"""Every endpoint's errors, for OpenAPI."""
+MEDIA_TYPE = "application/problem+json"
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:
-    """A problem type `/problems/<name>`; `says` replaces the exception's own text."""
+    """A problem type `/problems/<name>`.
+
+    example  a typical detail, for the OpenAPI document
+    detail   replaces the text of the exception
+    """
 
     name: str
     status: int
     title: str
-    says: str | None = None
+    example: str = ""
+    detail: str | None = None
     retry_after: int | None = None
 
+    def body(self, detail: str, parameters: Iterable[tuple[str, str]] = ()) -> dict[str, Any]:
+        """Return the problem document; `parameters` are (parameter, message) pairs."""
+        return {
+            "type": f"/problems/{self.name}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail or detail,
+            "errors": [{"parameter": name, "message": message} for name, message in parameters],
+        }
 
-INVALID = ProblemType("invalid-parameter", 422, "A parameter is not accepted")
-MALFORMED = ProblemType("malformed-request", 400, "The request cannot be read")
-MISDIRECTED = ProblemType("misdirected-request", 421, "This server does not answer for that host")
-TOO_LARGE = ProblemType("content-too-large", 413, "The body is too large")
-UNAUTHORIZED = ProblemType("unauthorized", 401, "A token is needed")
-FORBIDDEN = ProblemType("forbidden", 403, "The token does not allow this")
-UNAVAILABLE = ProblemType("catalog-unavailable", 503, "The catalog does not answer", retry_after=1)
-_DATABASE = replace(UNAVAILABLE, says="its database does not answer as it should; try again in a moment")
-_DEFECT = ProblemType(
-    "internal-error", 500, "An unexpected error", "a defect of statsvc; its log has the details"
+
+INVALID = ProblemType(
+    "invalid-parameter",
+    422,
+    "A parameter is invalid",
+    "metod: unknown parameter (did you mean 'method'?)",
+)
+MALFORMED = ProblemType(
+    "malformed-request",
+    400,
+    "The request cannot be parsed",
+    "the request body is not valid JSON: Expecting value at character 12",
+)
+MISDIRECTED = ProblemType(
+    "misdirected-request",
+    421,
+    "The server does not serve this host name",
+    "Host 'stats.example.org' is not an allowed host name (127.0.0.1, ::1, localhost); "
+    "allow it with: statsvc serve --allow-host NAME",
+)
+TOO_LARGE = ProblemType(
+    "content-too-large",
+    413,
+    "The request body is too large",
+    "the request body exceeds the limit of 67108864 bytes",
+)
+UNSUPPORTED_BODY = ProblemType(
+    "unsupported-media-type",
+    415,
+    "The media type of the request body is not supported",
+    "Content-Type is 'text/plain'; send the request body as application/json",
+)
+UNAUTHORIZED = ProblemType(
+    "unauthorized",
+    401,
+    "A token is required",
+    "this request requires a token of scope read; send it as: Authorization: Bearer TOKEN",
+)
+FORBIDDEN = ProblemType(
+    "forbidden",
+    403,
+    "The token does not permit this request",
+    "token 4f1c has scope read; this request requires scope write",
+)
+FORBIDDEN_SOURCE = ProblemType(
+    "forbidden-source",
+    403,
+    "The source is outside the allowed folders",
+    "/etc is outside the folders that this server may read (/data); "
+    "allow another folder with: statsvc serve --root FOLDER",
+)
+NOT_FOUND = ProblemType(
+    "not-found", 404, "Not found", "there is no dataset 'camvdi' (did you mean 'camvid'?); datasets: camvid"
+)
+_UNKNOWN_PATH = replace(NOT_FOUND, detail="this path does not exist; GET / lists paths to start with")
+METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "The path does not support this method")
+NOT_ACCEPTABLE = ProblemType(
+    "not-acceptable",
+    406,
+    "No available format is acceptable",
+    "the Accept header 'image/png' matches none of application/json, text/csv, application/x-npy",
+)
+CONFLICT = ProblemType(
+    "conflict",
+    409,
+    "The current state does not permit this request",
+    "camvid was imported and has no source to scan",
+)
+UNANSWERABLE = ProblemType(
+    "unanswerable",
+    422,
+    "The counts cannot answer this request",
+    "camvid: the method median_freq needs image counts",
+)
+SOURCE = ProblemType(
+    "source",
+    422,
+    "The source cannot be used",
+    "the folder /data/camvid does not exist on the server; check the path and the mount",
+)
+# 500, not 503: a retry, or a request to another replica, reads the same bytes.
+DAMAGED = ProblemType(
+    "damaged-version",
+    500,
+    "A stored version is corrupt",
+    "camvid version 3: array 'class_pixels' does not match its digest; "
+    "run statsvc scan /data/camvid to count everything again",
+)
+INTERNAL = ProblemType(
+    "internal-error",
+    500,
+    "Internal error",
+    detail="statsvc failed unexpectedly; the server log has the details",
+)
+CATALOG_UNAVAILABLE = ProblemType(
+    "catalog-unavailable",
+    503,
+    "The catalog is unavailable",
+    "the catalog database does not respond correctly; try again in a moment",
+    retry_after=1,
+)
+_DATABASE = replace(CATALOG_UNAVAILABLE, detail=CATALOG_UNAVAILABLE.example)
+STORE_UNAVAILABLE = ProblemType(
+    "store-unavailable",
+    503,
+    "The version store is unavailable",
+    "s3://stats/versions does not respond; try again in a moment",
+    retry_after=5,
 )
 
 TABLE: tuple[tuple[type[Exception], ProblemType], ...] = (
     (errors.InvalidParameter, INVALID),
-    (errors.NotFound, ProblemType("not-found", 404, "There is no such thing here")),
-    (errors.Conflict, ProblemType("conflict", 409, "The present state does not allow this")),
-    (errors.Unanswerable, ProblemType("unanswerable", 422, "These statistics cannot answer this")),
-    (ForbiddenSource, ProblemType("forbidden-source", 403, "The source lies outside the allowed folders")),
-    (errors.SourceError, ProblemType("source", 422, "The source cannot be used")),
-    # 500, not 503: asking again, or asking another replica, finds the same bytes.
-    (errors.DamagedVersion, ProblemType("damaged-version", 500, "A stored version is damaged")),
-    (errors.CatalogError, UNAVAILABLE),
-    (
-        errors.StoreError,
-        ProblemType("store-unavailable", 503, "The store of versions does not answer", retry_after=5),
-    ),
-    (IntegrityError, _DEFECT),
+    (errors.NotFound, NOT_FOUND),
+    (errors.Conflict, CONFLICT),
+    (errors.Unanswerable, UNANSWERABLE),
+    (ForbiddenSource, FORBIDDEN_SOURCE),
+    (errors.SourceError, SOURCE),
+    (errors.DamagedVersion, DAMAGED),
+    (errors.CatalogError, CATALOG_UNAVAILABLE),
+    (errors.StoreError, STORE_UNAVAILABLE),
+    (IntegrityError, INTERNAL),
     (DBAPIError, _DATABASE),
     (PoolTimeout, _DATABASE),
-    (Exception, _DEFECT),
+    (Exception, INTERNAL),
 )
-"""The first row whose exception it is decides."""
+"""Problem type by exception class; the first match applies."""
 
 _BY_STATUS = {
     kind.status: kind
-    for kind in (
-        MALFORMED,
-        ProblemType(
-            "not-found", 404, "There is no such thing here", "no such path; GET / lists where to begin"
-        ),
-        ProblemType("method-not-allowed", 405, "The path does not take this method"),
-        ProblemType("not-acceptable", 406, "None of the formats is accepted"),
-        TOO_LARGE,
-        ProblemType("unsupported-media-type", 415, "The body's type is not supported"),
-    )
+    for kind in (MALFORMED, _UNKNOWN_PATH, METHOD_NOT_ALLOWED, NOT_ACCEPTABLE, TOO_LARGE, UNSUPPORTED_BODY)
 }
-"""What the framework, and the few checks that speak HTTP only, raise as `HTTPException`."""
+"""Problem types of `HTTPException`, which the framework and a few checks of our own raise."""
+
+OF_EVERY_REQUEST = (INVALID, MISDIRECTED, INTERNAL, CATALOG_UNAVAILABLE)
+OF_BODIES = (MALFORMED, TOO_LARGE, UNSUPPORTED_BODY)
+"""Problem types of every request that has a JSON body."""
+OF_ARRAYS = (DAMAGED, STORE_UNAVAILABLE)
+"""Problem types of every request that reads the arrays of a version."""
+
+
+def documented(*kinds: ProblemType) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI responses of an operation: these problem types and those of every request."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for kind in sorted({*kinds, *OF_EVERY_REQUEST}, key=lambda kind: (kind.status, kind.name)):
+        response = responses.setdefault(kind.status, response_of(kind))
+        response["description"] = "; ".join(dict.fromkeys([response["description"], kind.title]))
+        response["content"][MEDIA_TYPE]["examples"].update(_example(kind))
+    return responses
+
+
+def response_of(kind: ProblemType) -> dict[str, Any]:
+    """Return the OpenAPI response of a problem type."""
+    retry = {
+        "Retry-After": {"description": "seconds to wait before trying again", "schema": {"type": "integer"}}
+    }
+    return {
+        "description": kind.title,
+        "model": Problem,
+        "content": {MEDIA_TYPE: {"examples": _example(kind)}},
+        **({"headers": retry} if kind.retry_after is not None else {}),
+    }
+
+
+def _example(kind: ProblemType) -> dict[str, Any]:
+    parameters = []
+    if kind is INVALID:
+        name, _, message = kind.example.partition(": ")
+        parameters = [(name, message)]
+    return {kind.name: {"summary": kind.title, "value": kind.body(kind.example, parameters)}}
 
 
 def problem(
@@ -123,23 +232,16 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return a problem response, never to be cached; `parameters` are (parameter, message) pairs."""
-    body = {
-        "type": f"/problems/{kind.name}",
-        "title": kind.title,
-        "status": kind.status,
-        "detail": kind.says or detail,
-        "errors": [{"parameter": name, "message": message} for name, message in parameters],
-    }
     extra = {"Cache-Control": "no-store", **(headers or {})}
     if kind.retry_after is not None:
         extra["Retry-After"] = str(kind.retry_after)
-    return json_response(body, kind.status, extra, media_type="application/problem+json")
+    return json_response(kind.body(detail, parameters), kind.status, extra, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
-    """Make the application answer every error with a problem."""
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(RequestValidationError, _invalid_body)
+    """Make the application send a problem for every error."""
+    app.add_exception_handler(HTTPException, _from_http_exception)
+    app.add_exception_handler(RequestValidationError, _from_validation_error)
     for exception, _ in TABLE:
         app.add_exception_handler(exception, _from_table)
 
@@ -152,22 +254,22 @@ async def _from_table(request: Request, error: Exception) -> Response:
     return problem(kind, str(error), parameters)
 
 
-async def _http(request: Request, error: Exception) -> Response:
+async def _from_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = _BY_STATUS.get(
-        error.status_code, ProblemType("http-error", error.status_code, "The request is refused")
+        error.status_code, ProblemType("http-error", error.status_code, "The request was rejected")
     )
     headers = dict(error.headers or {})
     detail = error.detail
-    if error.status_code == 405:
-        headers["Allow"] = allow = ", ".join(_methods(request))
-        detail = f"{request.url.path} takes {allow}"
+    if kind is METHOD_NOT_ALLOWED:
+        headers["Allow"] = allow = ", ".join(_allowed_methods(request))
+        detail = f"{request.url.path} supports {allow}"
     return problem(kind, detail, headers=headers)
 
 
-def _methods(request: Request) -> list[str]:
-    """Return the methods that some route takes on the request's path."""
-    taken = [
+def _allowed_methods(request: Request) -> list[str]:
+    """Return the methods that some route supports on the request's path."""
+    methods = [
         method
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
         if any(
@@ -175,23 +277,24 @@ def _methods(request: Request) -> list[str]:
             for route in request.app.router.routes
         )
     ]
-    return ["GET", "HEAD", *taken[1:]] if "GET" in taken else taken
+    return ["GET", "HEAD", *methods[1:]] if "GET" in methods else methods
 
 
-async def _invalid_body(_request: Request, error: Exception) -> Response:
+async def _from_validation_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     parameters: list[tuple[str, str]] = []
     for item in error.errors():
         if item["type"] == "json_invalid":
-            return problem(MALFORMED, f"the body is not JSON: {item['ctx']['error']} at {item['loc'][-1]}")
+            reason, position = item["ctx"]["error"], item["loc"][-1]
+            return problem(MALFORMED, f"the request body is not valid JSON: {reason} at character {position}")
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, errors.InvalidParameter):
             parameters.extend(cause.errors)
         else:
-            parameters.append((_place(item["loc"]), item["msg"]))
+            parameters.append((_field_path(item["loc"]), item["msg"]))
     return problem(INVALID, "; ".join(f"{name}: {message}" for name, message in parameters), parameters)
 
 
-def _place(location: tuple[Any, ...]) -> str:
+def _field_path(location: tuple[Any, ...]) -> str:
     """Return `splits.train.0` for ("body", "splits", "train", 0)."""
     return ".".join(str(part) for part in location[1:]) or str(location[0])

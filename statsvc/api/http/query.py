@@ -1,4 +1,4 @@
-"""Reading query strings: unknown parameters are refused with the nearest name, repeated ones too."""
+"""Query strings: parameters, their JSON schemas, and checks for unknown and repeated names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INT64 = (-(2**63), 2**63 - 1)
 
 @dataclass(frozen=True, slots=True)
 class QueryParameter:
-    """A query parameter: what it takes, its JSON schema, and whether repeating it adds to it."""
+    """A query parameter: description, JSON schema, and whether it may be repeated."""
 
     description: str
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
@@ -30,12 +30,12 @@ class QueryParameter:
 
 
 def integer_parameter(description: str, low: int = 1, high: int = 2**31 - 1) -> QueryParameter:
-    """Return a parameter that takes an integer."""
+    """Return an integer parameter."""
     return QueryParameter(description, {"type": "integer", "minimum": low, "maximum": high})
 
 
 VERSION = QueryParameter(
-    "number or tag of a version; the current one if left out",
+    "version number or tag; the current version if left out",
     {"type": ["integer", "string"], "minimum": 0, "maximum": 2**31 - 1},
 )
 
@@ -50,7 +50,7 @@ SPEC = {
 
 
 def documented(known: Mapping[str, QueryParameter]) -> dict[str, Any]:
-    """Return the parameters for OpenAPI."""
+    """Return the parameters as OpenAPI."""
     return {
         "parameters": [
             {
@@ -66,48 +66,48 @@ def documented(known: Mapping[str, QueryParameter]) -> dict[str, Any]:
 
 
 def read(request: Request, known: Mapping[str, QueryParameter]) -> dict[str, str]:
-    """Return the given parameters as text; a repeated one that may be is joined with commas.
+    """Return the parameters of a request as text; values of a repeatable parameter are joined with commas.
 
-    Raises `InvalidParameter` naming every unknown or repeated one.
+    Raises `InvalidParameter` with every unknown or repeated parameter.
     """
     return checked_names(request.query_params, known)
 
 
 def checked_names(parameters: QueryParams, known: Mapping[str, QueryParameter]) -> dict[str, str]:
-    """Return parameters as `read` does."""
-    given: dict[str, str] = {}
+    """Return the parameters of a query string, like `read`."""
+    values: dict[str, str] = {}
     problems: dict[str, str] = {}
     for name, value in parameters.multi_items():
         if name not in known:
-            hint = nearest(name, known) or f"; there are {', '.join(known) or 'none'}"
+            hint = nearest(name, known) or f"; valid parameters: {', '.join(known) or 'none'}"
             problems[name] = f"unknown parameter{hint}"
-        elif name not in given:
-            given[name] = value
+        elif name not in values:
+            values[name] = value
         elif known[name].repeatable:
-            given[name] += f",{value}"
+            values[name] += f",{value}"
         else:
-            problems[name] = "given more than once: give it once"
+            problems[name] = "appears more than once; send it only once"
     if problems:
         raise InvalidParameter(*problems.items())
-    return given
+    return values
 
 
-def version(given: Mapping[str, str], known: Mapping[str, QueryParameter]) -> int | str | None:
+def version(values: Mapping[str, str], known: Mapping[str, QueryParameter]) -> int | str | None:
     """Return the `version` parameter: a number, a tag, or None. Raises `InvalidParameter`."""
-    text = given.get("version")
+    text = values.get("version")
     if text is not None and text[:1].isalpha():
         return validate_tag(text, "version")
-    return integer(given, "version", known)
+    return integer(values, "version", known)
 
 
-def integer(given: Mapping[str, str], name: str, known: Mapping[str, QueryParameter]) -> int | None:
-    """Return an integer parameter, None where it is left out. Raises `InvalidParameter`."""
-    text = given.get(name)
+def integer(values: Mapping[str, str], name: str, known: Mapping[str, QueryParameter]) -> int | None:
+    """Return the value of an integer parameter, None if it is left out. Raises `InvalidParameter`."""
+    text = values.get(name)
     if text is None:
         return None
     low, high = known[name].schema["minimum"], known[name].schema["maximum"]
     if not _INTEGER.fullmatch(text):
         raise InvalidParameter((name, f"expected an integer, not {text!r}"))
     if not low <= int(text) <= high:
-        raise InvalidParameter((name, f"{text} is out of range: from {low} to {high}"))
+        raise InvalidParameter((name, f"{text} is out of range: expected {low} to {high}"))
     return int(text)

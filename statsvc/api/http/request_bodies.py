@@ -1,4 +1,4 @@
-"""How a dataset is read, as requests give and change it."""
+"""Request bodies that several routes share."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ _SPLIT = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _RAW_ID = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 
 
-class Body(BaseModel):
-    """A JSON object with no other fields than its own, and no conversions."""
+class RequestBody(BaseModel):
+    """A JSON object. Unknown fields and values of another type are rejected, not ignored or converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _known(cls, value: Any) -> Any:
+    def _check_names(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            # JSON can escape one half of a surrogate pair, "\ud800", which could not be sent back either.
-            halves = [
+            # JSON can contain a lone surrogate such as "\ud800", which UTF-8 cannot encode.
+            surrogates = [
                 (printable(name), NOT_ENCODABLE)
                 for name, item in value.items()
                 if not is_encodable([name, item])
             ]
-            if halves:
-                raise InvalidParameter(*halves)
+            if surrogates:
+                raise InvalidParameter(*surrogates)
             known = cls.model_fields
             unknown = [
-                (name, f"unknown field{nearest(name, known) or '; there are ' + ', '.join(known)}")
+                (name, f"unknown field{nearest(name, known) or '; valid fields: ' + ', '.join(known)}")
                 for name in value
                 if name not in known
             ]
@@ -51,39 +51,39 @@ class Body(BaseModel):
         return value
 
 
-class TriggerBody(Body):
-    """When a dataset is scanned by itself; null is the default."""
+class TriggerBody(RequestBody):
+    """Automatic scans of a dataset; null restores the default."""
 
     every: str | None = Field(
-        None, description="scan it so often, as 30s, 10m, 2h or 1d; null or none: no schedule"
+        None, description="interval of scheduled scans, such as 30s, 10m, 2h or 1d; null or none: no schedule"
     )
     watch: bool | None = Field(
         None,
-        description="scan it when something in its source has changed and is quiet again; null: false. "
-        "An object store is listed every minute instead, or as `every` says",
+        description="scan the source after it has changed and files are stable again; null: false. "
+        "An object store is listed instead, every minute or at the interval `every`",
     )
 
     def triggers(self) -> dict[str, Any]:
-        """Return the fields that were given, as `statsvc.store.catalog.triggers.change` takes them.
+        """Return the fields that were sent, as arguments of `statsvc.store.catalog.triggers.change`.
 
         Raises `InvalidParameter`.
         """
-        given: dict[str, Any] = {}
+        changes: dict[str, Any] = {}
         if "every" in self.model_fields_set:
-            given["every"] = parse_schedule(self.every)
+            changes["every"] = parse_schedule(self.every)
         if "watch" in self.model_fields_set:
-            given["watch"] = bool(self.watch)
-        return given
+            changes["watch"] = bool(self.watch)
+        return changes
 
 
-class ConfigurationBody(Body):
-    """How the counts are read; null, or a field left out at first, is the default."""
+class ConfigurationBody(RequestBody):
+    """How the counts are interpreted; null restores the default."""
 
-    class_names: list[str] | None = Field(None, description="names of the training ids 0, 1, …")
+    class_names: list[str] | None = Field(None, description="names of the class ids 0, 1, …")
     class_map: str | dict[str, Any] | None = Field(
         None,
-        description='name of a built-in map, or {"map": {"7": 0, "8": 1, "9": "ignore"}, "names": ["road"]}; '
-        "null: raw ids are training ids",
+        description='name of a built-in class map, or {"map": {"7": 0, "8": 1, "9": "ignore"}, "names": '
+        '["road"]}; null: raw ids are class ids',
     )
     ignore_index: list[int] | None = Field(
         None, description="ids after the class map that are not counted; null: 255 and every negative id"
@@ -92,28 +92,28 @@ class ConfigurationBody(Body):
         None,
         ge=1,
         le=MAX_CLASSES,
-        description="length of the weights vector; null: the highest counted id + 1",
+        description="number of classes; null: infer it from the label maps, as the highest counted id + 1",
     )
     splits: dict[str, Any] | None = Field(
         None,
-        description='name → list of relative paths, {"folder": "train"} or {"glob": "*_val.png"}; '
-        "null: folders train, val, test",
+        description='split name → list of relative paths, {"folder": "train"} or {"glob": "*_val.png"}; '
+        "null: the folders train, val and test",
     )
 
     def changes(self) -> dict[str, Any]:
-        """Return the fields that were given, as `Configuration` holds them; None where null was.
+        """Return the fields that were sent, as values of `Configuration`; None for null.
 
         Raises `InvalidParameter`.
         """
-        read: dict[str, Callable[[Any], Any]] = {
+        parsers: dict[str, Callable[[Any], Any]] = {
             "class_names": _class_names,
             "class_map": _class_map,
             "ignore_index": _ignore_index,
             "num_classes": int,
             "splits": _splits,
         }
-        given = {name: getattr(self, name) for name in read if name in self.model_fields_set}
-        return {name: None if value is None else read[name](value) for name, value in given.items()}
+        sent = {name: getattr(self, name) for name in parsers if name in self.model_fields_set}
+        return {name: None if value is None else parsers[name](value) for name, value in sent.items()}
 
 
 def _class_names(value: list[str]) -> tuple[str, ...]:
@@ -133,7 +133,9 @@ def _ignore_index(value: list[int]) -> tuple[int, ...]:
 def _splits(value: dict[str, Any]) -> dict[str, splits.Split]:
     for name in value:
         if not _SPLIT.fullmatch(name):
-            raise InvalidParameter(("splits", f"{name!r}: a name is letters, digits, '-', '_' and '.'"))
+            raise InvalidParameter(
+                ("splits", f"{name!r} is not a valid split name: use letters, digits, '-', '_' and '.'")
+            )
     return splits.from_dict(value)
 
 
@@ -151,10 +153,10 @@ def _class_map(value: str | dict[str, Any]) -> ClassMap:
 
 def _targets(value: Any) -> list[list[Any]]:
     if not isinstance(value, dict):
-        raise InvalidParameter(("class_map", 'map is an object of raw id → training id, as {"7": 0}'))
+        raise InvalidParameter(("class_map", 'map must be an object of raw id → class id, such as {"7": 0}'))
     targets = []
     for raw, target in value.items():
         if not _RAW_ID.fullmatch(raw):
-            raise InvalidParameter(("class_map", f"map: {raw!r} is not a raw id, an integer such as 7"))
+            raise InvalidParameter(("class_map", f"map: the raw id {raw!r} is not an integer"))
         targets.append([int(raw), class_maps.IGNORE if target == "ignore" else target])
     return targets

@@ -1,4 +1,4 @@
-"""JSON responses as every endpoint gives them."""
+"""JSON responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def json_response(
     headers: Mapping[str, str] | None = None,
     media_type: str = "application/json",
 ) -> Response:
-    """Return a JSON response that caches ask about again, unless `headers` say otherwise."""
+    """Return a JSON response that caches must revalidate, unless `headers` set Cache-Control."""
     return Response(
         json_bytes(body),
         status,
@@ -29,7 +29,7 @@ def json_response(
 
 
 def iso(seconds: float | None) -> str | None:
-    """Return seconds since 1970 as ISO 8601 in UTC with milliseconds."""
+    """Return seconds since 1970 as ISO 8601 in UTC with milliseconds; None for None."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
 
 class ForbiddenSource(SourceError):
-    """The source lies outside the folders that the server may read."""
+    """The source is outside the folders and URLs that the server may read."""
 
 
 def allowed_source(source: str, roots: Sequence[Path | str]) -> str:
-    """Return the source as an absolute path without links, or a URL, checked to lie below one of the roots.
+    """Return the source as an absolute path without symbolic links, or as a normalized URL.
 
-    Raises `InvalidParameter` for what is no absolute path and no URL, `ForbiddenSource` outside the roots,
-    whether or not something is there, and `SourceError` where there is no folder. Whether something is at a
-    URL, its first job says.
+    A URL is not accessed: the first job reports whether it exists.
+
+    Raises `InvalidParameter` if the source is neither an absolute path nor a URL, `ForbiddenSource` if it is
+    outside the roots (whether or not it exists), `SourceError` if the folder does not exist.
     """
     if is_url(source):
         try:
@@ -35,33 +36,31 @@ def allowed_source(source: str, roots: Sequence[Path | str]) -> str:
         raise InvalidParameter(
             (
                 "source",
-                f"{source!r} is not an absolute path, such as /data/camvid, on the server's machine, "
-                "nor a URL such as s3://bucket/prefix",
+                f"{source!r} is neither an absolute path on the server, such as /data/camvid, "
+                "nor a URL, such as s3://bucket/prefix",
             )
         )
     folder = Path(source).resolve()
     if not any(isinstance(root, Path) and folder.is_relative_to(root.resolve()) for root in roots):
         raise _forbidden(source, roots, "FOLDER")
     if not folder.is_dir():
-        raise SourceError(
-            f"there is no folder {source} on the server's machine; check the path and the mount"
-        )
+        raise SourceError(f"the folder {source} does not exist on the server; check the path and the mount")
     return str(folder)
 
 
-def _forbidden(source: str, roots: Sequence[Path | str], what: str) -> ForbiddenSource:
-    there = ", ".join(map(str, roots)) or "none"
+def _forbidden(source: str, roots: Sequence[Path | str], metavar: str) -> ForbiddenSource:
+    allowed = ", ".join(map(str, roots)) or "none"
     return ForbiddenSource(
-        f"{source} lies outside the folders that this server may read ({there}); "
-        f"allow another one with: statsvc serve --root {what}"
+        f"{source} is outside the folders that this server may read ({allowed}); "
+        f"allow another one with: statsvc serve --root {metavar}"
     )
 
 
 def checked_pattern(pattern: str) -> str:
-    """Return a glob of paths relative to the source. Raises `InvalidParameter` for one that leaves it."""
+    """Return a glob relative to the source. Raises `InvalidParameter` if it can match outside the source."""
     parts = PurePosixPath(pattern).parts
     if not parts or "\0" in pattern or pattern.startswith("/") or ".." in parts:
         raise InvalidParameter(
-            ("pattern", f"{pattern!r}: give a glob relative to the source, for instance **/*_labelIds.png")
+            ("pattern", f"{pattern!r} is not a glob relative to the source, such as **/*_labelIds.png")
         )
     return pattern

@@ -1,4 +1,4 @@
-"""POST /datasets/{name}/changed: a pipeline says that label maps have changed, and which."""
+"""POST /datasets/{name}/changed: a pipeline reports which label maps have changed."""
 
 from __future__ import annotations
 
@@ -8,51 +8,59 @@ from fastapi import APIRouter, Body, Depends, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from statsvc.api.http import query
+from statsvc.api.http import documentation, problems, query
 from statsvc.api.http.content_type import json_only
-from statsvc.api.http.request_bodies import Body as Fields
+from statsvc.api.http.documentation import DatasetName
+from statsvc.api.http.request_bodies import RequestBody
 from statsvc.api.http.responses import json_response
-from statsvc.api.routes.jobs import KEY, queued
-from statsvc.api.state.service import Shared
+from statsvc.api.routes.jobs import IDEMPOTENCY_KEY, MAX_REMOVED, queue_job
+from statsvc.api.schemas.jobs import Job
+from statsvc.api.state.service import InjectedService
 from statsvc.common.changed_paths import MAX_PATHS, normalize_paths
-from statsvc.store.catalog.jobs import MAX_REMOVED
 
-router = APIRouter()
+router = APIRouter(tags=["jobs"], default_response_class=Response)
 
 
-class Changes(Fields):
-    """What has changed in a dataset's source."""
+class Changes(RequestBody):
+    """What has changed in the source of a dataset."""
 
     paths: list[str] | None = Field(
         None,
         description="files, folders or containers that were added, changed or removed, relative to the "
-        f"source, at most {MAX_PATHS}: only these are looked at. null: the source is listed",
+        f"source, at most {MAX_PATHS}: the job inspects only these. null: the job lists the whole source",
     )
-    max_removed: float = Field(
-        MAX_REMOVED,
-        ge=0,
-        le=1,
-        description="share of the current version's samples that may be gone, or newly unreadable, "
-        "before the job fails instead of publishing",
-    )
+    max_removed: float = MAX_REMOVED
 
 
 @router.post(
     "/datasets/{name}/changed",
     status_code=202,
     dependencies=[Depends(json_only)],
-    openapi_extra={"parameters": [KEY]},
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
+    responses=documentation.responses(
+        Job,
+        problems.NOT_FOUND,
+        problems.CONFLICT,
+        *problems.OF_BODIES,
+        status=202,
+        description="The job that inspects the changed paths.",
+        headers={"Location": documentation.LOCATION},
+    ),
 )
-async def post_changed(
-    request: Request, name: str, service: Shared, body: Annotated[Changes | None, Body()] = None
+async def report_changes(
+    request: Request,
+    name: DatasetName,
+    service: InjectedService,
+    body: Annotated[Changes | None, Body()] = None,
 ) -> Response:
-    """Queue a scan that looks at the changed paths only; one that is queued already takes them as well.
+    """Queue a scan of the changed paths only.
 
-    The body may be left out; a queued scan that lists the source goes on to do so.
+    If a scan is already queued, the paths are added to it; a queued scan of the whole source stays one. The
+    request body is optional.
     """
     query.read(request, {})
     changes = body or Changes.model_validate({})
     paths = None if changes.paths is None else normalize_paths(changes.paths)
-    asked: dict[str, Any] = {"full": False, "max_removed": changes.max_removed, "paths": paths}
-    described = await queued(request, service, name, asked)
-    return json_response(described, 202, {"Location": f"/jobs/{described['id']}"})
+    options: dict[str, Any] = {"full": False, "max_removed": changes.max_removed, "paths": paths}
+    job = await queue_job(request, service, name, options)
+    return json_response(job, 202, {"Location": f"/jobs/{job['id']}"})

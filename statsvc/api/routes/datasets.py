@@ -8,13 +8,16 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from statsvc.api.http import conditional, query
+from statsvc.api.http import conditional, documentation, problems, query
 from statsvc.api.http.content_type import json_only
 from statsvc.api.http.descriptions import dataset_summary, job_description, job_summary
+from statsvc.api.http.documentation import DatasetName
 from statsvc.api.http.request_bodies import ConfigurationBody, TriggerBody
 from statsvc.api.http.responses import json_response
 from statsvc.api.http.roots import allowed_source, checked_pattern
-from statsvc.api.state.service import Service, Shared
+from statsvc.api.schemas.datasets import Dataset as DatasetResponse
+from statsvc.api.schemas.datasets import DatasetPage, RegisteredDataset
+from statsvc.api.state.service import InjectedService, Service
 from statsvc.api.state.snapshot import Published
 from statsvc.dataset import counting_rule
 from statsvc.dataset.configuration import Configuration
@@ -28,142 +31,205 @@ if TYPE_CHECKING:
     from statsvc.store.catalog.records import Dataset, Job, VersionRecord
     from statsvc.store.catalog.triggers import Trigger
 
-router = APIRouter()
+router = APIRouter(tags=["datasets"], default_response_class=Response)
 
-FAILURES = 10
-"""How many unreadable samples a dataset's description names."""
+PAGE_SIZE = 1000
 
-JOBS = 10
-"""How many of its newest jobs a dataset's description holds."""
+MAX_FAILURES = 10
+"""Unreadable samples that the description of a dataset lists."""
+
+MAX_JOBS = 10
+"""Jobs that the description of a dataset lists."""
 
 
 class NewDataset(TriggerBody, ConfigurationBody):
-    """A folder of label maps to count and to keep counted."""
+    """A dataset of label maps to register."""
 
-    name: str = Field(description="letters, digits, '-', '_' and '.'")
-    source: str = Field(description="absolute path of a folder, or a URL, below one of the server's roots")
-    pattern: str | None = Field(None, description="glob of relative paths; by itself the kind that is there")
-    rule: str | None = Field(
-        None, description='what a raw id is: "id // 1000", the name of a palette; null: the pixel\'s value'
+    name: str = Field(description="name of the dataset: letters, digits, '-', '_' and '.'")
+    source: str = Field(
+        description="absolute path of a folder on the server, or a URL, below one of its roots"
     )
-    key: str | None = Field(None, description="which array, member or column holds the labels")
-    rows: str | None = Field(None, description="what one row of an array is: array (null), index or chunk")
+    pattern: str | None = Field(
+        None,
+        description="glob of label maps, relative to the source; null: the first scan detects the kind "
+        "of label map",
+    )
+    rule: str | None = Field(
+        None,
+        description='counting rule from pixel values to raw ids: "id // 1000" or the name of a palette; '
+        "null: the pixel value is the raw id",
+    )
+    key: str | None = Field(None, description="array, member or column that holds the labels")
+    rows: str | None = Field(
+        None, description="which part of an array is one sample: the whole array (null), index or chunk"
+    )
 
 
 class DatasetChanges(TriggerBody, ConfigurationBody):
-    """Where a dataset's label maps are, how counts are read, when they are scanned, and what is kept."""
+    """Changes to a dataset. A field that is left out stays as it is."""
 
     source: str | None = Field(
-        None, description="absolute path of the folder, or URL, where the label maps are now, below a root"
+        None, description="new location of the label maps: absolute path of a folder, or URL, below a root"
     )
     pattern: str | None = Field(
-        None, description="glob of relative paths; null: the kind that the next job finds there"
+        None, description="glob of label maps, relative to the source; null: the next scan detects it"
     )
     keep: int | None = Field(
         None,
         ge=1,
         le=MOST_KEPT,
-        description=f"newest versions that keep their rows; null: {KEEP}. Older ones, unless tagged, "
-        "answer from their aggregates once `statsvc gc` has run",
+        description=f"number of newest versions that keep their per-sample counts; null: {KEEP}. "
+        "`statsvc gc` removes those of older versions without a tag; their totals stay",
     )
 
 
-DATASETS = {
-    "limit": query.integer_parameter("datasets on a page; default 1000", high=1000),
-    "after": query.QueryParameter("only datasets behind this name: the `next` of the page before"),
+PARAMETERS = {
+    "limit": query.integer_parameter(f"datasets per page; default {PAGE_SIZE}", high=1000),
+    "after": query.QueryParameter("only datasets after this name: `next` of the previous page"),
 }
 
 
-@router.get("/datasets", openapi_extra=query.documented(DATASETS))
-async def get_datasets(request: Request, service: Shared) -> Response:
+@router.get(
+    "/datasets",
+    openapi_extra=documentation.parameters(PARAMETERS, documentation.IF_NONE_MATCH),
+    responses=documentation.cacheable(DatasetPage, description="A page of datasets."),
+)
+async def list_datasets(request: Request, service: InjectedService) -> Response:
     """Return the datasets by name, each with its current version and its newest job."""
-    given = query.read(request, DATASETS)
-    limit = query.integer(given, "limit", DATASETS) or 1000
+    values = query.read(request, PARAMETERS)
+    limit = query.integer(values, "limit", PARAMETERS) or PAGE_SIZE
 
     def page() -> dict[str, Any]:
-        found = overview.current(service.catalog, limit + 1, given.get("after"))
-        shown = found[:limit]
-        newest = overview.newest_jobs(service.catalog, [dataset for dataset, _ in shown])
-        when = triggers.of(service.catalog, [dataset for dataset, _ in shown])
+        records = overview.current(service.catalog, limit + 1, values.get("after"))
+        listed = records[:limit]
+        datasets = [dataset for dataset, _ in listed]
+        newest_jobs = overview.newest_jobs(service.catalog, datasets)
+        trigger_of = triggers.of(service.catalog, datasets)
         summaries = [
-            dataset_summary(dataset, when[dataset.uid], record, newest.get(dataset.uid))
-            for dataset, record in shown
+            dataset_summary(dataset, trigger_of[dataset.uid], record, newest_jobs.get(dataset.uid))
+            for dataset, record in listed
         ]
-        return {"datasets": summaries, "next": shown[-1][0].name if len(found) > limit else None}
+        return {"datasets": summaries, "next": listed[-1][0].name if len(records) > limit else None}
 
     return await conditional.respond_json(request, await service.in_thread(page))
 
 
-@router.post("/datasets", status_code=201, dependencies=[Depends(json_only)])
-async def post_dataset(request: Request, body: NewDataset, service: Shared) -> Response:
+@router.post(
+    "/datasets",
+    status_code=201,
+    dependencies=[Depends(json_only)],
+    responses=documentation.responses(
+        RegisteredDataset,
+        problems.CONFLICT,
+        problems.FORBIDDEN_SOURCE,
+        problems.SOURCE,
+        *problems.OF_BODIES,
+        status=201,
+        description="The dataset.",
+        headers={"Location": documentation.LOCATION},
+    ),
+)
+async def create_dataset(request: Request, body: NewDataset, service: InjectedService) -> Response:
     """Register a dataset and queue its first scan."""
     query.read(request, {})
     pattern = None if body.pattern is None else checked_pattern(body.pattern)
-    counted = Configuration(counting=counting_rule.read(body.rule, body.key, body.rows, files=False))
-    configuration = reconfigure.check_class_names(reconfigure.apply_changes(counted, body.changes()))
-    scanned = body.triggers()
+    initial = Configuration(counting=counting_rule.read(body.rule, body.key, body.rows, files=False))
+    configuration = reconfigure.check_class_names(reconfigure.apply_changes(initial, body.changes()))
+    trigger_changes = body.triggers()
 
     def register() -> dict[str, Any]:
         source = allowed_source(body.source, service.roots)
         dataset = service.catalog.create_dataset(body.name, source, pattern, configuration)
-        triggers.change(service.catalog, dataset, scanned)
+        triggers.change(service.catalog, dataset, trigger_changes)
         job, _ = jobs.submit(service.catalog, dataset)
         trigger = triggers.of(service.catalog, [dataset])[dataset.uid]
-        described = _described(dataset, trigger, None, [], [job], [])
-        return described | {"job": job_description(job, dataset.name)}
+        details = _details(dataset, trigger, None, [], [job], [])
+        return details | {"job": job_description(job, dataset.name)}
 
-    described = await service.in_thread(register)
-    await service.watch.refresh()
-    return json_response(described, 201, {"Location": f"/datasets/{body.name}"})
+    details = await service.in_thread(register)
+    await service.watcher.refresh()
+    return json_response(details, 201, {"Location": f"/datasets/{body.name}"})
 
 
-@router.get("/datasets/{name}")
-async def get_dataset(request: Request, name: str, service: Shared) -> Response:
-    """Return a dataset: source, configuration and what fits it badly, version, unreadable samples, jobs."""
+@router.get(
+    "/datasets/{name}",
+    responses=documentation.responses(
+        DatasetResponse, problems.NOT_FOUND, *problems.OF_ARRAYS, description="The dataset."
+    ),
+)
+async def get_dataset(request: Request, name: DatasetName, service: InjectedService) -> Response:
+    """Return a dataset: configuration, warnings, current version, unreadable samples and newest jobs."""
     query.read(request, {})
     return json_response(await _description(service, name))
 
 
-@router.patch("/datasets/{name}", dependencies=[Depends(json_only)])
-async def patch_dataset(request: Request, name: str, body: DatasetChanges, service: Shared) -> Response:
-    """Change how a dataset is read: a new version over the same arrays. null resets a field.
+@router.patch(
+    "/datasets/{name}",
+    dependencies=[Depends(json_only)],
+    responses=documentation.responses(
+        DatasetResponse,
+        problems.NOT_FOUND,
+        problems.CONFLICT,
+        problems.FORBIDDEN_SOURCE,
+        problems.SOURCE,
+        problems.UNANSWERABLE,
+        *problems.OF_ARRAYS,
+        *problems.OF_BODIES,
+        description="The changed dataset.",
+    ),
+)
+async def update_dataset(
+    request: Request, name: DatasetName, body: DatasetChanges, service: InjectedService
+) -> Response:
+    """Change the configuration, source, automatic scans or retention of a dataset.
 
-    A new source or pattern is listed by the next job, which fails where too many samples would be lost.
+    null restores the default of a field. A changed configuration publishes a new version over the same
+    counts, without a scan. The next job lists a new source or pattern; it fails if too many samples of the
+    current version are missing there (`max_removed`).
     """
     query.read(request, {})
-    changes, scanned = body.changes(), body.triggers()
-    given = body.model_fields_set
-    if "source" in given and body.source is None:
-        raise InvalidParameter(("source", "a dataset of label maps has a source; leave it out to keep it"))
+    changes, trigger_changes = body.changes(), body.triggers()
+    sent = body.model_fields_set
+    if "source" in sent and body.source is None:
+        raise InvalidParameter(("source", "must not be null; leave the field out to keep the source"))
     pattern = None if body.pattern is None else checked_pattern(body.pattern)
 
     def configure() -> None:
         dataset = service.catalog.dataset(name)
         source = None if body.source is None else allowed_source(body.source, service.roots)
-        if "keep" in given:
+        if "keep" in sent:
             dataset = service.catalog.set_keep(dataset, KEEP if body.keep is None else body.keep)
-        triggers.change(service.catalog, dataset, scanned)
+        triggers.change(service.catalog, dataset, trigger_changes)
         if changes:
             change = reconfigure.configuration_change(service.catalog, service.store, dataset, changes)
             dataset, _ = publication.configure(service.catalog, service.store, dataset, change)
-        if {"source", "pattern"} & given:
+        if {"source", "pattern"} & sent:
             reconfigure.change_source(
                 service.catalog,
                 dataset,
-                lambda now: (source or str(now.source), pattern if "pattern" in given else now.pattern),
+                lambda now: (source or str(now.source), pattern if "pattern" in sent else now.pattern),
             )
 
     await service.in_thread(configure)
-    await service.watch.refresh()
+    await service.watcher.refresh()
     return json_response(await _description(service, name))
 
 
-@router.delete("/datasets/{name}", status_code=204)
-async def delete_dataset(request: Request, name: str, service: Shared) -> Response:
-    """Forget a dataset; refused while a job of it runs. Its version numbers stay used."""
+@router.delete(
+    "/datasets/{name}",
+    status_code=204,
+    responses=documentation.no_content(
+        problems.NOT_FOUND, problems.CONFLICT, description="The dataset was deleted."
+    ),
+)
+async def delete_dataset(request: Request, name: DatasetName, service: InjectedService) -> Response:
+    """Delete a dataset.
+
+    The request is rejected with 409 while a job of the dataset is running. Version numbers are not reused.
+    """
     query.read(request, {})
     await service.in_thread(service.catalog.delete_dataset, name)
-    await service.watch.refresh()
+    await service.watcher.refresh()
     return Response(status_code=204)
 
 
@@ -172,7 +238,7 @@ async def _description(service: Service, name: str) -> dict[str, Any]:
         dataset = service.catalog.dataset(name)
         record = None if dataset.current_number is None else service.catalog.version(dataset)
         trigger = triggers.of(service.catalog, [dataset])[dataset.uid]
-        return dataset, trigger, record, [job for job, _ in jobs.recent(service.catalog, dataset, JOBS)]
+        return dataset, trigger, record, [job for job, _ in jobs.recent(service.catalog, dataset, MAX_JOBS)]
 
     dataset, trigger, record, recent = await service.in_thread(read)
     failures: list[tuple[str, str]] = []
@@ -181,15 +247,15 @@ async def _description(service: Service, name: str) -> dict[str, Any]:
         table = service.table(Published.of(name, record))
         try:
             if record.failed:
-                _, failures = await service.in_thread(table.failures, limit=FAILURES)
+                _, failures = await service.in_thread(table.failures, limit=MAX_FAILURES)
             warnings = await service.in_thread(find_warnings, table.stored)
         except DamagedVersion as damage:
-            # The description must not fail where one looks for what is wrong.
+            # A corrupt version must not hide the description, which is where its owner looks for the cause.
             failures = [("", str(damage))]
-    return _described(dataset, trigger, record, failures, recent, warnings)
+    return _details(dataset, trigger, record, failures, recent, warnings)
 
 
-def _described(
+def _details(
     dataset: Dataset,
     trigger: Trigger,
     record: VersionRecord | None,

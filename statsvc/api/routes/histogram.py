@@ -7,39 +7,49 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from statsvc.api.http import conditional, query
-from statsvc.api.state.cached_table import RememberedTable
-from statsvc.api.state.service import Shared
+from statsvc.api.http import conditional, documentation, problems, query
+from statsvc.api.http.documentation import DatasetName
+from statsvc.api.schemas.statistics import Histogram
+from statsvc.api.state.cached_table import CachedTable
+from statsvc.api.state.service import InjectedService
 from statsvc.weighting.histogram import histogram_response
 from statsvc.weighting.parameters import WeightSpec
 from statsvc.weighting.serialize import json_bytes
 
-router = APIRouter()
+router = APIRouter(tags=["statistics"], default_response_class=Response)
 
-_READING = ("split", "class_map", "ignore_index", "num_classes")
-HISTOGRAM = {
+_INTERPRETATION = ("split", "class_map", "ignore_index", "num_classes")
+PARAMETERS = {
     "version": query.VERSION,
-    **{name: query.SPEC[name] for name in (*_READING, "ignore")},
+    **{name: query.SPEC[name] for name in (*_INTERPRETATION, "ignore")},
 }
 
 
-@router.get("/datasets/{name}/histogram", openapi_extra=query.documented(HISTOGRAM))
-async def get_histogram(request: Request, name: str, service: Shared) -> Response:
-    """Return pixels and images of every id after the class map (`class_map=none`: raw ids)."""
-    given = query.read(request, HISTOGRAM)
-    number = query.version(given, HISTOGRAM)
-    given.pop("version", None)
-    spec = WeightSpec.from_params(given)
-    asked: dict[str, Any] = {key: getattr(spec, key) for key in _READING}
+@router.get(
+    "/datasets/{name}/histogram",
+    openapi_extra=documentation.parameters(PARAMETERS, documentation.IF_NONE_MATCH),
+    responses=documentation.cacheable(
+        Histogram,
+        problems.NOT_FOUND,
+        problems.UNANSWERABLE,
+        *problems.OF_ARRAYS,
+        description="The counts.",
+    ),
+)
+async def get_histogram(request: Request, name: DatasetName, service: InjectedService) -> Response:
+    """Return the pixels and images of every id after the class map.
+
+    `class_map=none` returns the counts of raw ids.
+    """
+    values = query.read(request, PARAMETERS)
+    number = query.version(values, PARAMETERS)
+    values.pop("version", None)
+    spec = WeightSpec.from_params(values)
+    interpretation: dict[str, Any] = {key: getattr(spec, key) for key in _INTERPRETATION}
     published = await service.published(name, number)
 
-    def make(table: RememberedTable) -> bytes:
-        return json_bytes(histogram_response(table, **asked))
+    def render(table: CachedTable) -> bytes:
+        return json_bytes(histogram_response(table, **interpretation))
 
-    tag = conditional.etag(published.digest_under(spec.class_map), asked, "histogram")
-    headers = conditional.cache_headers(
-        tag, pinned=isinstance(number, int), age=service.watch.age, negotiated=False
-    )
-    return await conditional.respond(
-        request, headers, "application/json", lambda: service.answer(tag, make, published)
-    )
+    tag = conditional.etag(published.digest_under(spec.class_map), interpretation, "histogram")
+    return await service.respond(request, tag, render, published, pinned=isinstance(number, int))

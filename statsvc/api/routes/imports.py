@@ -1,4 +1,4 @@
-"""POST /datasets/{name}/versions/import: counts taken elsewhere become a version."""
+"""POST /datasets/{name}/versions/import: publish counts that another program made."""
 
 from __future__ import annotations
 
@@ -8,41 +8,50 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from statsvc.api.http import query
+from statsvc.api.http import documentation, problems, query
 from statsvc.api.http.content_type import json_only
 from statsvc.api.http.descriptions import version_description
+from statsvc.api.http.documentation import DatasetName
 from statsvc.api.http.request_bodies import ConfigurationBody
 from statsvc.api.http.responses import json_response
-from statsvc.api.state.service import Shared
+from statsvc.api.schemas.datasets import ImportedVersion
+from statsvc.api.state.service import InjectedService
 from statsvc.dataset.table import Histogram
 from statsvc.errors import InvalidParameter
 from statsvc.store import import_files
 from statsvc.store.importing import import_counts
 
-router = APIRouter()
+router = APIRouter(tags=["versions"], default_response_class=Response)
 
 
 class NewCounts(ConfigurationBody):
-    """Counts of a whole dataset, or of each of its samples, and how they are read."""
+    """Counts of a whole dataset or of each sample, and how they are interpreted."""
 
     counts: dict[str, Any] | None = Field(
-        None, description='raw id → pixels of the whole dataset, {"7": 2036416525}'
+        None, description='raw id → pixels in the whole dataset, such as {"7": 2036416525}'
     )
     images: dict[str, Any] | None = Field(
-        None, description="raw id → images in which it occurs; without it, methods that need it answer 422"
+        None,
+        description="raw id → images that contain it; without this field, methods that need image counts are "
+        "rejected with 422",
     )
     samples: list[Any] | dict[str, Any] | None = Field(
         None,
-        description="instead of counts, those of each label map, as in DAFormer's sample_class_stats.json: "
-        '[{"file": "a.png", "0": 1200, "5": 17}]',
+        description="counts of each label map, instead of `counts`, as in DAFormer's "
+        'sample_class_stats.json: [{"file": "a.png", "0": 1200, "5": 17}]',
     )
 
     def read(self) -> Histogram | import_files.SampleCounts:
         """Return the counts. Raises `InvalidParameter`."""
         if (self.counts is None) == (self.samples is None):
-            raise InvalidParameter(("counts", "give counts of the whole dataset, or samples; one of them"))
+            raise InvalidParameter(("counts", "send either counts (of the whole dataset) or samples"))
         if self.samples is not None and self.images is not None:
-            raise InvalidParameter(("images", "belongs to counts; from samples it follows"))
+            raise InvalidParameter(
+                (
+                    "images",
+                    "leave it out: it is computed from samples",
+                )
+            )
         field = "samples" if self.samples is not None else "counts"
         try:
             if self.samples is not None:
@@ -53,9 +62,28 @@ class NewCounts(ConfigurationBody):
             raise InvalidParameter((field, str(problem).lstrip(",: "))) from None
 
 
-@router.post("/datasets/{name}/versions/import", status_code=201, dependencies=[Depends(json_only)])
-async def post_import(request: Request, name: str, body: NewCounts, service: Shared) -> Response:
-    """Publish counts as the next version of a dataset, which is made where there is none."""
+@router.post(
+    "/datasets/{name}/versions/import",
+    status_code=201,
+    dependencies=[Depends(json_only)],
+    responses=documentation.responses(
+        ImportedVersion,
+        problems.CONFLICT,
+        problems.UNANSWERABLE,
+        problems.STORE_UNAVAILABLE,
+        *problems.OF_BODIES,
+        status=201,
+        description="The published version.",
+        headers={"Location": documentation.LOCATION},
+    ),
+)
+async def import_version(
+    request: Request, name: DatasetName, body: NewCounts, service: InjectedService
+) -> Response:
+    """Publish counts as the next version of a dataset.
+
+    If there is no dataset of this name, it is created without a source.
+    """
     query.read(request, {})
     changes = body.changes()
 
@@ -63,6 +91,6 @@ async def post_import(request: Request, name: str, body: NewCounts, service: Sha
         record = import_counts(service.catalog, service.store, name, body.read(), changes)
         return {"dataset": name} | version_description(record, [])
 
-    described = await service.in_thread(publish)
-    await service.watch.refresh()
-    return json_response(described, 201, {"Location": f"/datasets/{name}"})
+    version = await service.in_thread(publish)
+    await service.watcher.refresh()
+    return json_response(version, 201, {"Location": f"/datasets/{name}"})

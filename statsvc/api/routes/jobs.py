@@ -1,4 +1,4 @@
-"""POST and GET /jobs, GET /jobs/{id}, its events, and POST /jobs/{id}/cancel."""
+"""POST and GET /jobs, GET /jobs/{job_id}, its events, and POST /jobs/{job_id}/cancel."""
 
 from __future__ import annotations
 
@@ -9,140 +9,200 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
-from statsvc.api.http import query
+from statsvc.api.http import documentation, problems, query
 from statsvc.api.http.content_type import json_only
 from statsvc.api.http.descriptions import job_description
-from statsvc.api.http.request_bodies import Body
+from statsvc.api.http.documentation import JobId
+from statsvc.api.http.request_bodies import RequestBody
 from statsvc.api.http.responses import json_response
+from statsvc.api.schemas.jobs import Job, JobPage
 from statsvc.api.state.job_events import LAST
-from statsvc.api.state.service import Service, Shared
+from statsvc.api.state.service import InjectedService, Service
 from statsvc.errors import Conflict, InvalidParameter
 from statsvc.store.catalog import idempotency, jobs
 
-router = APIRouter()
+router = APIRouter(tags=["jobs"], default_response_class=Response)
 
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-JOBS = {
-    "dataset": query.QueryParameter("only jobs of that dataset"),
-    "state": query.QueryParameter("only jobs in that state", {"type": "string", "enum": list(jobs.STATES)}),
-    "limit": query.integer_parameter("jobs on a page; default 100", high=1000),
-    "before": query.QueryParameter("only jobs older than this one: the `next` of the page before"),
+PAGE_SIZE = 100
+PARAMETERS = {
+    "dataset": query.QueryParameter("only jobs of this dataset"),
+    "state": query.QueryParameter("only jobs in this state", {"type": "string", "enum": list(jobs.STATES)}),
+    "limit": query.integer_parameter(f"jobs per page; default {PAGE_SIZE}", high=1000),
+    "before": query.QueryParameter("only jobs older than this one: `next` of the previous page"),
 }
-KEY = {
+
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "any text of your own, up to 255 printable characters, remembered for seven days: the "
-    "same request with the same key is answered with the job that the first one made",
+    "description": "a unique text of up to 255 printable ASCII characters, remembered for seven days: "
+    "a repeated request with the same key returns the job of the first one; "
+    "another request with the same key is rejected with 409",
     "schema": {"type": "string", "maxLength": 255},
 }
+LAST_EVENT_ID = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "required": False,
+    "description": f"id of the last event that the client received; `{LAST}`: no more events, 204",
+    "schema": {"type": "string"},
+}
+
+MAX_REMOVED = Field(
+    jobs.MAX_REMOVED,
+    ge=0,
+    le=1,
+    description="share of the current version's samples, 0 to 1, that may be gone or newly unreadable: "
+    "beyond it, the job fails and publishes nothing",
+)
 
 
-class NewJob(Body):
-    """A scan of a dataset's source: what changed is counted again."""
+class NewJob(RequestBody):
+    """A scan of a dataset's source that counts changed samples."""
 
     dataset: str = Field(description="name of the dataset")
     full: bool = Field(False, description="count every sample again, changed or not")
-    max_removed: float = Field(
-        jobs.MAX_REMOVED,
-        ge=0,
-        le=1,
-        description="share of the current version's samples that may be gone, or newly unreadable, "
-        "before the job fails instead of publishing",
-    )
+    max_removed: float = MAX_REMOVED
 
 
-@router.post("/jobs", status_code=202, dependencies=[Depends(json_only)], openapi_extra={"parameters": [KEY]})
-async def post_job(request: Request, body: NewJob, service: Shared) -> Response:
-    """Queue a scan; one that is queued already is joined, and made `full` where this one is."""
+@router.post(
+    "/jobs",
+    status_code=202,
+    dependencies=[Depends(json_only)],
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
+    responses=documentation.responses(
+        Job,
+        problems.NOT_FOUND,
+        problems.CONFLICT,
+        *problems.OF_BODIES,
+        status=202,
+        description="The queued job.",
+        headers={"Location": documentation.LOCATION},
+    ),
+)
+async def create_job(request: Request, body: NewJob, service: InjectedService) -> Response:
+    """Queue a scan of a dataset.
+
+    If a scan of the dataset is already queued, the request is merged into it and returns it.
+    """
     query.read(request, {})
-    asked = {"full": body.full, "max_removed": body.max_removed}
-    described = await queued(request, service, body.dataset, asked)
-    return json_response(described, 202, {"Location": f"/jobs/{described['id']}"})
+    options = {"full": body.full, "max_removed": body.max_removed}
+    job = await queue_job(request, service, body.dataset, options)
+    return json_response(job, 202, {"Location": f"/jobs/{job['id']}"})
 
 
-async def queued(request: Request, service: Service, name: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """Queue a scan, or find the one that the request's idempotency key stands for; return its description.
+async def queue_job(request: Request, service: Service, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Queue a scan, or find the job that has the request's idempotency key; return its description.
 
-    asked  what `statsvc.store.catalog.jobs.submit` is given
+    options  keyword arguments of `statsvc.store.catalog.jobs.submit`
     """
     key = _idempotency_key(request)
 
     def submit() -> dict[str, Any]:
         dataset = service.catalog.dataset(name)
         if dataset.source is None:
-            raise Conflict(f"{dataset.name} was imported: it has no source to scan")
+            raise Conflict(f"{dataset.name} was imported and has no source to scan")
         if key is None:
-            job, _ = jobs.submit(service.catalog, dataset, **asked)
+            job, _ = jobs.submit(service.catalog, dataset, **options)
         else:
-            job, _ = idempotency.submit_once(service.catalog, key, dataset, **asked)
+            job, _ = idempotency.submit_once(service.catalog, key, dataset, **options)
         return job_description(job, dataset.name)
 
     return await service.in_thread(submit)
 
 
 def _idempotency_key(request: Request) -> str | None:
-    given = request.headers.getlist("idempotency-key")
-    if not given:
+    keys = request.headers.getlist("idempotency-key")
+    if not keys:
         return None
-    if len(given) > 1 or not _KEY.fullmatch(given[0]):
+    if len(keys) > 1 or not _IDEMPOTENCY_KEY.fullmatch(keys[0]):
         raise InvalidParameter(
-            ("Idempotency-Key", "give it once: 1 to 255 printable ASCII characters without spaces")
+            ("Idempotency-Key", "expected one key of 1 to 255 printable ASCII characters without spaces")
         )
-    return given[0]
+    return keys[0]
 
 
-@router.get("/jobs", openapi_extra=query.documented(JOBS))
-async def get_jobs(request: Request, service: Shared) -> Response:
+@router.get(
+    "/jobs",
+    openapi_extra=documentation.parameters(PARAMETERS),
+    responses=documentation.responses(JobPage, problems.NOT_FOUND, description="A page of jobs."),
+)
+async def list_jobs(request: Request, service: InjectedService) -> Response:
     """Return jobs, newest first."""
-    given = query.read(request, JOBS)
-    limit = query.integer(given, "limit", JOBS) or 100
+    values = query.read(request, PARAMETERS)
+    limit = query.integer(values, "limit", PARAMETERS) or PAGE_SIZE
 
     def read() -> dict[str, Any]:
         catalog = service.catalog
-        dataset = None if "dataset" not in given else catalog.dataset(given["dataset"])
-        found = jobs.recent(catalog, dataset, limit + 1, state=given.get("state"), before=given.get("before"))
-        page = [job_description(job, name) for job, name in found[:limit]]
-        return {"jobs": page, "next": page[-1]["id"] if len(found) > limit else None}
+        dataset = None if "dataset" not in values else catalog.dataset(values["dataset"])
+        records = jobs.recent(
+            catalog, dataset, limit + 1, state=values.get("state"), before=values.get("before")
+        )
+        page = [job_description(job, name) for job, name in records[:limit]]
+        return {"jobs": page, "next": page[-1]["id"] if len(records) > limit else None}
 
     return json_response(await service.in_thread(read))
 
 
-@router.get("/jobs/{job_id}")
-async def get_job(request: Request, job_id: str, service: Shared) -> Response:
-    """Return a job: its state, how far it is, what it could not read, and the version it made."""
+@router.get(
+    "/jobs/{job_id}",
+    responses=documentation.responses(Job, problems.NOT_FOUND, description="The job."),
+)
+async def get_job(request: Request, job_id: JobId, service: InjectedService) -> Response:
+    """Return a job: its state, its progress, unreadable samples, and the version that it published."""
     query.read(request, {})
-    return json_response(await service.in_thread(_described, service, job_id))
+    return json_response(await service.in_thread(_description, service, job_id))
 
 
 @router.get(
     "/jobs/{job_id}/events",
+    openapi_extra={"parameters": [LAST_EVENT_ID]},
     responses={
-        200: {"content": {"text/event-stream": {}}, "description": "An event `job` for every change"},
-        204: {"description": "The client has seen the last event already"},
+        200: {
+            "description": "Server-sent events. The data of each event `job` is the job as JSON, in the form "
+            "that `GET /jobs/{job_id}` returns.",
+            "content": {
+                "text/event-stream": {
+                    "schema": {"type": "string"},
+                    "example": 'retry: 2000\n\nid: 1\nevent: job\ndata: {"id":"1f0b","state":"running"}\n\n',
+                }
+            },
+        },
+        **documentation.no_content(
+            problems.NOT_FOUND, description="The client has received the last event (Last-Event-ID)"
+        ),
     },
 )
-async def get_events(request: Request, job_id: str, service: Shared) -> Response:
-    """Follow a job: server-sent events, each with the job as `GET /jobs/{id}` returns it, until it ends."""
+async def stream_job_events(request: Request, job_id: JobId, service: InjectedService) -> Response:
+    """Stream the job after every change until it ends."""
     query.read(request, {})
-    described = await service.in_thread(_described, service, job_id)
+    description = await service.in_thread(_description, service, job_id)
     if request.headers.get("last-event-id") == LAST:
-        return Response(status_code=204)  # a browser's EventSource asks again until it is told so
+        return Response(status_code=204)  # The EventSource of a browser reconnects until it receives 204.
     return StreamingResponse(
-        service.feed.events(job_id, described),
+        service.job_events.stream(job_id, description),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-@router.post("/jobs/{job_id}/cancel")
-async def cancel_job(request: Request, job_id: str, service: Shared) -> Response:
-    """End a job that is queued or running: no sample is started 2 s later, and the last version stays."""
+@router.post(
+    "/jobs/{job_id}/cancel",
+    responses=documentation.responses(
+        Job, problems.NOT_FOUND, problems.CONFLICT, description="The cancelled job."
+    ),
+)
+async def cancel_job(request: Request, job_id: JobId, service: InjectedService) -> Response:
+    """Cancel a job that is queued or running.
+
+    Workers start no further sample after 2 s. The current version does not change.
+    """
     query.read(request, {})
     await service.in_thread(jobs.cancel, service.catalog, job_id)
-    return json_response(await service.in_thread(_described, service, job_id))
+    return json_response(await service.in_thread(_description, service, job_id))
 
 
-def _described(service: Service, job_id: str) -> dict[str, Any]:
+def _description(service: Service, job_id: str) -> dict[str, Any]:
     job = jobs.get(service.catalog, job_id)
     return job_description(job, service.catalog.dataset_by_uid(job.dataset_uid).name)

@@ -1,4 +1,4 @@
-"""GET /datasets/{name}/samples: the rows of a version, page by page."""
+"""GET /datasets/{name}/samples: the rows of a version in pages."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from statsvc.api.http import query
+from statsvc.api.http import documentation, problems, query
+from statsvc.api.http.documentation import DatasetName
 from statsvc.api.http.responses import json_response
-from statsvc.api.state.service import Shared
+from statsvc.api.schemas.statistics import SamplePage
+from statsvc.api.state.service import InjectedService
 from statsvc.errors import InvalidParameter, Unanswerable
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK
 
@@ -22,40 +24,49 @@ if TYPE_CHECKING:
 
     from statsvc.store.versions.version import Version
 
-router = APIRouter()
+router = APIRouter(tags=["statistics"], default_response_class=Response)
 
+PAGE_SIZE = 100
 STATUS = ("counted", "failed")
 PARAMETERS = {
     "version": query.VERSION,
-    "limit": query.integer_parameter("samples on a page; default 100", high=1000),
-    "after": query.QueryParameter("only samples behind this path: the `next` of the page before"),
-    "status": query.QueryParameter("counted or failed ones only", {"type": "string", "enum": list(STATUS)}),
-    "class_id": query.integer_parameter("only samples in which this raw id occurs", *query.INT64),
+    "limit": query.integer_parameter(f"samples per page; default {PAGE_SIZE}", high=1000),
+    "after": query.QueryParameter("only samples after this path: `next` of the previous page"),
+    "status": query.QueryParameter("only samples with this status", {"type": "string", "enum": list(STATUS)}),
+    "class_id": query.integer_parameter("only samples that contain this raw id", *query.INT64),
 }
 
 
-@router.get("/datasets/{name}/samples", openapi_extra=query.documented(PARAMETERS))
-async def get_samples(request: Request, name: str, service: Shared) -> Response:
+@router.get(
+    "/datasets/{name}/samples",
+    openapi_extra=documentation.parameters(PARAMETERS),
+    responses=documentation.responses(
+        SamplePage,
+        problems.NOT_FOUND,
+        problems.UNANSWERABLE,
+        *problems.OF_ARRAYS,
+        description="A page of samples.",
+    ),
+)
+async def list_samples(request: Request, name: DatasetName, service: InjectedService) -> Response:
     """Return samples in path order, each with its size, shape and the pixels of every raw id."""
-    given = query.read(request, PARAMETERS)
-    number = query.version(given, PARAMETERS)
-    limit = query.integer(given, "limit", PARAMETERS) or 100
-    class_id = query.integer(given, "class_id", PARAMETERS)
-    status = given.get("status")
+    values = query.read(request, PARAMETERS)
+    number = query.version(values, PARAMETERS)
+    limit = query.integer(values, "limit", PARAMETERS) or PAGE_SIZE
+    class_id = query.integer(values, "class_id", PARAMETERS)
+    status = values.get("status")
     if status is not None and status not in STATUS:
         raise InvalidParameter(("status", f"expected counted or failed, not {status!r}"))
     published = await service.published(name, number)
     stored = service.table(published).stored
 
     def read() -> dict[str, Any]:
-        found: list[dict[str, Any]] = []
-        for sample in matching(stored, given.get("after"), status, class_id):
-            if len(found) == limit:
-                break
-            found.append(sample)
-        else:
-            return {"samples": found, "next": None}
-        return {"samples": found, "next": found[-1]["path"]}
+        samples: list[dict[str, Any]] = []
+        for sample in matching(stored, values.get("after"), status, class_id):
+            if len(samples) == limit:
+                return {"samples": samples, "next": samples[-1]["path"]}
+            samples.append(sample)
+        return {"samples": samples, "next": None}
 
     page = await service.in_thread(read)
     return json_response({"dataset": published.dataset, "version": published.record.number} | page)
@@ -64,7 +75,9 @@ async def get_samples(request: Request, name: str, service: Shared) -> Response:
 def matching(
     version: Version, after: str | None, status: str | None, class_id: int | None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the samples behind a path that have a status and a raw id, reading only the chunks needed.
+    """Yield the samples after a path that have a status and contain a raw id; None matches all.
+
+    Reads only the chunks that it needs.
 
     Raises `Unanswerable` for a version without rows.
     """
@@ -91,7 +104,7 @@ def matching(
 
 def _sample(version: Version, row: int, ids: NDArray[np.int64], count: NDArray[np.int64]) -> dict[str, Any]:
     counted = version.array("status")[row] == 0
-    # Imported counts do not say what shape their label maps had.
+    # Imported samples have counts but no shape.
     height, width = int(version.array("height")[row]), int(version.array("width")[row])
     present = np.flatnonzero(count)
     return {

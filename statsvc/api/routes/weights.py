@@ -10,40 +10,60 @@ from fastapi import APIRouter, Request
 from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
-from statsvc.api.http import conditional, formats, query
-from statsvc.api.state.cached_table import RememberedTable
-from statsvc.api.state.service import of as shared
+from statsvc.api.http import conditional, documentation, formats, problems, query
+from statsvc.api.schemas.weights import MethodList, SamplerList, WeightsResponse
+from statsvc.api.state.cached_table import CachedTable
+from statsvc.api.state.service import service_of
 from statsvc.sampling import mixtures
 from statsvc.sampling.weights import weights_response
 from statsvc.weighting import reference, serialize
 from statsvc.weighting.parameters import WeightSpec
 
-router = APIRouter()
+router = APIRouter(tags=["weights"], default_response_class=Response)
 
 PARAMETERS = {
     "dataset": query.QueryParameter(
-        "name of a dataset; may be left out where there is one only. a:0.7,b:0.3 weighs the stream that "
-        "draws so many images of each, a@3:0.7,b@paper:0.3 of these versions"
+        "name of the dataset; optional if there is only one. `a:0.7,b:0.3` is a mixture: the stream that "
+        "draws these shares of images from each dataset. `a@3:0.7,b@paper:0.3` mixes versions, by number or "
+        "tag"
     ),
     "version": query.VERSION,
     **query.SPEC,
     "format": query.QueryParameter(
-        "json (default), csv or npy (float64); goes before Accept",
+        "json (default), csv or npy (float64); takes precedence over the Accept header",
         {"type": "string", "enum": list(formats.MEDIA_TYPES)},
     ),
 }
 
+PARSED_REQUESTS = 1024
+"""Number of cached parsed requests, and of cached ETags."""
 
-REMEMBERED_BYTES = 2048
-"""Longest text of a question that is remembered."""
+CACHED_REQUEST_BYTES = 2048
+"""Query strings with Accept header above this length are parsed each time."""
+
+OTHER_FORMATS = {
+    "text/csv": {
+        "schema": {"type": "string"},
+        "example": "id,name,pixels,images,frequency,weight,loss_share\r\n"
+        "0,sky,20000000,366,0.8,0.6666666666666666,0.6666666666666666\r\n",
+    },
+    "application/x-npy": {
+        "schema": {
+            "type": "string",
+            "format": "binary",
+            "description": "NumPy file with a float64 array of shape [C]",
+        }
+    },
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightsRequest:
-    """What is asked for, checked: the representation, of which versions, and how they are weighed.
+    """A validated request.
 
-    dataset  name, None for the only one there is; of a mixture, its text
-    parts    those of a mixture, None for one dataset
+    form     format of the response
+    dataset  name, None for the only dataset; for a mixture, its text
+    parts    datasets of a mixture, None for a single dataset
     """
 
     form: str
@@ -55,76 +75,98 @@ class WeightsRequest:
 
 @router.get(
     "/weights",
-    openapi_extra=query.documented(PARAMETERS),
-    responses={
-        200: {"content": {media.partition(";")[0]: {} for media in formats.MEDIA_TYPES.values()}},
-        304: {"description": "The client holds this answer already"},
-    },
+    openapi_extra=documentation.parameters(PARAMETERS, documentation.IF_NONE_MATCH),
+    responses=documentation.cacheable(
+        WeightsResponse,
+        problems.NOT_FOUND,
+        problems.NOT_ACCEPTABLE,
+        problems.UNANSWERABLE,
+        *problems.OF_ARRAYS,
+        description="The weights in the requested format.",
+        others=OTHER_FORMATS,
+    ),
 )
 async def get_weights(request: Request) -> Response:
-    """Return class weights with everything that they rest on; `weights[i]` belongs to class id i."""
-    # Not a parameter, as elsewhere: FastAPI works out its dependencies anew for every request.
-    service = await shared(request)
+    """Return class weights and the counts they derive from.
+
+    `weights[i]` belongs to class id i. The format depends on `format`, else on the Accept header. A response
+    for a version number never changes.
+    """
+    # Not a dependency as in other routes: FastAPI would resolve it again for every request.
+    service = await service_of(request)
     accept = ",".join(request.headers.getlist("accept"))
     text = request.scope["query_string"]
-    asked = (_remembered if len(text) + len(accept) <= REMEMBERED_BYTES else _asked)(text, accept)
-    if asked.parts is None:
-        published = [await service.published(asked.dataset, asked.number)]
-        digest, pinned = published[0].digest_under(asked.spec.class_map), isinstance(asked.number, int)
+    parse = _parse_cached if len(text) + len(accept) <= CACHED_REQUEST_BYTES else _parse
+    parsed = parse(text, accept)
+    if parsed.parts is None:
+        published = [await service.published(parsed.dataset, parsed.number)]
+        digest, pinned = published[0].digest_under(parsed.spec.class_map), isinstance(parsed.number, int)
     else:
-        published = [await service.published(part.dataset, part.number) for part in asked.parts]
+        published = [await service.published(part.dataset, part.number) for part in parsed.parts]
         digest = json.dumps(
             [
-                [one.digest_under(asked.spec.class_map), part.share]
-                for one, part in zip(published, asked.parts, strict=True)
+                [version.digest_under(parsed.spec.class_map), part.share]
+                for version, part in zip(published, parsed.parts, strict=True)
             ]
         )
-        pinned = all(isinstance(part.number, int) for part in asked.parts)
+        pinned = all(isinstance(part.number, int) for part in parsed.parts)
 
-    def make(*tables: RememberedTable) -> bytes:
-        if asked.parts is None:
-            return serialize.render(asked.form, weights_response(tables[0], asked.spec))
-        shares = [part.share for part in asked.parts]
+    def render(*tables: CachedTable) -> bytes:
+        if parsed.parts is None:
+            return serialize.render(parsed.form, weights_response(tables[0], parsed.spec))
+        shares = [part.share for part in parsed.parts]
         mixture = list(zip(tables, shares, strict=True))
-        return serialize.render(asked.form, weights_response(mixture, asked.spec))
+        return serialize.render(parsed.form, weights_response(mixture, parsed.spec))
 
-    tag = _tag(digest, asked)
-    headers = conditional.cache_headers(tag, pinned=pinned, age=service.watch.age, negotiated=True)
-    return await conditional.respond(
-        request, headers, formats.MEDIA_TYPES[asked.form], lambda: service.answer(tag, make, *published)
+    return await service.respond(
+        request,
+        _tag(digest, parsed),
+        render,
+        *published,
+        pinned=pinned,
+        media_type=formats.MEDIA_TYPES[parsed.form],
+        negotiated=True,
     )
 
 
-def _asked(text: bytes, accept: str) -> WeightsRequest:
-    """Return what a query string and an Accept header ask for. Raises `InvalidParameter`, or 406."""
-    given = query.checked_names(QueryParams(text), PARAMETERS)
-    form = formats.chosen(given.pop("format", None), accept)
-    number = query.version(given, PARAMETERS)
-    spec = WeightSpec.from_params({name: given[name] for name in query.SPEC if name in given})
-    parts = mixtures.parse(given.get("dataset"))
+def _parse(text: bytes, accept: str) -> WeightsRequest:
+    """Parse a query string and an Accept header. Raises `InvalidParameter`, `HTTPException` (406)."""
+    values = query.checked_names(QueryParams(text), PARAMETERS)
+    form = formats.chosen(values.pop("format", None), accept)
+    number = query.version(values, PARAMETERS)
+    spec = WeightSpec.from_params({name: values[name] for name in query.SPEC if name in values})
+    parts = mixtures.parse(values.get("dataset"))
     if parts is not None:
         mixtures.without_version(number)
-    return WeightsRequest(form, given.get("dataset"), number, spec, parts)
+    return WeightsRequest(form, values.get("dataset"), number, spec, parts)
 
 
-# A thousand trainers ask the same: text that passed every check is not read again. It says nothing of what
-# the catalog holds, nor of who may ask; what is refused is not remembered.
-_remembered = lru_cache(1024)(_asked)
+# Many trainers send the same request: a valid one is parsed once. The result does not depend on the catalog
+# or on the token, and errors are not cached.
+_parse_cached = lru_cache(PARSED_REQUESTS)(_parse)
 
 
-@lru_cache(1024)
-def _tag(digest: str, asked: WeightsRequest) -> str:
-    return conditional.etag(digest, asked.spec.to_dict(), asked.form)
+@lru_cache(PARSED_REQUESTS)
+def _tag(digest: str, parsed: WeightsRequest) -> str:
+    return conditional.etag(digest, parsed.spec.to_dict(), parsed.form)
 
 
-@router.get("/methods")
+@router.get(
+    "/methods",
+    responses=documentation.cacheable(MethodList, description="All weighting methods."),
+    openapi_extra={"parameters": [documentation.IF_NONE_MATCH]},
+)
 async def get_methods(request: Request) -> Response:
     """Return every weighting method with its formula, parameters, ranges and reference."""
     query.read(request, {})
     return await conditional.respond_json(request, {"methods": reference.describe_methods()})
 
 
-@router.get("/samplers")
+@router.get(
+    "/samplers",
+    responses=documentation.cacheable(SamplerList, description="All samplers."),
+    openapi_extra={"parameters": [documentation.IF_NONE_MATCH]},
+)
 async def get_samplers(request: Request) -> Response:
     """Return every sampler with its formula, parameters, ranges and reference."""
     query.read(request, {})

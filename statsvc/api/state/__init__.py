@@ -1,1 +1,1 @@
-"""What a server process keeps in memory: the catalog snapshot, tables, finished answers, job events."""
+"""What a server process keeps in memory: catalog snapshot, tables, rendered responses, job events."""

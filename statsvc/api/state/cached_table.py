@@ -1,4 +1,4 @@
-"""A version's table that remembers what was read from it."""
+"""A table of a version that caches what is computed from its rows."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     from statsvc.store.versions.version import Version
 
 HISTOGRAM_BYTES = 64 * 2**20
-"""How much one version's histograms may take in memory; a common one takes a few kilobytes."""
+"""Size limit of one version's cached histograms in bytes; a typical histogram takes a few kilobytes."""
 
-DERIVED = 32
-"""Other values kept of one version, such as what a sampler draws; each a few arrays over the classes."""
+MAX_DERIVED = 32
+"""Other cached values of one version, such as sampling plans; each is a few arrays over the classes."""
+
+MAX_EXAMPLES = 64
+"""Cached lists of example samples of one version."""
 
 
-class RememberedTable(Table):
-    """A stored version whose histograms and examples are read from the rows once.
+class CachedTable(Table):
+    """A stored version that computes each histogram and list of examples from its rows once.
 
-    Safe between threads; a second thread waits for the first one's read instead of reading as well.
+    Thread-safe: a second thread waits for the result of the first one.
     """
 
     def __init__(self, stored: Version) -> None:
@@ -33,9 +36,9 @@ class RememberedTable(Table):
         self.dataset, self.version = stored.dataset, stored.version
         self.configuration, self.has_rows = stored.configuration, stored.has_rows
         self._reading = threading.RLock()
-        self._histograms: Lru[tuple[str | None, ClassMap | None], Histogram] = Lru(HISTOGRAM_BYTES, _bytes)
-        self._derived: Lru[Hashable, Any] = Lru(DERIVED)
-        self._examples: Lru[tuple[tuple[int, ...], str | None, int], dict[int, list[str]]] = Lru(64)
+        self._histograms: Lru[tuple[str | None, ClassMap | None], Histogram] = Lru(HISTOGRAM_BYTES, _size)
+        self._derived: Lru[Hashable, Any] = Lru(MAX_DERIVED)
+        self._examples: Lru[tuple[tuple[int, ...], str | None, int], dict[int, list[str]]] = Lru(MAX_EXAMPLES)
 
     def totals(self) -> Histogram:
         """Return the counts of all samples over raw ids."""
@@ -46,26 +49,26 @@ class RememberedTable(Table):
         return self.stored.blocks()
 
     def failed(self) -> int:
-        """Return how many samples could not be read."""
+        """Return the number of samples that could not be read."""
         return self.stored.failed()
 
     def histogram(self, split: str | None = None, class_map: ClassMap | None = None) -> Histogram:
         """Return the counts of a split after a class map, as `Table.histogram`."""
         with self._reading:
-            found = self._histograms.get((split, class_map))
-            if found is None:
-                found = self.stored.histogram(split, class_map)
-                self._histograms.put((split, class_map), found)
-            return found
+            histogram = self._histograms.get((split, class_map))
+            if histogram is None:
+                histogram = self.stored.histogram(split, class_map)
+                self._histograms.put((split, class_map), histogram)
+            return histogram
 
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return `make()`, made once for a key."""
+        """Return `make()`, computed once for each key."""
         with self._reading:
-            found: T | None = self._derived.get(key)
-            if found is None:
-                found = make()
-                self._derived.put(key, found)
-            return found
+            value: T | None = self._derived.get(key)
+            if value is None:
+                value = make()
+                self._derived.put(key, value)
+            return value
 
     def why_no_rows(self) -> str:
         """Return why there are no rows, as `Table.why_no_rows`."""
@@ -83,14 +86,14 @@ class RememberedTable(Table):
         """Return example samples of raw ids, as `Table.samples_with`."""
         key = (tuple(raw_ids), split, limit)
         with self._reading:
-            found = self._examples.get(key)
-            if found is None:
-                found = self.stored.samples_with(raw_ids, split, limit)
-                self._examples.put(key, found)
-            return found
+            examples = self._examples.get(key)
+            if examples is None:
+                examples = self.stored.samples_with(raw_ids, split, limit)
+                self._examples.put(key, examples)
+            return examples
 
 
-def _bytes(histogram: Histogram) -> int:
+def _size(histogram: Histogram) -> int:
     arrays = (
         histogram.class_id,
         histogram.mapped,

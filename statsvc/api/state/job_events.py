@@ -1,4 +1,4 @@
-"""Jobs as they go on: one look at the catalog a moment, however many clients listen."""
+"""Server-sent events of jobs: one poll of the catalog serves any number of clients."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 HEARTBEAT_SECONDS = 15.0
-"""How often a comment goes to a client that nothing happens for: proxies end silent connections."""
+"""Interval of comments on an idle stream: proxies close connections without traffic."""
 
 LAST = "end"
-"""The id of the event that a job's stream ends with."""
+"""Id of the last event of a stream."""
 
 
-class Feed:
-    """The jobs that clients of this process listen to; used from its event loop only."""
+class JobEvents:
+    """Event streams of this process. Only for use in its event loop."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -36,15 +36,15 @@ class Feed:
         self._polling: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def events(self, job_id: str, now: dict[str, Any]) -> AsyncIterator[bytes]:
-        """Yield server-sent events of a job: `now`, its description, then every change, until it ends.
+    async def stream(self, job_id: str, description: dict[str, Any]) -> AsyncIterator[bytes]:
+        """Yield server-sent events of a job until it ends: its current description, then every change.
 
-        Ends, too, when the feed is closed; the client that connects again goes on with another server.
+        `close` ends the stream, too; a client that reconnects continues with another server.
         """
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._listeners.setdefault(job_id, set()).add(queue)
         try:
-            last = _event(now)
+            last = _event(description)
             yield b"retry: 2000\n\n" + last
             if self._polling is None or self._polling.done():
                 self._polling = asyncio.create_task(self._poll())
@@ -52,7 +52,7 @@ class Feed:
                 try:
                     event = await asyncio.wait_for(queue.get(), HEARTBEAT_SECONDS)
                 except TimeoutError:
-                    yield b": still there\n\n"
+                    yield b": keep-alive\n\n"
                     continue
                 if event is None:
                     return
@@ -65,7 +65,7 @@ class Feed:
                 del self._listeners[job_id]
 
     async def close(self) -> None:
-        """End every stream, so that the server can stop."""
+        """End every stream, because open streams would keep the server from stopping."""
         self._closed = True
         for queues in self._listeners.values():
             for queue in queues:
@@ -74,14 +74,14 @@ class Feed:
             self._polling.cancel()
 
     async def _poll(self) -> None:
-        """Look at the jobs listened to, as long as there are any."""
+        """Poll the catalog for the jobs of all streams, until no stream is left."""
         while self._listeners:
             try:
-                found = await anyio.to_thread.run_sync(jobs.by_ids, self._catalog, list(self._listeners))
-            except Exception as error:  # noqa: BLE001 - streams go on when the catalog comes back
-                log.warning("jobs cannot be looked at, trying again: %s", error)
-                found = []
-            for job, dataset in found:
+                polled = await anyio.to_thread.run_sync(jobs.by_ids, self._catalog, list(self._listeners))
+            except Exception as error:  # noqa: BLE001 - streams continue when the catalog is available again
+                log.warning("cannot read jobs from the catalog; retrying: %s", error)
+                polled = []
+            for job, dataset in polled:
                 event = _event(job_description(job, dataset))
                 for queue in self._listeners.get(job.id, ()):
                     queue.put_nowait(event)
@@ -91,8 +91,8 @@ class Feed:
 _ENDED = f"id: {LAST}\n".encode()
 
 
-def _event(described: dict[str, Any]) -> bytes:
-    ended = described["finished_at"] is not None
-    identity = _ENDED if ended else f"id: {described['attempt']}\n".encode()
-    # JSON holds no line break, so one `data:` line is enough.
-    return identity + b"event: job\ndata: " + json_bytes(described).rstrip(b"\n") + b"\n\n"
+def _event(description: dict[str, Any]) -> bytes:
+    ended = description["finished_at"] is not None
+    identity = _ENDED if ended else f"id: {description['attempt']}\n".encode()
+    # Compact JSON contains no line break, so one `data:` line is enough.
+    return identity + b"event: job\ndata: " + json_bytes(description).rstrip(b"\n") + b"\n\n"

@@ -1,4 +1,4 @@
-"""A bounded memory: what was used longest ago leaves first."""
+"""A bounded cache that evicts the least recently used values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ V = TypeVar("V")
 
 
 class Lru(Generic[K, V]):
-    """Values by key up to a total cost, 1 each unless `cost` says otherwise; safe between threads."""
+    """Values by key up to a total cost, by default 1 each. Thread-safe."""
 
     def __init__(self, capacity: int, cost: Callable[[V], int] = lambda _value: 1) -> None:
         self._capacity, self._cost, self._total = capacity, cost, 0
@@ -22,16 +22,16 @@ class Lru(Generic[K, V]):
         self._lock = threading.Lock()
 
     def get(self, key: K) -> V | None:
-        """Return the value kept under `key`, or None."""
+        """Return the value of `key`, or None if it is not cached."""
         with self._lock:
-            found = self._values.get(key)
-            if found is None:
+            entry = self._values.get(key)
+            if entry is None:
                 return None
             self._values.move_to_end(key)
-            return found[0]
+            return entry[0]
 
     def put(self, key: K, value: V) -> None:
-        """Keep a value; one that costs more than the whole capacity is not kept."""
+        """Cache a value, unless it costs more than the whole capacity."""
         cost = self._cost(value)
         if cost > self._capacity:
             return

@@ -1,4 +1,4 @@
-"""Making a value once for everybody who asks for it at the same time, and keeping it."""
+"""Computing a value once for all concurrent requests (single flight), and caching it."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ K = TypeVar("K", bound="Hashable")
 V = TypeVar("V")
 
 
-class Once(Generic[K, V]):
-    """Values made in a worker thread, one making a key at a time however many wait for it.
+class SingleFlight(Generic[K, V]):
+    """Values computed in worker threads, each key by at most one thread at a time.
 
-    `kept` holds finished values; an exception goes to everybody who waits, and is not kept.
+    An exception is raised for every waiting caller and is not cached.
     """
 
-    def __init__(self, kept: Lru[K, V], threads: int) -> None:
-        self._kept = kept
+    def __init__(self, cache: Lru[K, V], threads: int) -> None:
+        self._cache = cache
         self._threads = anyio.CapacityLimiter(threads)
         self._running: dict[K, asyncio.Task[V]] = {}
 
     async def get(self, key: K, make: Callable[[], V]) -> V:
-        """Return the value of `key`, made by `make` where it is not kept."""
-        kept = self._kept.get(key)
-        if kept is not None:
-            return kept
+        """Return the value of `key`, computed by `make` unless it is cached."""
+        cached = self._cache.get(key)
+        if cached is not None:
+            return cached
         task = self._running.get(key)
         if task is None:
             task = asyncio.create_task(self._make(key, make))
             self._running[key] = task
-        # Shielded: a client that hangs up must not end the work that others wait for.
+        # Shielded: a client that disconnects must not cancel the work that other clients wait for.
         return await asyncio.shield(task)
 
     async def _make(self, key: K, make: Callable[[], V]) -> V:
         try:
             value = await anyio.to_thread.run_sync(make, limiter=self._threads)
-            self._kept.put(key, value)
+            self._cache.put(key, value)
             return value
         finally:
             del self._running[key]

@@ -1,4 +1,4 @@
-"""What the catalog holds, kept in memory: requests are answered from here, not from SQL."""
+"""A copy of the catalog in memory: most requests are served from it, without SQL."""
 
 from __future__ import annotations
 
@@ -26,12 +26,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
-"""How often the catalog is asked whether anything changed."""
+"""Interval between polls of the catalog."""
+
+
+MAX_NAMES = 20
+"""Dataset names that an error message lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A published version. `digest` stands for everything its answers follow from, on every replica."""
+    """A published version.
+
+    digest  identifies everything that responses follow from: dataset, arrays and configuration. It is the
+            same on every replica.
+    """
 
     dataset: str
     record: VersionRecord
@@ -53,26 +61,32 @@ class Published:
         return cls(dataset, record, xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode()))
 
     def digest_under(self, class_map: str | None) -> str:
-        """Return what stands for answers under a built-in class map, "none" for raw ids, None for its own.
+        """Return the digest of responses under another class map.
 
-        Without its rows, a version no longer knows in which images a class of another map occurs.
+        A version without rows gives other responses than before: it no longer knows which images contain
+        a class that the map merges from several raw ids.
+
+        class_map  name of a built-in map, "none" for raw ids, None for the configured map
         """
-        own = self.record.configuration.class_map
-        if self.record.expired_at is None or class_map in (None, "none") or builtin(class_map) == own:
+        configured = self.record.configuration.class_map
+        if self.record.expired_at is None or class_map in (None, "none") or builtin(class_map) == configured:
             return self.digest
         return f"{self.digest} without rows"
 
     @property
     def key(self) -> tuple[str, int, bool]:
-        """The dataset's uid, the number, and whether it has lost its rows: a version as it is read."""
+        """Cache key of its table: uid of the dataset, version number, and whether its rows have expired."""
         return self.record.dataset_uid, self.record.number, self.record.expired_at is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Every dataset with its current version, every token that holds, and the tags, as of one moment.
+    """State of the catalog at one moment.
 
-    Tags are {uid of the dataset: {tag: number}}.
+    revisions  (uid, revision) of every dataset, to detect changes
+    datasets   name → dataset and its current version
+    tokens     tokens that have not been revoked
+    tags       uid of a dataset → tag → version number
     """
 
     revisions: list[tuple[str, int]]
@@ -81,29 +95,32 @@ class Snapshot:
     tags: Mapping[str, dict[str, int]]
 
     def dataset(self, name: str | None) -> tuple[Dataset, Published | None]:
-        """Return a dataset and its current version; without a name, the only one there is.
+        """Return a dataset and its current version; without a name, the only dataset.
 
-        Those without a version do not count, unless there are no others. Raises `NotFound`, or
-        `InvalidParameter` where a name must choose between several.
+        Without a name, datasets without a version are skipped, unless no dataset has a version.
+
+        Raises `NotFound` for an unknown name, `InvalidParameter` if several datasets match.
         """
         names = list(self.datasets)
         if name is None:
-            names = [one for one, (_, version) in self.datasets.items() if version is not None] or names
-        there = ", ".join(names[:20]) or "none yet; add one with POST /datasets or statsvc scan SOURCE"
+            names = [each for each, (_, version) in self.datasets.items() if version is not None] or names
+        available = ", ".join(names[:MAX_NAMES]) or "none; add one with POST /datasets or statsvc scan SOURCE"
         if name is None:
             if len(names) > 1:
-                raise InvalidParameter(("dataset", f"there are {len(names)} datasets, give one: {there}"))
+                raise InvalidParameter(
+                    ("dataset", f"required, because there are {len(names)} datasets: {available}")
+                )
             if not names:
-                raise NotFound(f"there is no dataset to answer from; datasets: {there}")
+                raise NotFound(f"there is no dataset; datasets: {available}")
             name = names[0]
         if name not in self.datasets:
-            raise NotFound(f"there is no dataset {name!r}{nearest(name, names)}; datasets: {there}")
+            raise NotFound(f"there is no dataset {name!r}{nearest(name, names)}; datasets: {available}")
         return self.datasets[name]
 
 
 def load(catalog: Catalog, previous: Snapshot | None = None) -> Snapshot:
-    """Read the catalog; return `previous` itself where nothing changed since."""
-    # Revisions first: what changes between the two reads is noticed at the next look.
+    """Read the catalog; return `previous` itself if nothing has changed since."""
+    # Revisions first: the next poll detects a change between the two reads.
     revisions = overview.revisions(catalog)
     if previous is not None and previous.revisions == revisions:
         return previous
@@ -116,12 +133,12 @@ def load(catalog: Catalog, previous: Snapshot | None = None) -> Snapshot:
         elif published is None or published.record != record:
             published = Published.of(dataset.name, record)
         datasets[dataset.name] = (dataset, published)
-    held = tuple(token for token in tokens.all_tokens(catalog) if token.revoked_at is None)
-    return Snapshot(revisions, datasets, held, tags.all_tags(catalog))
+    valid_tokens = tuple(token for token in tokens.all_tokens(catalog) if token.revoked_at is None)
+    return Snapshot(revisions, datasets, valid_tokens, tags.all_tags(catalog))
 
 
 class CatalogWatcher:
-    """The process's snapshot, kept fresh by one task; it stays as it was while the catalog fails."""
+    """Keeps the snapshot of the process up to date; while the catalog fails, the last snapshot stays."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -132,11 +149,11 @@ class CatalogWatcher:
 
     @property
     def age(self) -> int | None:
-        """Seconds since the catalog last answered, or None while it does."""
+        """Seconds since the last successful poll, or None while polls succeed."""
         return int(time.monotonic() - self._read_at) if self._failing else None
 
     async def refresh(self) -> None:
-        """Take up what the catalog holds now. A failing catalog is logged, not raised."""
+        """Replace the snapshot if the catalog has changed. A failing catalog is logged, not raised."""
         from sqlalchemy.exc import SQLAlchemyError
 
         async with self._refreshing:
@@ -144,11 +161,11 @@ class CatalogWatcher:
                 self.snapshot = await anyio.to_thread.run_sync(load, self._catalog, self.snapshot)
             except (SQLAlchemyError, StatsvcError, OSError) as error:
                 if not self._failing:
-                    log.warning("the catalog does not answer, serving what is in memory: %s", error)
+                    log.warning("the catalog is unavailable; serving from memory until it is back: %s", error)
                 self._failing = True
                 return
             if self._failing:
-                log.warning("the catalog answers again")
+                log.warning("the catalog is available again")
             self._failing, self._read_at = False, time.monotonic()
 
     async def run(self) -> None:
@@ -157,6 +174,6 @@ class CatalogWatcher:
             try:
                 await self.refresh()
             except Exception:
-                # The one task that keeps answers fresh: an error nobody thought of must not end it.
+                # An unforeseen error must not end the only task that refreshes the snapshot.
                 log.exception("the snapshot could not be refreshed")
             await asyncio.sleep(POLL_SECONDS)

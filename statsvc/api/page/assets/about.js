@@ -1,11 +1,12 @@
-// What else there is to know of a version: label maps that could not be read, the doctor's findings, other versions.
+// Details of a version: unreadable label maps, findings of the doctor, and other versions.
 
 import { address, state } from "./address.js";
 import { dataset, get, Problem } from "./api.js";
 import { h, link, table } from "./dom.js";
 import { grouped, plural, signed, when } from "./numbers.js";
 
-const asked = async (path) => {
+/** Return the response of a path, or a paragraph with the reason why there is none. */
+const getOrExplain = async (path) => {
   try {
     return await get(path);
   } catch (error) {
@@ -14,45 +15,45 @@ const asked = async (path) => {
   }
 };
 
-const finding = (one) => h("li", { class: one.level },
-  h("strong", {}, `${one.level}: `), one.saw, " ", h("span", { class: "hint" }, one.do),
-  one.files.length ? h("details", {}, h("summary", {}, plural(one.count, "file")), h("ul", {}, one.files.map((name) => h("li", {}, h("code", {}, name))))) : "");
+const findingItem = (finding) => h("li", { class: finding.level },
+  h("strong", {}, `${finding.level}: `), finding.saw, " ", h("span", { class: "hint" }, finding.do),
+  finding.files.length ? h("details", {}, h("summary", {}, plural(finding.count, "file")), h("ul", {}, finding.files.map((name) => h("li", {}, h("code", {}, name))))) : "");
 
-function unread(found, failed) {
-  if (found instanceof Element) return found;
-  const more = failed - found.samples.length;
+function failureTable(page, failed) {
+  if (page instanceof Element) return page;
+  const more = failed - page.samples.length;
   return [
-    table("Label maps that could not be read", ["file", "why"], found.samples.map((one) => [one.path, one.error])),
+    table("Unreadable label maps", ["file", "reason"], page.samples.map((sample) => [sample.path, sample.error])),
     more > 0 ? h("p", { class: "hint" }, `… and ${grouped(more)} more`) : "",
   ];
 }
 
-function findings(found) {
-  if (found instanceof Element) return found;
-  return found.findings.length ? h("ul", { class: "findings" }, found.findings.map(finding)) : h("p", {}, "Nothing looks wrong.");
+function findingList(report) {
+  if (report instanceof Element) return report;
+  return report.findings.length ? h("ul", { class: "findings" }, report.findings.map(findingItem)) : h("p", {}, "No problems found.");
 }
 
-function listed(versions, go) {
-  const rows = versions.map((one, k) => {
-    const before = versions[k + 1];
+function versionTable(versions, go) {
+  const rows = versions.map((version, k) => {
+    const previous = versions[k + 1];
     const parameters = state();
-    parameters.set("version", String(one.number));
-    const since = (name) => (before ? signed(one[name] - before[name]) : "");
-    return [link(address(parameters), () => go(parameters), String(one.number)), one.tags.join(", "), when(one.created_at),
-      grouped(one.samples), since("samples"), grouped(one.pixels), since("pixels"), grouped(one.failed)];
+    parameters.set("version", String(version.number));
+    const change = (name) => (previous ? signed(version[name] - previous[name]) : "");
+    return [link(address(parameters), () => go(parameters), String(version.number)), version.tags.join(", "), when(version.created_at),
+      grouped(version.samples), change("samples"), grouped(version.pixels), change("pixels"), grouped(version.failed)];
   });
-  return table("Versions", ["#version", "tags", "made", "#images", "#±", "#pixels", "#±", "#not read"], rows);
+  return table("Versions", ["#version", "tags", "published", "#images", "#change", "#pixels", "#change", "#unreadable"], rows);
 }
 
-/** Return what there is to know of the version that was answered; `go(parameters)` shows another one. */
-export async function described(answer, versions, go) {
+/** Return the details of the version in `answer`; `go(parameters)` shows another version. */
+export async function versionDetails(answer, versions, go) {
   const [doctor, failed] = await Promise.all([
-    asked(`${dataset(answer.dataset, "/doctor")}?version=${answer.version}`),
-    answer.failed ? asked(`${dataset(answer.dataset, "/samples")}?status=failed&version=${answer.version}`) : null,
+    getOrExplain(`${dataset(answer.dataset, "/doctor")}?version=${answer.version}`),
+    answer.failed ? getOrExplain(`${dataset(answer.dataset, "/samples")}?status=failed&version=${answer.version}`) : null,
   ]);
   return [
-    ...(failed ? [h("h2", {}, "Not read"), unread(failed, answer.failed)].flat() : []),
-    h("h2", {}, "Doctor"), findings(doctor),
-    h("h2", {}, "Versions"), listed(versions, go),
+    ...(failed ? [h("h2", {}, "Unreadable label maps"), failureTable(failed, answer.failed)].flat() : []),
+    h("h2", {}, "Data quality"), findingList(doctor),
+    h("h2", {}, "Versions"), versionTable(versions, go),
   ];
 }

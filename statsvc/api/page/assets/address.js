@@ -1,11 +1,11 @@
-// The address of the page: the parameters of `GET /weights` under their own names, so that a link shows the same.
+// The URL of the page: its query string has the parameters of `GET /weights`, so a link reproduces what is shown.
 
 export const state = () => new URLSearchParams(location.search);
 
 export const address = (parameters) => `?${parameters}`;
 
-/** Write what may be asked in several ways in one: `ignore` is another name, and repeated ids are one list. */
-export function tidy() {
+/** Normalize the URL: `ignore` becomes `ignore_index`, and repeated ids become one list. */
+export function normalizeUrl() {
   const parameters = state();
   const ignored = [...parameters.getAll("ignore_index"), ...parameters.getAll("ignore")];
   if (ignored.length < 2 && !parameters.has("ignore")) return;

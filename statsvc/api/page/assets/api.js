@@ -8,7 +8,7 @@ export const token = {
   forget: () => sessionStorage.removeItem(TOKEN),
 };
 
-/** An answer that is no answer: `status` 0 where the server was not reached, `errors` as RFC 9457's extension. */
+/** An error response, or `status` 0 if the server could not be reached. `errors` names rejected parameters. */
 export class Problem extends Error {
   constructor(status, detail, errors = []) {
     super(detail);
@@ -22,20 +22,20 @@ async function send(path, options = {}) {
   if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
   let response;
   try {
-    // no-cache asks again with the ETag that the browser holds; it never trusts what it holds.
+    // no-cache makes the browser revalidate its copy with the ETag for every request.
     response = await fetch(path, { cache: "no-cache", ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, "The server does not answer. This page tries again by itself.");
+    throw new Problem(0, "The server cannot be reached. This page retries automatically.");
   }
   if (response.ok) return response;
   let body = {};
   try {
     body = await response.json();
   } catch {
-    // A proxy's error page; its status is all it says.
+    // The error page of a proxy is not JSON.
   }
-  throw new Problem(response.status, body.detail ?? `The server answered ${response.status}.`, body.errors);
+  throw new Problem(response.status, body.detail ?? `The request failed with status ${response.status}.`, body.errors);
 }
 
 export const get = async (path, options) => (await send(path, options)).json();
@@ -51,7 +51,7 @@ export const dataset = (name, rest = "") => `datasets/${encodeURIComponent(name)
 
 const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 
-/** Yield a job's description now and at every change, until it has ended. By fetch: EventSource sends no token. */
+/** Yield a job after every change until it has ended. Uses fetch because EventSource cannot send a token. */
 export async function* follow(id, signal) {
   const path = `jobs/${encodeURIComponent(id)}`;
   for (;;) {

@@ -1,27 +1,27 @@
-// The table of classes: sorted by any column, with bars on which rare classes are seen.
+// The class table: sortable by any column, with bars on a logarithmic or linear scale.
 
 import { at, h, scrolled } from "./dom.js";
 import { grouped, percent, significant } from "./numbers.js";
 
-const KEYS = { id: "#id", name: "name", pixels: "#pixels", frequency: "#share", images: "#images", weight: "#weight", loss_share: "#share of the loss" };
+const KEYS = { id: "#id", name: "name", pixels: "#pixels", frequency: "#share", images: "#images", weight: "#weight", loss_share: "#loss share" };
 
-let answer = null; // what is shown
+let answer = null; // the response of `GET /weights` that is shown
 let scale = "log";
 let order = { key: "id", down: false };
 
-/** Return how far a bar reaches, from 0 to 1: rare classes are seen on a logarithmic scale only. */
-function reach(value, values) {
-  const positive = values.filter((one) => one > 0);
+/** Return the length of a bar, 0 to 1. On a linear scale, bars of rare classes are too short to see. */
+function barLength(value, values) {
+  const positive = values.filter((each) => each > 0);
   if (!(value > 0) || !positive.length) return 0;
-  const most = Math.max(...positive);
-  if (scale === "linear") return value / most;
-  const least = Math.min(...positive);
-  const decades = Math.max(1, Math.ceil(Math.log10(most / least) + 0.25));
-  return Math.max(0.01, 1 + Math.log10(value / most) / decades);
+  const largest = Math.max(...positive);
+  if (scale === "linear") return value / largest;
+  const smallest = Math.min(...positive);
+  const decades = Math.max(1, Math.ceil(Math.log10(largest / smallest) + 0.25));
+  return Math.max(0.01, 1 + Math.log10(value / largest) / decades);
 }
 
 function bar(value, values, kind) {
-  const width = 100 * reach(value, values);
+  const width = 100 * barLength(value, values);
   return h("progress", { class: `bar ${kind}`, max: 100, value: width.toFixed(2), "aria-hidden": "true" });
 }
 
@@ -37,14 +37,14 @@ function draw() {
   const weights = rows.map((row) => row.weight);
   const head = Object.entries(KEYS).map(([key, label]) => {
     const sorted = key === order.key ? (order.down ? "descending" : "ascending") : "none";
-    const turn = () => {
+    const sortByColumn = () => {
       order = { key, down: key === order.key ? !order.down : !["id", "name"].includes(key) };
       draw();
       at(`sort-${key}`).focus();
     };
     const mark = { descending: " ↓", ascending: " ↑", none: "" }[sorted];
     return h("th", { scope: "col", class: label.startsWith("#") && "number", "aria-sort": sorted },
-      h("button", { type: "button", class: "sort", id: `sort-${key}`, onclick: turn }, label.replace(/^#/, "") + mark));
+      h("button", { type: "button", class: "sort", id: `sort-${key}`, onclick: sortByColumn }, label.replace(/^#/, "") + mark));
   });
   const body = rows.map((row) => h("tr", { class: row.ignored ? "ignored" : row.pixels === 0 && "absent" },
     h("td", { class: "number" }, String(row.id)),
@@ -54,18 +54,18 @@ function draw() {
     h("td", { class: "number" }, grouped(row.images)),
     h("td", { class: "number barred" }, significant(row.weight, 4), bar(row.weight, weights, "weight")),
     h("td", { class: "number" }, typeof row.loss_share === "number" ? percent(row.loss_share) : "–")));
-  const whole = h("table", {}, h("caption", { class: "unseen" }, "Classes with their pixels and weights"), h("thead", {}, h("tr", {}, head)), h("tbody", {}, body));
-  at("classes").replaceChildren(scrolled("Classes", whole));
-  const told = [`${grouped(answer.pixels)} pixels counted`];
-  if (answer.images !== null) told.push(`in ${grouped(answer.images)} images`);
-  if (answer.ignored_pixels) told.push(`and ${grouped(answer.ignored_pixels)} ignored`);
-  const mean = typeof answer.expected_weight === "number" ? ` Expected weight of a pixel: ${significant(answer.expected_weight, 4)}.` : "";
-  at("foot").textContent = `${told.join(" ")}.${mean}`;
+  const classTable = h("table", {}, h("caption", { class: "unseen" }, "Classes with their pixels and weights"), h("thead", {}, h("tr", {}, head)), h("tbody", {}, body));
+  at("classes").replaceChildren(scrolled("Classes", classTable));
+  const sentence = [`${grouped(answer.pixels)} pixels counted`];
+  if (answer.images !== null) sentence.push(`in ${grouped(answer.images)} images`);
+  if (answer.ignored_pixels) sentence.push(`and ${grouped(answer.ignored_pixels)} ignored`);
+  const mean = typeof answer.expected_weight === "number" ? ` Mean weight of a counted pixel: ${significant(answer.expected_weight, 4)}.` : "";
+  at("foot").textContent = `${sentence.join(" ")}.${mean}`;
 }
 
-/** Show the classes of an answer of `GET /weights`. */
-export function showClasses(found) {
-  answer = found;
+/** Show the classes of a response of `GET /weights`. */
+export function showClasses(response) {
+  answer = response;
   draw();
 }
 

@@ -1,6 +1,4 @@
-// Making elements. Text only ever becomes text: names of classes and files are anyone's.
-
-const SVG = "http://www.w3.org/2000/svg";
+// DOM helpers. Strings become text nodes, never HTML: names of classes and files are untrusted.
 
 function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
@@ -13,11 +11,9 @@ function fill(element, attributes, children) {
 }
 
 export const h = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
-export const svg = (tag, attributes = {}, ...children) =>
-  fill(document.createElementNS(SVG, tag), attributes, children);
 export const at = (id) => document.getElementById(id);
 
-/** Return a link within the page; `href` and the click say the same, so that a new tab works as well. */
+/** Return a link within the page. `href` must lead to the same state as `go`, for opening it in a new tab. */
 export const link = (href, go, ...children) => {
   const click = (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -27,7 +23,7 @@ export const link = (href, go, ...children) => {
   return h("a", { href, onclick: click }, ...children);
 };
 
-/** Return a table in a box that scrolls by itself; a heading that starts with "#" stands over numbers. */
+/** Return a table in a scrollable box. A heading that starts with "#" marks a column of numbers. */
 export function table(caption, headings, rows) {
   const number = headings.map((heading) => heading.startsWith("#"));
   const heads = headings.map((heading, k) => h("th", { scope: "col", class: number[k] && "number" }, heading.replace(/^#/, "")));

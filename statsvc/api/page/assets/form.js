@@ -1,9 +1,9 @@
-// The form: method, its parameters, and how the counts are read. The server checks; its words stand beside the field.
+// The form: method, its parameters, and how counts are interpreted. The server validates; its messages appear at the field.
 
 import { state } from "./address.js";
 import { at, h } from "./dom.js";
 
-const CHOSEN = { class_map: "Class map", normalize: "Normalize", absent: "Absent classes", denominator: "Shares of" };
+const CHOSEN = { class_map: "Class map", normalize: "Normalize", absent: "Absent classes", denominator: "Frequency denominator" };
 
 export const options = (values, chosen) => values.map(([value, text]) => h("option", { value, selected: value === chosen }, text));
 
@@ -21,50 +21,51 @@ function field(name, label, control, hint, changed) {
 
 const text = (value, placeholder = "") => h("input", { value, placeholder, spellcheck: "false", autocomplete: "off" });
 
-const choice = (words, first, value) => h("select", {}, options([["", first], ...words.map((word) => [word, word])], value));
+const choice = (values, first, value) => h("select", {}, options([["", first], ...values.map((each) => [each, each])], value));
 
-/** Show a field for each parameter; `changed(name, value)` is called where one is given another value. */
+/** Show a field for each parameter; `changed(name, value)` is called when the user changes one. */
 export function showForm({ methods, choices }, splits, changed) {
   const parameters = state();
-  const given = (name) => parameters.get(name) ?? "";
-  const method = methods.find((one) => one.name === parameters.get("method")) ?? methods[0];
+  const current = (name) => parameters.get(name) ?? "";
+  const method = methods.find((each) => each.name === parameters.get("method")) ?? methods[0];
   const add = (name, label, control, hint = "") => fields.push(field(name, label, control, hint, changed));
   const fields = [];
-  add("method", "Method", h("select", {}, options(methods.map((one) => [one.name, one.name]), method.name)), method.summary);
+  add("method", "Method", h("select", {}, options(methods.map(({ name }) => [name, name]), method.name)), method.summary);
   fields.push(h("p", { class: "formula" }, h("code", {}, method.formula), h("span", { class: "hint" }, ` ${method.reference}`)));
-  for (const one of method.parameters) {
-    const control = one.name in choices
-      ? choice(choices[one.name], `default (${one.default})`, given(one.name))
-      : text(given(one.name), one.required ? "needed" : String(one.default));
-    add(one.name, one.name, control, `${one.description}; ${one.range}`);
+  for (const parameter of method.parameters) {
+    const control = parameter.name in choices
+      ? choice(choices[parameter.name], `default (${parameter.default})`, current(parameter.name))
+      : text(current(parameter.name), parameter.required ? "required" : String(parameter.default));
+    add(parameter.name, parameter.name, control, `${parameter.description}; ${parameter.range}`);
   }
   const names = new Set([...splits, ...parameters.getAll("split")]);
-  if (names.size) add("split", "Split", choice([...names], "all together", given("split")));
-  add("ignore_index", "Ignored ids", text(given("ignore_index"), "the dataset's"), "255,254 or none");
+  if (names.size) add("split", "Split", choice([...names], "all samples", current("split")));
+  add("ignore_index", "Ignored ids", text(current("ignore_index"), "as configured"), "list such as 255,254, or none");
   for (const [name, label] of Object.entries(CHOSEN)) {
-    add(name, label, choice(choices[name], name === "class_map" ? "the dataset's" : `default (${choices[name][0]})`, given(name)));
+    add(name, label, choice(choices[name], name === "class_map" ? "as configured" : `default (${choices[name][0]})`, current(name)));
   }
-  // What a link asks beyond these stays, and is told.
-  const shown = new Set(["dataset", "version", "method", "split", "ignore_index", ...Object.keys(CHOSEN), ...method.parameters.map((one) => one.name)]);
+  // Other parameters of a link stay in effect, so they are shown, too.
+  const shown = new Set(["dataset", "version", "method", "split", "ignore_index", ...Object.keys(CHOSEN), ...method.parameters.map(({ name }) => name)]);
   for (const [name, value] of parameters) {
-    if (!shown.has(name)) add(name, name, text(value), "from the link; empty it to leave it out");
+    if (!shown.has(name)) add(name, name, text(value), "set by the link; clear the field to remove it");
   }
   const focused = document.activeElement?.id;
   at("question").replaceChildren(...fields);
   if (focused?.startsWith("p-")) at(focused)?.focus();
 }
 
-/** Show what the server says of the question, beside the parameters that it names. */
-export function refused(problem) {
-  const left = [];
+/** Show a problem at the fields of the parameters that it names, or else above the form. */
+export function showProblem(problem) {
+  const remaining = [];
   for (const { parameter, message } of problem.errors) {
-    const place = at(`p-${parameter}-error`);
-    if (!place) left.push(`${parameter}: ${message}`);
+    const errorText = at(`p-${parameter}-error`);
+    if (!errorText) remaining.push(`${parameter}: ${message}`);
     else {
-      place.textContent = message;
+      errorText.textContent = message;
       at(`p-${parameter}`).setAttribute("aria-invalid", "true");
     }
   }
-  if (!problem.errors.length) left.push(problem.message);
-  at("problem").textContent = left.join(" ");
+  if (!problem.errors.length) remaining.push(problem.message);
+  else if (!remaining.length) remaining.push("Some parameters are invalid. Correct the marked fields.");
+  at("problem").textContent = remaining.join(" ");
 }

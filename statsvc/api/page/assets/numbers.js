@@ -1,4 +1,4 @@
-// Numbers as people read them. What is not 0 is never shown as 0.
+// Formatting of numbers and dates. A number other than 0 is never shown as 0.
 
 const grouping = new Intl.NumberFormat("en");
 const SUPERSCRIPT = "⁰¹²³⁴⁵⁶⁷⁸⁹";
@@ -7,7 +7,7 @@ export const grouped = (number) => (number === null ? "unknown" : grouping.forma
 
 export const signed = (number) => (number > 0 ? `+${grouped(number)}` : grouped(number).replace("-", "−"));
 
-/** Return a number to so many significant digits. */
+/** Return a number with a number of significant digits. */
 export function significant(number, digits) {
   if (number === 0) return "0";
   const size = Math.abs(number);
@@ -21,7 +21,7 @@ export function significant(number, digits) {
   return number.toPrecision(digits).replace("-", "−");
 }
 
-/** Return a share, from 0 to 1, in percent to three significant digits. */
+/** Return a share, 0 to 1, in percent with three significant digits. */
 export function percent(share) {
   const text = significant(100 * share, 3);
   return text === "100" && share < 1 ? "> 99.9 %" : `${text} %`;

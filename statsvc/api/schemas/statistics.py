@@ -1,0 +1,171 @@
+"""Responses of `/datasets/{name}/histogram`, `/samples` and `/doctor`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from statsvc.api.schemas.base import ResponseModel, example
+from statsvc.api.schemas.weights import UnexpectedId
+
+
+class HistogramRow(ResponseModel):
+    """Counts of one id."""
+
+    id: int = Field(description="the id after the class map; the raw id without one")
+    name: str = Field(description="class name, or the id as text if it has no name")
+    pixels: int = Field(description="pixels with this id")
+    images: int | None = Field(description="images that contain the id; null if unknown")
+    share: float = Field(description="share of all pixels, 0 to 1")
+    ignored: bool = Field(False, description="true if the id is ignored; otherwise left out")
+    unexpected: bool = Field(False, description="true if the id is unexpected; otherwise left out")
+
+
+class Histogram(ResponseModel):
+    """Pixels and images of every id."""
+
+    model_config = example(
+        {
+            "dataset": "camvid",
+            "version": 3,
+            "exact": True,
+            "split": None,
+            "class_map": "none",
+            "ignore_index": [11],
+            "num_classes": 11,
+            "images": 367,
+            "failed": 0,
+            "pixels": 63417600,
+            "classes": [{"id": 0, "name": "sky", "pixels": 10682767, "images": 366, "share": 0.16845}],
+            "unexpected": [],
+            "schema": 1,
+        }
+    )
+
+    dataset: str = Field(description="name of the dataset")
+    version: int = Field(description="version number")
+    exact: bool = Field(description="false if the counts are an estimate from some of the images")
+    split: str | None = Field(description="the split that was counted; null for all samples")
+    class_map: str = Field(description="name of the class map; `none` for raw ids")
+    ignore_index: list[int] = Field(description="ignored ids")
+    num_classes: int = Field(description="number of classes")
+    images: int | None = Field(description="images counted; null if unknown")
+    failed: int = Field(description="samples that could not be read")
+    pixels: int = Field(description="all pixels, including ignored ids")
+    classes: list[HistogramRow] = Field(description="one entry for each id that occurs, in order")
+    unexpected: list[UnexpectedId] = Field(description="ids that do not map to a class")
+    schema_: int = Field(alias="schema", description="revision of this format")
+
+
+class Sample(ResponseModel):
+    """One sample of a version."""
+
+    path: str = Field(description="path relative to the source")
+    size: int = Field(description="size of the file in bytes")
+    height: int | None = Field(description="height in pixels; null if unknown")
+    width: int | None = Field(description="width in pixels; null if unknown")
+    pixels: int | None = Field(description="number of pixels; null if the sample could not be read")
+    status: Literal["counted", "failed"] = Field(description="whether the sample could be read")
+    error: str | None = Field(description="why the sample could not be read; otherwise null")
+    counts: dict[str, int] = Field(description="pixels by raw id; ids that do not occur are left out")
+
+
+class SamplePage(ResponseModel):
+    """A page of samples in path order."""
+
+    model_config = example(
+        {
+            "dataset": "camvid",
+            "version": 3,
+            "samples": [
+                {
+                    "path": "train/0001TP_006690.png",
+                    "size": 5421,
+                    "height": 360,
+                    "width": 480,
+                    "pixels": 172800,
+                    "status": "counted",
+                    "error": None,
+                    "counts": {"0": 31000, "3": 141800},
+                }
+            ],
+            "next": "train/0001TP_006690.png",
+        }
+    )
+
+    dataset: str = Field(description="name of the dataset")
+    version: int = Field(description="version number")
+    samples: list[Sample]
+    next: str | None = Field(description="value of `after` for the next page; null on the last page")
+
+
+class WeightChange(ResponseModel):
+    """The class whose weight a finding changes most."""
+
+    class_: int = Field(alias="class", description="class id")
+    name: str = Field(description="class name")
+    weight: float = Field(description="weight as it is")
+    mended: float = Field(description="weight after the recommended action")
+
+
+class Finding(ResponseModel):
+    """Something in the label maps that is probably wrong."""
+
+    code: str = Field(description="stable identifier of the kind of finding")
+    level: Literal["serious", "notice"] = Field(
+        description="serious: weights or training are wrong unless you act; notice: check whether it is "
+        "intended"
+    )
+    saw: str = Field(description="what was observed, in numbers")
+    do: str = Field(description="recommended action")
+    files: list[str] = Field(description="paths of the first or most affected files")
+    count: int = Field(description="number of affected files")
+    ids: list[int] = Field(description="affected raw ids")
+    moves: WeightChange | None = Field(description="largest effect on a weight; null if there is none")
+
+
+class DoctorWeights(ResponseModel):
+    """The weights that the effect of a finding is measured on."""
+
+    method: str = Field(description="weighting method")
+    split: str | None = Field(description="split; null for all samples")
+
+
+class DoctorReport(ResponseModel):
+    """Findings on a version, the serious ones first."""
+
+    model_config = example(
+        {
+            "dataset": "camvid",
+            "version": 3,
+            "images": 367,
+            "weights": {"method": "sqrt_inv_freq", "split": None},
+            "serious": 1,
+            "findings": [
+                {
+                    "code": "unexpected_ids",
+                    "level": "serious",
+                    "saw": "2 ids do not map to a class: 12 and 13, with 5120 pixels",
+                    "do": "ignore them, make them classes, or add them to the class map",
+                    "files": ["train/0001TP_006690.png"],
+                    "count": 1,
+                    "ids": [12, 13],
+                    "moves": None,
+                }
+            ],
+            "looked_at": 0,
+            "not_examined": [],
+            "schema": 1,
+        }
+    )
+
+    dataset: str = Field(description="name of the dataset")
+    version: int = Field(description="version number")
+    images: int | None = Field(description="images counted; null if unknown")
+    weights: DoctorWeights
+    serious: int = Field(description="number of serious findings")
+    findings: list[Finding]
+    looked_at: int = Field(description="label maps that were read again for this report")
+    not_examined: list[str] = Field(description="checks that were not possible, and why")
+    schema_: int = Field(alias="schema", description="revision of this format")
