@@ -200,10 +200,10 @@ class Reader(threading.Thread):
         self._client, self._query, self._expected = client, query, expected
         self._completed = 0
         self._changed = threading.Condition()
-        self._stop = threading.Event()
+        self._stopping = threading.Event()
 
     def run(self) -> None:
-        while not self._stop.wait(PAUSE_SECONDS):
+        while not self._stopping.wait(PAUSE_SECONDS):
             response = self._client.get(f"/weights?{self._query}")
             if response.status_code != 200:
                 self.failures.append(f"{self._query}: {response.text}")
@@ -220,7 +220,7 @@ class Reader(threading.Thread):
             assert self._changed.wait_for(lambda: self._completed >= target, timeout=120)
 
     def stop(self) -> None:
-        self._stop.set()
+        self._stopping.set()
         self.join()
 
 
