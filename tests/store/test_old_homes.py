@@ -27,7 +27,8 @@ from statsvc.store.catalog.engine import SCHEMA, schema_of
 from statsvc.store.verifying import verify
 from statsvc.store.versions import checked_npz
 from statsvc.store.versions.arrays import digest
-from statsvc_workers.sources.sources import list_samples, open_source
+from statsvc_workers.sources.list_samples import list_samples
+from statsvc_workers.sources.sources import open_source
 from support.commands import scanned, statsvc
 
 if TYPE_CHECKING:
