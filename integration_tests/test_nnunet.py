@@ -175,7 +175,7 @@ def test_a_dataset_with_regions_is_rejected(folder: Path, url: str, monkeypatch:
 
 
 def test_nnunet_finds_the_trainer_in_a_file_of_its_trainer_folder(folder: Path, tmp_path: Path) -> None:
-    """The file that docs/integrations.md describes, and nnU-Net's search for a trainer by name."""
+    """The file that docs/how-to/integrations.md describes, and nnU-Net's search for a trainer by name."""
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
     package = tmp_path / "trainers"

@@ -10,7 +10,7 @@
         sampler.set_epoch(epoch)
         for images, labels in loader: ...
 
-`label_paths[i]` is the path of the label map of `dataset[i]`. See `docs/samplers.md`.
+`label_paths[i]` is the path of the label map of `dataset[i]`. See `docs/how-to/sample-rare-classes.md`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastapi_offline import FastAPIOffline
 
-from statsvc import __version__
+from statsvc._version import __version__
 from statsvc.api import openapi
 from statsvc.api.http import access, problems
 from statsvc.api.http.middleware import LOOPBACK_NAMES, MAX_BODY, BodyLimit, Head, HostCheck

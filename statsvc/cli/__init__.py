@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from statsvc import __version__
+from statsvc._version import __version__
 from statsvc.cli import (
     changed,
     compare,

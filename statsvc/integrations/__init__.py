@@ -9,8 +9,8 @@
     .mmseg                  config fragment for MMSegmentation
     .nnunet                 trainer for nnU-Net
 
-Each module imports only the package that it integrates with. Hydra needs no module: docs/integrations.md has
-the YAML.
+Each module imports only the package that it integrates with. Hydra needs no module:
+docs/how-to/integrations.md has the YAML.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def scan(
     splits       name → paths, or the name of a file with one a line, or a glob; or a file of JSON folds;
                  None makes train, val and test of folders of these names
     rule         what a class id is, where it is not the pixel's value: "id // 1000", a palette's name, or
-                 a CSV file of a palette; see docs/formats.md
+                 a CSV file of a palette; see docs/reference/formats.md
     key          which array, member or column holds the labels, where a file has several
     rows         what one row of an NPY, HDF5 or Zarr array is: "array", "index" along its first axis, "chunk"
     max_pixels   a larger label map counts as unreadable

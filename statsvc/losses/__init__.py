@@ -13,7 +13,7 @@
     weighting   what `class_weights` accepts, and the provenance of weights in checkpoints
     processes   sums over the processes of distributed training
 
-docs/losses.md derives every formula.
+docs/explanation/losses.md derives every formula.
 """
 
 from __future__ import annotations

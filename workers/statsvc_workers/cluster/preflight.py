@@ -7,7 +7,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from statsvc import __version__
+from statsvc._version import __version__
 from statsvc.common.object_urls import is_url
 from statsvc.errors import InvalidParameter, JobFailed, UnreadableSample
 from statsvc_workers.cluster.tasks import count_batch
