@@ -1,4 +1,4 @@
-"""The options that say how counts are read, and the changes of a configuration that they are."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -8,89 +8,146 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc.errors import InvalidParameter
+from statsvc.common.durations import parse_schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from statsvc.dataset.splits import Split
+    Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+MAX_LISTED = 10_000
+"""Largest value of --limit."""
+
+MAX_WORKERS = 1024
+"""Largest value of --workers."""
+
+AUTOMATIC_SCANS = "statsvc: runners (statsvc serve, statsvc runner) now scan this dataset automatically"
+"""Notice after --every or --watch has turned automatic scans on."""
 
 
-def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how counts are read."""
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout.")(command)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON to stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def version_number(text: str) -> int | str:
+    """Parse the value of --version: a version's number, or a tag, which is returned unchanged."""
+    if text[:1].isalpha():
+        return text
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise click.BadParameter(f"{text!r} is not a version. Give its number or a tag.")
+    return int(text)
+
+
+def version_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --version, passed on as `number`."""
+    return click.option(
+        "--version",
+        "number",
+        type=version_number,
+        metavar="N|TAG",
+        show_default="newest",
+        help="Version of the dataset: a number or a tag.",
+    )(command)
+
+
+def url_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --url of a server that is used instead of the home directory."""
+    return click.option("--url", metavar="URL", help="Query this server instead of the home directory.")(
+        command
+    )
+
+
+def output_option(description: str) -> Decorator:
+    """Add -o/--output of a file."""
+    path = click.Path(dir_okay=False, path_type=Path)
+    return click.option("-o", "--output", type=path, metavar="FILE", help=description)
+
+
+def limit_option(noun: str) -> Decorator:
+    """Add --limit, the number of newest rows to list."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(1, MAX_LISTED),
+        metavar="N",
+        default=20,
+        help=f"Largest number of {noun} to list.",
+    )
+
+
+def max_removed_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --max-removed."""
+    return click.option(
+        "--max-removed",
+        type=click.FloatRange(0, 1),
+        metavar="SHARE",
+        show_default="0.1",
+        help="Largest share of the samples that this scan may lose without failing.",
+    )(command)
+
+
+def counting_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a process that counts: --device, --workers and --max-pixels."""
     for option in (
-        click.option("--num-classes", type=click.IntRange(1, 65536), help="Length of the weights vector."),
         click.option(
-            "--ignore-index",
-            "--ignore",
-            multiple=True,
-            metavar="IDS",
-            help="Ids not counted: 255,254 or none.",
+            "--max-pixels",
+            type=click.IntRange(1),
+            metavar="N",
+            show_default="268435456",
+            help="Largest label map to decode, in pixels.",
         ),
         click.option(
-            "--class-names",
-            metavar="NAMES",
-            help="Names of classes 0, 1, …: a,b,c or a file, one a line or a JSON array.",
+            "--workers",
+            type=click.IntRange(1, MAX_WORKERS),
+            metavar="N",
+            show_default="one per core",
+            help="Number of Dask worker processes.",
         ),
         click.option(
-            "--class-map",
-            metavar="MAP",
-            help="Raw id to class id: a built-in map such as cityscapes or camvid, none, or a file.",
+            "--device",
+            type=click.Choice(["auto", "cpu", "cuda"]),
+            default="auto",
+            help="Device that counts the pixels.",
         ),
     ):
         command = option(command)
     return command
 
 
-def reading_changes(
-    *,
-    class_map: str | None,
-    class_names: str | None,
-    ignore_index: tuple[str, ...],
-    num_classes: int | None,
-    splits: tuple[str, ...] = (),
-) -> dict[str, Any]:
-    """Return the parts of a configuration that options give. Raises `InvalidParameter`."""
-    from statsvc.classes import class_map_files
-    from statsvc.dataset.split_files import read_option
-    from statsvc.weighting.parameters import WeightSpec
+def quiet_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --quiet."""
+    return click.option(
+        "--quiet",
+        metavar="TIME",
+        default="3s",
+        help="Time without changes after which a watched source is scanned.",
+    )(command)
 
-    changes: dict[str, Any] = {}
-    if class_map is not None:
-        changes["class_map"] = None if class_map == "none" else class_map_files.resolve(class_map)
-    if class_names is not None:
-        file = Path(class_names)
-        if not file.is_file() and "," not in class_names and ("/" in class_names or file.suffix):
-            raise InvalidParameter(
-                ("class_names", f"there is no file {class_names}; give names as a,b,c or a file, one a line")
-            )
-        names = _names_in(file) if file.is_file() else class_names.split(",")
-        changes["class_names"] = tuple(name.strip() for name in names if name.strip())
-    if ignore_index:
-        changes["ignore_index"] = WeightSpec.from_params({"ignore_index": list(ignore_index)}).ignore_index
-    if num_classes is not None:
-        changes["num_classes"] = num_classes
-    if splits:
-        given: dict[str, Split] = {}
-        for item in splits:
-            given |= read_option(item)
-        changes["splits"] = given
+
+def trigger_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --every and --watch."""
+    for option in (
+        click.option(
+            "--watch/--no-watch",
+            default=None,
+            help="Rescan after the source has changed.",
+        ),
+        click.option("--every", metavar="TIME", help="Rescan at this interval: 10m, 2h, 1d, or none."),
+    ):
+        command = option(command)
+    return command
+
+
+def trigger_changes(every: str | None, watch: bool | None) -> dict[str, float | bool | None]:
+    """Return the changes that the options of `trigger_options` make. Raises `InvalidParameter`."""
+    changes: dict[str, float | bool | None] = {}
+    if every is not None:
+        changes["every"] = parse_schedule(every)
+    if watch is not None:
+        changes["watch"] = watch
     return changes
-
-
-def _names_in(file: Path) -> list[str]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidParameter(("class_names", f"{file} cannot be read as text: {error}")) from error
-    if not text.lstrip().startswith(("[", "{")):
-        return text.splitlines()
-    try:
-        names = json.loads(text)
-    except ValueError as error:
-        raise InvalidParameter(("class_names", f"{file} starts like JSON, but is none: {error}")) from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InvalidParameter(
-            ("class_names", f"{file}: expected a list of names, as text a line or as a JSON array of strings")
-        )
-    return names

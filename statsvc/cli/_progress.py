@@ -1,4 +1,4 @@
-"""How far a scan is: a bar on a terminal, plain lines elsewhere; always on stderr."""
+"""Progress of a job on stderr: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 REFRESH_SECONDS = 0.2
+"""Time between two updates of the bar."""
+
 LINE_SECONDS = 5.0
+"""Time between two plain lines."""
 
 
 @contextmanager
-def shown(read: Callable[[], dict[str, Any]]) -> Iterator[None]:
-    """Show what `read` returns, a job's progress, until the block ends."""
-    ended = threading.Event()
-    # A terminal that cannot go back in a line, such as an editor's, gets lines too.
+def show_progress(read: Callable[[], dict[str, Any]]) -> Iterator[None]:
+    """Show the job progress that `read` returns until the block ends."""
+    stopping = threading.Event()
+    # Terminals without cursor movement, such as an editor's, get lines, too.
     dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
-    target = _bar if sys.stderr.isatty() and not dumb else _lines
-    thread = threading.Thread(target=target, args=(read, ended), name="progress", daemon=True)
+    target = _show_bar if sys.stderr.isatty() and not dumb else _print_lines
+    thread = threading.Thread(target=target, args=(read, stopping), name="progress", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        ended.set()
+        stopping.set()
         thread.join()
 
 
-def speed(progress: dict[str, Any]) -> str:
-    """Return files, failures and pixels a second as text."""
+def summary(progress: dict[str, Any]) -> str:
+    """Return `120/240 files, 2 failed, 64.2 Mpx/s`."""
     failed = progress.get("failed", 0)
     text = f"{progress.get('done', 0)}/{progress.get('total', 0)} files"
     text += f", {failed} failed" if failed else ""
@@ -42,74 +45,75 @@ def speed(progress: dict[str, Any]) -> str:
 
 
 def pixel_rate(rate: float) -> str:
-    """Return pixels a second as text: 1.28 Gpx/s, 64.2 Mpx/s or 0.3 Mpx/s."""
+    """Return pixels per second as text: 1.28 Gpx/s, 64.2 Mpx/s or 0.3 Mpx/s."""
     return f"{rate / 1e9:.2f} Gpx/s" if rate >= 1e9 else f"{rate / 1e6:.1f} Mpx/s"
 
 
-def _lines(read: Callable[[], dict[str, Any]], ended: threading.Event) -> None:
-    began: float | None = None
-    while not ended.wait(LINE_SECONDS):
+def _print_lines(read: Callable[[], dict[str, Any]], stopping: threading.Event) -> None:
+    start: float | None = None
+    counted_at_start = 0
+    while not stopping.wait(LINE_SECONDS):
         progress = read()
         done, total = progress.get("done", 0), progress.get("total", 0)
-        # Rows taken over cost nothing, so they say nothing of the time left.
-        fresh = done - progress.get("reused", 0) - progress.get("recovered", 0)
-        if began is None and fresh > 0:
-            began, fresh_then = time.monotonic(), fresh
+        # Reused and recovered rows take no time, so they must not shorten the estimate.
+        counted = done - progress.get("reused", 0) - progress.get("recovered", 0)
+        if start is None and counted > 0:
+            start, counted_at_start = time.monotonic(), counted
         line = progress.get("stage", "waiting")
         if progress.get("total"):
-            line += f": {speed(progress)}"
-        if began is not None and fresh > fresh_then and done < total:
-            left = (total - done) * (time.monotonic() - began) / (fresh - fresh_then)
-            line += f", {left:.0f} s left"
+            line += f": {summary(progress)}"
+        if start is not None and counted > counted_at_start and done < total:
+            seconds_per_sample = (time.monotonic() - start) / (counted - counted_at_start)
+            line += f", {(total - done) * seconds_per_sample:.0f} s left"
         print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def _quiet_keys() -> Iterator[None]:
-    """Keep the terminal from showing Ctrl-C as ^C: it would push the bar away from where it is erased."""
+def _hidden_control_characters() -> Iterator[None]:
+    """Keep the terminal from echoing Ctrl-C as ^C, which would shift the bar so that it is not erased."""
     import termios
 
     terminal = sys.stderr.fileno()
     try:
-        # Only from the foreground: a job in the background is stopped by the kernel when it sets this.
-        before = termios.tcgetattr(terminal) if os.tcgetpgrp(terminal) == os.getpgrp() else None
+        # The kernel stops a background process that changes the terminal's settings.
+        attributes = termios.tcgetattr(terminal) if os.tcgetpgrp(terminal) == os.getpgrp() else None
     except OSError:
-        before = None  # not the terminal that controls this process
-    if before is None:
+        attributes = None  # not the controlling terminal of this process
+    if attributes is None:
         yield
         return
-    quiet = list(before)
-    quiet[3] &= ~termios.ECHOCTL
-    termios.tcsetattr(terminal, termios.TCSANOW, quiet)
+    changed = list(attributes)
+    changed[3] &= ~termios.ECHOCTL
+    termios.tcsetattr(terminal, termios.TCSANOW, changed)
     try:
         yield
     finally:
-        termios.tcsetattr(terminal, termios.TCSANOW, before)
+        termios.tcsetattr(terminal, termios.TCSANOW, attributes)
 
 
-def _bar(read: Callable[[], dict[str, Any]], ended: threading.Event) -> None:
+def _show_bar(read: Callable[[], dict[str, Any]], stopping: threading.Event) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     bar = Progress(
         TextColumn("{task.description:<10}"),
         BarColumn(),
-        TextColumn("{task.fields[speed]}"),
+        TextColumn("{task.fields[summary]}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
     )
-    with _quiet_keys(), bar:
-        task = bar.add_task("listing", total=None, speed="")
+    with _hidden_control_characters(), bar:
+        task = bar.add_task("listing", total=None, summary="")
         while True:
-            last = ended.wait(REFRESH_SECONDS)
+            last = stopping.wait(REFRESH_SECONDS)
             progress = read()
             bar.update(
                 task,
                 description=progress.get("stage", "waiting"),
                 total=progress.get("total") or None,
                 completed=progress.get("done", 0),
-                speed=speed(progress),
+                summary=summary(progress),
             )
             if last:
                 return

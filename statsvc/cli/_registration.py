@@ -1,4 +1,8 @@
-"""Which dataset `statsvc scan SOURCE --name NAME` means: one that is registered, moved, or made for it."""
+"""Which dataset `statsvc scan SOURCE --name NAME` scans: a registered, a moved, or a new one.
+
+A dataset is identified by its name, or by its source and pattern. A source is compared as a location: the
+resolved folder or normalized URL and, for a single file, the pattern that matches only this file.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from statsvc.cli._options import reading_changes
+from statsvc.cli._configuration import configuration_changes
 from statsvc.common.object_urls import is_url, normalized
 from statsvc.dataset.splits import FOLDERS
 from statsvc.errors import Conflict, NotFound
@@ -20,82 +24,109 @@ if TYPE_CHECKING:
     from statsvc.store.catalog.records import Dataset
     from statsvc.store.home import Home
 
-PLAIN_FOLDERS = {*FOLDERS, "labels", "label", "masks", "mask", "annotations", "gtfine", "gt"}
-"""Folder names that say nothing of the dataset: its default name takes the parent's in front."""
+GENERIC_FOLDERS = {*FOLDERS, "labels", "label", "masks", "mask", "annotations", "gtfine", "gt"}
+"""Folder names that do not identify a dataset: its default name starts with the parent folder's name."""
+
+MAX_NAME_LENGTH = 100
+"""Longest default name of a dataset."""
 
 
-def registered(
-    place: Home,
+def register(
+    home: Home,
     catalog: Catalog,
     source: str | None,
     name: str | None,
     pattern: str | None,
     counting: Counting | None,
     splits: tuple[str, ...],
-    reading: dict[str, Any],
+    configuration: dict[str, Any],
     *,
     move: bool,
 ) -> tuple[Dataset, int | None]:
-    """Return the dataset meant, registered and configured as the options say.
+    """Find or create the dataset, and configure it as the options say.
 
-    With it, the number of the version that this made, if the counts are to be read in another way.
+    Returns the dataset and, if the options published a version with another configuration of the same
+    counts, the number of that version. Raises `Conflict`, `NotFound`, `InvalidParameter`, `SourceError`.
     """
+    changes = configuration_changes(splits=splits, **configuration)
+    location = None if source is None else _location(source)
+    if name is None:
+        dataset = _find_by_location(catalog, location, pattern)
+    else:
+        dataset = _find_by_name(catalog, name, location, pattern, move=move)
+    if dataset is None:
+        if source is None:
+            raise NotFound(f"There is no dataset {name!r} yet. Name its folder, too: statsvc scan SOURCE")
+        dataset, created = _create(catalog, source, name, pattern, counting, changes)
+        if created:
+            return dataset, None
+    if counting is not None and counting != dataset.configuration.counting:
+        raise Conflict(
+            f"{dataset.name} is counted with {dataset.configuration.counting}, not {counting}. Other counts "
+            "need another dataset: choose another name with --name."
+        )
+    return _configure(home, catalog, dataset, changes)
+
+
+def _create(
+    catalog: Catalog,
+    source: str,
+    name: str | None,
+    pattern: str | None,
+    counting: Counting | None,
+    changes: dict[str, Any],
+) -> tuple[Dataset, bool]:
+    """Create a dataset, or return the one that a concurrent scan has created; with whether it is new."""
     from statsvc.dataset.configuration import Configuration
-    from statsvc.store.publication import configure
-    from statsvc.store.reconfigure import apply_changes, check_class_names, configuration_change
+    from statsvc.store.reconfigure import apply_changes, check_class_names
     from statsvc_workers.sources.sources import open_source
 
-    changes = reading_changes(splits=splits, **reading)
-    place_of = None if source is None else _location(source)
-    if name is not None:
-        known = _named(catalog, name, place_of, pattern, move=move)
-    else:
-        known = _at(catalog, place_of, pattern)
-    if known is None:
-        if source is None:
-            raise NotFound(f"there is no dataset {name!r} yet; give its folder too: statsvc scan SOURCE")
-        found = open_source(source, pattern)
-        counted = Configuration() if counting is None else Configuration(counting=counting)
-        configuration = check_class_names(apply_changes(counted, changes))
-        name = default_name(found.root) if name is None else name
-        try:
-            return catalog.create_dataset(name, found.root, found.pattern, configuration), None
-        except Conflict:
-            # Another scan may have registered the same files since we looked.
-            known = _named(catalog, name, place_of, pattern, move=False)
-            if known is None:
-                raise
-    if counting is not None and counting != known.configuration.counting:
-        raise Conflict(
-            f"{known.name} is counted by {known.configuration.counting}, not {counting}; other counts are "
-            "another dataset: choose another name with --name"
-        )
-    change = configuration_change(catalog, place.store, known, changes)
-    configured, record = configure(catalog, place.store, known, change)
-    made = record is not None and record.kind == "configuration" and record.number != known.current_number
-    return configured, record.number if record is not None and made else None
+    opened = open_source(source, pattern)
+    initial = Configuration() if counting is None else Configuration(counting=counting)
+    configuration = check_class_names(apply_changes(initial, changes))
+    name = default_name(opened.root) if name is None else name
+    try:
+        return catalog.create_dataset(name, opened.root, opened.pattern, configuration), True
+    except Conflict:
+        dataset = _find_by_name(catalog, name, _location(source), pattern, move=False)
+        if dataset is None:
+            raise
+        return dataset, False
+
+
+def _configure(
+    home: Home, catalog: Catalog, dataset: Dataset, changes: dict[str, Any]
+) -> tuple[Dataset, int | None]:
+    """Change the dataset's configuration; with the number of the version that this published, if any."""
+    from statsvc.store.publication import configure
+    from statsvc.store.reconfigure import configuration_change
+
+    change = configuration_change(catalog, home.store, dataset, changes)
+    configured, record = configure(catalog, home.store, dataset, change)
+    if record is None or record.kind != "configuration" or record.number == dataset.current_number:
+        return configured, None
+    return configured, record.number
 
 
 def _location(source: str) -> tuple[str, str | None]:
-    """Return the folder or URL that SOURCE means and, for one file, the pattern that means it alone."""
+    """Return the folder or URL of a source and, for a single file, the pattern that matches only it."""
     from statsvc_workers.sources.sources import open_source, single_file_source
 
     if is_url(source):
-        one = single_file_source(source)
-        return (normalized(source), None) if one is None else (one.root, one.pattern)
-    where = Path(source).expanduser()
-    if where.is_dir():
+        file = single_file_source(source)
+        return (normalized(source), None) if file is None else (file.root, file.pattern)
+    if Path(source).expanduser().is_dir():
         return _resolved(source), None
-    one = open_source(source, None)
-    return _resolved(one.root), one.pattern
+    opened = open_source(source, None)
+    return _resolved(opened.root), opened.pattern
 
 
 def _resolved(source: str) -> str:
-    """Return a source as it is compared: a path without links, a URL as it is."""
+    """Return a source for comparison: a path without symbolic links, a URL unchanged."""
     return source if is_url(source) else str(Path(source).expanduser().resolve())
 
 
-def _named(
+def _find_by_name(
     catalog: Catalog,
     name: str,
     location: tuple[str, str | None] | None,
@@ -103,68 +134,67 @@ def _named(
     *,
     move: bool,
 ) -> Dataset | None:
-    """Return the dataset of that name; a dataset is its folder and its pattern, so both must be the same.
+    """Return the dataset of that name; its source and pattern must equal those of the command.
 
-    With `move`, or where its pattern was never found out, it means the given files from now on.
+    They are changed instead with `move`, or where the pattern was never inferred.
     """
-    known = next((dataset for dataset in catalog.datasets() if dataset.name == name), None)
-    if known is None or (location is None and pattern is None):
+    dataset = next((dataset for dataset in catalog.datasets() if dataset.name == name), None)
+    if dataset is None or (location is None and pattern is None):
         if move:
-            raise NotFound(f"there is no dataset {name!r} to move; leave --move out to register it")
-        return known
-    folder, file = location or (None, None)
-    wanted = file or pattern
-    if known.source is None:
-        raise Conflict(f"{name} is a table of imported counts; choose another name with --name")
-    if move or (known.pattern is None and folder in (None, _resolved(known.source))):
-        return _moved(catalog, known, folder, wanted)
-    instead = (
-        f"choose another name with --name, or, if its label maps are there now, add --name {name} --move"
-    )
-    if folder is not None and _resolved(known.source) != folder:
-        raise Conflict(f"{name} is {known.source}, not {folder}; {instead}")
-    if wanted != known.pattern and (wanted is not None or _is_file(known)):
-        raise Conflict(f"{name} counts the files {known.pattern!r} in {known.source}; {instead}")
-    return known
+            raise NotFound(f"There is no dataset {name!r} to move. Omit --move to register it.")
+        return dataset
+    folder, file_pattern = location or (None, None)
+    new_pattern = file_pattern or pattern
+    if dataset.source is None:
+        raise Conflict(f"{name} contains imported counts. Choose another name with --name.")
+    if move or (dataset.pattern is None and folder in (None, _resolved(dataset.source))):
+        return _move(catalog, dataset, folder, new_pattern)
+    advice = f"Choose another name with --name or, if the dataset has moved, add --name {name} --move."
+    if folder is not None and _resolved(dataset.source) != folder:
+        raise Conflict(f"The source of {name} is {dataset.source}, not {folder}. {advice}")
+    if new_pattern != dataset.pattern and (new_pattern is not None or _is_file(dataset)):
+        raise Conflict(f"{name} counts the files {dataset.pattern!r} in {dataset.source}. {advice}")
+    return dataset
 
 
-def _moved(catalog: Catalog, known: Dataset, folder: str | None, pattern: str | None) -> Dataset:
-    """Return the dataset, registered over the files that it means now. Raises `SourceError` for none."""
+def _move(catalog: Catalog, dataset: Dataset, folder: str | None, pattern: str | None) -> Dataset:
+    """Change the source or pattern of a dataset. Raises `SourceError` if no file matches."""
     from statsvc.store.reconfigure import change_source
     from statsvc_workers.sources.list_samples import list_samples
     from statsvc_workers.sources.listing import Source
     from statsvc_workers.sources.sources import open_source
 
-    def choose(now: Dataset) -> tuple[str, str | None]:
-        root = str(folder or now.source)
-        kept = None if _is_file(now) else now.pattern
-        wanted = pattern or kept
-        if wanted is None:
-            found = open_source(root, None)
-            return found.root, found.pattern
-        list_samples(Source(root, wanted))
-        return root, wanted
+    def choose(current: Dataset) -> tuple[str, str | None]:
+        root = str(folder or current.source)
+        new_pattern = pattern or (None if _is_file(current) else current.pattern)
+        if new_pattern is None:
+            opened = open_source(root, None)
+            return opened.root, opened.pattern
+        list_samples(Source(root, new_pattern))
+        return root, new_pattern
 
-    return change_source(catalog, known, choose)
+    return change_source(catalog, dataset, choose)
 
 
-def _at(catalog: Catalog, location: tuple[str, str | None] | None, pattern: str | None) -> Dataset | None:
-    """Return the dataset over that folder and pattern; a usage error where several could be meant."""
+def _find_by_location(
+    catalog: Catalog, location: tuple[str, str | None] | None, pattern: str | None
+) -> Dataset | None:
+    """Return the dataset with that source and pattern; a usage error if there are several."""
     if location is None:
         return None
-    folder, file = location
-    wanted = file or pattern
-    found = [
+    folder, file_pattern = location
+    wanted = file_pattern or pattern
+    matches = [
         dataset
         for dataset in catalog.datasets()
         if dataset.source is not None
         and _resolved(dataset.source) == folder
         and (dataset.pattern == wanted if wanted is not None else not _is_file(dataset))
     ]
-    if len(found) > 1:
-        names = ", ".join(dataset.name for dataset in found)
-        raise click.UsageError(f"several datasets are counted from {folder}: give --name, one of {names}")
-    return found[0] if found else None
+    if len(matches) > 1:
+        names = ", ".join(dataset.name for dataset in matches)
+        raise click.UsageError(f"Several datasets have the source {folder}. Add --name with one of: {names}")
+    return matches[0] if matches else None
 
 
 def _is_file(dataset: Dataset) -> bool:
@@ -176,7 +206,7 @@ def default_name(root: str) -> str:
     url = urlsplit(root)
     folder = PurePosixPath(url.netloc + unquote(url.path)) if is_url(root) else Path(root).resolve()
     parts = [folder.name]
-    if folder.name.lower() in PLAIN_FOLDERS and folder.parent.name:
+    if folder.name.lower() in GENERIC_FOLDERS and folder.parent.name:
         parts.insert(0, folder.parent.name)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", "-".join(parts)).strip("-._")
-    return name[:100] or "dataset"
+    return name[:MAX_NAME_LENGTH] or "dataset"

@@ -1,4 +1,4 @@
-"""Values and tables as the command line shows them."""
+"""Values and tables for people and for other programs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+FIELD_WIDTH = 10
+"""Width of the names that `print_fields` prints."""
 
 
 def iso(seconds: float | None) -> str | None:
-    """Return a catalog time as ISO 8601 in UTC."""
+    """Return a catalog time (Unix seconds) as ISO 8601 in UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def text_of(value: Any) -> str:
-    """Return a value for a table: local time, and a dash for what there is not."""
+    """Return a value as text: a time in the local time zone, None as a dash."""
     if value is None:
         return "–"
     if isinstance(value, str) and value.endswith("+00:00"):
@@ -26,8 +29,14 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
+def print_fields(fields: Mapping[str, Any]) -> None:
+    """Print one name and value per line."""
+    for name, value in fields.items():
+        click.echo(f"{name:<{FIELD_WIDTH}} {text_of(value)}")
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows: a table on a terminal; elsewhere, for another program, a line each with tabs between."""
+    """Print rows: a table on a terminal, tab-separated lines for another program."""
     if not sys.stdout.isatty():
         for row in (columns, *rows):
             click.echo("\t".join(text_of(value) for value in row))
@@ -37,10 +46,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    numbers = {k for row in rows for k, value in enumerate(row) if isinstance(value, int)}
+    numeric = {k for row in rows for k, value in enumerate(row) if isinstance(value, int)}
     for k, column in enumerate(columns):
         table.add_column(
-            column, justify="right" if k in numbers else "left", no_wrap=column != "source", overflow="fold"
+            column,
+            justify="right" if k in numeric else "left",
+            no_wrap=column != "source",
+            overflow="fold",
         )
     for row in rows:
         table.add_row(*(f"{value:,}" if isinstance(value, int) else text_of(value) for value in row))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc.cli._common import home_options, json_option, opened, print_json, version_name
-from statsvc.cli.weights import asker, class_map_file, given_of, spec_options, tell_warnings
+from statsvc.cli._answers import answer_function, print_warnings
+from statsvc.cli._home import HomeOptions, home_options
+from statsvc.cli._options import json_option, output_option, print_json, url_option, version_option
+from statsvc.cli._parameters import parameter_options, pop_class_map_file, present_parameters
 from statsvc.errors import StatsvcError
 from statsvc.sampling import mixtures
 from statsvc.weighting import comparison
@@ -17,47 +18,45 @@ from statsvc.weighting.parameters import PARAMETERS, WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-SHARED = tuple(name for name, parameter in PARAMETERS.items() if parameter.comparable)
-"""The parameters that apply to all compared methods."""
+SHARED_PARAMETERS = tuple(name for name, parameter in PARAMETERS.items() if parameter.comparable)
+"""The parameters that have one value for all compared methods."""
 
 SUFFIXES = (".png", ".svg", ".pdf")
+"""File formats of the plot."""
 
 
-@click.command()
+@click.command(short_help="Compare weighting methods.")
 @click.argument("name", required=False)
-@click.option(
-    "--version", "number", type=version_name, metavar="N|TAG", help="Number or tag.  [default: newest]"
-)
+@version_option
 @click.option(
     "--method",
     "methods",
     multiple=True,
-    metavar="X",
-    help="Compare this one; again for more.  [default: all]",
+    metavar="METHOD",
+    show_default="all",
+    help="Method to compare. Can be repeated.",
 )
 @click.option(
     "--beta",
     "betas",
     multiple=True,
-    metavar="X",
-    help="Of effective_num; again for more.  [default: 0.9999, and powers of ten about 1 − 1/median]",
+    metavar="BETA",
+    show_default="0.9999 and powers of ten near 1 − 1/median",
+    help="β of effective_num. Can be repeated.",
 )
 @click.option(
     "--alpha",
     "alphas",
     multiple=True,
-    metavar="X",
-    help=f"Of power; again for more.  [default: {', '.join(comparison.ALPHAS)}]",
+    metavar="ALPHA",
+    show_default=", ".join(comparison.ALPHAS),
+    help="Exponent of power. Can be repeated.",
 )
-@spec_options(*SHARED)
-@click.option("--url", metavar="URL", help="Ask this server instead of the home.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Draw a picture: .png, .svg or .pdf.",
-)
+@parameter_options(*SHARED_PARAMETERS)
+@url_option
+@output_option("Write a plot to a .png, .svg or .pdf file.")
 @json_option
 @home_options
 def compare(
@@ -69,59 +68,63 @@ def compare(
     url: str | None,
     output: Path | None,
     as_json: bool,
-    home: str | None,
-    database: str | None,
-    store: str | None,
+    options: HomeOptions,
     **params: Any,
 ) -> None:
-    """Show what each weighting method does to the loss of dataset NAME, from the gentlest to the strongest.
+    """Compare how weighting methods change the loss of dataset NAME, from the weakest to the strongest.
 
-    NAME may be left out where there is one dataset, and may be a mixture, a:0.7,b:0.3.
+    NAME can be omitted if there is only one dataset. It can be a mixture such as a:0.7,b:0.3.
     """
     if output is not None:
-        _check(output)
-    given = given_of(params)
-    class_map = class_map_file(given, url)
+        _check_plot(output)
+    request = present_parameters(params)
+    class_map = pop_class_map_file(request, url)
     if mixtures.parse(name) is not None:
         mixtures.without_version(number)
 
-    def compared(ask: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-        return comparison.compare(ask, given, methods=methods, betas=betas, alphas=alphas)
+    def compare_answers(ask: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+        return comparison.compare(ask, request, methods=methods, betas=betas, alphas=alphas)
 
     if url is not None:
         from statsvc.client.client import Client
 
         server = Client(url)
-        found = compared(lambda asked: server.weights(name, version=number, **asked).to_dict())
+        result = compare_answers(lambda params: server.weights(name, version=number, **params).to_dict())
     else:
-        with opened(home, database, store) as (place, catalog):
-            answered = asker(place, catalog, name, number, class_map)
-            found = compared(lambda asked: answered(WeightSpec.from_params(asked)))
+        with options.open() as (home, catalog):
+            answer = answer_function(home, catalog, name, number, class_map)
+            result = compare_answers(lambda params: answer(WeightSpec.from_params(params)))
     if output is not None:
-        from statsvc.weighting.comparison_plot import save
-
-        try:
-            save(found, output)
-        except OSError as error:
-            raise StatsvcError(f"{output} cannot be written: {error.strerror or error}") from error
-        click.echo(f"picture written to {output}", err=True)
+        _save_plot(result, output)
         if not (as_json or sys.stdout.isatty()):
-            tell_warnings(found)
+            print_warnings(result)
     if as_json:
-        print_json(found)
+        print_json(result)
     elif output is None or sys.stdout.isatty():
         from statsvc.weighting.comparison_table import print_comparison
 
-        print_comparison(found)
+        print_comparison(result)
 
 
-def _check(output: Path) -> None:
-    """Refuse a picture that cannot be drawn before anything is computed."""
+def _check_plot(output: Path) -> None:
+    """Reject a plot that cannot be drawn before anything is computed."""
     if output.suffix.lower() not in SUFFIXES:
-        raise click.UsageError(f"{output}: end its name in {', '.join(SUFFIXES)}")
+        raise click.UsageError(
+            f"The format of {output} is unknown. Use a name ending in {', '.join(SUFFIXES)}."
+        )
     from statsvc.weighting.comparison_plot import require_matplotlib
 
     try:
         require_matplotlib()
     except ImportError as error:
         raise StatsvcError(str(error)) from error
+
+
+def _save_plot(result: dict[str, Any], output: Path) -> None:
+    from statsvc.weighting.comparison_plot import save
+
+    try:
+        save(result, output)
+    except OSError as error:
+        raise StatsvcError(f"{output} cannot be written: {error.strerror or error}") from error
+    click.echo(f"Plot written to {output}", err=True)

@@ -1,4 +1,4 @@
-"""`statsvc demo`: label maps to try statsvc on."""
+"""`statsvc demo`: synthetic label maps to try statsvc with."""
 
 from __future__ import annotations
 
@@ -9,24 +9,34 @@ import click
 
 from statsvc.errors import InvalidParameter
 
+MAX_IMAGES = 1_000_000
+"""Largest value of --images."""
 
-@click.command()
+
+@click.command(short_help="Create synthetic label maps to try statsvc.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--images", type=click.IntRange(1, 1_000_000), default=240, show_default=True)
-@click.option("--size", default="512x256", show_default=True, metavar="WxH")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--images",
+    type=click.IntRange(1, MAX_IMAGES),
+    metavar="N",
+    default=240,
+    help="Number of label maps to create.",
+)
+@click.option("--size", default="512x256", metavar="WIDTHxHEIGHT", help="Size of each label map in pixels.")
+@click.option("--seed", type=click.IntRange(0), metavar="N", default=0, help="Seed of the random scenes.")
 def demo(folder: Path, images: int, size: str, seed: int) -> None:
-    """Draw label maps of synthetic street scenes into FOLDER, with train and val folders to scan.
+    """Create label maps of synthetic street scenes in FOLDER/train and FOLDER/val.
 
-    The same seed draws the same label maps. Class names are written to FOLDER/classes.txt, for
-    --class-names.
+    The same seed gives the same label maps. The class names are written to FOLDER/classes.txt, for use
+    with --class-names.
     """
     from statsvc.local.demo import CLASS_NAMES, make_demo
 
     match = re.fullmatch(r"(\d+)x(\d+)", size)
     if match is None:
-        raise InvalidParameter(("size", f"{size!r}: write WIDTHxHEIGHT, for instance 2048x1024"))
+        raise InvalidParameter(("size", f"{size!r} is not a size. Use WIDTHxHEIGHT, for example 2048x1024."))
     make_demo(folder, images=images, size=(int(match[1]), int(match[2])), seed=seed)
-    (folder / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n", encoding="utf-8")
-    click.echo(f"{images} label maps of {size} in {folder}; count them with:", err=True)
-    click.echo(f"  statsvc scan {folder} --class-names {folder / 'classes.txt'}", err=True)
+    names = folder / "classes.txt"
+    names.write_text("\n".join(CLASS_NAMES) + "\n", encoding="utf-8")
+    click.echo(f"Created {images} label maps of {size} pixels in {folder}. Count them with:", err=True)
+    click.echo(f"  statsvc scan {folder} --class-names {names}", err=True)

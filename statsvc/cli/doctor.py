@@ -1,4 +1,4 @@
-"""`statsvc doctor`: what looks wrong in a dataset, before anything is trained."""
+"""`statsvc doctor`: find problems in a dataset before anything is trained."""
 
 from __future__ import annotations
 
@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc.cli._common import (
-    current_table,
-    home_options,
-    json_option,
-    opened,
-    print_json,
-    the_dataset,
-    version_name,
-)
+from statsvc.cli._home import HomeOptions, find_dataset, home_options, open_table
+from statsvc.cli._options import json_option, print_json, version_option
 from statsvc.doctor.finding import SERIOUS
 from statsvc.doctor.report import examine
 from statsvc.errors import SourceError, UnreadableSample
@@ -31,43 +24,34 @@ if TYPE_CHECKING:
     from statsvc.store.versions.version import Version
 
 
-@click.command()
+@click.command(short_help="Find problems in a dataset.")
 @click.argument("name", required=False)
-@click.option(
-    "--version", "number", type=version_name, metavar="N|TAG", help="Number or tag.  [default: newest]"
-)
+@version_option
 @json_option
 @home_options
-def doctor(
-    name: str | None,
-    number: int | str | None,
-    as_json: bool,
-    home: str | None,
-    database: str | None,
-    store: str | None,
-) -> None:
-    """Say what looks wrong in dataset NAME: where, how far it moves the weights, and what to do.
+def doctor(name: str | None, number: int | str | None, as_json: bool, options: HomeOptions) -> None:
+    """Find problems in dataset NAME: which files, the effect on the weights, and what to do.
 
-    From the counts, in seconds; of a few label maps, the edges are looked at too where they are still
-    there. Exit code 1 where something serious was found.
+    Most findings come from the counts and take seconds. A few label maps are read again to check their
+    edges, if they are still available. Exit code 1 if there is a serious finding.
     """
-    with opened(home, database, store) as (place, catalog):
-        dataset = the_dataset(catalog, name)
-        table = current_table(place, catalog, dataset, number)
-        look = None if dataset.source is None else partial(_pixels, dataset.source, table)
-        report = examine(table, table.array if table.has_rows else None, look)
+    with options.open() as (home, catalog):
+        dataset = find_dataset(catalog, name)
+        table = open_table(home, catalog, dataset, number)
+        read_pixels = None if dataset.source is None else partial(_read_pixels, dataset.source, table)
+        report = examine(table, table.array if table.has_rows else None, read_pixels)
     if as_json:
         print_json(report)
     else:
         from statsvc.weighting.display import printed
 
-        printed(lambda _width: _shown(report), sys.stdout)
+        printed(lambda _width: _render(report), sys.stdout)
     if report["serious"]:
         raise click.exceptions.Exit(1)
 
 
-def _pixels(source: str, table: Version, name: str) -> Iterator[NDArray[np.integer]]:
-    """Yield the pixels of a sample that is a file, as 2-D blocks; nothing where it cannot be read."""
+def _read_pixels(source: str, table: Version, name: str) -> Iterator[NDArray[np.integer]]:
+    """Yield the pixels of a sample that is a file as 2-D blocks; yield nothing if it cannot be read."""
     try:
         from statsvc_workers.formats import open_label_map
         from statsvc_workers.jobs.attempt import MAX_PIXELS
@@ -85,42 +69,56 @@ def _pixels(source: str, table: Version, name: str) -> Iterator[NDArray[np.integ
         return
 
 
-def _shown(report: dict[str, Any]) -> RenderableType:
-    """Return a report for people: a paragraph a finding, the serious ones first."""
+def _render(report: dict[str, Any]) -> RenderableType:
+    """Return a report for people: a heading, then one paragraph per finding, serious ones first."""
     from rich.console import Group
-    from rich.padding import Padding
-    from rich.table import Table
+    from rich.text import Text
+
+    blocks: list[RenderableType] = [_heading(report)]
+    for finding in report["findings"]:
+        style = "bold red" if finding["level"] == SERIOUS else "yellow"
+        blocks += ["", Text.assemble((finding["level"], style), f"  {finding['code']}"), _details(finding)]
+    for topic in report["not_examined"]:
+        blocks += ["", Text(f"not examined: {topic}", "dim")]
+    return Group(*blocks)
+
+
+def _heading(report: dict[str, Any]) -> RenderableType:
     from rich.text import Text
 
     serious, findings = report["serious"], report["findings"]
     heading = Text.assemble((report["dataset"], "bold"), f" · version {report['version']}")
     if report["images"] is not None:
         heading.append(f" · {report['images']:,} image{'' if report['images'] == 1 else 's'}")
-    heading.append(f" · {serious} serious, {len(findings) - serious} to look at" if findings else " · sound")
-    parts: list[RenderableType] = [heading]
-    for one in findings:
-        style = "bold red" if one["level"] == SERIOUS else "yellow"
-        parts += ["", Text.assemble((one["level"], style), f"  {one['code']}")]
-        lines = [("saw", one["saw"])]
-        if one["files"]:
-            more = one["count"] - len(one["files"])
-            lines.append(("in", ", ".join(one["files"]) + (f" and {more:,} more" if more > 0 else "")))
-        if one["moves"] is not None:
-            lines.append(("moves", _moves(one["moves"], one["code"])))
-        lines.append(("do", one["do"]))
-        table = Table.grid(padding=(0, 2))
-        for label, text in lines:
-            table.add_row(Text(f"{label:<5}"), Text(text))
-        parts.append(Padding(table, (0, 0, 0, 2)))
-    for what in report["not_examined"]:
-        parts += ["", Text(f"not examined: {what}", "dim")]
-    return Group(*parts)
+    heading.append(
+        f" · {serious} serious, {len(findings) - serious} to check" if findings else " · no problems found"
+    )
+    return heading
 
 
-def _moves(moves: dict[str, Any], code: str) -> str:
-    """Return `the weight of car most: 1.204, and 1.431 (+19 %) once mended`."""
+def _details(finding: dict[str, Any]) -> RenderableType:
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = [("found", finding["saw"])]
+    if finding["files"]:
+        more = finding["count"] - len(finding["files"])
+        lines.append(("files", ", ".join(finding["files"]) + (f" and {more:,} more" if more > 0 else "")))
+    if finding["moves"] is not None:
+        lines.append(("effect", _effect(finding["moves"], finding["code"])))
+    lines.append(("fix", finding["do"]))
+    table = Table.grid(padding=(0, 2))
+    for label, text in lines:
+        table.add_row(Text(f"{label:<6}"), Text(text))
+    return Padding(table, (0, 0, 0, 2))
+
+
+def _effect(moves: dict[str, Any], code: str) -> str:
+    """Return `the weight of car changes most: 1.204 now, 1.431 (+19 %) after the fix`."""
     before, after = moves["weight"], moves["mended"]
+    weight = f"the weight of {moves['name']} changes most"
     if code == "absent_from_split":
-        return f"the weight of {moves['name']} most: {before:.4g} of this split alone, and {after:.4g} of all"
+        return f"{weight}: {before:.4g} in this split, {after:.4g} in the whole dataset"
     change = f" ({after / before - 1:+.1%})" if before and after else ""
-    return f"the weight of {moves['name']} most: {before:.4g}, and {after:.4g}{change} once mended"
+    return f"{weight}: {before:.4g} now, {after:.4g}{change} after the fix"

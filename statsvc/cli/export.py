@@ -1,4 +1,4 @@
-"""`statsvc export`: counts and weights as files of other projects."""
+"""`statsvc export`: counts and weights in the file formats of other projects."""
 
 from __future__ import annotations
 
@@ -7,77 +7,67 @@ from typing import Any
 
 import click
 
-from statsvc.cli._common import home_options, opened, the_dataset, version_name
-from statsvc.cli.weights import class_map_file, given_of, spec_options, tell_warnings
+from statsvc.cli._answers import open_cached_table, print_warnings
+from statsvc.cli._home import HomeOptions, home_options
+from statsvc.cli._options import version_option
+from statsvc.cli._parameters import parameter_options, pop_class_map_file, present_parameters
 from statsvc.errors import StatsvcError
 from statsvc.sampling.weights import weights_response
 from statsvc.weighting import export as exports
 from statsvc.weighting.parameters import PARAMETERS, STREAM, WeightSpec
 
+COUNT_FORMATS = ("daformer", "csv")
+"""Formats of counts; the others are formats of weights."""
 
-@click.command()
+
+@click.command(short_help="Write counts or weights for other projects.")
 @click.argument("name", required=False)
 @click.option(
     "--format",
     "form",
     type=click.Choice(exports.FORMATS),
     required=True,
-    help="daformer: its three JSON files; mmseg: class_weight; csv: counts; npy, pth: weights.",
+    help="Format: daformer (three JSON files), mmseg (class_weight), csv (counts), npy or pth (weights).",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
+    metavar="PATH",
     required=True,
-    help="File to write (mmseg: .npy or .json); for daformer a folder.",
+    help="File to write (.npy or .json for mmseg), or a folder for daformer.",
 )
-@click.option(
-    "--version", "number", type=version_name, metavar="N|TAG", help="Number or tag.  [default: newest]"
-)
-@spec_options(*(name for name in PARAMETERS if name not in STREAM))
+@version_option
+@parameter_options(*(name for name in PARAMETERS if name not in STREAM))
 @home_options
 def export(
     name: str | None,
     form: str,
     output: Path,
     number: int | str | None,
-    home: str | None,
-    database: str | None,
-    store: str | None,
+    options: HomeOptions,
     **params: Any,
 ) -> None:
-    """Write dataset NAME's counts or weights as a file that another project reads.
+    """Write the counts or weights of dataset NAME to a file that another project reads.
 
-    mmseg is normalised with --normalize expected unless you say otherwise: MMSegmentation divides by
-    pixels, not by weights, so any other scale would change the loss as a whole.
+    The default of --normalize is expected for mmseg: MMSegmentation divides the loss by the number of
+    pixels instead of the sum of weights, so any other scale would change the scale of the loss.
     """
-    from dataclasses import replace
-
-    from statsvc.api.state.cached_table import CachedTable
-    from statsvc.store.publication import open_version
-    from statsvc.store.reconfigure import apply_changes
-
-    given = given_of(params)
-    class_map = class_map_file(given, None)
-    if form == "mmseg" and "normalize" not in given and "recipe" not in given:
-        given["normalize"] = "expected"
-    spec = WeightSpec.from_params(given)
-    with opened(home, database, store) as (place, catalog):
-        dataset = the_dataset(catalog, name)
-        record = catalog.version(dataset, number)
-        if class_map is not None:
-            record = replace(
-                record, configuration=apply_changes(record.configuration, {"class_map": class_map})
-            )
-        table = CachedTable(open_version(place.store, dataset.name, record))
-        written = exports.files(form, table, spec, output)
-        warnings = {} if form in ("daformer", "csv") else weights_response(table, spec)
-    for file, content in written.items():
+    request = present_parameters(params)
+    class_map = pop_class_map_file(request, None)
+    if form == "mmseg" and "normalize" not in request and "recipe" not in request:
+        request["normalize"] = "expected"
+    spec = WeightSpec.from_params(request)
+    with options.open() as (home, catalog):
+        table = open_cached_table(home, catalog, name, number, class_map)
+        contents = exports.files(form, table, spec, output)
+        answer = None if form in COUNT_FORMATS else weights_response(table, spec)
+    for file, content in contents.items():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
         except OSError as error:
             raise StatsvcError(f"{file} cannot be written: {error.strerror}") from error
-        click.echo(f"{file} written, from version {record.number} of {dataset.name}", err=True)
-    if warnings:
-        tell_warnings(warnings)
+        click.echo(f"{file} written from version {table.version} of {table.dataset}", err=True)
+    if answer is not None:
+        print_warnings(answer)

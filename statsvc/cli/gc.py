@@ -1,120 +1,77 @@
-"""`statsvc gc`, `verify` and `rebuild`: looking after what is kept."""
+"""`statsvc gc`: delete the rows of old versions, and orphans."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from statsvc.cli._common import home_options, json_option, opened, print_json
+from statsvc.cli._home import HomeOptions, home_options
+from statsvc.cli._options import json_option, print_json
 from statsvc.common.durations import parse_duration
 
+if TYPE_CHECKING:
+    from statsvc.store.retention import Collected
 
-@click.command()
-@click.option(
-    "--grace",
-    metavar="TIME",
-    default="1h",
-    show_default=True,
-    help="How long rows outlive the mark that they will go.",
-)
-@click.option("--pause", is_flag=True, help="Let no gc run until --resume, for a backup.")
-@click.option("--resume", is_flag=True, help="Let gc run again.")
+
+@click.command(short_help="Delete rows of old versions.")
+@click.option("--grace", metavar="TIME", default="1h", help="Grace period between marking and deleting rows.")
+@click.option("--pause", is_flag=True, help="Disable gc until --resume, for a backup.")
+@click.option("--resume", is_flag=True, help="Enable gc again.")
 @json_option
 @home_options
-def gc(
-    grace: str,
-    pause: bool,
-    resume: bool,
-    as_json: bool,
-    home: str | None,
-    database: str | None,
-    store: str | None,
-) -> None:
-    """Remove the rows of old versions, and what dead attempts and deleted datasets left.
+def gc(grace: str, pause: bool, resume: bool, as_json: bool, options: HomeOptions) -> None:
+    """Delete the rows of old versions, and orphans of failed attempts and deleted datasets.
 
-    A dataset's newest versions (statsvc datasets NAME --keep N) and tagged ones keep their rows; every
-    version keeps its aggregates and answers for ever.
+    The newest versions of a dataset (statsvc datasets NAME --keep N) and tagged versions keep their rows.
+    Every version keeps its aggregates, so it can still answer requests. Exit code 1 if an array is damaged.
     """
     if pause and resume:
-        raise click.UsageError("give one of --pause and --resume")
-    rows_outlive = parse_duration("grace", grace)
-    with opened(home, database, store) as (place, catalog):
+        raise click.UsageError("--pause and --resume contradict each other. Omit one of them.")
+    grace_seconds = parse_duration("grace", grace)
+    with options.open() as (home, catalog):
         from statsvc.store import retention
 
         if pause:
-            retention.pause(catalog, place.store)
-            click.echo("gc is paused; let it go on with: statsvc gc --resume", err=True)
+            retention.pause(catalog, home.store)
+            _report_state(paused=True, as_json=as_json)
             return
         if resume:
-            retention.resume(place.store)
-            click.echo("gc may run again", err=True)
+            retention.resume(home.store)
+            _report_state(paused=False, as_json=as_json)
             return
-        done = retention.collect(catalog, place.store, rows_outlive)
+        collected = retention.collect(catalog, home.store, grace_seconds)
     if as_json:
-        versions = {
-            name: [{"dataset": dataset, "version": number} for dataset, number in getattr(done, name)]
-            for name in ("expired", "removed")
-        }
-        print_json(versions | {name: getattr(done, name) for name in ("orphans", "unknown", "damaged")})
+        print_json(_to_dict(collected))
     else:
         click.echo(
-            f"{len(done.expired)} versions marked, rows of {len(done.removed)} removed, "
-            f"{len(done.orphans)} orphans removed"
+            f"{len(collected.expired)} versions marked, rows of {len(collected.removed)} deleted, "
+            f"{len(collected.orphans)} orphans deleted"
         )
-    for folder in done.unknown:
+    for folder in collected.unknown:
         click.echo(
-            f"statsvc: {place.store / folder} belongs to no dataset of this catalog and is left alone; "
-            "is this the right catalog? statsvc rebuild makes one from the store",
+            f"statsvc: {home.store / folder} belongs to no dataset in this catalog, so gc did not delete it. "
+            "Check --database. If the catalog was lost, run: statsvc rebuild",
             err=True,
         )
-    for damage in done.damaged:
+    for damage in collected.damaged:
         click.echo(f"statsvc: {damage}", err=True)
-    if done.damaged:
+    if collected.damaged:
         raise click.exceptions.Exit(1)
 
 
-@click.command()
-@click.argument("name", required=False)
-@json_option
-@home_options
-def verify(
-    name: str | None, as_json: bool, home: str | None, database: str | None, store: str | None
-) -> None:
-    """Read every version of dataset NAME, or of all, through; exit code 1 where one is damaged."""
-    damaged = []
-    checked = 0
-    with opened(home, database, store) as (place, catalog):
-        from statsvc.store import verifying
-
-        for dataset in catalog.datasets() if name is None else [catalog.dataset(name)]:
-            for record, damage in verifying.verify(catalog, place.store, dataset):
-                checked += 1
-                if damage is not None:
-                    damaged.append({"dataset": dataset.name, "version": record.number, "damage": damage})
+def _report_state(*, paused: bool, as_json: bool) -> None:
     if as_json:
-        print_json({"checked": checked, "damaged": damaged})
+        print_json({"paused": paused})
+    elif paused:
+        click.echo("gc is paused. Resume it with: statsvc gc --resume", err=True)
     else:
-        for one in damaged:
-            click.echo(one["damage"])
-        click.echo(f"{checked} versions read, {len(damaged)} damaged", err=True)
-    if damaged:
-        raise click.exceptions.Exit(1)
+        click.echo("gc is enabled again.", err=True)
 
 
-@click.command()
-@home_options
-def rebuild(home: str | None, database: str | None, store: str | None) -> None:
-    """Make a new catalog from the versions in the store, after the old one was lost.
-
-    The catalog must be empty. Jobs, tokens, tags and --keep are lost, for they are in the catalog only.
-    """
-    with opened(home, database, store) as (place, catalog):
-        from statsvc.store import rebuilding
-
-        done = rebuilding.rebuild(catalog, place.store)
-    for dataset, count in sorted(done.datasets.items()):
-        click.echo(f"{dataset}: {count} versions")
-    for line in done.left_out:
-        click.echo(f"statsvc: left out: {line}", err=True)
-    if not done.datasets:
-        click.echo(f"statsvc: no versions in {place.store}", err=True)
-        raise click.exceptions.Exit(1)
+def _to_dict(collected: Collected) -> dict[str, Any]:
+    versions = {
+        name: [{"dataset": dataset, "version": number} for dataset, number in getattr(collected, name)]
+        for name in ("expired", "removed")
+    }
+    return versions | {name: getattr(collected, name) for name in ("orphans", "unknown", "damaged")}

@@ -1,4 +1,4 @@
-"""`statsvc import`: a version of counts taken elsewhere."""
+"""`statsvc import`: publish a version of counts that were computed elsewhere."""
 
 from __future__ import annotations
 
@@ -8,38 +8,37 @@ from typing import Any
 
 import click
 
-from statsvc.cli._common import current_table, home_options, opened
-from statsvc.cli._options import reading_changes, reading_options
-from statsvc.errors import Unanswerable
+from statsvc.cli._answers import default_answer
+from statsvc.cli._configuration import configuration_changes, configuration_options
+from statsvc.cli._home import HomeOptions, home_options, open_table
+from statsvc.cli._options import json_option, print_json
 
 
-@click.command("import")
+@click.command("import", short_help="Publish counts computed elsewhere.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--name", required=True, help="Name of the dataset.")
-@reading_options
+@click.option("--name", metavar="NAME", required=True, help="Name of the dataset.")
+@configuration_options
+@json_option
 @home_options
-def import_counts(
-    file: Path, name: str, home: str | None, database: str | None, store: str | None, **reading: Any
-) -> None:
-    """Make a version of counts taken elsewhere.
+def import_counts(file: Path, name: str, as_json: bool, options: HomeOptions, **configuration: Any) -> None:
+    """Publish a version of counts that were computed elsewhere.
 
-    FILE is JSON, {"7": 2036416525, …} (raw id to pixels), CSV with the columns id, pixels and, where
-    known, images (in how many images the class occurs), or DAFormer's sample_class_stats.json, which
-    has the counts of each image.
+    FILE is one of: JSON {"7": 2036416525, …} from raw ids to pixels; CSV with the columns id, pixels and
+    optionally images (the number of images in which the class occurs); DAFormer's
+    sample_class_stats.json, which has the counts of each image.
     """
-    from statsvc.sampling.weights import weights_response
     from statsvc.store.import_files import read_counts
-    from statsvc.weighting.display import print_class_table
-    from statsvc.weighting.parameters import WeightSpec
 
     counts = read_counts(file)
-    with opened(home, database, store) as (place, catalog):
+    with options.open() as (home, catalog):
         from statsvc.store.importing import import_counts as publish
 
-        record = publish(catalog, place.store, name, counts, reading_changes(**reading))
+        record = publish(catalog, home.store, name, counts, configuration_changes(**configuration))
         click.echo(f"{name}: version {record.number} from {file}", err=True)
-        table = current_table(place, catalog, catalog.dataset(name))
-        try:
-            print_class_table(weights_response(table, WeightSpec()), file=sys.stdout)
-        except Unanswerable as error:
-            click.echo(f"statsvc: no weights: {error}", err=True)
+        answer = default_answer(open_table(home, catalog, catalog.dataset(name)))
+    if as_json:
+        print_json({"dataset": name, "version": record.number, "weights": answer})
+    elif answer is not None:
+        from statsvc.weighting.display import print_class_table
+
+        print_class_table(answer, file=sys.stdout)

@@ -1,4 +1,4 @@
-"""`statsvc prefetch`: fill the cache for machines that cannot reach the server."""
+"""`statsvc prefetch`: fill the client's cache for machines that cannot reach the server."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc.cli._common import json_option, print_json
-from statsvc.cli.weights import given_of, spec_options, tell_warnings
+from statsvc.cli._answers import print_warnings
+from statsvc.cli._options import json_option, print_json
+from statsvc.cli._parameters import parameter_options, present_parameters
 from statsvc.errors import InvalidParameter, StatsvcError
 from statsvc.weighting.parameters import PARAMETERS
 from statsvc.weighting.schemes import SCHEMES
@@ -20,14 +21,15 @@ if TYPE_CHECKING:
     from statsvc.weighting.class_weights import ClassWeights
 
 
-@click.command()
+@click.command(short_help="Cache class weights for offline use.")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option(
     "--version",
     "versions",
     metavar="N|TAG",
     multiple=True,
-    help="Number or tag of the version; may be repeated.  [default: newest]",
+    show_default="newest",
+    help="Version of the dataset: a number or a tag. Can be repeated.",
 )
 @click.option(
     "--sampling",
@@ -35,12 +37,23 @@ if TYPE_CHECKING:
     metavar="SAMPLER",
     multiple=True,
     type=click.Choice(list(SCHEMES)),
-    help="Keep what this sampler asks for instead of class weights; may be repeated.",
+    help=f"Cache the data of this sampler instead of weights: {', '.join(SCHEMES)}. Can be repeated.",
 )
-@spec_options(*PARAMETERS)
-@click.option("--url", metavar="URL", help="Server to ask.  [env: STATSVC_URL]")
+@parameter_options(*PARAMETERS)
 @click.option(
-    "--cache", metavar="DIR", help="Folder to fill.  [env: STATSVC_CACHE; default: ~/.cache/statsvc]"
+    "--url",
+    metavar="URL",
+    envvar="STATSVC_URL",
+    show_envvar=True,
+    help="Server to query.",
+)
+@click.option(
+    "--cache",
+    metavar="FOLDER",
+    envvar="STATSVC_CACHE",
+    show_envvar=True,
+    show_default="~/.cache/statsvc",
+    help="Cache folder to fill.",
 )
 @json_option
 def prefetch(
@@ -52,46 +65,49 @@ def prefetch(
     as_json: bool,
     **params: Any,
 ) -> None:
-    """Keep the class weights of datasets NAME for where there is no network.
+    """Cache the class weights of each dataset NAME for offline use.
 
-    Give the trainer's own parameters: the cache answers the same question to the same URL. The answer of
-    the newest version is kept under its number too, so that version=N works as well. A trainer with weights
-    and a sampler needs both: run this once without and once with --sampling.
+    Use the URL and the parameters of the training script: the cache answers exactly these requests. The
+    weights of the newest version are also cached under its number, so that version=N works, too. If a
+    script uses both weights and a sampler, run this command twice, with and without --sampling.
     """
     from statsvc.client.client import Client
 
-    given = given_of(params)
+    request = present_parameters(params)
+    if samplers and "sampler" in request:
+        raise InvalidParameter(("sampler", "Omit --sampler: --sampling already names the sampler."))
     client = Client(url, cache=cache)
-    kept: list[tuple[ClassWeights, Path]] = []
-    pages: list[tuple[Sampling, list[Path]]] = []
-    if samplers and "sampler" in given:
-        raise InvalidParameter(("sampler", "--sampling names it: leave --sampler out"))
+    weights: list[tuple[ClassWeights, Path]] = []
+    sampling: list[tuple[Sampling, list[Path]]] = []
     for name, version in product(names or (None,), versions or (None,)):
         try:
             if not samplers:
-                kept += client.prefetch(name, version=version, **given)
-            pages += [
-                client.prefetch_sampling(name, sampler=sampler, version=version, **given)
+                weights += client.prefetch(name, version=version, **request)
+            sampling += [
+                client.prefetch_sampling(name, sampler=sampler, version=version, **request)
                 for sampler in samplers
             ]
         except OSError as error:
             if isinstance(error, StatsvcError):
                 raise
-            raise StatsvcError(f"the cache {client.cache} cannot be written: {error.strerror}") from error
+            raise StatsvcError(f"The cache {client.cache} cannot be written: {error.strerror}") from error
     if as_json:
-        print_json([_described(*one) for one in kept] + [_sampled(*one) for one in pages])
+        print_json(
+            [_weights_json(*entry) for entry in weights] + [_sampling_json(*entry) for entry in sampling]
+        )
         return
-    for found, files in pages:
-        what = f"{found.dataset} version {found.version}: {len(found)} images for {found.sampler}"
-        click.echo(f"{what} in {' '.join(map(str, files))}")
-    for answer, path in kept:
-        what = f"{answer.dataset} version {answer.version}: {len(answer)} weights by {answer.method}"
-        click.echo(f"{what} in {path}")
-    for answer in {answer.digest: answer for answer, _ in kept}.values():
-        tell_warnings(answer.to_dict())
+    for result, files in sampling:
+        summary = f"{result.dataset} version {result.version}: {len(result)} images for {result.sampler}"
+        click.echo(f"{summary} in {' '.join(map(str, files))}")
+    for answer, file in weights:
+        summary = f"{answer.dataset} version {answer.version}: {len(answer)} weights by {answer.method}"
+        click.echo(f"{summary} in {file}")
+    # The newest version is cached under two names: print its warnings once.
+    for answer in {answer.digest: answer for answer, _ in weights}.values():
+        print_warnings(answer.to_dict())
 
 
-def _described(answer: ClassWeights, path: Path) -> dict[str, Any]:
+def _weights_json(answer: ClassWeights, file: Path) -> dict[str, Any]:
     return {
         "dataset": answer.dataset,
         "version": answer.version,
@@ -99,16 +115,16 @@ def _described(answer: ClassWeights, path: Path) -> dict[str, Any]:
         "spec": answer.spec,
         "classes": len(answer),
         "digest": answer.digest,
-        "file": str(path),
+        "file": str(file),
     }
 
 
-def _sampled(found: Sampling, files: list[Path]) -> dict[str, Any]:
+def _sampling_json(result: Sampling, files: list[Path]) -> dict[str, Any]:
     return {
-        "dataset": found.dataset,
-        "version": found.version,
-        "sampler": found.sampler,
-        "spec": found.spec,
-        "images": found.images,
+        "dataset": result.dataset,
+        "version": result.version,
+        "sampler": result.sampler,
+        "spec": result.spec,
+        "images": result.images,
         "files": [str(file) for file in files],
     }

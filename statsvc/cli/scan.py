@@ -1,4 +1,4 @@
-"""`statsvc scan`: count a source here, and show what its version says."""
+"""`statsvc scan`: count a source in this process, and show its weights."""
 
 from __future__ import annotations
 
@@ -10,77 +10,63 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc.cli._common import (
-    BY_ITSELF,
-    current_table,
-    home_options,
+from statsvc.cli._answers import default_answer
+from statsvc.cli._configuration import configuration_options
+from statsvc.cli._home import HomeOptions, home_options, missing_extra, open_table
+from statsvc.cli._options import (
+    AUTOMATIC_SCANS,
+    counting_options,
     json_option,
-    needs,
-    opened,
+    max_removed_option,
     print_json,
     trigger_changes,
     trigger_options,
 )
-from statsvc.cli._options import reading_options
-from statsvc.cli._progress import pixel_rate, shown
-from statsvc.cli._registration import registered
+from statsvc.cli._progress import pixel_rate, show_progress
+from statsvc.cli._registration import register
 from statsvc.dataset.counting_rule import read as read_counting
-from statsvc.errors import Unanswerable
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset
     from statsvc.store.home import Home
+    from statsvc_workers.jobs.attempt import Settings
     from statsvc_workers.jobs.lease import Outcome
     from statsvc_workers.jobs.progress import Progress
 
+POLL_SECONDS = 0.5
+"""Time between two reads of a job that another process runs."""
 
-@click.command()
-@click.argument("source", required=False, metavar="SOURCE")
-@click.option("--name", help="Name of the dataset.  [default: after the folder]")
-@click.option("--pattern", metavar="GLOB", help="Files to count, for instance '*_labelIds.png'.")
+
+@click.command(short_help="Count label maps and publish a version.")
+@click.argument("source", required=False)
+@click.option("--name", metavar="NAME", show_default="from the folder", help="Name of the dataset.")
+@click.option("--pattern", metavar="GLOB", help="Files to count, for example '*_labelIds.png'.")
 @click.option(
-    "--rule", metavar="RULE", help="What an id is: 'id // 1000', a palette's name, or a CSV file r,g,b,id."
+    "--rule",
+    metavar="RULE",
+    help="How pixel values become raw ids: 'id // 1000', a palette's name, or a CSV file r,g,b,id.",
 )
-@click.option("--key", metavar="NAME", help="Which array, member or column holds the labels.")
+@click.option("--key", metavar="NAME", help="Array, member or column that contains the labels.")
 @click.option(
     "--rows",
     type=click.Choice(["array", "index", "chunk"]),
-    help="What one row of an NPY, HDF5 or Zarr array is.  [default: array]",
+    show_default="array",
+    help="What is one sample of an NPY, HDF5 or Zarr file.",
 )
-@reading_options
+@configuration_options
 @click.option(
     "--split",
     "splits",
     multiple=True,
     metavar="NAME=FILE",
-    help="A split: NAME=FILE with a path or name a line, NAME='GLOB', or a JSON of folds.",
+    help="Split of the dataset: NAME=FILE (one path or name per line), NAME='GLOB', or a JSON file of folds.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where pixels are counted.",
-)
-@click.option(
-    "--workers", type=click.IntRange(1, 1024), metavar="N", help="Dask processes.  [default: one a core]"
-)
-@click.option(
-    "--max-pixels",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Refuse larger label maps before decoding.  [default: 268435456]",
-)
-@click.option(
-    "--max-removed",
-    type=click.FloatRange(0, 1),
-    metavar="SHARE",
-    help="Share of the samples that one scan may lose.  [default: 0.1]",
-)
+@counting_options
+@max_removed_option
 @click.option("--full", is_flag=True, help="Count every sample again.")
 @trigger_options
-@click.option("--move", is_flag=True, help="Dataset NAME's label maps are in SOURCE, or match GLOB, now.")
+@click.option("--move", is_flag=True, help="Change the source or pattern of dataset NAME.")
 @json_option
 @home_options
 def scan(
@@ -100,66 +86,67 @@ def scan(
     watch: bool | None,
     move: bool,
     as_json: bool,
-    home: str | None,
-    database: str | None,
-    store: str | None,
-    **reading: Any,
+    options: HomeOptions,
+    **configuration: Any,
 ) -> None:
-    """Count the label maps in SOURCE, a folder, file or URL; run again, count only what changed.
+    """Count the label maps in SOURCE, publish a version, and print the class weights.
 
-    SOURCE may be a container, or lie in an object store, with credentials from the environment:
-    s3://bucket/prefix, gs://, az://, or one file at https://. Registers the dataset, publishes a
-    version, and prints the classes with their weights. SOURCE may be left out for a dataset that is
-    registered. Exit code 1 where label maps could not be read.
+    SOURCE is a folder, a file, a container, or a URL: s3://bucket/prefix, gs://, az://, or one file at
+    https://. Credentials of object stores come from the environment. The first scan registers the
+    dataset. Later scans count only what changed, and need only --name. Exit code 1 if label maps could
+    not be read.
     """
     try:
         from statsvc_workers.jobs.attempt import MAX_PIXELS, Settings
         from statsvc_workers.kernels.device import require
     except ModuleNotFoundError as error:
-        raise needs("workers", error) from error
+        raise missing_extra("workers", error) from error
     if source is None and name is None:
-        raise click.UsageError("name a folder or URL of label maps: statsvc scan SOURCE")
+        raise click.UsageError("Name a folder or URL of label maps: statsvc scan SOURCE")
     if move and (name is None or (source is None and pattern is None)):
-        raise click.UsageError("--move: say which dataset and where: statsvc scan FOLDER --name NAME --move")
+        raise click.UsageError(
+            "--move needs the dataset and its new location: statsvc scan FOLDER --name NAME --move"
+        )
     require(device)
     if max_removed is not None and not math.isfinite(max_removed):
-        raise click.UsageError("--max-removed: give a share from 0 to 1")
-    scanned = trigger_changes(every, watch)
-    with opened(home, database, store) as (place, catalog):
+        raise click.UsageError("--max-removed must be a number from 0 to 1.")
+    triggers_wanted = trigger_changes(every, watch)
+    with options.open() as (home, catalog):
         from statsvc.store.catalog import triggers
 
-        asked = (rule, key, rows)
-        counting = None if asked == (None, None, None) else read_counting(*asked)
-        dataset, configured = registered(
-            place, catalog, source, name, pattern, counting, splits, reading, move=move
+        counting = None
+        if (rule, key, rows) != (None, None, None):
+            counting = read_counting(rule, key, rows)
+        dataset, configured_version = register(
+            home, catalog, source, name, pattern, counting, splits, configuration, move=move
         )
-        triggers.change(catalog, dataset, scanned)
+        triggers.change(catalog, dataset, triggers_wanted)
         settings = Settings(device, max_pixels or MAX_PIXELS)
-        outcome = _run(place, catalog, dataset, settings, workers, max_removed, full)
-        now = catalog.dataset_by_uid(dataset.uid)
+        outcome = _run_job(home, catalog, dataset, settings, workers, max_removed, full)
+        dataset = catalog.dataset_by_uid(dataset.uid)
+        progress = outcome.progress
         if outcome.error is not None:
             click.echo(f"statsvc: {dataset.name}: {outcome.error}", err=True)
-            _name_failures(outcome.progress, said=outcome.error)
+            _print_failures(progress, already_printed=outcome.error)
             raise click.exceptions.Exit(1)
-        progress = outcome.progress
-        _tell(now, configured, outcome)
-        if any(scanned.values()):
-            click.echo(BY_ITSELF, err=True)
-        _show(place, catalog, now, progress, as_json)
+        _print_outcome(dataset, configured_version, outcome)
+        if any(triggers_wanted.values()):
+            click.echo(AUTOMATIC_SCANS, err=True)
+        _print_weights(home, catalog, dataset, progress, as_json)
         if progress.failed:
             raise click.exceptions.Exit(1)
 
 
-def _run(
-    place: Home,
+def _run_job(
+    home: Home,
     catalog: Catalog,
     dataset: Dataset,
-    settings: Any,
+    settings: Settings,
     workers: int | None,
     max_removed: float | None,
     full: bool,
 ) -> Outcome:
-    """Run a job of this dataset here, after any that another process runs now."""
+    """Run a job of this dataset in this process, after any job that another process is running."""
     from statsvc.store.catalog import jobs
     from statsvc_workers.cluster.local_cluster import LocalCluster
     from statsvc_workers.jobs.lease import execute
@@ -168,17 +155,17 @@ def _run(
     owner = jobs.process_identity()
     allowed = jobs.MAX_REMOVED if max_removed is None else max_removed
     while (job := jobs.submit_leased(catalog, dataset, owner, full=full, max_removed=allowed)) is None:
-        _follow(catalog, dataset)
+        _follow_running_job(catalog, dataset)
     progress = Progress()
     cluster = LocalCluster(workers)
     try:
-        with shown(progress.to_dict):
-            return execute(catalog, place.store, job, cluster, settings, progress, retry=False)
+        with show_progress(progress.to_dict):
+            return execute(catalog, home.store, job, cluster, settings, progress, retry=False)
     except KeyboardInterrupt:
-        # Whoever presses it again is heard already: what follows only ends the workers.
+        # Only the workers remain to be stopped, so a second Ctrl-C must not interrupt that.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         click.echo(
-            "statsvc: stopped; what was counted so far is kept, and the next scan goes on from there",
+            "statsvc: stopped. The counts so far are saved, and the next scan continues from there.",
             err=True,
         )
         raise click.exceptions.Exit(1) from None
@@ -186,8 +173,8 @@ def _run(
         cluster.close()
 
 
-def _follow(catalog: Catalog, dataset: Dataset) -> None:
-    """Show the job that another process runs until it ends or its process dies."""
+def _follow_running_job(catalog: Catalog, dataset: Dataset) -> None:
+    """Show the progress of the job that another process runs, until it ends or its lease expires."""
     from statsvc.store.catalog import jobs
     from statsvc.store.catalog.records import RUNNING
 
@@ -195,60 +182,61 @@ def _follow(catalog: Catalog, dataset: Dataset) -> None:
     if not running:
         return
     job = running[0]
-    click.echo(f"statsvc: job {job.id} of {dataset.name} runs in another process; following it", err=True)
-    with shown(lambda: dict(jobs.get(catalog, job.id).progress)):
+    click.echo(
+        f"statsvc: another process is running job {job.id} of {dataset.name}; waiting until it ends", err=True
+    )
+    with show_progress(lambda: dict(jobs.get(catalog, job.id).progress)):
         while jobs.get(catalog, job.id).state == RUNNING and not jobs.lease_expired(catalog, job.id):
-            time.sleep(0.5)
+            time.sleep(POLL_SECONDS)
 
 
-def _tell(dataset: Dataset, configured: int | None, outcome: Outcome) -> None:
-    """Say on stderr what the scan did and which samples it could not read.
+def _print_outcome(dataset: Dataset, configured_version: int | None, outcome: Outcome) -> None:
+    """Print on stderr what the scan counted and which samples it could not read.
 
-    configured  number of the version that options of this scan made of the same counts, if any
+    configured_version  number of the version that this scan's options made of the same counts, if any
     """
     name, progress = dataset.name, outcome.progress
-    what = f"{progress.counted} counted, {progress.reused} unchanged"
+    text = f"{progress.counted} counted, {progress.reused} unchanged"
     if progress.recovered:
-        what += f", {progress.recovered} of the counted kept from a scan that did not finish"
+        text += f", {progress.recovered} of the counted recovered from an interrupted scan"
     if progress.removed:
-        what += f", {progress.removed} removed"
+        text += f", {progress.removed} removed"
     if progress.failed:
-        what += f", {progress.failed} could not be read"
+        text += f", {progress.failed} could not be read"
     if outcome.version is not None:
         version = f"version {outcome.version.number}"
-    elif configured is not None:
-        version = f"version {configured}, the same counts read in another way"
+    elif configured_version is not None:
+        version = f"version {configured_version}, the same counts with another configuration"
     else:
         version = "no new version"
     speed = f" ({pixel_rate(progress.rate())})" if progress.pixels else ""
-    click.echo(f"{name}: {what}{speed}; {version}", err=True)
-    _name_failures(progress, f": statsvc datasets {name}")
+    click.echo(f"{name}: {text}{speed}; {version}", err=True)
+    _print_failures(progress, see=f". List them with: statsvc datasets {name}")
 
 
-def _name_failures(progress: Progress, where: str = "", said: str = "") -> None:
-    """Say on stderr which samples could not be read, but for what is `said`, and `where` the others are."""
+def _print_failures(progress: Progress, *, see: str = "", already_printed: str = "") -> None:
+    """Print on stderr the samples that could not be read.
+
+    see              where to find the samples beyond the first ones
+    already_printed  text whose lines are not repeated
+    """
     for path, reason in progress.failures:
-        if (line := f"{path}: {reason}") not in said:
+        if (line := f"{path}: {reason}") not in already_printed:
             click.echo(f"  {line}", err=True)
     if (more := progress.failed - len(progress.failures)) > 0:
-        click.echo(f"  … and {more} more{where}", err=True)
+        click.echo(f"  … and {more} more{see}", err=True)
 
 
-def _show(place: Home, catalog: Catalog, dataset: Dataset, progress: Progress, as_json: bool) -> None:
+def _print_weights(home: Home, catalog: Catalog, dataset: Dataset, progress: Progress, as_json: bool) -> None:
     from statsvc.dataset.configuration_warnings import find_warnings
-    from statsvc.sampling.weights import weights_response
-    from statsvc.weighting.display import print_class_table
-    from statsvc.weighting.parameters import WeightSpec
 
-    answered = None
-    table = current_table(place, catalog, dataset)
-    for line in find_warnings(table):
-        click.echo(f"statsvc: {line}", err=True)
-    try:
-        answered = weights_response(table, WeightSpec())
-    except Unanswerable as error:
-        click.echo(f"statsvc: no weights: {error}", err=True)
+    table = open_table(home, catalog, dataset)
+    for warning in find_warnings(table):
+        click.echo(f"statsvc: {warning}", err=True)
+    answer = default_answer(table)
     if as_json:
-        print_json({"scan": progress.to_dict(), "weights": answered})
-    elif answered is not None:
-        print_class_table(answered, file=sys.stdout)
+        print_json({"scan": progress.to_dict(), "weights": answer})
+    elif answer is not None:
+        from statsvc.weighting.display import print_class_table
+
+        print_class_table(answer, file=sys.stdout)

@@ -1,97 +1,88 @@
-"""`statsvc serve` and `runner`: the API in one process, the runner in another."""
+"""`statsvc serve`: the HTTP API, and a runner as a child process."""
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from statsvc.cli._common import home_options, needs, opened
+from statsvc.cli._home import HomeOptions, home_options, missing_extra
+from statsvc.cli._options import counting_options, quiet_option
 from statsvc.common.durations import parse_duration
 from statsvc.common.object_urls import is_url, normalized
-from statsvc.store import home as homes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from statsvc.store.home import Home
 
 log = logging.getLogger(__name__)
 
-NICENESS = 19
-"""How far the runner beside a server stands behind it: answering a request takes a millisecond."""
+RESTART_SECONDS = 2.0
+"""Least time between two starts of the runner, so that one that cannot start does not use up a core."""
+
+STOP_SECONDS = 10.0
+"""Time that the runner has to stop before it is killed."""
 
 
-def runner_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a runner."""
-    for option in (
-        click.option("--max-pixels", type=click.IntRange(1), metavar="N", help="Refuse larger label maps."),
-        click.option("--workers", type=click.IntRange(1, 1024), metavar="N", help="Dask processes."),
-        click.option(
-            "--quiet",
-            metavar="TIME",
-            default="3s",
-            show_default=True,
-            help="How long a watched source must not change before it is scanned.",
-        ),
-        click.option(
-            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def _root(
-    _context: click.Context, _option: click.Parameter, given: tuple[str, ...]
+def _parse_roots(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
 ) -> tuple[Path | str, ...]:
-    """Return roots as folders that are there, and URLs."""
+    """Return each root as a URL or the path of an existing folder."""
     roots: list[Path | str] = []
-    for root in given:
-        if is_url(root):
-            roots.append(normalized(root))
-        elif Path(root).is_dir():
-            roots.append(Path(root))
+    for value in values:
+        if is_url(value):
+            roots.append(normalized(value))
+        elif Path(value).is_dir():
+            roots.append(Path(value))
         else:
-            raise click.BadParameter(f"{root!r} is no folder and no URL such as s3://bucket/prefix")
+            raise click.BadParameter(
+                f"{value!r} is not a folder. Give an existing folder, or a URL such as s3://bucket/prefix."
+            )
     return tuple(roots)
 
 
-@click.command()
+@click.command(short_help="Serve class weights over HTTP.")
 @click.option(
     "--host",
+    metavar="ADDRESS",
     default="127.0.0.1",
-    show_default=True,
-    help="An address of this machine; beyond loopback writes need a token.",
+    help="Address to listen on. Beyond loopback, writing requires a token.",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    default=8000,
+    help="Port to listen on, or 0 for any.",
+)
 @click.option(
     "--root",
     "roots",
     multiple=True,
-    callback=_root,
+    callback=_parse_roots,
     metavar="FOLDER|URL",
-    help="Folder or URL below which requests may register sources.  [default: the current folder]",
+    show_default="current folder",
+    help="Folder or URL below which requests may register sources. Can be repeated.",
 )
 @click.option(
-    "--allow-host", "names", multiple=True, metavar="NAME", help="A further host name that it answers to."
+    "--allow-host",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Additional host name accepted in requests. Can be repeated.",
 )
 @click.option(
-    "--require-token-for-reads",
-    "reads_need_token",
-    is_flag=True,
-    help="Ask for a token also where one reads.",
+    "--require-token-for-reads", "reads_need_token", is_flag=True, help="Require a token for reads, too."
 )
-@click.option("--runner/--no-runner", "with_runner", default=True, help="Run jobs too.  [default: yes]")
-@runner_options
+@click.option("--runner/--no-runner", "with_runner", default=True, help="Run queued jobs in a child process.")
+@counting_options
+@quiet_option
 @home_options
 def serve(
     host: str,
@@ -102,34 +93,32 @@ def serve(
     with_runner: bool,
     device: str,
     workers: int | None,
-    quiet: str,
     max_pixels: int | None,
-    home: str | None,
-    database: str | None,
-    store: str | None,
+    quiet: str,
+    options: HomeOptions,
 ) -> None:
-    """Serve weights over HTTP, and run recompute jobs in a process beside."""
+    """Serve class weights over HTTP, and run queued jobs in a child process."""
     child = None
     try:
         try:
             from statsvc.api.serve import run
         except ModuleNotFoundError as error:
-            raise needs("service", error) from error
-        place = homes.resolve(home, database, store)
+            raise missing_extra("service", error) from error
+        home = options.resolve()
         parse_duration("quiet", quiet)
-        place.store.check(writing=with_runner)
+        home.store.check(writing=with_runner)
         arguments = ["--device", device, "--quiet", quiet]
         arguments += [] if workers is None else ["--workers", str(workers)]
         arguments += [] if max_pixels is None else ["--max-pixels", str(max_pixels)]
-        child = _Runner(place, arguments) if with_runner else None
+        child = _RunnerProcess(home, arguments) if with_runner else None
 
-        def ready(bound: int) -> None:
+        def ready(bound_port: int) -> None:
             if child is not None:
                 child.start()
-            _announce(place, host, bound)
+            _announce(home, host, bound_port)
 
         run(
-            place,
+            home,
             host,
             port,
             roots or (Path.cwd(),),
@@ -138,39 +127,41 @@ def serve(
             ready=ready,
         )
     except KeyboardInterrupt:
-        pass  # the way to end it, also while it starts; uvicorn finished its requests first
+        pass  # the regular way to stop, also during startup; uvicorn has finished its requests
     finally:
         if child is not None:
             child.stop()
 
 
-def _announce(place: Home, host: str, port: int) -> None:
-    """Say where the service is, and a request that it answers now."""
+def _announce(home: Home, host: str, port: int) -> None:
+    """Print the URL of the service, and a request to try."""
     from statsvc.store.catalog.catalog import Catalog
 
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    catalog = Catalog.open(place.database)
-    ready = [dataset.name for dataset in catalog.datasets() if dataset.current_number is not None]
+    catalog = Catalog.open(home.database)
+    published = [dataset.name for dataset in catalog.datasets() if dataset.current_number is not None]
     catalog.close()
-    click.echo(f"statsvc serves on {address} (API: {address}/docs); Ctrl-C stops it", err=True)
-    if ready:
-        query = "method=sqrt_inv_freq" + (f"&dataset={ready[0]}" if len(ready) > 1 else "")
-        click.echo(f"try:  curl '{address}/weights?{query}'", err=True)
+    click.echo(f"Serving on {address} (API: {address}/docs). Press Ctrl-C to stop.", err=True)
+    if published:
+        query = "method=sqrt_inv_freq" + (f"&dataset={published[0]}" if len(published) > 1 else "")
+        click.echo(f"Try:  curl '{address}/weights?{query}'", err=True)
     else:
-        click.echo(f"no dataset yet; add one with: statsvc scan SOURCE --home {place.folder}", err=True)
+        click.echo(
+            f"There is no dataset yet. Add one with: statsvc scan SOURCE --home {home.folder}", err=True
+        )
 
 
-class _Runner:
-    """The runner as a child process, started again where it dies."""
+class _RunnerProcess:
+    """The runner as a child process that is restarted when it dies."""
 
-    def __init__(self, place: Home, arguments: list[str]) -> None:
+    def __init__(self, home: Home, arguments: list[str]) -> None:
         self._command = [
             *(sys.executable, "-m", "statsvc", "-v", "runner", "--parent", str(os.getpid())),
-            *("--home", str(place.folder), "--store", str(place.store)),
+            *("--home", str(home.folder), "--store", str(home.store)),
             *arguments,
         ]
-        # Not among the arguments, which every user of the machine can read: it may hold a password.
-        self._environment = os.environ | {"STATSVC_DATABASE": place.database}
+        # The URL may contain a password, and every user of the machine can read arguments.
+        self._environment = os.environ | {"STATSVC_DATABASE": home.database}
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="runner", daemon=True)
@@ -180,86 +171,21 @@ class _Runner:
 
     def _watch(self) -> None:
         while not self._stopping.is_set():
-            began = time.monotonic()
+            started = time.monotonic()
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 self._command, stdin=subprocess.DEVNULL, env=self._environment
             )
             code = self._process.wait()
             if self._stopping.is_set():
                 return
-            log.warning("the runner ended with code %d; starting it again", code)
-            # One that cannot start must not be started a hundred times a second.
-            self._stopping.wait(max(0.0, 2.0 - (time.monotonic() - began)))
+            log.warning("the runner exited with code %d; restarting it", code)
+            self._stopping.wait(max(0.0, RESTART_SECONDS - (time.monotonic() - started)))
 
     def stop(self) -> None:
         self._stopping.set()
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(10)
+                self._process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-
-
-@click.command()
-@runner_options
-@click.option(
-    "--dask",
-    metavar="ADDRESS",
-    envvar="STATSVC_DASK",
-    show_envvar=True,
-    help="A running Dask scheduler, tcp://HOST:8786 or tls://HOST:8786, whose workers count.",
-)
-@click.option("--parent", type=int, hidden=True, help="End with this process.")
-@home_options
-def runner(
-    device: str,
-    workers: int | None,
-    quiet: str,
-    max_pixels: int | None,
-    dask: str | None,
-    parent: int | None,
-    home: str | None,
-    database: str | None,
-    store: str | None,
-) -> None:
-    """Run recompute jobs as they come, until stopped: on this machine, or on the workers of --dask."""
-    try:
-        from statsvc_workers.cluster.remote_cluster import checked_address
-        from statsvc_workers.jobs.attempt import MAX_PIXELS, Settings
-        from statsvc_workers.jobs.runner import run
-        from statsvc_workers.kernels.device import require
-    except ModuleNotFoundError as error:
-        raise needs("workers", error) from error
-    if dask is not None:
-        checked_address(dask)
-        if workers is not None:
-            raise click.UsageError(
-                "--workers are processes of this machine; with --dask the scheduler has its own"
-            )
-    else:
-        require(device)
-    if parent is not None:
-        os.nice(NICENESS)  # inherited by the worker processes, which count in what is left of the cores
-    with opened(home, database, store) as (place, _catalog):
-        # What cannot be used is an error now, not a line in a loop or the end of the first job.
-        place.store.check(writing=True)
-    stopping = threading.Event()
-
-    def stop(_signal: int, _frame: Any) -> None:
-        stopping.set()
-
-    signal.signal(signal.SIGTERM, stop)
-    # Ctrl-C reaches the whole group; under `serve` the parent says when to stop.
-    signal.signal(signal.SIGINT, stop)
-    if parent is None:
-        click.echo("statsvc runs jobs as they come; Ctrl-C stops it", err=True)
-    run(
-        place,
-        Settings(device, max_pixels or MAX_PIXELS),
-        workers=workers,
-        quiet=parse_duration("quiet", quiet),
-        dask=dask,
-        parent=parent,
-        stop=stopping.is_set,
-    )

@@ -1,4 +1,4 @@
-"""Class weights of a dataset of (image, label) in memory of a trainer: no server, no files to scan."""
+"""Class weights of a Torch-style dataset of (image, label) pairs, computed in the training process."""
 
 from __future__ import annotations
 
@@ -51,42 +51,43 @@ def calculate_class_weights(
     verbose: bool = True,
     **params: Any,
 ) -> torch.Tensor:
-    """Count the labels of a dataset and return class weights, float32 [num_classes] on `device`.
+    """Count the labels of a dataset and return class weights: float32 [num_classes] on `device`.
 
-    dataset       anything with a length and `dataset[i]` = (image, label, …); a label is a tensor, an
-                  array or a PIL image of integer or bool class ids, of any shape
-    method        as `GET /weights` knows them; `beta` is for `effective_num` only, and `params` are
-                  other parameters of `WeightSpec` such as `normalize="none"` or `alpha=0.5`
-    ignore_index  one id or several that are no class; `[]` counts every id, None ignores 255 and negatives
-    samples       count that many labels, drawn with `seed` and without replacement, and call the result an
-                  estimate with a 95 % interval of each share; None counts all labels, exactly
-    num_workers   processes that read labels (a Torch `DataLoader`); the counts do not depend on it
-    cache         a JSON file for the counts, kept by the dataset's fingerprint (see
-                  `statsvc.local.fingerprint` for what it covers), `samples` and `seed`: any method is
-                  computed from them
-    verbose       print the table of classes and the warnings; else the warnings go to the log
+    dataset       object with `len(dataset)` and `dataset[i]` = (image, label, …); a label is a tensor, an
+                  array or a PIL image of class ids: integer or bool, of any shape
+    num_classes   length of the weights
+    method        weighting method, as in `GET /weights`
+    beta          β of `effective_num`; other methods ignore it
+    ignore_index  one class id or several that are not counted; `[]` counts every id, None ignores 255 and
+                  negative ids
+    samples       number of labels to count, drawn without replacement; the result is then an estimate with
+                  a 95 % interval of each class's share. None counts all labels, exactly
+    seed          seed of the draw
+    num_workers   number of processes that read labels (a Torch `DataLoader`); it does not change the counts
+    cache         JSON file that stores the counts. An entry is reused for any method if the dataset's
+                  fingerprint (see `statsvc.local.fingerprint`), `samples` and `seed` are the same
+    verbose       print the table of classes and the warnings; otherwise warnings go to the log
+                  "statsvc.calculate"
+    params        further parameters of `WeightSpec`, such as `normalize="none"` or `alpha=0.5`
 
-    Raises `InvalidParameter` for a malformed parameter or a dataset that gives no class ids, `Unanswerable`
-    where the counts do not answer the question. Warns where two reads of `dataset[0]` differ.
+    Raises `InvalidParameter` for a malformed parameter, or a dataset whose labels are not class ids, and
+    `Unanswerable` if the counts do not determine the weights. Warns if two reads of `dataset[0]` differ.
     """
-    asked = {**params, "num_classes": num_classes, "ignore_index": ignore_index}
-    if "recipe" not in params or method != DEFAULT:
-        asked["method"] = method  # a recipe names its own
-    if method == "effective_num":
-        asked["beta"] = beta
-    spec = WeightSpec.from_params(asked)
+    spec = _spec(params, num_classes=num_classes, ignore_index=ignore_index, method=method, beta=beta)
     _check_device(device)
     indices = _indices(dataset, samples, seed)
     if cache is not None and Path(cache).is_dir():
-        raise InvalidParameter(("cache", f"{cache} is a folder; name a file in it, such as counts.json"))
+        raise InvalidParameter(("cache", f"{cache} is a folder. Name a file in it, such as counts.json."))
     if not np.array_equal(label_array(dataset, 0), label_array(dataset, 0)):
         warnings.warn(
-            "two reads of dataset[0] gave different labels: is there a random augmentation? The weights then "
-            "depend on chance; give a dataset without random transforms",
+            "Two reads of dataset[0] returned different labels, so the weights depend on chance. Pass a "
+            "dataset without random augmentation.",
             UserWarning,
             stacklevel=2,
         )
-    counts = _counted(dataset, indices, seed, num_workers, None if cache is None else Path(cache), verbose)
+    counts = _load_or_count(
+        dataset, indices, seed, num_workers, None if cache is None else Path(cache), verbose
+    )
     table = _table(dataset, counts)
     answer = weights_response(table, spec)
     if not table.exact:
@@ -101,41 +102,53 @@ def calculate_class_weights(
     return result.tensor(device)
 
 
+def _spec(
+    params: dict[str, Any], *, num_classes: int, ignore_index: Any, method: str, beta: float | str
+) -> WeightSpec:
+    """Return the weights request. Raises `InvalidParameter`."""
+    request = {**params, "num_classes": num_classes, "ignore_index": ignore_index}
+    if "recipe" not in params or method != DEFAULT:
+        request["method"] = method  # a recipe sets the method unless the caller does
+    if method == "effective_num":
+        request["beta"] = beta
+    return WeightSpec.from_params(request)
+
+
 def _check_device(device: Any) -> None:
-    """Raise `InvalidParameter` for what Torch cannot put weights on, before anything is counted."""
+    """Raise `InvalidParameter` for a device without Torch support, before anything is counted."""
     try:
         import torch
     except ImportError:
-        return  # said where the tensor is made
+        return  # reported where the tensor is created
 
     try:
         torch.empty(1, device=device)
-    except (RuntimeError, TypeError, AssertionError) as problem:
-        first = str(problem).partition("\n")[0]
+    except (RuntimeError, TypeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
         raise InvalidParameter(
-            ("device", f"{device!r}: {first}; give for instance 'cuda', 'cpu', or None")
+            ("device", f"Torch rejected {device!r}: {reason}. Use for example 'cuda', 'cpu' or None.")
         ) from None
 
 
 def _indices(dataset: Any, samples: int | None, seed: int) -> list[int]:
     """Return the indices to count, ascending."""
-    kind = type(dataset).__name__
+    name = type(dataset).__name__
     if not hasattr(type(dataset), "__len__") or not hasattr(type(dataset), "__getitem__"):
         raise InvalidParameter(
             (
                 "dataset",
-                f"{kind} has no length or no dataset[i], so its labels cannot be counted once each; give "
-                "the dataset behind a loader, or a list such as list(itertools.islice(dataset, 1000))",
+                f"{name} does not support len(dataset) and dataset[i], so its labels cannot be counted once "
+                "each. Pass the dataset behind a loader, or list(itertools.islice(dataset, 1000)).",
             )
         )
     length = len(dataset)
     if length == 0:
-        raise InvalidParameter(("dataset", f"{kind} is empty: there is no label to count"))
+        raise InvalidParameter(("dataset", f"{name} is empty, so there is no label to count."))
     if samples is None:
         return list(range(length))
     if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 2:
         raise InvalidParameter(
-            ("samples", f"{samples!r} is not a number of labels; give 2 or more, or None for all")
+            ("samples", f"{samples!r} is not a number of labels. Use 2 or more, or None for all labels.")
         )
     if samples >= length:
         return list(range(length))
@@ -143,15 +156,14 @@ def _indices(dataset: Any, samples: int | None, seed: int) -> list[int]:
     return sorted(int(index) for index in drawn)
 
 
-def _counted(
+def _load_or_count(
     dataset: Any, indices: list[int], seed: int, num_workers: int, cache: Path | None, verbose: bool
 ) -> Counts:
-    """Return the counts of the labels at `indices`, from the cache where it has them."""
+    """Return the counts of the labels at `indices`, from the cache if it contains them."""
     if cache is None:
         return _count(dataset, indices, num_workers, verbose)
-    drawn = None if len(indices) == len(dataset) else (len(indices), seed)
-    request = json.dumps([fingerprint(dataset), drawn])
-    key = hashlib.sha256(request.encode()).hexdigest()
+    draw = None if len(indices) == len(dataset) else (len(indices), seed)
+    key = hashlib.sha256(json.dumps([fingerprint(dataset), draw]).encode()).hexdigest()
     counts = counts_file.load(cache, key)
     if counts is None:
         counts = _count(dataset, indices, num_workers, verbose)
@@ -159,8 +171,8 @@ def _counted(
     return counts
 
 
-class _Counting:
-    """A map-style dataset of counted labels: it counts where it is read, in a worker process too."""
+class _LabelCounts:
+    """A map-style dataset whose items are counted labels, so that `DataLoader` workers count them."""
 
     def __init__(self, dataset: Any, indices: list[int]) -> None:
         self.dataset, self.indices = dataset, indices
@@ -172,17 +184,18 @@ class _Counting:
         index = self.indices[k]
         try:
             return count_label(label_array(self.dataset, index), index)
-        except InvalidParameter as problem:
-            # Returned, because a DataLoader raises a worker's exceptions in another form.
-            return problem
+        except InvalidParameter as error:
+            # A DataLoader would replace an exception raised in a worker, so return it.
+            return error
 
 
 def _count(dataset: Any, indices: list[int], num_workers: int, verbose: bool) -> Counts:
-    counting = _Counting(dataset, indices)
-    one_by_one = (counting[k] for k in range(len(counting)))
-    rows = _loader(counting, num_workers) if num_workers else one_by_one
+    label_counts = _LabelCounts(dataset, indices)
+    rows: Iterable[Row | InvalidParameter] = (label_counts[k] for k in range(len(label_counts)))
+    if num_workers:
+        rows = _loader(label_counts, num_workers)
     offsets, ids, counts = [0], [], []
-    for row in _shown(rows, len(indices), verbose):
+    for row in _with_progress_bar(rows, len(indices), verbose):
         if isinstance(row, InvalidParameter):
             raise row
         ids.append(row[0])
@@ -191,26 +204,26 @@ def _count(dataset: Any, indices: list[int], num_workers: int, verbose: bool) ->
     return Counts(indices, offsets, np.concatenate(ids).tolist(), np.concatenate(counts).tolist())
 
 
-def _loader(counting: _Counting, num_workers: int) -> Iterable[Any]:
+def _loader(label_counts: _LabelCounts, num_workers: int) -> Iterable[Any]:
     import torch
     from torch.utils.data import DataLoader
 
     return DataLoader(
-        counting,  # type: ignore[arg-type]  # a length and [] are all it uses
+        label_counts,  # type: ignore[arg-type]  # DataLoader needs only __len__ and __getitem__
         batch_size=None,
         num_workers=num_workers,
-        collate_fn=_as_it_is,
-        # A generator of its own: the trainer's random numbers stay those it would have had.
+        collate_fn=_identity,
+        # A separate generator keeps the training script's random numbers unchanged.
         generator=torch.Generator(),
     )
 
 
-def _as_it_is(row: Any) -> Any:
+def _identity(row: Any) -> Any:
     return row
 
 
-def _shown(rows: Iterable[Any], total: int, verbose: bool) -> Iterator[Any]:
-    """Yield the rows, with a progress bar while a person watches."""
+def _with_progress_bar(rows: Iterable[Any], total: int, verbose: bool) -> Iterator[Any]:
+    """Yield the rows; show a progress bar on stderr if it is a terminal."""
     if not (verbose and sys.stderr.isatty()):
         yield from rows
         return
@@ -225,8 +238,8 @@ def _table(dataset: Any, counts: Counts) -> MemoryTable:
     raw_ids, column = np.unique(np.array(counts.ids, np.int64), return_inverse=True)
     if len(raw_ids) > MAX_IDS:
         raise Unanswerable(
-            f"the labels have {len(raw_ids)} different ids, from {raw_ids[0]} to {raw_ids[-1]}: are they "
-            "instance ids? Give class ids"
+            f"The labels have {len(raw_ids)} different ids, from {raw_ids[0]} to {raw_ids[-1]}, but at most "
+            f"{MAX_IDS} are supported. Instance ids are a common cause: return class ids instead."
         )
     dense = np.zeros((len(counts.indices), len(raw_ids)), np.int64)
     dense[np.repeat(np.arange(len(dense)), np.diff(counts.offsets)), column] = counts.counts
@@ -241,12 +254,12 @@ def _table(dataset: Any, counts: Counts) -> MemoryTable:
 
 
 def _add_intervals(answer: dict[str, Any], table: MemoryTable, images: int) -> None:
-    """Put `interval`, [low, high] of the share at 95 %, in every class of the answer that is counted."""
+    """Add `interval`, the 95 % interval [low, high] of the share, to every counted class of the answer."""
     spec, raw_ids, rows = answer["spec"], table.raw_ids(), table.rows.counts
-    class_ids, known = raw_ids, np.ones(len(raw_ids), bool)
+    class_ids, mapped = raw_ids, np.ones(len(raw_ids), bool)
     if spec["class_map"] != "none":
-        class_ids, known = class_maps.builtin(spec["class_map"]).apply(raw_ids)
-    counted = known & (class_ids >= 0) & (class_ids < spec["num_classes"])
+        class_ids, mapped = class_maps.builtin(spec["class_map"]).apply(raw_ids)
+    counted = mapped & (class_ids >= 0) & (class_ids < spec["num_classes"])
     counted &= ~np.isin(class_ids, spec["ignore_index"])
     pixels = np.zeros((len(rows), spec["num_classes"]), np.int64)
     for k in np.flatnonzero(counted):

@@ -1,7 +1,7 @@
-"""Counts of a dataset kept in one JSON file, so that another method or a restart reads no label again.
+"""A JSON file that caches the counts of datasets, so that another method or a restart reads no label again.
 
-Entries are found by what was counted, never by a method: the weights are computed from the counts. A
-file that is damaged, foreign or cannot be written costs a warning and the time to count.
+The key of an entry identifies what was counted, not the method, because weights follow from the counts. A
+file that is damaged, cannot be written, or was not created by statsvc causes a warning and a recount.
 """
 
 from __future__ import annotations
@@ -16,15 +16,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-_BEGIN = b'{"statsvc": "counts"'
-_MOST = 8
+_MAGIC = b'{"statsvc": "counts"'
+"""First bytes of every file that statsvc has created."""
+
+_MAX_ENTRIES = 8
+"""Number of newest entries that a file keeps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Labels counted one by one, as CSR: label i has ids[offsets[i]:offsets[i + 1]] and as many counts.
+    """Histograms of m labels in CSR form: label i has `ids[offsets[i]:offsets[i + 1]]` and their `counts`.
 
-    indices  index of each label in its dataset, ascending
+    indices  index of each label in its dataset, ascending, length m
+    offsets  length m + 1, starts with 0
+    ids      raw ids that occur in each label
+    counts   pixels of each of these ids
     """
 
     indices: list[int]
@@ -34,54 +40,60 @@ class Counts:
 
 
 def load(path: Path, key: str) -> Counts | None:
-    """Return the entry of a key; None, with a warning where the file is damaged, if there is none."""
+    """Return the entry of a key, or None. Warns if the file is damaged or cannot be read."""
     return _entry(path, _read(path, warn=True).get(key))
 
 
 def store(path: Path, key: str, counts: Counts) -> None:
-    """Put an entry in the file, beside the newest of those it has, by renaming a new file to its name."""
+    """Add an entry and keep the newest others, by atomic replacement of the file. Warns if that fails."""
     try:
-        if path.exists() and not _ours(path):
-            return  # said by `load`; not ours to overwrite
+        if path.exists() and not _is_counts_file(path):
+            return  # never overwrite other files; `load` has warned
         fields = {name: getattr(counts, name) for name in Counts.__dataclass_fields__}
         entries = _read(path, warn=False)
         entries.pop(key, None)
         entries[key] = {"sha256": _digest(fields), **fields}
-        newest = dict(list(entries.items())[-_MOST:])
+        newest = dict(list(entries.items())[-_MAX_ENTRIES:])
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
         try:
-            part.write_text(json.dumps({"statsvc": "counts", "entries": newest}))
-            part.replace(path)
+            temporary.write_text(json.dumps({"statsvc": "counts", "entries": newest}))
+            temporary.replace(path)
         finally:
-            part.unlink(missing_ok=True)
-    except OSError as problem:
-        _warn(f"the counts cannot be kept in {path}: {problem}; the next run counts again", frames=5)
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        _warn(
+            f"The counts cannot be saved in {path}: {error}. The next run will count the labels again.",
+            frames=5,
+        )
 
 
-def _ours(path: Path) -> bool:
+def _is_counts_file(path: Path) -> bool:
+    """Whether statsvc has created this file; an empty file counts as one."""
     with path.open("rb") as file:
-        begin = file.read(len(_BEGIN))
-    return begin in (b"", _BEGIN)
+        return file.read(len(_MAGIC)) in (b"", _MAGIC)
 
 
 def _read(path: Path, *, warn: bool) -> dict[str, Any]:
     try:
         if not path.exists():
             return {}
-        if not _ours(path):
+        if not _is_counts_file(path):
             if warn:
-                _warn(f"{path} is no file of statsvc, so it is left as it is; give cache= another name")
+                _warn(
+                    f"{path} was not created by statsvc, so it is not changed and the counts are not saved. "
+                    "Choose another name for cache=."
+                )
             return {}
         data = path.read_bytes()
         entries = json.loads(data)["entries"] if data else {}
         return dict(entries.items())
-    except OSError as problem:
-        text = f"{path} cannot be read: {problem}; counting again"
+    except OSError as error:
+        message = f"{path} cannot be read: {error}. Counting the labels again."
     except (ValueError, LookupError, TypeError, AttributeError):
-        text = f"{path} is damaged; counting again and writing it anew"
+        message = _damaged(path)
     if warn:
-        _warn(text)
+        _warn(message)
     return {}
 
 
@@ -94,8 +106,12 @@ def _entry(path: Path, entry: Any) -> Counts | None:
             return Counts(**fields)
     except (LookupError, TypeError):
         pass
-    _warn(f"{path} is damaged; counting again and writing it anew")
+    _warn(_damaged(path))
     return None
+
+
+def _damaged(path: Path) -> str:
+    return f"{path} is damaged. Counting the labels again and replacing the file."
 
 
 def _digest(fields: dict[str, Any]) -> str:
@@ -103,5 +119,5 @@ def _digest(fields: dict[str, Any]) -> str:
 
 
 def _warn(text: str, frames: int = 6) -> None:
-    # Blames the line that called calculate_class_weights, so many frames up: it names the file.
+    # `frames` up is the caller of calculate_class_weights, whose line the warning should show.
     warnings.warn(text, UserWarning, stacklevel=frames)

@@ -1,4 +1,4 @@
-"""Demo label maps: synthetic street scenes with common, rare and ignored ids, the same ones for a seed."""
+"""Demo label maps: synthetic street scenes with common, rare and ignored ids, reproducible by seed."""
 
 from __future__ import annotations
 
@@ -32,15 +32,22 @@ CLASS_NAMES = (
     "pedestrian",
     "bicyclist",
 )
-"""Name of each class id of the demo label maps, 0 … 11."""
+"""Names of the class ids 0 … 11 of the demo label maps."""
 
 VOID = 255
-"""The id of the frame around each scene, which no class has."""
+"""The ignored id of the border around each scene."""
 
 _ID = {name: class_id for class_id, name in enumerate(CLASS_NAMES)}
 _MARKER = ".statsvc-demo"
 _FRAME = re.compile(r"frame_\d{6}\.png(\.part)?")
 _VAL_EVERY = 5
+"""Every fifth frame belongs to the split val."""
+
+_MIN_SIDE = 32
+"""Least width and height of a scene, in pixels."""
+
+_COMPRESSION_LEVEL = 1
+"""zlib level of the PNGs: on these flat scenes three times as fast as Pillow's default of 6."""
 
 
 def make_demo(
@@ -51,21 +58,26 @@ def make_demo(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write label maps as 8-bit grey PNGs to `folder`/train and `folder`/val, every fifth one to val.
+    """Write label maps as 8-bit grayscale PNGs to `folder`/train and, every fifth one, `folder`/val.
 
-    Frames are `frame_000001.png` and so on, `size` is (width, height) in pixels, at least (32, 32).
-    The pixels depend on `seed`, `size` and the frame's number only. A folder that already holds these
-    frames is left as it is, one that holds other demo frames gets them replaced, and an interrupted
-    run is completed. `progress(done, images)` is called after each frame.
+    size      (width, height) in pixels, at least (32, 32)
+    seed      the pixels depend only on `seed`, `size` and the number of the frame
+    progress  called as `progress(done, images)` after each frame
 
-    Raises `InvalidParameter` for a folder that holds anything else. Needs Pillow (`statsvc[workers]`).
+    The frames are named `frame_000001.png` and so on. A folder that already contains these frames is not
+    changed; other demo frames in it are replaced, and an interrupted run is completed.
+
+    Raises `InvalidParameter` for a folder that contains anything else, or an impossible number or size.
+    Needs Pillow (`statsvc[workers]`).
     """
     from PIL import Image
 
     if images < 1:
-        raise InvalidParameter(("images", f"{images} is not a number of images; give 1 or more"))
-    if min(size) < 32:
-        raise InvalidParameter(("size", f"{size[0]}x{size[1]} is too small for a scene; give 32x32 or more"))
+        raise InvalidParameter(("images", f"{images} is not a number of images. Use 1 or more."))
+    if min(size) < _MIN_SIDE:
+        raise InvalidParameter(
+            ("size", f"{size[0]}x{size[1]} is too small for a scene. Use {_MIN_SIDE}x{_MIN_SIDE} or more.")
+        )
     folder = Path(folder)
     _claim(folder, {"images": images, "size": list(size), "seed": seed})
     for number in range(1, images + 1):
@@ -73,20 +85,20 @@ def make_demo(
         path = folder / split / f"frame_{number:06d}.png"
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
-            part = path.with_name(path.name + ".part")
-            # Level 1 writes these flat scenes three times faster than Pillow's default 6.
-            Image.fromarray(street_scene(number, size, seed)).save(part, format="PNG", compress_level=1)
-            part.rename(path)
+            temporary = path.with_name(path.name + ".part")
+            scene = Image.fromarray(street_scene(number, size, seed))
+            scene.save(temporary, format="PNG", compress_level=_COMPRESSION_LEVEL)
+            temporary.rename(path)
         if progress is not None:
             progress(number, images)
     return folder
 
 
 def _claim(folder: Path, request: dict[str, object]) -> None:
-    """Make `folder` hold no other frames than those of `request`, or refuse it."""
+    """Remove demo frames of another request. Raises `InvalidParameter` for a folder with other contents."""
     marker = folder / _MARKER
     if folder.exists() and not folder.is_dir():
-        raise InvalidParameter(("folder", f"{folder} is a file; name a folder that is new or empty"))
+        raise InvalidParameter(("folder", f"{folder} is a file. Name a new or empty folder."))
     if marker.exists():
         if marker.read_text() == json.dumps(request):
             return
@@ -95,17 +107,20 @@ def _claim(folder: Path, request: dict[str, object]) -> None:
                 path.unlink()
     elif folder.exists() and any(folder.iterdir()):
         raise InvalidParameter(
-            ("folder", f"{folder} is not empty and holds no demo; name a folder that is new or empty")
+            (
+                "folder",
+                f"{folder} is not empty and was not created by this command. Name a new or empty folder.",
+            )
         )
     folder.mkdir(parents=True, exist_ok=True)
     marker.write_text(json.dumps(request))
 
 
 def street_scene(number: int, size: tuple[int, int] = (512, 256), seed: int = 0) -> LabelMap:
-    """Return one label map, uint8 [height, width]: ids 0 … 11 as in `CLASS_NAMES`, 255 = void frame.
+    """Return one label map, uint8 [height, width]: class ids 0 … 11 of `CLASS_NAMES`, 255 for the border.
 
-    Small things are rare as in a real street: about every sixth scene has a traffic light, every
-    fifth a bicyclist.
+    Small objects are rare, as in real streets: about one scene in six has a traffic light, one in five a
+    bicyclist.
     """
     rng = np.random.default_rng([seed, number])
     width, height = size
@@ -117,20 +132,20 @@ def street_scene(number: int, size: tuple[int, int] = (512, 256), seed: int = 0)
         _tree(scene, horizon, rng)
     for _ in range(rng.integers(1, 5)):
         _pole(scene, horizon, rng)
-    # Far things first, so that near ones cover them.
+    # Draw distant objects first, so that near objects cover them.
     for depth in np.sort(rng.random(rng.integers(0, 5))):
-        _standing(scene, horizon, "car", depth, (0.22, 0.13), rng)
+        _object(scene, horizon, "car", depth, (0.22, 0.13), rng)
     for depth in np.sort(rng.random(rng.integers(0, 4))):
-        _standing(scene, horizon, "pedestrian", depth, (0.025, 0.14), rng)
+        _object(scene, horizon, "pedestrian", depth, (0.025, 0.14), rng)
     if rng.random() < 0.2:
-        _standing(scene, horizon, "bicyclist", rng.random(), (0.04, 0.13), rng)
+        _object(scene, horizon, "bicyclist", rng.random(), (0.04, 0.13), rng)
     frame = max(1, height // 128)
     scene[:frame], scene[-frame:], scene[:, :frame], scene[:, -frame:] = VOID, VOID, VOID, VOID
     return scene
 
 
 def _houses(scene: LabelMap, horizon: int, rng: np.random.Generator) -> None:
-    """Draw a row of houses up from the horizon, with gaps, and a fence before some of the gaps."""
+    """Draw a row of houses on the horizon, with gaps, and a fence in some of the gaps."""
     height, width = scene.shape
     left = 0
     while left < width:
@@ -143,7 +158,7 @@ def _houses(scene: LabelMap, horizon: int, rng: np.random.Generator) -> None:
 
 
 def _ground(scene: LabelMap, horizon: int, rng: np.random.Generator) -> None:
-    """Draw pavement below the horizon and on it the road, which narrows towards the horizon."""
+    """Draw the pavement below the horizon, and on it the road, which narrows toward the horizon."""
     height, width = scene.shape
     scene[horizon:] = _ID["pavement"]
     near = np.linspace(0.0, 1.0, height - horizon)[:, None]
@@ -166,7 +181,7 @@ def _tree(scene: LabelMap, horizon: int, rng: np.random.Generator) -> None:
 
 
 def _pole(scene: LabelMap, horizon: int, rng: np.random.Generator) -> None:
-    """Draw a pole, most with a traffic sign on it and a few with a traffic light."""
+    """Draw a pole, sometimes with a traffic sign or a traffic light."""
     height, width = scene.shape
     left, thick = int(width * rng.random()), max(1, width // 256)
     top, foot = int(horizon * rng.uniform(0.2, 0.6)), horizon + int(height * rng.uniform(0.02, 0.2))
@@ -180,7 +195,7 @@ def _pole(scene: LabelMap, horizon: int, rng: np.random.Generator) -> None:
         scene[top : top + 3 * side, left : left + side] = _ID["traffic light"]
 
 
-def _standing(
+def _object(
     scene: LabelMap,
     horizon: int,
     name: str,
@@ -188,7 +203,11 @@ def _standing(
     extent: tuple[float, float],
     rng: np.random.Generator,
 ) -> None:
-    """Draw a thing on the ground; `depth` 0 is at the horizon, 1 near, `extent` its near (width, height)."""
+    """Draw an object on the ground.
+
+    depth   0 at the horizon, 1 next to the camera
+    extent  (width, half the height) at depth 1, as fractions of the size of the scene
+    """
     height, width = scene.shape
     scale = 0.15 + 0.85 * depth
     foot = horizon + int((height - horizon) * (0.05 + 0.9 * depth))

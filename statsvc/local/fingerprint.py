@@ -1,11 +1,10 @@
-"""A dataset's fingerprint: whether counts kept from an earlier run still hold.
+"""The fingerprint of a dataset: decides whether cached counts are still valid.
 
-It covers what can be seen without reading every label: the dataset's class and the code of its
-`__getitem__`, its length, its attributes (lists of files with size and time of change, arrays,
-transforms, wrapped datasets), and the labels at a few evenly spaced indices. It does not see a label
-that changes under the same file name, size and time, nor one behind a list of names that are not
-paths from the working folder, unless it is one of the probes; nor code that `__getitem__` calls. Where
-in doubt, delete the cache file.
+It covers what is visible without reading every label: the dataset's class, the code of its `__getitem__`,
+its length, its attributes (file lists with sizes and modification times, arrays, transforms, wrapped
+datasets), and the labels at a few evenly spaced indices. It misses these changes, unless they affect one of
+those labels: a file whose name, size and modification time stay the same; files whose names are not paths
+relative to the working directory; code that `__getitem__` calls. If in doubt, delete the cache file.
 """
 
 from __future__ import annotations
@@ -25,36 +24,42 @@ import numpy as np
 from statsvc.local.labels import label_array
 
 PROBES = 8
-"""How many labels are read."""
+"""Number of labels that are read."""
 
-_DEPTH = 6
-_WHOLE = 1 << 22
+_MAX_DEPTH = 6
+"""Nesting of attributes that is followed."""
+
+_MAX_ELEMENTS = 1 << 22
+"""Number of elements of an array that are hashed; of larger arrays, evenly spaced ones."""
+
+_FILE_PROBES = 8
+"""Number of items of a list that are tested for being paths of files."""
+
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_TRIED = 8
 
 
 def fingerprint(dataset: Any) -> str:
-    """Return a digest of a map-style dataset of (image, label), the same in every process.
+    """Return a digest of a map-style dataset of (image, label) that is the same in every process.
 
-    Raises what `label_array` raises for a label that cannot be counted.
+    Raises `InvalidParameter` for a label that cannot be counted.
     """
     length = len(dataset)
-    found = _Description()
-    found.add(dataset, _DEPTH)
-    found.text(f"length {length}")
+    description = _Description()
+    description.add(dataset, _MAX_DEPTH)
+    description.text(f"length {length}")
     for index in sorted({round(k * (length - 1) / (PROBES - 1)) for k in range(PROBES)}):
         label = np.ascontiguousarray(label_array(dataset, index))
-        found.text(f"label {index} {label.dtype.str} {label.shape}")
-        found.digest.update(label.tobytes())
-    return found.digest.hexdigest()
+        description.text(f"label {index} {label.dtype.str} {label.shape}")
+        description.digest.update(label.tobytes())
+    return description.digest.hexdigest()
 
 
 class _Description:
-    """A digest of Python values by their content, never by their address."""
+    """A digest of the contents of Python values, independent of memory addresses."""
 
     def __init__(self) -> None:
         self.digest = hashlib.blake2b(digest_size=20)
-        self._open: set[int] = set()
+        self._active: set[int] = set()
 
     def text(self, text: str) -> None:
         data = text.encode("utf-8", "surrogateescape")
@@ -64,12 +69,12 @@ class _Description:
         self.text(f"{type(value).__module__}.{type(value).__qualname__}")
         if value is None or isinstance(value, (bool, int, float, complex, str, bytes, PurePath)):
             self.text(repr(value))
-        elif depth == 0 or id(value) in self._open:
+        elif depth == 0 or id(value) in self._active:
             return
         else:
-            self._open.add(id(value))
+            self._active.add(id(value))
             self._add_compound(value, depth - 1)
-            self._open.discard(id(value))
+            self._active.discard(id(value))
 
     def _add_compound(self, value: Any, depth: int) -> None:
         if isinstance(value, (list, tuple)):
@@ -83,7 +88,7 @@ class _Description:
             self.text(repr(sorted(map(repr, value))))
         elif hasattr(value, "detach") and hasattr(value, "numpy"):
             self.text(str(value.dtype))
-            # Bytes, because NumPy lacks some of Torch's dtypes.
+            # View the bytes: NumPy does not support all of Torch's dtypes.
             import torch
 
             self._add_array(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -105,10 +110,10 @@ class _Description:
 
     def _add_items(self, items: list[Any] | tuple[Any, ...], depth: int) -> None:
         self.text(str(len(items)))
-        if all(type(item) is int for item in items):  # a subset's indices: a million of them, maybe
+        if all(type(item) is int for item in items):  # the indices of a subset can be millions
             self.text(repr(items))
             return
-        files = any(_stat(item) is not None for item in items[:_TRIED])
+        files = any(_stat(item) is not None for item in items[:_FILE_PROBES])
         for item in items:
             if files and (status := _stat(item)) is not None:
                 self.text(f"{item} {status.st_size} {status.st_mtime_ns}")
@@ -117,8 +122,7 @@ class _Description:
 
     def _add_array(self, array: np.ndarray[Any, Any]) -> None:
         self.text(f"{array.dtype.str} {array.shape}")
-        # Of a large array, evenly spaced values: the labels that matter are among the probes.
-        step = max(1, array.size // _WHOLE)
+        step = max(1, array.size // _MAX_ELEMENTS)
         self.digest.update(np.ascontiguousarray(array.reshape(-1)[::step]).tobytes())
 
     def _add_function(self, function: types.FunctionType, depth: int) -> None:
@@ -129,10 +133,10 @@ class _Description:
             self.add(cell.cell_contents, depth)
 
     def _add_object(self, value: Any, depth: int) -> None:
-        # Attributes of datasets and transforms only: a lock or a logger has some that change by themselves.
-        described = hasattr(value, "__getitem__") or callable(value)
+        # Only attributes of datasets and transforms: those of a lock or a logger change over time.
+        relevant = hasattr(value, "__getitem__") or callable(value)
         attributes = getattr(value, "__dict__", None)
-        if not described or attributes is None:
+        if not relevant or attributes is None:
             self.text(_ADDRESS.sub("", repr(value)))
             return
         for name in ("__getitem__", "__call__", "forward"):
@@ -146,6 +150,6 @@ def _stat(value: Any) -> os.stat_result | None:
     if not isinstance(value, (str, PurePath)):
         return None
     try:
-        return os.stat(value)  # noqa: PTH116 - a text is no Path yet, and there are many
+        return os.stat(value)  # noqa: PTH116 - creating a Path for each name is slow
     except (OSError, ValueError):
         return None

@@ -1,4 +1,4 @@
-"""Counting label maps without a server and without a store: threads, and a table in memory."""
+"""Count label maps in threads of this process, without a server and without a version store."""
 
 from __future__ import annotations
 
@@ -39,39 +39,46 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("statsvc.local")
 
-_BATCH = 16
-_REMOTE_BATCH = 512
-"""Samples of an object store in a batch: each batch begins to read ahead anew."""
+_BATCH_SIZE = 16
+"""Samples per batch."""
+
+_REMOTE_BATCH_SIZE = 512
+"""Samples per batch of an object store: read-ahead starts again with each batch."""
 
 _BATCHES_PER_THREAD = 3
+"""Batches that are submitted ahead of the results."""
+
+_MAX_PIXELS = 1 << 28
+"""Default of `max_pixels`, the same as for a job."""
 
 
 class LocalTable(MemoryTable):
-    """Counts of a folder of label maps, in memory: weights by any method, any number of times."""
+    """Counts of label maps in memory, from which `weights` and `sampling` are computed without rereading."""
 
     def __repr__(self) -> str:
         failed, images = self.failed(), len(self.rows.path)
-        unread = f", {failed} of them unreadable" if failed else ""
+        unreadable = f", {failed} of them unreadable" if failed else ""
         return (
-            f"<LocalTable of {self.dataset}: {images} label maps{unread}, "
+            f"<LocalTable of {self.dataset}: {images} label maps{unreadable}, "
             f"{self.configuration.num_classes} classes>"
         )
 
     def weights(self, method: str | None = None, **params: Any) -> ClassWeights:
-        """Return class weights, by default of `sqrt_inv_freq`; `params` are those of `WeightSpec`.
+        """Return class weights, by default of the method `sqrt_inv_freq`.
 
-        What the answer warns of goes to the log "statsvc.local" as well. Raises `InvalidParameter`,
-        `NotFound` for an unknown split, `Unanswerable`.
+        `params` are those of `WeightSpec`. The warnings of the answer also go to the log "statsvc.local".
+        Raises `InvalidParameter`, `NotFound` for an unknown split, `Unanswerable`.
         """
-        found = ClassWeights(weights_response(self, WeightSpec.from_params({"method": method, **params})))
-        for warning in found.warnings:
+        weights = ClassWeights(weights_response(self, WeightSpec.from_params({"method": method, **params})))
+        for warning in weights.warnings:
             _log.warning("%s: %s", self.dataset, warning["message"])
-        return found
+        return weights
 
     def sampling(self, sampler: str, **params: Any) -> Sampling:
-        """Return how probable each image is for a sampler: `rare_class`, `repeat_factor`, `image_weights`.
+        """Return the probability with which a sampler draws each image.
 
-        `params` are those of `GET /datasets/{name}/sampling`. Raises as `weights` does.
+        `sampler` is `rare_class`, `repeat_factor` or `image_weights`; `params` are those of
+        `GET /datasets/{name}/sampling`. Raises `InvalidParameter`, `NotFound`, `Unanswerable`.
         """
         return result.of_table(self, sampler, params)
 
@@ -89,46 +96,47 @@ def scan(
     rule: str | Path | None = None,
     key: str | None = None,
     rows: str | None = None,
-    max_pixels: int = 1 << 28,
+    max_pixels: int = _MAX_PIXELS,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LocalTable:
-    """Count the label maps in a folder, a container, one file, or below a URL, exactly.
+    """Count the label maps in a folder, a container, a single file, or below a URL, exactly.
 
-    pattern      glob of the files to count, such as "*_labelIds.png"; None looks what is there
-    name         of the dataset, for answers; the folder's name if left out
-    class_map    built-in name, file or `ClassMap`; None where the ids in the files are class ids
-    class_names  names of the classes 0, 1, …
-    ignore_index, num_classes  as in `WeightSpec`; by default 255 and negative ids are ignored, and the
-                 highest id left decides how many classes there are
-    splits       name → paths, or the name of a file with one a line, or a glob; or a file of JSON folds;
-                 None makes train, val and test of folders of these names
-    rule         what a class id is, where it is not the pixel's value: "id // 1000", a palette's name, or
-                 a CSV file of a palette; see docs/reference/formats.md
-    key          which array, member or column holds the labels, where a file has several
-    rows         what one row of an NPY, HDF5 or Zarr array is: "array", "index" along its first axis, "chunk"
-    max_pixels   a larger label map counts as unreadable
-    workers      threads; by default one for each CPU this process may use
-    progress     called with (samples done, samples) after each batch
+    pattern       glob of the files to count, such as "*_labelIds.png"; None infers it from the file names
+    name          name of the dataset in answers; None takes the folder's name
+    class_map     built-in name, file or `ClassMap`; None if the raw ids are the class ids
+    class_names   names of the classes 0, 1, …
+    ignore_index  as in `WeightSpec`; None ignores 255 and negative ids
+    num_classes   as in `WeightSpec`; None infers it: the highest id that is not ignored, plus 1
+    splits        mapping from names to a list of paths, a file with one path per line, or a glob; or a JSON
+                  file of folds; None makes splits of folders named train, val and test
+    rule          how pixel values become raw ids: "id // 1000", a palette's name, or a CSV file of a
+                  palette, see docs/reference/formats.md; None if the pixel values are the raw ids
+    key           array, member or column that contains the labels, if a file has several
+    rows          what is one sample of an NPY, HDF5 or Zarr array: "array", "index" along its first axis,
+                  or "chunk"
+    max_pixels    label maps with more pixels count as unreadable
+    workers       number of threads; None uses one per CPU that this process may use
+    progress      called as `progress(done, samples)` after each batch
 
-    A label map that cannot be read is in `failures()` of the table and in the warnings of its weights.
-    Raises `SourceError` where there is nothing to count (`AmbiguousSource` with patterns to choose from
-    where there are several kinds of label map), `InvalidParameter` for a malformed argument, and
-    `ImportError` where `statsvc[workers]` is not installed.
+    Label maps that cannot be read are listed in `failures()` of the table and in the warnings of its
+    weights. Raises `SourceError` if there is nothing to count, `AmbiguousSource` with patterns to choose
+    from if there are several kinds of label map, `InvalidParameter` for a malformed argument, and
+    `ImportError` if `statsvc[workers]` is not installed.
     """
     try:
         from statsvc_workers.cluster.machine import cores
         from statsvc_workers.cluster.tasks import CountOptions
         from statsvc_workers.sources.list_samples import list_samples
         from statsvc_workers.sources.sources import open_source
-    except ModuleNotFoundError as problem:
+    except ModuleNotFoundError as error:
         raise ImportError(
-            f"counting label maps needs {problem.name}: pip install 'statsvc[workers]'", name=problem.name
-        ) from problem
+            f"{error.name} is not installed. Run: pip install 'statsvc[workers]'", name=error.name
+        ) from error
 
     threads = cores() if workers is None else workers
     if threads < 1:
-        raise InvalidParameter(("workers", f"{workers} is not a number of threads; give 1 or more"))
+        raise InvalidParameter(("workers", f"{workers} is not a number of threads. Use 1 or more."))
     counting = read_counting(None if rule is None else os.fspath(rule), key, rows)
     configuration = _configuration(class_map, class_names, ignore_index, num_classes, splits)
     configuration = replace(configuration, counting=counting)
@@ -142,7 +150,7 @@ def scan(
     raw_id, block = _assemble(list(listing.path), listing.unreadable, batches)
     if block.status.all():
         raise SourceError(
-            f"none of the {len(block.path)} label maps in {source.root} could be read; the first, "
+            f"None of the {len(block.path)} label maps in {source.root} could be read. First error: "
             f"{block.path[0]}: {block.error[0]}"
         )
     if splits is None:
@@ -162,13 +170,18 @@ def _configuration(
 ) -> Configuration:
     if class_map is not None and not isinstance(class_map, ClassMap):
         class_map = class_map_files.resolve(os.fspath(class_map))
-    asked = WeightSpec.from_params({"ignore_index": ignore_index, "num_classes": num_classes})
+    spec = WeightSpec.from_params({"ignore_index": ignore_index, "num_classes": num_classes})
     if num_classes is not None and len(class_names) > num_classes:
-        raise InvalidParameter(("class_names", f"{len(class_names)} names for {num_classes} classes"))
+        raise InvalidParameter(
+            (
+                "class_names",
+                f"{len(class_names)} names for {num_classes} classes. Give at most one name per class.",
+            )
+        )
     return Configuration(
-        num_classes=asked.num_classes or 0,
+        num_classes=spec.num_classes or 0,
         class_names=tuple(class_names),
-        ignore_index=asked.ignore_index,
+        ignore_index=spec.ignore_index,
         class_map=class_map,
         splits=_splits(splits),
     )
@@ -177,44 +190,44 @@ def _configuration(
 def _splits(splits: Mapping[str, Any] | str | Path | None) -> dict[str, Split]:
     if isinstance(splits, (str, Path)):
         return split_files.folds(Path(splits))
-    given = dict(splits or {})
-    files = {name: value for name, value in given.items() if isinstance(value, (str, Path))}
-    lists = {name: value for name, value in given.items() if name not in files}
-    read = {name: split_files.read(name, value) for name, value in files.items()}
-    return read_splits(lists) | read
+    members = dict(splits or {})
+    files = {name: value for name, value in members.items() if isinstance(value, (str, Path))}
+    lists = {name: value for name, value in members.items() if name not in files}
+    from_files = {name: split_files.read(name, value) for name, value in files.items()}
+    return read_splits(lists) | from_files
 
 
 def _count(
-    reading: CountOptions,
-    paths: Sequence[str | Member],
+    options: CountOptions,
+    samples: Sequence[str | Member],
     threads: int,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[BatchResult]:
-    """Yield the rows of every batch as it is done, with a bounded number of batches waiting."""
+    """Yield the result of every batch as it completes; the number of submitted batches is bounded."""
     from statsvc_workers.cluster.tasks import count_samples
 
     stop = threading.Event()
-    size = _REMOTE_BATCH if is_url(reading.root) else _BATCH
-    todo = (paths[start : start + size] for start in range(0, len(paths), size))
+    size = _REMOTE_BATCH_SIZE if is_url(options.root) else _BATCH_SIZE
+    batches = (samples[start : start + size] for start in range(0, len(samples), size))
     with ThreadPoolExecutor(threads, "statsvc-count") as pool:
         try:
-            window = {
-                pool.submit(count_samples, reading, batch, stop.is_set)
-                for batch in itertools.islice(todo, threads * _BATCHES_PER_THREAD)
+            pending = {
+                pool.submit(count_samples, options, batch, stop.is_set)
+                for batch in itertools.islice(batches, threads * _BATCHES_PER_THREAD)
             }
             done = 0
-            while window:
-                finished, window = wait(window, return_when=FIRST_COMPLETED)
-                for batch in itertools.islice(todo, len(finished)):
-                    window.add(pool.submit(count_samples, reading, batch, stop.is_set))
-                for future in finished:
-                    rows = future.result()
-                    done += len(rows.path)
+            while pending:
+                completed, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for batch in itertools.islice(batches, len(completed)):
+                    pending.add(pool.submit(count_samples, options, batch, stop.is_set))
+                for future in completed:
+                    result = future.result()
+                    done += len(result.path)
                     if progress is not None:
-                        progress(done, len(paths))
-                    yield rows
+                        progress(done, len(samples))
+                    yield result
         except BaseException:
-            # Ctrl-C, or a progress callback that fails: no further sample is begun.
+            # On Ctrl-C or an error in the progress callback, start no further sample.
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
@@ -223,21 +236,22 @@ def _count(
 def _assemble(
     paths: Sequence[str], unreadable: Mapping[str, str], batches: Sequence[BatchResult]
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Block]:
-    """Return the raw ids that occur, ascending, and one row for each path, in their order."""
-    raw_id = np.unique(np.concatenate([np.zeros(0, np.int64), *(rows.ids for rows in batches)]))
+    """Return the K raw ids that occur, int64 [K] ascending, and a block with one row per path, in order."""
+    raw_id = np.unique(np.concatenate([np.zeros(0, np.int64), *(batch.ids for batch in batches)]))
     if len(raw_id) > MAX_IDS:
         raise Unanswerable(
-            f"the label maps have {len(raw_id)} different ids, from {raw_id[0]} to {raw_id[-1]}: are they "
-            "instance ids? Choose the files that hold class ids with pattern="
+            f"The label maps have {len(raw_id)} different ids, from {raw_id[0]} to {raw_id[-1]}, but at most "
+            f"{MAX_IDS} are supported. Instance ids are a common cause: choose files with class ids with "
+            "pattern=."
         )
-    at = {path: row for row, path in enumerate(paths)}
+    row_of = {path: row for row, path in enumerate(paths)}
     counts = np.zeros((len(paths), len(raw_id)), np.int64)
     status = np.zeros(len(paths), np.uint8)
-    error = [unreadable.get(path, "") for path in paths]
-    for rows in batches:
-        place = np.array([at[path] for path in rows.path], np.int64)
-        counts[np.repeat(place, np.diff(rows.offsets)), np.searchsorted(raw_id, rows.ids)] = rows.counts
-        for path, reason in zip(rows.path, rows.error, strict=True):
-            error[at[path]] = reason
-    status[[row for row, reason in enumerate(error) if reason]] = 1
-    return raw_id, Block(list(paths), status, error, counts)
+    errors = [unreadable.get(path, "") for path in paths]
+    for batch in batches:
+        rows = np.array([row_of[path] for path in batch.path], np.int64)
+        counts[np.repeat(rows, np.diff(batch.offsets)), np.searchsorted(raw_id, batch.ids)] = batch.counts
+        for path, error in zip(batch.path, batch.error, strict=True):
+            errors[row_of[path]] = error
+    status[[row for row, error in enumerate(errors) if error]] = 1
+    return raw_id, Block(list(paths), status, errors, counts)

@@ -224,7 +224,7 @@ def test_a_server_that_is_not_on_loopback_requires_tokens_for_writes_and_accepts
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"LANG": "C"})
     try:
         assert server.stderr is not None
-        while "serves on" not in server.stderr.readline():
+        while "Serving on" not in server.stderr.readline():
             assert server.poll() is None
         url = f"http://127.0.0.1:{port}"
         assert httpx2.get(f"{url}/weights").status_code == 200

@@ -1,3 +1,5 @@
+"""The demo label maps."""
+
 from __future__ import annotations
 
 import hashlib
@@ -18,7 +20,7 @@ def frames(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.png"))}
 
 
-def test_the_frames_are_8_bit_grey_pngs_of_the_size_asked_for(tmp_path: Path) -> None:
+def test_the_frames_are_8_bit_grayscale_pngs_of_the_requested_size(tmp_path: Path) -> None:
     make_demo(tmp_path / "demo", images=10, size=(96, 48))
     assert list(frames(tmp_path / "demo")) == [
         *(f"train/frame_{number:06}.png" for number in (1, 2, 3, 4, 6, 7, 8, 9)),
@@ -29,7 +31,7 @@ def test_the_frames_are_8_bit_grey_pngs_of_the_size_asked_for(tmp_path: Path) ->
             assert (image.mode, image.size, image.format) == ("L", (96, 48), "PNG")
 
 
-def test_another_process_makes_the_same_bytes(tmp_path: Path) -> None:
+def test_another_process_creates_the_same_files(tmp_path: Path) -> None:
     make_demo(tmp_path / "here", images=6, size=(64, 40), seed=3)
     code = "import sys, statsvc.local.demo as d; d.make_demo(sys.argv[1], images=6, size=(64, 40), seed=3)"
     root = Path(statsvc.__file__).parents[1]
@@ -37,7 +39,7 @@ def test_another_process_makes_the_same_bytes(tmp_path: Path) -> None:
     assert frames(tmp_path / "here") == frames(tmp_path / "there")
 
 
-def test_a_frame_depends_on_its_number_and_the_seed_and_not_on_how_many_there_are(tmp_path: Path) -> None:
+def test_a_frame_depends_on_its_number_and_the_seed_but_not_on_the_number_of_frames(tmp_path: Path) -> None:
     few = frames(make_demo(tmp_path / "few", images=3, size=(64, 40)))
     many = frames(make_demo(tmp_path / "many", images=4, size=(64, 40)))
     other = frames(make_demo(tmp_path / "other", images=3, size=(64, 40), seed=1))
@@ -47,7 +49,7 @@ def test_a_frame_depends_on_its_number_and_the_seed_and_not_on_how_many_there_ar
     assert len(digests) == 4
 
 
-def test_every_class_occurs_and_the_small_ones_are_rare() -> None:
+def test_every_class_occurs_and_small_objects_are_rare() -> None:
     scenes = [street_scene(number) for number in range(1, 241)]
     pixels = np.bincount(np.concatenate([scene.ravel() for scene in scenes]), minlength=256)
     share = dict(zip(CLASS_NAMES, pixels / pixels.sum(), strict=False))
@@ -58,7 +60,7 @@ def test_every_class_occurs_and_the_small_ones_are_rare() -> None:
     assert 20 < with_bicyclist < 100
 
 
-def test_the_frame_around_a_scene_is_void() -> None:
+def test_the_border_of_a_scene_is_ignored() -> None:
     scene = street_scene(1, (2048, 1024))
     assert scene.shape == (1024, 2048)
     assert scene.dtype == np.uint8
@@ -75,7 +77,7 @@ def test_a_scene_of_any_size_can_be_drawn(size: tuple[int, int]) -> None:
         assert set(np.unique(scene)) <= {*range(len(CLASS_NAMES)), VOID}
 
 
-def test_run_again_it_leaves_the_files_alone(tmp_path: Path) -> None:
+def test_a_second_run_does_not_change_the_files(tmp_path: Path) -> None:
     folder = make_demo(tmp_path / "demo", images=5, size=(64, 40))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
     make_demo(folder, images=5, size=(64, 40))
@@ -94,40 +96,40 @@ def test_an_interrupted_run_is_completed(tmp_path: Path) -> None:
     assert frames(make_demo(tmp_path / "cut", images=6, size=(64, 40))) == whole
 
 
-def test_another_demo_replaces_the_frames_and_nothing_else(tmp_path: Path) -> None:
+def test_another_demo_replaces_only_the_frames(tmp_path: Path) -> None:
     folder = make_demo(tmp_path / "demo", images=12, size=(64, 40))
-    own = folder / "train" / "notes.txt"
-    own.write_text("mine")
+    notes = folder / "train" / "notes.txt"
+    notes.write_text("mine")
     make_demo(folder, images=4, size=(64, 40), seed=7)
     assert frames(folder) == frames(make_demo(tmp_path / "fresh", images=4, size=(64, 40), seed=7))
-    assert own.read_text() == "mine"
+    assert notes.read_text() == "mine"
 
 
-def test_a_folder_that_holds_anything_else_is_refused_and_untouched(tmp_path: Path) -> None:
-    own = tmp_path / "labels" / "train" / "frame_000001.png"
-    own.parent.mkdir(parents=True)
-    own.write_bytes(b"mine")
+def test_a_folder_with_other_contents_is_rejected_and_not_changed(tmp_path: Path) -> None:
+    frame = tmp_path / "labels" / "train" / "frame_000001.png"
+    frame.parent.mkdir(parents=True)
+    frame.write_bytes(b"mine")
     with pytest.raises(InvalidParameter, match=r"labels is not empty.*new or empty"):
         make_demo(tmp_path / "labels")
-    assert own.read_bytes() == b"mine"
+    assert frame.read_bytes() == b"mine"
     with pytest.raises(InvalidParameter, match="is a file"):
-        make_demo(own)
+        make_demo(frame)
 
 
 def test_an_empty_folder_is_used(tmp_path: Path) -> None:
     assert len(frames(make_demo(tmp_path, images=2, size=(64, 40)))) == 2
 
 
-@pytest.mark.parametrize(("images", "size", "what"), [(0, (64, 40), "images"), (1, (16, 40), "size")])
-def test_impossible_requests_are_refused(
-    tmp_path: Path, images: int, size: tuple[int, int], what: str
+@pytest.mark.parametrize(("images", "size", "parameter"), [(0, (64, 40), "images"), (1, (16, 40), "size")])
+def test_impossible_requests_are_rejected(
+    tmp_path: Path, images: int, size: tuple[int, int], parameter: str
 ) -> None:
-    with pytest.raises(InvalidParameter, match=what):
+    with pytest.raises(InvalidParameter, match=parameter):
         make_demo(tmp_path / "demo", images=images, size=size)
     assert not (tmp_path / "demo").exists()
 
 
-def test_progress_counts_every_frame(tmp_path: Path) -> None:
+def test_the_progress_callback_counts_every_frame(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     make_demo(tmp_path / "demo", images=3, size=(64, 40), progress=lambda *at: seen.append(at))
     assert seen == [(1, 3), (2, 3), (3, 3)]

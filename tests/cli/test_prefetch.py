@@ -1,4 +1,4 @@
-"""Cached answers for machines without a network: `statsvc prefetch`, and STATSVC_OFFLINE=1."""
+"""`statsvc prefetch`, and the client with STATSVC_OFFLINE=1 that uses its cache."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def front(upstream: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
         yield running
 
 
-def test_what_was_prefetched_answers_without_a_network(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefetched_weights_are_available_offline(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     done = command("prefetch", "street", "--method", "power", "--alpha", "0.5", "--clip", "0.1,10")
     assert front.requests == [
         "/weights?alpha=0.5&clip=0.1,10&dataset=street&method=power",
@@ -53,7 +53,7 @@ def test_what_was_prefetched_answers_without_a_network(front: Front, monkeypatch
     assert [line.partition(" in ")[0] for line in printed] == ["street version 2: 4 weights by power"] * 2
     files = [Path(line.partition(" in ")[2]) for line in printed]
     assert sorted(files) == sorted(Path(os.environ["STATSVC_CACHE"]).iterdir())
-    params = {"method": "power", "alpha": 0.5, "clip": (0.1, 10.0)}
+    params: dict[str, Any] = {"method": "power", "alpha": 0.5, "clip": (0.1, 10.0)}
     expected = Client().weights("street", **params).to_list()
 
     front.requests.clear()
@@ -65,7 +65,7 @@ def test_what_was_prefetched_answers_without_a_network(front: Front, monkeypatch
     assert front.requests == []
 
 
-def test_several_datasets_and_versions_and_json(front: Front) -> None:
+def test_several_datasets_and_versions_can_be_prefetched(front: Front) -> None:
     done = command(
         "prefetch", "street", "field", "--version", "1", "--ignore", "255", "--ignore", "3", "--json"
     )
@@ -78,10 +78,10 @@ def test_several_datasets_and_versions_and_json(front: Front) -> None:
     assert json.loads(done.stdout)[0]["digest"] == Client().weights("street", version=1).digest
 
 
-def test_what_is_missing_offline_is_named_with_the_command_that_fetches_it(
+def test_an_offline_cache_miss_names_the_command_that_fetches_the_entry(
     front: Front, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    params = {"multiply": {"1": 2.0}, "ignore_index": [-1], "method": "enet", "c": 1.1}
+    params: dict[str, Any] = {"multiply": {"1": 2.0}, "ignore_index": [-1], "method": "enet", "c": 1.1}
     with monkeypatch.context() as offline:
         offline.setenv("STATSVC_OFFLINE", "1")
         client = Client(cache=tmp_path / "my cache")
@@ -98,7 +98,7 @@ def test_what_is_missing_offline_is_named_with_the_command_that_fetches_it(
     assert client.weights("street", **params).version == 2
 
 
-def test_offline_an_older_answer_is_used_and_told_in_the_log(
+def test_an_offline_cache_hit_is_logged(
     front: Front, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     command("prefetch", "street")
@@ -109,37 +109,42 @@ def test_offline_an_older_answer_is_used_and_told_in_the_log(
 
 
 @pytest.mark.parametrize(("value", "offline"), [("", False), ("0", False), ("off", False), ("TRUE", True)])
-def test_offline_is_on_or_off(monkeypatch: pytest.MonkeyPatch, value: str, offline: bool) -> None:
+def test_statsvc_offline_accepts_boolean_words(
+    monkeypatch: pytest.MonkeyPatch, value: str, offline: bool
+) -> None:
     monkeypatch.setenv("STATSVC_OFFLINE", value)
     assert Client("http://a").offline is offline
 
 
-def test_offline_is_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_statsvc_offline_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STATSVC_OFFLINE", "perhaps")
     with pytest.raises(InvalidParameter, match="STATSVC_OFFLINE is 'perhaps': set it to 1 or 0"):
         Client("http://a")
 
 
 @pytest.mark.parametrize("dataset", [None, "street"])
-def test_a_sampler_starts_offline_on_what_was_prefetched(
+def test_a_sampler_works_offline_with_prefetched_data(
     front: Front, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dataset: str | None
 ) -> None:
     home = homes.resolve(str(tmp_path / "home"))
     publish(home, "street", label_maps(), num_classes=4)
     with serving(home) as url:
         monkeypatch.setenv("STATSVC_URL", url)
-        named = [] if dataset is None else [dataset]
-        done = command("prefetch", *named, "--sampling", "rare_class", "--min-pixels", "5", "--json")
+        names = [] if dataset is None else [dataset]
+        done = command("prefetch", *names, "--sampling", "rare_class", "--min-pixels", "5", "--json")
         question: dict[str, Any] = {"dataset": dataset, "sampler": "rare_class", "min_pixels": 5}
         expected = Client().sampling(**question)
         listed = Client().datasets()
     (kept,) = json.loads(done.stdout)
     assert (kept["version"], kept["images"], len(kept["files"])) == (1, len(expected), 2 + (dataset is None))
-    assert "--sampling names it" in command("prefetch", "--sampling=rare_class", "--sampler=x", code=2).stderr
+    assert (
+        "--sampling already names the sampler"
+        in command("prefetch", "--sampling=rare_class", "--sampler=x", code=2).stderr
+    )
     monkeypatch.setenv("STATSVC_OFFLINE", "1")
     for version in (None, 1):
-        found = Client().sampling(**question, version=version)
-        assert found.probability.tolist() == expected.probability.tolist()
+        sampling = Client().sampling(**question, version=version)
+        assert sampling.probability.tolist() == expected.probability.tolist()
     assert Client().datasets() == listed
     with pytest.raises(
         ServerError, match=r"run: statsvc prefetch street .*--sampling=rare_class --split=val$"
@@ -147,12 +152,10 @@ def test_a_sampler_starts_offline_on_what_was_prefetched(
         Client().sampling("street", sampler="rare_class", split="val")
 
 
-# Prefetching that fails
+# Errors
 
 
-def test_prefetch_asks_the_server_and_takes_nothing_from_the_cache(
-    front: Front, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prefetch_always_queries_the_server(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     Client().prefetch("street", version=1)
     Client().prefetch("street", version=1)
     assert len(front.requests) == 2
@@ -161,17 +164,17 @@ def test_prefetch_asks_the_server_and_takes_nothing_from_the_cache(
     assert "cannot connect" in command("prefetch", "street", "--version", "1", code=1).stderr
 
 
-def test_prefetch_that_cannot_keep_an_answer_fails(front: Front, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+def test_prefetch_fails_if_the_cache_cannot_store_the_answer(front: Front, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
     done = command("prefetch", "street", "--cache", tmp_path / "file", code=1)
-    assert f"the cache {tmp_path / 'file'} cannot be written" in done.stderr
+    assert f"The cache {tmp_path / 'file'} cannot be written" in done.stderr
     good = Client().weights("street").to_dict()
     front.behave = sends(200, json.dumps(good).encode(), content_type="application/json")
     with pytest.raises(ServerError, match="forbids caching"):
         Client().prefetch("street")
 
 
-def test_mistakes_in_prefetch_end_in_one_line(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usage_errors_of_prefetch_name_the_parameter(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no dataset 'stret'" in command("prefetch", "stret", code=2).stderr
     assert "--method" in command("prefetch", "street", "--method", "enot", code=2).stderr
     monkeypatch.setenv("STATSVC_OFFLINE", "1")
@@ -181,12 +184,12 @@ def test_mistakes_in_prefetch_end_in_one_line(front: Front, monkeypatch: pytest.
     assert "STATSVC_URL" in command("prefetch", "street", code=2).stderr
 
 
-def test_an_unknown_dataset_is_refused_by_the_server_whatever_is_cached(front: Front) -> None:
+def test_an_unknown_dataset_is_rejected_by_the_server(front: Front) -> None:
     with pytest.raises(NotFound, match="stret"):
         Client().weights("stret")
 
 
-def test_a_prefetched_folder_that_cannot_be_written_answers_without_a_warning(
+def test_a_read_only_cache_answers_without_a_warning(
     front: Front, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "image"
@@ -203,8 +206,8 @@ def test_a_prefetched_folder_that_cannot_be_written_answers_without_a_warning(
     assert caplog.records == []
 
 
-def test_prefetch_needs_only_what_a_trainer_installs(front: Front) -> None:
-    """`pip install statsvc` has no store, workers or service; a compute node's image has no more."""
+def test_prefetch_works_without_extras(front: Front) -> None:
+    """A compute node may have only `pip install statsvc`, without store, workers or service."""
     absent = ["zarr", "sqlalchemy", "alembic", "xxhash", "dask", "fastapi", "PIL", "torch"]
     code = f"""
 import sys

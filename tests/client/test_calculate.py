@@ -1,3 +1,5 @@
+"""`calculate_class_weights`, against counts and formulas written out in NumPy."""
+
 from __future__ import annotations
 
 import functools
@@ -36,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:De
 
 
 def counted(labels: list[Any], classes: int) -> NDArray[np.int64]:
-    """Return pixels of each class in each label, by comparing pixel for pixel."""
+    """Return the pixels of each class in each label, int64 [label, class], by comparing every pixel."""
     return np.array([[int((np.asarray(label) == c).sum()) for c in range(classes)] for label in labels])
 
 
@@ -46,7 +48,8 @@ def weights(dataset: Any, classes: int = 5, **arguments: Any) -> torch.Tensor:
 
 def sqrt_weights(n: NDArray[Any]) -> NDArray[np.float64]:
     raw = np.where(n > 0, 1 / np.sqrt(np.maximum(n, 1) / n.sum()), 0)
-    return raw / raw[n > 0].mean()
+    normalized: NDArray[np.float64] = raw / raw[n > 0].mean()
+    return normalized
 
 
 def test_the_signature_is_as_documented() -> None:
@@ -85,7 +88,7 @@ def test_median_frequency_counts_the_images_in_which_a_class_occurs() -> None:
     np.testing.assert_allclose(got.numpy(), np.median(frequency) / frequency, rtol=1e-6)
 
 
-def test_effective_num_takes_beta_and_other_methods_do_not_mind_it() -> None:
+def test_effective_num_uses_beta_and_other_methods_ignore_it() -> None:
     n = counted(street(), 5).sum(axis=0).astype(float)
     raw = (1 - 0.99) / (1 - 0.99**n)
     got = weights(Labels(street()), method="effective_num", beta=0.99)
@@ -93,7 +96,7 @@ def test_effective_num_takes_beta_and_other_methods_do_not_mind_it() -> None:
     assert torch.equal(weights(Labels(street()), beta=0.5), weights(Labels(street())))
 
 
-def test_other_parameters_of_a_spec_are_passed_on() -> None:
+def test_further_parameters_of_a_weights_request_are_accepted() -> None:
     n = counted(street(), 6).sum(axis=0)
     got = weights(Labels(street()), 6, method="power", alpha=1.0, normalize="sum", absent="one")
     np.testing.assert_allclose(got.numpy()[:5], (1 / n[:5]) / (1 / n[:5]).sum(), rtol=1e-6)
@@ -138,7 +141,7 @@ def test_bool_labels_are_classes_0_and_1() -> None:
         np.testing.assert_allclose(got.numpy(), [100 / (2 * 80), 100 / (2 * 20)])
 
 
-def test_large_and_negative_ids_are_counted_apart(caplog: pytest.LogCaptureFixture) -> None:
+def test_large_and_negative_ids_are_reported_as_unexpected(caplog: pytest.LogCaptureFixture) -> None:
     label = np.array([[0, 0, 1, -1], [1, 1, 70000, 2**40]])
     weights([(None, label)], 2)
     assert "3 unexpected ids" in caplog.text
@@ -149,7 +152,7 @@ def test_large_and_negative_ids_are_counted_apart(caplog: pytest.LogCaptureFixtu
     )
 
 
-def test_ignore_index_takes_one_id_several_or_none() -> None:
+def test_ignore_index_accepts_one_id_several_ids_or_no_id() -> None:
     label = np.array([[0, 1, 1, 2, 2, 2, 2]])
     one = weights([(None, label)], 3, ignore_index=2, method="inverse_freq", normalize="none")
     np.testing.assert_allclose(one.numpy(), [3 / (3 * 1), 3 / (3 * 2), 0])
@@ -159,31 +162,31 @@ def test_ignore_index_takes_one_id_several_or_none() -> None:
     np.testing.assert_allclose(everything.numpy(), [7 / 3, 7 / 6, 7 / 12], rtol=1e-6)
 
 
-def test_wrapped_datasets_and_plain_lists_are_datasets() -> None:
+def test_wrapped_datasets_and_plain_lists_are_accepted() -> None:
     labels = street()
     whole = Labels(labels)
     half = torch.utils.data.Subset(whole, range(0, 40, 2))
     assert torch.equal(weights(half), weights(Labels(labels[::2])))
-    twice = torch.utils.data.ConcatDataset([whole, whole])
+    twice: Any = torch.utils.data.ConcatDataset([whole, whole])
     assert torch.equal(weights(twice), weights(whole))
     assert torch.equal(weights([(0, label, "name.png") for label in labels]), weights(whole))
 
 
-def test_the_result_is_on_the_device_asked_for() -> None:
+def test_the_result_is_on_the_requested_device() -> None:
     assert weights(Labels(street()), device="meta").device.type == "meta"
     assert weights(Labels(street()), device=torch.device("cpu")).device.type == "cpu"
 
 
-def test_a_device_that_is_none_is_refused_before_anything_is_counted() -> None:
+def test_an_invalid_device_is_rejected_before_anything_is_counted() -> None:
     class Unread(Labels):
         def __getitem__(self, index: int) -> Any:
             raise AssertionError("a label was read")
 
-    with pytest.raises(InvalidParameter, match=r"device: 'gpu': .*give for instance 'cuda'"):
+    with pytest.raises(InvalidParameter, match=r"device: Torch rejected 'gpu': .*Use for example 'cuda'"):
         weights(Unread(street()), device="gpu")
 
 
-def test_counts_do_not_stop_at_two_to_the_24_as_float32_does() -> None:
+def test_counts_beyond_two_to_the_24_stay_exact() -> None:
     labels = [np.zeros(2**22, np.uint8)] * 5 + [np.ones(1, np.uint8)]
     got = weights([(None, label) for label in labels], 2, method="inverse_freq", normalize="none")
     assert got[1] == np.float32((5 * 2**22 + 1) / 2)
@@ -218,7 +221,7 @@ def test_worker_processes_give_identical_weights(context: str) -> None:
         assert torch.equal(weights(Labels(street()), num_workers=2), weights(Labels(street())))
 
 
-def test_reading_labels_leaves_the_trainers_random_numbers_alone() -> None:
+def test_reading_labels_does_not_change_the_random_numbers_of_the_trainer() -> None:
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002 - the generator that trainers use
     random.seed(1)
@@ -232,15 +235,18 @@ def test_reading_labels_leaves_the_trainers_random_numbers_alone() -> None:
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 @pytest.mark.parametrize(
-    ("label", "says"),
+    ("label", "message"),
     [
-        (torch.full((4, 4), 0.5), r"dtype torch\.float32; class ids are integers: return label\.long\(\)"),
+        (
+            torch.full((4, 4), 0.5),
+            r"dtype torch\.float32, but class ids are integers\. Return label\.long\(\)",
+        ),
         (np.ones((4, 4)), r"dtype float64.*ToTensor"),
         (torch.ones(4, 4, dtype=torch.bfloat16), "bfloat16"),
-        (Image.new("RGB", (8, 8)), "mode RGB.*colours"),
-        (np.zeros((8, 8, 3), np.uint8), r"shape \(8, 8, 3\).*colours"),
+        (Image.new("RGB", (8, 8)), "mode RGB.*colors"),
+        (np.zeros((8, 8, 3), np.uint8), r"shape \(8, 8, 3\).*colors"),
         (Image.new("F", (8, 8)), "float32"),
-        (np.array([[2**63]], np.uint64), "does not fit in 64 bits"),
+        (np.array([[2**63]], np.uint64), "does not fit in int64"),
         (np.arange(5000), "5000 different ids.*instance ids"),
         ({"mask": 1}, "a dict.*label map of class ids"),
         ("a.png", "a str.*label map"),
@@ -249,31 +255,32 @@ def test_reading_labels_leaves_the_trainers_random_numbers_alone() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_labels_that_are_no_class_ids_are_refused_with_the_sample_and_advice(
-    label: Any, says: str, num_workers: int
+def test_labels_without_class_ids_are_rejected_with_the_sample_and_advice(
+    label: Any, message: str, num_workers: int
 ) -> None:
     labels = [*street()[:3], label]
-    with pytest.raises(InvalidParameter, match=rf"dataset: sample 3 .*{says}"):
+    with pytest.raises(InvalidParameter, match=rf"dataset: Sample 3 .*{message}"):
         weights(Labels(labels), num_workers=num_workers)
 
 
 @pytest.mark.parametrize("sample", [{"image": 0, "label": 1}, np.zeros((2, 2), np.uint8), (np.zeros(3),)])
-def test_samples_that_are_no_pair_are_refused(sample: Any) -> None:
+def test_samples_that_are_not_pairs_are_rejected(sample: Any) -> None:
     with pytest.raises(InvalidParameter, match=r"not \(image, label\)"):
         weights([sample])
 
 
-def test_a_stream_without_length_is_refused_with_advice() -> None:
+def test_an_iterable_dataset_without_length_is_rejected_with_advice() -> None:
     class Stream(torch.utils.data.IterableDataset[Any]):
         def __iter__(self) -> Any:
             return iter([])
 
-    for stream in (Stream(), iter([]), (pair for pair in [])):
+    streams: list[Any] = [Stream(), iter([]), (pair for pair in range(0))]
+    for stream in streams:
         with pytest.raises(InvalidParameter, match=r"list\(itertools\.islice\(dataset, 1000\)\)"):
             weights(stream)
 
 
-def test_an_empty_dataset_is_refused() -> None:
+def test_an_empty_dataset_is_rejected() -> None:
     with pytest.raises(InvalidParameter, match="list is empty"):
         weights([])
 
@@ -289,7 +296,7 @@ def test_parameters_are_checked_before_a_label_is_read() -> None:
     assert READS == []
 
 
-def test_too_many_ids_over_all_labels_are_refused() -> None:
+def test_too_many_ids_over_all_labels_are_rejected() -> None:
     with pytest.raises(Unanswerable, match="6000 different ids, from 0 to 5999"):
         weights([(None, np.arange(3000)), (None, np.arange(3000, 6000))])
 
@@ -299,15 +306,16 @@ def test_labels_without_a_counted_pixel_are_unanswerable() -> None:
         weights([(None, np.full((3, 3), 255))])
 
 
-def test_a_random_augmentation_is_noticed() -> None:
-    turns = itertools.cycle([lambda label: label, np.zeros_like])
-    with pytest.warns(UserWarning, match=r"two reads of dataset\[0\] gave different labels"):
+def test_a_random_augmentation_causes_a_warning() -> None:
+    transforms: list[Callable[[Any], Any]] = [np.asarray, np.zeros_like]
+    turns = itertools.cycle(transforms)
+    with pytest.warns(UserWarning, match=r"Two reads of dataset\[0\] returned different labels"):
         weights(Labels(street(), transform=lambda label: next(turns)(label)))  # noqa: PLW0108 - another turn at each call
 
 
-def test_the_warning_of_random_augmentation_points_to_the_caller() -> None:
+def test_the_warning_about_random_augmentation_points_to_the_caller() -> None:
     sizes = itertools.count(1)
-    with pytest.warns(UserWarning, match="two reads") as caught:
+    with pytest.warns(UserWarning, match="Two reads") as caught:
         calculate_class_weights(
             Labels(street(), lambda _: np.zeros(next(sizes), int)), 1, verbose=False, num_workers=0
         )
@@ -329,7 +337,7 @@ def test_the_table_is_printed_with_its_warnings(capsys: pytest.CaptureFixture[st
     assert err == ""
 
 
-def test_quiet_prints_nothing_and_logs_the_warnings(
+def test_without_verbose_nothing_is_printed_and_warnings_are_logged(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     weights(Labels(street()), 6)
@@ -342,7 +350,7 @@ def test_quiet_prints_nothing_and_logs_the_warnings(
 # Sampling
 
 
-def test_a_sample_is_drawn_without_replacement_and_called_an_estimate(
+def test_a_sample_is_drawn_without_replacement_and_labeled_an_estimate(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     READS.clear()
@@ -357,7 +365,7 @@ def test_a_sample_is_drawn_without_replacement_and_called_an_estimate(
     assert "95 % interval" in out
 
 
-def test_the_seed_decides_which_labels_are_drawn() -> None:
+def test_the_seed_determines_which_labels_are_drawn() -> None:
     def drawn(seed: int) -> list[int]:
         READS.clear()
         weights(Labels(street()), samples=12, seed=seed)
@@ -372,7 +380,7 @@ def test_a_sample_as_large_as_the_dataset_is_exact(capsys: pytest.CaptureFixture
     assert "exact" in capsys.readouterr().out
 
 
-def test_intervals_hold_the_true_share_about_95_times_in_100() -> None:
+def test_intervals_contain_the_true_share_about_95_times_in_100() -> None:
     rng = np.random.default_rng(0)
     population = rng.gamma(2.0, 500.0, size=(400, 4)).astype(np.int64)
     total = population.sum(axis=1)
@@ -386,7 +394,7 @@ def test_intervals_hold_the_true_share_about_95_times_in_100() -> None:
     assert ((coverage > 0.92) & (coverage < 0.975)).all(), coverage
 
 
-def test_the_interval_is_the_textbooks() -> None:
+def test_the_interval_equals_the_textbook_formula() -> None:
     # Cochran 1977, eq. 6.13, written out for one class and three of ten images.
     x, n, images = [2, 5, 1], [10, 20, 12], 10
     r = 8 / 42
@@ -399,12 +407,12 @@ def test_the_interval_is_the_textbooks() -> None:
 def test_the_interval_of_a_class_that_was_not_seen_is_not_zero() -> None:
     got = share_intervals(np.array([[5, 0]] * 30), np.array([5] * 30), 1000)
     assert got[0].tolist() == [1, 1]
-    # Had 1 − 0.05^(1/30) of all images the class, 30 draws would miss it 5 times in 100.
+    # If 1 − 0.05^(1/30) of all images had the class, 30 draws would miss it 5 times in 100.
     np.testing.assert_allclose((1 - got[1, 1]) ** 30, 0.05)
     assert got[1, 0] == 0
 
 
-def test_intervals_are_of_the_shares_that_the_table_shows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_interval_contains_the_share_in_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     labels = [np.array([[0, 0, 1, 255]]), np.array([[0, 1, 1, 1]]), np.array([[0, 0, 0, 7]])]
     calculate_class_weights(Labels(labels * 2), 3, samples=3, seed=1, ignore_index=[255, 2])
     out = capsys.readouterr().out
@@ -427,7 +435,7 @@ def reads_of(action: Callable[[], Any]) -> int:
     return len(READS)
 
 
-def test_counts_are_kept_and_answer_every_method(tmp_path: Path) -> None:
+def test_cached_counts_answer_every_method(tmp_path: Path) -> None:
     cache = tmp_path / "deep" / "counts.json"
     first = weights(Labels(street()), cache=cache)
     rows = counted(street(), 5)
@@ -436,7 +444,7 @@ def test_counts_are_kept_and_answer_every_method(tmp_path: Path) -> None:
     def again() -> None:
         assert torch.equal(weights(Labels(street()), cache=cache), first)
 
-    assert reads_of(again) == 2 + 8  # dataset[0] twice, and the probes
+    assert reads_of(again) == 2 + 8  # dataset[0] twice, and the labels of the fingerprint
 
     def other_questions() -> None:
         inverse = weights(Labels(street()), cache=cache, method="inverse_freq", normalize="none")
@@ -450,7 +458,7 @@ def test_counts_are_kept_and_answer_every_method(tmp_path: Path) -> None:
     assert reads_of(other_questions) == 4 * (2 + 8)
 
 
-def test_samples_seed_and_all_labels_are_different_entries(tmp_path: Path) -> None:
+def test_the_cache_has_an_entry_per_number_of_samples_and_seed(tmp_path: Path) -> None:
     cache = tmp_path / "counts.json"
     requests: list[dict[str, Any]] = [
         {},
@@ -459,13 +467,15 @@ def test_samples_seed_and_all_labels_are_different_entries(tmp_path: Path) -> No
         {"samples": 10, "seed": 1},
         {"seed": 5},  # all labels: the seed draws nothing
     ]
-    read = [reads_of(lambda r=r: weights(Labels(street()), cache=cache, **r)) - 10 for r in requests]
-    assert read == [40, 10, 11, 10, 0]
-    read = [reads_of(lambda r=r: weights(Labels(street()), cache=cache, **r)) - 10 for r in requests]
-    assert read == [0, 0, 0, 0, 0]
+
+    def counted_labels(request: dict[str, Any]) -> int:
+        return reads_of(lambda: weights(Labels(street()), cache=cache, **request)) - (2 + 8)
+
+    assert [counted_labels(request) for request in requests] == [40, 10, 11, 10, 0]
+    assert [counted_labels(request) for request in requests] == [0, 0, 0, 0, 0]
 
 
-def test_an_estimate_from_the_cache_is_still_an_estimate(
+def test_an_estimate_from_the_cache_is_labeled_an_estimate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = tmp_path / "counts.json"
@@ -514,7 +524,7 @@ def test_a_changed_dataset_is_counted_again(tmp_path: Path) -> None:
     assert len(set(digests.values())) == len(digests)
     assert {name: fingerprint(make()) for name, make in datasets.items()} == digests
 
-    # Not among the probes, and the file's time alone tells.
+    # This label is not read for the fingerprint: only the modification time of the file differs.
     Image.fromarray(np.zeros((3, 3), np.uint8)).save(files[1])
     assert fingerprint(datasets["files"]()) != digests["files"]
 
@@ -526,7 +536,7 @@ def test_the_fingerprint_is_the_same_in_every_process() -> None:
         "print(fingerprint(Labels(street(), [blank, {'a', 'b', 'c'}, lambda x: x in {'p', 'q'}][0])))"
     )
     tests = Path(__file__).parents[1]
-    found = set()
+    digests = set()
     for seed in ("1", "2"):
         environment = {
             **os.environ,
@@ -536,11 +546,11 @@ def test_the_fingerprint_is_the_same_in_every_process() -> None:
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
         )
-        found.add(done.stdout)
-    assert len(found) == 1
+        digests.add(done.stdout)
+    assert len(digests) == 1
 
 
-def test_sets_and_cycles_and_odd_attributes_have_a_fingerprint() -> None:
+def test_sets_cycles_and_unusual_attributes_have_a_fingerprint() -> None:
     def make() -> Labels:
         dataset = Labels(street(4))
         odd: Any = dataset
@@ -577,11 +587,11 @@ def test_a_damaged_cache_is_counted_again_with_a_warning(
         assert reads_of(lambda: weights(Labels(street()), cache=cache)) == 10
 
 
-def test_a_file_of_somebody_else_is_never_overwritten(tmp_path: Path) -> None:
+def test_a_file_of_another_program_is_never_overwritten(tmp_path: Path) -> None:
     for content in (b'{"lr": 0.1}', b"\x80\x02torch", b"notes"):
         cache = tmp_path / "config.json"
         cache.write_bytes(content)
-        with pytest.warns(UserWarning, match="no file of statsvc"):
+        with pytest.warns(UserWarning, match="was not created by statsvc"):
             weights(Labels(street()), cache=cache)
         assert cache.read_bytes() == content
 
@@ -593,17 +603,17 @@ def test_an_empty_file_becomes_the_cache(tmp_path: Path) -> None:
     assert reads_of(lambda: weights(Labels(street()), cache=cache)) == 10
 
 
-def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_causes_a_warning(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.warns(UserWarning, match="cannot be kept") as caught:
+    with pytest.warns(UserWarning, match="cannot be saved") as caught:
         got = weights(Labels(street()), cache=tmp_path / "file" / "counts.json")
     assert torch.equal(got, weights(Labels(street())))
     assert [warning.filename for warning in caught] == [__file__]
 
 
-def test_a_folder_as_cache_is_refused_before_a_label_is_read(tmp_path: Path) -> None:
+def test_a_folder_as_cache_is_rejected_before_a_label_is_read(tmp_path: Path) -> None:
     READS.clear()
-    with pytest.raises(InvalidParameter, match=r"cache: .* is a folder; name a file"):
+    with pytest.raises(InvalidParameter, match=r"cache: .* is a folder\. Name a file"):
         weights(Labels(street()), cache=tmp_path)
     assert READS == []
 
@@ -631,14 +641,14 @@ def test_a_failed_write_leaves_the_old_cache(tmp_path: Path, monkeypatch: pytest
     assert cache.read_bytes() == before
 
 
-def test_calculating_is_imported_without_torch() -> None:
+def test_the_function_can_be_imported_without_torch() -> None:
     code = "import sys; from statsvc import calculate_class_weights; print('torch' in sys.modules)"
     root = Path(statsvc.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.stdout == "False\n"
 
 
-def test_a_method_that_gives_no_weights_says_what_to_do_with_its_vector() -> None:
+def test_a_method_without_class_weights_warns_how_to_use_its_vector() -> None:
     with pytest.warns(
         UserWarning, match="logit_adjustment returns additive instead of class weights; add them"
     ):

@@ -1,6 +1,9 @@
+"""`statsvc.scan`, against counts of NumPy."""
+
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 import threading
@@ -62,17 +65,17 @@ def test_every_pixel_is_counted_once(tmp_path: Path) -> None:
         assert row.tolist() == [int((labels[path] == i).sum()) for i in ids]
 
 
-def test_any_number_of_questions_is_answered_from_one_count(tmp_path: Path) -> None:
+def test_one_scan_answers_any_number_of_requests(tmp_path: Path) -> None:
     folder = write(tmp_path / "streets", random_labels(20, [0, 1, 2]))
     table = statsvc.scan(folder, class_names=["road", "sky", "car"])
     n = table.totals().pixels
     for path in folder.rglob("*.png"):
         path.unlink()
-    got = table.weights(method="inverse_freq", normalize="none")
-    np.testing.assert_allclose(got.numpy(), n.sum() / (3 * n), rtol=1e-6)
-    assert got.dataset == "streets"
-    assert got.version is None
-    assert [row["name"] for row in got.classes] == ["road", "sky", "car"]
+    weights = table.weights(method="inverse_freq", normalize="none")
+    np.testing.assert_allclose(weights.numpy(), n.sum() / (3 * n), rtol=1e-6)
+    assert weights.dataset == "streets"
+    assert weights.version is None
+    assert [row["name"] for row in weights.classes] == ["road", "sky", "car"]
     assert table.weights(method="uniform").to_list() == [1, 1, 1]
     assert table.weights().method == "sqrt_inv_freq"
 
@@ -90,8 +93,8 @@ def test_folders_become_splits(tmp_path: Path) -> None:
     labels = random_labels(30, [0, 1, 2])
     table = statsvc.scan(write(tmp_path / "streets", labels))
     train = np.concatenate([label.ravel() for path, label in labels.items() if path.startswith("train")])
-    got = table.weights(split="train", method="inverse_freq", normalize="none")
-    np.testing.assert_allclose(got.numpy(), train.size / (3 * np.bincount(train)), rtol=1e-6)
+    weights = table.weights(split="train", method="inverse_freq", normalize="none")
+    np.testing.assert_allclose(weights.numpy(), train.size / (3 * np.bincount(train)), rtol=1e-6)
     assert "all_splits" in [warning["code"] for warning in table.weights().warnings]
     with pytest.raises(NotFound, match="its splits: train, val"):
         table.weights(split="trian")
@@ -99,13 +102,13 @@ def test_folders_become_splits(tmp_path: Path) -> None:
 
 def test_named_splits_replace_the_folders(tmp_path: Path) -> None:
     labels = random_labels(6, [0, 1])
-    table = statsvc.scan(write(tmp_path / "streets", labels), splits={"mine": ["train/0001.png"]})
-    assert table.weights(split="mine").to_dict()["images"] == 1
+    table = statsvc.scan(write(tmp_path / "streets", labels), splits={"custom": ["train/0001.png"]})
+    assert table.weights(split="custom").to_dict()["images"] == 1
     with pytest.raises(NotFound):
         table.weights(split="train")
 
 
-def test_the_highest_counted_id_decides_how_many_classes_there_are(tmp_path: Path) -> None:
+def test_the_number_of_classes_is_inferred_from_the_highest_counted_id(tmp_path: Path) -> None:
     folder = write(tmp_path / "streets", random_labels(10, [0, 3, 7, 255]))
     assert len(statsvc.scan(folder).weights()) == 8
     assert len(statsvc.scan(folder, ignore_index=[255, 7]).weights()) == 4
@@ -117,16 +120,16 @@ def test_the_highest_counted_id_decides_how_many_classes_there_are(tmp_path: Pat
 def test_a_class_map_is_applied_and_names_its_classes(tmp_path: Path) -> None:
     mask = np.array([[0, 0, 255, 255, 255]], np.uint8)
     folder = write(tmp_path / "masks", {"a.png": mask})
-    built_in = statsvc.scan(folder, class_map="binary").weights(method="pos_weight")
-    np.testing.assert_allclose(built_in.numpy(), [3 / 2, 2 / 3])
+    from_name = statsvc.scan(folder, class_map="binary").weights(method="pos_weight")
+    np.testing.assert_allclose(from_name.numpy(), [3 / 2, 2 / 3])
 
-    own = tmp_path / "map.yaml"
-    own.write_text("0: 1\n255: 0\n")
-    from_file = statsvc.scan(folder, class_map=own).weights(method="pos_weight")
+    file = tmp_path / "map.yaml"
+    file.write_text("0: 1\n255: 0\n")
+    from_file = statsvc.scan(folder, class_map=file).weights(method="pos_weight")
     np.testing.assert_allclose(from_file.numpy(), [2 / 3, 3 / 2])
 
-    given = ClassMap("mine", ((0, 0), (255, 255)), ("ground",))
-    assert [row["name"] for row in statsvc.scan(folder, class_map=given).weights().classes] == ["ground"]
+    class_map = ClassMap("custom", ((0, 0), (255, 255)), ("ground",))
+    assert [row["name"] for row in statsvc.scan(folder, class_map=class_map).weights().classes] == ["ground"]
     with pytest.raises(NotFound, match="binary"):
         statsvc.scan(folder, class_map="binray")
 
@@ -142,11 +145,11 @@ def test_unreadable_label_maps_are_reported_and_the_rest_is_counted(tmp_path: Pa
     assert [path for path, _ in failures] == ["train/0001.png", "train/0002.png"]
     assert "is empty (0 bytes)" in failures[0][1]
     assert "colour-coded" in failures[1][1]
-    got = table.weights()
-    assert got.to_dict()["failed"] == 2
-    assert got.to_dict()["images"] == 18
-    assert got.to_dict()["pixels"] == 18 * 77
-    assert "train/0001.png" in got.warnings[0]["message"]
+    weights = table.weights()
+    assert weights.to_dict()["failed"] == 2
+    assert weights.to_dict()["images"] == 18
+    assert weights.to_dict()["pixels"] == 18 * 77
+    assert "train/0001.png" in weights.warnings[0]["message"]
 
 
 def test_a_file_without_read_permission_is_reported(tmp_path: Path) -> None:
@@ -165,13 +168,13 @@ def test_a_label_map_over_max_pixels_is_reported(tmp_path: Path) -> None:
     assert "max_pixels" in failures[0][1]
 
 
-def test_nothing_readable_is_an_error_with_the_first_reason(tmp_path: Path) -> None:
+def test_a_scan_without_readable_label_maps_raises_the_first_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(SourceError, match=r"none of the 1 label maps .* a\.png: .*is empty"):
+    with pytest.raises(SourceError, match=r"None of the 1 label maps .* a\.png: .*is empty"):
         statsvc.scan(tmp_path)
 
 
-def test_a_source_that_cannot_be_used_says_why(tmp_path: Path) -> None:
+def test_an_unusable_source_raises_an_error_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
         statsvc.scan(tmp_path / "missing")
     with pytest.raises(SourceError, match="empty"):
@@ -184,7 +187,7 @@ def test_a_source_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     assert statsvc.scan(tmp_path, pattern="*_labelIds.png").totals().samples == 2
 
 
-def test_one_file_can_be_scanned(tmp_path: Path) -> None:
+def test_a_single_file_can_be_scanned(tmp_path: Path) -> None:
     write(tmp_path, random_labels(3, [0, 1]))
     assert statsvc.scan(tmp_path / "val" / "0000.png").totals().samples == 1
 
@@ -199,19 +202,19 @@ def test_one_file_can_be_scanned(tmp_path: Path) -> None:
         ({"workers": 0}, "workers"),
     ],
 )
-def test_malformed_arguments_are_refused(tmp_path: Path, arguments: dict[str, Any], what: str) -> None:
+def test_malformed_arguments_are_rejected(tmp_path: Path, arguments: dict[str, Any], what: str) -> None:
     with pytest.raises(InvalidParameter, match=what):
         statsvc.scan(write(tmp_path, random_labels(3, [0, 1])), **arguments)
 
 
-def test_instance_ids_are_refused_with_advice(tmp_path: Path) -> None:
+def test_instance_ids_are_rejected_with_advice(tmp_path: Path) -> None:
     ramp = np.arange(3000, dtype=np.uint16).reshape(50, 60)
     folder = write(tmp_path, {"a.png": ramp, "b.png": ramp + 3000})
     with pytest.raises(Unanswerable, match="6000 different ids, from 0 to 5999"):
         statsvc.scan(folder)
 
 
-def test_progress_ends_with_every_sample(tmp_path: Path) -> None:
+def test_the_progress_callback_ends_with_all_samples(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     statsvc.scan(write(tmp_path, random_labels(70, [0, 1])), progress=lambda *at: seen.append(at))
     assert seen[-1] == (70, 70)
@@ -229,24 +232,40 @@ def test_an_interrupted_scan_ends_its_threads(tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("statsvc-count")]
 
 
-def test_the_default_limit_of_pixels_is_the_one_of_a_job() -> None:
+def test_max_pixels_has_the_same_default_as_a_job() -> None:
     from statsvc_workers.jobs.attempt import MAX_PIXELS
 
     assert inspect.signature(statsvc.scan).parameters["max_pixels"].default == MAX_PIXELS
 
 
-def test_a_missing_extra_is_named(tmp_path: Path) -> None:
+def test_a_missing_extra_is_named_with_the_install_command(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['xxhash'] = None\n"
         "import statsvc\n"
         "try:\n"
         "    statsvc.scan('.')\n"
-        "except ImportError as problem:\n"
-        "    print(problem)\n"
+        "except ImportError as error:\n"
+        "    print(error)\n"
     )
     root = Path(statsvc.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert done.stdout == "counting label maps needs xxhash: pip install 'statsvc[workers]'\n", done.stderr
+    assert done.stdout == "xxhash is not installed. Run: pip install 'statsvc[workers]'\n", done.stderr
+
+
+def test_a_users_module_named_workers_does_not_break_a_scan(tmp_path: Path) -> None:
+    write(tmp_path / "labels", random_labels(3, [0, 1]))
+    (tmp_path / "workers.py").write_text("raise AssertionError('statsvc imported a module of the user')\n")
+    (tmp_path / "train.py").write_text("import statsvc\nprint(len(statsvc.scan('labels').weights()))\n")
+    # Installed, statsvc does not precede the script's folder on the path.
+    search_path = os.pathsep.join(path for path in sys.path if path)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{search_path}"}
+    for command in (["train.py"], ["-m", "statsvc", "scan", "labels", "--json", "--workers", "1"]):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        if command == ["train.py"]:
+            assert done.stdout == "2\n"
 
 
 def test_scanning_needs_neither_catalog_nor_dask(tmp_path: Path) -> None:
@@ -262,14 +281,14 @@ def test_scanning_needs_neither_catalog_nor_dask(tmp_path: Path) -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_every_error_is_statsvcs(tmp_path: Path) -> None:
+def test_unusable_paths_raise_statsvc_errors(tmp_path: Path) -> None:
     for location in (tmp_path / "no\nsuch", tmp_path / ("x" * 300)):
         with pytest.raises(StatsvcError):
             statsvc.scan(location)
 
 
-@pytest.mark.skipif(not CAMVID.is_dir(), reason="the CamVid label maps are not beside the project")
-def test_camvid_train_is_counted_as_published() -> None:
+@pytest.mark.skipif(not CAMVID.is_dir(), reason="needs the CamVid label maps in ../shared/data")
+def test_camvid_train_has_the_published_counts() -> None:
     table = statsvc.scan(CAMVID / "train", num_classes=12)
     assert table.totals().pixels.tolist() == [
         *(10682767, 14750079, 623349, 20076880, 2845085, 6166762),

@@ -49,7 +49,7 @@ def test_verify_names_the_damaged_versions(raw: Raw, home: Home) -> None:
     fill(home, 1, "other")
     statsvc("datasets", "street", "--keep", "4", *place)
     statsvc("gc", "--grace", "0s", *place)
-    assert "6 versions read, 0 damaged" in statsvc("verify", *place).stderr
+    assert "6 versions checked, 0 damaged" in statsvc("verify", *place).stderr
     catalog = Catalog.open(home.database)
     groups = {v.number: v.group_uri for v in catalog.versions(catalog.dataset("street"))}
     chunk = next(name for name in raw.names() if name.startswith(f"{groups[2]}/counts/c/"))
@@ -68,7 +68,7 @@ def test_verify_names_the_damaged_versions(raw: Raw, home: Home) -> None:
     assert "'counts'" in damage["street", 2]
     assert "'class_pixels'" in damage["street", 3]
     assert "'pixels'" in damage["street", 4]
-    assert "1 versions read, 0 damaged" in statsvc("verify", "other", *place).stderr
+    assert "1 versions checked, 0 damaged" in statsvc("verify", "other", *place).stderr
 
 
 def test_a_lost_catalog_is_rebuilt_from_the_groups(

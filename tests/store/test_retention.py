@@ -336,9 +336,9 @@ def test_the_command_line_sets_tags_and_keep(tmp_path: Path) -> None:
     assert done["removed"] == [{"dataset": "street", "version": 1}]
     shown = json.loads(statsvc("versions", "street", "--untag", "paper", "--json", *place).stdout)
     assert [(v["version"], v["rows"]) for v in shown] == [(3, "kept"), (2, "kept"), (1, "removed")]
-    assert "write N=TAG" in statsvc("versions", "street", "--tag", "paper", *place, code=2).stderr
+    assert "is not N=TAG" in statsvc("versions", "street", "--tag", "paper", *place, code=2).stderr
     assert "90s, 10m" in statsvc("gc", "--grace", "soon", *place, code=2).stderr
-    assert "neither" in statsvc("weights", "street", "--version", "-1", *place, code=2).stderr
+    assert "is not a version" in statsvc("weights", "street", "--version", "-1", *place, code=2).stderr
 
 
 def test_keep_is_rejected_out_of_range(catalog: Catalog, home: Home) -> None:

@@ -113,8 +113,8 @@ def test_a_dataset_is_scanned_served_changed_and_collected_in_a_bucket(
         changed = httpx2.patch(f"{url}/datasets/streets", json={"num_classes": 9, "keep": 1}).json()
         assert changed["version"] == 3
         assert len(httpx2.get(f"{url}/weights").json()["weights"]) == 9
-    assert "rows of 1 removed" in statsvc("gc", "--grace", "0s", *home).stdout
-    assert "3 versions read, 0 damaged" in statsvc("verify", *home).stderr
+    assert "rows of 1 deleted" in statsvc("gc", "--grace", "0s", *home).stdout
+    assert "3 versions checked, 0 damaged" in statsvc("verify", *home).stderr
     assert all(name.count("/") > 1 for name in bucket.names()), "an object lies above the groups"
     assert not (tmp_path / "home").exists() or list((tmp_path / "home").rglob("zarr.json")) == []
 

@@ -275,7 +275,7 @@ def test_two_runners_that_watch_one_folder_queue_one_job_per_change(tmp_path: Pa
 def test_the_command_line_sets_shows_and_clears_triggers(tmp_path: Path) -> None:
     folder, home = write_folder(tmp_path / "labels"), ("--home", tmp_path / "home")
     done = statsvc("scan", folder, "--name", "streets", "--every", "10m", "--watch", *home)
-    assert "while a runner runs" in done.stderr
+    assert "scan this dataset automatically" in done.stderr
     shown = statsvc("datasets", "streets", *home).stdout
     assert [line.split()[1] for line in shown.splitlines() if line.startswith(("every", "watch"))] == [
         "10m",

@@ -170,7 +170,7 @@ def test_the_command_writes_a_plot(home: Home, tmp_path: Path, suffix: str) -> N
     file = tmp_path / f"compare{suffix}"
     done = command("compare", "a", "--home", home.folder, "-o", file)
     assert done.stdout == ""
-    assert done.stderr == f"picture written to {file}\n"
+    assert done.stderr == f"Plot written to {file}\n"
     if suffix == ".png":
         from PIL import Image
 
@@ -204,7 +204,7 @@ def test_a_plot_without_matplotlib_is_rejected_with_the_command_to_install_it(
 
 def test_invalid_command_lines_are_rejected_with_advice(home: Home, tmp_path: Path) -> None:
     for arguments, message in (
-        (["-o", tmp_path / "x.jpeg"], "end its name in .png, .svg, .pdf"),
+        (["-o", tmp_path / "x.jpeg"], "Use a name ending in .png, .svg, .pdf"),
         (["--beta", "1.5"], "--beta: 1.5 is out of range"),
         (["--method", "pos_weight"], "--method: pos_weight does not return class weights"),
         (["--temperature", "1"], "--temperature: temperature belongs to sampler=rare_class"),

@@ -161,7 +161,7 @@ def test_a_dataset_keeps_its_rule_and_another_rule_wants_another_name(tmp_path: 
     again = scanned("--name", "n")
     assert again["weights"]["pixels"] == 4
     other = statsvc("scan", tmp_path / "a", "--name", "n", "--rule", "id // 256", code=1)
-    assert "counted by id // 1000, not id // 256" in other.stderr
+    assert "counted with id // 1000, not id // 256" in other.stderr
 
 
 @pytest.mark.parametrize("name", tables.NAMES)

@@ -1,0 +1,115 @@
+"""The options that configure a dataset: how its raw ids become classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from statsvc.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from statsvc.dataset.splits import Split
+
+MAX_CLASSES = 65536
+"""Largest value of --num-classes."""
+
+
+def configuration_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --class-map, --class-names, --ignore-index and --num-classes."""
+    for option in (
+        click.option(
+            "--num-classes",
+            type=click.IntRange(1, MAX_CLASSES),
+            metavar="N",
+            show_default="highest counted id + 1",
+            help="Number of classes, the length of the weights.",
+        ),
+        click.option(
+            "--ignore-index",
+            "--ignore",
+            multiple=True,
+            metavar="IDS",
+            show_default="255 and negative ids",
+            help="Class ids that are not counted: 255,254 or none.",
+        ),
+        click.option(
+            "--class-names",
+            metavar="NAMES",
+            help="Names of classes 0, 1, …: a,b,c or a file with a JSON array or one name per line.",
+        ),
+        click.option(
+            "--class-map",
+            metavar="MAP",
+            help="Map from raw ids to class ids: a built-in map such as cityscapes, a file, or none.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def configuration_changes(
+    *,
+    class_map: str | None,
+    class_names: str | None,
+    ignore_index: tuple[str, ...],
+    num_classes: int | None,
+    splits: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Return the configuration fields that the options set. Raises `InvalidParameter`."""
+    from statsvc.classes import class_map_files
+    from statsvc.dataset.split_files import read_option
+    from statsvc.weighting.parameters import WeightSpec
+
+    changes: dict[str, Any] = {}
+    if class_map is not None:
+        changes["class_map"] = None if class_map == "none" else class_map_files.resolve(class_map)
+    if class_names is not None:
+        changes["class_names"] = _parse_class_names(class_names)
+    if ignore_index:
+        changes["ignore_index"] = WeightSpec.from_params({"ignore_index": list(ignore_index)}).ignore_index
+    if num_classes is not None:
+        changes["num_classes"] = num_classes
+    if splits:
+        configured: dict[str, Split] = {}
+        for item in splits:
+            configured |= read_option(item)
+        changes["splits"] = configured
+    return changes
+
+
+def _parse_class_names(text: str) -> tuple[str, ...]:
+    file = Path(text)
+    if not file.is_file() and "," not in text and ("/" in text or file.suffix):
+        raise InvalidParameter(
+            (
+                "class_names",
+                f"The file {text} does not exist. Give names as a,b,c or a file with one per line.",
+            )
+        )
+    names = _read_class_names(file) if file.is_file() else text.split(",")
+    return tuple(name.strip() for name in names if name.strip())
+
+
+def _read_class_names(file: Path) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidParameter(("class_names", f"{file} cannot be read as UTF-8 text: {error}")) from error
+    if not text.lstrip().startswith(("[", "{")):
+        return text.splitlines()
+    try:
+        names = json.loads(text)
+    except ValueError as error:
+        raise InvalidParameter(
+            ("class_names", f"{file} starts like JSON but is not valid JSON: {error}")
+        ) from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InvalidParameter(
+            ("class_names", f"{file} must contain a JSON array of strings, or one name per line.")
+        )
+    return names

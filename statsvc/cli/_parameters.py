@@ -1,0 +1,62 @@
+"""Options for the parameters of a weights request, made from the table of parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from statsvc.classes import class_map_files, class_maps
+from statsvc.weighting.parameters import PARAMETERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from statsvc.classes.class_maps import ClassMap
+
+
+def parameter_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add one option for each of these parameters of a weights request."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names):
+            parameter = PARAMETERS[name]
+            flags = [f"--{flag.replace('_', '-')}" for flag in (name, *parameter.aliases)]
+            command = click.option(
+                *flags,
+                name,
+                metavar=parameter.type.metavar,
+                multiple=parameter.repeatable,
+                help=parameter.help(),
+            )(command)
+        return command
+
+    return add
+
+
+def present_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that the command line sets. An empty text counts as set, so it is rejected."""
+    return {
+        name: (list(value) if isinstance(value, tuple) else value)
+        for name, value in params.items()
+        if value not in (None, ())
+    }
+
+
+def pop_class_map_file(params: dict[str, Any], url: str | None) -> ClassMap | None:
+    """Remove a class map that is a file from the parameters and return it; None for a built-in map.
+
+    Raises `NotFound` and `InvalidParameter`, and a usage error for a file together with --url.
+    """
+    text = params.get("class_map")
+    if text is None or text == "none" or text in class_maps.BUILTIN:
+        return None
+    class_map = class_map_files.resolve(text)
+    if url is not None:
+        raise click.UsageError(
+            f"--class-map {text}: A server accepts only built-in class maps: "
+            f"{', '.join(class_maps.BUILTIN)}. Set the dataset's class map with PATCH "
+            "/datasets/NAME, or omit --url."
+        )
+    del params["class_map"]
+    return class_map

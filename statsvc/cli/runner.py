@@ -1,0 +1,81 @@
+"""`statsvc runner`: run queued jobs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+import click
+
+from statsvc.cli._home import HomeOptions, home_options, missing_extra
+from statsvc.cli._options import counting_options, quiet_option
+from statsvc.common.durations import parse_duration
+
+NICENESS = 19
+"""Niceness of the runner of a server: requests take a millisecond and must not wait for counting."""
+
+
+@click.command(short_help="Run queued jobs until stopped.")
+@counting_options
+@quiet_option
+@click.option(
+    "--dask",
+    metavar="ADDRESS",
+    envvar="STATSVC_DASK",
+    show_envvar=True,
+    help="Dask scheduler whose workers count: tcp://HOST:8786 or tls://HOST:8786.",
+)
+@click.option("--parent", type=int, hidden=True, help="Stop when this process ends.")
+@home_options
+def runner(
+    device: str,
+    workers: int | None,
+    max_pixels: int | None,
+    quiet: str,
+    dask: str | None,
+    parent: int | None,
+    options: HomeOptions,
+) -> None:
+    """Run queued jobs until stopped, on this machine or on the workers of a Dask scheduler."""
+    try:
+        from statsvc_workers.cluster.remote_cluster import checked_address
+        from statsvc_workers.jobs.attempt import MAX_PIXELS, Settings
+        from statsvc_workers.jobs.runner import run
+        from statsvc_workers.kernels.device import require
+    except ModuleNotFoundError as error:
+        raise missing_extra("workers", error) from error
+    if dask is None:
+        require(device)
+    else:
+        checked_address(dask)
+        if workers is not None:
+            raise click.UsageError(
+                "--workers starts processes on this machine, but --dask uses the workers of its scheduler. "
+                "Omit one of them."
+            )
+    if parent is not None:
+        os.nice(NICENESS)  # inherited by the worker processes
+    with options.open() as (home, _catalog):
+        # Report an unusable catalog or version store now instead of in the first job.
+        home.store.check(writing=True)
+    stopping = threading.Event()
+
+    def stop(_signal: int, _frame: Any) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    # The terminal sends Ctrl-C to the whole process group; under `serve` the parent decides when to stop.
+    signal.signal(signal.SIGINT, stop)
+    if parent is None:
+        click.echo("The runner is waiting for jobs. Press Ctrl-C to stop it.", err=True)
+    run(
+        home,
+        Settings(device, max_pixels or MAX_PIXELS),
+        workers=workers,
+        quiet=parse_duration("quiet", quiet),
+        dask=dask,
+        parent=parent,
+        stop=stopping.is_set,
+    )

@@ -1,0 +1,22 @@
+"""`statsvc upgrade`: create or upgrade the catalog's schema."""
+
+from __future__ import annotations
+
+import click
+
+from statsvc.cli._home import HomeOptions, home_options, missing_extra
+
+
+@click.command(short_help="Create or upgrade the catalog schema.")
+@home_options
+def upgrade(options: HomeOptions) -> None:
+    """Create or upgrade the catalog's tables.
+
+    Only PostgreSQL needs this command. An SQLite catalog is upgraded automatically.
+    """
+    try:
+        from statsvc.store.catalog.engine import SCHEMA, upgrade_url
+    except ModuleNotFoundError as error:
+        raise missing_extra("store", error) from error
+    upgrade_url(options.resolve().database)
+    click.echo(f"The catalog has schema {SCHEMA}.", err=True)

@@ -1,0 +1,109 @@
+"""The help of every command and option, and completion in a shell."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from statsvc.cli import cli
+from support.command_line import invoke
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SHORT_HELP_LENGTH = 45
+"""Longest summary that click prints without cutting it."""
+
+PRIVATE_WORDS = re.compile(
+    r"\b(told|tells?|mends?|beside|whoever|stands in|lapses?|settled?|fitness|at once|looks? at|by itself|"
+    r"room|is no|are no|is none|widen|hold|holds|meant|place|asked?|given|so often|so many|for ever)\b",
+    re.IGNORECASE,
+)
+
+
+def all_commands(group: click.Group = cli, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        yield prefix + name, command
+        if isinstance(command, click.Group):
+            yield from all_commands(command, f"{prefix}{name} ")
+
+
+COMMANDS = dict(all_commands())
+
+
+def test_the_list_of_commands_has_one_complete_line_per_command() -> None:
+    lines = invoke("--help").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any("..." in line for line in lines if "Usage:" not in line)
+    for name, command in cli.commands.items():
+        [line] = [line for line in lines if line.startswith(f"  {name} ")]
+        assert line.split(None, 1)[1] == command.short_help
+    sections = [line.rstrip(":") for line in lines if re.fullmatch(r"[A-Z][a-z]+:", line)]
+    assert sections == ["Options", "Count", "Weights", "Inspect", "Operate"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_complete_summary_and_description(name: str) -> None:
+    command = COMMANDS[name]
+    assert command.short_help is not None
+    assert command.short_help.endswith(".")
+    assert command.short_help[0].isupper()
+    assert len(command.short_help) <= SHORT_HELP_LENGTH
+    assert command.help is not None
+    assert command.help.rstrip().endswith(".")
+    for text in (command.short_help, command.help):
+        assert PRIVATE_WORDS.search(text) is None
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_help_of_complete_sentences_and_a_named_value(name: str) -> None:
+    for option in COMMANDS[name].params:
+        if not isinstance(option, click.Option) or option.hidden:
+            continue
+        assert option.help, option.name
+        assert re.fullmatch(r"[^a-z].*\.(  \[.*\])?", option.help), option.help
+        assert PRIVATE_WORDS.search(option.help) is None, option.help
+        if not option.is_flag and not isinstance(option.type, click.Choice):
+            assert option.metavar, option.name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_usage_line_has_brackets_around_optional_arguments(name: str) -> None:
+    command = COMMANDS[name]
+    usage = invoke(*name.split(), "--help").stdout.partition("\n\n")[0]
+    for argument in command.params:
+        if isinstance(argument, click.Argument):
+            word = argument.make_metavar(click.Context(command)).strip("[].")
+            assert (f"[{word}]" in usage) is not argument.required
+
+
+def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
+    program = tmp_path / "statsvc"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m statsvc "$@"\n')
+    program.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+
+    def completions(line: str) -> list[str]:
+        words = [word or "''" for word in line.split(" ")]
+        script = (
+            'eval "$(_STATSVC_COMPLETE=bash_source statsvc)"\n'
+            f"COMP_WORDS=({' '.join(words)}) COMP_CWORD={len(words) - 1}\n"
+            "_statsvc_completion statsvc\n"
+            'printf "%s\\n" "${COMPREPLY[@]}"\n'
+        )
+        done = subprocess.run(
+            ["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    assert completions("statsvc we") == ["weights"]
+    assert completions("statsvc weights --norm") == ["--normalize"]
+    assert 'eval "$(_STATSVC_COMPLETE=bash_source statsvc)"' in invoke("--help").stdout

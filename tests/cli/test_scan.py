@@ -1,0 +1,253 @@
+"""`statsvc scan` as a user runs it: real processes and files, counts checked against Pillow and NumPy."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+
+from statsvc.local.demo import CLASS_NAMES, make_demo
+from support.command_line import invoke
+from support.commands import grey, scanned, served, statsvc, waited_for
+from support.damage import bad_files
+from support.expected import CAMVID, PUBLISHED, SLOW_MACHINE, checkpoints, counted_by_pillow, pixels_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_scan_counts_exactly_and_a_second_scan_counts_nothing(street: Path, tmp_path: Path) -> None:
+    home = ("--home", tmp_path / "home")
+    first = scanned(street, *home, "--class-names", ",".join(CLASS_NAMES))
+    expected = counted_by_pillow(street)
+    expected.pop(255)
+    assert pixels_of(first["weights"]) == expected
+    assert first["weights"]["classes"][0]["name"] == "sky"
+    assert first["scan"]["counted"] == 24
+
+    again = scanned(street, *home)
+    assert (again["scan"]["counted"], again["scan"]["reused"]) == (0, 24)
+    assert again["weights"]["version"] == 1
+
+    table = statsvc("scan", street, *home).stdout
+    for text in ("sky", "bicyclist", "weight", "share", "█"):
+        assert text in table
+
+
+@pytest.mark.skipif(not CAMVID.exists(), reason="needs the CamVid label maps in ../shared/data")
+def test_camvid_has_the_published_counts_and_weights(tmp_path: Path) -> None:
+    home = ("--home", tmp_path)
+    first = scanned(CAMVID / "train", "--name", "camvid", *home)
+    assert [row["pixels"] for row in first["weights"]["classes"]] == PUBLISHED["camvid_train"]["counts"]
+    assert [row["images"] for row in first["weights"]["classes"]] == (
+        PUBLISHED["camvid_train"]["images_with_class"]
+    )
+    answer = json.loads(
+        invoke(
+            *("weights", "camvid", "--method", "median_freq"),
+            *("--normalize", "none", "--num-classes", "12", *home),
+        ).stdout
+    )
+    assert [round(weight, 9) for weight in answer["weights"]] == PUBLISHED["camvid_train"]["median_freq"]
+    assert scanned(CAMVID / "train", *home)["scan"]["counted"] == 0
+
+
+def test_unreadable_label_maps_are_reported_everywhere_and_the_rest_is_counted(
+    street: Path, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    good = sorted(street.rglob("*.png"))
+    for number, file in enumerate(good):
+        (labels / f"good_{number:02d}.png").write_bytes(file.read_bytes())
+    bad = bad_files()
+    bad["huge.png"] = (grey(1, (400, 400)), "max_pixels")
+    for name, (data, _word) in bad.items():
+        (labels / name).write_bytes(data)
+    home = tmp_path / "home"
+    done = statsvc(
+        *("scan", labels, "--home", home, "--name", "mixed", "--pattern", "*", "--max-pixels", "100000"),
+        "--json",
+        code=1,
+    )
+    result = json.loads(done.stdout)
+    assert result["scan"]["failed"] == result["weights"]["failed"] == len(bad)
+    assert result["weights"]["images"] == len(good)
+    expected = counted_by_pillow(street)
+    assert pixels_of(result["weights"]) == {key: value for key, value in expected.items() if key != 255}
+    shown = invoke("datasets", "mixed", "--home", home).stdout
+    with served(home, "--no-runner") as (url, _):
+        dataset = httpx2.get(url + "/datasets/mixed").json()
+        weights = httpx2.get(url + "/weights").json()
+        job_id = json.loads(invoke("jobs", "--json", "--home", home).stdout)[0]["id"]
+        job = httpx2.get(f"{url}/jobs/{job_id}").json()
+    assert dataset["failed"] == weights["failed"] == job["failed"] == len(bad)
+    warning = next(w["message"] for w in weights["warnings"] if w["code"] == "failed_samples")
+    assert str(len(bad)) in warning
+    assert any(name in warning for name in bad)
+    for name, (_data, word) in bad.items():
+        line = next(line for line in shown.splitlines() if line.startswith(f"  {name}: "))
+        assert word in line
+    listed = {failure["path"] for failure in dataset["failures"]}
+    assert listed
+    assert listed <= set(bad)
+
+
+def test_a_scan_without_readable_label_maps_fails_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.png").write_bytes(b"")
+    (tmp_path / "labels" / "b.png").write_bytes(b"not an image at all")
+    done = statsvc("scan", tmp_path / "labels", "--home", tmp_path / "home", code=1)
+    assert "none of the 2 label maps" in done.stderr.lower()
+    assert "a.png" in done.stderr
+    jobs = json.loads(invoke("jobs", "--json", "--home", tmp_path / "home").stdout)
+    assert jobs[0]["state"] == "failed"
+
+
+def test_a_scan_that_fails_because_of_damaged_files_names_them(tmp_path: Path) -> None:
+    labels = make_demo(tmp_path / "street", images=12, size=(64, 32))
+    home = ("--home", tmp_path / "home")
+    scanned(labels, *home)
+    bad = sorted(labels.rglob("*.png"))[:5]
+    for file in bad:
+        file.write_bytes(b"")
+    stderr = statsvc("scan", labels, *home, code=1).stderr
+    assert "nothing was published" in stderr.lower()
+    for file in bad:
+        assert f"{file.relative_to(labels)}: " in stderr
+    newest = invoke("jobs", *home).stdout
+    assert str(bad[0].relative_to(labels)) in newest  # HTTP clients see only the error of the job
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "fragments"),
+    [
+        (lambda folder: None, 1, ["does not exist"]),
+        (lambda folder: folder.mkdir(), 1, ["empty"]),
+        (lambda folder: (folder.mkdir(), (folder / "a.jpg").write_bytes(b"x")), 1, [".jpg", "JPEG"]),
+    ],
+    ids=["missing", "empty", "only JPEG"],
+)
+def test_a_source_without_label_maps_is_a_clear_error(
+    make: Any, code: int, fragments: list[str], tmp_path: Path
+) -> None:
+    make(tmp_path / "labels")
+    done = invoke("scan", tmp_path / "labels", "--home", tmp_path / "home", code=code)
+    assert str(tmp_path / "labels") in done.stderr
+    for fragment in fragments:
+        assert fragment in done.stderr
+
+
+def test_errors_about_patterns_list_the_available_patterns(tmp_path: Path) -> None:
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for frame in range(4):
+        for kind in ("labelIds", "instanceIds"):
+            image = grey(frame, (4, 4))
+            (labels / f"aachen_{frame:06d}_gtFine_{kind}.png").write_bytes(image)
+    home = ("--home", tmp_path / "home")
+    none = invoke("scan", labels, "--pattern", "*.tif", *home, code=1)
+    assert "*.tif" in none.stderr
+    assert "labelIds.png" in none.stderr
+    several = invoke("scan", labels, *home, code=2)
+    assert "--pattern '*_labelIds.png'" in several.stderr
+    assert "--pattern '*_instanceIds.png'" in several.stderr
+    chosen = scanned(labels, "--pattern", "*_labelIds.png", *home)
+    assert chosen["scan"]["total"] == 4
+
+
+def test_an_unmounted_folder_does_not_change_the_dataset(street: Path, tmp_path: Path) -> None:
+    labels, away = tmp_path / "labels", tmp_path / "away"
+    labels.mkdir()
+    for number, file in enumerate(sorted(street.rglob("*.png"))):
+        (labels / f"{number}.png").write_bytes(file.read_bytes())
+    home = ("--home", tmp_path / "home")
+    before = scanned(labels, "--name", "disk", *home)["weights"]
+    labels.rename(away)
+    gone = invoke("scan", "--name", "disk", *home, code=1)
+    assert "mounted" in gone.stderr
+    labels.mkdir()
+    (labels / "0.png").write_bytes((away / "0.png").read_bytes())
+    emptied = statsvc("scan", "--name", "disk", *home, code=1)
+    assert "23 are missing" in emptied.stderr
+    assert "--max-removed" in emptied.stderr
+    after = json.loads(invoke("weights", "disk", *home).stdout)
+    assert after["weights"] == before["weights"]
+    assert after["version"] == before["version"]
+    accepted = scanned("--name", "disk", "--max-removed", "1", *home)
+    assert accepted["scan"]["removed"] == 23
+    assert accepted["weights"]["images"] == 1
+
+
+def test_a_new_folder_that_is_scanned_twice_is_counted_once(tmp_path: Path) -> None:
+    labels = make_demo(tmp_path / "street", images=24, size=(64, 32))
+    home = ("--home", tmp_path / "home")
+    assert scanned(labels, *home)["scan"]["counted"] == 24
+    stderr = statsvc("scan", labels, *home).stderr
+    assert "0 counted, 24 unchanged; no new version" in stderr
+
+
+def test_two_concurrent_scans_publish_one_version_and_the_second_reports_none(
+    street: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "statsvc", "scan", str(street), "--name", "street"]
+    command += ["--home", str(tmp_path / "home")]
+    invoke("datasets", "--home", tmp_path / "home")  # creates the catalog
+    scans = [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in "12"
+    ]
+    messages = [process.communicate(timeout=SLOW_MACHINE)[1] for process in scans]
+    assert [process.returncode for process in scans] == [0, 0], messages
+    messages.sort(key=lambda text: "0 counted" in text)
+    assert "24 counted, 0 unchanged" in messages[0]
+    assert "; version 1" in messages[0]
+    assert "0 counted, 24 unchanged; no new version" in messages[1]
+
+
+def test_a_killed_scan_resumes_from_its_checkpoints(
+    endless: tuple[Path, Path, dict[int, int]], tmp_path: Path
+) -> None:
+    folder, long, expected = endless
+    home = tmp_path / "home"
+    command = [sys.executable, "-m", "statsvc", "scan", str(folder), "--home", str(home)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        try:
+            waited_for(lambda: checkpoints(home), SLOW_MACHINE)
+        finally:
+            first.send_signal(signal.SIGKILL)
+    shutil.rmtree(long)
+    started = time.monotonic()
+    result = scanned(folder, "--home", home)
+    assert result["scan"]["recovered"] > 0
+    assert result["scan"]["counted"] == 100
+    assert pixels_of(result["weights"]) == expected
+    assert result["weights"]["images"] == 100
+    assert time.monotonic() - started < 60
+    assert not checkpoints(home)
+    [job] = json.loads(invoke("jobs", "--json", "--home", home).stdout)
+    assert (job["state"], job["attempt"], job["version"]) == ("succeeded", 2, 1)
+
+
+def test_a_failure_to_start_workers_is_one_line_and_does_not_block_the_dataset(tmp_path: Path) -> None:
+    labels = make_demo(tmp_path / "street", images=40, size=(64, 32))  # enough for two workers
+    home = ("--home", tmp_path / "home")
+
+    def few_files() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
+
+    stderr = statsvc("scan", labels, "--name", "street", *home, code=1, preexec_fn=few_files).stderr
+    assert "worker processes could not be started" in stderr
+    assert "ulimit -n" in stderr
+    # On a slow machine the stage is printed on separate lines.
+    lines = [line for line in stderr.splitlines() if not line.startswith("starting workers")]
+    assert len(lines) == 1
+    assert json.loads(invoke("jobs", "--json", *home).stdout)[0]["state"] == "failed"
+    invoke("datasets", "street", "--delete", *home)

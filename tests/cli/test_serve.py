@@ -1,0 +1,95 @@
+"""`statsvc serve` and its runner as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from statsvc.api.state.snapshot import POLL_SECONDS
+from support.command_line import invoke
+from support.commands import grey, scanned, served, statsvc, waited_for
+from support.expected import SLOW_MACHINE, checkpoints, counted_by_pillow, pixels_of
+
+
+def test_a_server_answers_with_a_new_version_within_a_second(street: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels"
+    for file in street.rglob("*.png"):
+        (labels / file.parent.name).mkdir(parents=True, exist_ok=True)
+        (labels / file.parent.name / file.name).write_bytes(file.read_bytes())
+    home = tmp_path / "home"
+    scanned(labels, "--name", "street", "--home", home)
+    with served(home, "--no-runner") as (url, _):
+        assert httpx2.get(url + "/weights").json()["version"] == 1
+        changed = next(iter(sorted(labels.rglob("*.png"))))
+        changed.write_bytes(grey(3, (64, 128)))
+        second = scanned(labels, "--home", home)
+        published = time.monotonic()
+        assert second["scan"]["counted"] == 1
+        waited_for(lambda: httpx2.get(url + "/weights").json()["version"] == 2, SLOW_MACHINE)
+        if os.getloadavg()[0] < (os.cpu_count() or 1):  # a busy machine delays server and test alike
+            assert time.monotonic() - published < 1.0
+        assert POLL_SECONDS <= 0.5
+        assert pixels_of(httpx2.get(url + "/weights?ignore_index=none&num_classes=256").json()) == (
+            counted_by_pillow(labels)
+        )
+
+
+def test_a_killed_runner_is_restarted_and_finishes_the_job(
+    endless: tuple[Path, Path, dict[int, int]], tmp_path: Path
+) -> None:
+    folder, long, expected = endless
+    home = tmp_path / "home"
+    with served(home, "--root", folder) as (url, process):
+        created = httpx2.post(url + "/datasets", json={"name": "many", "source": str(folder)})
+        assert created.status_code == 201, created.text
+        waited_for(lambda: checkpoints(home), SLOW_MACHINE)
+        [runner] = children_of(process.pid)
+        os.kill(runner, signal.SIGKILL)
+        shutil.rmtree(long)
+        answer = waited_for(lambda: weights_of(url, "many"), SLOW_MACHINE)
+        job = json.loads(invoke("jobs", "--json", "--home", home).stdout)[-1]
+    assert pixels_of(answer) == expected
+    assert answer["images"] == 100
+    assert job["state"] == "succeeded"
+    assert job["attempt"] == 2
+    assert job["progress"]["recovered"] > 0
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def weights_of(url: str, name: str) -> dict[str, Any] | None:
+    response = httpx2.get(url + "/weights", params={"dataset": name}, timeout=10)
+    return response.json() if response.status_code == 200 else None
+
+
+def test_the_server_rejects_public_addresses_and_ports_in_use(tmp_path: Path) -> None:
+    public = invoke("serve", "--host", "0.0.0.0", "--home", tmp_path, code=2)
+    assert "loopback" in public.stderr
+    assert "ssh -L" in public.stderr
+    with served(tmp_path, "--no-runner") as (url, _):
+        port = url.rpartition(":")[2]
+        in_use = statsvc("serve", "--port", port, "--home", tmp_path, "--no-runner", code=1)
+    assert "in use" in in_use.stderr
+
+
+def test_a_server_with_a_missing_root_does_not_start(tmp_path: Path) -> None:
+    stderr = invoke("serve", "--home", tmp_path / "home", "--root", tmp_path / "missing", code=2).stderr
+    assert "missing' is not a folder" in stderr
+
+
+def test_the_runner_ends_with_its_server(tmp_path: Path) -> None:
+    with served(tmp_path) as (_, process):
+        [runner] = waited_for(lambda: children_of(process.pid), SLOW_MACHINE)
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+        waited_for(lambda: not Path(f"/proc/{runner}").exists(), SLOW_MACHINE)

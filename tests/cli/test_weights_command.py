@@ -1,0 +1,66 @@
+"""`statsvc weights`: files, class maps and usage errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from support.command_line import invoke
+from support.commands import scanned
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_weights_are_written_as_npy_csv_and_json(street: Path, tmp_path: Path) -> None:
+    home = ("--home", tmp_path / "home")
+    expected = scanned(street, *home)["weights"]["weights"]
+    for suffix in ("npy", "csv", "json"):
+        invoke("weights", "-o", tmp_path / f"w.{suffix}", *home)
+    np.testing.assert_array_equal(np.load(tmp_path / "w.npy"), expected)
+    assert json.loads((tmp_path / "w.json").read_text())["weights"] == expected
+    with (tmp_path / "w.csv").open() as file:
+        assert [float(row["weight"]) for row in csv.DictReader(file)] == expected
+    assert "npy" in invoke("weights", "-o", tmp_path / "w.txt", *home, code=2).stderr
+
+
+def test_a_class_map_file_applies_to_one_request_only(street_home: tuple[Path, Path], tmp_path: Path) -> None:
+    _, home = street_home
+    (tmp_path / "two.csv").write_text("id,train_id,name\n0,0,sky\n1,1,rest\n2,1,rest\n3,1,rest\n")
+    raw = json.loads(invoke("weights", "street", "--home", home).stdout)
+    merged = json.loads(
+        invoke("weights", "street", "--class-map", tmp_path / "two.csv", "--home", home).stdout
+    )
+    pixels = [row["pixels"] for row in raw["classes"]]
+    assert [row["pixels"] for row in merged["classes"]] == [pixels[0], sum(pixels[1:4])]
+    assert [row["name"] for row in merged["classes"]] == ["sky", "rest"]
+    assert json.loads(invoke("weights", "street", "--home", home).stdout) == raw
+    options = ("--class-map", tmp_path / "two.csv", "--url", "http://127.0.0.1:9")
+    assert "omit --url" in invoke("weights", "street", *options, code=2).stderr
+
+
+def test_an_empty_option_value_is_rejected_by_name(street_home: tuple[Path, Path]) -> None:
+    home = ("--home", street_home[1])
+    for option in ("--split", "--multiply", "--method"):
+        result = invoke("weights", "street", f"{option}=", "--format", "csv", *home, code=2)
+        assert result.stdout == ""
+        assert f"{option}: " in result.stderr
+        assert "empty" in result.stderr
+    assert "class map ''" in invoke("weights", "street", "--class-map=", *home, code=2).stderr
+
+
+def test_usage_errors_suggest_the_nearest_name_and_exit_with_2(street: Path, tmp_path: Path) -> None:
+    home = ("--home", tmp_path / "home")
+    assert "weights" in invoke("wieghts", code=2).stderr
+    assert "--method" in invoke("weights", "--metod", "enet", code=2).stderr
+    assert "dataset" in invoke("weights", *home, code=1).stderr
+    scanned(street, "--name", "street", *home)
+    assert "street" in invoke("weights", "stret", *home, code=2).stderr
+    assert "sqrt_inv_freq" in invoke("weights", "--method", "sqrt_inv", *home, code=2).stderr
+    assert "alpha" in invoke("weights", "--alpha", "2", *home, code=2).stderr
+    other = tmp_path / "other"
+    other.mkdir()
+    assert str(street) in invoke("scan", other, "--name", "street", *home, code=1).stderr
