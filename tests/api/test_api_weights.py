@@ -207,7 +207,7 @@ def test_unknown_splits_and_versions_are_404(client: ApiClient) -> None:
     assert client.get("/weights?split=holdout").status_code == 404
     missing = client.get("/weights?version=7")
     assert (missing.status_code, missing.headers["cache-control"]) == (404, "no-store")
-    assert "newest is 1" in missing.json()["detail"]
+    assert "newest version is 1" in missing.json()["detail"]
 
 
 def test_head_has_the_headers_of_get_and_no_body(client: ApiClient) -> None:
