@@ -51,17 +51,20 @@ SPEC = {
 
 def documented(known: Mapping[str, QueryParameter]) -> dict[str, Any]:
     """Return the parameters as OpenAPI."""
+    return {"parameters": [_documented_parameter(name, parameter) for name, parameter in known.items()]}
+
+
+def _documented_parameter(name: str, parameter: QueryParameter) -> dict[str, Any]:
+    # Generated clients send the default of a schema in every request, even with a method that rejects the
+    # parameter. Hence the default is part of the description instead.
+    schema = {key: value for key, value in parameter.schema.items() if key != "default"}
+    default = f" Default: {parameter.schema['default']}." if "default" in parameter.schema else ""
     return {
-        "parameters": [
-            {
-                "name": name,
-                "in": "query",
-                "required": False,
-                "description": parameter.description,
-                "schema": dict(parameter.schema),
-            }
-            for name, parameter in known.items()
-        ]
+        "name": name,
+        "in": "query",
+        "required": False,
+        "description": parameter.description + default,
+        "schema": schema,
     }
 
 
