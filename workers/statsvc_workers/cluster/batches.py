@@ -133,9 +133,8 @@ class _Scan:
     """The batches of one call of `stream` that are not counted yet.
 
     waiting   batches that have to be submitted again
-    suspects  batches of one sample, cut from batches that failed; each runs without any other batch, so that
-    a
-              failure identifies its sample
+    suspects  batches of one sample, cut from batches that failed; each runs without any other batch, so
+              that a failure identifies its sample
     """
 
     def __init__(
@@ -212,10 +211,11 @@ class _Scan:
             raise ConnectionError(error)
         if was_alone:
             return sample_name(batch[0]), _describe_failure(error)
+        # Before `prepare`, which raises where a worker disconnects: no sample must be lost then.
+        self.suspects.extend([sample] for sample in batch)
         if not isinstance(error, KilledWorker):
             # A worker that has joined may lack statsvc.
             self._cluster.prepare(self._options, self._first_sample, self._check)
-        self.suspects.extend([sample] for sample in batch)
         return None
 
 

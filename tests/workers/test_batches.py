@@ -1,0 +1,45 @@
+"""Which samples are counted again after a batch has failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from distributed import KilledWorker
+
+from statsvc_workers.cluster.batches import _Scan, _Sizer
+from statsvc_workers.cluster.preflight import PreflightFailed
+from statsvc_workers.cluster.tasks import CountOptions
+
+if TYPE_CHECKING:
+    from statsvc_workers.cluster.cluster import Cluster
+
+PATHS = ["a.png", "b.png"]
+
+
+class DisconnectedCluster:
+    """A cluster one of whose workers disconnects while all of them are checked."""
+
+    def prepare(self, *_arguments: Any) -> None:
+        raise ConnectionError("a worker disconnected")
+
+
+def scan_of(cluster: object) -> _Scan:
+    options = CountOptions("/labels", 1 << 20, "cpu")
+    return _Scan(cast("Cluster", cluster), options, _Sizer([], [], 1), "a.png", "key", lambda: None)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no module named statsvc"), PreflightFailed("no statsvc")])
+def test_no_sample_is_lost_if_a_worker_disconnects_while_a_failed_batch_is_handled(error: Exception) -> None:
+    scan = scan_of(DisconnectedCluster())
+    with pytest.raises(ConnectionError):
+        scan._handle_error([*PATHS], error, was_alone=False)
+    again = [path for batch in (*scan.waiting, *scan.suspects) for path in batch]
+    assert sorted(map(str, again)) == PATHS
+
+
+def test_the_samples_of_a_batch_whose_worker_was_killed_run_one_by_one() -> None:
+    scan = scan_of(DisconnectedCluster())
+    killed = KilledWorker("count-key-0", None, 3)
+    assert scan._handle_error([*PATHS], killed, was_alone=False) is None
+    assert scan.suspects == [["a.png"], ["b.png"]]
