@@ -29,29 +29,29 @@ def _count_bytes(flat, i, end, counts):
     counts  int64 [256 * 8]: eight counters per id, one for each byte of a word
     """
     # Byte k of the word is an id with the counter id * 8 + k: the shifts move the byte to bits 3 to 10.
-    place = np.uint64(0xFF << 3)
+    row_bits = np.uint64(0xFF << 3)
     while i + 8 <= end:
         eight = word(flat, i)
-        counts[(eight << np.uint64(3)) & place] += 1
-        counts[(eight >> np.uint64(5)) & place | np.uint64(1)] += 1
-        counts[(eight >> np.uint64(13)) & place | np.uint64(2)] += 1
-        counts[(eight >> np.uint64(21)) & place | np.uint64(3)] += 1
-        counts[(eight >> np.uint64(29)) & place | np.uint64(4)] += 1
-        counts[(eight >> np.uint64(37)) & place | np.uint64(5)] += 1
-        counts[(eight >> np.uint64(45)) & place | np.uint64(6)] += 1
-        counts[(eight >> np.uint64(53)) & place | np.uint64(7)] += 1
+        counts[(eight << np.uint64(3)) & row_bits] += 1
+        counts[(eight >> np.uint64(5)) & row_bits | np.uint64(1)] += 1
+        counts[(eight >> np.uint64(13)) & row_bits | np.uint64(2)] += 1
+        counts[(eight >> np.uint64(21)) & row_bits | np.uint64(3)] += 1
+        counts[(eight >> np.uint64(29)) & row_bits | np.uint64(4)] += 1
+        counts[(eight >> np.uint64(37)) & row_bits | np.uint64(5)] += 1
+        counts[(eight >> np.uint64(45)) & row_bits | np.uint64(6)] += 1
+        counts[(eight >> np.uint64(53)) & row_bits | np.uint64(7)] += 1
         i += 8
     return i
 
 
 @kernel
-def _narrowed(ids, low, places):
-    """Write ids minus `low` to uint8 `places`; return whether all of them fit into a byte."""
+def _narrowed(ids, low, narrow):
+    """Write ids minus `low` to uint8 `narrow`; return whether all of them fit into a byte."""
     all_bits = np.uint64(0)
-    for k in range(len(places)):
-        place = np.uint64(np.int64(ids[k]) - low)
-        all_bits |= place
-        places[k] = np.uint8(place)
+    for k in range(len(narrow)):
+        offset = np.uint64(np.int64(ids[k]) - low)
+        all_bits |= offset
+        narrow[k] = np.uint8(offset)
     return all_bits < 256
 
 

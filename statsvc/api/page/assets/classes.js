@@ -1,6 +1,6 @@
 // The class table: sortable by any column, with bars on a logarithmic or linear scale.
 
-import { at, h, scrolled } from "./dom.js";
+import { byId, h, scrolled } from "./dom.js";
 import { grouped, percent, significant } from "./numbers.js";
 
 const KEYS = { id: "#id", name: "name", pixels: "#pixels", frequency: "#share", images: "#images", weight: "#weight", loss_share: "#loss share" };
@@ -40,7 +40,7 @@ function draw() {
     const sortByColumn = () => {
       order = { key, down: key === order.key ? !order.down : !["id", "name"].includes(key) };
       draw();
-      at(`sort-${key}`).focus();
+      byId(`sort-${key}`).focus();
     };
     const mark = { descending: " ↓", ascending: " ↑", none: "" }[sorted];
     return h("th", { scope: "col", class: label.startsWith("#") && "number", "aria-sort": sorted },
@@ -55,12 +55,12 @@ function draw() {
     h("td", { class: "number barred" }, significant(row.weight, 4), bar(row.weight, weights, "weight")),
     h("td", { class: "number" }, typeof row.loss_share === "number" ? percent(row.loss_share) : "–")));
   const classTable = h("table", {}, h("caption", { class: "unseen" }, "Classes with their pixels and weights"), h("thead", {}, h("tr", {}, head)), h("tbody", {}, body));
-  at("classes").replaceChildren(scrolled("Classes", classTable));
+  byId("classes").replaceChildren(scrolled("Classes", classTable));
   const sentence = [`${grouped(answer.pixels)} pixels counted`];
   if (answer.images !== null) sentence.push(`in ${grouped(answer.images)} images`);
   if (answer.ignored_pixels) sentence.push(`and ${grouped(answer.ignored_pixels)} ignored`);
   const mean = typeof answer.expected_weight === "number" ? ` Mean weight of a counted pixel: ${significant(answer.expected_weight, 4)}.` : "";
-  at("foot").textContent = `${sentence.join(" ")}.${mean}`;
+  byId("foot").textContent = `${sentence.join(" ")}.${mean}`;
 }
 
 /** Show the classes of a response of `GET /weights`. */
@@ -69,4 +69,4 @@ export function showClasses(response) {
   draw();
 }
 
-at("scale").addEventListener("change", (event) => { scale = event.target.value; draw(); });
+byId("scale").addEventListener("change", (event) => { scale = event.target.value; draw(); });

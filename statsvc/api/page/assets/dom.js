@@ -11,7 +11,7 @@ function fill(element, attributes, children) {
 }
 
 export const h = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
-export const at = (id) => document.getElementById(id);
+export const byId = (id) => document.getElementById(id);
 
 /** Return a link within the page. `href` must lead to the same state as `go`, for opening it in a new tab. */
 export const link = (href, go, ...children) => {

@@ -1,7 +1,7 @@
 // The form: method, its parameters, and how counts are interpreted. The server validates; its messages appear at the field.
 
 import { state } from "./address.js";
-import { at, h } from "./dom.js";
+import { byId, h } from "./dom.js";
 
 const CHOSEN = { class_map: "Class map", normalize: "Normalize", absent: "Absent classes", denominator: "Frequency denominator" };
 
@@ -50,22 +50,22 @@ export function showForm({ methods, choices }, splits, changed) {
     if (!shown.has(name)) add(name, name, text(value), "set by the link; clear the field to remove it");
   }
   const focused = document.activeElement?.id;
-  at("question").replaceChildren(...fields);
-  if (focused?.startsWith("p-")) at(focused)?.focus();
+  byId("question").replaceChildren(...fields);
+  if (focused?.startsWith("p-")) byId(focused)?.focus();
 }
 
 /** Show a problem at the fields of the parameters that it names, or else above the form. */
 export function showProblem(problem) {
   const remaining = [];
   for (const { parameter, message } of problem.errors) {
-    const errorText = at(`p-${parameter}-error`);
+    const errorText = byId(`p-${parameter}-error`);
     if (!errorText) remaining.push(`${parameter}: ${message}`);
     else {
       errorText.textContent = message;
-      at(`p-${parameter}`).setAttribute("aria-invalid", "true");
+      byId(`p-${parameter}`).setAttribute("aria-invalid", "true");
     }
   }
   if (!problem.errors.length) remaining.push(problem.message);
   else if (!remaining.length) remaining.push("Some parameters are invalid. Correct the marked fields.");
-  at("problem").textContent = remaining.join(" ");
+  byId("problem").textContent = remaining.join(" ");
 }

@@ -5,7 +5,7 @@ import { address, normalizeUrl, state } from "./address.js";
 import { dataset, follow, get, post, Problem, token } from "./api.js";
 import { showClasses } from "./classes.js";
 import { methodComparison } from "./compare.js";
-import { at, h } from "./dom.js";
+import { byId, h } from "./dom.js";
 import { options, showForm, showProblem } from "./form.js";
 import { grouped, when } from "./numbers.js";
 import { copyable, showUse } from "./use.js";
@@ -49,11 +49,11 @@ async function watch(id) {
       const text = job.finished_at
         ? `Scan ${job.state}${job.version ? `, version ${job.version}` : ""}${job.error ? `. ${job.error}` : ""}`
         : `${job.state === "running" ? stage : job.state}: ${grouped(done)} of ${grouped(total)}`;
-      at("job").replaceChildren(h("span", {}, text), job.finished_at ? "" : h("progress", { max: total || 1, value: done, "aria-label": "Label maps counted" }));
+      byId("job").replaceChildren(h("span", {}, text), job.finished_at ? "" : h("progress", { max: total || 1, value: done, "aria-label": "Label maps counted" }));
       if (job.finished_at) await refresh();
     }
   } catch (error) {
-    if (!signal.aborted) at("job").textContent = error.message;
+    if (!signal.aborted) byId("job").textContent = error.message;
   }
 }
 
@@ -72,26 +72,26 @@ function retryLater() {
   retryTimer = setTimeout(start, RETRY_MS);
 }
 
-const showOnly = (id) => { for (const each of ["ask", "start", "shown"]) at(each).hidden = each !== id; };
+const showOnly = (id) => { for (const each of ["ask", "start", "shown"]) byId(each).hidden = each !== id; };
 
 function askToken(problem) {
   showOnly("ask");
-  at("choice").hidden = true;
-  at("token-problem").textContent = token.get() ? problem.message : "";
-  at("token").focus();
+  byId("choice").hidden = true;
+  byId("token-problem").textContent = token.get() ? problem.message : "";
+  byId("token").focus();
 }
 
 function showFailure(error) {
   if (error.status === 401) return askToken(error);
   if (!(error instanceof Problem)) throw error;
-  at("problem").textContent = error.message;
+  byId("problem").textContent = error.message;
   if (error.status === 0) retryLater();
 }
 
 function showStart() {
   showOnly("start");
-  at("choice").hidden = true;
-  at("start").replaceChildren(
+  byId("choice").hidden = true;
+  byId("start").replaceChildren(
     h("h1", {}, "No dataset yet"),
     h("p", {}, "Scan a folder of label maps on the server, with the home directory of the server:"),
     copyable("On the command line", "statsvc scan path/to/label/maps --name NAME"),
@@ -105,7 +105,7 @@ function chosenDataset() {
   const parameters = state();
   const requested = parameters.get("dataset");
   const chosen = current() ?? known.datasets.find((each) => each.version) ?? known.datasets[0];
-  at("news").textContent = requested && chosen.name !== requested ? `There is no dataset ${requested}; showing ${chosen.name}.` : "";
+  byId("news").textContent = requested && chosen.name !== requested ? `There is no dataset ${requested}; showing ${chosen.name}.` : "";
   if (chosen.name !== requested) {
     parameters.set("dataset", chosen.name);
     history.replaceState(null, "", address(parameters));
@@ -114,24 +114,24 @@ function chosenDataset() {
 }
 
 function showChoice(chosen, versions, pinned) {
-  at("dataset").replaceChildren(...options(known.datasets.map((each) => [each.name, each.name]), chosen.name));
+  byId("dataset").replaceChildren(...options(known.datasets.map((each) => [each.name, each.name]), chosen.name));
   const numbers = versions.map((version) => [String(version.number), [version.number, ...version.tags].join(" · ")]);
   if (pinned && !numbers.some(([number]) => number === pinned)) numbers.unshift([pinned, pinned]);
-  at("version").replaceChildren(...options([["", "newest"], ...numbers], pinned));
-  at("choice").hidden = false;
-  at("forget").hidden = !token.get();
+  byId("version").replaceChildren(...options([["", "newest"], ...numbers], pinned));
+  byId("choice").hidden = false;
+  byId("forget").hidden = !token.get();
 }
 
 function showFacts(chosen, answer, version) {
   const facts = [["Version", String(answer.version)], ["Published", version ? when(version.created_at) : "–"], ["Images", grouped(answer.images)],
     ["Unreadable", grouped(answer.failed)], ["Pixels", grouped(answer.pixels)], ["Source", chosen.source ?? "imported"]];
-  at("facts").replaceChildren(...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
-  at("warnings").replaceChildren(...answer.warnings.map((warning) => h("li", {}, warning.message)));
+  byId("facts").replaceChildren(...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  byId("warnings").replaceChildren(...answer.warnings.map((warning) => h("li", {}, warning.message)));
 }
 
 async function show() {
   const turn = ++requestCount;
-  at("problem").textContent = "";
+  byId("problem").textContent = "";
   if (!known.datasets.length) return showStart();
   normalizeUrl();
   const chosen = chosenDataset();
@@ -144,11 +144,11 @@ async function show() {
     showChoice(chosen, versions, pinned);
     const isPinned = (version) => String(version.number) === pinned || version.tags.includes(pinned);
     showForm(known, (versions.find(isPinned) ?? versions[0])?.splits ?? [], changed);
-    at("title").textContent = chosen.name;
-    at("actions").replaceChildren(...(chosen.source ? [h("button", { type: "button", id: "again", onclick: startScan }, "Scan again")] : []));
+    byId("title").textContent = chosen.name;
+    byId("actions").replaceChildren(...(chosen.source ? [h("button", { type: "button", id: "again", onclick: startScan }, "Scan again")] : []));
     if (chosen.job && !chosen.job.finished_at) watch(chosen.job.id);
-    at("answered").hidden = true;
-    at("about").replaceChildren();
+    byId("answered").hidden = true;
+    byId("about").replaceChildren();
     const answer = await get(`weights?${state()}`);
     if (turn !== requestCount) return;
     // The list of datasets can be a moment ahead of the weights; the next refresh shows the new version then.
@@ -156,11 +156,11 @@ async function show() {
     showFacts(chosen, answer, versions.find((version) => version.number === answer.version));
     showClasses(answer);
     showUse(answer, showFailure);
-    at("answered").hidden = false;
+    byId("answered").hidden = false;
     const [comparison, details] = await Promise.all([methodComparison(known.methods, answer), versionDetails(answer, versions, go)]);
     if (turn !== requestCount) return;
-    at("compare").replaceChildren(...comparison);
-    at("about").replaceChildren(...details);
+    byId("compare").replaceChildren(...comparison);
+    byId("about").replaceChildren(...details);
   } catch (error) {
     if (turn !== requestCount) return;
     if ([404, 409, 422].includes(error.status)) {
@@ -188,18 +188,18 @@ async function start() {
   }
 }
 
-at("dataset").addEventListener("change", (event) => changed("dataset", event.target.value));
-at("version").addEventListener("change", (event) => changed("version", event.target.value));
-at("question").addEventListener("submit", (event) => event.preventDefault());
-at("ask").addEventListener("submit", (event) => {
+byId("dataset").addEventListener("change", (event) => changed("dataset", event.target.value));
+byId("version").addEventListener("change", (event) => changed("version", event.target.value));
+byId("question").addEventListener("submit", (event) => event.preventDefault());
+byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  token.set(at("token").value.trim());
-  at("token").value = "";
+  token.set(byId("token").value.trim());
+  byId("token").value = "";
   start();
 });
-at("forget").addEventListener("click", () => { token.forget(); start(); });
+byId("forget").addEventListener("click", () => { token.forget(); start(); });
 addEventListener("popstate", show);
-if (matchMedia("(max-width: 760px)").matches) at("panel").open = false;
+if (matchMedia("(max-width: 760px)").matches) byId("panel").open = false;
 // Another process can publish a version: a visible page polls for it.
-setInterval(() => { if (!document.hidden && !at("shown").hidden) refresh().catch(showFailure); }, POLL_MS);
+setInterval(() => { if (!document.hidden && !byId("shown").hidden) refresh().catch(showFailure); }, POLL_MS);
 start();

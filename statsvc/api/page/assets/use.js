@@ -2,7 +2,7 @@
 
 import { state } from "./address.js";
 import { download, token } from "./api.js";
-import { at, h, link } from "./dom.js";
+import { byId, h, link } from "./dom.js";
 
 const STRINGS = new Set(["dataset", "method", "split"]); // strings in Python, even if they look like numbers
 const quoted = (text) => /^[\w.,:-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
@@ -33,7 +33,7 @@ export function showUse(answer, onError) {
     anchor.click();
     URL.revokeObjectURL(anchor.href);
   };
-  at("use").replaceChildren(
+  byId("use").replaceChildren(
     h("h2", { id: "use-title" }, "Use these weights"),
     copyable("In a training script", `weights = statsvc.class_weights(${JSON.stringify(server)}, ${keywords.join(", ")})`),
     copyable("On the command line", `statsvc weights ${quoted(answer.dataset)} ${flags.join(" ")} --url ${server}`),
