@@ -62,12 +62,12 @@ def attributes(dataset: Dataset, new: NewVersion, job: Job | None = None) -> dic
         },
         "number": dataset.next_number,
         "kind": new.kind,
-        **content(new),
+        **array_attributes(new),
         "job": None if job is None else {"id": job.id, "attempt": job.attempt},
     }
 
 
-def content(version: NewVersion) -> dict[str, Any]:
+def array_attributes(version: NewVersion) -> dict[str, Any]:
     """Return the attributes that describe a version's arrays, which never change once it is published."""
     return {
         "arrays": version.arrays_uri,
@@ -119,14 +119,14 @@ def _make_durable(group: Location, store: Location, values: dict[str, Any], *, c
     try:
         if create:
             create_group(group, {})
-        describe(group, values)
+        write_attributes(group, values)
         group.make_durable(store)
     except BaseException:
         group.remove()
         raise
 
 
-def describe(group: Location, values: dict[str, Any]) -> None:
+def write_attributes(group: Location, values: dict[str, Any]) -> None:
     """Write a group's attributes; its arrays stay unchanged."""
     metadata = json.loads((group / _METADATA).read())
     metadata["attributes"] = {ATTRIBUTES: values}

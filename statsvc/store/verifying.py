@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from statsvc.errors import DamagedVersion
-from statsvc.store.publication import content, group_attributes, open_version
+from statsvc.store.publication import array_attributes, group_attributes, open_version
 from statsvc.store.versions.aggregates import FILE
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _mismatch(store: Location, dataset: Dataset, record: VersionRecord) -> str |
         stored = group_attributes(store / record.group_uri)
     except (OSError, ValueError, KeyError) as error:
         return f"{version}: the attributes of its group cannot be read ({error})"
-    for name, value in {"number": record.number, **content(record)}.items():
+    for name, value in {"number": record.number, **array_attributes(record)}.items():
         if stored.get(name) != value:
             return f"{version}: the attribute {name!r} of its group differs from the catalog"
     if stored["dataset"]["uid"] != record.dataset_uid:
