@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from statsvc.classes.class_maps import MAX_CLASSES
 from statsvc.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from statsvc.dataset.splits import Split
-
-MAX_CLASSES = 65536
-"""Largest value of --num-classes."""
 
 
 def configuration_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -79,7 +79,7 @@ async def set_tag(
 ) -> Response:
     """Set a tag to a version, or move it to another version.
 
-    A tagged version keeps its per-sample counts for ever.
+    A tagged version keeps its per-sample counts forever.
     """
     query.read(request, {})
 
