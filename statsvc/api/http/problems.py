@@ -103,7 +103,7 @@ FORBIDDEN_SOURCE = ProblemType(
     403,
     "The source is outside the allowed folders",
     "/etc is outside the folders that this server may read (/data); "
-    "allow another folder with: statsvc serve --root FOLDER",
+    "allow another one with: statsvc serve --root FOLDER",
 )
 NOT_FOUND = ProblemType(
     "not-found", 404, "Not found", "there is no dataset 'camvdi' (did you mean 'camvid'?); datasets: camvid"
@@ -126,7 +126,8 @@ UNANSWERABLE = ProblemType(
     "unanswerable",
     422,
     "The counts cannot answer this request",
-    "camvid: the method median_freq needs image counts",
+    "camvid: median_freq needs to know in which images each class occurs, but these counts are totals only. "
+    "Use another method",
 )
 SOURCE = ProblemType(
     "source",
@@ -140,7 +141,7 @@ DAMAGED = ProblemType(
     500,
     "A stored version is corrupt",
     "camvid version 3: array 'class_pixels' does not match its digest; "
-    "run statsvc scan /data/camvid to count everything again",
+    "recount the dataset with: statsvc scan --name camvid --full SOURCE",
 )
 INTERNAL = ProblemType(
     "internal-error",
@@ -160,7 +161,8 @@ STORE_UNAVAILABLE = ProblemType(
     "store-unavailable",
     503,
     "The version store is unavailable",
-    "s3://stats/versions does not respond; try again in a moment",
+    "camvid version 3 cannot be read: s3://stats/versions: cannot be reached; check the network and the "
+    "endpoint (AWS_ENDPOINT_URL)",
     retry_after=5,
 )
 
