@@ -102,6 +102,10 @@ class BetaType(ValueType):
         """Return a `Beta`."""
         return Beta.parse(value)
 
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of a number or text."""
+        return {"type": ["number", "string"]}
+
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema: a number, `1-x` or `auto`."""
         return {

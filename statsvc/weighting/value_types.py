@@ -88,6 +88,10 @@ class ValueType:
         """Return the JSON form of a canonical value, which `parse` also reads."""
         return list(value) if isinstance(value, tuple) else value
 
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the JSON form, in responses."""
+        return {"type": "string"}
+
 
 @dataclass(frozen=True, slots=True)
 class Number(ValueType):
@@ -126,6 +130,10 @@ class Number(ValueType):
             raise ValueError(f"{number:g} is out of range; use a number in {self.range}")
         return number + 0.0
 
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of a number."""
+        return {"type": "number"}
+
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema with the limits of the range."""
         schema: dict[str, Any] = {"type": "number"}
@@ -163,6 +171,10 @@ class Integer(ValueType):
             auto = ', or "auto"' if self.auto else ""
             raise ValueError(f"{number} is out of range; use an integer from {self.low} to {self.high}{auto}")
         return number
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of an integer; with `auto` also of a word."""
+        return {"type": ["integer", "string"] if self.auto else "integer"}
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema with both limits."""
@@ -256,6 +268,10 @@ class Ids(ValueType):
                 raise ValueError(f"{number} does not fit in 64 bits")
         return tuple(sorted(ids))
 
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of a list of ids."""
+        return {"type": "array", "items": {"type": "integer"}}
+
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the text form."""
         return {
@@ -286,6 +302,10 @@ class Bounds(ValueType):
             )
         return low + 0.0, high
 
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of a list of both bounds."""
+        return {"type": "array", "items": {"type": "number"}}
+
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the text form."""
         return {"type": "string", "examples": ["0.1,10"]}
@@ -315,6 +335,10 @@ class Factors(ValueType):
                     "ignore_index"
                 )
         return tuple(sorted(factors.items()))
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of an object, class → factor."""
+        return {"type": "object", "additionalProperties": {"type": "number"}}
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the text form."""

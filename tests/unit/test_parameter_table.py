@@ -51,6 +51,7 @@ print(json.dumps({
     "help": CliRunner().invoke(command, ["--help"], terminal_width=200).output,
     "compare": CliRunner().invoke(compare, ["--help"], terminal_width=200).output,
     "openapi": app.openapi()["paths"]["/weights"]["get"]["parameters"],
+    "response": app.openapi()["components"]["schemas"]["Spec"]["properties"]["sharpness"],
     "methods": describe_methods(),
 }))
 """
@@ -97,9 +98,16 @@ def test_a_new_entry_is_documented_in_openapi(report: dict[str, object]) -> None
         "name": "sharpness",
         "in": "query",
         "required": False,
-        "description": "How sharp the weights are. Only with method=inverse_freq.",
-        "schema": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5},
+        "description": "How sharp the weights are. Only with method=inverse_freq. Default: 0.5.",
+        "schema": {"type": "number", "minimum": 0, "maximum": 1},
     } in parameters
+
+
+def test_a_new_entry_is_documented_in_the_response(report: dict[str, object]) -> None:
+    assert report["response"] == {
+        "anyOf": [{"type": "number"}, {"type": "null"}],
+        "description": "How sharp the weights are. Only with method=inverse_freq.",
+    }
 
 
 def test_a_new_entry_is_described_with_its_method(report: dict[str, object]) -> None:

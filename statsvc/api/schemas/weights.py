@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from statsvc.api.schemas.base import ResponseModel, example
+from statsvc.weighting.parameters import PARAMETERS
 
 Number = int | float
 
@@ -28,37 +29,34 @@ class UnexpectedId(ResponseModel):
     dataset: str | None = Field(None, description="dataset in which the id occurs; only for a mixture")
 
 
+def _add_parameters(schema: dict[str, Any]) -> None:
+    """Add every parameter of the table to the schema of `Spec`."""
+    schema["properties"] = {
+        name: {
+            "anyOf": [parameter.type.json_schema(), {"type": "null"}],
+            "description": parameter.documentation(),
+        }
+        for name, parameter in PARAMETERS.items()
+    }
+    for name in DATASET_DECIDES:
+        schema["properties"][name] = {
+            **PARAMETERS[name].type.json_schema(),
+            "description": PARAMETERS[name].documentation(),
+        }
+    schema["required"] = list(DATASET_DECIDES)
+
+
+DATASET_DECIDES = ("ignore_index", "num_classes")
+"""Parameters that always have a value in a response: the dataset decides them if the request does not."""
+
+
 class Spec(ResponseModel):
     """The parameters that the result was computed with, including defaults.
 
     Sending them again returns the same result. Parameters that do not apply to the method are left out.
     """
 
-    method: str | None = Field(None, description="weighting method")
-    beta: float | str | None = Field(None, description="parameter of effective_num")
-    alpha: float | None = Field(None, description="parameter of power")
-    c: float | None = Field(None, description="parameter of enet")
-    epsilon: float | None = Field(None, description="parameter of inverse_eps")
-    tau: float | None = Field(None, description="parameter of logit_adjustment")
-    upper: float | None = Field(None, description="parameter of linear")
-    unit: str | None = Field(None, description="what effective_num counts: pixels or images")
-    normalize: str | None = Field(None, description="how weights are scaled")
-    absent: str | None = Field(None, description="weight of a class without pixels")
-    denominator: str | None = Field(None, description="the pixels that frequencies are a share of")
-    ignore_index: list[int] = Field(description="ids after the class map that are not counted")
-    num_classes: int = Field(description="number of classes, C")
-    class_map: str | None = Field(
-        description="name of the class map; `none` for raw ids; null if the datasets of a mixture differ"
-    )
-    unexpected: str | None = Field(None, description="treatment of unexpected ids: report or error")
-    split: str | None = Field(None, description="the split that was counted; null for all samples")
-    clip: list[float] | None = Field(None, description="lower and upper bound of weights")
-    multiply: dict[str, float] | None = Field(None, description="factor by class name or id")
-    recipe: str | None = Field(None, description="name of the recipe")
-    sampler: str | None = Field(None, description="sampler that draws the stream")
-    temperature: float | None = Field(None, description="parameter of rare_class")
-    min_pixels: int | str | None = Field(None, description="parameter of rare_class")
-    threshold: float | None = Field(None, description="parameter of repeat_factor")
+    model_config = ConfigDict(json_schema_extra=_add_parameters)
 
 
 class ClassWeight(ResponseModel):
