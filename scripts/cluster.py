@@ -14,7 +14,7 @@ import httpx2
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from support.cluster import LABELS, Cluster, running
+from support.cluster import LABELS, Cluster, running_cluster
 from support.object_store import BUCKET
 
 
@@ -36,7 +36,9 @@ def main() -> None:
             print(
                 "starting PostgreSQL, an S3 server, Dask, a runner, two API servers and HAProxy …", flush=True
             )
-            with running(folder / "roles", [source], port=given.port, workers=given.workers) as cluster:
+            with running_cluster(
+                folder / "roles", [source], port=given.port, workers=given.workers
+            ) as cluster:
                 try:
                     count(cluster, source)
                     signal.pause()

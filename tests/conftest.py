@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.making import cluster, place
-from support.postgres import database, migrated, postgresql, postgresql_server
-from support.stores import bucket, raw, s3
+from support.postgres import database, migrated_database, postgresql, postgresql_server
+from support.scans import cluster, workspace
+from support.stores import bucket, s3, stored_files
 
 __all__ = [
     "bucket",
     "cluster",
     "database",
-    "migrated",
-    "place",
+    "migrated_database",
     "postgresql",
     "postgresql_server",
-    "raw",
     "s3",
+    "stored_files",
+    "workspace",
 ]
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from statsvc.store.catalog import tokens
 from statsvc.store.catalog.catalog import Catalog
 from support.commands import statsvc
 from support.contract import ApiClient
-from support.publishing import label_maps, publish, take_up
+from support.publishing import label_maps, publish, refresh_catalog_state
 from support.servers import free_port
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def test_the_catalog_stores_no_secret_and_a_revoked_token_is_rejected_after_the_
     with client_of(home, READS) as client:
         assert client.get("/weights", headers=bearer(secret)).status_code == 200
         assert tokens.revoke(catalog, token.id).revoked_at is not None
-        take_up(client)
+        refresh_catalog_state(client)
         assert client.get("/weights", headers=bearer(secret)).status_code == 401
         assert client.get("/weights", headers=bearer(other)).status_code == 200
     with pytest.raises(NotFound, match="statsvc token list"):

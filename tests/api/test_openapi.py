@@ -12,7 +12,7 @@ from statsvc.store import home as homes
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
 from support.contract import PROBLEM, ApiClient, Contract
-from support.publishing import label_maps, publish, take_up
+from support.publishing import label_maps, publish, refresh_catalog_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,7 +132,7 @@ def test_reports_of_the_doctor_are_documented(client: ApiClient, home: Home, tmp
     maps = label_maps()
     maps["train/000.png"][1:3] = 9
     publish(home, "odd", {**maps, "copy.png": maps["train/001.png"], "bad.png": "cut off"}, num_classes=4)
-    take_up(client)
+    refresh_catalog_state(client)
     report = client.get("/datasets/odd/doctor").json()
     assert "unexpected_ids" in {finding["code"] for finding in report["findings"]}
     assert client.get("/datasets/odd/doctor?version=1").headers["cache-control"].startswith("public")

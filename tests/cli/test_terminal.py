@@ -12,10 +12,12 @@ import pytest
 
 from statsvc.local.demo import make_demo
 from support.command_line import invoke
-from support.commands import scanned, waited_for, without_end
+from support.commands import scan_json
 from support.expected import SLOW_MACHINE, checkpoints
+from support.label_maps import write_huge_arrays
 from support.servers import free_port
 from support.terminal import CTRL_C, on_terminal, read_to_end, read_until
+from support.waiting import wait_for
 
 
 def test_the_progress_of_a_scan_shows_the_start_of_workers_and_the_speed(tmp_path: Path) -> None:
@@ -46,9 +48,9 @@ def test_lists_are_tab_separated_lines_in_a_pipe_and_tables_on_a_terminal(
 
 def test_ctrl_c_stops_a_scan_with_one_line_and_saves_its_counts(tmp_path: Path) -> None:
     labels = make_demo(tmp_path / "labels", images=100, size=(64, 32))
-    long = without_end(labels / "train")
+    long = write_huge_arrays(labels / "train")
     with on_terminal("scan", labels, "--name", "many", "--home", tmp_path / "home") as (process, terminal):
-        waited_for(lambda: checkpoints(tmp_path / "home"), SLOW_MACHINE)
+        wait_for(lambda: checkpoints(tmp_path / "home"), SLOW_MACHINE)
         os.write(terminal, CTRL_C)
         output = read_to_end(terminal)
         assert process.wait(SLOW_MACHINE) == 1
@@ -57,7 +59,7 @@ def test_ctrl_c_stops_a_scan_with_one_line_and_saves_its_counts(tmp_path: Path) 
     assert "\x1b[2K" in output[output.rindex("files") : output.index("statsvc: stopped")]
     assert "Traceback" not in output
     shutil.rmtree(long)
-    finished = scanned("--name", "many", "--home", tmp_path / "home")["scan"]
+    finished = scan_json("--name", "many", "--home", tmp_path / "home")["scan"]
     assert finished["recovered"] > 0
     assert finished["counted"] == 100
 
@@ -79,7 +81,7 @@ def test_ctrl_c_stops_the_server_without_an_error(tmp_path: Path) -> None:
 def test_ctrl_c_during_startup_stops_the_server_without_an_error(tmp_path: Path, library: str) -> None:
     with on_terminal("serve", "--home", tmp_path / "home", "--port", str(free_port())) as (process, terminal):
         maps = Path(f"/proc/{process.pid}/maps")
-        waited_for(lambda: library in maps.read_text(), SLOW_MACHINE)
+        wait_for(lambda: library in maps.read_text(), SLOW_MACHINE)
         os.write(terminal, CTRL_C)
         output = read_to_end(terminal)
         assert process.wait(SLOW_MACHINE) in (0, -signal.SIGINT)

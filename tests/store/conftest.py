@@ -11,7 +11,7 @@ from statsvc.api.app import build_app
 from statsvc.store import home as homes
 from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.versions.bucket import BucketLocation
-from support.stores import Raw
+from support.stores import StoredFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,11 +48,11 @@ def home_of_each_kind(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def raw_of_each_kind(request: pytest.FixtureRequest, home_of_each_kind: Home) -> Raw:
+def raw_of_each_kind(request: pytest.FixtureRequest, home_of_each_kind: Home) -> StoredFiles:
     """The files or objects of that home's version store, accessed without statsvc."""
     boto = (
         request.getfixturevalue("bucket").boto
         if isinstance(home_of_each_kind.store, BucketLocation)
         else None
     )
-    return Raw(home_of_each_kind.store, boto)
+    return StoredFiles(home_of_each_kind.store, boto)

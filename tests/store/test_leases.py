@@ -21,7 +21,8 @@ from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.jobs.attempt import Settings
 from statsvc_workers.jobs.lease import execute
 from statsvc_workers.jobs.progress import Progress
-from support.making import Place, assert_exact, write_folder
+from support.label_maps import write_folder
+from support.scans import Workspace, assert_matches_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,8 +87,8 @@ def test_of_two_attempts_paused_during_publication_exactly_one_publishes(
     folder = write_folder(tmp_path / "labels")
     cluster = LocalCluster(1)
     cluster.client()
-    place = Place(tmp_path, catalog, cluster)
-    dataset = place.add(folder)
+    workspace = Workspace(tmp_path, catalog, cluster)
+    dataset = workspace.add(folder)
     arrived, go = threading.Semaphore(0), threading.Event()
     real = durable.sync_tree
 
@@ -101,7 +102,7 @@ def test_of_two_attempts_paused_during_publication_exactly_one_publishes(
 
     def run(job: Job) -> None:
         settings = Settings(device="cpu")
-        outcomes[job.attempt] = execute(catalog, place.store, job, cluster, settings, Progress())
+        outcomes[job.attempt] = execute(catalog, workspace.store, job, cluster, settings, Progress())
 
     submitted, _ = jobs.submit(catalog, dataset)
     running = []
@@ -124,7 +125,7 @@ def test_of_two_attempts_paused_during_publication_exactly_one_publishes(
     now = catalog.dataset("streets")
     assert [version.job_id for version in catalog.versions(now)] == [submitted.id]
     assert (now.current_number, now.next_number) == (1, 2)
-    assert place.groups() == {f"{dataset.uid}/{submitted.id}-2"}
-    assert_exact(place.version(), folder)
-    assert np.all(place.version().array("status") == 0)
+    assert workspace.groups() == {f"{dataset.uid}/{submitted.id}-2"}
+    assert_matches_folder(workspace.version(), folder)
+    assert np.all(workspace.version().array("status") == 0)
     cluster.close()

@@ -25,10 +25,12 @@ from statsvc.store.catalog.catalog import Catalog
 from statsvc_workers.cluster import remote_cluster
 from statsvc_workers.cluster.remote_cluster import ClusterAway, RemoteCluster
 from statsvc_workers.jobs.progress import Progress
-from support.cluster import Cluster, running
-from support.commands import statsvc, waited_for, without_end
-from support.making import Place, oracle, settle_files, write_folder
+from support.cluster import Cluster, running_cluster
+from support.commands import statsvc
+from support.label_maps import expected_counts, write_folder, write_huge_arrays
+from support.scans import Workspace
 from support.servers import free_port, serving
+from support.waiting import wait_for, wait_until_stable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +46,7 @@ PARTS = ("cert", "key")
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
-    with running(folder, [folder], runners=2) as started:
+    with running_cluster(folder, [folder], runners=2) as started:
         yield started
 
 
@@ -75,12 +77,12 @@ def ended(cluster: Cluster, job: dict[str, Any], seconds: float = 60) -> dict[st
         found = ask(f"{cluster.url}/jobs/{job['id']}")
         return found if found["state"] in ("succeeded", "failed", "cancelled") else None
 
-    return waited_for(look, seconds)
+    return wait_for(look, seconds)
 
 
 def until(cluster: Cluster, job: dict[str, Any], counted: int = 1) -> None:
     """Wait until some samples of a job are counted."""
-    waited_for(lambda: ask(f"{cluster.url}/jobs/{job['id']}")["progress"].get("counted", 0) >= counted, 60)
+    wait_for(lambda: ask(f"{cluster.url}/jobs/{job['id']}")["progress"].get("counted", 0) >= counted, 60)
 
 
 def tried(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -94,13 +96,13 @@ def tried(function: Callable[..., Any], *arguments: Any) -> Any:
 def histogram(api: str, name: str, version: int = 1) -> dict[int, tuple[int, int]]:
     """Return {raw id: (pixels, images)} of a dataset's version, published a second ago or less."""
     url = f"{api}/datasets/{name}/histogram?version={version}"
-    classes = waited_for(lambda: tried(ask, url), 1)["classes"]
+    classes = wait_for(lambda: tried(ask, url), 1)["classes"]
     return {row["id"]: (row["pixels"], row["images"]) for row in classes if row["pixels"]}
 
 
 def counted_in(folder: Path) -> dict[int, tuple[int, int]]:
     """Return what `histogram` should, by `numpy.unique` over the files."""
-    found = oracle(folder)
+    found = expected_counts(folder)
     table = found.table()
     return {
         raw: (int(table[:, column].sum()), int((table[:, column] > 0).sum()))
@@ -111,7 +113,7 @@ def counted_in(folder: Path) -> dict[int, tuple[int, int]]:
 def slow_folder(folder: Path, files: int = SLOW) -> Path:
     """Make label maps that take about 0.1 s each: zeros, 64 MiB, no room on the disk."""
     folder.mkdir()
-    long = without_end(folder)
+    long = write_huge_arrays(folder)
     for file in sorted(long.iterdir())[files:]:
         file.unlink()
     return folder
@@ -129,7 +131,7 @@ def both(cluster: Cluster, name: str, version: int) -> tuple[bytes, str]:
         one, other = (tried(weigh, api, name) for api in cluster.apis)
         return one if one and one == other and json.loads(one[0])["version"] == version else None
 
-    return waited_for(look, 1)
+    return wait_for(look, 1)
 
 
 def without_name(body: bytes) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def test_the_first_use_gives_the_numbers_of_one_machine_from_a_folder_and_from_a
         shutil.copytree(CAMVID / "train", folder)
     else:
         write_folder(folder, files=MAPS)
-    files = len(oracle(folder).counts)
+    files = len(expected_counts(folder).counts)
     sources = {"from-folder": str(folder), "from-bucket": cluster.upload(folder, folder.name)}
     waiting = {name: register(cluster, name, source) for name, source in sources.items()}
     # The same label maps on one machine, on SQLite, in a folder, without Dask elsewhere.
@@ -219,7 +221,7 @@ def test_a_scheduler_killed_and_started_again_during_a_job_is_found_again(cluste
 def test_a_hundred_jobs_of_two_runners_are_each_run_once_and_number_without_gaps(
     cluster: Cluster, labels: Path
 ) -> None:
-    settle_files(labels)
+    wait_until_stable(labels)
     names = [f"d{number}" for number in range(10)]
     waiting = [register(cluster, name, labels) for name in names]
     for turn in range(9):
@@ -234,7 +236,7 @@ def test_a_hundred_jobs_of_two_runners_are_each_run_once_and_number_without_gaps
         found = ask(f"{cluster.url}/jobs?dataset={name}")["jobs"]
         assert sorted(job["version"] for job in found) == list(range(1, 11))
         assert [(job["state"], job["attempt"]) for job in found] == [("succeeded", 1)] * 10
-        waited_for(
+        wait_for(
             lambda name=name: (
                 weigh(cluster.apis[0], name) == weigh(cluster.apis[1], name)
                 and ask(f"{cluster.apis[0]}/datasets/{name}")["version"] == 10
@@ -246,72 +248,72 @@ def test_a_hundred_jobs_of_two_runners_are_each_run_once_and_number_without_gaps
 
 
 @pytest.fixture
-def place(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     """Return a catalog of this process's own, counted for by whatever scheduler a test names."""
     for name in ("WAIT_SECONDS", "CONNECT_SECONDS"):
         monkeypatch.setattr(remote_cluster, name, 1.0)
     catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
-    made = Place(tmp_path / "home", catalog, RemoteCluster(cluster.dask))
+    made = Workspace(tmp_path / "home", catalog, RemoteCluster(cluster.dask))
     made.add(write_folder(tmp_path / "labels", files=4))
     yield made
     made.cluster.close()
     catalog.close()
 
 
-def joined(place: Place, workers: int) -> None:
+def joined(workspace: Workspace, workers: int) -> None:
     """Wait until so many workers have joined the scheduler of a place's own."""
 
     def look() -> bool:
         with contextlib.suppress(ClusterAway):
-            return len(place.cluster.client().nthreads()) == workers
+            return len(workspace.cluster.client().nthreads()) == workers
         return False
 
-    waited_for(look, 60)
+    wait_for(look, 60)
 
 
-def test_without_a_scheduler_a_job_waits_and_says_so(place: Place) -> None:
-    place.cluster = RemoteCluster(f"tcp://127.0.0.1:{free_port()}")
-    outcome, job = place.scan()
+def test_without_a_scheduler_a_job_waits_and_says_so(workspace: Workspace) -> None:
+    workspace.cluster = RemoteCluster(f"tcp://127.0.0.1:{free_port()}")
+    outcome, job = workspace.scan()
     assert job.state == "queued"  # to be tried again after a pause, five times in all
     assert "no Dask scheduler answers at tcp://127.0.0.1" in str(job.error)
     assert outcome.error == job.error
 
 
 def test_without_a_worker_that_takes_work_a_job_waits_and_says_how_to_start_one(
-    cluster: Cluster, place: Place
+    cluster: Cluster, workspace: Workspace
 ) -> None:
     address = cluster.add_scheduler("idle-scheduler")
-    place.cluster = RemoteCluster(address)
-    joined(place, 0)
-    _, job = place.scan()
+    workspace.cluster = RemoteCluster(address)
+    joined(workspace, 0)
+    _, job = workspace.scan()
     assert job.state == "queued"
     assert f"no worker that accepts work. Start workers with dask worker {address}" in str(job.error)
     cluster.add_worker("full-worker", address, memory="64MB")  # less than Python takes, so it pauses
-    joined(place, 1)
-    waited_for(lambda: place.cluster.connected() == 0)
-    assert place.scan()[0].error == job.error
+    joined(workspace, 1)
+    wait_for(lambda: workspace.cluster.connected() == 0)
+    assert workspace.scan()[0].error == job.error
     assert "paused for lack of it" in str(job.error)
 
 
 def test_a_worker_with_another_statsvc_fails_the_job_and_is_named(
-    cluster: Cluster, place: Place, tmp_path: Path
+    cluster: Cluster, workspace: Workspace, tmp_path: Path
 ) -> None:
     metadata = tmp_path / "other" / "statsvc-9.9.dist-info" / "METADATA"
     metadata.parent.mkdir(parents=True)
     metadata.write_text("Metadata-Version: 2.1\nName: statsvc\nVersion: 9.9\n")
     address = cluster.add_scheduler("other-scheduler")
     cluster.add_worker("other-worker", address, PYTHONPATH=str(tmp_path / "other"))
-    place.cluster = RemoteCluster(address)
-    joined(place, 1)
-    _, job = place.scan()
+    workspace.cluster = RemoteCluster(address)
+    joined(workspace, 1)
+    _, job = workspace.scan()
     assert job.state == "failed"
     assert f"on {socket.gethostname()} has statsvc 9.9 (the runner has {__version__})" in str(job.error)
     assert f"pip install 'statsvc[workers]=={__version__}'" in str(job.error)
 
 
-def test_cuda_is_looked_for_before_anything_is_counted(place: Place) -> None:
-    place.device = "cuda"
-    _, job = place.scan()
+def test_cuda_is_looked_for_before_anything_is_counted(workspace: Workspace) -> None:
+    workspace.device = "cuda"
+    _, job = workspace.scan()
     assert job.state == "failed"
     assert f"on {socket.gethostname()} has no CUDA device that Torch can use" in str(job.error)
 
@@ -319,13 +321,13 @@ def test_cuda_is_looked_for_before_anything_is_counted(place: Place) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to start a worker with less rights")
 @pytest.mark.parametrize("joins", ["before", "meanwhile"])
 def test_a_worker_that_cannot_read_the_source_fails_the_job_and_is_named(
-    cluster: Cluster, place: Place, tmp_path: Path, joins: str
+    cluster: Cluster, workspace: Workspace, tmp_path: Path, joins: str
 ) -> None:
     labels = slow_folder(tmp_path / "closed")
     labels.chmod(0)  # no hindrance for root, but for a worker without that right
-    place.catalog.create_dataset("closed", str(labels), "*.npy", Configuration())
+    workspace.catalog.create_dataset("closed", str(labels), "*.npy", Configuration())
     address = cluster.add_scheduler(f"scheduler-{joins}")
-    place.cluster = RemoteCluster(address)
+    workspace.cluster = RemoteCluster(address)
     strange = ("setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search")
     cluster.add_worker(f"good-{joins}", address)
     progress = Progress()
@@ -337,8 +339,8 @@ def test_a_worker_that_cannot_read_the_source_fails_the_job_and_is_named(
 
     if joins == "before":
         cluster.add_worker(f"strange-{joins}", address, prefix=strange)
-    joined(place, 2 if joins == "before" else 1)
-    _, job = place.scan("closed", stop, progress)
+    joined(workspace, 2 if joins == "before" else 1)
+    _, job = workspace.scan("closed", stop, progress)
     assert job.state == "failed"
     assert f"on {socket.gethostname()} cannot read {labels}" in str(job.error)
     assert "Permission denied" in str(job.error)
@@ -365,7 +367,7 @@ def test_a_scheduler_is_reached_over_tls_with_certificates_from_dasks_configurat
     catalog = Catalog.open(home[3])
     job, _ = jobs.submit(catalog, catalog.create_dataset("tls", str(labels), "*.png", Configuration()))
     cluster.add_runner("tls-runner", *home, dask=address, **tls)
-    waited_for(lambda: jobs.get(catalog, job.id).ended, 60)
+    wait_for(lambda: jobs.get(catalog, job.id).ended, 60)
     found = jobs.get(catalog, job.id)
     catalog.close()
     assert (found.state, found.error) == ("succeeded", None)
@@ -385,5 +387,5 @@ def test_the_password_of_the_catalog_is_on_no_command_line(cluster: Cluster, tmp
                     return text
         return None
 
-    assert secret not in waited_for(runner)
+    assert secret not in wait_for(runner)
     role.stop()

@@ -22,7 +22,7 @@ from statsvc_workers.kernels.histogram import count_batch_torch
 from statsvc_workers.sources.list_samples import list_samples
 from statsvc_workers.sources.sources import open_source
 from support import damage
-from support.rights import ordinary_rights
+from support.permissions import without_root_privileges
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,7 +146,7 @@ def test_an_image_over_the_limit_is_rejected(tmp_path: Path) -> None:
 
 def test_a_file_without_read_permission_is_reported(tmp_path: Path) -> None:
     damage.write_label(tmp_path / "a.png", np.zeros((4, 4), np.uint8)).chmod(0)
-    with ordinary_rights():
+    with without_root_privileges():
         assert "permission denied; make it readable" in count(tmp_path, "a.png").error[0]
 
 
