@@ -18,9 +18,9 @@ from statsvc.local.demo import CLASS_NAMES, make_demo
 from support.command_line import invoke
 from support.commands import scan_json, serve, statsvc
 from support.damage import damaged_files
-from support.expected import CAMVID, PUBLISHED, SLOW_MACHINE, checkpoints, counted_by_pillow, pixels_of
+from support.expected import CAMVID, PUBLISHED, checkpoints, counted_by_pillow, pixels_of
 from support.label_maps import gray_png
-from support.waiting import wait_for
+from support.waiting import TIMEOUT, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -206,7 +206,7 @@ def test_two_concurrent_scans_publish_one_version_and_the_second_reports_none(
     scans = [
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in "12"
     ]
-    messages = [process.communicate(timeout=SLOW_MACHINE)[1] for process in scans]
+    messages = [process.communicate(timeout=TIMEOUT)[1] for process in scans]
     assert [process.returncode for process in scans] == [0, 0], messages
     messages.sort(key=lambda text: "0 counted" in text)
     assert "24 counted, 0 unchanged" in messages[0]
@@ -222,7 +222,7 @@ def test_a_killed_scan_resumes_from_its_checkpoints(
     command = [sys.executable, "-m", "statsvc", "scan", str(folder), "--home", str(home)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
         try:
-            wait_for(lambda: checkpoints(home), SLOW_MACHINE)
+            wait_for(lambda: checkpoints(home))
         finally:
             first.send_signal(signal.SIGKILL)
     shutil.rmtree(long)

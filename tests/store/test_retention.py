@@ -19,8 +19,7 @@ from statsvc.store.catalog.engine import exclusive
 from support.catalogs import execute_sql
 from support.commands import statsvc
 from support.publishing import label_maps, publish, refresh_catalog_state
-from support.retained import SPLITS
-from support.retained_versions import publish_versions, versions_with_rows
+from support.retained_versions import SPLITS, publish_versions, versions_with_rows
 
 if TYPE_CHECKING:
     from pathlib import Path

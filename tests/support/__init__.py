@@ -5,6 +5,7 @@ Label maps and tables
     label_datasets         Torch datasets of (image, label) pairs
     damage                 label map files byte by byte, valid and damaged
     png_files              PNG files of any color type, bit depth and row filter
+    expected               published counts, and counts of files according to Pillow
     small_tables           tables in memory, among them published statistics
 
 Catalog and version store
@@ -17,12 +18,17 @@ Catalog and version store
     object_store           a local S3 server
 
 Processes
+    command_line           commands of statsvc in this process, which is much faster
     commands               commands of statsvc in subprocesses
+    terminal               commands of statsvc on a pseudo-terminal
     servers                API servers in subprocesses, and free ports
     cluster                a distributed installation: every role in a separate process
     chaos                  kills random processes of that installation and checks that nothing is lost
     torchrun, ranks        scripts that run on several ranks
     concurrent_trainers    script: trainers that start together
+
+HTTP
+    contract               checks that responses conform to the OpenAPI document
 
 Faults
     http_server            an HTTP server with chosen responses
