@@ -18,33 +18,24 @@ from statsvc.api.http.access import Policy
 from statsvc.errors import InvalidParameter, NotFound
 from statsvc.store import home as homes
 from statsvc.store.catalog import tokens
-from statsvc.store.catalog.catalog import Catalog
 from support.commands import statsvc
 from support.contract import ApiClient
 from support.publishing import label_maps, publish, refresh_catalog_state
 from support.servers import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.home import Home
 
 WRITES, READS = Policy(writes=True), Policy(reads=True)
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = homes.resolve(str(tmp_path / "home"))
+def home(home: Home) -> Home:
     publish(home, "street", label_maps(), num_classes=4)
     return home
-
-
-@pytest.fixture
-def catalog(home: Home) -> Iterator[Catalog]:
-    opened = Catalog.open(home.database)
-    yield opened
-    opened.close()
 
 
 def client_of(home: Home, policy: Policy) -> ApiClient:

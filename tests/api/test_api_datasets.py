@@ -12,7 +12,6 @@ import pytest
 
 from statsvc.api.app import build_app
 from statsvc.dataset.configuration import Configuration
-from statsvc.store import home as homes
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
 from support.contract import ApiClient
@@ -28,11 +27,6 @@ if TYPE_CHECKING:
 MAPS = label_maps()
 JSON = {"Content-Type": "application/json"}
 NAMES = ["road", "car", "person", "bicycle"]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return homes.resolve(str(tmp_path / "home"))
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 from statsvc import errors
 from statsvc.api.app import build_app
 from statsvc.api.http.middleware import BodyLimit
-from statsvc.store import home as homes
 from support.contract import ApiClient
 from support.publishing import label_maps, publish, refresh_catalog_state
 
@@ -25,8 +24,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = homes.resolve(str(tmp_path / "home"))
+def home(home: Home) -> Home:
     publish(home, "street", label_maps(), num_classes=4)
     return home
 

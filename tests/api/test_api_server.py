@@ -15,7 +15,6 @@ import pytest
 from statsvc.api.serve import listen, run
 from statsvc.dataset.splits import detect
 from statsvc.errors import Conflict, InvalidParameter
-from statsvc.store import home as homes
 from support.contract import checking_client
 from support.publishing import label_maps, publish
 from support.servers import free_port, serving
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = homes.resolve(str(tmp_path / "home"))
+def home(home: Home) -> Home:
     publish(home, "street", label_maps(), num_classes=4, splits=detect(label_maps()))
     return home
 

@@ -16,16 +16,10 @@ from support.publishing import label_maps, publish, refresh_catalog_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from statsvc.store.home import Home
 
 MAPS = label_maps()
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return homes.resolve(str(tmp_path / "home"))
 
 
 @pytest.fixture(scope="module")

@@ -39,8 +39,8 @@ def home(home_of_each_kind: Home) -> Home:
 
 
 @pytest.fixture
-def raw(raw_of_each_kind: StoredFiles) -> StoredFiles:
-    return raw_of_each_kind
+def stored_files(stored_files_of_each_kind: StoredFiles) -> StoredFiles:
+    return stored_files_of_each_kind
 
 
 def test_verify_names_the_damaged_versions(stored_files: StoredFiles, home: Home) -> None:

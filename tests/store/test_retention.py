@@ -45,8 +45,8 @@ def home(home_of_each_kind: Home) -> Home:
 
 
 @pytest.fixture
-def raw(raw_of_each_kind: StoredFiles) -> StoredFiles:
-    return raw_of_each_kind
+def stored_files(stored_files_of_each_kind: StoredFiles) -> StoredFiles:
+    return stored_files_of_each_kind
 
 
 @pytest.mark.parametrize("class_map", [None, "binary"])

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from starlette.testclient import TestClient
 
-from statsvc.api.app import build_app
 from statsvc.cli import cli
 from statsvc.errors import Unanswerable
 from statsvc.sampling.weights import weights_response
-from statsvc.store import home as homes
 from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.publication import open_version
 from statsvc.weighting import export
@@ -24,24 +21,14 @@ from statsvc.weighting.parameters import WeightSpec
 from support.publishing import label_maps, publish
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from starlette.testclient import TestClient
 
     from statsvc.store.home import Home
     from statsvc.store.versions.version import Version
 
 MAPS = label_maps(seed=3, images=9, classes=5) | {"train/void.png": np.full((8, 12), 255, np.uint8)}
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return homes.resolve(str(tmp_path / "home"))
-
-
-@pytest.fixture
-def client(home: Home) -> Iterator[TestClient]:
-    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
-        yield client
 
 
 def opened(home: Home, name: str) -> Version:
