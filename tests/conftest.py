@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 
 from statsvc.store import home as homes
@@ -33,7 +34,16 @@ if TYPE_CHECKING:
 
     from statsvc.store.home import Home
 
+HTTP_TIMEOUT = 60.0
+"""Default timeout in seconds of the HTTP requests of tests: the 5 s of httpx2 fail under load."""
+
 OUTAGES = pytest.StashKey[list[tuple[str, ...]]]()
+
+
+def pytest_configure() -> None:
+    """Raise the default timeout of httpx2. The client of statsvc always sets its own timeout."""
+    timeout = httpx2.get.__kwdefaults__["timeout"]  # one object, the default of all functions and clients
+    timeout.connect = timeout.read = timeout.write = timeout.pool = HTTP_TIMEOUT
 
 
 @pytest.fixture(autouse=True)

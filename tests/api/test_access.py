@@ -7,7 +7,6 @@ import logging
 import os
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -22,6 +21,7 @@ from support.commands import statsvc
 from support.contract import ApiClient
 from support.publishing import label_maps, publish, refresh_catalog_state
 from support.servers import free_port
+from support.waiting import TIMEOUT, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -234,11 +234,9 @@ def test_a_server_that_is_not_on_loopback_requires_tokens_for_writes_and_accepts
             ("ci", "write", None)
         ]
         statsvc("token", "revoke", listed[0]["id"], *home_option)
-        end = time.monotonic() + 1.0
-        while httpx2.post(f"{url}/jobs", json=body, headers=bearer(secret)).status_code != 401:
-            assert time.monotonic() < end
+        wait_for(lambda: httpx2.post(f"{url}/jobs", json=body, headers=bearer(secret)).status_code == 401)
     finally:
         server.terminate()
-        _, errors = server.communicate(timeout=20)
+        _, errors = server.communicate(timeout=TIMEOUT)
     assert f"POST /jobs 202 token={listed[0]['id']} (ci) client=127.0.0.1" in errors
     assert secret not in errors

@@ -48,7 +48,7 @@ def run_trainers(
     """
     command = [*before, sys.executable, SCRIPT, url, str(cache), str(PROCESSES), str(timeout), *file_size]
     process = subprocess.run(
-        command, env=subprocess_environment(), capture_output=True, text=True, timeout=280
+        command, env=subprocess_environment(), capture_output=True, text=True, timeout=600
     )
     assert (process.returncode, process.stderr) == (0, "")
     return [(weights, warnings) for weights, warnings in json.loads(process.stdout)]

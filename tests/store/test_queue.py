@@ -20,6 +20,7 @@ from statsvc.store.catalog.records import NewVersion
 from statsvc.store.catalog.schema import jobs as jobs_table
 from statsvc.store.catalog.schema import now
 from support.catalogs import LEASING_PROGRAM, REMOTE_OWNER, add_dataset, execute_sql, expire_lease
+from support.waiting import wait_for
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.records import Dataset, Job
@@ -228,13 +229,8 @@ def test_a_job_of_a_dead_process_is_taken_over_immediately(
 
 
 def wait_for_zombie(pid: int) -> None:
-    import time
-
-    for _ in range(500):
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-            return
-        time.sleep(0.01)
-    raise AssertionError("the process does not die")
+    stat = Path(f"/proc/{pid}/stat")
+    wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 def test_a_process_with_a_reused_id_does_not_keep_the_lease(catalog: Catalog) -> None:

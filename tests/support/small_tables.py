@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.table import Block, Histogram, MemoryTable, Table
+from support.expected import PUBLISHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-PUBLISHED: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "published.json").read_text())
 
 CAMVID_NAMES = (
     "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()  # noqa: SIM905

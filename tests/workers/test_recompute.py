@@ -305,8 +305,8 @@ def test_a_file_changed_again_while_it_is_waited_for_is_counted_again_next_time(
     def change() -> bool:
         if progress.stage.startswith("waiting"):
             waiting.append(time.monotonic())
-            # Late, so that it is younger than 2 s when it is read, however long it takes to begin reading.
-            if waiting[-1] - waiting[0] > 1 and not changed:
+            # At each poll until the wait ends, so that the file is younger than 2 s when it is read.
+            if waiting[-1] - waiting[0] > 1:
                 changed.append(write_png(folder / "train/04.png", random_labels(51)))
         return False
 
@@ -323,9 +323,9 @@ def test_a_file_changed_again_while_it_is_waited_for_is_counted_again_next_time(
 def test_a_time_stamp_ahead_of_the_clock_is_not_waited_for(scanned: Workspace, folder: Path) -> None:
     ahead = time.time() + 3600
     os.utime(folder / "train/04.png", (ahead, ahead))
-    began = time.monotonic()
+    start = time.monotonic()
     outcome, _ = scanned.scan()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - start < 300  # far less than the hour
     assert scan_numbers(outcome) == numbers(counted=1, reused=FILE_COUNT - 1)
 
 

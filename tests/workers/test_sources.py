@@ -22,8 +22,8 @@ def fill(root: Path, **groups: list[str]) -> None:
     """Write grey=, rgb=, palette= and npy= label maps, and other= files, at these relative paths."""
     content = {
         "grey": damage.png(GREY),
-        "rgb": damage.png(COLOUR, colour=damage.RGB),
-        "palette": damage.png(GREY, colour=damage.PALETTE),
+        "rgb": damage.png(COLOUR, color_type=damage.RGB),
+        "palette": damage.png(GREY, color_type=damage.PALETTE),
         "npy": damage.npy(GREY),
         "tif": damage.tiff(GREY.astype(np.uint8)),
         "other": b"...",

@@ -121,7 +121,7 @@ def test_a_file_changed_just_before_is_marked_to_be_counted_again(tmp_path: Path
 
 
 def test_every_bad_file_is_a_row_with_its_error_and_the_rest_is_counted(tmp_path: Path) -> None:
-    bad = damage.bad_files()
+    bad = damage.damaged_files()
     good = np.random.default_rng(0).integers(0, 4, (12, 12))
     damage.write_label(tmp_path / "a.png", good)
     damage.write_label(tmp_path / "z.png", good)
@@ -250,9 +250,9 @@ def test_a_stop_between_samples_returns_the_rows_before(tmp_path: Path) -> None:
 def test_the_torch_path_gives_the_same_rows(mixed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     root, arrays = mixed
-    for name, (content, _) in damage.bad_files().items():
+    for name, (content, _) in damage.damaged_files().items():
         (root / name).write_bytes(content)
-    paths = [*arrays, *damage.bad_files()]
+    paths = [*arrays, *damage.damaged_files()]
     expected_rows = count(root, *paths)
     real = count_batch_torch
     monkeypatch.setattr(device, "_torch_sees_cuda", lambda: True)
