@@ -39,9 +39,9 @@ def open_current(home: Home, name: str) -> Version:
 
 
 def daformer_files(maps: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """Return the statistics that DAFormer writes, transcribed from `convert_to_train_id` and `save_class_stats`.
+    """Return the contents of the three files `export.DAFORMER` that DAFormer's converter writes.
 
-    Returns the contents of `export.DAFORMER`, in this order.
+    Transcribed from `convert_to_train_id` and `save_class_stats`.
     """
     stats = []
     for file in sorted(maps):
