@@ -3,7 +3,8 @@
     python benchmarks/gpu.py [--size 2048x1024] [--images 64] [--repeats 20] [--json FILE]
 
 The label maps are generated with a fixed seed. The device rate is that of a copy within its memory, the bus
-rate that of a copy from pinned memory. Without a CUDA device, the benchmark reports that and measures nothing.
+rate that of a copy from pinned memory. Nothing is measured without a CUDA
+device.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ SETTINGS = {
 
 
 def interpolate(text: str) -> str:
-    """Interpolate `${NAME:-default}` and `${NAME:?message}` like Compose. Fail if a required value is missing."""
+    """Interpolate `${NAME:-default}` and `${NAME:?message}` like Compose. Fail if a value is missing."""
 
     def value(match: re.Match[str]) -> str:
         name, operator, default = match.groups()

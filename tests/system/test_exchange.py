@@ -209,8 +209,8 @@ def test_totals_imported_over_http_support_the_methods_that_need_no_more(client:
 @pytest.mark.parametrize(
     ("body", "field", "word"),
     [
-        ({}, "counts", "one of them"),
-        ({"counts": {"0": 1}, "samples": []}, "counts", "one of them"),
+        ({}, "counts", "either counts"),
+        ({"counts": {"0": 1}, "samples": []}, "counts", "either counts"),
         ({"counts": {}}, "counts", "no counts"),
         ({"counts": {"7": 1, "07": 2}}, "counts", "id 7 occurs twice"),
         ({"counts": {"road": 1}}, "counts", "'road' must be an integer"),
