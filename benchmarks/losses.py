@@ -191,8 +191,8 @@ def peak_memory(group: str, name: str, shape: tuple[int, ...]) -> int:
 def peak_of(group: str, name: str, shape: tuple[int, ...]) -> int:
     """Return `peak_memory` of a fresh process."""
     command = [sys.executable, __file__, "--peak", group, name, "--shape", ",".join(map(str, shape))]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return int(done.stdout)
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(process.stdout)
 
 
 def measured(shape: tuple[int, ...], repeats: int) -> list[dict[str, Any]]:
