@@ -44,12 +44,12 @@ def stored_files(stored_files_of_each_kind: StoredFiles) -> StoredFiles:
 
 
 def test_verify_names_the_damaged_versions(stored_files: StoredFiles, home: Home) -> None:
-    place = ("--home", str(home.folder), "--database", home.database, "--store", str(home.store))
+    home_options = ("--home", str(home.folder), "--database", home.database, "--store", str(home.store))
     publish_versions(home, 5)
     publish_versions(home, 1, "other")
-    statsvc("datasets", "street", "--keep", "4", *place)
-    statsvc("gc", "--grace", "0s", *place)
-    assert "6 versions checked, 0 damaged" in statsvc("verify", *place).stderr
+    statsvc("datasets", "street", "--keep", "4", *home_options)
+    statsvc("gc", "--grace", "0s", *home_options)
+    assert "6 versions checked, 0 damaged" in statsvc("verify", *home_options).stderr
     catalog = Catalog.open(home.database)
     groups = {v.number: v.group_uri for v in catalog.versions(catalog.dataset("street"))}
     chunk = next(name for name in stored_files.names() if name.startswith(f"{groups[2]}/counts/c/"))
@@ -62,7 +62,7 @@ def test_verify_names_the_damaged_versions(stored_files: StoredFiles, home: Home
     stored_files.put(f"{groups[4]}/zarr.json", json.dumps(described).encode())
     stored_files.put(f"{groups[1]}/aggregates", stored_files.get(f"{groups[1]}/aggregates")[:-5])
     catalog.close()
-    found = json.loads(statsvc("verify", "--json", *place, code=1).stdout)
+    found = json.loads(statsvc("verify", "--json", *home_options, code=1).stdout)
     assert found["checked"] == 6
     damage = {(one["dataset"], one["version"]): one["damage"] for one in found["damaged"]}
     assert sorted(damage) == [("street", number) for number in (1, 2, 3, 4)]
@@ -70,7 +70,7 @@ def test_verify_names_the_damaged_versions(stored_files: StoredFiles, home: Home
     assert "'counts'" in damage["street", 2]
     assert "'class_pixels'" in damage["street", 3]
     assert "'pixels'" in damage["street", 4]
-    assert "1 versions checked, 0 damaged" in statsvc("verify", "other", *place).stderr
+    assert "1 versions checked, 0 damaged" in statsvc("verify", "other", *home_options).stderr
 
 
 def test_a_lost_catalog_is_rebuilt_from_the_groups(

@@ -329,24 +329,24 @@ def test_a_tag_works_as_a_version_and_its_response_is_not_immutable(home: Home, 
 
 def test_the_command_line_sets_tags_and_keep(tmp_path: Path) -> None:
     home = homes.resolve(str(tmp_path / "home"))
-    place = ("--home", home.folder)
+    home_options = ("--home", home.folder)
     publish_versions(home, 3)
-    shown = json.loads(statsvc("versions", "street", "--tag", "2=paper", "--json", *place).stdout)
+    shown = json.loads(statsvc("versions", "street", "--tag", "2=paper", "--json", *home_options).stdout)
     assert [(v["version"], v["tags"], v["rows"]) for v in shown] == [
         (3, None, "kept"),
         (2, "paper", "kept"),
         (1, None, "kept"),
     ]
-    tagged = statsvc("weights", "street", "--version", "paper", "--format", "csv", *place).stdout
-    assert tagged == statsvc("weights", "street", "--version", "2", "--format", "csv", *place).stdout
-    statsvc("datasets", "street", "--keep", "1", *place)
-    done = json.loads(statsvc("gc", "--grace", "0s", "--json", *place).stdout)
+    tagged = statsvc("weights", "street", "--version", "paper", "--format", "csv", *home_options).stdout
+    assert tagged == statsvc("weights", "street", "--version", "2", "--format", "csv", *home_options).stdout
+    statsvc("datasets", "street", "--keep", "1", *home_options)
+    done = json.loads(statsvc("gc", "--grace", "0s", "--json", *home_options).stdout)
     assert done["removed"] == [{"dataset": "street", "version": 1}]
-    shown = json.loads(statsvc("versions", "street", "--untag", "paper", "--json", *place).stdout)
+    shown = json.loads(statsvc("versions", "street", "--untag", "paper", "--json", *home_options).stdout)
     assert [(v["version"], v["rows"]) for v in shown] == [(3, "kept"), (2, "kept"), (1, "removed")]
-    assert "is not N=TAG" in statsvc("versions", "street", "--tag", "paper", *place, code=2).stderr
-    assert "90s, 10m" in statsvc("gc", "--grace", "soon", *place, code=2).stderr
-    assert "is not a version" in statsvc("weights", "street", "--version", "-1", *place, code=2).stderr
+    assert "is not N=TAG" in statsvc("versions", "street", "--tag", "paper", *home_options, code=2).stderr
+    assert "90s, 10m" in statsvc("gc", "--grace", "soon", *home_options, code=2).stderr
+    assert "is not a version" in statsvc("weights", "street", "--version", "-1", *home_options, code=2).stderr
 
 
 def test_keep_is_rejected_out_of_range(catalog: Catalog, home: Home) -> None:

@@ -71,9 +71,9 @@ class BucketWorkspace(Workspace):
 def faulty(s3: S3Server, bucket: StoredFiles, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
     """A faulty proxy in front of the bucket's server, which this process uses with short timeouts."""
     monkeypatch.setattr(object_urls, "RETRIES", 1)
-    monkeypatch.setattr(object_urls, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(object_urls, "TIMEOUT_SECONDS", 4.0)
     monkeypatch.setattr(buckets, "SHORT_RETRIES", 1)
-    monkeypatch.setattr(buckets, "SHORT_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(buckets, "SHORT_TIMEOUT_SECONDS", 2.0)
     with faulty_proxy(s3.url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         yield proxy

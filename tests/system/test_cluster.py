@@ -240,10 +240,14 @@ def test_two_runners_run_each_of_a_hundred_jobs_once_and_leave_no_gap_in_the_num
 
 
 @pytest.fixture
-def place(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the time in which an attempt waits for the scheduler and a worker."""
+    monkeypatch.setattr(remote_cluster, "WAIT_SECONDS", 3.0)
+
+
+@pytest.fixture
+def workspace(cluster: Cluster, tmp_path: Path) -> Iterator[Workspace]:
     """A workspace in this process that counts on a Dask scheduler; tests may replace the scheduler."""
-    for name in ("WAIT_SECONDS", "CONNECT_SECONDS"):
-        monkeypatch.setattr(remote_cluster, name, 1.0)
     catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
     workspace = Workspace(tmp_path / "home", catalog, RemoteCluster(cluster.dask))
     workspace.add(write_folder(tmp_path / "labels", files=4))
@@ -263,6 +267,7 @@ def wait_for_workers(workspace: Workspace, workers: int) -> None:
     wait_for(poll)
 
 
+@pytest.mark.usefixtures("short_wait")
 def test_a_job_is_requeued_if_no_scheduler_responds(workspace: Workspace) -> None:
     workspace.cluster = RemoteCluster(f"tcp://127.0.0.1:{free_port()}")
     outcome, job = workspace.scan()
@@ -271,16 +276,17 @@ def test_a_job_is_requeued_if_no_scheduler_responds(workspace: Workspace) -> Non
     assert outcome.error == job.error
 
 
+@pytest.mark.usefixtures("short_wait")
 def test_a_job_is_requeued_if_no_worker_accepts_work(cluster: Cluster, workspace: Workspace) -> None:
     address = cluster.add_scheduler("idle-scheduler")
-    workspace.cluster = RemoteCluster(address)
+    workspace.cluster = remote = RemoteCluster(address)
     wait_for_workers(workspace, 0)
     _, job = workspace.scan()
     assert job.state == "queued"
     assert f"no worker that accepts work. Start workers with dask worker {address}" in str(job.error)
     cluster.add_worker("full-worker", address, memory="64MB")  # less than Python uses, so the worker pauses
     wait_for_workers(workspace, 1)
-    wait_for(lambda: workspace.cluster.connected() == 0)
+    wait_for(lambda: remote.connected() == 0)
     assert workspace.scan()[0].error == job.error
     assert "paused for lack of it" in str(job.error)
 
