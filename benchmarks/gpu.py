@@ -49,11 +49,11 @@ def measure(maps: list[np.ndarray], repeats: int) -> list[Row]:
     pinned[:] = words
     pixels, other = cuda.to_device(words), cuda.device_array(len(words), np.uint64)
     copied = 1000 * seconds(lambda: other.copy_to_device(pixels), repeats)
-    counted = 1000 * seconds(lambda: ours.launched(pixels, sizes, stream), repeats)
+    counted = 1000 * seconds(lambda: ours.launch_count(pixels, sizes, stream), repeats)
     sent = 1000 * seconds(lambda: other.copy_to_device(pinned), repeats)
     batch = 1000 * seconds(lambda: ours.count_batch(maps), repeats)
     torch_ms = 1000 * seconds(lambda: by_torch(maps), max(3, repeats // 4))
-    table = ours.launched(pixels, sizes, stream).copy_to_host()
+    table = ours.launch_count(pixels, sizes, stream).copy_to_host()
     expected = [np.bincount(array.reshape(-1), minlength=256) for array in maps]
     np.testing.assert_array_equal(table, expected)
     return [
