@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,8 @@ OUTAGES = pytest.StashKey[list[tuple[str, ...]]]()
 
 def pytest_configure() -> None:
     """Raise the default timeout of httpx2. The client of statsvc always sets its own timeout."""
-    timeout = httpx2.get.__kwdefaults__["timeout"]  # one object, the default of all functions and clients
+    # One object, which is the default of all functions and clients.
+    timeout = inspect.signature(httpx2.get).parameters["timeout"].default
     timeout.connect = timeout.read = timeout.write = timeout.pool = HTTP_TIMEOUT
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,10 @@ def home(home: Home) -> Home:
     return home
 
 
+def serves_version(url: str, number: int) -> bool:
+    return bool(httpx2.get(f"{url}/weights").json()["version"] == number)
+
+
 def test_two_processes_send_the_same_bytes_and_serve_a_new_version_after_the_next_poll(home: Home) -> None:
     with serving(home) as one, serving(home) as two:
         first = [httpx2.get(f"{url}/weights?format=csv") for url in (one, two)]
@@ -38,7 +43,7 @@ def test_two_processes_send_the_same_bytes_and_serve_a_new_version_after_the_nex
         assert first[0].content == first[1].content
         number = publish(home, "street", label_maps(7), num_classes=4).number
         for url in (one, two):
-            wait_for(lambda url=url: httpx2.get(f"{url}/weights").json()["version"] == number)
+            wait_for(partial(serves_version, url, number))
         assert POLL_SECONDS <= 0.5  # an idle server serves the new version within a second
         stale = httpx2.get(f"{one}/weights?format=csv", headers={"If-None-Match": first[0].headers["etag"]})
         assert stale.status_code == 200
