@@ -1,4 +1,4 @@
-# One image for every role: `statsvc upgrade`, `serve --no-runner`, `runner`, Dask's scheduler and workers.
+# One image for all roles: `statsvc upgrade`, `statsvc serve`, `statsvc runner`, Dask scheduler and workers.
 FROM python:3.12-slim AS build
 # EXTRAS   extras of statsvc to install
 # TORCH    "torch" for workers with a GPU, which installs the version in constraints.txt; empty otherwise

@@ -1,8 +1,8 @@
-"""Every benchmark one after the other: what `make bench` runs.
+"""Run all benchmarks, one after the other (`make bench`).
 
     python benchmarks/all.py [--output build/bench.json] [--plot docs/images/bench.png]
 
-Each prints its table as it goes; together they are written as JSON and, where matplotlib is installed, drawn.
+Each benchmark prints its table. All tables are written as JSON, and plotted if matplotlib is installed.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("counting", "gpu", "scanning", "dask_workers", "object_store", "serving", "losses")
+BENCHMARKS = ("counting", "gpu", "scanning", "dask_workers", "object_store", "serving", "losses")
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw how many times as fast statsvc is, a bar for each comparison with a peer, goals as lines."""
+    """Plot the speed of statsvc relative to each peer: a bar per comparison, the goal as a line."""
     import matplotlib as mpl
 
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
-    left_out = ("304", "inflate alone")
+    excluded = ("304", "inflate alone")
     rated = [row for row in rows if not row["goal"].startswith("≤")]
-    shown = [row for row in rated if not any(part in row["name"] for part in left_out)]
+    shown = [row for row in rated if not any(text in row["name"] for text in excluded)]
     figure, axes = plt.subplots(figsize=(9, 0.28 * len(shown) + 1), layout="constrained")
-    places = range(len(shown), 0, -1)
-    axes.barh(places, [row["ratio"] for row in shown], color="#3b75af", height=0.7)
-    for place, row in zip(places, shown, strict=True):
+    positions = range(len(shown), 0, -1)
+    axes.barh(positions, [row["ratio"] for row in shown], color="#3b75af", height=0.7)
+    for y, row in zip(positions, shown, strict=True):
         if row["goal"]:
             goal = float(row["goal"].removeprefix("≥"))
-            axes.plot([goal, goal], [place - 0.45, place + 0.45], color="black", linewidth=2)
+            axes.plot([goal, goal], [y - 0.45, y + 0.45], color="black", linewidth=2)
         end = max([row["ratio"], *([float(row["goal"].removeprefix("≥"))] if row["goal"] else [])])
-        axes.text(end * 1.06, place, f"{row['ratio']:.1f}×", va="center", fontsize=8)
-    axes.set_yticks(list(places), [row["name"] for row in shown], fontsize=8)
+        axes.text(end * 1.06, y, f"{row['ratio']:.1f}×", va="center", fontsize=8)
+    axes.set_yticks(list(positions), [row["name"] for row in shown], fontsize=8)
     axes.set_xscale("log")
-    axes.axvline(1, color="grey", linewidth=0.8)
+    axes.axvline(1, color="gray", linewidth=0.8)
     axes.set_xlim(right=axes.get_xlim()[1] * 1.6)
-    axes.set_xlabel("times as fast as the peer (line: goal)")
+    axes.set_xlabel("speed relative to the peer (line: goal)")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,14 +59,14 @@ def main() -> int:
     options = parser.parse_args()
     tables: list[dict[str, Any]] = []
     failed: list[str] = []
-    for part in PARTS:
+    for benchmark in BENCHMARKS:
         with tempfile.TemporaryDirectory() as folder:
-            found = Path(folder) / "found.json"
-            command = [sys.executable, str(ROOT / "benchmarks" / f"{part}.py"), "--json", str(found)]
+            result = Path(folder) / "result.json"
+            command = [sys.executable, str(ROOT / "benchmarks" / f"{benchmark}.py"), "--json", str(result)]
             if subprocess.run(command, check=False).returncode:
-                failed.append(part)  # what the others found is not lost
+                failed.append(benchmark)  # and run the others
             else:
-                tables.append(json.loads(found.read_text(encoding="utf-8")))
+                tables.append(json.loads(result.read_text(encoding="utf-8")))
         print(flush=True)
     rows = [row for table in tables for row in table["rows"]]
     machine = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
@@ -75,11 +75,11 @@ def main() -> int:
     options.output.write_text(text + "\n", encoding="utf-8")
     goals = [row for row in rows if row["met"] is not None]
     missed = [row["name"] for row in goals if not row["met"]]
-    print(f"{len(goals) - len(missed)} of {len(goals)} goals met; {options.output} has every figure")
+    print(f"{len(goals) - len(missed)} of {len(goals)} goals met; all results are in {options.output}")
     for name in missed:
-        print(f"not met: {name}")
-    for part in failed:
-        print(f"failed, and missing from all of this: benchmarks/{part}.py")
+        print(f"goal not met: {name}")
+    for benchmark in failed:
+        print(f"failed, results are missing: benchmarks/{benchmark}.py")
     if importlib.util.find_spec("matplotlib") is None:
         print("matplotlib is not installed: no plot")
     else:

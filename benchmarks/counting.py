@@ -1,10 +1,10 @@
-"""Label maps to histograms on one core, beside what people do now: ratios of medians from one run.
+"""Counting label maps on one core, compared with the usual ways: ratios of medians of one run.
 
     python benchmarks/counting.py [--size 2048x1024] [--images 6] [--repeats 9] [--json FILE]
 
-Draws its own label maps with a fixed seed. Files are read from the disk; peers are Pillow, OpenCV (where cv2
-is installed), nibabel, and a Torch tensor's `bincount` (where Torch is). What is compiled at first use is
-compiled before the clock starts, and its time printed apart.
+The label maps are generated with a fixed seed and read from disk. The peers are Pillow, OpenCV, nibabel and
+`torch.bincount`; those that are not installed are skipped. The kernels are compiled before the measurements;
+the time for it is printed separately.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from statsvc_workers.kernels.histogram import Counter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Counted = Callable[[Path], np.ndarray]
+    Count = Callable[[Path], np.ndarray]
 
 CLASSES = 19
 
@@ -57,7 +57,7 @@ def by_statsvc(path: Path) -> np.ndarray:
     return counts
 
 
-def counted(array: np.ndarray) -> np.ndarray:
+def count_array(array: np.ndarray) -> np.ndarray:
     counter = Counter()
     counter.add(array)
     return counter.result()[1]
@@ -65,23 +65,23 @@ def counted(array: np.ndarray) -> np.ndarray:
 
 def image_data(path: Path) -> bytes:
     """Return the zlib stream of a PNG."""
-    data, parts, at = path.read_bytes(), [], 8
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        if data[at + 4 : at + 8] == b"IDAT":
-            parts.append(data[at + 8 : at + 8 + length])
-        at += 12 + length
-    return b"".join(parts)
+    data, chunks, offset = path.read_bytes(), [], 8
+    while offset < len(data):
+        length = int.from_bytes(data[offset : offset + 4], "big")
+        if data[offset + 4 : offset + 8] == b"IDAT":
+            chunks.append(data[offset + 8 : offset + 8 + length])
+        offset += 12 + length
+    return b"".join(chunks)
 
 
-def written(folder: Path, maps: list[np.ndarray]) -> dict[str, list[Path]]:
-    """Write the maps as each encoder does; return the files of each."""
-    files: dict[str, list[Path]] = {"Pillow's grey": [], "palette": []}
+def write_maps(folder: Path, maps: list[np.ndarray]) -> dict[str, list[Path]]:
+    """Write the label maps with each encoder; return {encoder: files}."""
+    files: dict[str, list[Path]] = {"Pillow, gray": [], "palette": []}
     for number, array in enumerate(maps):
-        grey, palette = folder / f"grey-{number}.png", folder / f"palette-{number}.png"
+        gray, palette = folder / f"gray-{number}.png", folder / f"palette-{number}.png"
         image = Image.fromarray(array)
-        image.save(grey)
-        files["Pillow's grey"].append(grey)
+        image.save(gray)
+        files["Pillow, gray"].append(gray)
         image.putpalette(list(range(256)) * 3)
         image.save(palette)
         files["palette"].append(palette)
@@ -89,38 +89,38 @@ def written(folder: Path, maps: list[np.ndarray]) -> dict[str, list[Path]]:
         return files
     import cv2
 
-    files["OpenCV's grey"] = []
+    files["OpenCV, gray"] = []
     for number, array in enumerate(maps):
         path = folder / f"opencv-{number}.png"
         cv2.imwrite(str(path), array)
-        files["OpenCV's grey"].append(path)
+        files["OpenCV, gray"].append(path)
     return files
 
 
-def of_each(theirs: Counted, ours: Counted, paths: list[Path], repeats: int) -> tuple[float, float]:
-    """Return the CPU ms of each side for a file: each goes through all files, as it would in use, in turn."""
-    whole = medians_ms(
+def ms_per_file(theirs: Count, ours: Count, paths: list[Path], repeats: int) -> tuple[float, float]:
+    """Return the CPU time per file of both sides in milliseconds. Each pass counts all files."""
+    total = medians_ms(
         lambda: [theirs(path) for path in paths], lambda: [ours(path) for path in paths], repeats
     )
-    return whole[0] / len(paths), whole[1] / len(paths)
+    return total[0] / len(paths), total[1] / len(paths)
 
 
 def png_rows(size: str, maps: list[np.ndarray], repeats: int, least: float) -> list[Row]:
-    """Return the rows of PNG files: each encoder and their mean, another decoder, and inflating alone."""
+    """Compare PNG files: each encoder, their geometric mean, another decoder, and only inflating the data."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        files = written(Path(folder), maps)
+        files = write_maps(Path(folder), maps)
         for encoder, paths in files.items():
-            theirs, ours = of_each(by_pillow, by_statsvc, paths, repeats)
+            theirs, ours = ms_per_file(by_pillow, by_statsvc, paths, repeats)
             for path in paths:
                 assert np.array_equal(by_pillow(path), by_statsvc(path))
             rows.append(faster(f"PNG {size}, {encoder}: Pillow + np.bincount", theirs, ours))
         mean = math.prod(row.ratio for row in rows) ** (1 / len(rows))
         theirs = statistics.mean(row.theirs for row in rows)
-        rows.append(faster(f"PNG {size}: geometric mean of these", theirs, theirs / mean, least))
+        rows.append(faster(f"PNG {size}: geometric mean of the above", theirs, theirs / mean, least))
         first = next(iter(files.values()))
-        if "OpenCV's grey" in files:
-            theirs, ours = of_each(by_opencv, by_statsvc, first, repeats)
+        if "OpenCV, gray" in files:
+            theirs, ours = ms_per_file(by_opencv, by_statsvc, first, repeats)
             rows.append(faster(f"PNG {size}: OpenCV + np.bincount", theirs, ours))
         for name, inflate in (("zlib", zlib.decompress), ("libdeflate", None)):
             pairs = []
@@ -136,7 +136,7 @@ def png_rows(size: str, maps: list[np.ndarray], repeats: int, least: float) -> l
 
 
 def array_rows(array: np.ndarray, repeats: int) -> list[Row]:
-    """Return the rows of arrays: label map and noise, each dtype, and two other peers."""
+    """Compare arrays in memory: label map and noise of each dtype, and other peers."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, array.shape)
     rows: list[Row] = []
@@ -149,43 +149,47 @@ def array_rows(array: np.ndarray, repeats: int) -> list[Row]:
     for kind in ("uint8", "uint16", "int32", "int64"):
         for what, values in (("label map", array), ("noise", noise)):
             typed = values.astype(kind)
-            assert np.array_equal(counted(typed), np.unique(typed, return_counts=True)[1])
-            theirs, ours = medians_ms(partial(np.bincount, typed.ravel()), partial(counted, typed), repeats)
+            assert np.array_equal(count_array(typed), np.unique(typed, return_counts=True)[1])
+            theirs, ours = medians_ms(
+                partial(np.bincount, typed.ravel()), partial(count_array, typed), repeats
+            )
             rows.append(faster(f"{kind} {what}: np.bincount", theirs, ours, goals.get((kind, what), 1)))
     loop = partial(lambda labels: [(labels == c).sum() for c in range(CLASSES)], array)
-    theirs, ours = medians_ms(loop, partial(counted, array), repeats)
+    theirs, ours = medians_ms(loop, partial(count_array, array), repeats)
     rows.append(faster(f"uint8 label map: (label == c).sum() of {CLASSES} classes", theirs, ours))
     import dask.array
 
     lazy = dask.array.bincount(dask.array.from_array(array.ravel(), chunks=1 << 18), minlength=256)
-    theirs, ours = medians_ms(partial(lazy.compute, scheduler="threads"), partial(counted, array), repeats)
+    theirs, ours = medians_ms(
+        partial(lazy.compute, scheduler="threads"), partial(count_array, array), repeats
+    )
     rows.append(faster("uint8 label map: dask.array.bincount", theirs, ours))
     if installed("torch"):
         import torch
 
         tensor = torch.from_numpy(array.copy()).flatten()
-        theirs, ours = medians_ms(partial(torch.bincount, tensor), partial(counted, array), repeats)
+        theirs, ours = medians_ms(partial(torch.bincount, tensor), partial(count_array, array), repeats)
         rows.append(faster("uint8 label map: torch.bincount", theirs, ours))
     return rows
 
 
 def volume_rows(repeats: int) -> list[Row]:
-    """Return the rows of a compressed volume of balls, as organs are, of 256 x 256 x 256 voxels."""
+    """Compare compressed NIfTI volumes of 256³ voxels with balls that resemble organs."""
     import nibabel
 
     rng, edge = np.random.default_rng(0), 256
-    place = np.ogrid[:edge, :edge, :edge]
+    axes = np.ogrid[:edge, :edge, :edge]
     volume = np.zeros((edge, edge, edge), np.uint8)
     for organ in range(1, 8):
-        middle, radius = rng.integers(40, edge - 40, 3), rng.integers(12, 50)
-        volume[sum((axis - at) ** 2 for axis, at in zip(place, middle, strict=True)) < radius**2] = organ
+        center, radius = rng.integers(40, edge - 40, 3), rng.integers(12, 50)
+        volume[sum((axis - c) ** 2 for axis, c in zip(axes, center, strict=True)) < radius**2] = organ
     rows = []
     for kind in ("uint8", "int16"):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "volume.nii.gz"
             nibabel.save(nibabel.Nifti1Image(volume.astype(kind), np.eye(4), dtype=kind), path)
-            assert np.array_equal(by_nibabel(path), streamed(path))
-            theirs, ours = medians_ms(partial(by_nibabel, path), partial(streamed, path), repeats)
+            assert np.array_equal(by_nibabel(path), by_stream(path))
+            theirs, ours = medians_ms(partial(by_nibabel, path), partial(by_stream, path), repeats)
             rows.append(faster(f"NIfTI {edge}³ {kind}, .nii.gz: nibabel + np.bincount", theirs, ours, 4))
     return rows
 
@@ -193,11 +197,11 @@ def volume_rows(repeats: int) -> list[Row]:
 def by_nibabel(path: Path) -> np.ndarray:
     import nibabel
 
-    # In the order in which the voxels lie: ravel() alone would copy them first.
+    # In memory order: ravel() without an order would copy the voxels.
     return np.bincount(np.asanyarray(nibabel.load(path).dataobj).ravel(order="K"))
 
 
-def streamed(path: Path) -> np.ndarray:
+def by_stream(path: Path) -> np.ndarray:
     with path.open("rb") as file:
         counter = Counter()
         for chunk in open_label_map(path.name, file, 1 << 30).chunks:
@@ -214,18 +218,18 @@ def main() -> None:
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
 
-    def drawn(size: tuple[int, int]) -> list[np.ndarray]:
+    def generate(size: tuple[int, int]) -> list[np.ndarray]:
         with tempfile.TemporaryDirectory() as folder:
             make_demo(Path(folder), images=options.images, size=size, seed=0)
             return [np.asarray(Image.open(file)) for file in sorted(Path(folder).rglob("*.png"))]
 
-    maps, small = drawn((width, height)), drawn((480, 360))
+    maps, small = generate((width, height)), generate((480, 360))
     start = time.perf_counter()
     for kind in ("uint8", "uint16", "int32", "int64"):
-        counted(small[0].astype(kind))
+        count_array(small[0].astype(kind))
     with tempfile.TemporaryDirectory() as folder:
-        by_statsvc(written(Path(folder), small[:1])["palette"][0])
-    print(f"compiled, or loaded from the cache, in {time.perf_counter() - start:.1f} s")
+        by_statsvc(write_maps(Path(folder), small[:1])["palette"][0])
+    print(f"kernels compiled or loaded from the cache in {time.perf_counter() - start:.1f} s")
     rows = png_rows(options.size, maps, options.repeats, 10)
     rows += png_rows("480x360", small, 3 * options.repeats, 5)
     rows += array_rows(maps[0], options.repeats)

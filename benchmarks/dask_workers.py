@@ -1,10 +1,10 @@
-"""What Dask costs: one and two of its workers beside one and two bare processes, and a worker's memory.
+"""Overhead of Dask: one and two workers compared with as many plain processes, and the memory of a worker.
 
     python benchmarks/dask_workers.py [--images 1000] [--files 50000] [--json FILE]
 
-The same label maps go to both, once each process has loaded what it counts with. Memory is the highest
-resident size of any worker, seen five times a second, over the first and over all of many files, most of them
-links to a few, and over the chunks of one Zarr array of 40 Gpx, most of which are not stored.
+Both count the same label maps, after a warm-up. Memory is the highest resident size of any worker, sampled
+five times a second: over many files (mostly hard links to a few), and over the chunks of a Zarr array of
+40 Gpx (mostly not stored). It is compared with the memory over the first samples.
 """
 
 from __future__ import annotations
@@ -40,16 +40,18 @@ LIMIT_MB = 500
 SIDE, CHUNK = 200_000, 4_000
 """Pixels along each axis of the array, and of a chunk of it."""
 FIRST = 10_000
-DRAWN = 200
+"""Files after which the memory is compared with that over all files."""
+DISTINCT = 200
+"""Label maps that the hard links point to."""
 TIMES = 8
-"""How often each label map is counted, so that batches have their full size for most of the time."""
+"""How often each label map is counted, so that most batches have the full size."""
 
 
 class Memory:
-    """The highest resident size, in MB, of any of some processes until it is left."""
+    """Context manager that records the highest resident size of any of these processes, in MB."""
 
     def __init__(self, pids: list[int]) -> None:
-        self._pids, self._left, self.highest = pids, threading.Event(), 0.0
+        self._pids, self._stop, self.highest = pids, threading.Event(), 0.0
         self._thread = threading.Thread(target=self._watch)
 
     def __enter__(self) -> Memory:
@@ -57,37 +59,38 @@ class Memory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._left.set()
+        self._stop.set()
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._left.wait(0.2):
+        while not self._stop.wait(0.2):
             for pid in self._pids:
                 pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
                 self.highest = max(self.highest, pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
 
-def streamed(cluster: LocalCluster, reading: CountOptions, samples: Sequence[str | Member]) -> float:
+def on_cluster(cluster: LocalCluster, options: CountOptions, samples: Sequence[str | Member]) -> float:
     """Count on the cluster; return the seconds."""
     sizes = [
-        one.length if isinstance(one, Member) else Path(reading.root, one).stat().st_size for one in samples
+        sample.length if isinstance(sample, Member) else Path(options.root, sample).stat().st_size
+        for sample in samples
     ]
-    start, done = time.perf_counter(), 0
-    for rows in stream(cluster, reading, samples, sizes, uuid.uuid4().hex, lambda: None):
-        assert not isinstance(rows, tuple)
-        assert not rows.status.any()
-        done += len(rows.path)
-    assert done == len(samples)
+    start, rows = time.perf_counter(), 0
+    for batch in stream(cluster, options, samples, sizes, uuid.uuid4().hex, lambda: None):
+        assert not isinstance(batch, tuple)
+        assert not batch.status.any()
+        rows += len(batch.path)
+    assert rows == len(samples)
     return time.perf_counter() - start
 
 
-def bare(reading: CountOptions, paths: list[str], processes: int) -> float:
-    """Count in processes without Dask; return the seconds."""
+def in_processes(options: CountOptions, paths: list[str], processes: int) -> float:
+    """Count in plain processes without Dask; return the seconds."""
     batches = [paths[start : start + 64] for start in range(0, len(paths), 64)]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        pool.map(partial(count_samples, reading), batches[:processes], chunksize=1)
+        pool.map(partial(count_samples, options), batches[:processes], chunksize=1)
         start = time.perf_counter()
-        for rows in pool.imap_unordered(partial(count_samples, reading), batches):
+        for rows in pool.imap_unordered(partial(count_samples, options), batches):
             assert not rows.status.any()
         return time.perf_counter() - start
 
@@ -97,21 +100,21 @@ def scaling(images: int, repeats: int = 3) -> list[Row]:
         make_demo(Path(folder), images=images, size=(2048, 1024), seed=0)
         paths = sorted(file.relative_to(folder).as_posix() for file in Path(folder).rglob("*.png"))
         paths *= TIMES
-        reading = CountOptions(folder, 1 << 28, "cpu")
+        options = CountOptions(folder, 1 << 28, "cpu")
         seconds: dict[tuple[str, int], list[float]] = {}
         for _ in range(repeats):
             for count in (1, 2):
                 cluster = LocalCluster(count)
                 try:
-                    streamed(cluster, reading, paths[: 32 * count])
-                    seconds.setdefault(("dask", count), []).append(streamed(cluster, reading, paths))
+                    on_cluster(cluster, options, paths[: 32 * count])
+                    seconds.setdefault(("dask", count), []).append(on_cluster(cluster, options, paths))
                 finally:
                     cluster.close()
-                seconds.setdefault(("bare", count), []).append(bare(reading, paths, count))
+                seconds.setdefault(("bare", count), []).append(in_processes(options, paths, count))
     median = {side: statistics.median(times) for side, times in seconds.items()}
     rows = [
         Row(
-            f"{count} Dask worker{'s' * (count - 1)}: as many bare processes",
+            f"{count} Dask worker{'s' * (count - 1)}: as many plain processes",
             median["bare", count],
             median["dask", count],
             "s",
@@ -122,7 +125,7 @@ def scaling(images: int, repeats: int = 3) -> list[Row]:
     theirs, ours = (median[side, 1] / median[side, 2] for side in ("bare", "dask"))
     rows.append(
         Row(
-            "two over one: bare processes' gain",
+            "speedup by a second worker: by a second plain process",
             theirs,
             ours,
             "x",
@@ -135,17 +138,17 @@ def scaling(images: int, repeats: int = 3) -> list[Row]:
 
 
 def memory(files: int) -> list[Row]:
-    with tempfile.TemporaryDirectory() as place:
-        drawn, folder = Path(place) / "drawn", Path(place) / "all"
-        make_demo(drawn, images=DRAWN, size=(480, 360), seed=0)
-        pictures = sorted(drawn.rglob("*.png"))
+    with tempfile.TemporaryDirectory() as temporary:
+        distinct, folder = Path(temporary) / "distinct", Path(temporary) / "all"
+        make_demo(distinct, images=DISTINCT, size=(480, 360), seed=0)
+        label_maps = sorted(distinct.rglob("*.png"))
         paths = []
         for number in range(files):
             path = folder / f"{number // 1000:03d}" / f"{number:06d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            os.link(pictures[number % len(pictures)], path)
+            os.link(label_maps[number % len(label_maps)], path)
             paths.append(path.relative_to(folder).as_posix())
-        return watched(f"{files} files", CountOptions(str(folder), 1 << 28, "cpu"), paths, FIRST)
+        return memory_rows(f"{files} files", CountOptions(str(folder), 1 << 28, "cpu"), paths, FIRST)
 
 
 def array_memory() -> list[Row]:
@@ -160,25 +163,27 @@ def array_memory() -> list[Row]:
         counting = Counting(rows="chunk")
         listing = list_samples(open_source(folder, None), counting)
         chunks = [listing.sample(path) for path in listing.path]
-        reading = CountOptions(folder, 1 << 28, "cpu", counting)
-        return watched("a Zarr array of 40 Gpx", reading, chunks, len(chunks) // 10)
+        options = CountOptions(folder, 1 << 28, "cpu", counting)
+        return memory_rows("a Zarr array of 40 Gpx", options, chunks, len(chunks) // 10)
 
 
-def watched(what: str, reading: CountOptions, samples: Sequence[str | Member], first: int) -> list[Row]:
-    """Return the rows of a worker's memory over all samples, beside that over the first ones."""
+def memory_rows(
+    subject: str, options: CountOptions, samples: Sequence[str | Member], first: int
+) -> list[Row]:
+    """Compare the memory of a worker over all samples with that over the first ones, and with the limit."""
     cluster = LocalCluster()
     try:
-        streamed(cluster, reading, samples[:32])
-        with Memory(cluster.worker_pids()) as early:
-            streamed(cluster, reading, samples[:first])
+        on_cluster(cluster, options, samples[:32])
+        with Memory(cluster.worker_pids()) as beginning:
+            on_cluster(cluster, options, samples[:first])
             time.sleep(0.4)
         with Memory(cluster.worker_pids()) as whole:
-            streamed(cluster, reading, samples)
+            on_cluster(cluster, options, samples)
     finally:
         cluster.close()
-    name = f"a worker's memory over {what}"
+    name = f"memory of a worker over {subject}"
     return [
-        at_most(f"{name}: over the first {first}", early.highest, whole.highest, 1.1, "MB"),
+        at_most(f"{name}: over the first {first}", beginning.highest, whole.highest, 1.1, "MB"),
         within(f"{name}: {LIMIT_MB} MB", whole.highest, LIMIT_MB, "MB"),
     ]
 

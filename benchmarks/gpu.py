@@ -1,9 +1,10 @@
-"""Label maps of bytes counted on CUDA, beside what the device and the bus can copy; nothing without a device.
+"""Counting uint8 label maps on CUDA, compared with the copy rates of the device and the bus.
 
     python benchmarks/gpu.py [--size 2048x1024] [--images 64] [--repeats 20] [--json FILE]
 
-Label maps are drawn with a fixed seed. The device's rate is that of a copy within its memory, the bus's that
-of a copy from pinned memory.
+The label maps are generated with a fixed seed. The device rate is that of a copy within its memory, the bus
+rate that of a copy from pinned memory. Nothing is measured without a CUDA
+device.
 """
 
 from __future__ import annotations
@@ -28,31 +29,31 @@ if TYPE_CHECKING:
 
 
 def seconds(run: Callable[[], Any], repeats: int) -> float:
-    """Return the median time from starting `run` until the device has nothing left to do."""
+    """Return the median time until the device has finished the work of `run`."""
     run()
     cuda.synchronize()
     times = []
     for _ in range(repeats):
-        started = time.perf_counter()
+        start = time.perf_counter()
         run()
         cuda.synchronize()
-        times.append(time.perf_counter() - started)
+        times.append(time.perf_counter() - start)
     return statistics.median(times)
 
 
-def measured(maps: list[np.ndarray], repeats: int) -> list[Row]:
-    whole = np.concatenate([array.reshape(-1) for array in maps]).view(np.uint64)
-    words = np.array([array.size // 8 for array in maps], np.int64)
+def measure(maps: list[np.ndarray], repeats: int) -> list[Row]:
+    words = np.concatenate([array.reshape(-1) for array in maps]).view(np.uint64)
+    sizes = np.array([array.size // 8 for array in maps], np.int64)
     stream = cuda.stream()
-    pinned = cuda.pinned_array(len(whole), np.uint64)
-    pinned[:] = whole
-    pixels, other = cuda.to_device(whole), cuda.device_array(len(whole), np.uint64)
+    pinned = cuda.pinned_array(len(words), np.uint64)
+    pinned[:] = words
+    pixels, other = cuda.to_device(words), cuda.device_array(len(words), np.uint64)
     copied = 1000 * seconds(lambda: other.copy_to_device(pixels), repeats)
-    counted = 1000 * seconds(lambda: ours.launched(pixels, words, stream), repeats)
+    counted = 1000 * seconds(lambda: ours.launch_count(pixels, sizes, stream), repeats)
     sent = 1000 * seconds(lambda: other.copy_to_device(pinned), repeats)
     batch = 1000 * seconds(lambda: ours.count_batch(maps), repeats)
     torch_ms = 1000 * seconds(lambda: by_torch(maps), max(3, repeats // 4))
-    table = ours.launched(pixels, words, stream).copy_to_host()
+    table = ours.launch_count(pixels, sizes, stream).copy_to_host()
     expected = [np.bincount(array.reshape(-1), minlength=256) for array in maps]
     np.testing.assert_array_equal(table, expected)
     return [
@@ -76,15 +77,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    title = "Label maps on CUDA, ms for all of them"
+    title = "Label maps on CUDA, total milliseconds"
     if not ours.available():
-        report(title, [], options.json, ["CUDA: there is no GPU that numba can use here"])
+        report(title, [], options.json, ["CUDA: numba finds no usable GPU on this machine"])
         return
     width, height = map(int, options.size.split("x"))
     with tempfile.TemporaryDirectory() as folder:
         make_demo(Path(folder), images=options.images, size=(width, height), seed=0)
         maps = [np.asarray(Image.open(file)) for file in sorted(Path(folder).rglob("*.png"))]
-    report(f"{title}; {options.images} of {options.size}", measured(maps, options.repeats), options.json)
+    report(f"{title}; {options.images} of {options.size}", measure(maps, options.repeats), options.json)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Losses beside those that people use now: values, gradients, time and memory, side by side in one run.
+"""Compare CombinedLoss with other implementations: values, gradients, time and memory, in one run.
 
     python benchmarks/losses.py [--shape 4,19,512,512] [--repeats 9] [--json FILE]
 
-Forward and backward on the CPU in float32. Within a group every loss has the same logits, target and
-options, and they take turns, so that a busy moment of the machine hits all. Memory is what the process's
-resident set rises by at most during one forward and backward, each loss in a process of its own (Linux).
-Peers: MONAI; segmentation-models-pytorch (its losses alone, see `smp_losses`); a plain form with a softmax
-and one-hot targets. A peer that is not installed is named in the table.
+Forward and backward pass on the CPU in float32. Within a group all losses have the same logits, target and
+options, and run alternately, so that other load on the machine affects all of them. Memory is the largest
+increase of the resident set during one forward and backward pass, each loss in a separate process (Linux).
+Peers: MONAI; segmentation-models-pytorch (only its losses, see `smp_losses`); the usual implementation with
+softmax and one-hot targets. The table names peers that are not installed.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ IGNORE = 255
 
 
 def smp_losses() -> Any:
-    """Return segmentation-models-pytorch's own package of losses.
+    """Return the package of losses in segmentation-models-pytorch.
 
-    The whole package imports torchvision, its losses only Torch: their files are loaded as they are.
+    Only their files are loaded, which need Torch: the complete package also imports torchvision.
     """
-    whole = importlib.util.find_spec("segmentation_models_pytorch")
-    if whole is None or whole.origin is None:
+    package = importlib.util.find_spec("segmentation_models_pytorch")
+    if package is None or package.origin is None:
         raise ImportError("segmentation_models_pytorch is not installed")
-    folder = Path(whole.origin).parent / "losses"
+    folder = Path(package.origin).parent / "losses"
     name = "smp_losses"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(
@@ -58,12 +58,12 @@ def smp_losses() -> Any:
     return sys.modules[name]
 
 
-def ce_alone(weight: Tensor | None) -> Loss:
+def cross_entropy_only(weight: Tensor | None) -> Loss:
     return torch.nn.CrossEntropyLoss(weight, ignore_index=IGNORE)
 
 
 def one_hot(batch: bool, weight: Tensor | None) -> Loss:
-    """Return the loss as it is usually written, with the ignored pixels masked."""
+    """Return the usual implementation with one-hot targets; ignored pixels are masked."""
 
     def loss(logits: Tensor, target: Tensor) -> Tensor:
         classes, space = logits.shape[1], [2, 3][: target.ndim - 1]
@@ -103,7 +103,7 @@ def smp(weight: Tensor | None, ignored: bool) -> Loss:
         ignore_index=IGNORE if ignored else None,
         class_weights=None if weight is None else weight.tolist(),
     )
-    ce = ce_alone(weight)
+    ce = cross_entropy_only(weight)
     return lambda logits, target: CE * ce(logits, target) + DICE * dice(logits, target)
 
 
@@ -130,7 +130,7 @@ def weights(classes: int) -> Tensor:
     return torch.linspace(0.2, 3, classes)
 
 
-# Each group has the same options; the first loss that is there is what the others' values are compared with.
+# All losses of a group have the same options. The other values are compared with those of statsvc.
 GROUPS: dict[str, tuple[bool, dict[str, Callable[[int], Loss]]]] = {
     "unweighted, Dice of each sample": (
         False,
@@ -138,7 +138,7 @@ GROUPS: dict[str, tuple[bool, dict[str, Callable[[int], Loss]]]] = {
             "statsvc CombinedLoss": lambda _: ours(False, None),
             "MONAI DiceCELoss": lambda _: monai(False),
             "one-hot form": lambda _: one_hot(False, None),
-            "cross-entropy alone": lambda _: ce_alone(None),
+            "cross-entropy only": lambda _: cross_entropy_only(None),
         },
     ),
     "unweighted, Dice of the batch": (
@@ -156,7 +156,7 @@ GROUPS: dict[str, tuple[bool, dict[str, Callable[[int], Loss]]]] = {
             "statsvc CombinedLoss": lambda classes: ours(True, weights(classes)),
             "smp DiceLoss + cross-entropy": lambda classes: smp(weights(classes), True),
             "one-hot form": lambda classes: one_hot(True, weights(classes)),
-            "cross-entropy alone": lambda classes: ce_alone(weights(classes)),
+            "cross-entropy only": lambda classes: cross_entropy_only(weights(classes)),
         },
     ),
 }
@@ -191,37 +191,37 @@ def peak_memory(group: str, name: str, shape: tuple[int, ...]) -> int:
 def peak_of(group: str, name: str, shape: tuple[int, ...]) -> int:
     """Return `peak_memory` of a fresh process."""
     command = [sys.executable, __file__, "--peak", group, name, "--shape", ",".join(map(str, shape))]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return int(done.stdout)
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(process.stdout)
 
 
 def measured(shape: tuple[int, ...], repeats: int) -> list[dict[str, Any]]:
     rows = []
     for group, (ignored, makers) in GROUPS.items():
         logits, target = data(shape, ignored)
-        losses, found = {}, {}
+        losses, steps = {}, {}
         for name, make in makers.items():
             try:
                 losses[name] = make(shape[1])
             except ImportError as problem:
                 rows.append({"group": group, "loss": name, "missing": str(problem)})
         for name, loss in losses.items():
-            found[name] = step(loss, logits, target)
+            steps[name] = step(loss, logits, target)
         times: dict[str, list[float]] = {name: [] for name in losses}
         for _ in range(repeats):
             for name, loss in losses.items():
                 start = time.perf_counter()
                 step(loss, logits, target)
                 times[name].append(1000 * (time.perf_counter() - start))
-        value, gradient = found["statsvc CombinedLoss"]
+        value, gradient = steps["statsvc CombinedLoss"]
         rows += [
             {
                 "group": group,
                 "loss": name,
-                "value": found[name][0],
-                "value_difference": abs(found[name][0] - value),
-                "gradient_difference": (found[name][1] - gradient).abs().max().item(),
-                "gradient_largest": found[name][1].abs().max().item(),
+                "value": steps[name][0],
+                "value_difference": abs(steps[name][0] - value),
+                "gradient_difference": (steps[name][1] - gradient).abs().max().item(),
+                "gradient_largest": steps[name][1].abs().max().item(),
                 "ms": statistics.median(times[name]),
                 "peak_bytes": peak_of(group, name, shape),
             }
@@ -230,18 +230,18 @@ def measured(shape: tuple[int, ...], repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def beside_monai(rows: list[dict[str, Any]]) -> list[Row]:
-    """Return the rows of PyTorch losses' goals: time and memory of each group that has MONAI's loss."""
-    found = {(row["group"], row["loss"]): row for row in rows if "missing" not in row}
-    compared = []
+def compared_with_monai(rows: list[dict[str, Any]]) -> list[Row]:
+    """Compare time and memory with MONAI in each group, if MONAI is installed."""
+    by_loss = {(row["group"], row["loss"]): row for row in rows if "missing" not in row}
+    comparisons = []
     for group in GROUPS:
-        mine, theirs = found[group, "statsvc CombinedLoss"], found.get((group, "MONAI DiceCELoss"))
+        ours, theirs = by_loss[group, "statsvc CombinedLoss"], by_loss.get((group, "MONAI DiceCELoss"))
         if theirs is None:
             continue
-        compared.append(at_most(f"{group}: MONAI's time", theirs["ms"], mine["ms"], 0.5, "ms"))
-        peaks = (theirs["peak_bytes"] / 2**20, mine["peak_bytes"] / 2**20)
-        compared.append(at_most(f"{group}: MONAI's memory beyond the input", *peaks, 0.45, "MiB"))
-    return compared
+        comparisons.append(at_most(f"{group}: MONAI's time", theirs["ms"], ours["ms"], 0.5, "ms"))
+        peaks = (theirs["peak_bytes"] / 2**20, ours["peak_bytes"] / 2**20)
+        comparisons.append(at_most(f"{group}: MONAI's memory beyond the input", *peaks, 0.45, "MiB"))
+    return comparisons
 
 
 def main() -> None:
@@ -265,7 +265,7 @@ def main() -> None:
     for row in rows:
         if row["group"] != group:
             group = row["group"]
-            mine = next(r for r in rows if r["group"] == group and r["loss"] == "statsvc CombinedLoss")
+            reference = next(r for r in rows if r["group"] == group and r["loss"] == "statsvc CombinedLoss")
             print(
                 f"\n{group}\n{'':30} {'value':>9}  {'max |Δ grad|':>12}  {'ms':>7}  {'ours/theirs':>11}  "
                 f"{'peak MiB':>8}  {'ours/theirs':>11}"
@@ -275,13 +275,13 @@ def main() -> None:
             continue
         print(
             f"{row['loss']:30} {row['value']:9.6f}  {row['gradient_difference']:12.1e}  {row['ms']:7.1f}  "
-            f"{mine['ms'] / row['ms']:11.2f}  {row['peak_bytes'] / 2**20:8.0f}  "
-            f"{mine['peak_bytes'] / row['peak_bytes']:11.2f}"
+            f"{reference['ms'] / row['ms']:11.2f}  {row['peak_bytes'] / 2**20:8.0f}  "
+            f"{reference['peak_bytes'] / row['peak_bytes']:11.2f}"
         )
-    goals = beside_monai(rows)
+    goals = compared_with_monai(rows)
     print()
-    title = f"CombinedLoss {list(shape)} beside MONAI's DiceCELoss with the same options"
-    table = report(title, goals, missing=[] if goals else ["MONAI, which cannot be imported"])
+    title = f"CombinedLoss {list(shape)} compared with MONAI's DiceCELoss with the same options"
+    table = report(title, goals, missing=[] if goals else ["MONAI is not installed"])
     if options.json is not None:
         options.json.write_text(json.dumps(table | {"losses": rows}, indent=2) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: rows of a table, each a ratio of two things measured in one run."""
+"""Shared code of the benchmarks: table rows, each of which compares two measurements of the same run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 class Row:
     """One comparison.
 
-    name     what is compared with what
-    theirs   the peer's figure, in `unit`
-    ours     statsvc's figure
-    ratio    how many times better statsvc is, or, where `goal` is an upper bound, ours / theirs
-    goal     as text, for instance "≥ 10"; empty where there is none
-    met      whether `ratio` reaches the goal; None without one
+    name     what is measured: the peer
+    theirs   the peer's measurement, in `unit`
+    ours     statsvc's measurement, in `unit`
+    ratio    how many times better statsvc is; ours / theirs if `goal` is an upper bound
+    goal     as text, for example "≥ 10"; empty without a goal
+    met      whether `ratio` reaches the goal; None without a goal
     """
 
     name: str
@@ -36,50 +36,56 @@ class Row:
 
 
 def faster(name: str, theirs: float, ours: float, least: float | None = None, unit: str = "ms") -> Row:
-    """Return the row of two durations; the goal is a ratio of at least `least`."""
+    """Compare two durations. The goal, if any: theirs / ours is at least `least`."""
     ratio = theirs / ours
     goal = "" if least is None else f"≥ {least:g}"
     return Row(name, theirs, ours, unit, ratio, goal, None if least is None else ratio >= least)
 
 
 def at_most(name: str, theirs: float, ours: float, most: float, unit: str = "s") -> Row:
-    """Return the row of a cost; the goal is ours / theirs of at most `most`."""
+    """Compare two costs. The goal: ours / theirs is at most `most`."""
     return Row(name, theirs, ours, unit, ours / theirs, f"≤ {most:g}", ours / theirs <= most)
 
 
 def within(name: str, ours: float, most: float, unit: str = "s") -> Row:
-    """Return the row of a figure with a limit of its own: its ratio is to that limit."""
+    """Compare a measurement with a fixed limit; `ratio` is ours / limit."""
     return Row(name, most, ours, unit, ours / most, "≤ 1", ours <= most)
 
 
 def medians_ms(theirs: Callable[[], Any], ours: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    """Return the median CPU times of two functions that are run in turn, in milliseconds.
+    """Return the median CPU times in milliseconds of two functions that run alternately.
 
-    Of CPU, of all threads of this process: other work on the machine counts for neither.
+    CPU time of all threads of this process, so that other load on the machine does not distort the result.
     """
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
-        for run, kept in ((theirs, times[0]), (ours, times[1])):
+        for run, measured in ((theirs, times[0]), (ours, times[1])):
             start = time.process_time()
             run()
-            kept.append(time.process_time() - start)
+            measured.append(time.process_time() - start)
     return 1000 * statistics.median(times[0]), 1000 * statistics.median(times[1])
 
 
 def installed(package: str) -> bool:
-    """Whether a peer's package can be imported."""
+    """Whether a package can be imported."""
     return importlib.util.find_spec(package) is not None
 
 
 def not_installed(peers: dict[str, str]) -> list[str]:
-    """Return what a table lacks, given the names of its peers by their packages."""
+    """Return a remark for each peer that is not installed.
+
+    peers  {package: name of the peer}
+    """
     return [f"{name}, which is not installed" for package, name in peers.items() if not installed(package)]
 
 
 def report(
     title: str, rows: Sequence[Row], json_file: Path | None = None, missing: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Print the rows as a table with what is missing from it; return it for JSON, written where asked."""
+    """Print the rows as a table, write it as JSON if there is a file for it, and return it.
+
+    missing  comparisons that were not possible
+    """
     width = max((len(row.name) for row in rows), default=0)
     print(title)
     if rows:

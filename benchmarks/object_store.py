@@ -1,9 +1,9 @@
-"""Counting label maps in an object store beside plain concurrent reads of the same objects.
+"""Counting label maps in an object store, compared with plain concurrent reads of the same objects.
 
     python benchmarks/object_store.py [--objects 3000] [--size 512x256] [--latency 20] [--json FILE]
 
-A process of its own answers S3's GET after a fixed latency, on loopback. The peer: a pool of threads with
-as many requests in flight as statsvc has, which reads every object with obstore and does nothing with it.
+A separate process on loopback responds to GET requests of S3 after a fixed latency. The peer is a thread pool
+that reads every object with obstore and discards it, with as many requests in flight as statsvc.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ URL = "s3://bench/labels"
 DISTINCT = 32
 
 
-def picture(seed: int, size: str) -> bytes:
+def label_map_png(seed: int, size: str) -> bytes:
     width, height = map(int, size.split("x"))
     data = io.BytesIO()
     Image.fromarray(street_scene(seed, (width, height))).save(data, "PNG")
@@ -44,29 +44,29 @@ def picture(seed: int, size: str) -> bytes:
 
 
 def serve(pipe: Connection, bodies: list[bytes], latency: float) -> None:
-    """Answer every GET with the object that the number in its path chooses, `latency` seconds later."""
+    """Respond to every GET request after `latency` seconds with the object whose number is in the path."""
     import asyncio
 
-    answers = [
+    responses = [
         b'HTTP/1.1 200 OK\r\nETag: "%d"\r\nLast-Modified: Mon, 05 Jan 2026 00:00:00 GMT\r\n'
         b"Content-Length: %d\r\n\r\n" % (number, len(body)) + body
         for number, body in enumerate(bodies)
     ]
 
-    class Answering(asyncio.Protocol):
+    class Responder(asyncio.Protocol):
         def connection_made(self, transport: Any) -> None:
-            self.transport, self.waiting = transport, b""
+            self.transport, self.received = transport, b""
 
         def data_received(self, data: bytes) -> None:
-            self.waiting += data
-            while b"\r\n\r\n" in self.waiting:
-                head, _, self.waiting = self.waiting.partition(b"\r\n\r\n")
+            self.received += data
+            while b"\r\n\r\n" in self.received:
+                head, _, self.received = self.received.partition(b"\r\n\r\n")
                 number = int(head.split(b" ", 2)[1].rpartition(b"/")[2].partition(b".")[0])
-                answer = answers[number % len(answers)]
-                asyncio.get_running_loop().call_later(latency, self.transport.write, answer)
+                response = responses[number % len(responses)]
+                asyncio.get_running_loop().call_later(latency, self.transport.write, response)
 
     async def run() -> None:
-        server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0, backlog=256)
+        server = await asyncio.get_running_loop().create_server(Responder, "127.0.0.1", 0, backlog=256)
         pipe.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
@@ -75,7 +75,7 @@ def serve(pipe: Connection, bodies: list[bytes], latency: float) -> None:
 
 @contextlib.contextmanager
 def store(bodies: list[bytes], latency: float) -> Iterator[None]:
-    """Run the server, and let this process's requests go there."""
+    """Run the server, and set the environment variables with which S3 clients use it."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, bodies, latency))
     process.start()
@@ -92,22 +92,22 @@ def store(bodies: list[bytes], latency: float) -> Iterator[None]:
         process.join()
 
 
-def plain(names: list[str]) -> float:
-    """Return objects a second of plain reads."""
-    place = object_urls.open_prefix(URL)
+def read_only(names: list[str]) -> float:
+    """Return the objects per second of plain reads."""
+    prefix = object_urls.open_prefix(URL)
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        list(pool.map(lambda name: len(obstore.get(place, name).bytes()), names[:IN_FLIGHT]))
+        list(pool.map(lambda name: len(obstore.get(prefix, name).bytes()), names[:IN_FLIGHT]))
         start = time.perf_counter()
-        list(pool.map(lambda name: len(obstore.get(place, name).bytes()), names))
+        list(pool.map(lambda name: len(obstore.get(prefix, name).bytes()), names))
         return len(names) / (time.perf_counter() - start)
 
 
-def counted(names: list[str], expected: np.ndarray) -> float:
-    """Return objects a second of one batch that reads and counts, whose counts are checked."""
-    reading = CountOptions(URL, 1 << 28, "cpu")
-    count_samples(reading, names[:IN_FLIGHT])
+def read_and_count(names: list[str], expected: np.ndarray) -> float:
+    """Return the objects per second of one batch that is read and counted. Checks the counts."""
+    options = CountOptions(URL, 1 << 28, "cpu")
+    count_samples(options, names[:IN_FLIGHT])
     start = time.perf_counter()
-    rows = count_samples(reading, names)
+    rows = count_samples(options, names)
     seconds = time.perf_counter() - start
     assert not any(rows.error), rows.error
     assert np.array_equal(np.bincount(rows.ids, rows.counts, len(expected)), expected)
@@ -121,17 +121,19 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=20, metavar="MS")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    bodies = [picture(seed, options.size) for seed in range(DISTINCT)]
+    bodies = [label_map_png(seed, options.size) for seed in range(DISTINCT)]
     names = [f"{number:06}.png" for number in range(options.objects)]
-    own = [np.bincount(np.asarray(Image.open(io.BytesIO(body))).ravel(), minlength=256) for body in bodies]
-    expected = np.sum([own[number % DISTINCT] for number in range(options.objects)], axis=0)
+    histograms = [
+        np.bincount(np.asarray(Image.open(io.BytesIO(body))).ravel(), minlength=256) for body in bodies
+    ]
+    expected = np.sum([histograms[number % DISTINCT] for number in range(options.objects)], axis=0)
     with store(bodies, options.latency / 1000):
-        pairs = [(plain(names), counted(names, expected)) for _ in range(3)]
+        pairs = [(read_only(names), read_and_count(names, expected)) for _ in range(3)]
     theirs, ours = (float(np.median(column)) for column in zip(*pairs, strict=True))
-    what = (
+    name = (
         f"{options.objects} objects of {options.size}, {options.latency:g} ms, {IN_FLIGHT} in flight: reads"
     )
-    row = Row(what, theirs, ours, "/s", ours / theirs, "≥ 0.9", ours >= 0.9 * theirs)
+    row = Row(name, theirs, ours, "/s", ours / theirs, "≥ 0.9", ours >= 0.9 * theirs)
     report("label maps in an object store", [row], options.json)
 
 

@@ -1,12 +1,12 @@
-"""A recompute that changes few of very many samples: memory, time, bytes, and what a trainer notices.
+"""A job that recounts a few of very many samples: memory, time, disk space, and latency of other requests.
 
     python benchmarks/scale.py [--samples 1000000] [--changed 1000] [--classes 150] [--folder DIR]
 
-Makes a version of so many rows, seeded, through the store's own writer; the files of the samples that will
-change are real, the others are rows only. Then a server and a runner start as processes of their own, a
-pipeline names the changed paths (POST /datasets/big/changed), and while the runner works GET /weights is
-asked again and again. Prints what the runner took at most (VmHWM of /proc, its Dask worker aside), seconds in
-each stage, bytes of the versions, latencies before, during and after; and checks the result against NumPy.
+Publishes a version with this number of random rows through the writer of the version store. Files exist only
+for the samples that will change. Then the benchmark starts a server and a runner, sends the changed paths
+(POST /datasets/big/changed), and repeats GET /weights while the job runs. It prints the peak memory of the
+runner without its Dask worker (VmHWM in /proc), the seconds in each stage, the size of the versions, and the
+latencies before, during and after the job. It compares the new version with NumPy's counts.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ if TYPE_CHECKING:
     from statsvc.store.home import Home
 
 PATTERNS = 32
-"""Different chunks of rows, used in turn: each is compressed by itself, so repeating costs no truth."""
+"""Number of different chunks of rows, which repeat: each chunk is compressed separately."""
 
 SIDE = 512
-"""Label maps are SIDE × SIDE."""
+"""Height and width of the label maps."""
 
 PER_FOLDER = 1000
 
@@ -63,7 +63,7 @@ def path_of(number: int) -> str:
 
 
 def rows(rng: np.random.Generator, classes: int) -> NDArray[np.int64]:
-    """Return a chunk of counts: about twelve classes in a sample, few of them large."""
+    """Return a chunk of counts: about twelve classes per sample, most of them small."""
     counts = np.zeros((ROWS_PER_CHUNK, classes), np.int64)
     popularity = 1 / np.arange(1, classes + 1)
     popularity /= popularity.sum()
@@ -74,7 +74,7 @@ def rows(rng: np.random.Generator, classes: int) -> NDArray[np.int64]:
 
 
 def columns(rng: np.random.Generator, start: int, counts: NDArray[np.int64]) -> dict[str, Any]:
-    """Return what else the rows hold, as files written one after the other."""
+    """Return the other columns of the rows, as if the files were written one after the other."""
     numbers = np.arange(start, start + len(counts), dtype=np.int64)
     empty = strings([""] * len(counts))
     return {
@@ -93,28 +93,32 @@ def columns(rng: np.random.Generator, start: int, counts: NDArray[np.int64]) -> 
     }
 
 
-def stored(folder: Path, counts: NDArray[np.int64]) -> tuple[Any, Any]:
-    """Return a chunk of rows as the store compresses it, and its totals."""
+def compressed_chunk(folder: Path, counts: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Return a chunk of rows as compressed in the version store, and its totals."""
     class_id = np.arange(counts.shape[1], dtype=np.int64)
-    place = FolderLocation(folder)
-    writer = VersionWriter(place, class_id, len(counts), {})
+    location = FolderLocation(folder)
+    writer = VersionWriter(location, class_id, len(counts), {})
     writer.append(columns(np.random.default_rng(), 0, counts), counts)
     totals, digests = writer.finish()
-    version = Version(place, dataset="", number=0, configuration=Configuration(), digests=digests, failed=0)
+    version = Version(
+        location, dataset="", number=0, configuration=Configuration(), digests=digests, failed=0
+    )
     chunk = version.chunk(0)
     shutil.rmtree(folder)
     return chunk, totals
 
 
-def make(home: Home, source: Path, samples: int, classes: int, seed: int) -> None:
+def publish_version(home: Home, source: Path, samples: int, classes: int, seed: int) -> None:
     """Publish version 1 of the dataset `big`."""
     rng = np.random.default_rng(seed)
     patterns = [rows(rng, classes) for _ in range(PATTERNS)]
     catalog = Catalog.open(home.database)
     configuration = Configuration(num_classes=classes, ignore_index=())
     dataset = catalog.create_dataset("big", str(source), "*.png", configuration)
-    # Compressed once: a chunk is the same bytes wherever it stands.
-    compressed = [stored(home.folder / f"pattern-{k}", pattern) for k, pattern in enumerate(patterns)]
+    # Each pattern is compressed once: the bytes of a chunk do not depend on its position.
+    compressed = [
+        compressed_chunk(home.folder / f"pattern-{k}", pattern) for k, pattern in enumerate(patterns)
+    ]
     uri = f"{dataset.uid}/first"
     writer = VersionWriter(home.store / uri, np.arange(classes, dtype=np.int64), samples, {})
     for chunk, start in enumerate(range(0, samples, ROWS_PER_CHUNK)):
@@ -140,8 +144,10 @@ def make(home: Home, source: Path, samples: int, classes: int, seed: int) -> Non
     catalog.close()
 
 
-def change(source: Path, samples: int, changed: int, classes: int, seed: int) -> dict[int, NDArray[np.int64]]:
-    """Write the files that change; return the counts of each by its row."""
+def write_changed_files(
+    source: Path, samples: int, changed: int, classes: int, seed: int
+) -> dict[int, NDArray[np.int64]]:
+    """Write the files that change; return {row: counts}."""
     rng = np.random.default_rng(seed + 1)
     counts = {}
     for number in np.sort(rng.choice(samples, changed, replace=False)).tolist():
@@ -159,48 +165,48 @@ def size_of(folder: Path) -> int:
 
 
 class Latency(threading.Thread):
-    """Asks a server for weights until told to stop, by a new connection never, and notes how long it took."""
+    """A thread that requests weights over one connection until it is stopped, and measures the latencies."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
-        self._url, self._ended = url, threading.Event()
-        self.took: list[float] = []
+        self._url, self._stopping = url, threading.Event()
+        self.milliseconds: list[float] = []
 
     def run(self) -> None:
         with httpx2.Client() as client:
-            while not self._ended.wait(0.005):
-                began = time.perf_counter()
+            while not self._stopping.wait(0.005):
+                start = time.perf_counter()
                 client.get(f"{self._url}/weights?method=sqrt_inv_freq").raise_for_status()
-                self.took.append(1e3 * (time.perf_counter() - began))
+                self.milliseconds.append(1e3 * (time.perf_counter() - start))
 
-    def end(self) -> dict[str, float]:
-        self._ended.set()
+    def stop(self) -> dict[str, float]:
+        self._stopping.set()
         self.join()
-        took = sorted(self.took)
+        sorted_ms = sorted(self.milliseconds)
         return {
-            "requests": len(took),
-            "median_ms": round(statistics.median(took), 2),
-            "p99_ms": round(took[int(0.99 * len(took))], 2),
-            "max_ms": round(took[-1], 1),
+            "requests": len(sorted_ms),
+            "median_ms": round(statistics.median(sorted_ms), 2),
+            "p99_ms": round(sorted_ms[int(0.99 * len(sorted_ms))], 2),
+            "max_ms": round(sorted_ms[-1], 1),
         }
 
 
 def latency(url: str, seconds: float) -> dict[str, float]:
-    asking = Latency(url)
-    asking.start()
+    thread = Latency(url)
+    thread.start()
     time.sleep(seconds)
-    return asking.end()
+    return thread.stop()
 
 
 @contextlib.contextmanager
 def process(*arguments: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "statsvc", *arguments, "--home", str(home)]
-    started = subprocess.Popen(command, stderr=subprocess.PIPE)
+    child = subprocess.Popen(command, stderr=subprocess.PIPE)
     try:
-        yield started
+        yield child
     finally:
-        started.terminate()
-        started.wait(60)
+        child.terminate()
+        child.wait(60)
 
 
 def free_port() -> int:
@@ -209,7 +215,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def answered(url: str) -> None:
+def wait_until_ready(url: str) -> None:
     for _ in range(600):
         with contextlib.suppress(httpx2.HTTPError):
             if httpx2.get(f"{url}/readyz").status_code == 200:
@@ -229,37 +235,37 @@ def cpu_seconds(pid: int) -> float:
 
 
 def recompute(url: str, runner: int, paths: list[str]) -> dict[str, Any]:
-    """Name the changed paths, wait for the job, and return what it took."""
-    asking = Latency(url)
-    asking.start()
-    began, before = time.monotonic(), cpu_seconds(runner)
+    """Send the changed paths, wait for the job, and return its measurements."""
+    thread = Latency(url)
+    thread.start()
+    start, cpu_before = time.monotonic(), cpu_seconds(runner)
     body = {"paths": paths, "max_removed": 1}
     job = httpx2.post(f"{url}/datasets/big/changed", json=body).raise_for_status().json()["id"]
     stages: dict[str, float] = {}
     last = time.monotonic()
     while True:
-        found = httpx2.get(f"{url}/jobs/{job}").json()
+        current = httpx2.get(f"{url}/jobs/{job}").json()
         now = time.monotonic()
-        stage = found["progress"].get("stage", "waiting")
+        stage = current["progress"].get("stage", "waiting")
         stages[stage] = stages.get(stage, 0.0) + now - last
         last = now
-        if found["state"] in ("succeeded", "failed", "cancelled"):
+        if current["state"] in ("succeeded", "failed", "cancelled"):
             break
         time.sleep(0.05)
     return {
-        "state": found["state"],
-        "error": found["error"],
-        "counted": found["progress"].get("counted"),
-        "seconds": round(now - began, 1),
-        "runner_cpu_seconds": round(cpu_seconds(runner) - before, 1),
+        "state": current["state"],
+        "error": current["error"],
+        "counted": current["progress"].get("counted"),
+        "seconds": round(now - start, 1),
+        "runner_cpu_seconds": round(cpu_seconds(runner) - cpu_before, 1),
         "runner_peak_mb": round(peak_bytes(runner) / 1e6),
         "stages_s": {stage: round(seconds, 1) for stage, seconds in stages.items()},
-        "weights_during": asking.end(),
+        "weights_during": thread.stop(),
     }
 
 
 def check(home: Home, counts: dict[int, NDArray[np.int64]]) -> None:
-    """Compare the new version's totals and changed rows with NumPy's of the old rows and the new files."""
+    """Compare the totals and changed rows of the new version with NumPy's counts of the new files."""
     catalog = Catalog.open(home.database)
     dataset = catalog.dataset("big")
     old, new = (
@@ -279,27 +285,31 @@ def main() -> int:
     parser.add_argument("--changed", type=int, default=1000)
     parser.add_argument("--classes", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where to work; by itself a temporary folder")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="parent of the working folder; default: the system's folder for temporary files",
+    )
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="statsvc-scale-", dir=options.folder))
     source = folder / "labels"
     source.mkdir()
     home = homes.resolve(str(folder / "home"))
     try:
-        began = time.monotonic()
-        make(home, source, options.samples, options.classes, options.seed)
+        start = time.monotonic()
+        publish_version(home, source, options.samples, options.classes, options.seed)
         result: dict[str, Any] = {"samples": options.samples, "classes": options.classes}
-        result["make_s"] = round(time.monotonic() - began, 1)
+        result["make_s"] = round(time.monotonic() - start, 1)
         result["make_peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
         result["version_mb"] = round(size_of(home.folder / "versions") / 1e6, 1)
-        counts = change(source, options.samples, options.changed, options.classes, options.seed)
+        counts = write_changed_files(source, options.samples, options.changed, options.classes, options.seed)
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         with (
             process("serve", "--no-runner", "--port", str(port), home=home.folder),
             process("runner", "--workers", "1", home=home.folder) as runner,
         ):
-            answered(url)
+            wait_until_ready(url)
             result["weights_before"] = latency(url, 3)
             result |= recompute(url, runner.pid, [path_of(number) for number in counts])
             result["weights_after"] = latency(url, 3)

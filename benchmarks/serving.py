@@ -1,10 +1,10 @@
-"""How fast answers come: `GET /weights` beside a constant FastAPI endpoint of the same bytes, and start-up.
+"""Response times: `GET /weights`, compared with a FastAPI endpoint that sends constant bytes; start-up times.
 
     python benchmarks/serving.py [--seconds 3] [--rounds 5] [--json FILE]
 
-Both servers are processes of their own under uvicorn, asked in turn over four kept connections on loopback
-by this process. The latency under a scan is taken at a fifth of the rate that an idle server reaches, from
-when a request was due; the scan counts label maps drawn for it (kept in build/).
+Both servers run in separate processes under uvicorn. This process sends requests to them alternately, over
+four keep-alive connections on loopback. The latency during a scan is measured at a fifth of the maximum rate
+of the idle server, from the time at which a request is due. The scanned label maps are kept in build/.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 CONNECTIONS = 4
-QUESTION = "/weights?method=sqrt_inv_freq&dataset=bench"
+WEIGHTS_PATH = "/weights?method=sqrt_inv_freq&dataset=bench"
 
 CONSTANT = """
 import sys
@@ -49,38 +49,38 @@ uvicorn.run(app, port=int(sys.argv[2]), log_level="warning", access_log=False)
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class Connection:
-    """One kept connection that asks the same question again and again."""
+    """A keep-alive connection that repeats one request."""
 
     def __init__(self, port: int, etag: str | None = None) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         condition = "" if etag is None else f"If-None-Match: {etag}\r\n"
-        self.request = f"GET {QUESTION} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{condition}\r\n".encode()
+        self.request = f"GET {WEIGHTS_PATH} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{condition}\r\n".encode()
 
     def send(self) -> None:
         self.socket.sendall(self.request)
 
     def receive(self) -> tuple[bytes, bytes]:
-        """Return head and body of one answer."""
+        """Return the head and the body of a response."""
         data = b""
         while b"\r\n\r\n" not in data:
-            data += self._some()
+            data += self._read()
         head, _, body = data.partition(b"\r\n\r\n")
         length = 0
         for line in head.split(b"\r\n"):
             if line.lower().startswith(b"content-length:"):
                 length = int(line.split(b":")[1])
         while len(body) < length:
-            body += self._some()
+            body += self._read()
         return head, body
 
-    def _some(self) -> bytes:
+    def _read(self) -> bytes:
         data = self.socket.recv(1 << 16)
         if not data:
             raise ConnectionError("the server closed the connection")
@@ -88,28 +88,28 @@ class Connection:
 
 
 def rate(port: int, seconds: float, etag: str | None = None, status: bytes = b"200") -> float:
-    """Return the answers a second over `CONNECTIONS` connections that each ask again at once."""
+    """Return the responses per second over `CONNECTIONS` connections that send requests without a pause."""
     connections = [Connection(port, etag) for _ in range(CONNECTIONS)]
-    waiting = selectors.DefaultSelector()
+    selector = selectors.DefaultSelector()
     for connection in connections:
-        waiting.register(connection.socket, selectors.EVENT_READ, connection)
+        selector.register(connection.socket, selectors.EVENT_READ, connection)
         connection.send()
-    answered, start = 0, time.perf_counter()
+    responses, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        for key, _ in waiting.select(1):
+        for key, _ in selector.select(1):
             head, _ = key.data.receive()
             assert head.split(b" ", 2)[1] == status, head
-            answered += 1
+            responses += 1
             key.data.send()
     elapsed = time.perf_counter() - start
     for connection in connections:
         connection.receive()
         connection.socket.close()
-    return answered / elapsed
+    return responses / elapsed
 
 
 def latency_p99(port: int, per_second: float, seconds: float) -> float:
-    """Return the 99th percentile, in ms, of the time from when a request is due to its answer."""
+    """Return the 99th percentile of the time from when a request is due to its response, in ms."""
     connection = Connection(port)
     times = []
     start = time.perf_counter()
@@ -126,7 +126,7 @@ def latency_p99(port: int, per_second: float, seconds: float) -> float:
 
 @contextlib.contextmanager
 def running(command: list[str], port: int) -> Iterator[float]:
-    """Run a server until it is no longer needed; yield the seconds until it accepted a connection."""
+    """Context manager that runs a server; yields the seconds until it accepted a connection."""
     start = time.perf_counter()
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         try:
@@ -134,7 +134,7 @@ def running(command: list[str], port: int) -> Iterator[float]:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                     break
                 if process.poll() is not None:
-                    raise SystemExit(f"{command} ended with code {process.returncode}")
+                    raise SystemExit(f"{command} exited with code {process.returncode}")
                 time.sleep(0.005)
             yield time.perf_counter() - start
         finally:
@@ -146,14 +146,14 @@ def statsvc(*arguments: object) -> list[str]:
 
 
 def labels(images: int, size: str) -> Path:
-    """Return a folder of demo label maps, drawn at the first call."""
+    """Return a folder of demo label maps, which is generated at the first call."""
     folder = ROOT / "build" / f"demo-{images}-{size}"
     if not (folder / "classes.txt").exists():
         subprocess.run(statsvc("demo", folder, "--images", images, "--size", size), check=True)
     return folder
 
 
-def started(command: list[str], repeats: int = 7) -> float:
+def command_seconds(command: list[str], repeats: int = 7) -> float:
     """Return the median seconds that a command takes."""
     times = []
     for _ in range(repeats):
@@ -163,8 +163,8 @@ def started(command: list[str], repeats: int = 7) -> float:
     return statistics.median(times)
 
 
-def answer_rows(home: str, seconds: float, rounds: int) -> list[Row]:
-    """Return the rows of answers a second and of latency under a scan."""
+def response_rows(home: str, seconds: float, rounds: int) -> list[Row]:
+    """Compare the responses per second, and the latency during a scan."""
     port, peer_port = free_port(), free_port()
     serve = statsvc("serve", "--home", home, "--port", port, "--root", ROOT / "build")
     with running(serve, port):
@@ -197,7 +197,7 @@ def answer_rows(home: str, seconds: float, rounds: int) -> list[Row]:
                 weights >= 0.65 * constant,
             ),
             Row(
-                "GET /weights, 304: the same with its body",
+                "GET /weights, 304: the response with a body",
                 weights,
                 unchanged,
                 "/s",
@@ -209,13 +209,13 @@ def answer_rows(home: str, seconds: float, rounds: int) -> list[Row]:
         idle = latency_p99(port, 0.2 * weights, 2 * seconds)
         source = labels(3000, "2048x1024")
         new = json.dumps({"name": "busy", "source": str(source)}).encode()
-        with socket.create_connection(("127.0.0.1", port)) as asking:
-            asking.sendall(
+        with socket.create_connection(("127.0.0.1", port)) as registration:
+            registration.sendall(
                 b"POST /datasets HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
                 b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(new), new)
             )
-            assert b" 201 " in asking.recv(100)
-        time.sleep(2)  # until the workers count
+            assert b" 201 " in registration.recv(100)
+        time.sleep(2)  # until the workers are counting
         busy = latency_p99(port, 0.2 * weights, 2 * seconds)
         rows.append(at_most("p99 at a fifth of that rate while a scan runs: idle", idle, busy, 3, "ms"))
     return rows
@@ -230,10 +230,11 @@ def main() -> None:
     rows = [
         within(
             "import statsvc",
-            started([sys.executable, "-c", "import statsvc"]) - started([sys.executable, "-c", "pass"]),
+            command_seconds([sys.executable, "-c", "import statsvc"])
+            - command_seconds([sys.executable, "-c", "pass"]),
             0.15,
         ),
-        within("statsvc --help", started(statsvc("--help")), 0.5),
+        within("statsvc --help", command_seconds(statsvc("--help")), 0.5),
     ]
     with tempfile.TemporaryDirectory() as home:
         small = labels(60, "512x256")
@@ -246,8 +247,8 @@ def main() -> None:
             with running(statsvc("serve", "--home", home, "--port", port), port) as seconds:
                 times.append(seconds)
         rows.append(within("statsvc serve, until it accepts", statistics.median(times), 3))
-        rows += answer_rows(home, options.seconds, options.rounds)
-    report("serving; start-up times beside their limits", rows, options.json)
+        rows += response_rows(home, options.seconds, options.rounds)
+    report("serving, and start-up times compared with limits", rows, options.json)
 
 
 if __name__ == "__main__":

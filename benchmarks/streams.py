@@ -1,6 +1,6 @@
-"""How long a stream's weights and a sampler take for a large dataset, and how much memory.
+"""Time and memory of a stream's weights and of a sampler for a large dataset.
 
-python benchmarks/streams.py [samples] [classes]     (by default 1000000 samples of 19 classes)
+python benchmarks/streams.py [SAMPLES] [CLASSES]     (default: 1000000 samples of 19 classes)
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SIZE = 2048 * 1024
 
 
 def peak() -> float:
-    """Return the highest memory of this process so far, in MB."""
+    """Return the peak memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -47,20 +47,20 @@ def timed(what: str) -> Iterator[None]:
 
 
 def publish(folder: Path, samples: int, classes: int) -> CachedTable:
-    """Publish a version of random counts in which rare classes are in few images."""
-    place = homes.resolve(str(folder))
-    catalog = Catalog.open(place.database)
+    """Publish a version of random counts in which rare classes occur in few images."""
+    home = homes.resolve(str(folder))
+    catalog = Catalog.open(home.database)
     dataset = catalog.create_dataset("large", "/labels/large", None, Configuration())
     uri = f"{dataset.uid}/benchmark"
     class_id = np.arange(classes, dtype=np.int64)
-    writer = VersionWriter(place.store / uri, class_id, samples, {})
+    writer = VersionWriter(home.store / uri, class_id, samples, {})
     rng = np.random.default_rng(0)
-    often = 1 / np.arange(1, classes + 1)
+    popularity = 1 / np.arange(1, classes + 1)
     for start in range(0, samples, 2048):
         n = min(2048, samples - start)
-        there = rng.random((n, classes)) < np.sqrt(often)
-        there[:, 0] = True
-        share = rng.random((n, classes)) * often * there
+        present = rng.random((n, classes)) < np.sqrt(popularity)
+        present[:, 0] = True
+        share = rng.random((n, classes)) * popularity * present
         counts = (SIZE * share / share.sum(axis=1, keepdims=True)).astype(np.int64)
         counts[:, 0] += SIZE - counts.sum(axis=1)
         numbers = np.arange(start, start + n, dtype=np.int64)
@@ -82,7 +82,7 @@ def publish(folder: Path, samples: int, classes: int) -> CachedTable:
     totals, digests = writer.finish()
     record = publication.publish(
         catalog,
-        place.store,
+        home.store,
         dataset,
         NewVersion(
             kind="scan",
@@ -97,12 +97,12 @@ def publish(folder: Path, samples: int, classes: int) -> CachedTable:
         ),
     )
     catalog.close()
-    return CachedTable(publication.open_version(place.store, "large", record))
+    return CachedTable(publication.open_version(home.store, "large", record))
 
 
 def main() -> None:
-    given = sys.argv[1:]
-    samples, classes = int(given[0]) if given else 1_000_000, int(given[1]) if len(given) > 1 else 19
+    arguments = [int(argument) for argument in sys.argv[1:]]
+    samples, classes = [*arguments, *(1_000_000, 19)[len(arguments) :]]
     with tempfile.TemporaryDirectory() as folder:
         with timed(f"write {samples} samples of {classes} classes"):
             table = publish(Path(folder), samples, classes)
@@ -114,18 +114,18 @@ def main() -> None:
         ):
             with timed(f"weights {spec}"):
                 weights_response(table, WeightSpec.from_params(spec))
-        question = SamplingRequest.from_params("rare_class", {})
+        request = SamplingRequest.from_params("rare_class", {})
         with timed("sampling, first page of 50000"):
-            found = plan_sampling(table, question)
-            first = page(table, found, None, None, 50_000)
+            plan = plan_sampling(table, request)
+            first = page(table, plan, None, None, 50_000)
         with timed("sampling, all pages"):
             pages = [first]
             while pages[-1]["next"] is not None:
-                pages.append(page(table, found, None, pages[-1]["next"], 50_000))
-        paths = [sample["path"] for part in pages for sample in part["samples"]]
-        q = np.array([sample["probability"] for part in pages for sample in part["samples"]])
+                pages.append(page(table, plan, None, pages[-1]["next"], 50_000))
+        paths = [sample["path"] for body in pages for sample in body["samples"]]
+        q = np.array([sample["probability"] for body in pages for sample in body["samples"]])
         del pages, first
-        sampling = Sampling(found.head, paths, q)
+        sampling = Sampling(plan.head, paths, q)
         from statsvc.samplers import RareClassSampler
 
         with timed("RareClassSampler, paths joined"):

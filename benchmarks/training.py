@@ -1,12 +1,12 @@
-"""What weights, Dice and sampling do to each class: examples/train.py over variants, ratios and seeds.
+"""Effect of class weights, Dice loss and sampling on each class: examples/train.py with variants and seeds.
 
     python benchmarks/training.py run [--only table|sweep|slow|long] [--seeds 0,1,2] [--jobs 2] [--minutes 9]
-    python benchmarks/training.py report     # prints the tables of training-experiment.md; draws its picture
+    python benchmarks/training.py report     # prints the tables of training-experiment.md; draws its figure
 
-Each run ends as a line of docs/data/training.json, and runs that have one are not made again: delete the
-file to start over. No run is begun after `--minutes`; the same command goes on. All runs of a seed have the
-same initial network and, but for the long ones, the same number of steps; those that do not sample, also the
-same order of images. Each run has one thread, so results do not depend on how many there are at a time.
+Each run adds a line to docs/data/training.json. Delete the file to repeat existing runs. No run starts
+after `--minutes`; the same command continues later. All runs with the same seed have the same
+initial network and, except for the long ones, the same number of steps; runs without a sampler also have the
+same order of images. Each run uses one thread, so that results do not depend on the number of parallel runs.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "docs" / "data" / "training.json"
-PICTURE = ROOT / "docs" / "images" / "training.png"
+FIGURE = ROOT / "docs" / "images" / "training.png"
 LABELS = ROOT / ".run" / "training"
 
 SETTINGS: dict[str, Any] = {"images": 1000, "size": [128, 64], "noise": 0.3, "epochs": 2, "min_pixels": 1}
-"""What all runs share."""
+"""Settings of all runs."""
 
 LR = 0.1
-"""Of 0.01, 0.03 and 0.1 the best for plain cross-entropy, with a seed that is not among the results."""
+"""The best of 0.01, 0.03 and 0.1 for unweighted cross-entropy, chosen with a seed that no result uses."""
 
 RARE = 0.01
-"""A class with a smaller share of the training pixels is called rare."""
+"""Classes with a smaller share of the training pixels are called rare."""
 
 
 class Variant(NamedTuple):
-    """What differs between runs of one seed; `long` multiplies the epochs."""
+    """Differences between the runs of a seed; `long` multiplies the number of epochs."""
 
     method: str
     ce: float
@@ -69,11 +69,11 @@ SWEEP = [Variant(method, *ratio) for method in METHODS for ratio in RATIOS]
 BOTH_ENDS = ("CE", "weighted CE + Dice")
 SLOW = {f"{name}, learning rate 0.03": TABLE[name]._replace(lr=0.03) for name in BOTH_ENDS}
 LONG = {f"{name}, 4 times as long": TABLE[name]._replace(long=4) for name in BOTH_ENDS}
-PARTS = {"table": [*TABLE.values()], "sweep": SWEEP, "slow": [*SLOW.values()], "long": [*LONG.values()]}
+GROUPS = {"table": [*TABLE.values()], "sweep": SWEEP, "slow": [*SLOW.values()], "long": [*LONG.values()]}
 
 
 def train(variant: Variant, seed: int) -> dict[str, Any]:
-    """Make one run; return its line."""
+    """Train once; return the run's line of the file."""
     import torch
 
     from statsvc.samplers import RareClassSampler
@@ -82,10 +82,10 @@ def train(variant: Variant, seed: int) -> dict[str, Any]:
     import train as example
 
     torch.set_num_threads(1)
-    began = time.process_time()
+    start = time.process_time()
     split = {"split": "train", "ignore_index": example.IGNORE}
     stream = {"min_pixels": SETTINGS["min_pixels"]} if variant.sampled else {}
-    table = counted()
+    table = scan_labels()
     weights = table.weights(
         variant.method, sampler="rare_class" if variant.sampled else None, **split, **stream
     )
@@ -107,15 +107,15 @@ def train(variant: Variant, seed: int) -> dict[str, Any]:
     return {
         **variant._asdict(),
         "seed": seed,
-        "iou": [round(one, 4) for one in iou.tolist()],
-        "recall": [round(one, 4) for one in recall.tolist()],
+        "iou": [round(value, 4) for value in iou.tolist()],
+        "recall": [round(value, 4) for value in recall.tolist()],
         "loss": [round(loss, 4) for loss in losses],
-        "cpu_seconds": round(time.process_time() - began, 1),
+        "cpu_seconds": round(time.process_time() - start, 1),
     }
 
 
-def counted() -> Any:
-    """Return the statistics of the label maps, which are drawn where they are missing."""
+def scan_labels() -> Any:
+    """Return the statistics of the label maps, which are generated if they do not exist."""
     import statsvc
     from statsvc.local.demo import CLASS_NAMES, make_demo
 
@@ -125,52 +125,54 @@ def counted() -> Any:
 
 
 def read() -> dict[str, Any]:
-    """Return the file of runs, empty ones where there is none."""
+    """Return the content of the file of runs; without runs if the file does not exist."""
     if not RUNS.exists():
-        rows = counted().weights(split="train", ignore_index=255).classes
+        rows = scan_labels().weights(split="train", ignore_index=255).classes
         classes = [{"name": row["name"], "share": round(row["frequency"], 6)} for row in rows]
         return {"settings": SETTINGS, "classes": classes, "runs": []}
-    found: dict[str, Any] = json.loads(RUNS.read_text())
-    if found["settings"] != SETTINGS:
-        raise SystemExit(f"{RUNS} was made with {found['settings']}, not {SETTINGS}: delete it")
-    return found
+    data: dict[str, Any] = json.loads(RUNS.read_text())
+    if data["settings"] != SETTINGS:
+        raise SystemExit(
+            f"{RUNS} was created with {data['settings']}, not {SETTINGS}. Delete the file to start over."
+        )
+    return data
 
 
-def write(found: dict[str, Any]) -> None:
-    """Write the file of runs, a line for each class and run."""
+def write(data: dict[str, Any]) -> None:
+    """Write the file of runs, with one line for each class and each run."""
     RUNS.parent.mkdir(exist_ok=True)
     classes, runs = (
-        ",\n".join("  " + json.dumps(line) for line in found[name]) for name in ("classes", "runs")
+        ",\n".join("  " + json.dumps(line) for line in data[name]) for name in ("classes", "runs")
     )
-    head = json.dumps(found["settings"])
+    head = json.dumps(data["settings"])
     text = f'{{"settings": {head},\n "classes": [\n{classes}\n ],\n "runs": [\n{runs}\n ]}}\n'
-    part = RUNS.with_name(RUNS.name + ".part")
-    part.write_text(text)
-    part.replace(RUNS)
+    temporary = RUNS.with_name(RUNS.name + ".part")
+    temporary.write_text(text)
+    temporary.replace(RUNS)
 
 
-def make_runs(only: list[str], seeds: list[int], jobs: int, minutes: float) -> None:
-    """Make the runs that are missing, until the time is over."""
-    counted()  # before there are several processes that would draw label maps
-    found = read()
-    done = {_key(line) for line in found["runs"]}
-    wanted = dict.fromkeys((variant, seed) for part in only for seed in seeds for variant in PARTS[part])
-    missing = [one for one in wanted if one not in done]
-    todo, deadline = iter(missing), time.monotonic() + 60 * minutes
+def train_missing(only: list[str], seeds: list[int], jobs: int, minutes: float) -> None:
+    """Train the missing runs until the time is over."""
+    scan_labels()  # generates the label maps before several processes need them
+    data = read()
+    finished = {_key(line) for line in data["runs"]}
+    wanted = dict.fromkeys((variant, seed) for group in only for seed in seeds for variant in GROUPS[group])
+    missing = [run for run in wanted if run not in finished]
+    waiting, deadline = iter(missing), time.monotonic() + 60 * minutes
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(train, *one) for one in itertools.islice(todo, jobs)}
-        made = 0
+        running = {pool.submit(train, *run) for run in itertools.islice(waiting, jobs)}
+        completed = 0
         while running:
             ended, running = wait(running, return_when=FIRST_COMPLETED)
             for future in ended:
                 line = future.result()
-                found["runs"] = sorted([*found["runs"], line], key=_key)
-                write(found)
-                made += 1
-                print(f"{made} of {len(missing)}: {line}", flush=True)
+                data["runs"] = sorted([*data["runs"], line], key=_key)
+                write(data)
+                completed += 1
+                print(f"{completed} of {len(missing)}: {line}", flush=True)
                 if time.monotonic() < deadline:
-                    running |= {pool.submit(train, *one) for one in itertools.islice(todo, 1)}
-    print(f"{len(missing) - made} left")
+                    running |= {pool.submit(train, *run) for run in itertools.islice(waiting, 1)}
+    print(f"{len(missing) - completed} runs left")
 
 
 def _key(line: dict[str, Any]) -> tuple[Variant, int]:
@@ -178,27 +180,29 @@ def _key(line: dict[str, Any]) -> tuple[Variant, int]:
 
 
 class Results:
-    """The runs of a file; classes from frequent to rare."""
+    """The runs of a file, with the classes in descending order of frequency."""
 
-    def __init__(self, found: dict[str, Any]) -> None:
-        shares = np.array([one["share"] for one in found["classes"]])
+    def __init__(self, data: dict[str, Any]) -> None:
+        shares = np.array([row["share"] for row in data["classes"]])
         self.order = np.argsort(-shares, kind="stable")
-        self.names = [found["classes"][at]["name"] for at in self.order]
+        self.names = [data["classes"][c]["name"] for c in self.order]
         self.shares = shares[self.order]
         self.rare = self.shares < RARE
-        self.runs = {_key(line): line for line in found["runs"]}
+        self.runs = {_key(line): line for line in data["runs"]}
 
     def seeds(self, variants: Iterable[Variant]) -> list[int]:
-        """Return the seeds with which all of the variants were run."""
-        return sorted(set.intersection(*({seed for one, seed in self.runs if one == v} for v in variants)))
+        """Return the seeds for which all of these variants were trained."""
+        return sorted(
+            set.intersection(*({seed for variant, seed in self.runs if variant == v} for v in variants))
+        )
 
     def score(self, variant: Variant, seeds: list[int], name: str = "iou") -> NDArray[np.float64]:
-        """Return IoU, or recall, in percent, float64 [seeds, C]."""
+        """Return the IoU or recall of each class in percent, float64 [seeds, C]."""
         lines = [self.runs[variant, seed][name] for seed in seeds]
         return 100 * np.array(lines, float)[:, self.order]
 
     def mean(self, variant: Variant, seeds: list[int], group: str, name: str = "iou") -> NDArray[np.float64]:
-        """Return the mean over classes, "frequent", "rare" or "all" of them, of each seed."""
+        """Return the mean over the "frequent", "rare" or "all" classes for each seed, float64 [seeds]."""
         chosen = {"frequent": ~self.rare, "rare": self.rare, "all": self.shares > 0}[group]
         mean: NDArray[np.float64] = self.score(variant, seeds, name)[:, chosen].mean(1)
         return mean
@@ -209,25 +213,25 @@ def _spread(values: NDArray[np.float64]) -> str:
 
 
 def classes_table(results: Results, variants: dict[str, Variant]) -> str:
-    """Return IoU of each class by variant as Markdown: mean ± standard deviation over seeds."""
-    columns = [(one, results.seeds([one])) for one in variants.values()]
+    """Return a Markdown table of the IoU of each class and variant: mean ± standard deviation over seeds."""
+    columns = [(variant, results.seeds([variant])) for variant in variants.values()]
     lines = [
         f"| class | pixels | {' | '.join(variants)} |",
         f"|---|--:|{'--:|' * len(variants)}",
     ]
-    for at, name in enumerate(results.names):
-        cells = [_spread(results.score(one, seeds)[:, at]) for one, seeds in columns]
-        lines.append(f"| {name} | {results.shares[at]:.3%} | {' | '.join(cells)} |")
+    for c, name in enumerate(results.names):
+        cells = [_spread(results.score(variant, seeds)[:, c]) for variant, seeds in columns]
+        lines.append(f"| {name} | {results.shares[c]:.3%} | {' | '.join(cells)} |")
     for name, kind in (("iou", "IoU"), ("recall", "recall")):
         for group in ("frequent", "rare", "all"):
-            cells = [_spread(results.mean(one, seeds, group, name)) for one, seeds in columns]
+            cells = [_spread(results.mean(variant, seeds, group, name)) for variant, seeds in columns]
             lines.append(f"| **mean {kind}, {group}** | | {' | '.join(cells)} |")
     lines.append(f"| seeds | | {' | '.join(str(len(seeds)) for _, seeds in columns)} |")
     return "\n".join(lines)
 
 
 def sweep_table(results: Results, group: str) -> str:
-    """Return the mean IoU of a group of classes by method and ratio as Markdown."""
+    """Return a Markdown table of the mean IoU of a group of classes for each method and ratio."""
     seeds = results.seeds(SWEEP)
     heads = [f"{ce:g} : {dice:g}" for ce, dice in RATIOS]
     lines = [f"| {group} classes, {len(seeds)} seeds | {' | '.join(heads)} |", f"|---|{'--:|' * len(heads)}"]
@@ -237,29 +241,29 @@ def sweep_table(results: Results, group: str) -> str:
     return "\n".join(lines)
 
 
-def report(found: dict[str, Any]) -> str:
+def report(data: dict[str, Any]) -> str:
     """Return the tables of docs/explanation/training-experiment.md."""
-    results = Results(found)
-    seconds = [line["cpu_seconds"] for line in found["runs"] if line["long"] == 1]
-    parts = [
+    results = Results(data)
+    seconds = [line["cpu_seconds"] for line in data["runs"] if line["long"] == 1]
+    sections = [
         classes_table(results, TABLE),
         *(sweep_table(results, group) for group in ("rare", "frequent", "all")),
         classes_table(results, SLOW | LONG),
-        f"{len(found['runs'])} runs. A run of {SETTINGS['epochs']} epochs took {np.median(seconds):.0f} s of "
+        f"{len(data['runs'])} runs. A run of {SETTINGS['epochs']} epochs took {np.median(seconds):.0f} s of "
         "one core (median).",
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(sections)
 
 
-COLOURS = ("#6b7280", "#9ec5e0", "#e8b26a", "#2a6f97", "#c9ccd1", "#b3432b")
+COLORS = ("#6b7280", "#9ec5e0", "#e8b26a", "#2a6f97", "#c9ccd1", "#b3432b")
 
 
-def draw(found: dict[str, Any], file: Path) -> None:
-    """Draw IoU of each class by variant, and the sweep's mean of rare classes."""
+def draw(data: dict[str, Any], file: Path) -> None:
+    """Plot the IoU of each class and variant, and the mean IoU of the sweep."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    results = Results(found)
+    results = Results(data)
     with mpl.rc_context({"font.family": "sans-serif", "font.size": 9}):
         figure = Figure(figsize=(11, 6.6), layout="constrained")
         grid = figure.add_gridspec(2, 2, height_ratios=[1.5, 1])
@@ -271,12 +275,12 @@ def draw(found: dict[str, Any], file: Path) -> None:
 
 
 def _draw_classes(axes: Axes, results: Results) -> None:
-    wide = 0.8 / len(TABLE)
+    width = 0.8 / len(TABLE)
     seeds = results.seeds(TABLE.values())
-    for number, ((name, variant), colour) in enumerate(zip(TABLE.items(), COLOURS, strict=True)):
+    for number, ((name, variant), color) in enumerate(zip(TABLE.items(), COLORS, strict=True)):
         iou = results.score(variant, seeds)
-        x = np.arange(len(results.names)) - 0.4 + (number + 0.5) * wide
-        axes.bar(x, iou.mean(0), wide * 0.92, color=colour, label=name)
+        x = np.arange(len(results.names)) - 0.4 + (number + 0.5) * width
+        axes.bar(x, iou.mean(0), width * 0.92, color=color, label=name)
         axes.vlines(x, iou.min(0), iou.max(0), color="#1f2937", linewidth=1)
         axes.plot(np.tile(x, len(iou)), iou.ravel(), ".", color="#1f2937", markersize=2.5)
     labels = [
@@ -322,19 +326,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run")
-    run.add_argument("--only", action="append", choices=list(PARTS), help="by default all, in this order")
+    run.add_argument(
+        "--only", action="append", choices=list(GROUPS), help="runs to train; default: all, in this order"
+    )
     run.add_argument("--seeds", default="0,1,2")
     run.add_argument("--jobs", type=int, default=2)
-    run.add_argument("--minutes", type=float, default=9.0, help="no run is begun later")
+    run.add_argument("--minutes", type=float, default=9.0, help="start no run after this time")
     commands.add_parser("report")
-    asked = parser.parse_args()
-    if asked.command == "run":
-        seeds = [int(seed) for seed in asked.seeds.split(",")]
-        make_runs(asked.only or list(PARTS), seeds, asked.jobs, asked.minutes)
+    options = parser.parse_args()
+    if options.command == "run":
+        seeds = [int(seed) for seed in options.seeds.split(",")]
+        train_missing(options.only or list(GROUPS), seeds, options.jobs, options.minutes)
     else:
-        found = read()
-        print(report(found))
-        draw(found, PICTURE)
+        data = read()
+        print(report(data))
+        draw(data, FIGURE)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Memory of the Dask workers over a scan of many large label maps.
+"""Memory of the Dask workers during a scan of many large label maps.
 
     python benchmarks/worker_memory.py [--images 3000] [--size 2048x1024]
 
-Draws demo label maps once (kept under build/), scans them in a fresh home, and samples the resident
-memory of every worker process (RSS, by psutil) five times a second. Prints, for each tenth of the scan,
-the highest reading of any worker; flat means that the last tenths are not above the first ones.
+Generates demo label maps once (kept in build/), scans them in a new home directory, and samples the resident
+set size of every worker process five times a second. Prints the maximum of any worker for each tenth of the
+scan. The goal is a flat series: the last tenths do not exceed the first ones.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ LIMIT_MB = 500
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
-    """Return the Dask worker processes below a scan: the spawned ones, not the helpers beside them."""
-    found = []
+    """Return the Dask worker processes of a scan: spawned processes, without multiprocessing's helpers."""
+    workers = []
     for child in process.children(recursive=True):
         try:
             if "spawn_main" in " ".join(child.cmdline()):
-                found.append(child)
+                workers.append(child)
         except psutil.Error:
             continue
-    return found
+    return workers
 
 
 def main() -> int:
@@ -51,7 +51,7 @@ def main() -> int:
         )
     readings: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as home:
-        began = time.monotonic()
+        start = time.monotonic()
         scan = psutil.Popen(
             [sys.executable, "-m", "statsvc", "scan", labels, "--home", home, "--json"],
             stdout=subprocess.PIPE,
@@ -59,19 +59,19 @@ def main() -> int:
         while scan.poll() is None:
             for worker in workers_of(scan):
                 try:
-                    readings.append((time.monotonic() - began, worker.memory_info().rss / 1e6))
+                    readings.append((time.monotonic() - start, worker.memory_info().rss / 1e6))
                 except psutil.Error:
                     continue
             time.sleep(0.2)
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - start
         assert scan.stdout is not None
-        done = json.loads(scan.stdout.read())["scan"]
-    print(f"{done['counted']} of {done['total']} label maps of {options.size} in {seconds:.1f} s")
-    print(f"{done['pixels_per_second'] / 1e9:.2f} Gpx/s while counting")
+        summary = json.loads(scan.stdout.read())["scan"]
+    print(f"{summary['counted']} of {summary['total']} label maps of {options.size} in {seconds:.1f} s")
+    print(f"{summary['pixels_per_second'] / 1e9:.2f} Gpx/s while counting")
     last = readings[-1][0]
     peaks = [0.0] * 10
-    for at, megabytes in readings:
-        tenth = min(9, int(10 * at / last))
+    for seconds_in, megabytes in readings:
+        tenth = min(9, int(10 * seconds_in / last))
         peaks[tenth] = max(peaks[tenth], megabytes)
     print("highest worker RSS by tenth of the scan, MB:", " ".join(f"{peak:.0f}" for peak in peaks))
     print(f"highest: {max(peaks):.0f} MB; goal: flat, at most {LIMIT_MB} MB")

@@ -29,7 +29,7 @@ from support.small_segmentation import batch, weights_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # MMEngine and MMSegmentation raise warnings of their own
+pytestmark = pytest.mark.filterwarnings("ignore")  # MMEngine and MMSegmentation raise warnings
 
 BASE = """
 model = dict(
@@ -41,7 +41,7 @@ model = dict(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def bare_models() -> Iterator[None]:
+def models_without_operators() -> Iterator[None]:
     folder = Path(mmseg.__file__).parent / "models"
     names = {"mmseg.models": folder, "mmseg.models.losses": folder / "losses"}
     for name, path in names.items():
@@ -61,42 +61,42 @@ def logits() -> torch.Tensor:
     return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def loaded(tmp_path: Path, text: str) -> Config:
+def load_config(tmp_path: Path, text: str) -> Config:
     (tmp_path / "base.py").write_text(BASE)
     (tmp_path / "weights.py").write_text("_base_ = './base.py'\n" + text)
     return Config.fromfile(str(tmp_path / "weights.py"))
 
 
-def built(merged: Config) -> Any:
+def build_loss(merged: Config) -> Any:
     return MODELS.build(merged.model.decode_head.loss_decode)
 
 
 def test_the_fragment_replaces_the_loss_of_the_decode_head(weights: ClassWeights, tmp_path: Path) -> None:
-    merged = loaded(tmp_path, config(weights, ce_weight=0.7, dice_weight=0.3))
+    merged = load_config(tmp_path, config(weights, ce_weight=0.7, dice_weight=0.3))
     assert merged.model.type == "EncoderDecoder"
     head_loss = merged.model.decode_head.loss_decode
     assert set(head_loss) == {"type", "class_weights", "ce_weight", "dice_weight"}
-    loss = built(merged)
+    loss = build_loss(merged)
     label = batch(0)[1]
     expected = CombinedLoss(ce_weight=0.7, dice_weight=0.3, class_weights=weights)(logits(), label)
     # Called as by a decode head:
     assert torch.equal(loss(logits(), label, weight=None, ignore_index=255), expected)
     assert loss.loss_name == "loss_statsvc"
-    ce = built(loaded(tmp_path, config(weights, ce_weight=1, dice_weight=0)))(logits(), label)
+    ce = build_loss(load_config(tmp_path, config(weights, ce_weight=1, dice_weight=0)))(logits(), label)
     torch.testing.assert_close(ce, cross_entropy(logits(), label, weights.tensor(), ignore_index=255))
 
 
 def test_the_config_saved_by_a_run_contains_the_weights(weights: ClassWeights, tmp_path: Path) -> None:
-    loaded(tmp_path, config(weights)).dump(str(tmp_path / "saved.py"))
+    load_config(tmp_path, config(weights)).dump(str(tmp_path / "saved.py"))
     saved = Config.fromfile(str(tmp_path / "saved.py"))
     record = saved.model.decode_head.loss_decode.class_weights.to_dict()
     assert record == weights.to_dict()
     assert ClassWeights.from_dict(record).digest == weights.digest
-    assert built(saved).criterion.provenance["dataset"] == weights.dataset
+    assert build_loss(saved).criterion.provenance["dataset"] == weights.dataset
 
 
 def test_unsupported_arguments_of_the_loss_are_rejected(weights: ClassWeights, tmp_path: Path) -> None:
-    loss = built(loaded(tmp_path, config(weights)))
+    loss = build_loss(load_config(tmp_path, config(weights)))
     label = batch(0)[1]
     with pytest.raises(InvalidParameter, match="is 0 in the decode head, but 255 in the loss"):
         loss(logits(), label, ignore_index=0)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # nnU-Net and its imports raise warnings of their own
+pytestmark = pytest.mark.filterwarnings("ignore")  # nnU-Net and its imports raise warnings
 
 NAME = "Dataset001_Street"
 PLANS: dict[str, Any] = {
@@ -64,9 +64,14 @@ PLANS: dict[str, Any] = {
 }
 
 
-def dataset(**more: Any) -> dict[str, Any]:
+def dataset(**more_labels: Any) -> dict[str, Any]:
     labels = {"background": 0, "person": 1, "pole": 2, "sky": 3}
-    return {"channel_names": {"0": "grey"}, "labels": labels | more, "numTraining": 6, "file_ending": ".png"}
+    return {
+        "channel_names": {"0": "gray"},
+        "labels": labels | more_labels,
+        "numTraining": 6,
+        "file_ending": ".png",
+    }
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Print a constraint for the lowest version of each requirement that pyproject.toml allows."""
+"""Print pip constraints for the oldest version of each dependency that pyproject.toml allows."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 import tomllib
 from pathlib import Path
 
-TOOLS = {"bench", "dev", "docs", "integrations"}  # extras that no user installs
+DEVELOPMENT_EXTRAS = {"bench", "dev", "docs", "integrations"}
 
 project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 requirements = list(project["dependencies"])
-for extra, names in project["optional-dependencies"].items():
-    if extra not in TOOLS:
-        requirements += names
+for extra, requirements_of_extra in project["optional-dependencies"].items():
+    if extra not in DEVELOPMENT_EXTRAS:
+        requirements += requirements_of_extra
 lowest = {}
 for requirement in requirements:
     match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?>=([0-9.]+).*", requirement)

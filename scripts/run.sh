@@ -1,8 +1,8 @@
-# What `make run` does once the environment is there: demo label maps unless SOURCE names others, a scan,
-# and the service. Exit code 1 of a scan means that some label maps could not be read; the rest is served.
+# Called by `make run`: scans the label maps in SOURCE, or generated demo label maps, and starts the server. A
+# scan exits with 1 if some label maps cannot be read; the server then serves the counts of the others.
 set -eu
 if [ -n "$SOURCE" ]; then
-    # A home for each source, so that the weights of the one just counted are the only ones there.
+    # A separate home directory for each source, so that the server has one dataset and requests need no name.
     home="$STATE/$(printf %s "$SOURCE" | cksum | cut -d ' ' -f 1)"
     set -- "$SOURCE"
     [ -z "$NAME" ] || set -- "$@" --name "$NAME"

@@ -1,5 +1,5 @@
-# Installs the programs that the tests and `make cluster` start: PostgreSQL, HAProxy and a browser. Where they
-# cannot be installed, prints the command that installs them.
+# Installs the programs that the tests and `make cluster` need: PostgreSQL, HAProxy and a browser. If it
+# cannot install them, it prints the command that does.
 set -eu
 PATH="$PATH:/usr/sbin"
 missing=
@@ -15,5 +15,5 @@ if ! command -v apt-get >/dev/null || ! $as_root true 2>/dev/null; then
     exit 1
 fi
 $as_root apt-get update -q
-# shellcheck disable=SC2086 # names without blanks
+# shellcheck disable=SC2086 # the names contain no spaces
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $missing

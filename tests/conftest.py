@@ -1,37 +1,56 @@
-"""What every test gets: no setting from outside, state and caches in a folder of its own."""
+"""Fixtures of all tests: a clean environment, and an empty home directory with its catalog and API."""
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 
-from support.making import cluster, place
-from support.postgres import database, migrated, postgresql, postgresql_server
-from support.stores import bucket, raw, s3
+from statsvc.store import home as homes
+from statsvc.store.catalog.catalog import Catalog
+from support.postgres import database, migrated_database, postgresql, postgresql_server
+from support.scans import cluster, workspace
+from support.stores import bucket, s3, stored_files
 
 __all__ = [
     "bucket",
     "cluster",
     "database",
-    "migrated",
-    "place",
+    "migrated_database",
     "postgresql",
     "postgresql_server",
-    "raw",
     "s3",
+    "stored_files",
+    "workspace",
 ]
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from starlette.testclient import TestClient
+
+    from statsvc.store.home import Home
+
+HTTP_TIMEOUT = 60.0
+"""Default timeout in seconds of the HTTP requests of tests: the 5 s of httpx2 fail under load."""
 
 OUTAGES = pytest.StashKey[list[tuple[str, ...]]]()
 
 
+def pytest_configure() -> None:
+    """Raise the default timeout of httpx2. The client of statsvc always sets its own timeout."""
+    # One object, which is the default of all functions and clients.
+    timeout = inspect.signature(httpx2.get).parameters["timeout"].default
+    timeout.connect = timeout.read = timeout.write = timeout.pool = HTTP_TIMEOUT
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Forget the caller's STATSVC_* and proxies, and keep state and caches out of the caller's folders."""
+    """Remove the caller's STATSVC_* and proxy variables, and put state and caches into a temporary folder."""
     for name in list(os.environ):
         if name.upper().startswith("STATSVC_") or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)
@@ -41,13 +60,38 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """An empty home directory."""
+    return homes.resolve(str(tmp_path / "home"))
+
+
+@pytest.fixture
+def catalog(home: Home) -> Iterator[Catalog]:
+    """The catalog of `home`."""
+    opened = Catalog.open(home.database)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def client(home: Home) -> Iterator[TestClient]:
+    """A client of an application in this process that serves `home`."""
+    from starlette.testclient import TestClient
+
+    from statsvc.api.app import build_app
+
+    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
+        yield client
+
+
+@pytest.fixture
 def outage_table(request: pytest.FixtureRequest) -> list[tuple[str, ...]]:
-    """Rows of the table of outages, which ends the tests' output: what happens, and what the client does."""
+    """Rows of a table that pytest prints after the tests: what the client does during each kind of outage."""
     return request.config.stash.setdefault(OUTAGES, [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the table of outages where its tests have run."""
+    """Print the table of outages if their tests ran."""
     if rows := config.stash.get(OUTAGES, []):
         rows = [("the server", "attempts", "took", "without a cached entry", "with one"), *rows]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -7,7 +7,6 @@ import logging
 import os
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -18,33 +17,25 @@ from statsvc.api.http.access import Policy
 from statsvc.errors import InvalidParameter, NotFound
 from statsvc.store import home as homes
 from statsvc.store.catalog import tokens
-from statsvc.store.catalog.catalog import Catalog
 from support.commands import statsvc
 from support.contract import ApiClient
-from support.publishing import label_maps, publish, take_up
+from support.publishing import label_maps, publish, refresh_catalog_state
 from support.servers import free_port
+from support.waiting import TIMEOUT, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.home import Home
 
 WRITES, READS = Policy(writes=True), Policy(reads=True)
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = homes.resolve(str(tmp_path / "home"))
+def home(home: Home) -> Home:
     publish(home, "street", label_maps(), num_classes=4)
     return home
-
-
-@pytest.fixture
-def catalog(home: Home) -> Iterator[Catalog]:
-    opened = Catalog.open(home.database)
-    yield opened
-    opened.close()
 
 
 def client_of(home: Home, policy: Policy) -> ApiClient:
@@ -130,7 +121,7 @@ def test_the_catalog_stores_no_secret_and_a_revoked_token_is_rejected_after_the_
     with client_of(home, READS) as client:
         assert client.get("/weights", headers=bearer(secret)).status_code == 200
         assert tokens.revoke(catalog, token.id).revoked_at is not None
-        take_up(client)
+        refresh_catalog_state(client)
         assert client.get("/weights", headers=bearer(secret)).status_code == 401
         assert client.get("/weights", headers=bearer(other)).status_code == 200
     with pytest.raises(NotFound, match="statsvc token list"):
@@ -243,11 +234,9 @@ def test_a_server_that_is_not_on_loopback_requires_tokens_for_writes_and_accepts
             ("ci", "write", None)
         ]
         statsvc("token", "revoke", listed[0]["id"], *home_option)
-        end = time.monotonic() + 1.0
-        while httpx2.post(f"{url}/jobs", json=body, headers=bearer(secret)).status_code != 401:
-            assert time.monotonic() < end
+        wait_for(lambda: httpx2.post(f"{url}/jobs", json=body, headers=bearer(secret)).status_code == 401)
     finally:
         server.terminate()
-        _, errors = server.communicate(timeout=20)
+        _, errors = server.communicate(timeout=TIMEOUT)
     assert f"POST /jobs 202 token={listed[0]['id']} (ci) client=127.0.0.1" in errors
     assert secret not in errors

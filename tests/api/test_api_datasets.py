@@ -12,11 +12,10 @@ import pytest
 
 from statsvc.api.app import build_app
 from statsvc.dataset.configuration import Configuration
-from statsvc.store import home as homes
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
 from support.contract import ApiClient
-from support.publishing import label_maps, publish, take_up
+from support.publishing import label_maps, publish, refresh_catalog_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,11 +27,6 @@ if TYPE_CHECKING:
 MAPS = label_maps()
 JSON = {"Content-Type": "application/json"}
 NAMES = ["road", "car", "person", "bicycle"]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return homes.resolve(str(tmp_path / "home"))
 
 
 @pytest.fixture
@@ -182,7 +176,7 @@ def test_an_unknown_field_is_rejected_with_the_nearest_name(client: ApiClient, h
 
 def test_patch_publishes_a_new_version_over_the_same_arrays(client: ApiClient, home: Home) -> None:
     publish(home, "street", MAPS, num_classes=4)
-    take_up(client)
+    refresh_catalog_state(client)
     before = client.get("/weights?version=1&dataset=street")
     patched = client.patch("/datasets/street", json={"class_names": NAMES, "ignore_index": [0, 255]})
     assert patched.status_code == 200
@@ -294,7 +288,7 @@ def test_delete_is_rejected_during_a_job_cancels_a_queued_job_and_does_not_reuse
     cancelled = client.get(f"/jobs/{queued}").json()
     assert (cancelled["state"], cancelled["error"]) == ("cancelled", "its dataset was deleted")
     assert publish(home, "street", MAPS, num_classes=4).number == 3
-    take_up(client)
+    refresh_catalog_state(client)
     assert client.get("/weights?dataset=street").json()["version"] == 3
     assert client.get("/weights?dataset=street&version=1").status_code == 404
 
@@ -302,7 +296,7 @@ def test_delete_is_rejected_during_a_job_cancels_a_queued_job_and_does_not_reuse
 def test_failures_are_named_with_their_reason(client: ApiClient, home: Home) -> None:
     bad = {f"train/bad{n:02}.png": f"reason {n}" for n in range(12)}
     publish(home, "street", {**MAPS, **bad}, num_classes=4)
-    take_up(client)
+    refresh_catalog_state(client)
     described = client.get("/datasets/street").json()
     assert (described["failed"], described["samples"]) == (12, 18)
     assert (
@@ -313,7 +307,7 @@ def test_failures_are_named_with_their_reason(client: ApiClient, home: Home) -> 
 
 def test_the_histogram_counts_every_id(client: ApiClient, home: Home) -> None:
     publish(home, "street", MAPS, num_classes=4)
-    take_up(client)
+    refresh_catalog_state(client)
     answer = client.get("/datasets/street/histogram").json()
     pixels = np.concatenate([labels.ravel() for labels in MAPS.values()])
     ids, counts = np.unique(pixels, return_counts=True)
@@ -328,7 +322,7 @@ def test_the_histogram_counts_every_id(client: ApiClient, home: Home) -> None:
 
 def test_samples_are_paged_in_path_order_with_their_counts(client: ApiClient, home: Home) -> None:
     publish(home, "street", {**MAPS, "train/bad.png": "cut off"}, num_classes=4)
-    take_up(client)
+    refresh_catalog_state(client)
     rows: list[dict[str, Any]] = []
     after: str | None = ""
     pages = 0
@@ -356,7 +350,7 @@ def test_samples_are_paged_in_path_order_with_their_counts(client: ApiClient, ho
 def test_samples_are_filtered_by_status_and_raw_id(client: ApiClient, home: Home) -> None:
     odd = np.full((8, 12), 9, np.uint8)
     publish(home, "street", {**MAPS, "train/bad.png": "cut off", "odd.png": odd}, num_classes=4)
-    take_up(client)
+    refresh_catalog_state(client)
 
     def paths(**params: Any) -> list[str]:
         page = client.get("/datasets/street/samples", params=params).json()
@@ -374,7 +368,7 @@ def test_samples_are_filtered_by_status_and_raw_id(client: ApiClient, home: Home
 def test_samples_are_paged_across_chunks_of_rows(client: ApiClient, home: Home) -> None:
     maps = {f"{n:05}.png": np.full((1, 2), n % 2, np.uint8) for n in range(4500)}
     publish(home, "many", maps, num_classes=2)
-    take_up(client)
+    refresh_catalog_state(client)
     listed: list[str] = []
     after: str | None = None
     while True:
@@ -476,7 +470,7 @@ def test_text_that_utf8_cannot_encode_is_rejected_by_field_and_never_stored(
     client: ApiClient, home: Home, labels: Path, body: dict[str, Any], named: str
 ) -> None:
     publish(home, "street", MAPS, num_classes=4)
-    take_up(client)
+    refresh_catalog_state(client)
     new = {"name": "new", "source": str(labels)} | body
     for method, path, sent in (("POST", "/datasets", new), ("PATCH", "/datasets/street", body)):
         # `json.dumps` writes ASCII: the lone surrogate is sent as an escape sequence.
@@ -501,7 +495,7 @@ def test_a_dataset_is_moved_to_another_folder_or_pattern_below_the_roots(
     client: ApiClient, home: Home, labels: Path, tmp_path: Path
 ) -> None:
     publish(home, "street", MAPS, source=str(labels), num_classes=4)
-    take_up(client)
+    refresh_catalog_state(client)
     other = labels.parent / "moved"
     labels.rename(other)
     moved = client.patch("/datasets/street", json={"source": str(other), "pattern": "*_labelIds.png"})
@@ -525,14 +519,14 @@ def test_a_dataset_of_imported_counts_has_no_source_to_change(
     catalog = Catalog.open(home.database)
     catalog.create_dataset("table", None, None, Configuration())
     catalog.close()
-    take_up(client)
+    refresh_catalog_state(client)
     rejected = client.patch("/datasets/table", json={"source": str(labels)})
     assert (rejected.status_code, rejected.json()["type"]) == (409, "/problems/conflict")
 
 
 def test_configuration_warnings_are_returned_over_http(client: ApiClient, home: Home) -> None:
     publish(home, "street", MAPS, num_classes=4)
-    take_up(client)
+    refresh_catalog_state(client)
     assert client.get("/datasets/street").json()["warnings"] == []
     body = {"class_names": NAMES[:2], "splits": {"a": ["nope.png"], "b": ["train/000.png", "nope.png"]}}
     warnings = client.patch("/datasets/street", json=body).json()["warnings"]

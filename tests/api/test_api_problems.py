@@ -12,9 +12,8 @@ import pytest
 from statsvc import errors
 from statsvc.api.app import build_app
 from statsvc.api.http.middleware import BodyLimit
-from statsvc.store import home as homes
 from support.contract import ApiClient
-from support.publishing import label_maps, publish, take_up
+from support.publishing import label_maps, publish, refresh_catalog_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +24,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = homes.resolve(str(tmp_path / "home"))
+def home(home: Home) -> Home:
     publish(home, "street", label_maps(), num_classes=4)
     return home
 
@@ -142,14 +140,14 @@ def test_a_failing_catalog_is_503_while_weights_are_served_from_memory(client: A
         body = problem(response, 503, "catalog-unavailable")
         assert response.headers["retry-after"] == "1"
         assert "SELECT" not in json.dumps(body)
-    take_up(client)
+    refresh_catalog_state(client)
     during = client.get("/weights?method=uniform")
     assert during.status_code == 200
     assert int(during.headers["age"]) >= 0
     with sqlite3.connect(file) as database:
         database.execute("ALTER TABLE hidden RENAME TO datasets")
     database.close()
-    take_up(client)
+    refresh_catalog_state(client)
     assert client.get("/datasets").status_code == 200
     assert "age" not in client.get("/weights").headers
 

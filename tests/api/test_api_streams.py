@@ -11,8 +11,15 @@ from statsvc.api.app import build_app
 from statsvc.dataset.splits import Split
 from statsvc.store import home as homes
 from support.contract import ApiClient
-from support.publishing import publish, take_up
-from support.samplers_twin import OTHER, PATHS, N, daformer, label_maps, lvis
+from support.publishing import publish, refresh_catalog_state
+from support.reference_samplers import (
+    OTHER_PIXELS,
+    PATHS,
+    PIXELS,
+    daformer_probabilities,
+    label_maps,
+    lvis_repeat_factors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +33,7 @@ NAMES = ("road", "car", "person", "pole")
 def others() -> dict[str, np.ndarray[Any, Any] | str]:
     return {
         f"{k}.png": np.repeat([*range(4), 255], [*row, 400 - sum(row)]).astype(np.uint8).reshape(20, 20)
-        for k, row in enumerate(OTHER.tolist())
+        for k, row in enumerate(OTHER_PIXELS.tolist())
     }
 
 
@@ -54,8 +61,8 @@ def problem(client: ApiClient, path: str, **params: Any) -> dict[str, Any]:
 def test_weights_of_the_stream_of_a_sampler(client: ApiClient) -> None:
     params = {"dataset": "a", "sampler": "rare_class", "temperature": "0.3", "min_pixels": "20"}
     body = client.get("/weights", params=params).raise_for_status().json()
-    q = np.array(daformer(N, 0.3, 20))
-    share = q @ N / (q @ N).sum()
+    q = np.array(daformer_probabilities(PIXELS, 0.3, 20))
+    share = q @ PIXELS / (q @ PIXELS).sum()
     np.testing.assert_allclose(body["weights"], share**-0.5 / (share**-0.5).mean(), rtol=1e-9)
     assert body["stream"] == {
         "sampler": "rare_class",
@@ -81,7 +88,7 @@ def test_weights_of_the_stream_of_a_sampler(client: ApiClient) -> None:
 
 def test_weights_of_a_mixture(client: ApiClient) -> None:
     body = client.get("/weights?dataset=a:7,b:3").raise_for_status().json()
-    shown = 0.7 * N.mean(0) + 0.3 * OTHER.mean(0)
+    shown = 0.7 * PIXELS.mean(0) + 0.3 * OTHER_PIXELS.mean(0)
     share = shown / shown.sum()
     np.testing.assert_allclose(body["weights"], share**-0.5 / (share**-0.5).mean(), rtol=1e-9)
     assert (body["dataset"], body["version"], body["failed"]) == ("a@1:0.7,b@1:0.3", None, 1)
@@ -106,7 +113,7 @@ def test_the_etag_of_a_mixture_depends_on_every_version_and_share(tmp_path: Path
         unchanged = client.get("/weights?dataset=a:0.7,b:0.3", headers={"If-None-Match": first})
         assert unchanged.status_code == 304
         publish(home, "b", {**others(), "new.png": np.zeros((4, 4), np.uint8)}, num_classes=4)
-        take_up(client)
+        refresh_catalog_state(client)
         assert tag("a:0.7,b:0.3") != first
         assert tag("a@1:0.7,b@1:0.3") == first
         client.put("/datasets/b/tags/paper", json={"version": 1}).raise_for_status()
@@ -172,10 +179,10 @@ def test_sampling_returns_the_probability_of_each_image_in_pages(client: ApiClie
     samples, body = walked(client, sampler="rare_class", temperature=0.3, min_pixels=20, limit=limit)
     assert [sample["path"] for sample in samples] == PATHS
     q = [sample["probability"] for sample in samples]
-    np.testing.assert_allclose(q, daformer(N, 0.3, 20), rtol=1e-9)
+    np.testing.assert_allclose(q, daformer_probabilities(PIXELS, 0.3, 20), rtol=1e-9)
     assert (body["images"], body["failed"], body["epoch"], body["version"]) == (6, 1, 6.0, 1)
     assert [row["name"] for row in body["classes"]] == list(NAMES)
-    assert [row["images"] for row in body["classes"]] == (N >= 20).sum(0).tolist()
+    assert [row["images"] for row in body["classes"]] == (PIXELS >= 20).sum(0).tolist()
     assert sum(row["probability"] for row in body["classes"]) == pytest.approx(1)
     assert body["spec"] == {
         "ignore_index": [255],
@@ -190,12 +197,12 @@ def test_sampling_returns_the_probability_of_each_image_in_pages(client: ApiClie
 
 def test_sampling_of_a_split_and_with_repeat_factors(client: ApiClient) -> None:
     samples, body = walked(client, sampler="repeat_factor", threshold=0.9, split="train", limit=3)
-    r = np.array(lvis(N[:4], 0.9))
+    r = np.array(lvis_repeat_factors(PIXELS[:4], 0.9))
     assert [sample["path"] for sample in samples] == PATHS[:4]
     np.testing.assert_allclose([sample["probability"] for sample in samples], r / r.sum(), rtol=1e-9)
     assert body["epoch"] == pytest.approx(r.sum())
     assert [row["repeats"] for row in body["classes"]] == pytest.approx(
-        [max(1, np.sqrt(0.9 / f)) if f else 1 for f in (N[:4] > 0).mean(0)]
+        [max(1, np.sqrt(0.9 / f)) if f else 1 for f in (PIXELS[:4] > 0).mean(0)]
     )
 
 
@@ -203,7 +210,7 @@ def test_sampling_by_image_weights_accepts_the_parameters_of_weights(client: Api
     params = {"method": "inverse_freq", "clip": "0,2", "ignore": "0"}
     weights = client.get("/weights", params={"dataset": "a", **params}).json()["weights"]
     samples, body = walked(client, sampler="image_weights", limit=100, **params)
-    counted = N[:, 1:]
+    counted = PIXELS[:, 1:]
     mean = np.array([row @ weights[1:] / row.sum() if row.sum() else 0 for row in counted])
     np.testing.assert_allclose([s["probability"] for s in samples], mean / mean.sum(), rtol=1e-9)
     assert body["spec"]["method"] == "inverse_freq"
@@ -253,7 +260,7 @@ def test_a_version_of_several_chunks_is_paged_without_gaps(tmp_path: Path) -> No
         samples, _ = walked(client, sampler="rare_class", temperature=0.3, min_pixels=2, limit=999)
         body = client.get("/weights?sampler=rare_class&temperature=0.3&min_pixels=2").json()
     assert [sample["path"] for sample in samples] == sorted(maps)
-    q = np.array(daformer(n, 0.3, 2))
+    q = np.array(daformer_probabilities(n, 0.3, 2))
     np.testing.assert_allclose([sample["probability"] for sample in samples], q, rtol=1e-9)
     np.testing.assert_allclose([row["pixels"] for row in body["classes"]], 4500 * (q @ n), rtol=1e-9)
 

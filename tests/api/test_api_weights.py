@@ -12,20 +12,14 @@ import pytest
 from statsvc.api.app import build_app
 from statsvc.store import home as homes
 from support.contract import ApiClient
-from support.publishing import label_maps, publish, take_up
+from support.publishing import label_maps, publish, refresh_catalog_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from statsvc.store.home import Home
 
 MAPS = label_maps()
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return homes.resolve(str(tmp_path / "home"))
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +180,7 @@ def test_the_dataset_is_required_if_there_are_several(home: Home) -> None:
     with ApiClient(build_app(home)) as client:
         assert client.get("/weights").json()["dataset"] == "street"
         publish(home, "other", label_maps(1), num_classes=4)
-        take_up(client)
+        refresh_catalog_state(client)
         problem = client.get("/weights").json()
         assert problem["errors"][0]["parameter"] == "dataset"
         assert "other, street" in problem["detail"]

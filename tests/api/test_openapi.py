@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from statsvc.api.app import build_app
-from statsvc.store import home as homes
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
 from support.contract import PROBLEM, ApiClient, Contract
-from support.publishing import label_maps, publish, take_up
+from support.publishing import label_maps, publish, refresh_catalog_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,31 +19,18 @@ if TYPE_CHECKING:
     from statsvc.store.home import Home
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = homes.resolve(str(tmp_path_factory.mktemp("home")))
-    publish(home, "street", label_maps(), num_classes=4)
-    return home
-
-
-@pytest.fixture(scope="module")
-def client(home: Home) -> Iterator[ApiClient]:
-    with ApiClient(build_app(home)) as client:
-        yield client
-
-
 def operations(client: ApiClient) -> Iterator[tuple[str, dict[str, Any]]]:
     for path, methods in client.contract.document["paths"].items():
         for method, operation in methods.items():
             yield f"{method.upper()} {path}", operation
 
 
-def test_every_operation_has_a_stable_id_a_tag_and_a_summary(client: ApiClient) -> None:
-    ids = [operation["operationId"] for _, operation in operations(client)]
+def test_every_operation_has_a_stable_id_a_tag_and_a_summary(shared_client: ApiClient) -> None:
+    ids = [operation["operationId"] for _, operation in operations(shared_client)]
     assert len(ids) == len(set(ids))
     assert {"get_weights", "get_methods", "list_datasets", "get_dataset", "create_job"} <= set(ids)
-    tags = {tag["name"] for tag in client.contract.document["tags"]}
-    for name, operation in operations(client):
+    tags = {tag["name"] for tag in shared_client.contract.document["tags"]}
+    for name, operation in operations(shared_client):
         assert re.fullmatch(r"[a-z]+(_[a-z]+)+", operation["operationId"]), name
         assert set(operation["tags"]) <= tags, name
         assert re.fullmatch(r"[A-Z].*\.", operation["summary"]), name
@@ -55,8 +40,8 @@ def test_every_operation_has_a_stable_id_a_tag_and_a_summary(client: ApiClient) 
             assert "default" not in parameter["schema"], (name, parameter["name"])
 
 
-def test_every_successful_response_has_a_schema(client: ApiClient) -> None:
-    for name, operation in operations(client):
+def test_every_successful_response_has_a_schema(shared_client: ApiClient) -> None:
+    for name, operation in operations(shared_client):
         succeeded = [status for status in operation["responses"] if status.startswith("2")]
         assert succeeded, name
         for status in succeeded:
@@ -67,8 +52,8 @@ def test_every_successful_response_has_a_schema(client: ApiClient) -> None:
                 assert media_type != "application/json" or "$ref" in description["schema"], (name, status)
 
 
-def test_every_error_is_a_problem_with_an_example_of_each_type(client: ApiClient) -> None:
-    for name, operation in operations(client):
+def test_every_error_is_a_problem_with_an_example_of_each_type(shared_client: ApiClient) -> None:
+    for name, operation in operations(shared_client):
         for status, response in operation["responses"].items():
             if int(status) < 400:
                 continue
@@ -80,28 +65,28 @@ def test_every_error_is_a_problem_with_an_example_of_each_type(client: ApiClient
                 assert example["value"]["type"] == f"/problems/{kind}"
                 assert example["value"]["status"] == int(status)
                 assert example["value"]["detail"], kind
-                client.contract.validate(content["schema"], example["value"])
+                shared_client.contract.validate(content["schema"], example["value"])
 
 
-def test_every_example_conforms_to_its_schema(client: ApiClient) -> None:
+def test_every_example_conforms_to_its_schema(shared_client: ApiClient) -> None:
     answers = {
         description["schema"]["$ref"]
-        for _, operation in operations(client)
+        for _, operation in operations(shared_client)
         for status, response in operation["responses"].items()
         for media_type, description in response.get("content", {}).items()
         if status.startswith("2") and media_type == "application/json"
     }
     assert len(answers) > 15
     for reference in answers:
-        schema = client.contract.document["components"]["schemas"][reference.rpartition("/")[2]]
+        schema = shared_client.contract.document["components"]["schemas"][reference.rpartition("/")[2]]
         assert schema["examples"], reference
         for example in schema["examples"]:
-            client.contract.validate(schema, example)
+            shared_client.contract.validate(schema, example)
 
 
-def test_a_response_that_is_not_documented_fails_the_check(client: ApiClient) -> None:
-    response = client.get("/weights")
-    document = client.contract.document
+def test_a_response_that_is_not_documented_fails_the_check(shared_client: ApiClient) -> None:
+    response = shared_client.get("/weights")
+    document = shared_client.contract.document
     fields = dict(document["components"]["schemas"]["WeightsResponse"]["properties"])
     del fields["warnings"]
     schemas = document["components"]["schemas"]
@@ -113,35 +98,39 @@ def test_a_response_that_is_not_documented_fails_the_check(client: ApiClient) ->
         Contract({**document, "paths": without}).check(response)
 
 
-def test_the_events_of_a_job_are_documented(client: ApiClient, home: Home) -> None:
-    catalog = Catalog.open(home.database)
+def test_the_events_of_a_job_are_documented(shared_client: ApiClient, shared_home: Home) -> None:
+    catalog = Catalog.open(shared_home.database)
     job, _ = jobs.submit(catalog, catalog.dataset("street"))
     leased = jobs.lease(catalog, "test/1/1")
     assert leased is not None
     jobs.fail(catalog, leased, "the source is empty")
     catalog.close()
-    events = client.get(f"/jobs/{job.id}/events")
+    events = shared_client.get(f"/jobs/{job.id}/events")
     assert events.headers["content-type"].startswith("text/event-stream")
     assert "id: end\nevent: job\ndata: {" in events.text
-    ended = client.get(f"/jobs/{job.id}/events", headers={"Last-Event-ID": "end"})
+    ended = shared_client.get(f"/jobs/{job.id}/events", headers={"Last-Event-ID": "end"})
     assert (ended.status_code, ended.content) == (204, b"")
-    assert client.get("/jobs/none/events").status_code == 404
+    assert shared_client.get("/jobs/none/events").status_code == 404
 
 
-def test_reports_of_the_doctor_are_documented(client: ApiClient, home: Home, tmp_path: Path) -> None:
+def test_reports_of_the_doctor_are_documented(
+    shared_client: ApiClient, shared_home: Home, tmp_path: Path
+) -> None:
     maps = label_maps()
     maps["train/000.png"][1:3] = 9
-    publish(home, "odd", {**maps, "copy.png": maps["train/001.png"], "bad.png": "cut off"}, num_classes=4)
-    take_up(client)
-    report = client.get("/datasets/odd/doctor").json()
+    publish(
+        shared_home, "odd", {**maps, "copy.png": maps["train/001.png"], "bad.png": "cut off"}, num_classes=4
+    )
+    refresh_catalog_state(shared_client)
+    report = shared_client.get("/datasets/odd/doctor").json()
     assert "unexpected_ids" in {finding["code"] for finding in report["findings"]}
-    assert client.get("/datasets/odd/doctor?version=1").headers["cache-control"].startswith("public")
+    assert shared_client.get("/datasets/odd/doctor?version=1").headers["cache-control"].startswith("public")
 
 
-def test_an_unknown_split_is_404_and_names_the_split(client: ApiClient) -> None:
+def test_an_unknown_split_is_404_and_names_the_split(shared_client: ApiClient) -> None:
     for path in ("/weights?dataset=street", "/datasets/street/histogram?", "/datasets/street/sampling?"):
         sampler = "&sampler=rare_class" if "sampling" in path else ""
-        response = client.get(f"{path}&split=holdout{sampler}")
+        response = shared_client.get(f"{path}&split=holdout{sampler}")
         assert response.status_code == 404
         assert response.json()["type"] == "/problems/not-found"
         assert "holdout" in response.json()["detail"]

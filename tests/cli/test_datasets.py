@@ -10,7 +10,8 @@ import xarray
 
 from statsvc.local.demo import make_demo
 from support.command_line import invoke
-from support.commands import grey, scanned, statsvc
+from support.commands import scan_json, statsvc
+from support.label_maps import gray_png
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,7 @@ def test_a_dataset_whose_first_scan_failed_is_not_the_default(
 ) -> None:
     home = street_home[1]
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "a.png").write_bytes(grey(1, (4, 4))[:40])
+    (tmp_path / "broken" / "a.png").write_bytes(gray_png(1, (4, 4))[:40])
     invoke("scan", tmp_path / "broken", "--name", "broken", "--home", home, code=1)
     assert json.loads(invoke("weights", "--home", home).stdout)["dataset"] == "street"
     for arguments in (("weights", "broken"), ("weights", "broken", "--version", "9")):
@@ -65,9 +66,9 @@ def test_a_dataset_is_identified_by_its_folder_and_pattern(
 ) -> None:
     labels, _ = street_home
     home = ("--home", tmp_path / "home")
-    scanned(labels, "--name", "all", *home)
-    scanned(labels, "--name", "train", "--pattern", "train/**", *home)
-    scanned(labels, "--name", "copy", *home)
+    scan_json(labels, "--name", "all", *home)
+    scan_json(labels, "--name", "train", "--pattern", "train/**", *home)
+    scan_json(labels, "--name", "copy", *home)
     listed = json.loads(invoke("datasets", "--json", *home).stdout)
     images = {row["dataset"]: row["images"] for row in listed}
     assert images["all"] == images["copy"] == 24
@@ -75,7 +76,7 @@ def test_a_dataset_is_identified_by_its_folder_and_pattern(
 
     several = invoke("scan", labels, *home, code=2).stderr
     assert "Add --name with one of: all, copy" in several
-    assert scanned(labels, "--pattern", "train/**", *home)["weights"]["dataset"] == "train"
+    assert scan_json(labels, "--pattern", "train/**", *home)["weights"]["dataset"] == "train"
     for other in ((tmp_path,), (labels, "--pattern", "val/**")):
         message = invoke("scan", *other, "--name", "train", *home, code=1).stderr
         assert "choose another name with --name" in message.lower()
@@ -84,12 +85,12 @@ def test_a_dataset_is_identified_by_its_folder_and_pattern(
 def test_a_moved_dataset_keeps_its_counts_and_its_limit_of_removed_samples(tmp_path: Path) -> None:
     labels = make_demo(tmp_path / "street", images=24, size=(64, 32))
     home = ("--home", tmp_path / "home")
-    scanned(labels, "--name", "mv", *home)
+    scan_json(labels, "--name", "mv", *home)
     elsewhere = labels.rename(tmp_path / "elsewhere")
     message = invoke("scan", elsewhere, "--name", "mv", *home, code=1).stderr
     assert f"The source of mv is {labels}, not {elsewhere}" in message
     assert "add --name mv --move" in message
-    moved = scanned(elsewhere, "--name", "mv", "--move", *home)
+    moved = scan_json(elsewhere, "--name", "mv", "--move", *home)
     assert (moved["scan"]["counted"], moved["scan"]["reused"]) == (0, 24)
     assert moved["weights"]["version"] == 1
     assert json.loads(invoke("datasets", "mv", "--json", *home).stdout)["source"] == str(elsewhere)
@@ -98,7 +99,7 @@ def test_a_moved_dataset_keeps_its_counts_and_its_limit_of_removed_samples(tmp_p
     assert "nothing was published" in lost.lower()
     unmatched = invoke("scan", labels.parent, "--name", "mv", "--pattern", "x", "--move", *home, code=1)
     assert "no file" in unmatched.stderr.lower()
-    back = scanned("--name", "mv", "--pattern", "**/*.png", "--move", *home)
+    back = scan_json("--name", "mv", "--pattern", "**/*.png", "--move", *home)
     assert (back["scan"]["reused"], back["weights"]["version"]) == (24, 1)
     assert "--move" in invoke("scan", "--name", "mv", "--move", *home, code=2).stderr
     assert (
@@ -150,6 +151,6 @@ def test_xarray_opens_the_arrays_of_every_version(street_home: tuple[Path, Path]
 
 def test_version_numbers_of_a_deleted_dataset_are_not_used_again(street: Path, tmp_path: Path) -> None:
     home = ("--home", tmp_path / "home")
-    assert scanned(street, "--name", "street", *home)["weights"]["version"] == 1
+    assert scan_json(street, "--name", "street", *home)["weights"]["version"] == 1
     invoke("datasets", "street", "--delete", *home)
-    assert scanned(street, "--name", "street", *home)["weights"]["version"] == 2
+    assert scan_json(street, "--name", "street", *home)["weights"]["version"] == 2

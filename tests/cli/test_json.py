@@ -10,7 +10,7 @@ import pytest
 
 from statsvc.cli import cli
 from support.command_line import invoke
-from support.commands import scanned
+from support.commands import scan_json
 from support.expected import pixels_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ WITHOUT_DATA = {"demo", "export", "runner", "serve", "upgrade"}
 @pytest.fixture(scope="module")
 def home(street: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("json") / "home"
-    scanned(street, "--name", "street", "--home", home)
+    scan_json(street, "--name", "street", "--home", home)
     return home
 
 
@@ -93,7 +93,7 @@ def test_json_of_an_import_has_the_weights_or_null(tmp_path: Path) -> None:
 
 def test_json_of_deleting_and_rebuilding_names_the_datasets(street: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    scanned(street, "--name", "street", "--home", home)
+    scan_json(street, "--name", "street", "--home", home)
     for file in home.glob("catalog.sqlite*"):
         file.unlink()
     assert parsed(home, "rebuild") == {"datasets": {"street": 1}, "left_out": []}

@@ -18,8 +18,8 @@ from statsvc.errors import InvalidParameter, NotFound, ServerError
 from statsvc.store import home as homes
 from support.commands import statsvc as command
 from support.outages import Front, front_of, sends
+from support.permissions import without_root_privileges
 from support.publishing import label_maps, publish
-from support.rights import ordinary_rights
 from support.servers import serving
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def test_prefetch_fails_if_the_cache_cannot_store_the_answer(front: Front, tmp_p
     done = command("prefetch", "street", "--cache", tmp_path / "file", code=1)
     assert f"The cache {tmp_path / 'file'} cannot be written" in done.stderr
     good = Client().weights("street").to_dict()
-    front.behave = sends(200, json.dumps(good).encode(), content_type="application/json")
+    front.behavior = sends(200, json.dumps(good).encode(), content_type="application/json")
     with pytest.raises(ServerError, match="forbids caching"):
         Client().prefetch("street")
 
@@ -197,7 +197,7 @@ def test_a_read_only_cache_answers_without_a_warning(
     client.prefetch("street")
     folder.chmod(0o500)
     try:
-        with ordinary_rights():
+        with without_root_privileges():
             assert client.weights("street").version == 2
             front.down()
             assert Client(cache=folder, timeout=0.3).weights("street", version=2).version == 2

@@ -16,9 +16,11 @@ import pytest
 
 from statsvc.local.demo import CLASS_NAMES, make_demo
 from support.command_line import invoke
-from support.commands import grey, scanned, served, statsvc, waited_for
-from support.damage import bad_files
-from support.expected import CAMVID, PUBLISHED, SLOW_MACHINE, checkpoints, counted_by_pillow, pixels_of
+from support.commands import scan_json, serve, statsvc
+from support.damage import damaged_files
+from support.expected import CAMVID, PUBLISHED, checkpoints, counted_by_pillow, pixels_of
+from support.label_maps import gray_png
+from support.waiting import TIMEOUT, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,14 +28,14 @@ if TYPE_CHECKING:
 
 def test_a_scan_counts_exactly_and_a_second_scan_counts_nothing(street: Path, tmp_path: Path) -> None:
     home = ("--home", tmp_path / "home")
-    first = scanned(street, *home, "--class-names", ",".join(CLASS_NAMES))
+    first = scan_json(street, *home, "--class-names", ",".join(CLASS_NAMES))
     expected = counted_by_pillow(street)
     expected.pop(255)
     assert pixels_of(first["weights"]) == expected
     assert first["weights"]["classes"][0]["name"] == "sky"
     assert first["scan"]["counted"] == 24
 
-    again = scanned(street, *home)
+    again = scan_json(street, *home)
     assert (again["scan"]["counted"], again["scan"]["reused"]) == (0, 24)
     assert again["weights"]["version"] == 1
 
@@ -45,7 +47,7 @@ def test_a_scan_counts_exactly_and_a_second_scan_counts_nothing(street: Path, tm
 @pytest.mark.skipif(not CAMVID.exists(), reason="needs the CamVid label maps in ../shared/data")
 def test_camvid_has_the_published_counts_and_weights(tmp_path: Path) -> None:
     home = ("--home", tmp_path)
-    first = scanned(CAMVID / "train", "--name", "camvid", *home)
+    first = scan_json(CAMVID / "train", "--name", "camvid", *home)
     assert [row["pixels"] for row in first["weights"]["classes"]] == PUBLISHED["camvid_train"]["counts"]
     assert [row["images"] for row in first["weights"]["classes"]] == (
         PUBLISHED["camvid_train"]["images_with_class"]
@@ -57,7 +59,7 @@ def test_camvid_has_the_published_counts_and_weights(tmp_path: Path) -> None:
         ).stdout
     )
     assert [round(weight, 9) for weight in answer["weights"]] == PUBLISHED["camvid_train"]["median_freq"]
-    assert scanned(CAMVID / "train", *home)["scan"]["counted"] == 0
+    assert scan_json(CAMVID / "train", *home)["scan"]["counted"] == 0
 
 
 def test_unreadable_label_maps_are_reported_everywhere_and_the_rest_is_counted(
@@ -68,8 +70,8 @@ def test_unreadable_label_maps_are_reported_everywhere_and_the_rest_is_counted(
     good = sorted(street.rglob("*.png"))
     for number, file in enumerate(good):
         (labels / f"good_{number:02d}.png").write_bytes(file.read_bytes())
-    bad = bad_files()
-    bad["huge.png"] = (grey(1, (400, 400)), "max_pixels")
+    bad = damaged_files()
+    bad["huge.png"] = (gray_png(1, (400, 400)), "max_pixels")
     for name, (data, _word) in bad.items():
         (labels / name).write_bytes(data)
     home = tmp_path / "home"
@@ -84,7 +86,7 @@ def test_unreadable_label_maps_are_reported_everywhere_and_the_rest_is_counted(
     expected = counted_by_pillow(street)
     assert pixels_of(result["weights"]) == {key: value for key, value in expected.items() if key != 255}
     shown = invoke("datasets", "mixed", "--home", home).stdout
-    with served(home, "--no-runner") as (url, _):
+    with serve(home, "--no-runner") as (url, _):
         dataset = httpx2.get(url + "/datasets/mixed").json()
         weights = httpx2.get(url + "/weights").json()
         job_id = json.loads(invoke("jobs", "--json", "--home", home).stdout)[0]["id"]
@@ -115,7 +117,7 @@ def test_a_scan_without_readable_label_maps_fails_with_the_reason(tmp_path: Path
 def test_a_scan_that_fails_because_of_damaged_files_names_them(tmp_path: Path) -> None:
     labels = make_demo(tmp_path / "street", images=12, size=(64, 32))
     home = ("--home", tmp_path / "home")
-    scanned(labels, *home)
+    scan_json(labels, *home)
     bad = sorted(labels.rglob("*.png"))[:5]
     for file in bad:
         file.write_bytes(b"")
@@ -151,7 +153,7 @@ def test_errors_about_patterns_list_the_available_patterns(tmp_path: Path) -> No
     labels.mkdir()
     for frame in range(4):
         for kind in ("labelIds", "instanceIds"):
-            image = grey(frame, (4, 4))
+            image = gray_png(frame, (4, 4))
             (labels / f"aachen_{frame:06d}_gtFine_{kind}.png").write_bytes(image)
     home = ("--home", tmp_path / "home")
     none = invoke("scan", labels, "--pattern", "*.tif", *home, code=1)
@@ -160,7 +162,7 @@ def test_errors_about_patterns_list_the_available_patterns(tmp_path: Path) -> No
     several = invoke("scan", labels, *home, code=2)
     assert "--pattern '*_labelIds.png'" in several.stderr
     assert "--pattern '*_instanceIds.png'" in several.stderr
-    chosen = scanned(labels, "--pattern", "*_labelIds.png", *home)
+    chosen = scan_json(labels, "--pattern", "*_labelIds.png", *home)
     assert chosen["scan"]["total"] == 4
 
 
@@ -170,7 +172,7 @@ def test_an_unmounted_folder_does_not_change_the_dataset(street: Path, tmp_path:
     for number, file in enumerate(sorted(street.rglob("*.png"))):
         (labels / f"{number}.png").write_bytes(file.read_bytes())
     home = ("--home", tmp_path / "home")
-    before = scanned(labels, "--name", "disk", *home)["weights"]
+    before = scan_json(labels, "--name", "disk", *home)["weights"]
     labels.rename(away)
     gone = invoke("scan", "--name", "disk", *home, code=1)
     assert "mounted" in gone.stderr
@@ -182,7 +184,7 @@ def test_an_unmounted_folder_does_not_change_the_dataset(street: Path, tmp_path:
     after = json.loads(invoke("weights", "disk", *home).stdout)
     assert after["weights"] == before["weights"]
     assert after["version"] == before["version"]
-    accepted = scanned("--name", "disk", "--max-removed", "1", *home)
+    accepted = scan_json("--name", "disk", "--max-removed", "1", *home)
     assert accepted["scan"]["removed"] == 23
     assert accepted["weights"]["images"] == 1
 
@@ -190,7 +192,7 @@ def test_an_unmounted_folder_does_not_change_the_dataset(street: Path, tmp_path:
 def test_a_new_folder_that_is_scanned_twice_is_counted_once(tmp_path: Path) -> None:
     labels = make_demo(tmp_path / "street", images=24, size=(64, 32))
     home = ("--home", tmp_path / "home")
-    assert scanned(labels, *home)["scan"]["counted"] == 24
+    assert scan_json(labels, *home)["scan"]["counted"] == 24
     stderr = statsvc("scan", labels, *home).stderr
     assert "0 counted, 24 unchanged; no new version" in stderr
 
@@ -204,7 +206,7 @@ def test_two_concurrent_scans_publish_one_version_and_the_second_reports_none(
     scans = [
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in "12"
     ]
-    messages = [process.communicate(timeout=SLOW_MACHINE)[1] for process in scans]
+    messages = [process.communicate(timeout=TIMEOUT)[1] for process in scans]
     assert [process.returncode for process in scans] == [0, 0], messages
     messages.sort(key=lambda text: "0 counted" in text)
     assert "24 counted, 0 unchanged" in messages[0]
@@ -220,12 +222,12 @@ def test_a_killed_scan_resumes_from_its_checkpoints(
     command = [sys.executable, "-m", "statsvc", "scan", str(folder), "--home", str(home)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
         try:
-            waited_for(lambda: checkpoints(home), SLOW_MACHINE)
+            wait_for(lambda: checkpoints(home))
         finally:
             first.send_signal(signal.SIGKILL)
     shutil.rmtree(long)
     started = time.monotonic()
-    result = scanned(folder, "--home", home)
+    result = scan_json(folder, "--home", home)
     assert result["scan"]["recovered"] > 0
     assert result["scan"]["counted"] == 100
     assert pixels_of(result["weights"]) == expected

@@ -14,8 +14,10 @@ import httpx2
 
 from statsvc.api.state.snapshot import POLL_SECONDS
 from support.command_line import invoke
-from support.commands import grey, scanned, served, statsvc, waited_for
-from support.expected import SLOW_MACHINE, checkpoints, counted_by_pillow, pixels_of
+from support.commands import scan_json, serve, statsvc
+from support.expected import checkpoints, counted_by_pillow, pixels_of
+from support.label_maps import gray_png
+from support.waiting import wait_for
 
 
 def test_a_server_answers_with_a_new_version_within_a_second(street: Path, tmp_path: Path) -> None:
@@ -24,15 +26,15 @@ def test_a_server_answers_with_a_new_version_within_a_second(street: Path, tmp_p
         (labels / file.parent.name).mkdir(parents=True, exist_ok=True)
         (labels / file.parent.name / file.name).write_bytes(file.read_bytes())
     home = tmp_path / "home"
-    scanned(labels, "--name", "street", "--home", home)
-    with served(home, "--no-runner") as (url, _):
+    scan_json(labels, "--name", "street", "--home", home)
+    with serve(home, "--no-runner") as (url, _):
         assert httpx2.get(url + "/weights").json()["version"] == 1
         changed = next(iter(sorted(labels.rglob("*.png"))))
-        changed.write_bytes(grey(3, (64, 128)))
-        second = scanned(labels, "--home", home)
+        changed.write_bytes(gray_png(3, (64, 128)))
+        second = scan_json(labels, "--home", home)
         published = time.monotonic()
         assert second["scan"]["counted"] == 1
-        waited_for(lambda: httpx2.get(url + "/weights").json()["version"] == 2, SLOW_MACHINE)
+        wait_for(lambda: httpx2.get(url + "/weights").json()["version"] == 2)
         if os.getloadavg()[0] < (os.cpu_count() or 1):  # a busy machine delays server and test alike
             assert time.monotonic() - published < 1.0
         assert POLL_SECONDS <= 0.5
@@ -46,14 +48,14 @@ def test_a_killed_runner_is_restarted_and_finishes_the_job(
 ) -> None:
     folder, long, expected = endless
     home = tmp_path / "home"
-    with served(home, "--root", folder) as (url, process):
+    with serve(home, "--root", folder) as (url, process):
         created = httpx2.post(url + "/datasets", json={"name": "many", "source": str(folder)})
         assert created.status_code == 201, created.text
-        waited_for(lambda: checkpoints(home), SLOW_MACHINE)
+        wait_for(lambda: checkpoints(home))
         [runner] = children_of(process.pid)
         os.kill(runner, signal.SIGKILL)
         shutil.rmtree(long)
-        answer = waited_for(lambda: weights_of(url, "many"), SLOW_MACHINE)
+        answer = wait_for(lambda: weights_of(url, "many"))
         job = json.loads(invoke("jobs", "--json", "--home", home).stdout)[-1]
     assert pixels_of(answer) == expected
     assert answer["images"] == 100
@@ -76,7 +78,7 @@ def test_the_server_rejects_public_addresses_and_ports_in_use(tmp_path: Path) ->
     public = invoke("serve", "--host", "0.0.0.0", "--home", tmp_path, code=2)
     assert "loopback" in public.stderr
     assert "ssh -L" in public.stderr
-    with served(tmp_path, "--no-runner") as (url, _):
+    with serve(tmp_path, "--no-runner") as (url, _):
         port = url.rpartition(":")[2]
         in_use = statsvc("serve", "--port", port, "--home", tmp_path, "--no-runner", code=1)
     assert "in use" in in_use.stderr
@@ -88,8 +90,8 @@ def test_a_server_with_a_missing_root_does_not_start(tmp_path: Path) -> None:
 
 
 def test_the_runner_ends_with_its_server(tmp_path: Path) -> None:
-    with served(tmp_path) as (_, process):
-        [runner] = waited_for(lambda: children_of(process.pid), SLOW_MACHINE)
+    with serve(tmp_path) as (_, process):
+        [runner] = wait_for(lambda: children_of(process.pid))
         process.send_signal(signal.SIGKILL)
         process.wait(10)
-        waited_for(lambda: not Path(f"/proc/{runner}").exists(), SLOW_MACHINE)
+        wait_for(lambda: not Path(f"/proc/{runner}").exists())

@@ -12,17 +12,19 @@ import pytest
 
 from statsvc.local.demo import make_demo
 from support.command_line import invoke
-from support.commands import scanned, waited_for, without_end
-from support.expected import SLOW_MACHINE, checkpoints
+from support.commands import scan_json
+from support.expected import checkpoints
+from support.label_maps import write_huge_arrays
 from support.servers import free_port
 from support.terminal import CTRL_C, on_terminal, read_to_end, read_until
+from support.waiting import TIMEOUT, wait_for
 
 
 def test_the_progress_of_a_scan_shows_the_start_of_workers_and_the_speed(tmp_path: Path) -> None:
     labels = make_demo(tmp_path / "street", images=40, size=(64, 32))  # enough for two workers
     with on_terminal("scan", labels, "--home", tmp_path / "home") as (process, terminal):
         output = read_to_end(terminal)
-        assert process.wait(SLOW_MACHINE) == 0
+        assert process.wait(TIMEOUT) == 0
     assert "starting workers" in output
     assert re.search(r"\([0-9.]+ Mpx/s\); version 1", output)
     assert "Gpx/s" not in output
@@ -39,25 +41,25 @@ def test_lists_are_tab_separated_lines_in_a_pipe_and_tables_on_a_terminal(
     assert all(line.strip() for line in piped.splitlines())
     with on_terminal("versions", "street", *home) as (process, terminal):
         lines = [line for line in read_to_end(terminal).splitlines() if "196,608" in line]
-        assert process.wait(SLOW_MACHINE) == 0
+        assert process.wait(TIMEOUT) == 0
     assert len(lines) == 1
     assert re.search(r"scan +24 +0 +196,608 +kept\s*$", lines[0])
 
 
 def test_ctrl_c_stops_a_scan_with_one_line_and_saves_its_counts(tmp_path: Path) -> None:
     labels = make_demo(tmp_path / "labels", images=100, size=(64, 32))
-    long = without_end(labels / "train")
+    long = write_huge_arrays(labels / "train")
     with on_terminal("scan", labels, "--name", "many", "--home", tmp_path / "home") as (process, terminal):
-        waited_for(lambda: checkpoints(tmp_path / "home"), SLOW_MACHINE)
+        wait_for(lambda: checkpoints(tmp_path / "home"))
         os.write(terminal, CTRL_C)
         output = read_to_end(terminal)
-        assert process.wait(SLOW_MACHINE) == 1
+        assert process.wait(TIMEOUT) == 1
     assert "The counts so far are saved" in output
     assert "^C" not in output  # it would shift the cursor, so that the bar is not erased
     assert "\x1b[2K" in output[output.rindex("files") : output.index("statsvc: stopped")]
     assert "Traceback" not in output
     shutil.rmtree(long)
-    finished = scanned("--name", "many", "--home", tmp_path / "home")["scan"]
+    finished = scan_json("--name", "many", "--home", tmp_path / "home")["scan"]
     assert finished["recovered"] > 0
     assert finished["counted"] == 100
 
@@ -70,7 +72,7 @@ def test_ctrl_c_stops_the_server_without_an_error(tmp_path: Path) -> None:
         read_until(terminal, b"Press Ctrl-C to stop")
         os.write(terminal, CTRL_C)
         output = read_to_end(terminal)
-        assert process.wait(SLOW_MACHINE) == 0
+        assert process.wait(TIMEOUT) == 0
     assert "Aborted" not in output
     assert "Traceback" not in output
 
@@ -79,8 +81,8 @@ def test_ctrl_c_stops_the_server_without_an_error(tmp_path: Path) -> None:
 def test_ctrl_c_during_startup_stops_the_server_without_an_error(tmp_path: Path, library: str) -> None:
     with on_terminal("serve", "--home", tmp_path / "home", "--port", str(free_port())) as (process, terminal):
         maps = Path(f"/proc/{process.pid}/maps")
-        waited_for(lambda: library in maps.read_text(), SLOW_MACHINE)
+        wait_for(lambda: library in maps.read_text())
         os.write(terminal, CTRL_C)
         output = read_to_end(terminal)
-        assert process.wait(SLOW_MACHINE) in (0, -signal.SIGINT)
+        assert process.wait(TIMEOUT) in (0, -signal.SIGINT)
     assert output.strip() in ("", "^C")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from support.command_line import invoke
-from support.commands import scanned
+from support.commands import scan_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def test_weights_are_written_as_npy_csv_and_json(street: Path, tmp_path: Path) -> None:
     home = ("--home", tmp_path / "home")
-    expected = scanned(street, *home)["weights"]["weights"]
+    expected = scan_json(street, *home)["weights"]["weights"]
     for suffix in ("npy", "csv", "json"):
         invoke("weights", "-o", tmp_path / f"w.{suffix}", *home)
     np.testing.assert_array_equal(np.load(tmp_path / "w.npy"), expected)
@@ -57,7 +57,7 @@ def test_usage_errors_suggest_the_nearest_name_and_exit_with_2(street: Path, tmp
     assert "weights" in invoke("wieghts", code=2).stderr
     assert "--method" in invoke("weights", "--metod", "enet", code=2).stderr
     assert "dataset" in invoke("weights", *home, code=1).stderr
-    scanned(street, "--name", "street", *home)
+    scan_json(street, "--name", "street", *home)
     assert "street" in invoke("weights", "stret", *home, code=2).stderr
     assert "sqrt_inv_freq" in invoke("weights", "--method", "sqrt_inv", *home, code=2).stderr
     assert "alpha" in invoke("weights", "--alpha", "2", *home, code=2).stderr

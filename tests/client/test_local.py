@@ -24,7 +24,7 @@ from statsvc.errors import (
     StatsvcError,
     Unanswerable,
 )
-from support.rights import ordinary_rights
+from support.permissions import without_root_privileges
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -155,7 +155,7 @@ def test_unreadable_label_maps_are_reported_and_the_rest_is_counted(tmp_path: Pa
 def test_a_file_without_read_permission_is_reported(tmp_path: Path) -> None:
     folder = write(tmp_path / "streets", random_labels(3, [0, 1]))
     (folder / "train" / "0001.png").chmod(0)
-    with ordinary_rights():
+    with without_root_privileges():
         count, [(path, reason)] = statsvc.scan(folder).failures()
     assert (count, path) == (1, "train/0001.png")
     assert "permission denied" in reason

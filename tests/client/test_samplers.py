@@ -19,7 +19,7 @@ from statsvc.sampling import path_join
 from statsvc.sampling.result import Sampling, of_table
 from statsvc.store import home as homes
 from support.publishing import publish
-from support.samplers_twin import PATHS, N, daformer, label_maps, lvis
+from support.reference_samplers import PATHS, PIXELS, daformer_probabilities, label_maps, lvis_repeat_factors
 from support.servers import serving
 
 if TYPE_CHECKING:
@@ -69,18 +69,18 @@ def chi_square(drawn: Sequence[int], q: np.ndarray[Any, Any]) -> float:
 def test_rare_class_draws_follow_daformers_formula(server: str) -> None:
     shuffled = ["/mnt/x/" + PATHS[k] for k in (3, 0, 5, 1, 4, 2)]
     sampler = RareClassSampler(shuffled, server, dataset="street", temperature=0.3, min_pixels=20, seed=1)
-    q = np.array(daformer(N, 0.3, 20))[[3, 0, 5, 1, 4, 2]]
+    q = np.array(daformer_probabilities(PIXELS, 0.3, 20))[[3, 0, 5, 1, 4, 2]]
     np.testing.assert_allclose(sampler.probability, q, rtol=1e-9)
     drawn = epochs(sampler, 2000)
     assert len(drawn) == 2000 * 6
     assert chi_square(drawn, q) < 2.5
     # The statistic detects another temperature.
-    assert chi_square(drawn, np.array(daformer(N, 0.4, 20))[[3, 0, 5, 1, 4, 2]]) > 5
+    assert chi_square(drawn, np.array(daformer_probabilities(PIXELS, 0.4, 20))[[3, 0, 5, 1, 4, 2]]) > 5
 
 
 def test_an_epoch_has_each_image_as_often_as_its_repeat_factor_in_lvis(server: str) -> None:
     sampler = RepeatFactorSampler(PATHS, server, dataset="street", threshold=0.9, seed=2)
-    r = np.array(lvis(N, 0.9))
+    r = np.array(lvis_repeat_factors(PIXELS, 0.9))
     assert len(sampler) == int(np.ceil(r.sum()))
     wanted = r * len(sampler) / r.sum()
     epoch_counts = []
@@ -103,7 +103,7 @@ def test_an_epoch_of_equal_repeat_factors_is_a_permutation() -> None:
 def test_the_weight_of_an_image_is_the_mean_class_weight_of_its_pixels(server: str) -> None:
     weights = statsvc.Client(server).weights("street", method="inverse_freq", clip=(0, 2)).to_list()
     sampler = ImageWeightSampler(PATHS, server, dataset="street", method="inverse_freq", clip=(0, 2), seed=3)
-    mean = np.array([sum(row * np.array(weights)) / row.sum() if row.sum() else 0 for row in N])
+    mean = np.array([sum(row * np.array(weights)) / row.sum() if row.sum() else 0 for row in PIXELS])
     np.testing.assert_allclose(sampler.probability, mean / mean.sum(), rtol=1e-9)
     assert chi_square(epochs(sampler, 1000), mean / mean.sum()) < 2.5
 
@@ -283,9 +283,9 @@ def test_a_local_scan_can_be_the_source(tmp_path: Path) -> None:
     files = sorted(tmp_path.rglob("*.npy"))
     assert repr(table) == f"<LocalTable of {tmp_path.name}: 6 label maps, 4 classes>"
     sampler = RareClassSampler(files, table, temperature=0.3, min_pixels=20)
-    np.testing.assert_allclose(sampler.probability, daformer(N, 0.3, 20), rtol=1e-9)
+    np.testing.assert_allclose(sampler.probability, daformer_probabilities(PIXELS, 0.3, 20), rtol=1e-9)
     weights = table.weights(sampler="rare_class", temperature=0.3, min_pixels=20).to_list()
-    share = (q := np.array(daformer(N, 0.3, 20))) @ N / (q @ N).sum()
+    share = (q := np.array(daformer_probabilities(PIXELS, 0.3, 20))) @ PIXELS / (q @ PIXELS).sum()
     np.testing.assert_allclose(weights, share**-0.5 / (share**-0.5).mean(), rtol=1e-9)
     items: Any = range(6)
     loader: DataLoader[Any] = DataLoader(items, batch_size=2, sampler=sampler)
@@ -329,7 +329,7 @@ def test_the_error_for_paths_of_another_split_names_the_split(tmp_path: Path) ->
 
 
 def test_images_without_a_path_are_excluded_with_a_warning(server: str) -> None:
-    q = np.array(daformer(N, 0.3, 20))[:4]
+    q = np.array(daformer_probabilities(PIXELS, 0.3, 20))[:4]
     with pytest.warns(UserWarning, match="2 of the 6 images in the statistics of street"):
         sampler = RareClassSampler(PATHS[:4], server, dataset="street", temperature=0.3, min_pixels=20)
     np.testing.assert_allclose(sampler.probability, q / q.sum(), rtol=1e-9)
@@ -380,7 +380,7 @@ def test_all_pages_come_from_the_same_version(server: str, monkeypatch: pytest.M
     client = statsvc.Client(server)
     newest = client.sampling(sampler="repeat_factor", threshold=0.9)
     assert newest.paths == PATHS
-    r = np.array(lvis(N, 0.9))
+    r = np.array(lvis_repeat_factors(PIXELS, 0.9))
     np.testing.assert_allclose(newest.probability * newest.epoch, r, rtol=1e-9)
     assert (newest.dataset, newest.version, newest.images, newest.failed) == ("street", 1, 6, 1)
     assert newest.spec["threshold"] == 0.9
@@ -411,7 +411,7 @@ def test_a_string_is_rejected_where_a_list_is_expected(server: str) -> None:
 def test_a_table_in_memory_has_the_same_probabilities_as_the_server(server: str) -> None:
     from support.small_tables import table_of
 
-    rows = [dict(zip([0, 1, 2, 3, 255], [*row, 1000 - sum(row)], strict=True)) for row in N.tolist()]
+    rows = [dict(zip([0, 1, 2, 3, 255], [*row, 1000 - sum(row)], strict=True)) for row in PIXELS.tolist()]
     table = table_of(rows, PATHS, num_classes=4)
     for sampler in ("rare_class", "repeat_factor", "image_weights"):
         local, remote = of_table(table, sampler, {}), statsvc.Client(server).sampling(sampler=sampler)

@@ -17,7 +17,7 @@ import statsvc
 from statsvc.errors import InvalidParameter
 from statsvc.losses import CombinedLoss, DiceLoss, class_sums
 from support.loss_inputs import logits_of, target_of, value_and_gradient, weights_of
-from support.losses_twin import twin
+from support.reference_losses import reference_losses
 
 
 @st.composite
@@ -56,7 +56,7 @@ def test_value_terms_and_gradient_equal_those_of_the_plain_implementation(
         value, gradient = value_and_gradient(criterion, logits, target)
     finally:
         class_sums.CPU_BLOCK = original
-    loss, ce, dice = twin(logits, target, **options)
+    loss, ce, dice = reference_losses(logits, target, **options)
     expected = torch.autograd.grad(loss, logits)[0]
     values = [value, criterion.last["loss"], criterion.last["ce"], criterion.last["dice"]]
     torch.testing.assert_close(torch.stack(values), torch.stack([loss, loss, ce, dice]).detach())
@@ -336,7 +336,7 @@ def test_the_two_lines_of_a_training_script_run_as_documented(capsys: pytest.Cap
 
     logits = logits_of((6, 19, 16, 16), dtype=torch.float32)
     target = torch.tensor(np.stack([label for _, label in train_dst]))
-    loss, _, _ = twin(logits, target, class_weights=class_weights.tolist())
+    loss, _, _ = reference_losses(logits, target, class_weights=class_weights.tolist())
     torch.testing.assert_close(criterion(logits, target), loss.float())
     assert "sqrt_inv_freq" in capsys.readouterr().out
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from statsvc.losses import CombinedLoss, DiceLoss, class_sums
 from statsvc.weighting.class_weights import ClassWeights
 from support.loss_inputs import logits_of, target_of, value_and_gradient, weights_of
-from support.losses_twin import twin
+from support.reference_losses import reference_losses
 from support.torchrun import subprocess_environment
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def test_half_precision_logits_are_summed_in_float32(dtype: torch.dtype) -> None
     target[:, :256] = 1
     value, gradient = value_and_gradient(CombinedLoss(class_weights=WEIGHTS), logits, target)
     exact = logits.detach().double().requires_grad_()
-    loss, _, _ = twin(exact, target, class_weights=WEIGHTS)
+    loss, _, _ = reference_losses(exact, target, class_weights=WEIGHTS)
     expected = torch.autograd.grad(loss, exact)[0]
     assert value.dtype == torch.float32
     assert gradient.dtype == dtype
@@ -269,7 +269,7 @@ DISTRIBUTED = textwrap.dedent(
     import sys
     import torch
     import torch.distributed as dist
-    from support.losses_twin import twin
+    from support.reference_losses import reference_losses
     from torch import nn
     from torch.nn.parallel import DistributedDataParallel
     from statsvc.errors import InvalidParameter
@@ -296,7 +296,7 @@ DISTRIBUTED = textwrap.dedent(
             for absent in ("skip", "penalise"):
                 options = {"class_weights": [0.5, 2.0, 0.0, 1.0], "batch_dice": True, "absent": absent}
                 joined = model()
-                expected, _, _ = twin(joined(images), labels, **options, **parts)
+                expected, _, _ = reference_losses(joined(images), labels, **options, **parts)
                 expected.backward()
                 steps = [make(**options)]
                 if make is CombinedLoss and absent == "skip":
@@ -323,7 +323,7 @@ DISTRIBUTED = textwrap.dedent(
     if rank == 0:  # a single process can validate
         with torch.no_grad():
             alone = CombinedLoss(batch_dice=True)(joined(images), target)
-        torch.testing.assert_close(alone, twin(joined(images), target, batch_dice=True)[0])
+        torch.testing.assert_close(alone, reference_losses(joined(images), target, batch_dice=True)[0])
     dist.barrier()
     dist.destroy_process_group()
     print("equal")

@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from starlette.testclient import TestClient
 
-from statsvc.api.app import build_app
 from statsvc.store import home as homes
-from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.versions.bucket import BucketLocation
-from support.stores import Raw
+from support.stores import StoredFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from statsvc.store.home import Home
@@ -23,19 +19,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def home(tmp_path: Path, database: str) -> Home:
     return homes.resolve(str(tmp_path / "home"), database)
-
-
-@pytest.fixture
-def catalog(home: Home) -> Iterator[Catalog]:
-    opened = Catalog.open(home.database)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def client(home: Home) -> Iterator[TestClient]:
-    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
-        yield client
 
 
 @pytest.fixture(params=["sqlite, folder", "postgresql, folder", "postgresql, bucket"])
@@ -48,11 +31,11 @@ def home_of_each_kind(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def raw_of_each_kind(request: pytest.FixtureRequest, home_of_each_kind: Home) -> Raw:
+def stored_files_of_each_kind(request: pytest.FixtureRequest, home_of_each_kind: Home) -> StoredFiles:
     """The files or objects of that home's version store, accessed without statsvc."""
     boto = (
         request.getfixturevalue("bucket").boto
         if isinstance(home_of_each_kind.store, BucketLocation)
         else None
     )
-    return Raw(home_of_each_kind.store, boto)
+    return StoredFiles(home_of_each_kind.store, boto)

@@ -21,7 +21,9 @@ from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.jobs.attempt import Settings
 from statsvc_workers.jobs.lease import execute
 from statsvc_workers.jobs.progress import Progress
-from support.making import Place, assert_exact, write_folder
+from support.label_maps import write_folder
+from support.scans import Workspace, assert_matches_folder
+from support.waiting import TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,10 +58,10 @@ def test_two_runners_run_a_hundred_jobs_once_each_and_leave_no_gap_in_the_number
     ]
     accepted: Counter[str] = Counter()
     owners: set[str | None] = set()
-    end = time.monotonic() + 120
+    deadline = time.monotonic() + 5 * TIMEOUT
     try:
         while len(accepted) < JOBS or any(not jobs.get(catalog, job_id).ended for job_id in accepted):
-            assert time.monotonic() < end, [runner.poll() for runner in runners]
+            assert time.monotonic() < deadline, [runner.poll() for runner in runners]
             for dataset in added:
                 # A full one publishes whether or not a file changed.
                 if len(accepted) < JOBS:
@@ -69,7 +71,7 @@ def test_two_runners_run_a_hundred_jobs_once_each_and_leave_no_gap_in_the_number
     finally:
         for runner in runners:
             runner.terminate()
-        errors = [runner.communicate(timeout=30)[1] for runner in runners]
+        errors = [runner.communicate(timeout=TIMEOUT)[1] for runner in runners]
     ended = [jobs.get(catalog, job_id) for job_id in accepted]
     assert {(job.state, job.attempt, job.error) for job in ended} == {("succeeded", 1, None)}, errors
     made = {dataset.name: catalog.versions(catalog.dataset(dataset.name), limit=JOBS) for dataset in added}
@@ -86,8 +88,8 @@ def test_of_two_attempts_paused_during_publication_exactly_one_publishes(
     folder = write_folder(tmp_path / "labels")
     cluster = LocalCluster(1)
     cluster.client()
-    place = Place(tmp_path, catalog, cluster)
-    dataset = place.add(folder)
+    workspace = Workspace(tmp_path, catalog, cluster)
+    dataset = workspace.add(folder)
     arrived, go = threading.Semaphore(0), threading.Event()
     real = durable.sync_tree
 
@@ -101,7 +103,7 @@ def test_of_two_attempts_paused_during_publication_exactly_one_publishes(
 
     def run(job: Job) -> None:
         settings = Settings(device="cpu")
-        outcomes[job.attempt] = execute(catalog, place.store, job, cluster, settings, Progress())
+        outcomes[job.attempt] = execute(catalog, workspace.store, job, cluster, settings, Progress())
 
     submitted, _ = jobs.submit(catalog, dataset)
     running = []
@@ -111,7 +113,7 @@ def test_of_two_attempts_paused_during_publication_exactly_one_publishes(
         assert job.attempt == attempt
         running.append(threading.Thread(target=run, args=(job,)))
         running[-1].start()
-        assert arrived.acquire(timeout=60)  # its group is complete and flushed
+        assert arrived.acquire(timeout=TIMEOUT)  # its group is complete and flushed
         if attempt == 1:
             with catalog.engine.begin() as connection:
                 connection.execute(sa.text("UPDATE jobs SET lease_until = 1"))
@@ -124,7 +126,7 @@ def test_of_two_attempts_paused_during_publication_exactly_one_publishes(
     now = catalog.dataset("streets")
     assert [version.job_id for version in catalog.versions(now)] == [submitted.id]
     assert (now.current_number, now.next_number) == (1, 2)
-    assert place.groups() == {f"{dataset.uid}/{submitted.id}-2"}
-    assert_exact(place.version(), folder)
-    assert np.all(place.version().array("status") == 0)
+    assert workspace.groups() == {f"{dataset.uid}/{submitted.id}-2"}
+    assert_matches_folder(workspace.version(), folder)
+    assert np.all(workspace.version().array("status") == 0)
     cluster.close()

@@ -14,7 +14,7 @@ from statsvc.store.catalog.records import NewVersion
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK
 from statsvc.store.versions.writer import VersionWriter, strings
 from statsvc_workers.jobs.reader_digest import reader_digest
-from support.making import Place, random_labels, write_png
+from support.label_maps import random_labels, write_png
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from statsvc_workers.jobs.lease import Outcome
+    from support.scans import Workspace
 
 SAMPLES = 5 * ROWS_PER_CHUNK + 100
 IDS = np.array([0, 1, 2, 3, 4, 5, 255])
 
 
 @pytest.fixture
-def rows(place: Place, tmp_path: Path) -> dict[str, NDArray[np.int64] | None]:
+def rows(workspace: Workspace, tmp_path: Path) -> dict[str, NDArray[np.int64] | None]:
     """Publish a version of samples without files; return their rows by path, None for an unreadable one."""
     rng = np.random.default_rng(0)
     counts = rng.integers(0, 9, (SAMPLES, len(IDS))) * (rng.random((SAMPLES, len(IDS))) < 0.5)
@@ -38,7 +39,7 @@ def rows(place: Place, tmp_path: Path) -> dict[str, NDArray[np.int64] | None]:
     numbers = np.arange(SAMPLES, dtype=np.int64)
     (tmp_path / "labels").mkdir()
     write_png(tmp_path / "labels" / "unnamed.png", random_labels(0))
-    dataset = place.catalog.create_dataset("streets", str(tmp_path / "labels"), "*.png", Configuration())
+    dataset = workspace.catalog.create_dataset("streets", str(tmp_path / "labels"), "*.png", Configuration())
     columns: dict[str, Any] = {
         "path": strings(paths),
         **dict.fromkeys(("size", "mtime_ns", "ctime_ns", "height", "width"), numbers),
@@ -49,7 +50,7 @@ def rows(place: Place, tmp_path: Path) -> dict[str, NDArray[np.int64] | None]:
         "status": failed.astype(np.uint8),
         "error": strings(["no picture" if bad else "" for bad in failed]),
     }
-    writer = VersionWriter(place.store / dataset.uid / "first", IDS, SAMPLES, {})
+    writer = VersionWriter(workspace.store / dataset.uid / "first", IDS, SAMPLES, {})
     for start in range(0, SAMPLES, ROWS_PER_CHUNK):
         part = slice(start, start + ROWS_PER_CHUNK)
         writer.append({name: values[part] for name, values in columns.items()}, counts[part])
@@ -66,16 +67,16 @@ def rows(place: Place, tmp_path: Path) -> dict[str, NDArray[np.int64] | None]:
         failed=int(failed.sum()),
         pixels=int(totals.pixels.sum()),
     )
-    publication.publish(place.catalog, place.store, dataset, new)
+    publication.publish(workspace.catalog, workspace.store, dataset, new)
     listed = zip(paths, counts, failed, strict=True)
     return {path: None if bad else row for path, row, bad in listed}
 
 
-def changed(place: Place, *paths: str) -> Outcome:
-    jobs.submit(place.catalog, place.catalog.dataset("streets"), paths=paths)
-    job = jobs.lease(place.catalog, jobs.process_identity())
+def changed(workspace: Workspace, *paths: str) -> Outcome:
+    jobs.submit(workspace.catalog, workspace.catalog.dataset("streets"), paths=paths)
+    job = jobs.lease(workspace.catalog, jobs.process_identity())
     assert job is not None
-    return place.run(job)
+    return workspace.run(job)
 
 
 def counted(folder: Path, path: str, seed: int) -> NDArray[np.int64]:
@@ -84,8 +85,8 @@ def counted(folder: Path, path: str, seed: int) -> NDArray[np.int64]:
     return np.array([(labels == raw).sum() for raw in IDS])
 
 
-def assert_equal(place: Place, rows: dict[str, NDArray[np.int64] | None]) -> None:
-    version = place.version()
+def assert_equal(workspace: Workspace, rows: dict[str, NDArray[np.int64] | None]) -> None:
+    version = workspace.version()
     paths = sorted(rows)
     table = np.array([np.zeros(len(IDS), np.int64) if rows[p] is None else rows[p] for p in paths])
     assert version.array("path").tolist() == paths
@@ -100,37 +101,37 @@ def assert_equal(place: Place, rows: dict[str, NDArray[np.int64] | None]) -> Non
 
 
 def test_rows_are_changed_added_and_removed_among_many_chunks(
-    place: Place, rows: dict[str, NDArray[np.int64] | None], tmp_path: Path
+    workspace: Workspace, rows: dict[str, NDArray[np.int64] | None], tmp_path: Path
 ) -> None:
     folder = tmp_path / "labels"
     for path in ("003000.png", "003007.png", "000005.png"):  # the last was unreadable
         rows[path] = counted(folder, path, 1)
-    assert changed(place, "003000.png", "003007.png", "000005.png").error is None
-    assert_equal(place, rows)
+    assert changed(workspace, "003000.png", "003007.png", "000005.png").error is None
+    assert_equal(workspace, rows)
     rows["zz.png"] = counted(folder, "zz.png", 2)  # the last chunk grows, the others stand
-    assert changed(place, "zz.png").error is None
-    assert_equal(place, rows)
+    assert changed(workspace, "zz.png").error is None
+    assert_equal(workspace, rows)
     del rows["zz.png"], rows["010300.png"]  # the last chunk shrinks
     (folder / "zz.png").unlink()
-    assert changed(place, "zz.png", "010300.png").error is None
-    assert_equal(place, rows)
+    assert changed(workspace, "zz.png", "010300.png").error is None
+    assert_equal(workspace, rows)
     rows["002050-more.png"] = counted(folder, "002050-more.png", 3)  # all behind move on
     del rows["000000.png"]
-    assert changed(place, "002050-more.png", "000000.png").error is None
-    assert_equal(place, rows)
-    assert changed(place, "002050-more.png").version is None
+    assert changed(workspace, "002050-more.png", "000000.png").error is None
+    assert_equal(workspace, rows)
+    assert changed(workspace, "002050-more.png").version is None
 
 
 def test_a_damaged_chunk_of_the_base_is_never_copied(
-    place: Place, rows: dict[str, NDArray[np.int64] | None], tmp_path: Path
+    workspace: Workspace, rows: dict[str, NDArray[np.int64] | None], tmp_path: Path
 ) -> None:
-    chunk = place.files / place.record().arrays_uri / "counts" / "c" / "2" / "0"
+    chunk = workspace.files / workspace.record().arrays_uri / "counts" / "c" / "2" / "0"
     whole = bytearray(chunk.read_bytes())
     whole[len(whole) // 2] ^= 1
     chunk.write_bytes(whole)
     counted(tmp_path / "labels", "000001.png", 1)
     # Every sample would be recounted, but the files do not exist here: the job must not publish a loss.
-    assert "nothing was published" in str(changed(place, "000001.png").error)
-    assert place.record().number == 1
+    assert "nothing was published" in str(changed(workspace, "000001.png").error)
+    assert workspace.record().number == 1
     chunk.unlink()
-    assert "nothing was published" in str(changed(place, "000001.png").error)
+    assert "nothing was published" in str(changed(workspace, "000001.png").error)

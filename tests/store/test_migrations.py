@@ -117,7 +117,7 @@ def test_concurrent_processes_can_all_open_a_new_catalog(tmp_path: Path) -> None
         )
         for k in range(6)
     ]
-    errors = [process.communicate(timeout=60)[1] for process in running]
+    errors = [process.communicate(timeout=240)[1] for process in running]
     assert [process.returncode for process in running] == [0] * 6, errors
     catalog = Catalog.open(url(tmp_path / "new"))
     assert [dataset.name for dataset in catalog.datasets()] == [f"name{k}" for k in range(6)]

@@ -27,7 +27,7 @@ from statsvc.store.catalog.schema import metadata
 from statsvc.store.verifying import verify
 from statsvc.store.versions.open_location import open_location
 from statsvc.store.versions.writer import VersionWriter, strings
-from support.stores import Raw
+from support.stores import StoredFiles
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,14 +64,14 @@ def write_version(store: Location, uri: str, counts: list[int], configuration: C
 class Model(RuleBasedStateMachine):
     """The model: `live` are the datasets by name, `attempts` all that runners believe they run."""
 
-    def __init__(self, catalog: Catalog, raw: Raw) -> None:
+    def __init__(self, catalog: Catalog, stored_files: StoredFiles) -> None:
         super().__init__()
-        self.catalog, self.store, self.raw = catalog, raw.store, raw
+        self.catalog, self.store, self.raw = catalog, stored_files.store, stored_files
         with catalog.engine.begin() as connection:
             connection.execute(sa.text("UPDATE datasets SET current_number = NULL"))
             for table in reversed(metadata.sorted_tables):
                 connection.execute(table.delete())
-        raw.clear()
+        stored_files.clear()
         self.live: dict[str, dict[str, Any]] = {}
         self.next_number: dict[str, int] = {}
         self.jobs: dict[str, dict[str, Any]] = {}
@@ -361,7 +361,7 @@ OPEN = ("queued", "running")
 
 def test_store_and_catalog_behave_like_a_dictionary_model(database: str, tmp_path: Path) -> None:
     catalog = Catalog.open(database)
-    raw = Raw(open_location(str(tmp_path / "versions")))
+    raw = StoredFiles(open_location(str(tmp_path / "versions")))
     run_state_machine_as_test(
         lambda: Model(catalog, raw),  # type: ignore[arg-type]
         settings=settings(

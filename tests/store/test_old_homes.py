@@ -29,7 +29,7 @@ from statsvc.store.versions import checked_npz
 from statsvc.store.versions.arrays import digest
 from statsvc_workers.sources.list_samples import list_samples
 from statsvc_workers.sources.sources import open_source
-from support.commands import scanned, statsvc
+from support.commands import scan_json, statsvc
 
 if TYPE_CHECKING:
     from statsvc.store.home import Home
@@ -174,7 +174,7 @@ def test_a_scan_of_an_unchanged_old_home_counts_nothing(
     for name, number in before.items():
         if number is None:
             continue
-        progress = scanned("--name", name, "--workers", "1")["scan"]
+        progress = scan_json("--name", name, "--workers", "1")["scan"]
         assert (progress["counted"], progress["reused"] > 0) == (0, True), name
         assert catalog.dataset(name).current_number == number
     catalog.close()
@@ -188,7 +188,7 @@ def test_an_unfinished_job_of_an_old_home_continues_from_its_checkpoint(
     catalog = old_folder.catalog()
     unfinished = jobs.recent(catalog, catalog.dataset("interrupted"))[0][0]
     assert (unfinished.state, unfinished.attempt) == ("running", 1)
-    progress = scanned("--name", "interrupted", "--workers", "1")["scan"]
+    progress = scan_json("--name", "interrupted", "--workers", "1")["scan"]
     assert progress["recovered"] > 0
     finished = jobs.get(catalog, unfinished.id)
     assert (finished.state, finished.attempt, finished.version_number) == ("succeeded", 2, 1)

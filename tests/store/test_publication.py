@@ -20,7 +20,8 @@ from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.catalog.records import NewVersion
 from statsvc.store.versions.arrays import create_group
 from statsvc_workers.jobs.progress import Progress
-from support.making import Place, assert_exact, random_labels, write_folder, write_png
+from support.label_maps import random_labels, write_folder, write_png
+from support.scans import Workspace, assert_matches_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +32,10 @@ def folder(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "labels", files=4)
 
 
-def attributes(place: Place, uri: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((place.files / uri / "zarr.json").read_text())["attributes"]["statsvc"]
+def attributes(workspace: Workspace, uri: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((workspace.files / uri / "zarr.json").read_text())["attributes"][
+        "statsvc"
+    ]
     return found
 
 
@@ -100,14 +103,14 @@ def transactions(events: list[tuple[str, Any]]) -> list[tuple[int, list[str]]]:
 
 @pytest.mark.parametrize("kind", ["first", "incremental"])
 def test_everything_is_flushed_after_its_last_write_and_before_the_transaction(
-    place: Place, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    workspace: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    place.add(folder)
+    workspace.add(folder)
     if kind == "incremental":
-        place.scan()
+        workspace.scan()
         write_png(folder / "train/00.png", random_labels(5))
-    events = record_events(place.catalog, monkeypatch)
-    outcome, job = place.scan()
+    events = record_events(workspace.catalog, monkeypatch)
+    outcome, job = workspace.scan()
     monkeypatch.undo()
     assert outcome.version is not None
 
@@ -126,7 +129,7 @@ def test_everything_is_flushed_after_its_last_write_and_before_the_transaction(
     assert [sql.split()[2] for sql in statements if sql.startswith("INSERT")] == ["versions"]
 
     flushed = {value[0]: (at, value) for at, (kind, value) in enumerate(events[:commit]) if kind == "fsync"}
-    group = place.files / outcome.version.group_uri
+    group = workspace.files / outcome.version.group_uri
     everything = [group, *group.rglob("*")]
     assert len([path for path in everything if path.is_file()]) == 1 + 2 * 17
     for path in everything:
@@ -139,19 +142,19 @@ def test_everything_is_flushed_after_its_last_write_and_before_the_transaction(
     # A folder is flushed after its content, up to the root of the store.
     for path in [*everything, group.parent]:
         assert flushed[str(path)][0] < flushed[str(path.parent)][0], path
-    assert flushed[str(place.files)][0] < commit
+    assert flushed[str(workspace.files)][0] < commit
 
 
 def test_an_unchanged_scan_flushes_nothing_and_inserts_no_version(
-    place: Place, folder: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from support.making import settle_files
+    from support.waiting import wait_until_stable
 
-    settle_files(folder)
-    place.add(folder)
-    place.scan()
-    events = record_events(place.catalog, monkeypatch)
-    place.scan()
+    wait_until_stable(folder)
+    workspace.add(folder)
+    workspace.scan()
+    events = record_events(workspace.catalog, monkeypatch)
+    workspace.scan()
     monkeypatch.undo()
     assert [value for kind, value in events if kind == "fsync"] == []
     assert not [sql for _, statements in transactions(events) for sql in statements if "INTO versions" in sql]
@@ -159,12 +162,12 @@ def test_an_unchanged_scan_flushes_nothing_and_inserts_no_version(
 
 @pytest.mark.parametrize("made_by", ["scan", "configuration"])
 def test_an_interrupt_before_the_transaction_leaves_no_group(
-    place: Place, folder: Path, made_by: str, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, folder: Path, made_by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset = place.add(folder)
+    dataset = workspace.add(folder)
     if made_by == "configuration":
-        place.scan()
-    before, flush = place.groups(), os.fsync
+        workspace.scan()
+    before, flush = workspace.groups(), os.fsync
     interrupted: list[int] = []
 
     def interrupt(descriptor: int) -> None:
@@ -174,17 +177,17 @@ def test_an_interrupt_before_the_transaction_leaves_no_group(
             raise KeyboardInterrupt
 
     def configure() -> None:
-        now = place.catalog.dataset_by_uid(dataset.uid)
+        now = workspace.catalog.dataset_by_uid(dataset.uid)
         publication.configure(
-            place.catalog, place.store, now, lambda old: replace(old, class_names=("road",))
+            workspace.catalog, workspace.store, now, lambda old: replace(old, class_names=("road",))
         )
 
-    make = place.scan if made_by == "scan" else configure
+    make = workspace.scan if made_by == "scan" else configure
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         make()
     assert interrupted
-    assert place.groups() == before
+    assert workspace.groups() == before
 
 
 # The fence
@@ -192,86 +195,86 @@ def test_an_interrupt_before_the_transaction_leaves_no_group(
 
 @pytest.mark.parametrize("stage", ["counting", "writing", "publishing"])
 def test_an_attempt_whose_job_was_taken_over_publishes_nothing_and_leaves_no_group(
-    place: Place, folder: Path, stage: str
+    workspace: Workspace, folder: Path, stage: str
 ) -> None:
-    place.add(folder)
+    workspace.add(folder)
     progress = Progress()
 
     def take_over() -> None:
-        with place.catalog.engine.begin() as connection:
+        with workspace.catalog.engine.begin() as connection:
             connection.exec_driver_sql("UPDATE jobs SET attempt = attempt + 1")
 
-    outcome, job = place.scan(stop=once_at(progress, stage, take_over), progress=progress)
+    outcome, job = workspace.scan(stop=once_at(progress, stage, take_over), progress=progress)
     assert outcome.version is None
     assert outcome.error is not None
     assert job.id in outcome.error
     assert (job.state, job.attempt, job.error) == ("running", 2, None)
-    assert place.catalog.versions(place.catalog.dataset("streets")) == []
-    assert place.groups() == set()
+    assert workspace.catalog.versions(workspace.catalog.dataset("streets")) == []
+    assert workspace.groups() == set()
 
 
-def test_the_next_attempt_publishes_after_a_takeover(place: Place, folder: Path) -> None:
-    place.add(folder)
+def test_the_next_attempt_publishes_after_a_takeover(workspace: Workspace, folder: Path) -> None:
+    workspace.add(folder)
     progress = Progress()
 
     def take_over() -> None:
-        with place.catalog.engine.begin() as connection:
+        with workspace.catalog.engine.begin() as connection:
             connection.exec_driver_sql("UPDATE jobs SET attempt = attempt + 1, lease_until = 1")
 
-    _, job = place.scan(stop=once_at(progress, "publishing", take_over), progress=progress)
-    outcome, again = place.scan()
+    _, job = workspace.scan(stop=once_at(progress, "publishing", take_over), progress=progress)
+    outcome, again = workspace.scan()
     assert (again.id, again.attempt, again.state) == (job.id, 3, "succeeded")
     assert outcome.version is not None
-    assert place.groups() == {f"{job.dataset_uid}/{job.id}-3"}
-    assert_exact(place.version(), folder)
+    assert workspace.groups() == {f"{job.dataset_uid}/{job.id}-3"}
+    assert_matches_folder(workspace.version(), folder)
 
 
 def test_a_scan_of_the_old_source_is_not_published_after_the_dataset_has_moved(
-    place: Place, folder: Path, tmp_path: Path
+    workspace: Workspace, folder: Path, tmp_path: Path
 ) -> None:
-    dataset = place.add(folder)
+    dataset = workspace.add(folder)
     progress = Progress()
     other = write_folder(tmp_path / "other", seed=9)
 
     def move() -> None:
-        place.catalog.set_source(dataset, str(other), "*.png")
+        workspace.catalog.set_source(dataset, str(other), "*.png")
 
-    _, job = place.scan(stop=once_at(progress, "publishing", move), progress=progress)
+    _, job = workspace.scan(stop=once_at(progress, "publishing", move), progress=progress)
     assert job.state == "failed"
     assert f"{folder} was being counted. Nothing was published; scan again" in str(job.error)
-    assert place.groups() == set()
-    _, job = place.scan()
+    assert workspace.groups() == set()
+    _, job = workspace.scan()
     assert job.state == "succeeded"
-    assert_exact(place.version(), other)
+    assert_matches_folder(workspace.version(), other)
 
 
-def test_a_dataset_deleted_during_a_scan_gets_no_version(place: Place, folder: Path) -> None:
-    dataset = place.add(folder)
+def test_a_dataset_deleted_during_a_scan_gets_no_version(workspace: Workspace, folder: Path) -> None:
+    dataset = workspace.add(folder)
     progress = Progress()
 
     def delete() -> None:
-        with place.catalog.engine.begin() as connection:
+        with workspace.catalog.engine.begin() as connection:
             connection.exec_driver_sql("UPDATE datasets SET deleted_at = 1, revision = revision + 1")
 
-    outcome, job = place.scan(stop=once_at(progress, "publishing", delete), progress=progress)
+    outcome, job = workspace.scan(stop=once_at(progress, "publishing", delete), progress=progress)
     assert job.state == "failed"
     assert "was deleted meanwhile" in str(outcome.error)
-    assert place.catalog.versions(dataset) == []
-    assert place.groups() == set()
+    assert workspace.catalog.versions(dataset) == []
+    assert workspace.groups() == set()
 
 
-def bare_version(place: Place, uri: str) -> NewVersion:
-    create_group(place.store / uri, {})
+def bare_version(workspace: Workspace, uri: str) -> NewVersion:
+    create_group(workspace.store / uri, {})
     return NewVersion("scan", uri, uri, Configuration(num_classes=2), "r", {}, 0, 0, 0)
 
 
-def publish_concurrently(place: Place, tasks: list[Callable[[Catalog], Any]]) -> list[Any]:
+def publish_concurrently(workspace: Workspace, tasks: list[Callable[[Catalog], Any]]) -> list[Any]:
     """Run each task in a thread with its own connection; return results and errors."""
     barrier = threading.Barrier(len(tasks))
     results: list[Any] = [None] * len(tasks)
 
     def run(k: int) -> None:
-        catalog = Catalog.open(str(place.catalog.engine.url))
+        catalog = Catalog.open(str(workspace.catalog.engine.url))
         barrier.wait()
         try:
             results[k] = tasks[k](catalog)
@@ -288,42 +291,46 @@ def publish_concurrently(place: Place, tasks: list[Callable[[Catalog], Any]]) ->
     return results
 
 
-def test_exactly_one_of_many_concurrent_publications_of_one_job_succeeds(place: Place, folder: Path) -> None:
-    dataset = place.add(folder)
-    job = place.lease()
-    news = [bare_version(place, f"{dataset.uid}/{k}") for k in range(6)]
+def test_exactly_one_of_many_concurrent_publications_of_one_job_succeeds(
+    workspace: Workspace, folder: Path
+) -> None:
+    dataset = workspace.add(folder)
+    job = workspace.lease()
+    news = [bare_version(workspace, f"{dataset.uid}/{k}") for k in range(6)]
 
     def task(new: NewVersion) -> Callable[[Catalog], Any]:
-        return lambda own: publication.publish(own, place.store, dataset, new, job=job)
+        return lambda own: publication.publish(own, workspace.store, dataset, new, job=job)
 
-    results = publish_concurrently(place, [task(new) for new in news])
+    results = publish_concurrently(workspace, [task(new) for new in news])
     won = [result for result in results if not isinstance(result, Exception)]
     assert len(won) == 1
     assert all(isinstance(result, LeaseLost) for result in results if result is not won[0])
-    assert [v.group_uri for v in place.catalog.versions(dataset)] == [won[0].group_uri]
-    assert place.groups() == {won[0].group_uri}
-    assert jobs.get(place.catalog, job.id).version_number == 1
+    assert [v.group_uri for v in workspace.catalog.versions(dataset)] == [won[0].group_uri]
+    assert workspace.groups() == {won[0].group_uri}
+    assert jobs.get(workspace.catalog, job.id).version_number == 1
 
 
-def test_concurrent_publications_without_a_job_get_consecutive_numbers(place: Place, folder: Path) -> None:
-    dataset = place.add(folder)
-    news = [bare_version(place, f"{dataset.uid}/{k}") for k in range(6)]
+def test_concurrent_publications_without_a_job_get_consecutive_numbers(
+    workspace: Workspace, folder: Path
+) -> None:
+    dataset = workspace.add(folder)
+    news = [bare_version(workspace, f"{dataset.uid}/{k}") for k in range(6)]
 
     def task(new: NewVersion) -> Callable[[Catalog], Any]:
-        return lambda own: publication.publish(own, place.store, dataset, new)
+        return lambda own: publication.publish(own, workspace.store, dataset, new)
 
-    results = publish_concurrently(place, [task(new) for new in news])
+    results = publish_concurrently(workspace, [task(new) for new in news])
     assert sorted(record.number for record in results) == [1, 2, 3, 4, 5, 6]
     for record in results:
-        assert attributes(place, record.group_uri)["number"] == record.number
+        assert attributes(workspace, record.group_uri)["number"] == record.number
 
 
 @pytest.mark.parametrize("columns", ["job_id", "dataset_uid, number"])
 def test_the_database_rejects_a_second_version_of_a_job_or_number(
-    place: Place, folder: Path, columns: str
+    workspace: Workspace, folder: Path, columns: str
 ) -> None:
-    place.add(folder)
-    _, _job = place.scan()
+    workspace.add(folder)
+    _, _job = workspace.scan()
     copied = {
         "dataset_uid": "dataset_uid",
         "number": "number + 1" if columns == "job_id" else "number",
@@ -334,94 +341,96 @@ def test_the_database_rejects_a_second_version_of_a_job_or_number(
         f"INSERT INTO versions ({', '.join(copied)}, {rest}) "
         f"SELECT {', '.join(copied.values())}, {rest} FROM versions"
     )
-    with pytest.raises(sa.exc.IntegrityError, match="UNIQUE"), place.catalog.engine.begin() as connection:
+    with pytest.raises(sa.exc.IntegrityError, match="UNIQUE"), workspace.catalog.engine.begin() as connection:
         connection.exec_driver_sql(statement)
 
 
 # A configuration changed while a scan is under way
 
 
-def test_a_scan_publishes_a_configuration_that_was_changed_while_it_ran(place: Place, folder: Path) -> None:
-    place.add(folder)
-    place.scan()
+def test_a_scan_publishes_a_configuration_that_was_changed_while_it_ran(
+    workspace: Workspace, folder: Path
+) -> None:
+    workspace.add(folder)
+    workspace.scan()
     write_png(folder / "train/00.png", random_labels(9))
     progress = Progress()
 
     def change() -> None:
-        dataset = place.catalog.dataset("streets")
+        dataset = workspace.catalog.dataset("streets")
         publication.configure(
-            place.catalog,
-            place.store,
+            workspace.catalog,
+            workspace.store,
             dataset,
             lambda c: replace(c, num_classes=30, class_names=("road", "car"), ignore_index=(7,)),
         )
 
-    outcome, job = place.scan(stop=once_at(progress, "publishing", change), progress=progress)
+    outcome, job = workspace.scan(stop=once_at(progress, "publishing", change), progress=progress)
     assert outcome.error is None
-    versions = place.catalog.versions(place.catalog.dataset("streets"))
+    versions = workspace.catalog.versions(workspace.catalog.dataset("streets"))
     assert [(v.number, v.kind) for v in versions] == [(3, "scan"), (2, "configuration"), (1, "scan")]
     assert versions[1].arrays_uri == versions[2].group_uri
     assert versions[0].configuration == versions[1].configuration
     assert versions[0].configuration.class_names == ("road", "car")
     assert job.version_number == 3
-    assert_exact(place.version(), folder)
+    assert_matches_folder(workspace.version(), folder)
     for record in versions:
-        described = attributes(place, record.group_uri)
+        described = attributes(workspace, record.group_uri)
         assert described["number"] == record.number
         assert Configuration.from_dict(described["configuration"]) == record.configuration
-    assert place.catalog.dataset("streets").configuration == versions[0].configuration
+    assert workspace.catalog.dataset("streets").configuration == versions[0].configuration
 
 
-def test_a_configuration_changed_during_the_first_scan_is_kept(place: Place, folder: Path) -> None:
-    place.add(folder)
+def test_a_configuration_changed_during_the_first_scan_is_kept(workspace: Workspace, folder: Path) -> None:
+    workspace.add(folder)
     progress = Progress()
 
     def change() -> None:
         publication.configure(
-            place.catalog,
-            place.store,
-            place.catalog.dataset("streets"),
+            workspace.catalog,
+            workspace.store,
+            workspace.catalog.dataset("streets"),
             lambda c: replace(c, class_names=("road",), ignore_index=(0,)),
         )
 
-    place.scan(stop=once_at(progress, "publishing", change), progress=progress)
-    record = place.record()
+    workspace.scan(stop=once_at(progress, "publishing", change), progress=progress)
+    record = workspace.record()
     assert (record.number, record.configuration.class_names) == (1, ("road",))
     assert record.configuration.ignore_index == (0,)
     # The scan still infers what the configuration leaves open.
     assert set(record.configuration.splits) == {"train", "val"}
     assert record.configuration.num_classes > 0
-    assert attributes(place, record.group_uri)["configuration"] == record.configuration.to_dict()
+    assert attributes(workspace, record.group_uri)["configuration"] == record.configuration.to_dict()
 
 
-def test_an_unchanged_configuration_creates_no_version(place: Place, folder: Path) -> None:
-    place.add(folder)
-    place.scan()
+def test_an_unchanged_configuration_creates_no_version(workspace: Workspace, folder: Path) -> None:
+    workspace.add(folder)
+    workspace.scan()
     dataset, record = publication.configure(
-        place.catalog, place.store, place.catalog.dataset("streets"), replace
+        workspace.catalog, workspace.store, workspace.catalog.dataset("streets"), replace
     )
     assert (dataset.current_number, record and record.number) == (1, 1)
 
 
 def test_group_attributes_contain_everything_that_the_catalog_knows_of_a_version(
-    place: Place, folder: Path
+    workspace: Workspace, folder: Path
 ) -> None:
-    place.add(folder)
-    place.scan()
+    workspace.add(folder)
+    workspace.scan()
     publication.configure(
-        place.catalog,
-        place.store,
-        place.catalog.dataset("streets"),
+        workspace.catalog,
+        workspace.store,
+        workspace.catalog.dataset("streets"),
         lambda c: replace(c, class_names=("road",)),
     )
     write_png(folder / "train/00.png", random_labels(9))
-    place.scan()
-    dataset = place.catalog.dataset("streets")
-    rows = place.catalog.versions(dataset)
-    assert {row.group_uri for row in rows} == place.groups()
+    workspace.scan()
+    dataset = workspace.catalog.dataset("streets")
+    rows = workspace.catalog.versions(dataset)
+    assert {row.group_uri for row in rows} == workspace.groups()
     for row in rows:
-        described = attributes(place, row.group_uri)
-        job = None if row.job_id is None else jobs.get(place.catalog, row.job_id)
+        described = attributes(workspace, row.group_uri)
+        job = None if row.job_id is None else jobs.get(workspace.catalog, row.job_id)
         assert described == {
             "schema": 1,
             "dataset": {"uid": dataset.uid, "name": "streets", "source": str(folder), "pattern": "*.png"},

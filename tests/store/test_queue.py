@@ -19,7 +19,8 @@ from statsvc.store.catalog.job_rows import LEASE_SECONDS
 from statsvc.store.catalog.records import NewVersion
 from statsvc.store.catalog.schema import jobs as jobs_table
 from statsvc.store.catalog.schema import now
-from support.catalogs import ELSEWHERE, LEASER, add, expire, sql
+from support.catalogs import LEASING_PROGRAM, REMOTE_OWNER, add_dataset, execute_sql, expire_lease
+from support.waiting import wait_for
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.records import Dataset, Job
@@ -30,7 +31,7 @@ def new_version(group: str = "g") -> NewVersion:
 
 
 def test_a_second_request_is_merged_into_the_queued_job(catalog: Catalog) -> None:
-    dataset = add(catalog)
+    dataset = add_dataset(catalog)
     first, made = jobs.submit(catalog, dataset)
     assert (made, first.full, first.max_removed) == (True, False, 0.1)
     second, made = jobs.submit(catalog, dataset, full=True, max_removed=0.5)
@@ -40,9 +41,9 @@ def test_a_second_request_is_merged_into_the_queued_job(catalog: Catalog) -> Non
 
 
 def test_a_dataset_has_at_most_one_running_and_one_queued_job(catalog: Catalog) -> None:
-    dataset = add(catalog)
+    dataset = add_dataset(catalog)
     jobs.submit(catalog, dataset)
-    running = jobs.lease(catalog, ELSEWHERE)
+    running = jobs.lease(catalog, REMOTE_OWNER)
     assert running is not None
     waiting, made = jobs.submit(catalog, dataset)
     assert made
@@ -56,9 +57,9 @@ def test_a_dataset_has_at_most_one_running_and_one_queued_job(catalog: Catalog) 
 
 
 def test_the_oldest_job_is_leased_first_and_reserves_its_group(catalog: Catalog) -> None:
-    submitted = [jobs.submit(catalog, add(catalog, name))[0] for name in "bac"]
+    submitted = [jobs.submit(catalog, add_dataset(catalog, name))[0] for name in "bac"]
     for k, job in enumerate(submitted):
-        sql(catalog, "UPDATE jobs SET created_at = :at WHERE id = :id", at=1000 + k, id=job.id)
+        execute_sql(catalog, "UPDATE jobs SET created_at = :at WHERE id = :id", at=1000 + k, id=job.id)
     leased = [jobs.lease(catalog, "me//") for _ in range(4)]
     assert [job and job.id for job in leased] == [*(job.id for job in submitted), None]
     first = leased[0]
@@ -71,10 +72,10 @@ def test_the_oldest_job_is_leased_first_and_reserves_its_group(catalog: Catalog)
 
 
 def test_a_heartbeat_extends_the_lease_and_records_progress(catalog: Catalog) -> None:
-    jobs.submit(catalog, add(catalog))
-    job = jobs.lease(catalog, ELSEWHERE)
+    jobs.submit(catalog, add_dataset(catalog))
+    job = jobs.lease(catalog, REMOTE_OWNER)
     assert job is not None
-    expire(catalog, job)
+    expire_lease(catalog, job)
     assert jobs.lease_expired(catalog, job.id)
     jobs.heartbeat(catalog, job, {"done": 3})
     assert not jobs.lease_expired(catalog, job.id)
@@ -83,12 +84,12 @@ def test_a_heartbeat_extends_the_lease_and_records_progress(catalog: Catalog) ->
 
 
 def test_an_expired_lease_is_taken_over_and_the_old_attempt_changes_nothing(catalog: Catalog) -> None:
-    dataset = add(catalog)
+    dataset = add_dataset(catalog)
     jobs.submit(catalog, dataset)
-    old = jobs.lease(catalog, ELSEWHERE)
+    old = jobs.lease(catalog, REMOTE_OWNER)
     assert old is not None
-    expire(catalog, old)
-    new = jobs.lease(catalog, ELSEWHERE)
+    expire_lease(catalog, old)
+    new = jobs.lease(catalog, REMOTE_OWNER)
     assert new is not None
     assert (new.id, new.attempt) == (old.id, 2)
     assert new.group_uri != old.group_uri
@@ -107,13 +108,13 @@ def test_an_expired_lease_is_taken_over_and_the_old_attempt_changes_nothing(cata
 
 
 def test_a_job_whose_processes_keep_dying_fails(catalog: Catalog) -> None:
-    submitted, _ = jobs.submit(catalog, add(catalog))
+    submitted, _ = jobs.submit(catalog, add_dataset(catalog))
     for attempt in range(1, jobs.MAX_ATTEMPTS + 1):
-        job = jobs.lease(catalog, ELSEWHERE)
+        job = jobs.lease(catalog, REMOTE_OWNER)
         assert job is not None
         assert job.attempt == attempt
-        expire(catalog, job)
-    assert jobs.lease(catalog, ELSEWHERE) is None
+        expire_lease(catalog, job)
+    assert jobs.lease(catalog, REMOTE_OWNER) is None
     ended = jobs.get(catalog, submitted.id)
     assert (ended.state, ended.error) == (
         "failed",
@@ -122,13 +123,13 @@ def test_a_job_whose_processes_keep_dying_fails(catalog: Catalog) -> None:
 
 
 def test_a_job_that_keeps_ending_unexpectedly_fails_with_the_last_error(catalog: Catalog) -> None:
-    submitted, _ = jobs.submit(catalog, add(catalog))
+    submitted, _ = jobs.submit(catalog, add_dataset(catalog))
     for attempt in range(1, jobs.MAX_ATTEMPTS + 1):
-        job = jobs.lease(catalog, ELSEWHERE)
+        job = jobs.lease(catalog, REMOTE_OWNER)
         assert job is not None
         assert job.attempt == attempt
         jobs.requeue(catalog, job, f"OSError: {attempt}")
-        expire(catalog, job)
+        expire_lease(catalog, job)
     ended = jobs.get(catalog, submitted.id)
     assert (ended.state, ended.error) == (
         "failed",
@@ -139,61 +140,61 @@ def test_a_job_that_keeps_ending_unexpectedly_fails_with_the_last_error(catalog:
 def test_a_job_that_ended_unexpectedly_waits_longer_each_time_without_blocking_others(
     catalog: Catalog,
 ) -> None:
-    jobs.submit(catalog, add(catalog))
+    jobs.submit(catalog, add_dataset(catalog))
     pauses = []
     for _ in range(jobs.MAX_ATTEMPTS - 1):
-        job = jobs.lease(catalog, ELSEWHERE)
+        job = jobs.lease(catalog, REMOTE_OWNER)
         assert job is not None
         jobs.requeue(catalog, job, "OSError: 5")
-        assert jobs.lease(catalog, ELSEWHERE) is None
+        assert jobs.lease(catalog, REMOTE_OWNER) is None
         with catalog.engine.begin() as connection:
             until: float | None = connection.scalar(sa.select(jobs_table.c.lease_until - now()))
         assert until is not None
         pauses.append(round(until))
-        expire(catalog, job)
+        expire_lease(catalog, job)
     assert pauses == [1, 5, 25, 125]
-    job = jobs.lease(catalog, ELSEWHERE)
+    job = jobs.lease(catalog, REMOTE_OWNER)
     assert job is not None
-    other, _ = jobs.submit(catalog, add(catalog, "other"))
+    other, _ = jobs.submit(catalog, add_dataset(catalog, "other"))
     jobs.requeue(catalog, job, "stopped", orderly=True)  # no pause: the next runner continues immediately
-    again = jobs.lease(catalog, ELSEWHERE)
+    again = jobs.lease(catalog, REMOTE_OWNER)
     assert again is not None
     assert again.id == job.id
-    sql(catalog, "UPDATE jobs SET state = 'queued', lease_until = 1e12 WHERE id = :id", id=job.id)
-    leased = jobs.lease(catalog, ELSEWHERE)
+    execute_sql(catalog, "UPDATE jobs SET state = 'queued', lease_until = 1e12 WHERE id = :id", id=job.id)
+    leased = jobs.lease(catalog, REMOTE_OWNER)
     assert leased is not None
     assert leased.id == other.id
 
 
 def test_a_foreground_scan_does_not_wait_for_the_pause(catalog: Catalog) -> None:
-    dataset = add(catalog)
+    dataset = add_dataset(catalog)
     jobs.submit(catalog, dataset)
-    job = jobs.lease(catalog, ELSEWHERE)
+    job = jobs.lease(catalog, REMOTE_OWNER)
     assert job is not None
     jobs.requeue(catalog, job, "OSError: 5")
-    taken = jobs.submit_leased(catalog, dataset, ELSEWHERE)
+    taken = jobs.submit_leased(catalog, dataset, REMOTE_OWNER)
     assert taken is not None
     assert (taken.id, taken.attempt) == (job.id, 2)
 
 
 def test_an_orderly_stop_does_not_use_up_an_attempt(catalog: Catalog) -> None:
-    submitted, _ = jobs.submit(catalog, add(catalog))
+    submitted, _ = jobs.submit(catalog, add_dataset(catalog))
     for _ in range(3 * jobs.MAX_ATTEMPTS):
-        job = jobs.lease(catalog, ELSEWHERE)
+        job = jobs.lease(catalog, REMOTE_OWNER)
         assert job is not None
         jobs.requeue(catalog, job, "stopped", orderly=True)
     assert jobs.get(catalog, submitted.id).state == "queued"
 
 
 def test_a_requeued_job_is_superseded_by_a_newer_queued_job(catalog: Catalog) -> None:
-    dataset = add(catalog)
+    dataset = add_dataset(catalog)
     jobs.submit(catalog, dataset)
-    old = jobs.lease(catalog, ELSEWHERE)
+    old = jobs.lease(catalog, REMOTE_OWNER)
     assert old is not None
     newer, _ = jobs.submit(catalog, dataset)
     jobs.requeue(catalog, old, "stopped", orderly=True)
     assert jobs.get(catalog, old.id).error == f"superseded by job {newer.id} after: stopped"
-    leased = jobs.lease(catalog, ELSEWHERE)
+    leased = jobs.lease(catalog, REMOTE_OWNER)
     assert leased is not None
     assert leased.id == newer.id
 
@@ -202,10 +203,10 @@ def test_a_requeued_job_is_superseded_by_a_newer_queued_job(catalog: Catalog) ->
 def test_a_job_of_a_dead_process_is_taken_over_immediately(
     catalog: Catalog, database: str, taker: str
 ) -> None:
-    dataset = add(catalog)
+    dataset = add_dataset(catalog)
     jobs.submit(catalog, dataset)
     process = subprocess.Popen(
-        [sys.executable, "-c", LEASER, database],
+        [sys.executable, "-c", LEASING_PROGRAM, database],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -228,17 +229,12 @@ def test_a_job_of_a_dead_process_is_taken_over_immediately(
 
 
 def wait_for_zombie(pid: int) -> None:
-    import time
-
-    for _ in range(500):
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-            return
-        time.sleep(0.01)
-    raise AssertionError("the process does not die")
+    stat = Path(f"/proc/{pid}/stat")
+    wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 def test_a_process_with_a_reused_id_does_not_keep_the_lease(catalog: Catalog) -> None:
-    dataset = add(catalog)
+    dataset = add_dataset(catalog)
     machine, pid, started = jobs.process_identity().rsplit("/", 2)
     job = jobs.submit_leased(catalog, dataset, f"{machine}/{pid}/{int(started) - 1}")
     assert job is not None
@@ -253,12 +249,12 @@ def _take_over(catalog: Catalog, dataset: Dataset, owner: str) -> Job:
 
 
 def test_concurrent_runners_lease_each_job_once(database: str, catalog: Catalog) -> None:
-    submitted = {jobs.submit(catalog, add(catalog, f"d{k}"))[0].id for k in range(12)}
+    submitted = {jobs.submit(catalog, add_dataset(catalog, f"d{k}"))[0].id for k in range(12)}
     taken: list[str] = []
 
     def run() -> None:
         own = Catalog.open(database)
-        while (job := jobs.lease(own, ELSEWHERE)) is not None:
+        while (job := jobs.lease(own, REMOTE_OWNER)) is not None:
             taken.append(job.id)
         own.close()
 
@@ -277,14 +273,14 @@ def test_an_unknown_job_is_not_found(catalog: Catalog) -> None:
 
 
 def test_the_database_rejects_an_unknown_state(catalog: Catalog) -> None:
-    job, _ = jobs.submit(catalog, add(catalog))
+    job, _ = jobs.submit(catalog, add_dataset(catalog))
     with pytest.raises(sa.exc.IntegrityError):
-        sql(catalog, "UPDATE jobs SET state = 'paused' WHERE id = :id", id=job.id)
+        execute_sql(catalog, "UPDATE jobs SET state = 'paused' WHERE id = :id", id=job.id)
 
 
 def test_recent_jobs_are_listed_newest_first_with_dataset_names(catalog: Catalog) -> None:
     for k, name in enumerate("abc"):
-        job, _ = jobs.submit(catalog, add(catalog, name))
-        sql(catalog, "UPDATE jobs SET created_at = :at WHERE id = :id", at=k, id=job.id)
+        job, _ = jobs.submit(catalog, add_dataset(catalog, name))
+        execute_sql(catalog, "UPDATE jobs SET created_at = :at WHERE id = :id", at=k, id=job.id)
     assert [name for _, name in jobs.recent(catalog, limit=2)] == ["c", "b"]
     assert [name for _, name in jobs.recent(catalog, catalog.dataset("a"))] == ["a"]

@@ -20,17 +20,17 @@ from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.rebuilding import rebuild
 from statsvc.store.verifying import verify
 from statsvc.store.versions.folder import FolderLocation
-from support.catalogs import sql
+from support.catalogs import execute_sql
 from support.commands import statsvc
 from support.damage import flipped
 from support.publishing import label_maps, publish
-from support.retained import SPLITS, fill, rows_of
+from support.retained_versions import SPLITS, publish_versions, versions_with_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from statsvc.store.home import Home
-    from support.stores import Raw
+    from support.stores import StoredFiles
 
 
 @pytest.fixture
@@ -39,28 +39,30 @@ def home(home_of_each_kind: Home) -> Home:
 
 
 @pytest.fixture
-def raw(raw_of_each_kind: Raw) -> Raw:
-    return raw_of_each_kind
+def stored_files(stored_files_of_each_kind: StoredFiles) -> StoredFiles:
+    return stored_files_of_each_kind
 
 
-def test_verify_names_the_damaged_versions(raw: Raw, home: Home) -> None:
-    place = ("--home", str(home.folder), "--database", home.database, "--store", str(home.store))
-    fill(home, 5)
-    fill(home, 1, "other")
-    statsvc("datasets", "street", "--keep", "4", *place)
-    statsvc("gc", "--grace", "0s", *place)
-    assert "6 versions checked, 0 damaged" in statsvc("verify", *place).stderr
+def test_verify_names_the_damaged_versions(stored_files: StoredFiles, home: Home) -> None:
+    home_options = ("--home", str(home.folder), "--database", home.database, "--store", str(home.store))
+    publish_versions(home, 5)
+    publish_versions(home, 1, "other")
+    statsvc("datasets", "street", "--keep", "4", *home_options)
+    statsvc("gc", "--grace", "0s", *home_options)
+    assert "6 versions checked, 0 damaged" in statsvc("verify", *home_options).stderr
     catalog = Catalog.open(home.database)
     groups = {v.number: v.group_uri for v in catalog.versions(catalog.dataset("street"))}
-    chunk = next(name for name in raw.names() if name.startswith(f"{groups[2]}/counts/c/"))
-    raw.put(chunk, flipped(raw.get(chunk)))
-    raw.delete(*(name for name in raw.names() if name.startswith(f"{groups[3]}/class_pixels/")))
-    described = json.loads(raw.get(f"{groups[4]}/zarr.json"))
+    chunk = next(name for name in stored_files.names() if name.startswith(f"{groups[2]}/counts/c/"))
+    stored_files.put(chunk, flipped(stored_files.get(chunk)))
+    stored_files.delete(
+        *(name for name in stored_files.names() if name.startswith(f"{groups[3]}/class_pixels/"))
+    )
+    described = json.loads(stored_files.get(f"{groups[4]}/zarr.json"))
     described["attributes"]["statsvc"]["pixels"] += 1
-    raw.put(f"{groups[4]}/zarr.json", json.dumps(described).encode())
-    raw.put(f"{groups[1]}/aggregates", raw.get(f"{groups[1]}/aggregates")[:-5])
+    stored_files.put(f"{groups[4]}/zarr.json", json.dumps(described).encode())
+    stored_files.put(f"{groups[1]}/aggregates", stored_files.get(f"{groups[1]}/aggregates")[:-5])
     catalog.close()
-    found = json.loads(statsvc("verify", "--json", *place, code=1).stdout)
+    found = json.loads(statsvc("verify", "--json", *home_options, code=1).stdout)
     assert found["checked"] == 6
     damage = {(one["dataset"], one["version"]): one["damage"] for one in found["damaged"]}
     assert sorted(damage) == [("street", number) for number in (1, 2, 3, 4)]
@@ -68,34 +70,34 @@ def test_verify_names_the_damaged_versions(raw: Raw, home: Home) -> None:
     assert "'counts'" in damage["street", 2]
     assert "'class_pixels'" in damage["street", 3]
     assert "'pixels'" in damage["street", 4]
-    assert "1 versions checked, 0 damaged" in statsvc("verify", "other", *place).stderr
+    assert "1 versions checked, 0 damaged" in statsvc("verify", "other", *home_options).stderr
 
 
 def test_a_lost_catalog_is_rebuilt_from_the_groups(
-    home: Home, raw: Raw, catalog: Catalog, tmp_path: Path
+    home: Home, stored_files: StoredFiles, catalog: Catalog, tmp_path: Path
 ) -> None:
-    fill(home, 2)
+    publish_versions(home, 2)
     # A group that was described but never published has the number that a later one got.
     dataset = catalog.dataset("street")
     early = catalog.version(dataset, 2).group_uri
-    for name in raw.names():
+    for name in stored_files.names():
         if name.startswith(f"{early}/"):
-            said = raw.get(name).replace(b'"number": 2', b'"number": 3')
-            raw.put(f"{dataset.uid}/stray-1/{name.removeprefix(f'{early}/')}", said)
-    raw.put(f"{dataset.uid}/half-2/counts/c/0/0", b"")
+            said = stored_files.get(name).replace(b'"number": 2', b'"number": 3')
+            stored_files.put(f"{dataset.uid}/stray-1/{name.removeprefix(f'{early}/')}", said)
+    stored_files.put(f"{dataset.uid}/half-2/counts/c/0/0", b"")
     time.sleep(1.0)  # object stores report times in whole seconds
-    fill(home, 1)
+    publish_versions(home, 1)
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
         client.patch("/datasets/street", json={"num_classes": 6})
-    fill(home, 1, "gone")
+    publish_versions(home, 1, "gone")
     catalog.delete_dataset("gone")
-    fill(home, 2, "gone")
+    publish_versions(home, 2, "gone")
     catalog.set_keep(catalog.dataset("street"), 3)
     dataset = catalog.dataset("street")
     retention.collect(catalog, home.store, grace=3600)
-    sql(catalog, "UPDATE versions SET expired_at = 1 WHERE expired_at IS NOT NULL")
+    execute_sql(catalog, "UPDATE versions SET expired_at = 1 WHERE expired_at IS NOT NULL")
     retention.collect(catalog, home.store, grace=3600)
-    assert rows_of(raw, catalog) == [2, 3, 4]
+    assert versions_with_rows(stored_files, catalog) == [2, 3, 4]
     with pytest.raises(Conflict, match="not empty"):
         rebuild(catalog, home.store)
     questions = ["dataset=street", "dataset=gone", *(f"dataset=street&version={n}" for n in (1, 2, 3, 4))]
@@ -126,7 +128,7 @@ def test_a_lost_catalog_is_rebuilt_from_the_groups(
 def test_a_backup_taken_while_versions_are_published_is_complete(tmp_path: Path) -> None:
     """The commands of docs/how-to/operate.md: gc paused, the catalog first, the arrays second."""
     home = homes.resolve(str(tmp_path / "home"))
-    fill(home, 2)
+    publish_versions(home, 2)
     publishing = threading.Event()
 
     def go_on() -> None:

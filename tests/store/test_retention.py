@@ -16,17 +16,17 @@ from statsvc.store import home as homes
 from statsvc.store import publication, retention
 from statsvc.store.catalog import jobs, tags
 from statsvc.store.catalog.engine import exclusive
-from support.catalogs import sql
+from support.catalogs import execute_sql
 from support.commands import statsvc
-from support.publishing import label_maps, publish, take_up
-from support.retained import SPLITS, fill, rows_of
+from support.publishing import label_maps, publish, refresh_catalog_state
+from support.retained_versions import SPLITS, publish_versions, versions_with_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.home import Home
-    from support.stores import Raw
+    from support.stores import StoredFiles
 
 QUESTIONS = [
     "method=sqrt_inv_freq",
@@ -45,15 +45,15 @@ def home(home_of_each_kind: Home) -> Home:
 
 
 @pytest.fixture
-def raw(raw_of_each_kind: Raw) -> Raw:
-    return raw_of_each_kind
+def stored_files(stored_files_of_each_kind: StoredFiles) -> StoredFiles:
+    return stored_files_of_each_kind
 
 
 @pytest.mark.parametrize("class_map", [None, "binary"])
 def test_a_pinned_version_answers_the_same_bytes_after_it_has_expired(
-    home: Home, raw: Raw, catalog: Catalog, class_map: str | None
+    home: Home, stored_files: StoredFiles, catalog: Catalog, class_map: str | None
 ) -> None:
-    fill(home, 3, num_classes=2 if class_map else 4, class_map=class_map and builtin(class_map))
+    publish_versions(home, 3, num_classes=2 if class_map else 4, class_map=class_map and builtin(class_map))
     catalog.set_keep(catalog.dataset("street"), 1)
 
     def answers() -> dict[str, Any]:
@@ -69,7 +69,7 @@ def test_a_pinned_version_answers_the_same_bytes_after_it_has_expired(
     done = retention.collect(catalog, home.store, grace=0)
     assert done.expired == [("street", 2), ("street", 1)] or done.expired == [("street", 1), ("street", 2)]
     assert done.removed == [("street", 1), ("street", 2)]
-    assert rows_of(raw, catalog) == [3]
+    assert versions_with_rows(stored_files, catalog) == [3]
     assert answers() == before
     table = publication.open_version(home.store, "street", catalog.version(catalog.dataset("street"), 1))
     table.verify()
@@ -80,7 +80,7 @@ def test_a_pinned_version_answers_the_same_bytes_after_it_has_expired(
 
 
 def test_requests_that_need_removed_rows_are_rejected_with_the_reason(home: Home, catalog: Catalog) -> None:
-    fill(home, 2)
+    publish_versions(home, 2)
     catalog.set_keep(catalog.dataset("street"), 1)
     foreign = ["/weights?version=1&class_map=binary", "/datasets/street/histogram?version=1&class_map=binary"]
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
@@ -108,27 +108,27 @@ def test_requests_that_need_removed_rows_are_rejected_with_the_reason(home: Home
 
 
 def test_rows_are_removed_after_the_grace_period_unless_the_version_is_tagged_before(
-    home: Home, raw: Raw, catalog: Catalog
+    home: Home, stored_files: StoredFiles, catalog: Catalog
 ) -> None:
-    fill(home, 4)
+    publish_versions(home, 4)
     dataset = catalog.set_keep(catalog.dataset("street"), 2)
     tags.put(catalog, dataset, "paper", 1)
     first = retention.collect(catalog, home.store)
     assert (first.expired, first.removed) == ([("street", 2)], [])
-    assert rows_of(raw, catalog) == [1, 2, 3, 4]
+    assert versions_with_rows(stored_files, catalog) == [1, 2, 3, 4]
     tags.put(catalog, dataset, "baseline", 2)
     assert catalog.version(dataset, "baseline").expired_at is None
     assert retention.collect(catalog, home.store, grace=0).removed == []
     tags.remove(catalog, dataset, "baseline")
     assert retention.collect(catalog, home.store, grace=0).removed == [("street", 2)]
-    assert rows_of(raw, catalog) == [1, 3, 4]
+    assert versions_with_rows(stored_files, catalog) == [1, 3, 4]
     tags.put(catalog, dataset, "late", 2)
     assert catalog.version(dataset, "late").expired_at is not None
     assert retention.collect(catalog, home.store, grace=0).removed == []
 
 
 def test_arrays_shared_with_a_kept_version_are_kept(home: Home, catalog: Catalog) -> None:
-    fill(home, 1)
+    publish_versions(home, 1)
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
         for classes in (5, 6, 7):
             assert client.patch("/datasets/street", json={"num_classes": classes}).status_code == 200
@@ -137,7 +137,7 @@ def test_arrays_shared_with_a_kept_version_are_kept(home: Home, catalog: Catalog
         done = retention.collect(catalog, home.store, grace=0)
         assert (len(done.expired), done.removed, done.orphans) == (3, [], [])
         assert client.get("/weights?split=train").status_code == 200
-        fill(home, 1)
+        publish_versions(home, 1)
         assert len(retention.collect(catalog, home.store, grace=0).removed) == 4
         for number in (1, 2, 3, 4, 5):
             assert client.get(f"/weights?version={number}&split=train").status_code == 200
@@ -145,8 +145,10 @@ def test_arrays_shared_with_a_kept_version_are_kept(home: Home, catalog: Catalog
         assert client.patch("/datasets/street", json={"keep": 0}).status_code == 422
 
 
-def test_the_base_and_the_new_group_of_a_running_job_are_kept(home: Home, raw: Raw, catalog: Catalog) -> None:
-    fill(home, 3)
+def test_the_base_and_the_new_group_of_a_running_job_are_kept(
+    home: Home, stored_files: StoredFiles, catalog: Catalog
+) -> None:
+    publish_versions(home, 3)
     dataset = catalog.set_keep(catalog.dataset("street"), 1)
     jobs.submit(catalog, dataset)
     job = jobs.lease(catalog, "elsewhere/1/1")
@@ -155,36 +157,38 @@ def test_the_base_and_the_new_group_of_a_running_job_are_kept(home: Home, raw: R
     dead, fresh = f"{dataset.uid}/{job.id}-0", f"{dataset.uid}/configuration-abc"
     part = f"{dataset.uid}/parts/x/1.part"
     for name in (f"{job.group_uri}/zarr.json", f"{dead}/zarr.json", f"{fresh}/zarr.json", part):
-        raw.put(name, b"{}")
+        stored_files.put(name, b"{}")
     done = retention.collect(catalog, home.store, grace=60)
     assert done.orphans == [dead]
-    assert f"{fresh}/zarr.json" in raw.names()  # younger than the grace period: it may be on its way in
+    assert (
+        f"{fresh}/zarr.json" in stored_files.names()
+    )  # younger than the grace period: it may be on its way in
     done = retention.collect(catalog, home.store, grace=0)
     assert done.removed == []
-    assert rows_of(raw, catalog) == [1, 2, 3]
-    assert f"{job.group_uri}/zarr.json" in raw.names()
-    assert f"{fresh}/zarr.json" not in raw.names()
+    assert versions_with_rows(stored_files, catalog) == [1, 2, 3]
+    assert f"{job.group_uri}/zarr.json" in stored_files.names()
+    assert f"{fresh}/zarr.json" not in stored_files.names()
     jobs.fail(catalog, job, "no")
     done = retention.collect(catalog, home.store, grace=0)
     assert done.orphans == [job.group_uri]
-    assert rows_of(raw, catalog) == [3]
-    assert part in raw.names()
+    assert versions_with_rows(stored_files, catalog) == [3]
+    assert part in stored_files.names()
 
 
 def test_folders_of_deleted_datasets_are_removed_and_unknown_folders_are_kept(
-    home: Home, raw: Raw, catalog: Catalog
+    home: Home, stored_files: StoredFiles, catalog: Catalog
 ) -> None:
-    fill(home, 1)
-    fill(home, 1, "other")
+    publish_versions(home, 1)
+    publish_versions(home, 1, "other")
     uid = catalog.dataset("street").uid
-    raw.put("strange/group/file", b"")
+    stored_files.put("strange/group/file", b"")
     catalog.delete_dataset("street")
     assert retention.collect(catalog, home.store).orphans == []
     done = retention.collect(catalog, home.store, grace=0)
     assert (done.orphans, done.unknown) == ([uid], ["strange"])
-    assert [name for name in raw.names() if name.startswith(uid)] == []
-    assert "strange/group/file" in raw.names()
-    assert rows_of(raw, catalog, "other") == [1]
+    assert [name for name in stored_files.names() if name.startswith(uid)] == []
+    assert "strange/group/file" in stored_files.names()
+    assert versions_with_rows(stored_files, catalog, "other") == [1]
 
 
 PAUSE_SECONDS = 0.01
@@ -224,9 +228,11 @@ class Reader(threading.Thread):
         self.join()
 
 
-def test_no_reader_fails_while_gc_runs_continuously(home: Home, raw: Raw, catalog: Catalog) -> None:
+def test_no_reader_fails_while_gc_runs_continuously(
+    home: Home, stored_files: StoredFiles, catalog: Catalog
+) -> None:
     """The grace period ends when the server and every reader have seen the expiry, not after some time."""
-    fill(home, 2)
+    publish_versions(home, 2)
     catalog.set_keep(catalog.dataset("street"), 1)
     removed: list[tuple[str, int]] = []
     published = threading.Event()
@@ -243,11 +249,11 @@ def test_no_reader_fails_while_gc_runs_continuously(home: Home, raw: Raw, catalo
             while not (published.is_set() and removed):
                 result = retention.collect(catalog, home.store)
                 removed.extend(result.removed)
-                take_up(client)
+                refresh_catalog_state(client)
                 for reader in readers:
                     reader.wait_for_new_request()
                 for _, number in result.expired:
-                    sql(catalog, f"UPDATE versions SET expired_at = 1 WHERE number = {number}")
+                    execute_sql(catalog, f"UPDATE versions SET expired_at = 1 WHERE number = {number}")
 
         collector = threading.Thread(target=collect, daemon=True)
         for thread in (*readers, collector):
@@ -263,11 +269,11 @@ def test_no_reader_fails_while_gc_runs_continuously(home: Home, raw: Raw, catalo
     assert [failure for reader in readers for failure in reader.failures] == []
     assert removed  # some rows were removed while they were read
     retention.collect(catalog, home.store, grace=0)
-    assert rows_of(raw, catalog) == [5]
+    assert versions_with_rows(stored_files, catalog) == [5]
 
 
 def test_gc_can_be_paused_and_does_not_run_twice_at_the_same_time(home: Home, catalog: Catalog) -> None:
-    fill(home, 1)
+    publish_versions(home, 1)
     retention.pause(catalog, home.store)
     with pytest.raises(Conflict, match="statsvc gc --resume"):
         retention.collect(catalog, home.store)
@@ -277,21 +283,23 @@ def test_gc_can_be_paused_and_does_not_run_twice_at_the_same_time(home: Home, ca
     assert retention.collect(catalog, home.store).expired == []
 
 
-def test_the_next_gc_finishes_the_work_of_a_gc_that_died(home: Home, raw: Raw, catalog: Catalog) -> None:
-    fill(home, 2)
+def test_the_next_gc_finishes_the_work_of_a_gc_that_died(
+    home: Home, stored_files: StoredFiles, catalog: Catalog
+) -> None:
+    publish_versions(home, 2)
     catalog.set_keep(catalog.dataset("street"), 1)
     retention.collect(catalog, home.store)
-    sql(catalog, "UPDATE versions SET expired_at = 1, rows_removed_at = 2 WHERE number = 1")
-    assert rows_of(raw, catalog) == [1, 2]  # it died between the catalog and the disk
+    execute_sql(catalog, "UPDATE versions SET expired_at = 1, rows_removed_at = 2 WHERE number = 1")
+    assert versions_with_rows(stored_files, catalog) == [1, 2]  # it died between the catalog and the disk
     retention.collect(catalog, home.store)
-    assert rows_of(raw, catalog) == [2]
+    assert versions_with_rows(stored_files, catalog) == [2]
 
 
 # Tags
 
 
 def test_a_tag_works_as_a_version_and_its_response_is_not_immutable(home: Home, catalog: Catalog) -> None:
-    fill(home, 3)
+    publish_versions(home, 3)
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
         put = client.put("/datasets/street/tags/paper", json={"version": 2})
         assert (put.status_code, put.json()) == (200, {"dataset": "street", "tag": "paper", "version": 2})
@@ -304,7 +312,7 @@ def test_a_tag_works_as_a_version_and_its_response_is_not_immutable(home: Home, 
         client.put("/datasets/street/tags/paper", json={"version": 3})
         assert client.get("/weights?version=paper").json()["version"] == 3
         tags.put(catalog, catalog.dataset("street"), "paper", 1)
-        take_up(client)
+        refresh_catalog_state(client)
         assert client.get("/datasets/street/histogram?version=paper").json()["version"] == 1
         listed = client.get("/datasets/street/versions").json()["versions"]
         assert [v["tags"] for v in listed] == [[], [], ["paper"]]
@@ -321,40 +329,40 @@ def test_a_tag_works_as_a_version_and_its_response_is_not_immutable(home: Home, 
 
 def test_the_command_line_sets_tags_and_keep(tmp_path: Path) -> None:
     home = homes.resolve(str(tmp_path / "home"))
-    place = ("--home", home.folder)
-    fill(home, 3)
-    shown = json.loads(statsvc("versions", "street", "--tag", "2=paper", "--json", *place).stdout)
+    home_options = ("--home", home.folder)
+    publish_versions(home, 3)
+    shown = json.loads(statsvc("versions", "street", "--tag", "2=paper", "--json", *home_options).stdout)
     assert [(v["version"], v["tags"], v["rows"]) for v in shown] == [
         (3, None, "kept"),
         (2, "paper", "kept"),
         (1, None, "kept"),
     ]
-    tagged = statsvc("weights", "street", "--version", "paper", "--format", "csv", *place).stdout
-    assert tagged == statsvc("weights", "street", "--version", "2", "--format", "csv", *place).stdout
-    statsvc("datasets", "street", "--keep", "1", *place)
-    done = json.loads(statsvc("gc", "--grace", "0s", "--json", *place).stdout)
+    tagged = statsvc("weights", "street", "--version", "paper", "--format", "csv", *home_options).stdout
+    assert tagged == statsvc("weights", "street", "--version", "2", "--format", "csv", *home_options).stdout
+    statsvc("datasets", "street", "--keep", "1", *home_options)
+    done = json.loads(statsvc("gc", "--grace", "0s", "--json", *home_options).stdout)
     assert done["removed"] == [{"dataset": "street", "version": 1}]
-    shown = json.loads(statsvc("versions", "street", "--untag", "paper", "--json", *place).stdout)
+    shown = json.loads(statsvc("versions", "street", "--untag", "paper", "--json", *home_options).stdout)
     assert [(v["version"], v["rows"]) for v in shown] == [(3, "kept"), (2, "kept"), (1, "removed")]
-    assert "is not N=TAG" in statsvc("versions", "street", "--tag", "paper", *place, code=2).stderr
-    assert "90s, 10m" in statsvc("gc", "--grace", "soon", *place, code=2).stderr
-    assert "is not a version" in statsvc("weights", "street", "--version", "-1", *place, code=2).stderr
+    assert "is not N=TAG" in statsvc("versions", "street", "--tag", "paper", *home_options, code=2).stderr
+    assert "90s, 10m" in statsvc("gc", "--grace", "soon", *home_options, code=2).stderr
+    assert "is not a version" in statsvc("weights", "street", "--version", "-1", *home_options, code=2).stderr
 
 
 def test_keep_is_rejected_out_of_range(catalog: Catalog, home: Home) -> None:
-    fill(home, 1)
+    publish_versions(home, 1)
     for keep in (0, -1, 10**7):
         with pytest.raises(InvalidParameter, match="keep"):
             catalog.set_keep(catalog.dataset("street"), keep)
 
 
 def test_a_version_too_damaged_to_aggregate_is_reported_and_kept(
-    home: Home, raw: Raw, catalog: Catalog
+    home: Home, stored_files: StoredFiles, catalog: Catalog
 ) -> None:
-    fill(home, 2)
+    publish_versions(home, 2)
     dataset = catalog.set_keep(catalog.dataset("street"), 1)
     lost = f"{catalog.version(dataset, 1).group_uri}/counts/"
-    raw.delete(*(name for name in raw.names() if name.startswith(lost)))
+    stored_files.delete(*(name for name in stored_files.names() if name.startswith(lost)))
     done = retention.collect(catalog, home.store, grace=0)
     assert done.expired == []
     assert "'counts'" in done.damaged[0]

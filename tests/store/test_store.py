@@ -20,8 +20,8 @@ from statsvc.store.publication import open_version
 from statsvc.store.versions import checkpoints
 from statsvc.store.versions.folder import FolderLocation
 from support.damage import flipped
+from support.permissions import limited_file_size
 from support.publishing import label_maps, publish
-from support.rights import files_of_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from statsvc.store.catalog.records import VersionRecord
     from statsvc.store.versions.version import Version
-    from support.stores import Raw
+    from support.stores import StoredFiles
 
 # The table of docs/explanation/architecture.md: name -> dtype, dimensions, chunks for n samples of C ids,
 # fill value.
@@ -238,8 +238,8 @@ def test_rows_of_another_version_are_detected(copy: Published) -> None:
         copy.open().verify()
 
 
-def test_a_version_of_several_chunks_reads_back_exactly(raw: Raw, tmp_path: Path) -> None:
-    home = resolve(str(tmp_path), "", str(raw.store))
+def test_a_version_of_several_chunks_reads_back_exactly(stored_files: StoredFiles, tmp_path: Path) -> None:
+    home = resolve(str(tmp_path), "", str(stored_files.store))
     rng = np.random.default_rng(5)
     maps = {f"{number:05}.png": rng.integers(0, 3, (1, 2)).astype(np.uint8) for number in range(4500)}
     record = publish(home, "streets", maps)
@@ -279,8 +279,8 @@ def by_path(rows: checkpoints.CountedRows) -> dict[str, Any]:
     return out
 
 
-def test_checkpoints_are_read_as_they_were_written(raw: Raw) -> None:
-    store = raw.store
+def test_checkpoints_are_read_as_they_were_written(stored_files: StoredFiles) -> None:
+    store = stored_files.store
     first, second = some_rows(["a.png", "ä/b c.png", "c.png"]), some_rows(["d.png"], 1)
     checkpoints.write_checkpoint(store / "job1", "1", "reader", first)
     checkpoints.write_checkpoint(store / "job2", "1", "reader", second)
@@ -308,20 +308,20 @@ def test_taking_rows_keeps_their_histograms(tmp_path: Path) -> None:
         assert {int(i): int(n) for i, n in enumerate(dense[k]) if n} == dict(zip(ids, counts, strict=True))
 
 
-def test_a_damaged_checkpoint_is_ignored_wherever_the_damage_is(raw: Raw) -> None:
+def test_a_damaged_checkpoint_is_ignored_wherever_the_damage_is(stored_files: StoredFiles) -> None:
     good = some_rows(["d.png"], 1)
-    checkpoints.write_checkpoint(raw.store, "bad", "reader", some_rows(["a.png", "b.png"]))
-    checkpoints.write_checkpoint(raw.store, "good", "reader", good)
-    data = raw.get("bad.part")
+    checkpoints.write_checkpoint(stored_files.store, "bad", "reader", some_rows(["a.png", "b.png"]))
+    checkpoints.write_checkpoint(stored_files.store, "good", "reader", good)
+    data = stored_files.get("bad.part")
     harmed = [flipped(data, 8 * at) for at in range(0, len(data), len(data) // 40)]
     harmed += [data[:keep] for keep in (0, 7, 16, 17, len(data) // 2, len(data) - 1)]
     for broken in harmed:
-        raw.put("bad.part", broken)
-        assert by_path(checkpoints.read_checkpoints(raw.store, "reader")) == by_path(good)
+        stored_files.put("bad.part", broken)
+        assert by_path(checkpoints.read_checkpoints(stored_files.store, "reader")) == by_path(good)
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
-    with files_of_at_most(100), pytest.raises(StoreError, match="too large"):
+    with limited_file_size(100), pytest.raises(StoreError, match="too large"):
         checkpoints.write_checkpoint(FolderLocation(tmp_path), "1", "reader", some_rows(["a.png"]))
     assert list(tmp_path.iterdir()) == []
 

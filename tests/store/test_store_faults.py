@@ -28,13 +28,15 @@ from statsvc.store.versions import bucket as buckets
 from statsvc.store.versions.open_location import open_location
 from statsvc_workers.jobs.progress import Progress
 from support.commands import statsvc
-from support.making import FILES, Place, assert_exact, oracle, settle_files, write_folder
-from support.object_faults import Faulty, faulty_before
+from support.label_maps import FILE_COUNT, expected_counts, write_folder
+from support.object_faults import FaultyProxy, faulty_proxy
 from support.object_store import BUCKET, S3Server
-from support.postgres import KILLED, Server, server
-from support.publishing import label_maps, publish, take_up
-from support.rights import files_of_at_most
+from support.permissions import limited_file_size
+from support.postgres import CRASH_SAFE_SETTINGS, PostgresServer, postgres_server
+from support.publishing import label_maps, publish, refresh_catalog_state
+from support.scans import Workspace, assert_matches_folder
 from support.servers import serving
+from support.waiting import wait_until_stable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,20 +44,20 @@ if TYPE_CHECKING:
 
     from statsvc.store.versions.location import Location
     from statsvc_workers.cluster.local_cluster import LocalCluster
-    from support.stores import Raw
+    from support.stores import StoredFiles
 
 
 @pytest.fixture(scope="module")
 def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Label maps that no test changes, so that none waits for their time stamps."""
-    folder = write_folder(tmp_path_factory.mktemp("labels"), files=FILES)
-    settle_files(folder)
+    folder = write_folder(tmp_path_factory.mktemp("labels"), files=FILE_COUNT)
+    wait_until_stable(folder)
     return folder
 
 
 @dataclass
-class BucketPlace(Place):
-    """A `Place` whose versions are in a bucket."""
+class BucketWorkspace(Workspace):
+    """A `Workspace` whose versions are in a bucket."""
 
     bucket: Location | None = None
 
@@ -66,28 +68,28 @@ class BucketPlace(Place):
 
 
 @pytest.fixture
-def faulty(s3: S3Server, bucket: Raw, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
+def faulty(s3: S3Server, bucket: StoredFiles, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
     """A faulty proxy in front of the bucket's server, which this process uses with short timeouts."""
     monkeypatch.setattr(object_urls, "RETRIES", 1)
-    monkeypatch.setattr(object_urls, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(object_urls, "TIMEOUT_SECONDS", 4.0)
     monkeypatch.setattr(buckets, "SHORT_RETRIES", 1)
-    monkeypatch.setattr(buckets, "SHORT_TIMEOUT_SECONDS", 0.5)
-    with faulty_before(s3.url) as proxy:
+    monkeypatch.setattr(buckets, "SHORT_TIMEOUT_SECONDS", 2.0)
+    with faulty_proxy(s3.url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         yield proxy
 
 
 @pytest.fixture
-def lasting() -> Iterator[Server]:
+def lasting() -> Iterator[PostgresServer]:
     """A PostgreSQL server whose commits survive an immediate shutdown."""
-    with server(KILLED) as made:
+    with postgres_server(CRASH_SAFE_SETTINGS) as made:
         yield made
 
 
 @pytest.fixture
-def place(tmp_path: Path, cluster: LocalCluster, bucket: Raw) -> Iterator[BucketPlace]:
+def workspace(tmp_path: Path, cluster: LocalCluster, bucket: StoredFiles) -> Iterator[BucketWorkspace]:
     catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
-    yield BucketPlace(tmp_path / "home", catalog, cluster, bucket=bucket.store)
+    yield BucketWorkspace(tmp_path / "home", catalog, cluster, bucket=bucket.store)
     catalog.close()
 
 
@@ -95,7 +97,7 @@ def place(tmp_path: Path, cluster: LocalCluster, bucket: Raw) -> Iterator[Bucket
 
 
 def test_a_dataset_is_scanned_served_changed_and_collected_in_a_bucket(
-    bucket: Raw, postgresql: str, tmp_path: Path
+    bucket: StoredFiles, postgresql: str, tmp_path: Path
 ) -> None:
     labels = write_folder(tmp_path / "labels")
     home = ("--home", tmp_path / "home", "--database", postgresql, "--store", str(bucket.store))
@@ -108,7 +110,9 @@ def test_a_dataset_is_scanned_served_changed_and_collected_in_a_bucket(
     resolved = homes.resolve(str(tmp_path / "home"), postgresql, str(bucket.store))
     with serving(resolved, roots=[tmp_path]) as url:
         answer = httpx2.get(f"{url}/weights").json()
-        counted = zip(oracle(labels).ids, oracle(labels).table().sum(axis=0).tolist(), strict=True)
+        counted = zip(
+            expected_counts(labels).ids, expected_counts(labels).table().sum(axis=0).tolist(), strict=True
+        )
         assert answer["pixels"] == sum(pixels for raw, pixels in counted if raw != 255)
         changed = httpx2.patch(f"{url}/datasets/streets", json={"num_classes": 9, "keep": 1}).json()
         assert changed["version"] == 3
@@ -120,10 +124,10 @@ def test_a_dataset_is_scanned_served_changed_and_collected_in_a_bucket(
 
 
 def test_a_killed_scan_continues_from_its_checkpoints_in_the_bucket(
-    place: BucketPlace, bucket: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: BucketWorkspace, bucket: StoredFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_folder(tmp_path / "labels", files=200)
-    place.add(folder)
+    workspace.add(folder)
     program = (
         "import sys, os, signal\n"
         "import statsvc_workers.jobs.count, statsvc.store.versions.checkpoints as checkpoints\n"
@@ -136,37 +140,39 @@ def test_a_killed_scan_continues_from_its_checkpoints_in_the_bucket(
         "from statsvc.cli import main\n"
         "main()\n"
     )
-    home = ("--home", str(place.home), "--store", str(bucket.store))
+    home = ("--home", str(workspace.home), "--store", str(bucket.store))
     scan = subprocess.run(
         [sys.executable, "-c", program, "scan", "--name", "streets", *home], capture_output=True, timeout=120
     )
     assert scan.returncode == -signal.SIGKILL, scan.stderr
     assert [name for name in bucket.names() if name.endswith(".part")] != []
-    job = jobs.lease(place.catalog, jobs.process_identity())
+    job = jobs.lease(workspace.catalog, jobs.process_identity())
     assert job is not None
     assert job.attempt == 2
-    outcome = place.run(job)
+    outcome = workspace.run(job)
     assert outcome.error is None
     assert outcome.progress.recovered > 0
-    assert_exact(place.version(), folder)
+    assert_matches_folder(workspace.version(), folder)
     assert [name for name in bucket.names() if "/parts/" in name] == []
 
 
-def test_a_version_of_many_rows_is_read_in_few_requests(bucket: Raw, faulty: Faulty, tmp_path: Path) -> None:
+def test_a_version_of_many_rows_is_read_in_few_requests(
+    bucket: StoredFiles, faulty: FaultyProxy, tmp_path: Path
+) -> None:
     home = homes.resolve(str(tmp_path / "home"), None, str(bucket.store))
     rng = np.random.default_rng(5)
     maps = {f"{number:05}.png": rng.integers(0, 3, (1, 2)).astype(np.uint8) for number in range(9000)}
     record = publish(home, "streets", maps)
     version = open_version(home.store, "streets", record)
-    faulty.asked.clear()
+    faulty.requests.clear()
     version.totals()
-    assert len(faulty.asked) <= 12
+    assert len(faulty.requests) <= 12
     expected = np.stack([np.bincount(labels.ravel(), minlength=3) for labels in maps.values()])
-    faulty.asked.clear()
+    faulty.requests.clear()
     np.testing.assert_array_equal(np.concatenate([b.counts for b in version.blocks()]), expected)
-    chunks = [path for _, path in faulty.asked if "/counts/c/" in path]
+    chunks = [path for _, path in faulty.requests if "/counts/c/" in path]
     assert len(chunks) == len(set(chunks)) == 5
-    assert len(faulty.asked) <= 5 + 7
+    assert len(faulty.requests) <= 5 + 7
 
 
 # A service that fails
@@ -174,43 +180,43 @@ def test_a_version_of_many_rows_is_read_in_few_requests(bucket: Raw, faulty: Fau
 
 @pytest.mark.parametrize("how", ["500", "hang"])
 def test_a_job_waits_for_an_unavailable_bucket_and_reports_it(
-    place: BucketPlace, faulty: Faulty, labels: Path, how: str
+    workspace: BucketWorkspace, faulty: FaultyProxy, labels: Path, how: str
 ) -> None:
-    place.add(labels)
-    faulty.behave = lambda method, path: how if method == "PUT" and "counts" in path else "relay"
-    outcome, job = place.scan()
+    workspace.add(labels)
+    faulty.behavior = lambda method, path: how if method == "PUT" and "counts" in path else "relay"
+    outcome, job = workspace.scan()
     assert job.state == "queued"
-    assert str(place.store) in str(outcome.error)
+    assert str(workspace.store) in str(outcome.error)
     assert "\n" not in str(outcome.error)
     assert "Traceback" not in str(outcome.error)
     faulty.always("relay")
-    with place.catalog.engine.begin() as connection:
+    with workspace.catalog.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE jobs SET lease_until = NULL")  # as if the pause were over
-    again = jobs.lease(place.catalog, jobs.process_identity())
+    again = jobs.lease(workspace.catalog, jobs.process_identity())
     assert again is not None
-    outcome = place.run(again)
-    assert (outcome.error, outcome.progress.recovered) == (None, FILES)
-    assert_exact(place.version(), labels)
+    outcome = workspace.run(again)
+    assert (outcome.error, outcome.progress.recovered) == (None, FILE_COUNT)
+    assert_matches_folder(workspace.version(), labels)
 
 
 def test_a_job_fails_immediately_if_the_bucket_denies_access(
-    place: BucketPlace, faulty: Faulty, labels: Path
+    workspace: BucketWorkspace, faulty: FaultyProxy, labels: Path
 ) -> None:
-    place.add(labels)
-    faulty.behave = lambda method, _path: "403" if method == "PUT" else "relay"
-    outcome, job = place.scan()
+    workspace.add(labels)
+    faulty.behavior = lambda method, _path: "403" if method == "PUT" else "relay"
+    outcome, job = workspace.scan()
     assert (job.state, job.attempt) == ("failed", 1)
     assert "access was denied; check the credentials" in str(job.error)
     assert outcome.error == job.error
 
 
 def test_a_temporarily_unreadable_base_is_not_treated_as_damaged(
-    place: BucketPlace, faulty: Faulty, labels: Path
+    workspace: BucketWorkspace, faulty: FaultyProxy, labels: Path
 ) -> None:
-    place.add(labels)
-    place.scan()
-    faulty.behave = lambda method, _path: "503" if method == "GET" else "relay"
-    outcome, job = place.scan()
+    workspace.add(labels)
+    workspace.scan()
+    faulty.behavior = lambda method, _path: "503" if method == "GET" else "relay"
+    outcome, job = workspace.scan()
     assert job.state == "queued"
     assert "streets version 1 cannot be read" in str(outcome.error)
     assert outcome.progress.counted == 0
@@ -218,7 +224,7 @@ def test_a_temporarily_unreadable_base_is_not_treated_as_damaged(
 
 @pytest.mark.parametrize("how", ["500", "drop", "hang"])
 def test_cached_answers_continue_and_others_are_503_with_the_reason(
-    bucket: Raw, faulty: Faulty, tmp_path: Path, how: str
+    bucket: StoredFiles, faulty: FaultyProxy, tmp_path: Path, how: str
 ) -> None:
     home = homes.resolve(str(tmp_path / "home"), None, str(bucket.store))
     publish(home, "street", label_maps(1), num_classes=4)
@@ -253,13 +259,13 @@ def test_a_full_or_inaccessible_disk_gives_503_except_for_cached_answers(
     publish(home, "street", label_maps(1), num_classes=4)
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
         cached = client.get("/weights").content
-        with files_of_at_most(64):
+        with limited_file_size(64):
             full = client.patch("/datasets/street", json={"num_classes": 7})
         assert (full.status_code, full.json()["type"]) == (503, "/problems/store-unavailable")
         assert "File too large" in full.json()["detail"]
         assert client.get("/weights").content == cached
         assert client.patch("/datasets/street", json={"num_classes": 7}).json()["version"] == 2
-        take_up(client)
+        refresh_catalog_state(client)
     assert sorted(v.name for v in home.store.folders()[0].folders()) == sorted(
         v.name for v in home.store.folders()[0].folders() if (v / "zarr.json").exists()
     )
@@ -281,13 +287,13 @@ def test_a_temporarily_unreadable_array_is_not_treated_as_damaged(tmp_path: Path
 
 
 def test_a_job_survives_a_restart_of_the_database(
-    lasting: Server, cluster: LocalCluster, bucket: Raw, labels: Path
+    lasting: PostgresServer, cluster: LocalCluster, bucket: StoredFiles, labels: Path
 ) -> None:
     url = lasting.url(lasting.database())
     upgrade_url(url)
     catalog = Catalog.open(url)
-    place = BucketPlace(labels, catalog, cluster, bucket=bucket.store)
-    place.add(labels)
+    workspace = BucketWorkspace(labels, catalog, cluster, bucket=bucket.store)
+    workspace.add(labels)
     progress = Progress()
     restarted: list[float] = []
 
@@ -298,10 +304,10 @@ def test_a_job_survives_a_restart_of_the_database(
             lasting.start()
         return False
 
-    outcome, job = place.scan(stop=stop, progress=progress)
+    outcome, job = workspace.scan(stop=stop, progress=progress)
     assert restarted
     assert (outcome.error, job.state) == (None, "succeeded")
-    assert_exact(place.version(), labels)
+    assert_matches_folder(workspace.version(), labels)
     catalog.close()
 
 
@@ -327,7 +333,7 @@ def test_an_invalid_store_address_is_rejected_without_printing_secrets(location:
 
 
 def test_an_unusable_store_is_reported_before_anything_starts(
-    bucket: Raw, faulty: Faulty, tmp_path: Path
+    bucket: StoredFiles, faulty: FaultyProxy, tmp_path: Path
 ) -> None:
     for command in (["runner"], ["serve", "--no-runner", "--port", "0"]):
         stderr = statsvc(
@@ -335,12 +341,12 @@ def test_an_unusable_store_is_reported_before_anything_starts(
         ).stderr
         assert "s3://no-such-bucket/x: there is no such bucket" in stderr
         assert "Traceback" not in stderr
-    faulty.behave = lambda method, _path: "403" if method == "PUT" else "relay"
+    faulty.behavior = lambda method, _path: "403" if method == "PUT" else "relay"
     stderr = statsvc("runner", "--home", tmp_path / "home", "--store", str(bucket.store), code=1).stderr
     assert "access was refused" in stderr
 
 
-def test_the_error_for_a_missing_extra_names_it(bucket: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_missing_extra_names_it(bucket: StoredFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(StoreError, match=r"pip install 'statsvc\[s3\]'"):
         open_location(f"s3://{BUCKET}/x").check(writing=False)

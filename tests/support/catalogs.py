@@ -1,4 +1,4 @@
-"""Datasets and jobs in a catalog, for tests that need no label maps."""
+"""Datasets and jobs in a catalog, for tests of the catalog that read no label maps."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset, Job
 
-ELSEWHERE = "another-host/boot/pid:[1]/17/12345"
-"""An owner on another machine: only its lease shows whether it is alive."""
+REMOTE_OWNER = "another-host/boot/pid:[1]/17/12345"
+"""The owner of a job on another machine: only its lease shows whether it is alive."""
 
-LEASER = """
+LEASING_PROGRAM = """
 import sys
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
@@ -24,18 +24,18 @@ job = jobs.lease(catalog, jobs.process_identity())
 print(job.id, flush=True)
 sys.stdin.read()
 """
-"""A program that leases a job of the catalog at a URL, prints its id, and runs until its input ends."""
+"""A program: leases a job of the catalog at a URL, prints the job's id, and runs until its input ends."""
 
 
-def add(catalog: Catalog, name: str = "streets") -> Dataset:
+def add_dataset(catalog: Catalog, name: str = "streets") -> Dataset:
     return catalog.create_dataset(name, f"/labels/{name}", "*.png", Configuration())
 
 
-def sql(catalog: Catalog, statement: str, **values: object) -> None:
+def execute_sql(catalog: Catalog, statement: str, **values: object) -> None:
     with catalog.engine.begin() as connection:
         connection.execute(sa.text(statement), values)
 
 
-def expire(catalog: Catalog, job: Job) -> None:
-    """Let the lease of a job expire."""
-    sql(catalog, "UPDATE jobs SET lease_until = 1 WHERE id = :id", id=job.id)
+def expire_lease(catalog: Catalog, job: Job) -> None:
+    """Set the end of a job's lease to the past."""
+    execute_sql(catalog, "UPDATE jobs SET lease_until = 1 WHERE id = :id", id=job.id)

@@ -1,7 +1,7 @@
-"""Every role of statsvc as a process of its own on this machine, as several hosts would have them.
+"""A distributed installation on this machine, with a separate process for each role.
 
-PostgreSQL, an S3 server, a Dask scheduler and workers, runners, and API servers behind one port. Processes
-listen on loopback, write their output to files, and are ended by their ids.
+The roles: PostgreSQL, an S3 server, a Dask scheduler and workers, runners, and API servers behind HAProxy.
+The processes listen on loopback and write their output to files.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 
 from statsvc.store import home as homes
 from statsvc.store.catalog.engine import upgrade_url
-from support.object_store import BUCKET, S3Server, s3_server
-from support.object_store import environment as in_environment
-from support.postgres import KILLED, Server, server
+from support.object_store import BUCKET, S3Server, s3_environment, s3_server
+from support.postgres import CRASH_SAFE_SETTINGS, PostgresServer, postgres_server
 from support.servers import free_port
 
 if TYPE_CHECKING:
@@ -32,12 +31,12 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parents[2]
 HAPROXY = PROJECT / "deploy" / "haproxy.cfg"
 VERSIONS, LABELS = "versions", "labels"
-"""Prefixes of the bucket: the store's, and the one below which requests may register label maps."""
+"""Prefixes in the bucket: of the version store, and of the label maps that requests may register."""
 
 
 @dataclass
 class Role:
-    """One process of the cluster, which can be killed and started again."""
+    """A process of the cluster, which can be killed and restarted."""
 
     name: str
     command: list[str]
@@ -59,23 +58,23 @@ class Role:
                 stderr=output,
                 env=self.environment,
                 cwd=PROJECT,
-                start_new_session=True,  # Ctrl-C reaches whoever runs the cluster, which then ends the roles
+                start_new_session=True,  # Ctrl-C reaches the parent only, which then stops the roles
             )
 
     def kill(self) -> None:
-        """End it as a crash does, SIGKILL."""
+        """Kill the process with SIGKILL, as a crash does."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
-    def end(self) -> None:
-        """Ask it to end."""
+    def terminate(self) -> None:
+        """Send SIGTERM, and do not wait."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
 
     def stop(self) -> None:
-        """Ask it to end; insist after 3 s: a Dask worker looks long for a scheduler that ends as well."""
-        self.end()
+        """Send SIGTERM, and SIGKILL after 3 s: a Dask worker tries long to reach a stopped scheduler."""
+        self.terminate()
         if self.process is not None:
             try:
                 self.process.wait(3)
@@ -87,17 +86,17 @@ class Role:
 class Cluster:
     """A running cluster.
 
-    folder   logs, and what tests put there
-    home     how this process opens the same catalog and store
-    url      the one port in front of the API servers
+    folder   contains the logs, and files that tests write
+    home     the home directory, with which this process opens the cluster's catalog and version store
+    url      the URL of HAProxy in front of the API servers
     apis     the URL of each API server
-    dask     the scheduler's address
+    dask     the address of the Dask scheduler
     roles    by name: scheduler, worker1, …, runner1, …, api1, …, proxy
     """
 
     folder: Path
     home: Home
-    postgres: Server
+    postgres: PostgresServer
     objects: S3Server
     environment: dict[str, str]
     dask: str = ""
@@ -133,7 +132,7 @@ class Cluster:
         memory: str = "0",
         **environment: str,
     ) -> Role:
-        """Start a Dask worker, one process with one thread, as its nanny would have it."""
+        """Start a Dask worker: one process with one thread, without a nanny."""
         return self.add(
             *(name, *prefix, sys.executable, "-m", "distributed.cli.dask_worker", dask or self.dask),
             *(
@@ -151,7 +150,7 @@ class Cluster:
         )
 
     def add_runner(self, name: str, *options: str, dask: str | None = None, **environment: str) -> Role:
-        """Start a runner on the scheduler's workers."""
+        """Start a runner that counts on the workers of a Dask scheduler."""
         arguments = ("-m", "statsvc", "-v", "runner", "--dask", dask or self.dask, *options)
         return self.add(name, sys.executable, *arguments, **environment)
 
@@ -164,17 +163,17 @@ class Cluster:
         return self.apis[-1]
 
     def stored(self) -> list[str]:
-        """Return the path in the store of every object that lies there."""
+        """Return the path of every object in the version store, relative to the store."""
         pages = (
             self.objects.boto()
             .get_paginator("list_objects_v2")
             .paginate(Bucket=BUCKET, Prefix=f"{VERSIONS}/")
         )
-        keys = [one["Key"] for page in pages for one in page.get("Contents", [])]
+        keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
         return [key.removeprefix(f"{VERSIONS}/") for key in keys]
 
     def upload(self, folder: Path, name: str) -> str:
-        """Put the files of a folder into the bucket; return the URL under which they can be registered."""
+        """Upload the files of a folder to the bucket; return their URL, which requests may register."""
         client = self.objects.boto()
         for file in folder.rglob("*"):
             if file.is_file():
@@ -183,25 +182,25 @@ class Cluster:
         return f"s3://{BUCKET}/{LABELS}/{name}"
 
     def output(self, name: str) -> str:
-        """Return what a role has said."""
+        """Return the log of a role."""
         return self.roles[name].log.read_text(errors="replace")
 
-    def wait_for(self, url: str, seconds: float = 60) -> None:
-        """Wait until a URL answers with 200, or fail with what the roles that ended said."""
-        end = time.monotonic() + seconds
+    def wait_for(self, url: str, seconds: float = 180) -> None:
+        """Wait until a URL responds with 200. Fail with the logs of the roles that exited."""
+        deadline = time.monotonic() + seconds
         while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
-                if answer.status == 200:
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=20) as response:
+                if response.status == 200:
                     return
-            dead = [r.name for r in self.roles.values() if r.process and r.process.poll() is not None]
-            if dead or time.monotonic() > end:
-                said = "\n".join(f"{name}: {self.output(name)[-2000:]}" for name in dead)
-                raise AssertionError(f"{url} did not answer; {said or 'all roles run'}")
+            exited = [r.name for r in self.roles.values() if r.process and r.process.poll() is not None]
+            if exited or time.monotonic() > deadline:
+                logs = "\n".join(f"{name}: {self.output(name)[-2000:]}" for name in exited)
+                raise AssertionError(f"{url} does not respond; {logs or 'all roles are running'}")
             time.sleep(0.05)
 
 
 @contextlib.contextmanager
-def running(
+def running_cluster(
     folder: Path,
     roots: Sequence[Path],
     *,
@@ -211,26 +210,24 @@ def running(
     apis: int = 2,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Cluster]:
-    """Run the roles over a folder of their own, and end them all, whatever happened.
+    """Run a cluster with its files in a folder, and stop all of its processes at the end.
 
-    roots  folders below which requests may register label maps, beside the bucket's `LABELS`
-    port   of the front; default: a free one
+    roots  folders below which requests may register label maps, in addition to `LABELS` in the bucket
+    port   port of HAProxy; default: a free port
     """
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        database = stack.enter_context(server(KILLED))
+        database = stack.enter_context(postgres_server(CRASH_SAFE_SETTINGS))
         url = database.url(database.database())
         upgrade_url(url)
         objects = stack.enter_context(s3_server())
-        stack.enter_context(in_environment(objects))
+        stack.enter_context(s3_environment(objects))
         store = f"s3://{BUCKET}/{VERSIONS}"
         home = homes.resolve(str(folder / "home"), url, store)
-        places = {"HOME": str(home.folder), "DATABASE": url, "STORE": store}
-        given = {f"STATSVC_{name}": place for name, place in places.items()} | dict(environment or {})
-        cluster = Cluster(folder, home, database, objects, {**os.environ, **given})
-        stack.callback(lambda: [role.kill() for role in cluster.roles.values()])
-        stack.callback(lambda: [role.stop() for role in reversed(cluster.roles.values())])
-        stack.callback(lambda: [role.end() for role in cluster.roles.values()])
+        settings = {"STATSVC_HOME": str(home.folder), "STATSVC_DATABASE": url, "STATSVC_STORE": store}
+        cluster = Cluster(folder, home, database, objects, {**os.environ, **settings, **(environment or {})})
+        stack.callback(_kill_roles, cluster)  # also if Ctrl-C interrupts the orderly stop
+        stack.callback(_stop_roles, cluster)
         cluster.dask = cluster.add_scheduler()
         for number in range(workers):
             cluster.add_worker(f"worker{number + 1}")
@@ -238,16 +235,28 @@ def running(
             cluster.add_runner(f"runner{number + 1}")
         for number in range(apis):
             cluster.add_api(f"api{number + 1}", roots)
-        cluster.url = _front(cluster, port or free_port())
+        cluster.url = _start_proxy(cluster, port or free_port())
         for api in [*cluster.apis, cluster.url]:
             cluster.wait_for(f"{api}/readyz")
         yield cluster
 
 
-def _front(cluster: Cluster, port: int) -> str:
-    """Start HAProxy with the configuration that the composition of containers uses."""
+def _stop_roles(cluster: Cluster) -> None:
+    for role in cluster.roles.values():
+        role.terminate()
+    for role in reversed(cluster.roles.values()):
+        role.stop()
+
+
+def _kill_roles(cluster: Cluster) -> None:
+    for role in cluster.roles.values():
+        role.kill()
+
+
+def _start_proxy(cluster: Cluster, port: int) -> str:
+    """Start HAProxy with the configuration that docker-compose.yml uses."""
     program = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    assert program, "this needs HAProxy: apt-get install haproxy"
+    assert program, "HAProxy is not installed. Run: apt-get install haproxy"
     addresses = {f"API{n + 1}": api.removeprefix("http://") for n, api in enumerate(cluster.apis)}
     cluster.add("proxy", program, "-f", HAPROXY, "-db", BIND=f"127.0.0.1:{port}", **addresses)
     return f"http://127.0.0.1:{port}"

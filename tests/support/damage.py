@@ -1,8 +1,9 @@
-"""Good and bad label map files for tests: a small PNG writer of its own, and ways to damage what it wrote."""
+"""Label map files byte by byte, valid and damaged: an independent PNG writer, and ways to damage a file."""
 
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -16,50 +17,55 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
-CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
+GRAY, RGB, PALETTE, GRAY_ALPHA, RGBA = 0, 2, 3, 4, 6
+CHANNELS = {GRAY: 1, RGB: 3, PALETTE: 1, GRAY_ALPHA: 2, RGBA: 4}
 ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """Return a PNG chunk with a right checksum."""
+    """Return a PNG chunk with a valid checksum."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def rows(array: NDArray[Any], depth: int) -> bytes:
     """Return the filtered (type None), packed rows of an image [H, W] or [H, W, channels]."""
-    out = b""
+    filtered = b""
     for row in array.reshape(len(array), -1):
         if depth == 16:
             packed = row.astype(">u2").tobytes()
         else:
             bits = (row.astype(np.uint8)[:, None] >> np.arange(depth - 1, -1, -1)) & 1
             packed = np.packbits(bits.astype(np.uint8).ravel()).tobytes()
-        out += b"\0" + packed
-    return out
+        filtered += b"\0" + packed
+    return filtered
 
 
 def png(
     array: NDArray[Any],
     depth: int = 8,
-    colour: int = GREY,
+    color_type: int = GRAY,
     interlaced: bool = False,
     stream: Callable[[bytes], bytes] = zlib.compress,
     extra: bytes = b"",
     idat: int = 1 << 30,
 ) -> bytes:
-    """Return a PNG of `array`; `stream` compresses its rows, `extra` comes before the data."""
+    """Return a PNG of an array [H, W] or [H, W, channels].
+
+    stream  compresses the filtered rows
+    extra   chunks before the image data
+    idat    maximum number of bytes of an IDAT chunk
+    """
     height, width = array.shape[:2]
     if interlaced:
         passes = [array[y::dy, x::dx] for y, x, dy, dx in ADAM7]
-        raw = b"".join(rows(part, depth) for part in passes if part.size)
+        raw = b"".join(rows(image, depth) for image in passes if image.size)
     else:
         raw = rows(array, depth)
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, int(interlaced))
-    palette = chunk(b"PLTE", bytes(3 * (1 << min(depth, 8)))) if colour == PALETTE else b""
+    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, int(interlaced))
+    palette = chunk(b"PLTE", bytes(3 * (1 << min(depth, 8)))) if color_type == PALETTE else b""
     data = stream(raw)
-    parts = [chunk(b"IDAT", data[at : at + idat]) for at in range(0, len(data), idat)]
-    return SIGNATURE + chunk(b"IHDR", header) + palette + extra + b"".join(parts) + chunk(b"IEND", b"")
+    chunks = [chunk(b"IDAT", data[start : start + idat]) for start in range(0, len(data), idat)]
+    return SIGNATURE + chunk(b"IHDR", header) + palette + extra + b"".join(chunks) + chunk(b"IEND", b"")
 
 
 def label_png(seed: int = 0, shape: tuple[int, int] = (24, 32), classes: int = 5) -> bytes:
@@ -68,16 +74,14 @@ def label_png(seed: int = 0, shape: tuple[int, int] = (24, 32), classes: int = 5
 
 
 def write_label(path: Path, array: NDArray[Any]) -> Path:
-    """Write an 8-bit gray PNG, with the folders it needs."""
+    """Write an 8-bit gray PNG, and create its parent folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(png(np.asarray(array)))
     return path
 
 
 def age(path: Path, seconds: float = 3600) -> None:
-    """Set the modification time back. The change time cannot be set; it is now."""
-    import os
-
+    """Set the modification time back. The change time cannot be set: it becomes the current time."""
     status = path.stat()
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns - int(seconds * 1e9)))
 
@@ -111,17 +115,17 @@ def tiff(array: NDArray[Any], **options: Any) -> bytes:
     return file.getvalue()
 
 
-def bad_files() -> dict[str, tuple[bytes, str]]:
-    """Return name → (content, a word of the message) of one bad file of every sort."""
-    good = label_png(shape=(64, 64), classes=7)
+def damaged_files() -> dict[str, tuple[bytes, str]]:
+    """Return {name: (content, part of the error message)} with one damaged file of each kind."""
+    valid = label_png(shape=(64, 64), classes=7)
     values = np.arange(5000).reshape(50, 100)
     return {
-        "truncated.png": (truncated(good), "truncated"),
-        "flipped.png": (flipped(good), "checksum"),
+        "truncated.png": (truncated(valid), "truncated"),
+        "flipped.png": (flipped(valid), "checksum"),
         "zero.png": (b"", "empty (0 bytes)"),
         "zeros.png": (bytes(4096), "zero bytes only"),
         "text.png": (b"see the other folder\nfor the labels\n", "text file"),
-        "rgb.png": (png(np.zeros((8, 8, 3), np.uint8), colour=RGB), "colour-coded (RGB"),
+        "rgb.png": (png(np.zeros((8, 8, 3), np.uint8), color_type=RGB), "colour-coded (RGB"),
         "float.tif": (tiff(np.zeros((8, 8), np.float32)), "float32"),
         "instances.png": (png(values, depth=16), "more than 4096"),
     }

@@ -17,9 +17,6 @@ CAMVID = TESTS.parents[1] / "shared" / "data" / "camvid"
 PUBLISHED: dict[str, Any] = json.loads((TESTS / "data" / "published.json").read_text())
 """Counts and weights from publications."""
 
-SLOW_MACHINE = 120.0
-"""Seconds to wait for an event that takes a second on an idle machine."""
-
 
 def counted_by_pillow(folder: Path) -> dict[int, int]:
     """Return the pixels of each raw id in the PNGs of a folder."""

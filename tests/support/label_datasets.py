@@ -29,7 +29,7 @@ class Labels(torch.utils.data.Dataset[Any]):
         return torch.zeros(3, 2, 2), label if self.transform is None else self.transform(label)
 
 
-def street(images: int = 40, classes: int = 5) -> list[NDArray[np.uint8]]:
+def street_labels(images: int = 40, classes: int = 5) -> list[NDArray[np.uint8]]:
     """Return label maps with void id 255, in which class c occurs in about 1/(c+1) of the images."""
     rng = np.random.default_rng(11)
     labels = []
@@ -39,6 +39,6 @@ def street(images: int = 40, classes: int = 5) -> list[NDArray[np.uint8]]:
     return labels
 
 
-def blank(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def without_class_4(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return a label map with class 4 replaced by class 0."""
     return np.where(label == 4, 0, label).astype(np.uint8)

@@ -1,16 +1,17 @@
-"""A local S3 server in a process of its own: moto's, on loopback."""
+"""A local S3 server: moto's, in a separate process on loopback."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from support.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,10 @@ BUCKET = "statsvc-test"
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running server, its address, and the environment under which clients find it."""
+    """A running server.
+
+    environment  the variables with which an S3 client in a subprocess connects to it
+    """
 
     url: str
     pid: int
@@ -35,8 +39,8 @@ class S3Server:
         }
 
     def boto(self) -> Any:
-        """Return boto3's client, an independent way to the same objects."""
-        import boto3
+        """Return a client of boto3, which accesses the objects independently of statsvc."""
+        import boto3  # type: ignore[import-untyped]
 
         return boto3.client(
             "s3",
@@ -49,10 +53,10 @@ class S3Server:
 
 @contextlib.contextmanager
 def s3_server(port: int | None = None) -> Iterator[S3Server]:
-    """Run a server with the empty bucket `BUCKET`."""
+    """Run a server with the empty bucket `BUCKET`, by default on a free port."""
     port = port or free_port()
     process = subprocess.Popen(
-        [sys.executable, "-c", _MAIN, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", _PROGRAM, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -62,8 +66,8 @@ def s3_server(port: int | None = None) -> Iterator[S3Server]:
                 urllib.request.urlopen(url, timeout=5).close()
                 break
             except OSError:
-                assert process.poll() is None, "moto's server ended"
-                assert time.monotonic() < deadline, "moto's server did not answer"
+                assert process.poll() is None, "moto's server exited"
+                assert time.monotonic() < deadline, "moto's server does not respond"
                 time.sleep(0.05)
         server = S3Server(url, process.pid)
         server.boto().create_bucket(Bucket=BUCKET)
@@ -73,15 +77,7 @@ def s3_server(port: int | None = None) -> Iterator[S3Server]:
         process.wait()
 
 
-def free_port() -> int:
-    """Return a port of loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-_MAIN = """
+_PROGRAM = """
 import sys
 from moto.server import create_backend_app
 from werkzeug.serving import WSGIRequestHandler, run_simple
@@ -89,15 +85,15 @@ from werkzeug.serving import WSGIRequestHandler, run_simple
 class Quiet(WSGIRequestHandler):
     def log_request(self, *_): ...
 
-# S3 alone: finding out which of AWS's services a request is for takes longer than answering it.
+# S3 only: detecting the AWS service of a request takes longer than processing the request.
 app = create_backend_app("s3")
 run_simple("127.0.0.1", int(sys.argv[1]), app, threaded=True, request_handler=Quiet)
 """
 
 
 @contextlib.contextmanager
-def environment(server: S3Server) -> Iterator[None]:
-    """Let this process, and those it starts, find the server."""
+def s3_environment(server: S3Server) -> Iterator[None]:
+    """Set the environment variables with which this process and its subprocesses connect to the server."""
     before = {name: os.environ.get(name) for name in server.environment}
     os.environ.update(server.environment)
     try:

@@ -16,14 +16,14 @@ import httpx2
 
 from support.servers import free_port
 
-Behave = Callable[[socket.socket, str, dict[str, str]], None]
+Behavior = Callable[[socket.socket, str, dict[str, str]], None]
 """Handles a connection after its request. Arguments: connection, path, headers with names in lower case."""
 
 
 class Front:
     """A server on one port that can be stopped and restarted.
 
-    behave    handles each request; default: relay it to the real server
+    behavior  handles each request; default: relay it to the real server
     requests  the path of every request that was received completely
     """
 
@@ -31,7 +31,7 @@ class Front:
         self.upstream = upstream
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.behave: Behave = self.relay
+        self.behavior: Behavior = self.relay
         self.requests: list[str] = []
         self._server: socketserver.ThreadingTCPServer | None = None
 
@@ -59,7 +59,7 @@ class Front:
                 path = f"{parts.path}?{parts.query}" if parts.query else parts.path
                 front.requests.append(path)
                 with contextlib.suppress(ConnectionError):  # the client has closed the connection
-                    front.behave(self.connection, path, headers)
+                    front.behavior(self.connection, path, headers)
 
         class Server(socketserver.ThreadingTCPServer):
             allow_reuse_address = True
@@ -97,7 +97,7 @@ def response(status: int, body: bytes, length: int | None = None, **headers: str
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
 
 
-def sends(status: int, body: bytes = b"", length: int | None = None, **headers: str) -> Behave:
+def sends(status: int, body: bytes = b"", length: int | None = None, **headers: str) -> Behavior:
     """Send a response."""
 
     def behave(connection: socket.socket, *_: Any) -> None:
@@ -111,7 +111,7 @@ def hangs(connection: socket.socket, *_: Any) -> None:
     connection.recv(1)
 
 
-def drips(data: bytes, first: int = 0) -> Behave:
+def drips(data: bytes, first: int = 0) -> Behavior:
     """Send the first bytes immediately and then one every 50 ms, so that no read of the client times out."""
 
     def behave(connection: socket.socket, *_: Any) -> None:
@@ -123,7 +123,7 @@ def drips(data: bytes, first: int = 0) -> Behave:
     return behave
 
 
-def in_turn(*behaviors: Behave) -> Behave:
+def in_turn(*behaviors: Behavior) -> Behavior:
     """Use each behavior for one request, and the last one for all further requests."""
     remaining = list(behaviors)
 

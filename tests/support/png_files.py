@@ -6,10 +6,10 @@ import zlib
 
 import numpy as np
 
-GREY, PALETTE = 0, 3
+GRAY, PALETTE = 0, 3
 """Color types of PNG."""
 MIXED = 5
-"""In place of a filter type 0 … 4: another filter type in each row."""
+"""Pseudo filter type: each row has a random filter type 0 … 4."""
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

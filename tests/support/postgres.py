@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: a real cluster in a temporary folder, reached by a unix socket."""
+"""A PostgreSQL server with its data and unix socket in a temporary folder, and empty catalogs on it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -21,26 +22,32 @@ from statsvc.store.catalog.engine import upgrade_url
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
-"""What tests that end no machine can do without."""
+FAST_SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
+"""Settings that trade durability for speed."""
 
-KILLED = tuple(setting for setting in FAST if setting != "synchronous_commit=off")
-"""What may be left out where the server is killed: a commit is then in the system's hands, not in its own."""
+CRASH_SAFE_SETTINGS = tuple(setting for setting in FAST_SETTINGS if setting != "synchronous_commit=off")
+"""Settings under which committed data survives SIGKILL of the server, though not a crash of the machine."""
+
+START_TIMEOUT = 120
 
 _serial = itertools.count()
 
 
 @dataclass
-class Server:
-    """A running server; `folder` holds its data and its socket."""
+class PostgresServer:
+    """A PostgreSQL server.
+
+    folder    contains its data, socket and log
+    binaries  folder of the programs `postgres` and `initdb`
+    """
 
     folder: Path
     binaries: Path
-    settings: tuple[str, ...] = FAST
+    settings: tuple[str, ...] = FAST_SETTINGS
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the server and wait until it accepts connections."""
         options = [option for setting in self.settings for option in ("-c", setting)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -55,25 +62,25 @@ class Server:
                 start_new_session=True,
                 **_ordinary_user(),
             )
-        end = time.monotonic() + 30
+        deadline = time.monotonic() + START_TIMEOUT
         while True:
             try:
                 psycopg.connect(self.conninfo("postgres")).close()
             except psycopg.OperationalError:
-                if time.monotonic() > end or self.process.poll() is not None:
+                if time.monotonic() > deadline or self.process.poll() is not None:
                     raise
                 time.sleep(0.05)
             else:
                 return
 
     def stop(self) -> None:
-        """End it at once, as `pg_ctl stop -m immediate` does."""
+        """Stop immediately, as `pg_ctl stop -m immediate` does."""
         if self.process is not None:
-            self.process.send_signal(3)  # SIGQUIT
-            self.process.wait(30)
+            self.process.send_signal(signal.SIGQUIT)
+            self.process.wait(60)
 
     def kill(self) -> None:
-        """End it as a crash does, SIGKILL; its other processes notice and end."""
+        """Kill the main process with SIGKILL, as a crash does. Its child processes notice and exit."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
@@ -85,64 +92,64 @@ class Server:
         return f"postgresql+psycopg://postgres@/{database}?host={self.folder}"
 
     def database(self, template: str = "template0") -> str:
-        """Make a database; return its name."""
+        """Create a database with a unique name, and return the name."""
         name = f"test{next(_serial)}"
         with psycopg.connect(self.conninfo("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")  # type: ignore[arg-type]
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
 
 
 def _ordinary_user() -> dict[str, Any]:
-    """Return how to start a process that must not be root's."""
+    """Return the options of `Popen` that drop root privileges: PostgreSQL refuses to run as root."""
     return {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
 
 
 @contextlib.contextmanager
-def server(settings: tuple[str, ...] = FAST) -> Iterator[Server]:
-    """Run a server over an empty cluster in a folder that goes with it."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-    assert found, "this needs PostgreSQL: apt-get install postgresql"
-    # Not below pytest's folder: the name of a socket has at most 107 bytes.
+def postgres_server(settings: tuple[str, ...] = FAST_SETTINGS) -> Iterator[PostgresServer]:
+    """Run a server without databases; remove its folder afterwards."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    assert versions, "PostgreSQL is not installed. Run: apt-get install postgresql"
+    # Not in pytest's temporary folder: the path of a unix socket is limited to 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="statsvc-pg-"))
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres", "postgres")
-    made = Server(folder, found[-1], settings)
+    postgres = PostgresServer(folder, versions[-1], settings)
     try:
         subprocess.run(
             [
-                str(made.binaries / "initdb"),
+                str(postgres.binaries / "initdb"),
                 *("-D", str(folder / "data"), "-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8"),
             ],
             check=True,
             capture_output=True,
             **_ordinary_user(),
         )
-        made.start()
-        yield made
+        postgres.start()
+        yield postgres
     finally:
-        made.stop()
+        postgres.stop()
         shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[Server]:
-    """Start a server when the first test asks for one; end it after the last."""
-    with server() as running:
+def postgresql_server() -> Iterator[PostgresServer]:
+    """One server for all tests, started by the first test that uses it."""
+    with postgres_server() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def migrated(postgresql_server: Server) -> str:
-    """Return the name of a database with the catalog's tables, to copy from."""
+def migrated_database(postgresql_server: PostgresServer) -> str:
+    """Return the name of a database with the catalog's tables, the template of `postgresql`."""
     name = postgresql_server.database()
     upgrade_url(postgresql_server.url(name))
     return name
 
 
 @pytest.fixture
-def postgresql(postgresql_server: Server, migrated: str) -> str:
+def postgresql(postgresql_server: PostgresServer, migrated_database: str) -> str:
     """Return the URL of an empty catalog on PostgreSQL."""
-    return postgresql_server.url(postgresql_server.database(template=migrated))
+    return postgresql_server.url(postgresql_server.database(template=migrated_database))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

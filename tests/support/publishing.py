@@ -1,4 +1,4 @@
-"""Versions for tests, published through the real store from label maps given as arrays."""
+"""Versions of datasets from arrays, published through the real catalog and version store without a scan."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def label_maps(seed: int = 0, images: int = 6, classes: int = 4) -> dict[str, np.ndarray[Any, Any]]:
-    """Return uint8 label maps under train/ and val/, with a void id 255 in each."""
+    """Return {path: uint8 label map [8, 12]} below train/ and val/. The first row of each is 255."""
     rng = np.random.default_rng(seed)
     share = 1 / np.arange(1, classes + 1) ** 2
     maps = {}
@@ -42,7 +42,10 @@ def publish(
     source: str | None = None,
     **configuration: Any,
 ) -> VersionRecord:
-    """Publish a version of a dataset, made if need be; a text in place of a label map is why it failed."""
+    """Publish a version of a dataset; create the dataset if it does not exist.
+
+    maps  {path: label map}; a string instead of a label map is the error message of a failed sample
+    """
     catalog = Catalog.open(home.database)
     try:
         try:
@@ -99,7 +102,8 @@ def _append(
     writer.append(columns, counts)
 
 
-def take_up(client: TestClient) -> None:
-    """Make an application in this process look at the catalog now, not at its next poll."""
+def refresh_catalog_state(client: TestClient) -> None:
+    """Make an application in this process read the catalog now instead of at its next poll."""
+    app: Any = client.app
     assert client.portal is not None
-    client.portal.call(client.app.state.service.watcher.refresh)  # type: ignore[attr-defined]
+    client.portal.call(app.state.service.watcher.refresh)

@@ -1,4 +1,4 @@
-"""Real server processes on loopback."""
+"""API servers as separate processes, and free ports of the loopback interface."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx2
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from statsvc.store.home import Home
 
-PROGRAM = """
+SERVER_PROGRAM = """
 import sys
 from pathlib import Path
 from statsvc.api.serve import run
@@ -35,22 +37,30 @@ def free_port() -> int:
         return port
 
 
+def responds(url: str) -> bool:
+    """Whether a GET request returns 200."""
+    try:
+        return httpx2.get(url, timeout=20).status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
 @contextmanager
 def serving(home: Home, roots: Sequence[Path] = ()) -> Iterator[str]:
-    """Run a server over a home in a process of its own; yield its URL once it is ready."""
+    """Run a server for a home directory in a separate process; yield its URL when it is ready."""
     port = free_port()
     arguments = [str(home.folder), home.database, str(home.store), str(port), *map(str, roots)]
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *arguments],
+        [sys.executable, "-c", SERVER_PROGRAM, *arguments],
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
     )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         process.stdout.close()

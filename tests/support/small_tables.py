@@ -1,20 +1,17 @@
-"""Tables made by hand for tests: from rows, from totals, and CamVid train from its published numbers."""
+"""Tables in memory: from rows, from totals, and from the published statistics of CamVid and Cityscapes."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.table import Block, Histogram, MemoryTable, Table
+from support.expected import PUBLISHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-PUBLISHED: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "published.json").read_text())
 
 CAMVID_NAMES = (
     "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()  # noqa: SIM905
@@ -28,7 +25,7 @@ def table_of(
     exact: bool = True,
     **configuration: Any,
 ) -> MemoryTable:
-    """Return a table with one sample for each {raw id: pixels}, and the failed ones."""
+    """Return a table with one sample for each {raw id: pixels} and one for each failed {path: error}."""
     raw_ids = sorted({raw for row in rows for raw in row})
     names = list(paths or [f"{k:04}.png" for k in range(len(rows))])
     counts = [[row.get(raw, 0) for raw in raw_ids] for row in rows]
@@ -45,7 +42,7 @@ def table_of(
 
 
 class TotalsTable(Table):
-    """A table imported as totals: {raw id: pixels}."""
+    """A table without rows, as imported from totals {raw id: pixels}."""
 
     has_rows = False
 
@@ -67,30 +64,30 @@ class TotalsTable(Table):
 
 
 def cityscapes(**configuration: Any) -> TotalsTable:
+    """Return the published pixel counts of the training set of Cityscapes (fine annotations)."""
     counts = PUBLISHED["cityscapes_fine_train"]["counts_by_labelId"]
     return TotalsTable({int(raw): pixels for raw, pixels in counts.items()}, **configuration)
 
 
 def camvid(**configuration: Any) -> MemoryTable:
-    """Return 367 images of 480x360 with the published pixels, and images, of each class of CamVid train."""
+    """Return 367 images of 480x360 with the published pixels and images of each class of CamVid."""
     pixels = PUBLISHED["camvid_train"]["counts"]
     images = PUBLISHED["camvid_train"]["images_with_class"]
-    samples, size, last = 367, 480 * 360, 3
+    samples, image_size, filler = 367, 480 * 360, 3  # class 3 fills the remaining pixels of every image
     counts = np.zeros((samples, 12), np.int64)
-    for c, m in enumerate(images):
-        counts[:m, c] = 1
-    order = sorted((c for c in range(12) if c != last), key=lambda c: images[c])
-    for c in order:
-        left = pixels[c] - images[c]
-        while left:
-            room = size - counts[: images[c]].sum(axis=1)
-            open_ = np.flatnonzero(room)
-            each = max(left // len(open_), 1)
-            for k in open_:
-                take = min(each, int(room[k]), left)
-                counts[k, c] += take
-                left -= take
-    counts[:, last] += size - counts.sum(axis=1)
+    for c, image_count in enumerate(images):
+        counts[:image_count, c] = 1
+    for c in sorted((c for c in range(12) if c != filler), key=lambda c: images[c]):
+        remaining = pixels[c] - images[c]
+        while remaining:
+            free = image_size - counts[: images[c]].sum(axis=1)
+            not_full = np.flatnonzero(free)
+            share = max(remaining // len(not_full), 1)
+            for k in not_full:
+                added = min(share, int(free[k]), remaining)
+                counts[k, c] += added
+                remaining -= added
+    counts[:, filler] += image_size - counts.sum(axis=1)
     assert counts.sum(axis=0).tolist() == pixels
     assert (counts > 0).sum(axis=0).tolist() == images
     rows = Block([f"{k:04}.png" for k in range(samples)], np.zeros(samples, np.uint8), [""] * samples, counts)

@@ -1,4 +1,4 @@
-"""Stores of both kinds: a folder, and a bucket of moto's server; what is in them, seen by other means."""
+"""Empty version stores in a folder and in a bucket, and direct access to the files in them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ _serial = itertools.count()
 
 
 @dataclass(frozen=True)
-class Raw:
-    """The files or objects of a store by their names in it, through pathlib or boto3."""
+class StoredFiles:
+    """Reads and writes the files of a version store through pathlib or boto3, independently of statsvc.
+
+    boto  client for a store in a bucket; None for a store in a folder
+    """
 
     store: Location
     boto: Any = None
@@ -75,17 +78,17 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Raw:
-    """An empty store in a bucket, found by this process and those it starts."""
+def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> StoredFiles:
+    """An empty store in a bucket. The environment variables for access to it are set."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
-    return Raw(open_location(f"s3://{BUCKET}/{next(_serial)}/versions"), s3.boto())
+    return StoredFiles(open_location(f"s3://{BUCKET}/{next(_serial)}/versions"), s3.boto())
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def raw(request: pytest.FixtureRequest, tmp_path: Path) -> Raw:
+def stored_files(request: pytest.FixtureRequest, tmp_path: Path) -> StoredFiles:
     """An empty store of each kind."""
     if request.param == "folder":
-        return Raw(open_location(str(tmp_path / "versions")))
-    found: Raw = request.getfixturevalue("bucket")
-    return found
+        return StoredFiles(open_location(str(tmp_path / "versions")))
+    in_bucket: StoredFiles = request.getfixturevalue("bucket")
+    return in_bucket

@@ -1,4 +1,4 @@
-"""The image and the composition of containers: what is promised of them, read without a Docker engine."""
+"""Dockerfile, docker-compose.yml and haproxy.cfg, checked without a Docker engine."""
 
 from __future__ import annotations
 
@@ -27,83 +27,88 @@ SETTINGS = {
 }
 
 
-def filled(text: str) -> str:
-    """Fill in `${NAME:-default}` and `${NAME:?message}` as Compose does; fail where one is needed."""
+def interpolate(text: str) -> str:
+    """Interpolate `${NAME:-default}` and `${NAME:?message}` like Compose. Fail if a value is missing."""
 
     def value(match: re.Match[str]) -> str:
-        name, kind, rest = match.groups()
-        found = SETTINGS.get(name, "")
-        assert found or kind == ":-", f"{name}: {rest}"
-        return found or rest
+        name, operator, default = match.groups()
+        setting = SETTINGS.get(name, "")
+        assert setting or operator == ":-", f"{name}: {default}"
+        return setting or default
 
     return re.sub(r"\$\{(\w+)(?:(:[-?])([^}]*))?\}", value, text)
 
 
-def composition() -> dict[str, Any]:
-    return yaml.safe_load(filled(COMPOSE.read_text()))
+def compose_file() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(interpolate(COMPOSE.read_text()))
+    return content
 
 
 @pytest.fixture
 def services() -> dict[str, Any]:
-    return composition()["services"]
+    services: dict[str, Any] = compose_file()["services"]
+    return services
 
 
-def test_the_composition_is_one_by_the_specification() -> None:
+def test_the_compose_file_conforms_to_the_compose_specification() -> None:
     compose_spec = pytest.importorskip("compose_spec")
-    plain = json.dumps(composition())  # without anchors
-    compose_spec.PyCompose.from_json(plain).validate()
+    without_anchors = json.dumps(compose_file())
+    compose_spec.PyCompose.from_json(without_anchors).validate()
 
 
-def test_only_the_proxy_publishes_a_port_and_on_loopback(services: dict[str, Any]) -> None:
+def test_only_the_proxy_publishes_a_port_on_loopback(services: dict[str, Any]) -> None:
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert published == {"proxy": ["127.0.0.1:8000:8000"]}
     assert not [name for name, service in services.items() if "network_mode" in service]
     inside = {name for name, service in services.items() if "inside" in service["networks"]}
     assert inside == set(services) - {"proxy"}
-    assert composition()["networks"]["inside"] == {"internal": True}
+    assert compose_file()["networks"]["inside"] == {"internal": True}
 
 
-def test_every_role_that_stays_is_looked_after(services: dict[str, Any]) -> None:
-    stay = {name: service for name, service in services.items() if name != "upgrade"}
-    assert all("healthcheck" in service for service in stay.values())
-    assert {service["restart"] for service in stay.values()} == {"unless-stopped"}
+def test_every_permanent_role_has_a_health_check_and_restarts(services: dict[str, Any]) -> None:
+    permanent = {name: service for name, service in services.items() if name != "upgrade"}
+    assert all("healthcheck" in service for service in permanent.values())
+    assert {service["restart"] for service in permanent.values()} == {"unless-stopped"}
     assert {"postgres", "s3", "upgrade", "scheduler", "worker", "worker-gpu", "runner"} < set(services)
     assert services["api1"] == services["api2"]
     assert services["worker-gpu"]["profiles"] == ["gpu"]
     for name, service in services.items():
-        for needed, how in service.get("depends_on", {}).items():
-            assert how["condition"] != "service_healthy" or "healthcheck" in services[needed], name
+        for dependency, options in service.get("depends_on", {}).items():
+            healthy = options["condition"] == "service_healthy"
+            assert not healthy or "healthcheck" in services[dependency], name
 
 
-def test_secrets_come_from_the_environment_and_lie_on_no_command_line(services: dict[str, Any]) -> None:
+def test_secrets_come_from_the_environment_and_never_appear_on_a_command_line(
+    services: dict[str, Any],
+) -> None:
     text = COMPOSE.read_text()
     for secret in ("POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"):
         uses = re.findall(rf"\$\{{{secret}[^}}]*\}}", text)
         assert uses
-        assert all(":?" in use for use in uses)  # compose refuses to start without it
+        assert all(":?" in use for use in uses)  # Compose does not start without a value
         value = SETTINGS[secret]
         assert not [name for name, service in services.items() if value in service.get("command", [])]
-    named = set(re.findall(r"^#?(\w+)=", (PROJECT / ".env.example").read_text(), re.MULTILINE))
-    assert set(re.findall(r"\$\{(\w+)", text)) == named
+    documented = set(re.findall(r"^#?(\w+)=", (PROJECT / ".env.example").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\$\{(\w+)", text)) == documented
 
 
-def test_every_command_is_one_that_the_program_in_the_image_takes(services: dict[str, Any]) -> None:
-    ours = {name: service["command"] for name, service in services.items() if "build" in service}
-    assert len(ours) == 7
-    for program, *arguments in ours.values():
+def test_the_programs_in_the_image_accept_the_command_of_every_service(services: dict[str, Any]) -> None:
+    commands = {name: service["command"] for name, service in services.items() if "build" in service}
+    assert len(commands) == 7
+    for program, *arguments in commands.values():
         if program == "statsvc":
-            name, *rest = [part for part in arguments if part != "-v"]
+            name, *options = [argument for argument in arguments if argument != "-v"]
             command: Any = cli.commands[name]
         else:
             assert program == "dask"
-            name, *rest = arguments
+            name, *options = arguments
             command = DASK[name]
-        # /labels is in the image's file system only.
-        rest = [str(PROJECT) if part == "/labels" else part for part in rest]
-        command.make_context(name, rest).close()
+        # /labels exists in the containers only.
+        options = [str(PROJECT) if option == "/labels" else option for option in options]
+        command.make_context(name, options).close()
 
 
-def test_extras_in_the_image_are_extras_of_the_project() -> None:
+def test_the_image_installs_existing_extras_and_copies_existing_files() -> None:
     text = (PROJECT / "Dockerfile").read_text()
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     extras = re.search(r"^ARG EXTRAS=(\S+)$", text, re.MULTILINE)
@@ -111,19 +116,19 @@ def test_extras_in_the_image_are_extras_of_the_project() -> None:
     assert {"workers", "service", "postgres", "s3"} <= set(extras[1].split(","))
     assert set(extras[1].split(",")) <= set(project["optional-dependencies"])
     assert re.findall(r"^USER (\S+)$", text, re.MULTILINE) == ["statsvc"]
-    # What is copied into the build is what the build's context holds.
-    kept = {line[1:] for line in (PROJECT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
+    # The build copies all files of its context.
+    context = {line[1:] for line in (PROJECT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE)
-    assert {name for names in copied for name in names.split()} == kept
-    assert all((PROJECT / name).exists() for name in kept)
+    assert {name for names in copied for name in names.split()} == context
+    assert all((PROJECT / name).exists() for name in context)
 
 
-def test_haproxy_takes_its_configuration() -> None:
+def test_haproxy_accepts_its_configuration() -> None:
     addresses = {"BIND": "127.0.0.1:8000", "API1": "127.0.0.1:8001", "API2": "127.0.0.1:8002"}
-    checked = subprocess.run(
+    process = subprocess.run(
         ["haproxy", "-c", "-f", str(PROJECT / "deploy" / "haproxy.cfg")],
         env={"PATH": f"{os.environ['PATH']}:/usr/sbin", **addresses},
         capture_output=True,
         text=True,
     )
-    assert checked.returncode == 0, checked.stderr
+    assert process.returncode == 0, process.stderr

@@ -1,4 +1,4 @@
-"""Counts from elsewhere become versions, and versions become files that other projects read."""
+"""Importing counts of other tools as versions, and exporting versions to files that other projects read."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from starlette.testclient import TestClient
 
-from statsvc.api.app import build_app
-from statsvc.cli import cli
 from statsvc.errors import Unanswerable
 from statsvc.sampling.weights import weights_response
-from statsvc.store import home as homes
 from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.publication import open_version
 from statsvc.weighting import export
 from statsvc.weighting.parameters import WeightSpec
+from support.command_line import invoke
 from support.publishing import label_maps, publish
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from starlette.testclient import TestClient
 
     from statsvc.store.home import Home
     from statsvc.store.versions.version import Version
@@ -33,18 +30,7 @@ if TYPE_CHECKING:
 MAPS = label_maps(seed=3, images=9, classes=5) | {"train/void.png": np.full((8, 12), 255, np.uint8)}
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return homes.resolve(str(tmp_path / "home"))
-
-
-@pytest.fixture
-def client(home: Home) -> Iterator[TestClient]:
-    with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
-        yield client
-
-
-def opened(home: Home, name: str) -> Version:
+def open_current(home: Home, name: str) -> Version:
     catalog = Catalog.open(home.database)
     dataset = catalog.dataset(name)
     version = open_version(home.store, name, catalog.version(dataset))
@@ -52,52 +38,51 @@ def opened(home: Home, name: str) -> Version:
     return version
 
 
-def by_converter(maps: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """Return what DAFormer's `convert_to_train_id` and `save_class_stats` leave of these label maps."""
+def daformer_files(maps: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """Return the contents of the three files `export.DAFORMER` that DAFormer's converter writes.
+
+    Transcribed from `convert_to_train_id` and `save_class_stats`.
+    """
     stats = []
     for file in sorted(maps):
-        one: dict[str, Any] = {}
+        sample: dict[str, Any] = {}
         for class_id in range(5):
             n = int(np.sum(maps[file] == class_id))
             if n > 0:
-                one[str(class_id)] = n
-        stats.append(one | {"file": file})
-    by_file = {one["file"]: {key: n for key, n in one.items() if key != "file"} for one in stats}
-    with_class: dict[str, list[list[Any]]] = {}
-    for file, one in by_file.items():
-        for class_id, n in one.items():
-            with_class.setdefault(class_id, []).append([file, n])
-    return stats, by_file, with_class
+                sample[str(class_id)] = n
+        stats.append(sample | {"file": file})
+    by_file = {sample["file"]: {key: n for key, n in sample.items() if key != "file"} for sample in stats}
+    by_class: dict[str, list[list[Any]]] = {}
+    for file, pixels in by_file.items():
+        for key, n in pixels.items():
+            by_class.setdefault(key, []).append([file, n])
+    return stats, by_file, by_class
 
 
 def statsvc(*arguments: str | Path, code: int = 0) -> str:
-    """Run a command in this process; return what it printed on stderr."""
-    done = CliRunner().invoke(cli, [*map(str, arguments)])
-    assert done.exit_code == code, done.output
-    return done.stderr
+    """Run a command in this process; return its stderr."""
+    return invoke(*arguments, code=code).stderr
 
 
-def exported(home: Home, form: str, output: Path, *options: str) -> None:
+def export_street(home: Home, form: str, output: Path, *options: str) -> None:
     statsvc("export", "street", "--format", form, "-o", output, *options, "--home", home.folder)
 
 
-def test_daformers_three_files_are_those_its_converter_writes(home: Home, tmp_path: Path) -> None:
+def test_the_daformer_export_equals_the_files_of_daformers_converter(home: Home, tmp_path: Path) -> None:
     publish(home, "street", MAPS)
     folder = tmp_path / "gta"
-    exported(home, "daformer", folder)
-    for name, expected in zip(export.DAFORMER, by_converter(MAPS), strict=True):
+    export_street(home, "daformer", folder)
+    for name, expected in zip(export.DAFORMER, daformer_files(MAPS), strict=True):
         text = (folder / name).read_text()
-        assert text == json.dumps(expected, indent=2), name  # the order of keys too
+        assert text == json.dumps(expected, indent=2), name  # including the order of the keys
 
 
-def test_exported_statistics_come_back_as_rows_with_the_same_counts_and_weights(
-    home: Home, tmp_path: Path
-) -> None:
+def test_imported_daformer_statistics_have_the_same_rows_and_weights(home: Home, tmp_path: Path) -> None:
     publish(home, "street", MAPS)
-    exported(home, "daformer", tmp_path / "gta")
-    for name, file in (("back", export.DAFORMER[0]), ("dict", export.DAFORMER[1])):
+    export_street(home, "daformer", tmp_path / "gta")
+    for name, file in (("imported", export.DAFORMER[0]), ("dict", export.DAFORMER[1])):
         statsvc("import", tmp_path / "gta" / file, "--name", name, "--home", home.folder)
-        table = opened(home, name)
+        table = open_current(home, name)
         assert table.array("path").tolist() == sorted(MAPS)
         counted = {path: [int((labels == k).sum()) for k in range(5)] for path, labels in MAPS.items()}
         rows = np.concatenate([block.counts for block in table.blocks()])
@@ -105,67 +90,68 @@ def test_exported_statistics_come_back_as_rows_with_the_same_counts_and_weights(
         assert table.totals().images is not None
         table.verify()
         assert set(table.configuration.splits) == {"train", "val"}
-    publish(home, "street", MAPS, splits=opened(home, "back").configuration.splits)
-    street, back = opened(home, "street"), opened(home, "back")
+    publish(home, "street", MAPS, splits=open_current(home, "imported").configuration.splits)
+    street, imported = open_current(home, "street"), open_current(home, "imported")
     for method in ("median_freq", "sqrt_inv_freq", "effective_num"):
         for split in (None, "val"):
             spec = WeightSpec(method=method, split=split)
-            one, other = weights_response(street, spec), weights_response(back, spec)
-            np.testing.assert_allclose(one["weights"], other["weights"], rtol=1e-12)
-            assert [row["images"] for row in one["classes"]] == [row["images"] for row in other["classes"]]
+            expected, response = weights_response(street, spec), weights_response(imported, spec)
+            np.testing.assert_allclose(response["weights"], expected["weights"], rtol=1e-12)
+            images = [[row["images"] for row in body["classes"]] for body in (response, expected)]
+            assert images[0] == images[1]
 
 
-def test_the_table_of_counts_comes_back_whole(home: Home, tmp_path: Path) -> None:
+def test_an_exported_csv_of_counts_can_be_imported_without_loss(home: Home, tmp_path: Path) -> None:
     publish(home, "street", MAPS, class_names=("road", "car, parked"), num_classes=5)
     file = tmp_path / "counts.csv"
-    exported(home, "csv", file)
-    statsvc("import", file, "--name", "back", "--home", home.folder)
-    first, second = opened(home, "street").totals(), opened(home, "back").totals()
-    assert first.class_id.tolist() == second.class_id.tolist() == [0, 1, 2, 3, 4, 255]
-    assert first.pixels.tolist() == second.pixels.tolist()
-    assert first.images is not None
-    assert second.images is not None
-    assert first.images.tolist() == second.images.tolist()
+    export_street(home, "csv", file)
+    statsvc("import", file, "--name", "imported", "--home", home.folder)
+    exported, imported = open_current(home, "street").totals(), open_current(home, "imported").totals()
+    assert exported.class_id.tolist() == imported.class_id.tolist() == [0, 1, 2, 3, 4, 255]
+    assert exported.pixels.tolist() == imported.pixels.tolist()
+    assert exported.images is not None
+    assert imported.images is not None
+    assert exported.images.tolist() == imported.images.tolist()
     rows = {row["id"]: row for row in csv.DictReader(file.read_text().splitlines())}
     assert (rows["1"]["name"], rows["1"]["class"], rows["255"]["class"]) == ("car, parked", "1", "")
-    answer = weights_response(opened(home, "street"), WeightSpec())
-    assert [float(rows[str(k)]["weight"]) for k in range(5)] == answer["weights"]
+    body = weights_response(open_current(home, "street"), WeightSpec())
+    assert [float(rows[str(k)]["weight"]) for k in range(5)] == body["weights"]
 
 
-def test_classes_of_a_map_are_what_is_exported(home: Home, tmp_path: Path) -> None:
+def test_an_export_with_a_class_map_contains_class_ids(home: Home, tmp_path: Path) -> None:
     publish(home, "street", {"a.png": np.array([[7, 8, 8, 0, 33]], np.uint8)})
-    exported(home, "daformer", tmp_path / "out", "--class-map", "cityscapes")
+    export_street(home, "daformer", tmp_path / "out", "--class-map", "cityscapes")
     stats = json.loads((tmp_path / "out" / export.DAFORMER[0]).read_text())
     assert stats == [{"0": 1, "1": 2, "18": 1, "file": "a.png"}]
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".json"])
-def test_mmsegmentation_gets_weights_that_keep_its_loss_as_large_as_it_was(
-    home: Home, tmp_path: Path, suffix: str
-) -> None:
+def test_the_mmseg_export_keeps_the_initial_loss(home: Home, tmp_path: Path, suffix: str) -> None:
     torch = pytest.importorskip("torch")
     publish(home, "street", MAPS)
     file = tmp_path / f"class_weight{suffix}"
-    exported(home, "mmseg", file)
-    # As `mmseg.models.losses.utils.get_class_weight` reads it.
+    export_street(home, "mmseg", file)
+    # Read like `mmseg.models.losses.utils.get_class_weight`.
     weight = np.load(file) if suffix == ".npy" else json.loads(file.read_text())
     labels = torch.from_numpy(np.stack([MAPS[path] for path in sorted(MAPS)])).long()
-    same = torch.zeros(len(labels), 5, *labels.shape[1:])  # the same loss everywhere, as at the start
+    logits = torch.zeros(len(labels), 5, *labels.shape[1:])  # the same loss for every pixel
     loss = {
-        name: torch.nn.functional.cross_entropy(same, labels, weight=w, reduction="none", ignore_index=255)
-        for name, w in (("plain", None), ("weighted", same.new_tensor(weight)))
+        name: torch.nn.functional.cross_entropy(logits, labels, weight=w, reduction="none", ignore_index=255)
+        for name, w in (("plain", None), ("weighted", logits.new_tensor(weight)))
     }
     torch.testing.assert_close(loss["weighted"].mean(), loss["plain"].mean())
 
 
-def test_weights_are_written_as_npy_and_pth(home: Home, tmp_path: Path) -> None:
+def test_weights_can_be_exported_as_npy_and_pth(home: Home, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     publish(home, "street", MAPS)
-    exported(home, "npy", tmp_path / "w.npy", "--method", "median_freq")
-    exported(home, "pth", tmp_path / "w.pth", "--method", "median_freq")
+    export_street(home, "npy", tmp_path / "w.npy", "--method", "median_freq")
+    export_street(home, "pth", tmp_path / "w.pth", "--method", "median_freq")
     pixels = np.array([sum(int((m == k).sum()) for m in MAPS.values()) for k in range(5)])
-    inside = np.array([sum(int((m < 255).sum()) for m in MAPS.values() if (m == k).any()) for k in range(5)])
-    frequency = pixels / inside
+    pixels_of_images = np.array(
+        [sum(int((m < 255).sum()) for m in MAPS.values() if (m == k).any()) for k in range(5)]
+    )
+    frequency = pixels / pixels_of_images
     expected = np.median(frequency) / frequency
     expected /= expected.mean()
     stored = np.load(tmp_path / "w.npy")
@@ -176,38 +162,43 @@ def test_weights_are_written_as_npy_and_pth(home: Home, tmp_path: Path) -> None:
     np.testing.assert_allclose(tensor.numpy(), expected, rtol=1e-6)
 
 
-def test_an_export_that_cannot_be_says_why(home: Home, tmp_path: Path) -> None:
+def test_an_impossible_export_fails_with_the_reason(home: Home, tmp_path: Path) -> None:
     publish(home, "street", MAPS)
     file = tmp_path / "w.txt"
-    told = statsvc("export", "--format", "mmseg", "-o", file, "--home", home.folder, code=2)
-    assert ".json or .npy" in told
+    stderr = statsvc("export", "--format", "mmseg", "-o", file, "--home", home.folder, code=2)
+    assert ".json or .npy" in stderr
     assert not file.exists()
-    table = opened(home, "street")
+    table = open_current(home, "street")
     with pytest.raises(Unanswerable, match="class_weight"):
         export.mmseg_json(table, WeightSpec(method="logit_adjustment"))
 
 
-def test_samples_are_imported_over_http_and_answer_methods_over_images(client: TestClient) -> None:
-    samples = by_converter(MAPS)[0]
+def test_samples_imported_over_http_support_methods_that_count_images(client: TestClient) -> None:
+    samples = daformer_files(MAPS)[0]
     body = {"samples": samples, "class_names": list("abcde")}
     response = client.post("/datasets/gta/versions/import", json=body)
     assert response.status_code == 201, response.text
-    made = response.json()
-    assert (made["dataset"], made["number"], made["kind"], made["samples"]) == ("gta", 1, "import", len(MAPS))
-    answer = client.get("/weights?dataset=gta&method=median_freq").json()
-    images = Counter(key for one in samples for key in one if key != "file")
-    assert [row["images"] for row in answer["classes"]] == [images[str(k)] for k in range(5)]
+    version = response.json()
+    assert (version["dataset"], version["number"], version["kind"], version["samples"]) == (
+        "gta",
+        1,
+        "import",
+        len(MAPS),
+    )
+    weights = client.get("/weights?dataset=gta&method=median_freq").json()
+    images = Counter(key for sample in samples for key in sample if key != "file")
+    assert [row["images"] for row in weights["classes"]] == [images[str(k)] for k in range(5)]
     page = client.get("/datasets/gta/samples?limit=1").json()["samples"][0]
     assert (page["height"], page["pixels"]) == (None, sum(n for k, n in samples[0].items() if k != "file"))
     assert client.get("/datasets/gta/sampling?sampler=rare_class").status_code == 200
 
 
-def test_totals_imported_over_http_answer_what_they_can(client: TestClient) -> None:
+def test_totals_imported_over_http_support_the_methods_that_need_no_more(client: TestClient) -> None:
     counts = {"0": 900, "1": 100}
     assert client.post("/datasets/t/versions/import", json={"counts": counts}).json()["number"] == 1
     assert client.get("/weights?dataset=t").status_code == 200
-    refused = client.get("/weights?dataset=t&method=median_freq")
-    assert (refused.status_code, refused.json()["type"]) == (422, "/problems/unanswerable")
+    rejected = client.get("/weights?dataset=t&method=median_freq")
+    assert (rejected.status_code, rejected.json()["type"]) == (422, "/problems/unanswerable")
     body = {"counts": counts, "images": {"0": 10, "1": 5}}
     assert client.post("/datasets/t/versions/import", json=body).json()["number"] == 2
     over_images = client.get("/weights?dataset=t&method=effective_num&unit=images&beta=0.9&normalize=none")
@@ -218,8 +209,8 @@ def test_totals_imported_over_http_answer_what_they_can(client: TestClient) -> N
 @pytest.mark.parametrize(
     ("body", "field", "word"),
     [
-        ({}, "counts", "one of them"),
-        ({"counts": {"0": 1}, "samples": []}, "counts", "one of them"),
+        ({}, "counts", "either counts"),
+        ({"counts": {"0": 1}, "samples": []}, "counts", "either counts"),
         ({"counts": {}}, "counts", "no counts"),
         ({"counts": {"7": 1, "07": 2}}, "counts", "id 7 occurs twice"),
         ({"counts": {"road": 1}}, "counts", "'road' must be an integer"),
@@ -232,7 +223,7 @@ def test_totals_imported_over_http_answer_what_they_can(client: TestClient) -> N
         ({"counts": {"0": 1}, "source": "/etc"}, "source", "unknown field"),
     ],
 )
-def test_counts_that_are_none_are_refused_by_field(
+def test_invalid_counts_are_rejected_with_the_name_of_the_field(
     client: TestClient, body: Any, field: str, word: str
 ) -> None:
     response = client.post("/datasets/x/versions/import", json=body)
@@ -242,7 +233,7 @@ def test_counts_that_are_none_are_refused_by_field(
     assert client.get("/datasets/x").status_code == 404  # nothing was registered
 
 
-def test_a_dataset_that_is_counted_here_takes_no_imports(home: Home, client: TestClient) -> None:
+def test_a_dataset_with_a_source_rejects_imports(home: Home, client: TestClient) -> None:
     publish(home, "street", MAPS)
     response = client.post("/datasets/street/versions/import", json={"counts": {"0": 1}})
     assert response.status_code == 409

@@ -110,7 +110,7 @@ def test_the_trainer_of_transformers_trains_and_resumes(url: str) -> None:
     assert space["trainer"].state.global_step == 2
 
 
-def test_monai_takes_either_loss(url: str) -> None:
+def test_monai_accepts_both_losses(url: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from monai.losses import DiceCELoss
@@ -125,17 +125,19 @@ def test_monai_takes_either_loss(url: str) -> None:
     assert space["loss"] > 0
 
 
-def test_hydra_makes_the_loss_with_the_weights_of_the_server(url: str) -> None:
+def test_hydra_instantiates_the_loss_with_the_weights_of_the_server(url: str) -> None:
     (text,) = blocks("Hydra", "yaml")
     Path("config.yaml").write_text(text.replace(URL, url))
-    made = run("Hydra", url, hydra=hydra, OmegaConf=OmegaConf)["criterion"]
+    criterion = run("Hydra", url, hydra=hydra, OmegaConf=OmegaConf)["criterion"]
     expected = statsvc.Client(url).weights(
         "street", method="sqrt_inv_freq", ignore_index=[255], multiply={"person": 2}
     )
-    assert type(made) is statsvc.losses.CombinedLoss
-    assert torch.equal(made.weight, expected.tensor())
-    assert made.provenance["version"] == 1
-    assert made.provenance["spec"] == expected.spec
+    assert type(criterion) is statsvc.losses.CombinedLoss
+    assert criterion.weight is not None
+    assert torch.equal(criterion.weight, expected.tensor())
+    assert criterion.provenance is not None
+    assert criterion.provenance["version"] == 1
+    assert criterion.provenance["spec"] == expected.spec
     tensor = hydra.utils.instantiate(
         {"_target_": "statsvc.class_weights", "url": url, "dataset": "street", "clip": [0.5, 2]}
     )
@@ -144,8 +146,8 @@ def test_hydra_makes_the_loss_with_the_weights_of_the_server(url: str) -> None:
 
 def test_the_fragment_for_mmsegmentation_is_a_python_file(url: str) -> None:
     space = run("MMSegmentation", url)
-    made: dict[str, Any] = {}
-    exec(Path("class_weights.py").read_text(), made)
-    loss = made["model"]["decode_head"]["loss_decode"]
+    config: dict[str, Any] = {}
+    exec(Path("class_weights.py").read_text(), config)
+    loss = config["model"]["decode_head"]["loss_decode"]
     assert loss["class_weights"] == space["weights"].to_dict()
-    assert made["custom_imports"]["imports"] == ["statsvc.integrations.mmseg_loss"]
+    assert config["custom_imports"]["imports"] == ["statsvc.integrations.mmseg_loss"]

@@ -17,8 +17,9 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
-from support.commands import served, settle, statsvc, waited_for
-from support.making import random_labels, write_folder, write_png
+from support.commands import serve, statsvc
+from support.label_maps import random_labels, write_folder, write_png
+from support.waiting import wait_for, wait_until_stable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     labels = write_folder(folder / "labels", files=8)
     (labels / "train" / "broken.png").write_bytes(b"not an image")
-    settle(labels)
+    wait_until_stable(labels)
     (folder / "names.json").write_text(json.dumps(["road", EVIL, "car", "person", "pole", "sign"]))
     options = [
         "--name",
@@ -50,7 +51,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[str]:
-    with served(home) as (url, _):
+    with serve(home) as (url, _):
         yield url
 
 
@@ -101,7 +102,7 @@ def text(browser: Chrome, name: str) -> str:
 def opened(browser: Chrome, server: str, **parameters: str) -> list[list[str]]:
     """Open the page, wait until it is complete, and return the rows of the class table."""
     browser.get(f"{server}/?{urlencode(parameters)}")
-    waited_for(lambda: "Versions" in text(browser, "about"))
+    wait_for(lambda: "Versions" in text(browser, "about"))
     return table(browser, "classes")
 
 
@@ -203,19 +204,19 @@ def test_weights_can_be_downloaded(browser: Chrome, server: str, downloads: Path
     answer = fetched(server)
     browser.find_element(By.LINK_TEXT, "npy").click()
     file = downloads / f"street-sqrt_inv_freq-v{answer['version']}.npy"
-    waited_for(file.exists)
+    wait_for(file.exists)
     assert np.load(file).tolist() == answer["weights"]
 
 
 def test_a_link_can_use_every_notation_of_the_api(browser: Chrome, server: str) -> None:
     browser.get(f"{server}/?dataset=street&ignore=0&ignore_index=255&tau=2&method=logit_adjustment")
-    waited_for(lambda: "Versions" in text(browser, "about"))
+    wait_for(lambda: "Versions" in text(browser, "about"))
     assert browser.find_element(By.NAME, "ignore_index").get_property("value") == "255,0"
     weights = [row[5].replace("−", "-") for row in table(browser, "classes")[1:]]
     expected = fetched(server, method="logit_adjustment", tau="2", ignore_index="0,255")["weights"]
     assert [float(weight) for weight in weights] == pytest.approx(expected, rel=5e-4)
     browser.get(f"{server}/?dataset=strete")
-    waited_for(lambda: "There is no dataset strete; showing street." in text(browser, "news"))
+    wait_for(lambda: "There is no dataset strete; showing street." in text(browser, "news"))
 
 
 def test_names_of_files_and_classes_are_never_interpreted_as_html(browser: Chrome, server: str) -> None:
@@ -230,16 +231,16 @@ def test_a_choice_changes_the_result_and_the_url_and_the_back_button_restores_th
 ) -> None:
     before = opened(browser, server)
     Select(browser.find_element(By.ID, "p-method")).select_by_value("effective_num")
-    beta = waited_for(lambda: browser.find_elements(By.ID, "p-beta"))[0]
-    waited_for(lambda: table(browser, "classes") != before)
+    beta = wait_for(lambda: browser.find_elements(By.ID, "p-beta"))[0]
+    wait_for(lambda: table(browser, "classes") != before)
     beta.send_keys("7\n")
-    waited_for(lambda: "out of range" in text(browser, "p-beta-error"))
+    wait_for(lambda: "out of range" in text(browser, "p-beta-error"))
     assert browser.find_element(By.ID, "p-beta").get_attribute("aria-invalid") == "true"
     assert not browser.find_element(By.ID, "answered").is_displayed()
     assert parse_qs(urlsplit(browser.current_url).query)["beta"] == ["7"]
     browser.back()
     browser.back()
-    waited_for(
+    wait_for(
         lambda: table(browser, "classes") == before and browser.find_element(By.ID, "answered").is_displayed()
     )
     browser.find_element(By.ID, "sort-pixels").click()
@@ -252,23 +253,23 @@ def test_a_new_scan_shows_the_new_version(browser: Chrome, server: str, home: Pa
     before = fetched(server)
     write_png(home.parent / "labels" / "train" / "new.png", random_labels(99))
     browser.find_element(By.ID, "again").click()
-    waited_for(lambda: f"version {before['version'] + 1}" in text(browser, "job"))
-    after = waited_for(lambda: (now := fetched(server))["version"] > before["version"] and now)
+    wait_for(lambda: f"version {before['version'] + 1}" in text(browser, "job"))
+    after = wait_for(lambda: (now := fetched(server))["version"] > before["version"] and now)
     assert after["images"] == before["images"] + 1
     expected = [row["pixels"] for row in after["classes"]]
-    waited_for(lambda: [row[2] for row in shown(table(browser, "classes"))] == expected)
+    wait_for(lambda: [row[2] for row in shown(table(browser, "classes"))] == expected)
 
 
 def test_the_page_loads_without_a_token_and_prompts_for_one(browser: Chrome, home: Path) -> None:
     secret = statsvc("token", "create", "--scope", "read", "--home", home).stdout.strip()
-    with served(home, "--no-runner", "--require-token-for-reads") as (url, _):
+    with serve(home, "--no-runner", "--require-token-for-reads") as (url, _):
         browser.get(url)
         field = browser.find_element(By.ID, "token")
-        waited_for(field.is_displayed)
+        wait_for(field.is_displayed)
         field.send_keys("wrong\n")
-        waited_for(lambda: text(browser, "token-problem"))
+        wait_for(lambda: text(browser, "token-problem"))
         field.send_keys(f"{secret}\n")
-        waited_for(lambda: "Versions" in text(browser, "about"))
+        wait_for(lambda: "Versions" in text(browser, "about"))
         expected = httpx2.get(f"{url}/weights", headers={"Authorization": f"Bearer {secret}"}).json()
         assert [row[2] for row in shown(table(browser, "classes"))] == [
             row["pixels"] for row in expected["classes"]
@@ -276,22 +277,22 @@ def test_the_page_loads_without_a_token_and_prompts_for_one(browser: Chrome, hom
 
 
 def test_the_page_recovers_after_a_server_restart(browser: Chrome, home: Path) -> None:
-    with served(home, "--no-runner") as (url, _):
+    with serve(home, "--no-runner") as (url, _):
         before = opened(browser, url)
-    waited_for(lambda: "cannot be reached" in text(browser, "problem"))
-    with served(home, "--no-runner", port=urlsplit(url).port):
-        waited_for(lambda: not text(browser, "problem") and table(browser, "classes") == before)
+    wait_for(lambda: "cannot be reached" in text(browser, "problem"))
+    with serve(home, "--no-runner", port=urlsplit(url).port):
+        wait_for(lambda: not text(browser, "problem") and table(browser, "classes") == before)
 
 
 def test_a_server_without_datasets_shows_how_to_scan_one(browser: Chrome, tmp_path: Path) -> None:
-    with served(tmp_path / "home", "--no-runner") as (url, _):
+    with serve(tmp_path / "home", "--no-runner") as (url, _):
         browser.get(url)
-        waited_for(lambda: "statsvc scan" in text(browser, "start"))
+        wait_for(lambda: "statsvc scan" in text(browser, "start"))
         (tmp_path / "counts.json").write_text('{"0": 10, "1": 30}')
         statsvc("import", tmp_path / "counts.json", "--name", "counts", "--home", tmp_path / "home")
-        waited_for(lambda: [row[2] for row in table(browser, "classes")[1:]] == ["10", "30"])
+        wait_for(lambda: [row[2] for row in table(browser, "classes")[1:]] == ["10", "30"])
         statsvc("datasets", "counts", "--delete", "--home", tmp_path / "home")
-        waited_for(lambda: "statsvc scan" in text(browser, "start"))
+        wait_for(lambda: "statsvc scan" in text(browser, "start"))
 
 
 def test_the_page_contacts_no_other_server_and_logs_no_error(browser: Chrome, server: str) -> None:

@@ -20,7 +20,7 @@ from statsvc.weighting.methods import METHODS
 from statsvc.weighting.parameters import WeightSpec
 from support.commands import statsvc
 from support.publishing import publish
-from support.samplers_twin import PATHS, N, daformer, label_maps
+from support.reference_samplers import PATHS, PIXELS, daformer_probabilities, label_maps
 from support.servers import serving
 from support.small_tables import TotalsTable, camvid, cityscapes
 
@@ -150,7 +150,7 @@ def test_the_command_prints_tables_of_methods_and_of_classes(home: Home) -> None
     assert [line.split()[1] for line in first.splitlines() if line[:1].isdigit()] == [
         "uniform", "sqrt_inv_freq", "enet", "inverse_freq",
     ]  # fmt: skip
-    share = N.sum(0) / N.sum()
+    share = PIXELS.sum(0) / PIXELS.sum()
     road = next(line for line in second.splitlines() if line.startswith("road")).split()
     assert road == ["road", f"{100 * share[0]:.1f}", f"{100 * share[0]:.1f}", *road[3:5], "25.0"]
 
@@ -221,8 +221,8 @@ def test_invalid_command_lines_are_rejected_with_advice(home: Home, tmp_path: Pa
 def test_the_command_prints_weights_of_streams(home: Home) -> None:
     options = ("--sampler", "rare_class", "--temperature", "0.3", "--min-pixels", "20")
     body = json.loads(statsvc("weights", "a", "--home", home.folder, *options).stdout)
-    q = np.array(daformer(N, 0.3, 20))
-    share = q @ N / (q @ N).sum()
+    q = np.array(daformer_probabilities(PIXELS, 0.3, 20))
+    share = q @ PIXELS / (q @ PIXELS).sum()
     np.testing.assert_allclose(body["weights"], share**-0.5 / (share**-0.5).mean(), rtol=1e-9)
     with serving(home) as url:
         for name, more in (("a", options), ("a:0.7,b:0.3", options[:2]), ("a@1:0.7,b@1:0.3", ())):
@@ -244,8 +244,8 @@ def test_clients_can_request_weights_of_streams(home: Home) -> None:
     with serving(home) as url:
         client = package.Client(url)
         drawn = client.weights("a", sampler="rare_class", temperature=0.3, min_pixels=20)
-        q = np.array(daformer(N, 0.3, 20))
-        share = q @ N / (q @ N).sum()
+        q = np.array(daformer_probabilities(PIXELS, 0.3, 20))
+        share = q @ PIXELS / (q @ PIXELS).sum()
         np.testing.assert_allclose(drawn.to_list(), share**-0.5 / (share**-0.5).mean(), rtol=1e-9)
         mixed = client.weights({"a": 0.7, "b": 0.3})  # type: ignore[arg-type]
         assert mixed.to_dict() == client.weights("a:0.7,b:0.3").to_dict()

@@ -12,7 +12,8 @@ from statsvc.errors import InvalidParameter
 from statsvc.sampling.weights import weights_response
 from statsvc.weighting.parameters import WeightSpec
 from statsvc.weighting.recipes import RECIPES
-from support.small_tables import CAMVID_NAMES, PUBLISHED, TotalsTable, camvid, cityscapes, table_of
+from support.expected import PUBLISHED
+from support.small_tables import CAMVID_NAMES, TotalsTable, camvid, cityscapes, table_of
 
 if TYPE_CHECKING:
     from statsvc.dataset.table import Table

@@ -14,7 +14,7 @@ from statsvc.dataset import split_files, splits
 from statsvc.dataset.class_counts import interpret
 from statsvc.dataset.splits import Split
 from statsvc.errors import InvalidParameter, Unanswerable
-from support.commands import scanned, statsvc
+from support.commands import scan_json, statsvc
 from support.damage import npy, write_label
 from support.small_tables import table_of
 
@@ -108,7 +108,7 @@ def test_lists_globs_and_folds_on_the_command_line(tmp_path: Path) -> None:
         "--split",
         str(tmp_path / "f.json"),
     ]
-    scanned(labels, "--name", "n", *options)
+    scan_json(labels, "--name", "n", *options)
     for split, names in {"some": [1, 2], "odd": [1, 3], "fold2_val": [2]}.items():
         answer = json.loads(statsvc("weights", "n", "--split", split, "--format", "json").stdout)
         assert answer["classes"][1]["pixels"] == sum(pixels[f"case_{k}"] for k in names)

@@ -20,7 +20,7 @@ from statsvc.local.calculate import calculate_class_weights
 from statsvc.sampling import mixtures
 from statsvc.sampling.weights import weights_response
 from statsvc.weighting.parameters import WeightSpec
-from support.samplers_twin import OTHER, N, daformer, lvis
+from support.reference_samplers import OTHER_PIXELS, PIXELS, daformer_probabilities, lvis_repeat_factors
 from support.small_tables import CAMVID_NAMES, TotalsTable, table_of
 
 CAMVID = Path(__file__).parents[3] / "shared" / "data" / "camvid" / "train"
@@ -44,17 +44,17 @@ def of(n: np.ndarray[Any, Any], **configuration: Any) -> MemoryTable:
 
 def test_rare_class_weights_match_simulated_draws() -> None:
     body = ask(
-        of(N, num_classes=4), sampler="rare_class", temperature=0.3, min_pixels=20, method="inverse_freq"
+        of(PIXELS, num_classes=4), sampler="rare_class", temperature=0.3, min_pixels=20, method="inverse_freq"
     )
-    q = np.array(daformer(N, 0.3, 20))
-    share = q @ N / (q @ N).sum()
+    q = np.array(daformer_probabilities(PIXELS, 0.3, 20))
+    share = q @ PIXELS / (q @ PIXELS).sum()
     raw = 1 / share
     np.testing.assert_allclose(body["weights"], raw / raw.mean(), rtol=1e-9)
     np.testing.assert_allclose([row["frequency"] for row in body["classes"]], share, rtol=1e-9)
-    np.testing.assert_allclose([row["pixels"] for row in body["classes"]], 6 * (q @ N), rtol=1e-9)
-    np.testing.assert_allclose([row["images"] for row in body["classes"]], 6 * (q @ (N > 0)), rtol=1e-9)
+    np.testing.assert_allclose([row["pixels"] for row in body["classes"]], 6 * (q @ PIXELS), rtol=1e-9)
+    np.testing.assert_allclose([row["images"] for row in body["classes"]], 6 * (q @ (PIXELS > 0)), rtol=1e-9)
     np.testing.assert_allclose(
-        [row["seen"] for row in body["classes"]], share / (N.sum(0) / N.sum()), rtol=1e-9
+        [row["seen"] for row in body["classes"]], share / (PIXELS.sum(0) / PIXELS.sum()), rtol=1e-9
     )
     assert body["stream"]["draws"] == body["images"] == 6
     # Only the empty image has no class with 20 pixels.
@@ -63,28 +63,28 @@ def test_rare_class_weights_match_simulated_draws() -> None:
 
 
 def test_repeat_factor_weights_match_simulated_epochs() -> None:
-    body = ask(of(N, num_classes=4), sampler="repeat_factor", threshold=0.9, method="inverse_freq")
-    r = np.array(lvis(N, 0.9))
-    share = r @ N / (r @ N).sum()
+    body = ask(of(PIXELS, num_classes=4), sampler="repeat_factor", threshold=0.9, method="inverse_freq")
+    r = np.array(lvis_repeat_factors(PIXELS, 0.9))
+    share = r @ PIXELS / (r @ PIXELS).sum()
     raw = 1 / share
     np.testing.assert_allclose(body["weights"], raw / raw.mean(), rtol=1e-9)
     np.testing.assert_allclose(
-        [row["images"] for row in body["classes"]], 6 * (r @ (N > 0)) / r.sum(), rtol=1e-9
+        [row["images"] for row in body["classes"]], 6 * (r @ (PIXELS > 0)) / r.sum(), rtol=1e-9
     )
 
 
 def test_median_frequency_of_a_stream_uses_presence_per_image() -> None:
     body = ask(
-        of(N, num_classes=4), sampler="rare_class", temperature=0.3, min_pixels=20, method="median_freq"
+        of(PIXELS, num_classes=4), sampler="rare_class", temperature=0.3, min_pixels=20, method="median_freq"
     )
-    q = np.array(daformer(N, 0.3, 20))
-    f = (q @ N) / ((q * N.sum(1)) @ (N > 0))
+    q = np.array(daformer_probabilities(PIXELS, 0.3, 20))
+    f = (q @ PIXELS) / ((q * PIXELS.sum(1)) @ (PIXELS > 0))
     raw = np.median(f) / f
     np.testing.assert_allclose(body["weights"], raw / raw.mean(), rtol=1e-9)
 
 
 def test_a_stream_without_repeated_images_equals_the_files() -> None:
-    table = of(N, num_classes=4)
+    table = of(PIXELS, num_classes=4)
     for method in ("sqrt_inv_freq", "median_freq", "enet", "logit_adjustment", "pos_weight"):
         # No class is in less than a thousandth of the images.
         stream, files = ask(table, method=method, sampler="repeat_factor"), ask(table, method=method)
@@ -96,21 +96,21 @@ def test_a_stream_without_repeated_images_equals_the_files() -> None:
 @pytest.mark.parametrize("denominator", ["counted", "all"])
 def test_ignored_pixels_are_drawn_but_not_counted(denominator: str) -> None:
     body = ask(
-        of(N),
+        of(PIXELS),
         sampler="repeat_factor",
         threshold=0.9,
         ignore_index="0",
         num_classes=4,
         denominator=denominator,
     )
-    counted = N[:, 1:]
-    r = np.array(lvis(counted, 0.9))
+    counted = PIXELS[:, 1:]
+    r = np.array(lvis_repeat_factors(counted, 0.9))
     q = r / r.sum()
-    total = (q @ (N if denominator == "all" else counted)).sum()
+    total = (q @ (PIXELS if denominator == "all" else counted)).sum()
     np.testing.assert_allclose(
         [row["frequency"] for row in body["classes"]], [0.0, *(q @ counted / total)], rtol=1e-9
     )
-    assert body["ignored_pixels"] == pytest.approx(6 * float(q @ N[:, 0]))
+    assert body["ignored_pixels"] == pytest.approx(6 * float(q @ PIXELS[:, 0]))
     assert body["classes"][0]["ignored"] is True
 
 
@@ -118,20 +118,20 @@ def test_the_sampler_uses_classes_after_the_class_map() -> None:
     rows = [{0: 50, 255: 50}, {0: 90, 1: 10}, {0: 100}]
     body = ask(table_of(rows), sampler="rare_class", temperature=0.5, min_pixels=10, class_map="binary")
     merged = np.array([[50, 50], [90, 10], [100, 0]])
-    q = np.array(daformer(merged, 0.5, 10))
+    q = np.array(daformer_probabilities(merged, 0.5, 10))
     np.testing.assert_allclose([row["pixels"] for row in body["classes"]], 3 * (q @ merged), rtol=1e-9)
 
 
 def test_a_sampler_draws_only_from_the_split() -> None:
     paths = [f"{'train' if k < 4 else 'val'}/{k}.png" for k in range(6)]
     table = table_of(
-        [dict(enumerate(row)) for row in N.tolist()],
+        [dict(enumerate(row)) for row in PIXELS.tolist()],
         paths,
         splits={"train": _split(paths[:4])},
         num_classes=4,
     )
     body = ask(table, sampler="repeat_factor", threshold=0.9, split="train")
-    np.testing.assert_allclose(body["weights"], ask(of(N[:4], num_classes=4), sampler="repeat_factor",
+    np.testing.assert_allclose(body["weights"], ask(of(PIXELS[:4], num_classes=4), sampler="repeat_factor",
                                                     threshold=0.9)["weights"])  # fmt: skip
     with pytest.raises(NotFound, match="no split 'test'"):
         ask(table, sampler="repeat_factor", split="test")
@@ -144,10 +144,10 @@ def _split(paths: list[str]) -> Any:
 
 
 def test_samples_that_could_not_be_read_are_not_drawn() -> None:
-    rows = [dict(enumerate(row)) for row in N.tolist()]
+    rows = [dict(enumerate(row)) for row in PIXELS.tolist()]
     whole = table_of(rows, failed={"zz.png": "damaged"}, num_classes=4)
     body = ask(whole, sampler="rare_class", min_pixels=20)
-    assert body["weights"] == ask(of(N, num_classes=4), sampler="rare_class", min_pixels=20)["weights"]
+    assert body["weights"] == ask(of(PIXELS, num_classes=4), sampler="rare_class", min_pixels=20)["weights"]
     assert body["failed"] == 1
     assert "failed_samples" in codes(body)
 
@@ -166,19 +166,21 @@ def test_automatic_min_pixels_is_3000_and_smaller_for_small_images_with_a_warnin
 
 
 def test_the_softmax_leaves_out_classes_without_an_eligible_image() -> None:
-    body = ask(of(N, num_classes=4), sampler="rare_class", temperature=0.3, min_pixels=30)
-    q = np.array(daformer(N, 0.3, 30))
-    np.testing.assert_allclose([row["pixels"] for row in body["classes"]], 6 * (q @ N), rtol=1e-9)
+    body = ask(of(PIXELS, num_classes=4), sampler="rare_class", temperature=0.3, min_pixels=30)
+    q = np.array(daformer_probabilities(PIXELS, 0.3, 30))
+    np.testing.assert_allclose([row["pixels"] for row in body["classes"]], 6 * (q @ PIXELS), rtol=1e-9)
     message = next(w["message"] for w in body["warnings"] if w["code"] == "classes_never_chosen")
     assert "30 pixels of 3, so" in message
     with pytest.raises(Unanswerable, match="smaller min_pixels"):
-        ask(of(N, num_classes=4), sampler="rare_class", min_pixels=10_000)
+        ask(of(PIXELS, num_classes=4), sampler="rare_class", min_pixels=10_000)
 
 
 def test_a_temperature_near_zero_draws_for_the_rarest_class_and_does_not_overflow() -> None:
-    body = ask(of(N, num_classes=4), sampler="rare_class", temperature=1e-9, min_pixels=10)
+    body = ask(of(PIXELS, num_classes=4), sampler="rare_class", temperature=1e-9, min_pixels=10)
     # Only images 0 and 5 hold class 3.
-    np.testing.assert_allclose([row["pixels"] for row in body["classes"]], 3 * (N[0] + N[5]), rtol=1e-9)
+    np.testing.assert_allclose(
+        [row["pixels"] for row in body["classes"]], 3 * (PIXELS[0] + PIXELS[5]), rtol=1e-9
+    )
 
 
 @given(
@@ -196,10 +198,10 @@ def test_image_probabilities_match_implementations_from_the_papers(
         with pytest.raises(Unanswerable):
             ask(table, sampler="rare_class", temperature=temperature, min_pixels=min_pixels)
         return
-    q = np.array(daformer(n, temperature, min_pixels))
+    q = np.array(daformer_probabilities(n, temperature, min_pixels))
     body = ask(table, sampler="rare_class", temperature=temperature, min_pixels=min_pixels)
     np.testing.assert_allclose([r["pixels"] for r in body["classes"]], len(n) * (q @ n), rtol=1e-8, atol=1e-8)
-    r = np.array(lvis(n, 0.7))
+    r = np.array(lvis_repeat_factors(n, 0.7))
     body = ask(table, sampler="repeat_factor", threshold=0.7)
     expected = len(n) * (r @ n) / r.sum()
     np.testing.assert_allclose([r["pixels"] for r in body["classes"]], expected, rtol=1e-8)
@@ -217,7 +219,7 @@ def test_rare_class_shows_bicyclist_of_camvid_2_5_times_as_often() -> None:
     assert round(stream["seen"], 1) == 2.5
     assert round(stream["weight"], 2) == 1.85
     # An actual stream of draws shows it as often.
-    q = np.array(daformer(n[:, :11], 0.01, 989))
+    q = np.array(daformer_probabilities(n[:, :11], 0.01, 989))
     drawn = np.random.default_rng(0).choice(len(n), 20_000, p=q)
     share = n[drawn, 10].sum() / n[drawn, :11].sum()
     assert share == pytest.approx(stream["frequency"], rel=0.03)
@@ -226,9 +228,9 @@ def test_rare_class_shows_bicyclist_of_camvid_2_5_times_as_often() -> None:
 def test_methods_that_need_absolute_counts_are_rejected_for_streams() -> None:
     for params in ({"method": "effective_num"}, {"method": "log_count"}, {"recipe": "ocnet"}):
         with pytest.raises(InvalidParameter, match="a stream has only shares"):
-            ask(of(N), sampler="rare_class", **params)
+            ask(of(PIXELS), sampler="rare_class", **params)
         with pytest.raises(InvalidParameter, match="a stream has only shares"):
-            mix((of(N), 0.5), (of(N), 0.5), **params)
+            mix((of(PIXELS), 0.5), (of(PIXELS), 0.5), **params)
 
 
 def test_parameters_of_another_sampler_are_rejected() -> None:
@@ -251,7 +253,7 @@ def test_a_spec_without_a_sampler_has_no_sampler_parameters() -> None:
     assert not {"sampler", "temperature", "min_pixels", "threshold"} & set(
         WeightSpec.from_params({}).to_dict()
     )
-    body = ask(of(N))
+    body = ask(of(PIXELS))
     assert "stream" not in body
     assert "seen" not in body["classes"][0]
     assert WeightSpec.from_params({"sampler": "rare_class"}).to_dict() | {} == {
@@ -266,13 +268,13 @@ def test_streams_are_rejected_for_totals_and_estimates() -> None:
     with pytest.raises(Unanswerable, match="totals only"):
         ask(TotalsTable({0: 10, 1: 5}), sampler="rare_class")
     with pytest.raises(Unanswerable, match="totals only"):
-        mix((TotalsTable({0: 10, 1: 5}), 0.5), (of(N[:, :2]), 0.5), num_classes=2)
+        mix((TotalsTable({0: 10, 1: 5}), 0.5), (of(PIXELS[:, :2]), 0.5), num_classes=2)
     with pytest.raises(Unanswerable, match="only some of the images"):
         ask(table_of([{0: 10}], exact=False), sampler="rare_class")
 
 
 def test_a_dataset_in_memory_can_be_weighted_for_a_sampler() -> None:
-    dataset = [(None, np.repeat(np.arange(4), row).astype(np.uint8)) for row in N.tolist() if sum(row)]
+    dataset = [(None, np.repeat(np.arange(4), row).astype(np.uint8)) for row in PIXELS.tolist() if sum(row)]
     options: dict[str, Any] = {
         "sampler": "rare_class",
         "temperature": 0.3,
@@ -280,20 +282,20 @@ def test_a_dataset_in_memory_can_be_weighted_for_a_sampler() -> None:
         "verbose": False,
     }
     weights = calculate_class_weights(dataset, 4, **options)
-    n = N[N.sum(1) > 0]
-    share = (q := np.array(daformer(n, 0.3, 20))) @ n / (q @ n).sum()
+    n = PIXELS[PIXELS.sum(1) > 0]
+    share = (q := np.array(daformer_probabilities(n, 0.3, 20))) @ n / (q @ n).sum()
     np.testing.assert_allclose(weights, share**-0.5 / (share**-0.5).mean(), rtol=1e-6)
     with pytest.raises(Unanswerable, match="only some of the images"):
         calculate_class_weights(dataset, 4, samples=3, **options)
 
 
 def test_an_empty_split_is_rejected() -> None:
-    table = of(N, num_classes=4, splits={"none": _split(["x.png"])})
+    table = of(PIXELS, num_classes=4, splits={"none": _split(["x.png"])})
     for sampler in ("rare_class", "repeat_factor"):
         with pytest.raises(Unanswerable, match="matches no sample: none of its 1 paths"):
             ask(table, sampler=sampler, split="none")
     with pytest.raises(Unanswerable, match="matches no sample"):
-        mix((table, 0.5), (named(of(N), "b"), 0.5), split="none")
+        mix((table, 0.5), (named(of(PIXELS), "b"), 0.5), split="none")
 
 
 def named(table: MemoryTable, name: str, version: int | None = None) -> MemoryTable:
@@ -302,61 +304,66 @@ def named(table: MemoryTable, name: str, version: int | None = None) -> MemoryTa
 
 
 def test_a_mixture_draws_images_in_proportion_to_the_shares() -> None:
-    a, b = named(of(N, num_classes=4), "a", 3), named(of(OTHER, num_classes=4), "b", 12)
+    a, b = named(of(PIXELS, num_classes=4), "a", 3), named(of(OTHER_PIXELS, num_classes=4), "b", 12)
     body = mix((a, 0.7), (b, 0.3), method="inverse_freq")
-    shown = 0.7 * N.mean(0) + 0.3 * OTHER.mean(0)
+    shown = 0.7 * PIXELS.mean(0) + 0.3 * OTHER_PIXELS.mean(0)
     np.testing.assert_allclose([row["frequency"] for row in body["classes"]], shown / shown.sum(), rtol=1e-9)
     assert (body["dataset"], body["version"], body["images"]) == ("a@3:0.7,b@12:0.3", None, 8)
     assert mixtures.parse(body["dataset"]) == (
         mixtures.MixturePart("a", 3, 0.7),
         mixtures.MixturePart("b", 12, 0.3),
     )
-    files = np.concatenate([N, OTHER]).sum(0)
+    files = np.concatenate([PIXELS, OTHER_PIXELS]).sum(0)
     np.testing.assert_allclose(
         [row["seen"] for row in body["classes"]], shown / shown.sum() / (files / files.sum()), rtol=1e-9
     )
 
 
 def test_a_sampler_draws_within_each_dataset_of_a_mixture() -> None:
-    a, b = named(of(N, num_classes=4), "a"), named(of(OTHER, num_classes=4), "b")
+    a, b = named(of(PIXELS, num_classes=4), "a"), named(of(OTHER_PIXELS, num_classes=4), "b")
     body = mix(
         (a, 0.25), (b, 0.75), sampler="rare_class", temperature=0.3, min_pixels=20, method="median_freq"
     )
-    n = np.concatenate([N, OTHER])
-    q = np.array([*(0.25 * np.array(daformer(N, 0.3, 20))), *(0.75 * np.array(daformer(OTHER, 0.3, 20)))])
+    n = np.concatenate([PIXELS, OTHER_PIXELS])
+    q = np.array(
+        [
+            *(0.25 * np.array(daformer_probabilities(PIXELS, 0.3, 20))),
+            *(0.75 * np.array(daformer_probabilities(OTHER_PIXELS, 0.3, 20))),
+        ]
+    )
     f = (q @ n) / ((q * n.sum(1)) @ (n > 0))
     np.testing.assert_allclose(body["weights"], np.median(f) / f / (np.median(f) / f).mean(), rtol=1e-9)
 
 
 def test_a_mixture_in_proportion_to_the_images_equals_all_files_together() -> None:
-    a, b = named(of(N, num_classes=4), "a"), named(of(OTHER, num_classes=4), "b")
-    together = ask(of(np.concatenate([N, OTHER]), num_classes=4), method="median_freq")
+    a, b = named(of(PIXELS, num_classes=4), "a"), named(of(OTHER_PIXELS, num_classes=4), "b")
+    together = ask(of(np.concatenate([PIXELS, OTHER_PIXELS]), num_classes=4), method="median_freq")
     body = mix((a, 6 / 8), (b, 2 / 8), method="median_freq")
     np.testing.assert_allclose(body["weights"], together["weights"], rtol=1e-9)
     assert [row["seen"] for row in body["classes"]] == pytest.approx([1.0] * 4)
 
 
 def test_a_mixture_of_datasets_with_different_classes_is_rejected() -> None:
-    a = named(of(N, num_classes=4, class_names=("road", "car", "person", "pole")), "a")
+    a = named(of(PIXELS, num_classes=4, class_names=("road", "car", "person", "pole")), "a")
     cases = (
-        (of(OTHER, num_classes=5), "a has 4 classes but b has 5"),
+        (of(OTHER_PIXELS, num_classes=5), "a has 4 classes but b has 5"),
         (
-            of(OTHER, num_classes=4, class_names=("road", "person", "car", "pole")),
+            of(OTHER_PIXELS, num_classes=4, class_names=("road", "person", "car", "pole")),
             "class 1 is 'car' in a but 'person' in b",
         ),
-        (of(OTHER, num_classes=4, ignore_index=(2,)), "b ignores class 2 but a counts it"),
+        (of(OTHER_PIXELS, num_classes=4, ignore_index=(2,)), "b ignores class 2 but a counts it"),
     )
     for other, message in cases:
         with pytest.raises(Unanswerable, match=message):
             mix((a, 0.5), (named(other, "b"), 0.5))
-    unnamed = named(of(OTHER, num_classes=4), "b")
+    unnamed = named(of(OTHER_PIXELS, num_classes=4), "b")
     assert [row["name"] for row in mix((unnamed, 0.5), (a, 0.5))["classes"]] == [
         "road",
         "car",
         "person",
         "pole",
     ]
-    ignoring = named(of(OTHER, num_classes=4, ignore_index=(2,)), "b")
+    ignoring = named(of(OTHER_PIXELS, num_classes=4, ignore_index=(2,)), "b")
     assert mix((a, 0.5), (ignoring, 0.5), ignore_index="2")["spec"]["ignore_index"] == [2]
 
 
@@ -375,7 +382,7 @@ def test_mixtures_are_parsed_with_shares_and_optional_versions() -> None:
 
 
 def test_a_cached_table_reads_its_rows_once_for_a_sampler() -> None:
-    table = of(N, num_classes=4)
+    table = of(PIXELS, num_classes=4)
     reads = []
 
     class Stored(MemoryTable):
@@ -393,7 +400,9 @@ def test_a_cached_table_reads_its_rows_once_for_a_sampler() -> None:
 
 
 def test_a_run_with_a_mixture_resumes_from_its_pinned_weights() -> None:
-    record = mix((named(of(N), "a", 3), 0.7), (named(of(OTHER), "b", 12), 0.3), sampler="rare_class")
+    record = mix(
+        (named(of(PIXELS), "a", 3), 0.7), (named(of(OTHER_PIXELS), "b", 12), 0.3), sampler="rare_class"
+    )
     client = Client("http://127.0.0.1:1")  # no server: a record needs none
     again = client.weights("a:7,b:3", sampler="rare_class", min_pixels="auto", pinned=record)
     assert again.to_list() == record["weights"]

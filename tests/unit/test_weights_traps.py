@@ -9,7 +9,8 @@ import pytest
 
 from statsvc.sampling.weights import weights_response
 from statsvc.weighting.parameters import WeightSpec
-from support.small_tables import PUBLISHED, camvid, cityscapes, table_of
+from support.expected import PUBLISHED
+from support.small_tables import camvid, cityscapes, table_of
 
 if TYPE_CHECKING:
     from statsvc.dataset.table import Table

@@ -15,8 +15,9 @@ import zarr
 
 import statsvc as library
 from statsvc.errors import InvalidParameter
-from support.commands import scanned, settle, statsvc
-from support.rows import rows_of
+from support.commands import scan_json, statsvc
+from support.scans import counts_by_path
+from support.waiting import wait_until_stable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,7 @@ FORMS = ["npy", "h5", "v2.zarr", "v3.zarr", "sharded.zarr"]
 @pytest.mark.parametrize("form", FORMS)
 def test_an_index_along_the_first_axis_is_a_row(tmp_path: Path, form: Any) -> None:
     table = library.scan(saved(tmp_path / "d", form), rows="index")
-    assert rows_of(table) == {f"a.{form}/{k:02}": counted(ARRAY[k]) for k in range(11)}
+    assert counts_by_path(table) == {f"a.{form}/{k:02}": counted(ARRAY[k]) for k in range(11)}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -75,21 +76,21 @@ def test_a_chunk_is_a_row_named_by_its_place(tmp_path: Path, form: Any) -> None:
             for i in range(-(-30 // x)):
                 part = ARRAY[k * z : (k + 1) * z, j * y : (j + 1) * y, i * x : (i + 1) * x]
                 expected[f"a.{form}/{k}.{j}.{i}"] = counted(part)
-    assert rows_of(table) == expected
+    assert counts_by_path(table) == expected
 
 
 @pytest.mark.parametrize("form", ["v2.zarr", "v3.zarr"])
 def test_only_the_changed_chunk_of_an_array_is_counted_again(tmp_path: Path, form: Any) -> None:
     folder = saved(tmp_path / "d", form)
-    settle(folder)
-    first = scanned(folder, "--name", "n", "--rows", "chunk")["scan"]
+    wait_until_stable(folder)
+    first = scan_json(folder, "--name", "n", "--rows", "chunk")["scan"]
     assert (first["counted"], first["failed"]) == (18, 0)
     zarr.open_array(folder / f"a.{form}", mode="r+")[0, 0, 0] = 77
-    second = scanned("--name", "n")["scan"]
+    second = scan_json("--name", "n")["scan"]
     assert (second["counted"], second["reused"]) == (1, 17)
     chunk = folder / f"a.{form}" / ("0.0.0" if form == "v2.zarr" else "c/0/0/0")
     chunk.unlink()
-    third = scanned("--name", "n", "--max-removed", "1")
+    third = scan_json("--name", "n", "--max-removed", "1")
     assert third["scan"]["reused"] >= 16
     expected = ARRAY.copy()
     expected[:4, :8, :16] = 0
@@ -103,7 +104,7 @@ def test_a_damaged_chunk_fails_alone(tmp_path: Path) -> None:
     chunk.write_bytes(chunk.read_bytes()[:-5])
     table = library.scan(folder, rows="chunk")
     assert [path for path, _ in table.failures()[1]] == ["a.v3.zarr/1.1.1"]
-    assert len(rows_of(table)) == 18
+    assert len(counts_by_path(table)) == 18
 
 
 def test_rows_are_rejected_for_files_that_are_not_arrays_and_for_too_many_rows(tmp_path: Path) -> None:
@@ -164,5 +165,5 @@ def test_40_gigapixels_of_mostly_missing_and_constant_chunks_are_counted_within_
 
 def test_rows_are_remembered_with_the_dataset(tmp_path: Path) -> None:
     folder = saved(tmp_path / "d", "npy")
-    scanned(folder, "--name", "n", "--rows", "index")
+    scan_json(folder, "--name", "n", "--rows", "index")
     assert "rows index" in statsvc("scan", folder, "--name", "n", "--rows", "chunk", code=1).stderr

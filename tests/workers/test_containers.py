@@ -22,7 +22,8 @@ from statsvc_workers.cluster.tasks import CountOptions, count_samples
 from statsvc_workers.sources.list_samples import list_samples
 from statsvc_workers.sources.sources import open_source
 from support import damage
-from support.commands import scanned, settle
+from support.commands import scan_json
+from support.waiting import wait_until_stable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -202,15 +203,15 @@ def test_the_panoptic_pixels_of_a_category_are_the_sum_of_its_segment_areas(tmp_
 
 def test_a_changed_sidecar_recounts_all_its_samples_and_a_changed_image_only_one(tmp_path: Path) -> None:
     panoptic(tmp_path / "p")
-    settle(tmp_path / "p")
-    first = scanned(tmp_path / "p/val.json", "--name", "n")["scan"]
+    wait_until_stable(tmp_path / "p")
+    first = scan_json(tmp_path / "p/val.json", "--name", "n")["scan"]
     assert (first["counted"], first["failed"]) == (3, 0)
-    assert scanned("--name", "n")["scan"]["reused"] == 3
+    assert scan_json("--name", "n")["scan"]["reused"] == 3
     file = tmp_path / "p/val.json"
     content = json.loads(file.read_text())
     content["annotations"][0]["segments_info"][0]["category_id"] = 200
     file.write_text(json.dumps(content))
-    changed = scanned("--name", "n")
+    changed = scan_json("--name", "n")
     assert changed["scan"]["counted"] == 3
     table = statsvc.scan(file)
     for row in changed["weights"]["classes"]:

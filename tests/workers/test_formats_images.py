@@ -130,11 +130,11 @@ def packed(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize("colour", [damage.RGB, damage.RGBA, damage.GREY_ALPHA, damage.GREY])
-def test_colors_of_a_png_equal_pillows(colour: Any, interlaced: Any) -> None:
-    shape = (23, 31, damage.CHANNELS[colour])
+@pytest.mark.parametrize("color_type", [damage.RGB, damage.RGBA, damage.GRAY_ALPHA, damage.GRAY])
+def test_colors_of_a_png_equal_pillows(color_type: Any, interlaced: Any) -> None:
+    shape = (23, 31, damage.CHANNELS[color_type])
     array = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    data = damage.png(array, colour=colour, interlaced=interlaced)
+    data = damage.png(array, color_type=color_type, interlaced=interlaced)
     same(read("a.png", data, colors=True)[1], packed(np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))))
 
 
@@ -178,7 +178,7 @@ def test_files_without_colors_are_rejected_by_a_palette_rule() -> None:
 
 
 def test_an_index_beyond_the_palette_is_rejected_as_a_color() -> None:
-    data = bytearray(damage.png(np.full((4, 4), 3), depth=2, colour=damage.PALETTE))
+    data = bytearray(damage.png(np.full((4, 4), 3), depth=2, color_type=damage.PALETTE))
     at = data.index(b"PLTE") - 4
     data[at : at + 4 + 4 + 12 + 4] = damage.chunk(b"PLTE", bytes(6))
     with pytest.raises(UnreadableSample, match="index 3, but its palette has 2"):

@@ -29,18 +29,18 @@ def refusal(data: bytes, **options: Any) -> str:
     return str(caught.value)
 
 
-KINDS = [(damage.GREY, depth) for depth in (1, 2, 4, 8, 16)] + [(damage.PALETTE, d) for d in (1, 2, 4, 8)]
+KINDS = [(damage.GRAY, depth) for depth in (1, 2, 4, 8, 16)] + [(damage.PALETTE, d) for d in (1, 2, 4, 8)]
 
 
-@pytest.mark.parametrize(("colour", "depth"), KINDS)
+@pytest.mark.parametrize(("color_type", "depth"), KINDS)
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (8, 8), (17, 23)])
 def test_every_depth_gives_the_raw_values_written(
-    colour: Any, depth: Any, interlaced: Any, shape: Any
+    color_type: Any, depth: Any, interlaced: Any, shape: Any
 ) -> None:
     array = np.random.default_rng(depth).integers(0, 1 << depth, shape)
-    mode, values = read(damage.png(array, depth, colour, interlaced))
-    assert mode == (Mode.PALETTE if colour == damage.PALETTE else Mode.GRAY)
+    mode, values = read(damage.png(array, depth, color_type, interlaced))
+    assert mode == (Mode.PALETTE if color_type == damage.PALETTE else Mode.GRAY)
     np.testing.assert_array_equal(values, array)
 
 
@@ -61,10 +61,10 @@ def test_files_that_pillow_wrote_read_as_pillow_reads_them(mode: Any) -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 1 << 26])
-@pytest.mark.parametrize(("colour", "depth"), KINDS)
+@pytest.mark.parametrize(("color_type", "depth"), KINDS)
 @pytest.mark.parametrize("kind", [None, 0, 2, 4])
 def test_an_image_read_band_by_band_equals_what_pillow_reads(
-    monkeypatch: pytest.MonkeyPatch, colour: Any, depth: Any, kind: Any, at_once: Any
+    monkeypatch: pytest.MonkeyPatch, color_type: Any, depth: Any, kind: Any, at_once: Any
 ) -> None:
     monkeypatch.setattr(png, "BAND", 100)
     monkeypatch.setattr(png, "AT_ONCE", at_once)
@@ -78,12 +78,12 @@ def test_an_image_read_band_by_band_equals_what_pillow_reads(
         rows[:, 0] = rng.integers(0, 5, 74) if kind is None else kind
         return zlib.compress(rows.tobytes())
 
-    data = damage.png(array, depth, colour, stream=filtered)
+    data = damage.png(array, depth, color_type, stream=filtered)
     label_map = open_label_map("x.png", io.BytesIO(data), LARGE)
     chunks = list(label_map.chunks)
     assert len(chunks) > 1 or depth < 8
     pillow = np.asarray(Image.open(io.BytesIO(data))).astype(np.int64)
-    if colour == damage.GREY:
+    if color_type == damage.GRAY:
         pillow //= {2: 85, 4: 17}.get(depth, 1)  # Pillow scales these to 0…255
     np.testing.assert_array_equal(np.concatenate(chunks), pillow)
     if label_map.histogram is not None:
@@ -162,17 +162,17 @@ def test_a_damaged_stream_with_correct_checksums_is_rejected(case: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("colour", "depth", "words"),
+    ("color_type", "depth", "words"),
     [
         (damage.RGB, 8, "RGB, 8 bits"),
         (damage.RGB, 16, "RGB, 16 bits"),
         (damage.RGBA, 8, "RGBA"),
-        (damage.GREY_ALPHA, 8, "gray with alpha"),
+        (damage.GRAY_ALPHA, 8, "gray with alpha"),
     ],
 )
-def test_color_images_are_rejected_as_color_coded(colour: Any, depth: Any, words: Any) -> None:
-    array = np.zeros((4, 4, damage.CHANNELS[colour]), np.uint8)
-    message = refusal(damage.png(array, depth, colour))
+def test_color_images_are_rejected_as_color_coded(color_type: Any, depth: Any, words: Any) -> None:
+    array = np.zeros((4, 4, damage.CHANNELS[color_type]), np.uint8)
+    message = refusal(damage.png(array, depth, color_type))
     assert "colour-coded" in message
     assert words in message
     assert "--pattern" in message
@@ -235,9 +235,9 @@ def test_a_file_system_error_is_not_reported_as_a_bad_file() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_mutated_files_are_rejected_or_equal_pillows(data: Any) -> None:
-    colour, depth = data.draw(st.sampled_from(KINDS))
+    color_type, depth = data.draw(st.sampled_from(KINDS))
     array = np.random.default_rng(0).integers(0, 1 << depth, (9, 11))
-    content = bytearray(damage.png(array, depth, colour, data.draw(st.booleans()), idat=20))
+    content = bytearray(damage.png(array, depth, color_type, data.draw(st.booleans()), idat=20))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(content) - 1))
         action = data.draw(st.sampled_from(["set", "cut", "insert", "swap"]))
@@ -257,7 +257,7 @@ def test_mutated_files_are_rejected_or_equal_pillows(data: Any) -> None:
         return
     with Image.open(io.BytesIO(bytes(content))) as image:
         pillow = np.asarray(image).astype(np.int64)
-    scale = {(damage.GREY, 2): 85, (damage.GREY, 4): 17}.get((colour, depth), 1)
+    scale = {(damage.GRAY, 2): 85, (damage.GRAY, 4): 17}.get((color_type, depth), 1)
     np.testing.assert_array_equal(values.astype(np.int64) * scale, pillow)
 
 

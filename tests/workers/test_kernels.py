@@ -16,14 +16,14 @@ from PIL import Image
 
 from statsvc_workers.formats import open_label_map
 from statsvc_workers.kernels.histogram import Counter
-from support.png_files import GREY, PALETTE, filtered_rows, png
+from support.png_files import GRAY, PALETTE, filtered_rows, png
 
-KINDS = [(GREY, depth) for depth in (1, 2, 4, 8, 16)] + [(PALETTE, depth) for depth in (1, 2, 4, 8)]
+KINDS = [(GRAY, depth) for depth in (1, 2, 4, 8, 16)] + [(PALETTE, depth) for depth in (1, 2, 4, 8)]
 
 
 def by_pillow(data: bytes, colour: int, depth: int) -> tuple[list[int], list[int]]:
     array = np.asarray(Image.open(io.BytesIO(data))).astype(np.int64)
-    if colour == GREY:
+    if colour == GRAY:
         array //= {2: 85, 4: 17}.get(depth, 1)  # Pillow scales these to 0…255
     ids, counts = np.unique(array, return_counts=True)
     return ids.tolist(), counts.tolist()
@@ -66,8 +66,8 @@ def test_generated_images_equal_pillows(data: st.DataObject) -> None:
         bytes((data.draw(st.integers(0, 4)), *data.draw(st.lists(residual, min_size=row, max_size=row))))
         for _ in range(height)
     )
-    file = png(GREY, depth, width, rows, height)
-    assert both_ways(file) == by_pillow(file, GREY, depth)
+    file = png(GRAY, depth, width, rows, height)
+    assert both_ways(file) == by_pillow(file, GRAY, depth)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", ">u2", "i4", "u4", "i8", "u8"])

@@ -14,8 +14,10 @@ from statsvc.store.catalog.catalog import Catalog
 from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.jobs.progress import Progress
 from support.damage import ADAM7, SIGNATURE, chunk
-from support.making import FILES, Place, assert_exact, done, settle_files, write_folder
-from support.rights import files_of_at_most, ordinary_rights
+from support.label_maps import FILE_COUNT, write_folder
+from support.permissions import limited_file_size, without_root_privileges
+from support.scans import Workspace, assert_matches_folder, scan_numbers
+from support.waiting import wait_until_stable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,13 +48,13 @@ def huge_png(side: int) -> bytes:
 
 
 @pytest.mark.parametrize("cluster", [2], indirect=True)
-def test_a_worker_killed_in_mid_scan_costs_nothing_but_time(place: Place, tmp_path: Path) -> None:
+def test_a_worker_killed_in_mid_scan_costs_nothing_but_time(workspace: Workspace, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "labels", files=MANY)
-    place.add(folder)
+    workspace.add(folder)
     progress = Progress()
     asked: list[int] = []
-    assert isinstance(place.cluster, LocalCluster)
-    victims = place.cluster.worker_pids()
+    assert isinstance(workspace.cluster, LocalCluster)
+    victims = workspace.cluster.worker_pids()
 
     def stop() -> bool:
         # The second time a batch has come back, and others are at the workers.
@@ -62,34 +64,34 @@ def test_a_worker_killed_in_mid_scan_costs_nothing_but_time(place: Place, tmp_pa
                 os.kill(victims.pop(), signal.SIGKILL)
         return False
 
-    outcome, job = place.scan(stop=stop, progress=progress)
+    outcome, job = workspace.scan(stop=stop, progress=progress)
     assert victims == []
     assert (outcome.error, job.state) == (None, "succeeded")
-    assert done(outcome) == {"counted": MANY, "reused": 0, "removed": 0, "failed": 0, "recovered": 0}
-    assert_exact(place.version(), folder)
+    assert scan_numbers(outcome) == {"counted": MANY, "reused": 0, "removed": 0, "failed": 0, "recovered": 0}
+    assert_matches_folder(workspace.version(), folder)
 
 
 # One worker, so that whatever waits, waits at the one that dies.
 @pytest.mark.parametrize("cluster", [1], indirect=True)
 def test_a_sample_that_kills_its_worker_is_reported_without_its_neighbors(
-    place: Place, tmp_path: Path
+    workspace: Workspace, tmp_path: Path
 ) -> None:
     folder = write_folder(tmp_path / "labels", files=20)
     (folder / "train/05-huge.png").write_bytes(huge_png(16000))
-    settle_files(folder)
-    place.add(folder)
-    outcome, job = place.scan()
+    wait_until_stable(folder)
+    workspace.add(folder)
+    outcome, job = workspace.scan()
     assert (outcome.error, job.state) == (None, "succeeded")
     failed = dict(outcome.progress.failures)
     assert sorted(failed) == ["train/05-huge.png"]
     for reason in failed.values():
         assert "worker process that read it was killed, probably because it ran out of memory" in reason
-    assert done(outcome)["counted"] == 20
-    count, named = place.version().failures()
+    assert scan_numbers(outcome)["counted"] == 20
+    count, named = workspace.version().failures()
     assert (count, [path for path, _ in named]) == (1, sorted(failed))
     for path in failed:
         (folder / path).unlink()
-    version = place.version()
+    version = workspace.version()
     good = version.array("status") == 0
     assert version.array("path")[good].tolist() == sorted(
         file.relative_to(folder).as_posix() for file in folder.rglob("*.png")
@@ -106,11 +108,11 @@ def test_little_memory_means_fewer_workers(tmp_path: Path, monkeypatch: pytest.M
     cluster = LocalCluster()
     catalog = Catalog.open(f"sqlite:///{tmp_path / 'home' / 'catalog.sqlite'}")
     try:
-        place = Place(tmp_path / "home", catalog, cluster)
+        place = Workspace(tmp_path / "home", catalog, cluster)
         place.add(folder)
         outcome, job = place.scan()
         assert (outcome.error, job.state) == (None, "succeeded")
-        assert_exact(place.version(), folder)
+        assert_matches_folder(place.version(), folder)
         assert cluster.workers == len(cluster.worker_pids()) == 1
         pauses = cluster.client().run(lambda dask_worker: dask_worker.memory_manager.memory_pause_fraction)
         assert set(pauses.values()) == {False}
@@ -131,42 +133,42 @@ def test_workers_have_their_share_of_the_memory_and_never_less_than_they_need(
 
 @pytest.mark.parametrize("cluster", [1], indirect=True)
 def test_an_unwritable_store_fails_the_job_immediately_with_advice(
-    place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    workspace: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = write_folder(tmp_path / "labels")
-    place.add(folder)
-    place.files.mkdir()
-    place.files.chmod(0o555)
-    with ordinary_rights():
-        outcome, job = place.scan()
+    workspace.add(folder)
+    workspace.files.mkdir()
+    workspace.files.chmod(0o555)
+    with without_root_privileges():
+        outcome, job = workspace.scan()
     assert (job.state, job.attempt) == ("failed", 1)
-    assert f"{place.files}" in str(job.error)
+    assert f"{workspace.files}" in str(job.error)
     assert "Permission denied; grant this user read and write permission" in str(job.error)
     assert outcome.error == job.error
     assert [record.message for record in caplog.records if record.levelname not in ("DEBUG", "INFO")] == []
-    place.files.chmod(0o755)
-    outcome, job = place.scan()
-    assert (job.state, outcome.progress.counted) == ("succeeded", FILES)
-    assert_exact(place.version(), folder)
+    workspace.files.chmod(0o755)
+    outcome, job = workspace.scan()
+    assert (job.state, outcome.progress.counted) == ("succeeded", FILE_COUNT)
+    assert_matches_folder(workspace.version(), folder)
 
 
 @pytest.mark.parametrize("cluster", [1], indirect=True)
 def test_a_full_disk_is_reported_in_one_line_and_the_next_scan_continues(
-    place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    workspace: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = write_folder(tmp_path / "labels")
-    place.add(folder)
-    place.cluster.client()  # its processes are not to inherit the limit
-    job = place.lease()
-    with files_of_at_most(64):
-        outcome = place.run(job)
+    workspace.add(folder)
+    workspace.cluster.client()  # its processes are not to inherit the limit
+    job = workspace.lease()
+    with limited_file_size(64):
+        outcome = workspace.run(job)
     assert "File too large; raise the limit on file sizes" in str(outcome.error)
     assert "\n" not in str(outcome.error)
     assert "Traceback" not in caplog.text
     assert "Its lease will expire" in caplog.text
-    assert list(place.files.rglob(".*")) == []
-    with place.catalog.engine.begin() as connection:
+    assert list(workspace.files.rglob(".*")) == []
+    with workspace.catalog.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE jobs SET lease_until = 1")  # as in 15 s, or when its process ends
-    outcome, job = place.scan()
-    assert (job.state, outcome.progress.counted) == ("succeeded", FILES)
-    assert_exact(place.version(), folder)
+    outcome, job = workspace.scan()
+    assert (job.state, outcome.progress.counted) == ("succeeded", FILE_COUNT)
+    assert_matches_folder(workspace.version(), folder)

@@ -35,11 +35,12 @@ from statsvc_workers.samples.members import Member
 from statsvc_workers.sources.list_samples import list_samples
 from statsvc_workers.sources.listing import Source
 from statsvc_workers.sources.sources import open_source
-from support.commands import grey, scanned, statsvc
-from support.making import Place, assert_exact, done, random_labels, write_folder, write_png
-from support.object_faults import faulty_before
-from support.object_store import BUCKET, S3Server, environment, free_port, s3_server
-from support.rows import rows_of
+from support.commands import scan_json, statsvc
+from support.label_maps import gray_png, random_labels, write_folder, write_png
+from support.object_faults import faulty_proxy
+from support.object_store import BUCKET, S3Server, s3_environment, s3_server
+from support.scans import Workspace, assert_matches_folder, counts_by_path, scan_numbers
+from support.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,7 @@ PREFIX = iter(range(10**6))
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[S3Server]:
-    with s3_server() as running, environment(running):
+    with s3_server() as running, s3_environment(running):
         yield running
 
 
@@ -85,46 +86,46 @@ def there(server: S3Server, url: str) -> dict[str, dict[str, Any]]:
 
 
 def test_a_prefix_gives_the_rows_that_the_same_folder_gives_and_is_counted_once(
-    server: S3Server, place: Place, tmp_path: Path
+    server: S3Server, workspace: Workspace, tmp_path: Path
 ) -> None:
     folder = write_folder(tmp_path / "local")
-    (folder / "train" / "bad.png").write_bytes(grey(1, (9, 9))[:40])
+    (folder / "train" / "bad.png").write_bytes(gray_png(1, (9, 9))[:40])
     url = put(server, folder)
     for name, source in (("there", url), ("streets", str(folder))):
-        place.catalog.create_dataset(name, source, "*.png", Configuration())
-    outcome, job = place.scan("there")
+        workspace.catalog.create_dataset(name, source, "*.png", Configuration())
+    outcome, job = workspace.scan("there")
     assert (outcome.error, job.state) == (None, "succeeded")
-    place.scan("streets")
-    version = place.version("there")
-    assert_exact(version, folder)
+    workspace.scan("streets")
+    version = workspace.version("there")
+    assert_matches_folder(version, folder)
     for name in ("path", "size", "content", "height", "width", "pixels", "mode", "status", "error"):
-        assert version.array(name).tolist() == place.version("streets").array(name).tolist()
+        assert version.array(name).tolist() == workspace.version("streets").array(name).tolist()
     listed = there(server, url)
     assert version.array("etag").tolist() == [listed[path]["ETag"] for path in version.array("path").tolist()]
-    outcome, _ = place.scan("there")
-    assert done(outcome) == {"counted": 0, "reused": 12, "removed": 0, "failed": 1, "recovered": 0}
+    outcome, _ = workspace.scan("there")
+    assert scan_numbers(outcome) == {"counted": 0, "reused": 12, "removed": 0, "failed": 1, "recovered": 0}
     assert outcome.version is None
 
 
 def test_an_object_that_is_replaced_added_or_removed_costs_itself(
-    server: S3Server, place: Place, tmp_path: Path
+    server: S3Server, workspace: Workspace, tmp_path: Path
 ) -> None:
     folder = write_folder(tmp_path / "local")
     url = put(server, folder)
-    place.catalog.create_dataset("there", url, "*.png", Configuration())
-    place.scan("there")
+    workspace.catalog.create_dataset("there", url, "*.png", Configuration())
+    workspace.scan("there")
     client, same = server.boto(), (folder / "train/00.png").read_bytes()
     client.put_object(Bucket=BUCKET, Key=key(url, "train/00.png"), Body=same)
-    outcome, _ = place.scan("there")
+    outcome, _ = workspace.scan("there")
     assert (outcome.progress.counted, outcome.version) == (0, None)
     write_png(folder / "train/01.png", random_labels(77))
     write_png(folder / "train/new.png", random_labels(78))
     (folder / "train/02.png").unlink()
     put(server, folder, url)
     client.delete_object(Bucket=BUCKET, Key=key(url, "train/02.png"))
-    outcome, _ = place.scan("there")
-    assert done(outcome) == {"counted": 2, "reused": 10, "removed": 1, "failed": 0, "recovered": 0}
-    assert_exact(place.version("there"), folder)
+    outcome, _ = workspace.scan("there")
+    assert scan_numbers(outcome) == {"counted": 2, "reused": 10, "removed": 1, "failed": 0, "recovered": 0}
+    assert_matches_folder(workspace.version("there"), folder)
 
 
 def test_patterns_and_names_mean_the_same_as_in_a_folder(server: S3Server, tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_patterns_and_names_mean_the_same_as_in_a_folder(server: S3Server, tmp_p
         local, remote = (list_samples(open_source(s, pattern)) for s in (str(folder), url))
         assert remote.path == local.path, pattern
         assert remote.size.tolist() == local.size.tolist()
-    assert rows_of(library.scan(url)) == rows_of(library.scan(folder))
+    assert counts_by_path(library.scan(url)) == counts_by_path(library.scan(folder))
     with pytest.raises(SourceError, match=r"no file in s3://.* matches .*notes.txt"):
         open_source(url, "*.tif")
     for name in names[:3]:
@@ -148,7 +149,9 @@ def test_patterns_and_names_mean_the_same_as_in_a_folder(server: S3Server, tmp_p
         with pytest.raises(AmbiguousSource, match=r"\*\.tif"):
             open_source(str(source), None)
     single = f"{url}/a b.png"
-    assert rows_of(library.scan(single)) == {"a b.png": rows_of(library.scan(folder / "a b.png"))["a b.png"]}
+    assert counts_by_path(library.scan(single)) == {
+        "a b.png": counts_by_path(library.scan(folder / "a b.png"))["a b.png"]
+    }
 
 
 LABELS = np.random.default_rng(0).integers(0, 5, (7, 40, 50)).astype(np.uint8)
@@ -216,21 +219,21 @@ def test_containers_and_arrays_count_as_they_do_from_the_disk(
     options = container(tmp_path / "local", form)
     url = put(server, tmp_path / "local")
     remote, local = library.scan(url, **options), library.scan(tmp_path / "local", **options)
-    assert rows_of(remote) == rows_of(local)
+    assert counts_by_path(remote) == counts_by_path(local)
     assert remote.failures()[0] == 0
 
 
 @pytest.mark.parametrize("form", ["tar", "panoptic", "zarr chunk"])
 def test_changes_in_a_container_are_detected_by_etag(
-    server: S3Server, place: Place, tmp_path: Path, form: str
+    server: S3Server, workspace: Workspace, tmp_path: Path, form: str
 ) -> None:
     folder = tmp_path / "local"
     options = container(folder, form)
     url = put(server, folder)
     counting = Counting(rows=options.get("rows", "array"))
-    place.catalog.create_dataset("there", url, options.get("pattern"), Configuration(counting=counting))
+    workspace.catalog.create_dataset("there", url, options.get("pattern"), Configuration(counting=counting))
     samples = 9 if form == "zarr chunk" else 7  # chunks of (3, 16, 50) in 7 label maps of 40 by 50
-    assert [done(place.scan("there")[0])["counted"] for _ in range(2)] == [samples, 0]
+    assert [scan_numbers(workspace.scan("there")[0])["counted"] for _ in range(2)] == [samples, 0]
     chunks = sorted(path for path in there(server, url) if "/c/" in path)
     changed = {"tar": "shard.tar", "panoptic": "val/0.png", "zarr chunk": chunks[0] if chunks else ""}[form]
     if form == "tar":
@@ -240,7 +243,7 @@ def test_changes_in_a_container_are_detected_by_etag(
         other = sorted({"panoptic": there(server, url).keys() - {"val.json"}, "zarr chunk": chunks}[form])[1]
         data = (folder / other).read_bytes()
     server.boto().put_object(Bucket=BUCKET, Key=key(url, changed), Body=data)
-    assert done(place.scan("there")[0])["counted"] == (7 if form == "tar" else 1)
+    assert scan_numbers(workspace.scan("there")[0])["counted"] == (7 if form == "tar" else 1)
 
 
 def test_a_large_object_is_read_in_ranges_with_one_etag(server: S3Server, tmp_path: Path) -> None:
@@ -248,7 +251,7 @@ def test_a_large_object_is_read_in_ranges_with_one_etag(server: S3Server, tmp_pa
     (tmp_path / "local").mkdir()
     np.save(tmp_path / "local" / "large.npy", labels)
     url = put(server, tmp_path / "local")
-    [row] = rows_of(library.scan(url)).values()
+    [row] = counts_by_path(library.scan(url)).values()
     assert row == dict(enumerate(np.bincount(labels.ravel()).tolist()))
 
 
@@ -269,7 +272,7 @@ def test_an_object_removed_or_changed_after_the_listing_is_handled(server: S3Ser
     url = put(server, folder)
     list_samples(Source(url, "*.png"))
     server.boto().delete_object(Bucket=BUCKET, Key=key(url, "train/00.png"))
-    server.boto().put_object(Bucket=BUCKET, Key=key(url, "train/01.png"), Body=grey(3, (4, 5)))
+    server.boto().put_object(Bucket=BUCKET, Key=key(url, "train/01.png"), Body=gray_png(3, (4, 5)))
     rows = count_samples(CountOptions(url, 1 << 28, "cpu"), ["train/00.png", "train/01.png"])
     assert "was removed" in rows.error[0]
     # The row has the ETag of the bytes that were counted, not of those that were listed.
@@ -278,11 +281,11 @@ def test_an_object_removed_or_changed_after_the_listing_is_handled(server: S3Ser
 
 
 def test_a_listing_error_is_one_line_with_the_url_and_the_next_step(
-    server: S3Server, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: S3Server, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = put(server, write_folder(tmp_path / "local"))
-    place.catalog.create_dataset("there", url, "*.png", Configuration())
-    place.scan("there")
+    workspace.catalog.create_dataset("there", url, "*.png", Configuration())
+    workspace.scan("there")
     refused = {
         "s3://no-such-bucket-1/x": "no such bucket",
         f"s3://{BUCKET}/nothing": "does not exist",
@@ -298,7 +301,7 @@ def test_a_listing_error_is_one_line_with_the_url_and_the_next_step(
         assert "\n" not in str(caught.value)
     monkeypatch.setattr(object_urls, "RETRIES", 0)
     with (
-        environment(S3Server("127.0.0.1:9000", 0)),
+        s3_environment(S3Server("127.0.0.1:9000", 0)),
         pytest.raises(SourceError, match="http://… or https://…"),
     ):
         open_source(url, None)
@@ -307,12 +310,12 @@ def test_a_listing_error_is_one_line_with_the_url_and_the_next_step(
         open_source("az://box/x", None)
     with pytest.raises(SourceError, match="unsupported URL scheme"):
         open_source("s4://box/x", None)
-    with environment(S3Server("http://127.0.0.1:1", 0)):
-        outcome, job = place.scan("there")
+    with s3_environment(S3Server("http://127.0.0.1:1", 0)):
+        outcome, job = workspace.scan("there")
     assert job.state == "failed"
     assert "cannot be reached" in str(outcome.error)
     assert url in str(outcome.error)
-    assert done(place.scan("there")[0])["reused"] == 12
+    assert scan_numbers(workspace.scan("there")[0])["reused"] == 12
 
 
 @contextmanager
@@ -332,10 +335,10 @@ def test_server_errors_are_retried_and_rejections_are_not(server: S3Server, tmp_
     folder = write_folder(tmp_path / "local")
     url = put(server, folder)
     pending: list[str] = []
-    with faulty_before(server.url) as proxy, environment(S3Server(proxy.url, 0)):
-        proxy.behave = lambda _method, _path: pending.pop() if pending else "relay"
+    with faulty_proxy(server.url) as proxy, s3_environment(S3Server(proxy.url, 0)):
+        proxy.behavior = lambda _method, _path: pending.pop() if pending else "relay"
         pending.extend(["500", "503", "429"])
-        assert rows_of(library.scan(url, workers=1)) == rows_of(library.scan(folder))
+        assert counts_by_path(library.scan(url, workers=1)) == counts_by_path(library.scan(folder))
         pending.extend(["403"] * 3)
         with pytest.raises(SourceError, match="access was denied; check the credentials"):
             library.scan(url)
@@ -362,15 +365,17 @@ def test_a_web_server_serves_single_files_and_its_folders_are_rejected(tmp_path:
     stored[:4] = 1
     os.utime(tmp_path / "label map.png", (1, 1))
     with running(partial(Quiet, directory=str(tmp_path))) as url:
-        assert rows_of(library.scan(f"{url}/label%20map.png")) == rows_of(
+        assert counts_by_path(library.scan(f"{url}/label%20map.png")) == counts_by_path(
             library.scan(tmp_path / "label map.png")
         )
-        assert rows_of(library.scan(f"{url}/more/val.json")) == rows_of(
+        assert counts_by_path(library.scan(f"{url}/more/val.json")) == counts_by_path(
             library.scan(tmp_path / "more/val.json")
         )
-        assert rows_of(library.scan(f"{url}/a.zarr")) == rows_of(library.scan(tmp_path / "a.zarr"))
+        assert counts_by_path(library.scan(f"{url}/a.zarr")) == counts_by_path(
+            library.scan(tmp_path / "a.zarr")
+        )
         arguments: list[str | Path] = [f"{url}/label map.png", "--home", tmp_path / "home", "--workers", "1"]
-        assert [scanned(*arguments)["scan"]["counted"] for _ in range(2)] == [1, 0]
+        assert [scan_json(*arguments)["scan"]["counted"] for _ in range(2)] == [1, 0]
         listing = list_samples(Source(f"{url}/more", "/val.json"))
         described = (tmp_path / "more" / "val.json").read_bytes()
         (tmp_path / "more" / "val.json").write_bytes(described + b" ")

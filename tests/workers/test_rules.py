@@ -16,7 +16,7 @@ from statsvc.dataset import counting_rule
 from statsvc.dataset.configuration import Configuration
 from statsvc.errors import InvalidParameter
 from statsvc_workers.jobs.reader_digest import reader_digest
-from support.commands import scanned, statsvc
+from support.commands import scan_json, statsvc
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -152,13 +152,13 @@ def test_a_dataset_keeps_its_rule_and_another_rule_wants_another_name(tmp_path: 
     values = np.array([[7, 26001, 26002, 33000]], np.uint16)
     (tmp_path / "a").mkdir()
     Image.fromarray(values).save(tmp_path / "a/x.png")
-    first = scanned(tmp_path / "a", "--rule", "id // 1000", "--class-map", "cityscapes", "--name", "n")
+    first = scan_json(tmp_path / "a", "--rule", "id // 1000", "--class-map", "cityscapes", "--name", "n")
     assert {row["id"]: row["pixels"] for row in first["weights"]["classes"] if row["pixels"]} == {
         0: 1,
         13: 2,
         18: 1,
     }
-    again = scanned("--name", "n")
+    again = scan_json("--name", "n")
     assert again["weights"]["pixels"] == 4
     other = statsvc("scan", tmp_path / "a", "--name", "n", "--rule", "id // 256", code=1)
     assert "counted with id // 1000, not id // 256" in other.stderr

@@ -12,7 +12,7 @@ from statsvc_workers.sources.list_samples import list_samples
 from statsvc_workers.sources.listing import Source
 from statsvc_workers.sources.sources import open_source
 from support import damage
-from support.rights import ordinary_rights
+from support.permissions import without_root_privileges
 
 GREY = np.arange(16).reshape(4, 4)
 COLOUR = np.zeros((4, 4, 3), np.uint8)
@@ -22,8 +22,8 @@ def fill(root: Path, **groups: list[str]) -> None:
     """Write grey=, rgb=, palette= and npy= label maps, and other= files, at these relative paths."""
     content = {
         "grey": damage.png(GREY),
-        "rgb": damage.png(COLOUR, colour=damage.RGB),
-        "palette": damage.png(GREY, colour=damage.PALETTE),
+        "rgb": damage.png(COLOUR, color_type=damage.RGB),
+        "palette": damage.png(GREY, color_type=damage.PALETTE),
         "npy": damage.npy(GREY),
         "tif": damage.tiff(GREY.astype(np.uint8)),
         "other": b"...",
@@ -186,7 +186,7 @@ def test_a_folder_without_permission_fails_the_listing(tmp_path: Path) -> None:
     fill(tmp_path, grey=["a.png", "secret/b.png"])
     (tmp_path / "secret").chmod(0)
     try:
-        with ordinary_rights(), pytest.raises(SourceError, match="secret: Permission denied"):
+        with without_root_privileges(), pytest.raises(SourceError, match="secret: Permission denied"):
             list_samples(Source(str(tmp_path), "*.png"))
     finally:
         (tmp_path / "secret").chmod(0o700)

@@ -22,7 +22,7 @@ from statsvc_workers.kernels.histogram import count_batch_torch
 from statsvc_workers.sources.list_samples import list_samples
 from statsvc_workers.sources.sources import open_source
 from support import damage
-from support.rights import ordinary_rights
+from support.permissions import without_root_privileges
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,7 +121,7 @@ def test_a_file_changed_just_before_is_marked_to_be_counted_again(tmp_path: Path
 
 
 def test_every_bad_file_is_a_row_with_its_error_and_the_rest_is_counted(tmp_path: Path) -> None:
-    bad = damage.bad_files()
+    bad = damage.damaged_files()
     good = np.random.default_rng(0).integers(0, 4, (12, 12))
     damage.write_label(tmp_path / "a.png", good)
     damage.write_label(tmp_path / "z.png", good)
@@ -146,7 +146,7 @@ def test_an_image_over_the_limit_is_rejected(tmp_path: Path) -> None:
 
 def test_a_file_without_read_permission_is_reported(tmp_path: Path) -> None:
     damage.write_label(tmp_path / "a.png", np.zeros((4, 4), np.uint8)).chmod(0)
-    with ordinary_rights():
+    with without_root_privileges():
         assert "permission denied; make it readable" in count(tmp_path, "a.png").error[0]
 
 
@@ -250,9 +250,9 @@ def test_a_stop_between_samples_returns_the_rows_before(tmp_path: Path) -> None:
 def test_the_torch_path_gives_the_same_rows(mixed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     root, arrays = mixed
-    for name, (content, _) in damage.bad_files().items():
+    for name, (content, _) in damage.damaged_files().items():
         (root / name).write_bytes(content)
-    paths = [*arrays, *damage.bad_files()]
+    paths = [*arrays, *damage.damaged_files()]
     expected_rows = count(root, *paths)
     real = count_batch_torch
     monkeypatch.setattr(device, "_torch_sees_cuda", lambda: True)

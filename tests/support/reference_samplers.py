@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-N = np.array(
+PIXELS = np.array(
     [
         [700, 200, 90, 10],
         [900, 100, 0, 0],
@@ -19,22 +19,22 @@ N = np.array(
 )
 """Pixels of 4 classes in 6 images."""
 
-OTHER = np.array([[10, 20, 300, 0], [5, 0, 0, 60]])
+OTHER_PIXELS = np.array([[10, 20, 300, 0], [5, 0, 0, 60]])
 """Pixels of 4 classes in 2 other images."""
 
-PATHS = [f"train/{k:04}.png" for k in range(len(N))]
+PATHS = [f"train/{k:04}.png" for k in range(len(PIXELS))]
 
 
 def label_maps() -> dict[str, np.ndarray[Any, Any] | str]:
     """Return label maps of 20x50 with the pixels of `N`; the remaining pixels are 255."""
     maps: dict[str, np.ndarray[Any, Any] | str] = {}
-    for path, row in zip(PATHS, N.tolist(), strict=True):
+    for path, row in zip(PATHS, PIXELS.tolist(), strict=True):
         ids = np.repeat([*range(4), 255], [*row, 1000 - sum(row)])
         maps[path] = ids.astype(np.uint8).reshape(20, 50)
     return maps
 
 
-def daformer(n: np.ndarray[Any, Any], temperature: float, min_pixels: int) -> list[float]:
+def daformer_probabilities(n: np.ndarray[Any, Any], temperature: float, min_pixels: int) -> list[float]:
     """Return the probability of each image under rare class sampling, transcribed from DAFormer."""
     images, classes = n.shape
     freq = [sum(n[i][c] for i in range(images)) / n.sum() for c in range(classes)]
@@ -47,7 +47,7 @@ def daformer(n: np.ndarray[Any, Any], temperature: float, min_pixels: int) -> li
     return probability
 
 
-def lvis(n: np.ndarray[Any, Any], threshold: float) -> list[float]:
+def lvis_repeat_factors(n: np.ndarray[Any, Any], threshold: float) -> list[float]:
     """Return the repeat factor of each image, transcribed from LVIS."""
     images, classes = n.shape
     f = [sum(n[i][c] > 0 for i in range(images)) / images for c in range(classes)]

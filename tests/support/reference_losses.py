@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def twin(
+def reference_losses(
     logits: Tensor,
     target: Tensor,
     *,

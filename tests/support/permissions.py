@@ -1,4 +1,4 @@
-"""Giving up root's rights, and room on the disk, so that refusals are tested anywhere."""
+"""Permission and file size limits for this process: tests of failing writes also run as root."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Constants of linux/capability.h
 VERSION_3 = 0x20080522
 DAC_OVERRIDE, DAC_READ_SEARCH = 1, 2
 
@@ -24,8 +25,11 @@ class _Data(ctypes.Structure):
 
 
 @contextmanager
-def ordinary_rights() -> Iterator[None]:
-    """Let permissions hold for this thread, and those it starts, also where it is root's (capset(2))."""
+def without_root_privileges() -> Iterator[None]:
+    """Drop root's right to ignore file permissions, for this thread and threads it starts (capset(2)).
+
+    Has no effect for other users: they have no such right.
+    """
     if os.geteuid() != 0:
         yield
         return
@@ -43,8 +47,8 @@ def ordinary_rights() -> Iterator[None]:
 
 
 @contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond `size` bytes: writing more fails as on a full disk."""
+def limited_file_size(size: int) -> Iterator[None]:
+    """Limit the size of files that this process writes, in bytes: longer writes fail as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

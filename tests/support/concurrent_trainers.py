@@ -1,4 +1,6 @@
-"""Many trainers that start together: herd.py URL CACHE PROCESSES TIMEOUT [FILE_SIZE].
+"""Script: trainers that start together.
+
+Usage: concurrent_trainers.py URL CACHE PROCESSES TIMEOUT [FILE_SIZE].
 
 Each trainer is a separate process with a client. A barrier makes all of them send the request together. The
 script prints the weights and the warnings of each process as JSON. FILE_SIZE limits the size of files in
@@ -16,7 +18,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from statsvc.client.client import Client
-from support.rights import ordinary_rights
+from support.permissions import without_root_privileges
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
@@ -49,12 +51,12 @@ def main() -> None:
     fork = multiprocessing.get_context("fork")
     barrier, results = fork.Barrier(processes), fork.SimpleQueue()
     arguments = (client, file_size, barrier, results)
-    herd = [fork.Process(target=trainer, args=arguments) for _ in range(processes)]
-    with ordinary_rights():
-        for process in herd:
+    trainers = [fork.Process(target=trainer, args=arguments) for _ in range(processes)]
+    with without_root_privileges():
+        for process in trainers:
             process.start()
-    outcomes = [results.get() for _ in herd]
-    for process in herd:
+    outcomes = [results.get() for _ in trainers]
+    for process in trainers:
         process.join()
     print(json.dumps(outcomes))
 

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROCESSES = 64
-HERD = str(Path(__file__).parents[1] / "support" / "herd.py")
+SCRIPT = str(Path(__file__).parents[1] / "support" / "concurrent_trainers.py")
 WEIGHTS_PATH = "/weights?dataset=street&method=inverse_freq"
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = homes.resolve(str(tmp_path_factory.mktemp("herd") / "home"))
+    home = homes.resolve(str(tmp_path_factory.mktemp("concurrent") / "home"))
     publish(home, "street", label_maps(), num_classes=4)
     with serving(home) as running:
         yield running
@@ -39,16 +39,16 @@ def expected(url: str, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     return Client(url, cache=cache).weights("street", method="inverse_freq").to_list()
 
 
-def herd(
+def run_trainers(
     url: str, cache: Path, *file_size: str, timeout: float = 200, before: tuple[str, ...] = ()
 ) -> list[tuple[Any, list[str]]]:
     """Return the weights and the warnings of each process.
 
     before  command that runs the trainers
     """
-    command = [*before, sys.executable, HERD, url, str(cache), str(PROCESSES), str(timeout), *file_size]
+    command = [*before, sys.executable, SCRIPT, url, str(cache), str(PROCESSES), str(timeout), *file_size]
     process = subprocess.run(
-        command, env=subprocess_environment(), capture_output=True, text=True, timeout=280
+        command, env=subprocess_environment(), capture_output=True, text=True, timeout=600
     )
     assert (process.returncode, process.stderr) == (0, "")
     return [(weights, warnings) for weights, warnings in json.loads(process.stdout)]
@@ -58,7 +58,7 @@ def test_every_process_gets_the_weights_and_one_entry_is_cached(
     url: str, expected: list[float], tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    assert herd(url, cache) == [(expected, [])] * PROCESSES
+    assert run_trainers(url, cache) == [(expected, [])] * PROCESSES
     (entry,) = cache.iterdir()
     assert entry.suffix == ".answer"
     assert client_cache.load(cache, url + WEIGHTS_PATH) is not None
@@ -73,7 +73,7 @@ def test_every_process_gets_the_cached_weights_while_the_server_is_unavailable(
     entry = client_cache.load(cache, url + WEIGHTS_PATH)
     assert entry is not None
     client_cache.store(cache, unavailable + WEIGHTS_PATH, entry)
-    for weights, warnings in herd(unavailable, cache, timeout=0.5):
+    for weights, warnings in run_trainers(unavailable, cache, timeout=0.5):
         assert weights == expected
         assert len(warnings) == 1
         assert "street version 1" in warnings[0]
@@ -84,7 +84,7 @@ def test_every_process_warns_once_of_a_read_only_cache_folder(
 ) -> None:
     cache = tmp_path / "cache"
     cache.mkdir(mode=0o500)
-    results = herd(url, cache)
+    results = run_trainers(url, cache)
     assert [weights for weights, _ in results] == [expected] * PROCESSES
     assert all(len(warnings) == 1 and "cannot be written" in warnings[0] for _, warnings in results)
     assert list(cache.iterdir()) == []
@@ -93,7 +93,7 @@ def test_every_process_warns_once_of_a_read_only_cache_folder(
 def test_a_file_size_limit_causes_one_warning_each_and_leaves_no_file(
     url: str, expected: list[float], tmp_path: Path
 ) -> None:
-    results = herd(url, tmp_path, "100")
+    results = run_trainers(url, tmp_path, "100")
     assert [weights for weights, _ in results] == [expected] * PROCESSES
     assert all(len(warnings) == 1 and "File too large" in warnings[0] for _, warnings in results)
     assert list(tmp_path.iterdir()) == []
@@ -121,7 +121,7 @@ def test_a_full_disk_causes_one_warning_each_and_leaves_no_file(
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    results = herd(url, disk, before=("unshare", "-rm", "sh", "-c", FULL, str(disk)))
+    results = run_trainers(url, disk, before=("unshare", "-rm", "sh", "-c", FULL, str(disk)))
     assert [weights for weights, _ in results] == [expected] * PROCESSES
     assert all(len(warnings) == 1 and "No space left on device" in warnings[0] for _, warnings in results)
     assert (tmp_path / "disk.left").read_text() == "full\n"
