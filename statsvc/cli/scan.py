@@ -97,6 +97,7 @@ def scan(
     not be read.
     """
     try:
+        import statsvc_workers.jobs.lease  # noqa: F401  (imports all that a scan needs)
         from statsvc_workers.jobs.attempt import MAX_PIXELS, Settings
         from statsvc_workers.kernels.device import require
     except ModuleNotFoundError as error:

@@ -20,6 +20,7 @@ main()
     ("command", "package", "extra"),
     [
         ("datasets", "sqlalchemy", "workers"),
+        ("scan labels", "wcmatch", "workers"),
         ("scan labels", "xxhash", "workers"),
         ("serve", "uvicorn", "service"),
         ("upgrade", "sqlalchemy", "store"),
