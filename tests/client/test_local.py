@@ -144,7 +144,7 @@ def test_unreadable_label_maps_are_reported_and_the_rest_is_counted(tmp_path: Pa
     assert count == 2
     assert [path for path, _ in failures] == ["train/0001.png", "train/0002.png"]
     assert "is empty (0 bytes)" in failures[0][1]
-    assert "colour-coded" in failures[1][1]
+    assert "color-coded" in failures[1][1]
     weights = table.weights()
     assert weights.to_dict()["failed"] == 2
     assert weights.to_dict()["images"] == 18

@@ -125,7 +125,7 @@ def damaged_files() -> dict[str, tuple[bytes, str]]:
         "zero.png": (b"", "empty (0 bytes)"),
         "zeros.png": (bytes(4096), "zero bytes only"),
         "text.png": (b"see the other folder\nfor the labels\n", "text file"),
-        "rgb.png": (png(np.zeros((8, 8, 3), np.uint8), color_type=RGB), "colour-coded (RGB"),
+        "rgb.png": (png(np.zeros((8, 8, 3), np.uint8), color_type=RGB), "color-coded (RGB"),
         "float.tif": (tiff(np.zeros((8, 8), np.float32)), "float32"),
         "instances.png": (png(values, depth=16), "more than 4096"),
     }

@@ -51,7 +51,7 @@ def test_presence_is_per_image_and_not_per_batch() -> None:
 def test_the_weight_of_bicyclist_on_camvid_is_8_not_14() -> None:
     body = ask(camvid(), method="median_freq", normalize="none")
     assert body["weights"][10] == pytest.approx(8.136508447, abs=1e-9)
-    # What a program gets that looks for a class in all images at once: f = p.
+    # A program that looks for a class in all images together computes f = p.
     globally = ask(camvid(), method="median_freq_global", normalize="none")
     assert globally["weights"][10] == pytest.approx(14, rel=0.1)
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from statsvc_workers.jobs.lease import Outcome
 
 LISTED: Counter[str] = Counter()
-"""Folders that this process has listed, as Python's audit events tell."""
+"""Folders that this process has listed, according to Python's audit events."""
 
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:
@@ -93,7 +93,7 @@ def test_only_the_reported_paths_are_checked_and_no_folder_is_listed(
     scanned: Workspace, folder: Path, client: TestClient
 ) -> None:
     write_png(folder / "train" / "named.png", random_labels(501))
-    write_png(folder / "train" / "beside.png", random_labels(502))
+    write_png(folder / "train" / "unlisted.png", random_labels(502))
     write_png(folder / "train" / "00.png", random_labels(503))
     write_png(folder / "train" / "01.png", random_labels(504))
     (folder / "val" / "03.png").unlink()
@@ -114,7 +114,7 @@ def test_only_the_reported_paths_are_checked_and_no_folder_is_listed(
     paths = version.array("path").tolist()
     assert "train/named.png" in paths
     assert "val/03.png" not in paths
-    assert "train/beside.png" not in paths  # nobody named it ...
+    assert "train/unlisted.png" not in paths  # nobody named it ...
     assert "val/07.png" in paths
     row = {path: at for at, path in enumerate(paths)}
     counts = np.concatenate([block.counts for block in version.blocks()])
@@ -344,10 +344,10 @@ def test_invalid_paths_are_rejected_with_their_position(client: TestClient, work
 def test_the_command_line_queues_what_changed(scanned: Workspace, folder: Path) -> None:
     write_png(folder / "new.png", random_labels(5))
     home = ("--home", scanned.home)
-    told = statsvc("changed", "streets", "new.png", *home)
+    queued = statsvc("changed", "streets", "new.png", *home)
     more = statsvc("changed", "streets", "-", *home, input="train/00.png\ntrain/01.png\n")
-    assert more.stdout == told.stdout
-    assert jobs.get(scanned.catalog, told.stdout.strip()).named == 3
+    assert more.stdout == queued.stdout
+    assert jobs.get(scanned.catalog, queued.stdout.strip()).named == 3
     assert "--max-removed" in statsvc("changed", "streets", "--max-removed", "nan", *home, code=2).stderr
     assert "'/x' is absolute" in statsvc("changed", "streets", "/x", *home, code=2).stderr
     assert run(scanned).version is not None

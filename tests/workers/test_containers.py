@@ -316,7 +316,7 @@ def test_json_next_to_label_maps_is_a_container_only_if_a_pattern_matches_it(tmp
     assert len(list_samples(open_source(str(tmp_path / "val"), None)).path) == 3
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the real label maps are not beside the project")
+@pytest.mark.skipif(not SHARED.exists(), reason="the real label maps are not available next to the clone")
 def test_the_real_panoptic_annotation_has_the_areas_that_its_json_states() -> None:
     file = SHARED / "panoptic/annotations.json"
     areas: Counter[int] = Counter()

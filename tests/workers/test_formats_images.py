@@ -76,7 +76,7 @@ def test_lossless_gray_webp_is_read_and_any_other_webp_is_rejected() -> None:
     same(read("a.webp", saved(grey, "WEBP", lossless=True))[1], LABELS)
     assert "lossy" in refusal("a.webp", saved(grey, "WEBP", quality=95))
     coloured = Image.fromarray(COLOURS[LABELS])
-    assert "colour-coded" in refusal("a.webp", saved(coloured, "WEBP", lossless=True))
+    assert "color-coded" in refusal("a.webp", saved(coloured, "WEBP", lossless=True))
     frames = [Image.fromarray(COLOURS[LABELS + k]) for k in range(3)]
     moving = saved(frames[0], "WEBP", lossless=True, save_all=True, append_images=frames[1:])
     assert "animation" in refusal("a.webp", moving)

@@ -59,8 +59,8 @@ def test_the_height_of_a_volume_is_depth_times_rows_and_unit_axes_are_ignored(
         (np.zeros((4, 4), [("a", "i4")]), "records"),
         (np.zeros((4, 4), [("ä…", "i4")]), "records"),
         (np.zeros((4, 4), "M8[s]"), "datetime64"),
-        (np.zeros((5, 4, 3), np.uint8), "colour-coded"),
-        (np.zeros((5, 4, 4), np.uint8), "colour-coded"),
+        (np.zeros((5, 4, 3), np.uint8), "color-coded"),
+        (np.zeros((5, 4, 4), np.uint8), "color-coded"),
         (np.zeros((0, 4), np.uint8), "no pixels"),
     ],
 )

@@ -173,7 +173,7 @@ def test_a_damaged_stream_with_correct_checksums_is_rejected(case: Any) -> None:
 def test_color_images_are_rejected_as_color_coded(color_type: Any, depth: Any, words: Any) -> None:
     array = np.zeros((4, 4, damage.CHANNELS[color_type]), np.uint8)
     message = refusal(damage.png(array, depth, color_type))
-    assert "colour-coded" in message
+    assert "color-coded" in message
     assert words in message
     assert "--pattern" in message
 

@@ -140,8 +140,8 @@ def test_large_segments_come_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
         (np.zeros((8, 8), np.float32), {}, "float32"),
         (np.zeros((8, 8), np.float64), {"compression": "zlib"}, "float64"),
         (np.zeros((8, 8), np.complex64), {}, "complex64"),
-        (np.zeros((8, 8, 3), np.uint8), {"photometric": "rgb"}, "colour-coded (3 samples"),
-        (np.zeros((3, 8, 8), np.uint8), {"photometric": "rgb", "planarconfig": "separate"}, "colour-coded"),
+        (np.zeros((8, 8, 3), np.uint8), {"photometric": "rgb"}, "color-coded (3 samples"),
+        (np.zeros((3, 8, 8), np.uint8), {"photometric": "rgb", "planarconfig": "separate"}, "color-coded"),
         (np.zeros((16, 16), np.uint8), {"compression": "jpeg"}, "lossy"),
     ],
 )

@@ -153,7 +153,7 @@ def test_a_gzip_bomb_does_not_reach_memory(tmp_path: Path) -> None:
     assert peak < 64 << 20
 
 
-@pytest.mark.skipif(not KITS19.exists(), reason="the KiTS19 volumes are not beside the project")
+@pytest.mark.skipif(not KITS19.exists(), reason="the KiTS19 volumes are not available next to the clone")
 def test_kits19_equals_the_counts_of_nibabel_and_numpy() -> None:
     table = statsvc.scan(KITS19)
     expected = np.zeros(3, np.int64)

@@ -137,7 +137,7 @@ for dtype in (np.uint8, np.uint16, np.int32, np.int64):
             ids, found = np.zeros(64, np.int64), np.zeros(64, np.int64)
             assert kernels.count_sparse(flat, ids, found) == len(np.unique(flat))
             assert found.sum() == length
-# Without runs, ids are counted 2048 at once.
+# Without runs, ids are counted in blocks of 2048.
 for dtype in (np.uint8, np.int8, np.uint16, np.int32, np.int64):
     for length in (2047, 2048, 2048 + 9, 2048 + 72, 2048 + 73, 4095):
         flat = memory[-length * np.dtype(dtype).itemsize :].view(dtype)

@@ -231,7 +231,7 @@ def test_only_changed_and_added_files_are_counted(scanned: Workspace, folder: Pa
     outcome, _ = scanned.scan()
     assert scan_numbers(outcome) == numbers(counted=2, reused=FILE_COUNT - 2, removed=1)
     published(scanned, folder, 2)
-    # An id beyond the classes that the first scan settled is kept, and does not move that number.
+    # An id beyond the number of classes that the first scan inferred is kept and does not change that number.
     assert scanned.record().configuration.num_classes == 6
     # The old version still answers.
     assert len(scanned.version(number=1).array("path")) == FILE_COUNT
@@ -505,7 +505,7 @@ def bring_back(folder: Path, aside: Path) -> None:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Yield folders of `MANY` settled label maps."""
+    """Yield folders of `MANY` label maps whose time stamps are stable."""
     root = tmp_path_factory.mktemp("many")
     folders = [write_folder(root / f"{k}", files=MANY) for k in range(6)]
     wait_until_stable(root)

@@ -197,7 +197,7 @@ def test_the_voc_palette_equals_its_bitwise_color_map() -> None:
     assert table.colors == {raw: colour(raw) for raw in table.names}
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the real label maps are not beside the project")
+@pytest.mark.skipif(not SHARED.exists(), reason="the real label maps are not available next to the clone")
 def test_voc_as_indices_colors_and_arrays_has_the_same_counts() -> None:
     voc = SHARED / "voc"
     by_index = counts(library.scan(voc, pattern="*.png"))

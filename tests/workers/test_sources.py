@@ -356,7 +356,7 @@ def test_detection_reads_few_headers_where_each_image_has_its_own_folder(
 def test_camvid_is_one_kind() -> None:
     root = Path(__file__).parents[3] / "shared" / "data" / "camvid"
     if not root.is_dir():
-        pytest.skip("the real CamVid label maps are not beside this clone")
+        pytest.skip("the real CamVid label maps are not available next to the clone")
     listing = list_samples(open_source(str(root), None))
     assert len(listing.path) == 367 + 101
     assert listing.unreadable == {}

@@ -42,7 +42,7 @@ def expected(array: np.ndarray) -> dict[int, int]:
     return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 
-def settle(seconds: float = 2.05) -> None:
+def wait_until_stable(seconds: float = 2.05) -> None:
     """Wait until what was written is no longer recent."""
     time.sleep(seconds)
 
@@ -69,7 +69,7 @@ def mixed(tmp_path: Path) -> Any:
 
 def test_rows_contain_histogram_shape_fingerprint_and_hash_of_every_sample(mixed: Any) -> None:
     root, arrays = mixed
-    settle()
+    wait_until_stable()
     rows = count(root, *arrays)
     assert rows.path == list(arrays)
     assert rows.status.tolist() == [0, 0, 0, 0]
@@ -116,7 +116,7 @@ def test_a_file_changed_just_before_is_marked_to_be_counted_again(tmp_path: Path
     # The modification time is old, the change time, which nobody can set, is not.
     damage.age(tmp_path / "a.png")
     assert count(tmp_path, "a.png").ctime_ns[0] == -1
-    settle()
+    wait_until_stable()
     assert count(tmp_path, "a.png").ctime_ns[0] == (tmp_path / "a.png").stat().st_ctime_ns
 
 
@@ -347,7 +347,7 @@ CAMVID_TRAIN = "10682767 14750079 623349 20076880 2845085 6166762 743859 714595 
 def test_camvid_has_the_pixels_that_numpy_counts(split: Any, pixels: Any) -> None:
     root = Path(__file__).parents[3] / "shared" / "data" / "camvid" / split
     if not root.is_dir():
-        pytest.skip("the real CamVid label maps are not beside this clone")
+        pytest.skip("the real CamVid label maps are not available next to the clone")
     source = open_source(str(root), None)
     listing = list_samples(source)
     rows = count(Path(source.root), *listing.path)

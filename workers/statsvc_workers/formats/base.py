@@ -122,7 +122,7 @@ def color_coded(description: str) -> UnreadableSample:
     The doctor recognizes the error by its first words, also in versions written earlier.
     """
     return UnreadableSample(
-        f"is colour-coded ({description}), but statsvc counts class ids in one channel. Pass the dataset's "
+        f"is color-coded ({description}), but statsvc counts class ids in one channel. Pass the dataset's "
         "color table with --rule (the name of a palette, or a CSV file r,g,b,id), choose files that contain "
         "ids with --pattern, or scan the JSON file of a COCO panoptic dataset"
     )
