@@ -204,11 +204,11 @@ def test_worker_processes_give_identical_weights(context: str) -> None:
             "import torch, numpy as np\n"
             "import torch.multiprocessing as mp\n"
             "from statsvc import calculate_class_weights\n"
-            "from support.label_datasets import Labels, street\n"
+            "from support.label_datasets import Labels, street_labels\n"
             "if __name__ == '__main__':\n"
             "    mp.set_start_method('spawn')\n"
             "    for n in (0, 2):\n"
-            "        w = calculate_class_weights(Labels(street()), 5, num_workers=n, verbose=False)\n"
+            "        w = calculate_class_weights(Labels(street_labels()), 5, num_workers=n, verbose=False)\n"
             "        print(w.tolist())\n"
         )
         tests = Path(__file__).parents[1]
@@ -535,9 +535,10 @@ def test_a_changed_dataset_is_counted_again(tmp_path: Path) -> None:
 
 def test_the_fingerprint_is_the_same_in_every_process() -> None:
     code = (
-        "from support.label_datasets import Labels, blank, street\n"
+        "from support.label_datasets import Labels, street_labels, without_class_4\n"
         "from statsvc.local.fingerprint import fingerprint\n"
-        "print(fingerprint(Labels(street(), [blank, {'a', 'b', 'c'}, lambda x: x in {'p', 'q'}][0])))"
+        "transforms = [without_class_4, {'a', 'b', 'c'}, lambda x: x in {'p', 'q'}]\n"
+        "print(fingerprint(Labels(street_labels(), transforms[0])))"
     )
     tests = Path(__file__).parents[1]
     digests = set()

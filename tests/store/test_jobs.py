@@ -321,6 +321,7 @@ def test_cancelling_a_job_stops_workers_within_a_batch_and_keeps_the_current_ver
     assert outcome[0].error is not None
     assert "was cancelled on request" in outcome[0].error
     assert outcome[0].progress.counted < BATCH  # no worker finished its batch
+    wait_for(lambda: not opened())  # a worker finishes the sample that it reads
     end = time.monotonic() + 1.5
     while time.monotonic() < end:
         assert opened() == set()
