@@ -343,7 +343,7 @@ def test_an_unusable_store_is_reported_before_anything_starts(
         assert "Traceback" not in stderr
     faulty.behavior = lambda method, _path: "403" if method == "PUT" else "relay"
     stderr = statsvc("runner", "--home", tmp_path / "home", "--store", str(bucket.store), code=1).stderr
-    assert "access was refused" in stderr
+    assert "access was denied" in stderr
 
 
 def test_the_error_for_a_missing_extra_names_it(bucket: StoredFiles, monkeypatch: pytest.MonkeyPatch) -> None:
