@@ -23,6 +23,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STATE := .run
 INTEGRATIONS := .venv-integrations
+BUILD := .venv-build
 
 PIP := $(BIN)/python -m pip install --quiet
 PINNED := $(PIP) $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
@@ -30,8 +31,8 @@ PINNED := $(PIP) $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 .PHONY: run test test-fast test-oldest test-newest test-integrations check docs build constraints bench cluster chaos clean
 
 run: $(VENV)/.run
-	@STATSVC="$(BIN)/statsvc" STATE="$(STATE)" SOURCE="$(SOURCE)" NAME="$(NAME)" PATTERN="$(PATTERN)" \
-		PORT="$(PORT)" sh scripts/run.sh
+	@exec env STATSVC="$(BIN)/statsvc" STATE="$(STATE)" SOURCE="$(SOURCE)" NAME="$(NAME)" \
+		PATTERN="$(PATTERN)" PORT="$(PORT)" $(BIN)/python scripts/run.py
 
 test: check docs
 	$(BIN)/python -m pytest -n $(JOBS)
@@ -56,12 +57,12 @@ check: $(VENV)/.test
 	$(BIN)/lint-imports --no-cache
 
 docs: $(VENV)/.test
-	$(BIN)/python -m mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir site
 
-build: $(VENV)/.test
+build: $(BUILD)/.build
 	rm -rf dist
-	$(BIN)/python -m build --outdir dist .
-	$(BIN)/python -m twine check --strict dist/*
+	$(BUILD)/bin/python -m build --outdir dist .
+	$(BUILD)/bin/python -m twine check --strict dist/*
 
 # Torch keeps its version: change its line in constraints.txt to move to another one.
 constraints:
@@ -87,6 +88,7 @@ chaos: $(VENV)/.test
 
 # With an NVIDIA driver, labels can be counted on the GPU, which needs Torch.
 $(VENV)/.run: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	@echo "installing statsvc and its dependencies into $(VENV): about 550 MB, one to five minutes" >&2
 	$(PINNED) --editable '.[workers,service]'
 	@if [ -e /dev/nvidiactl ]; then $(PINNED) torch; fi
 	@touch $@
@@ -103,6 +105,12 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "statsvc needs Python 3.11 or newer. Run: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PINNED) --upgrade pip
+
+# Building needs neither statsvc nor the packages of the tests.
+$(BUILD)/.build: $(CONSTRAINTS)
+	$(PYTHON) -m venv $(BUILD)
+	$(BUILD)/bin/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) build twine
+	@touch $@
 
 $(INTEGRATIONS)/.test: pyproject.toml
 	$(PYTHON) -m venv $(INTEGRATIONS)
