@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from statsvc.api.routes.sampling import page
-from statsvc.api.state.cached_table import CachedTable
 from statsvc.dataset.configuration import Configuration
 from statsvc.sampling.plan import SamplingRequest, plan_sampling
 from statsvc.sampling.result import Sampling
@@ -25,6 +24,7 @@ from statsvc.store import home as homes
 from statsvc.store import publication
 from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.catalog.records import NewVersion
+from statsvc.store.versions.cached_table import CachedTable
 from statsvc.store.versions.writer import VersionWriter, strings
 from statsvc.weighting.parameters import WeightSpec
 

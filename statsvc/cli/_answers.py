@@ -10,12 +10,12 @@ import click
 from statsvc.cli._home import find_dataset
 from statsvc.errors import Unanswerable
 from statsvc.sampling import mixtures
+from statsvc.store.versions.cached_table import CachedTable
 from statsvc.weighting.parameters import WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from statsvc.api.state.cached_table import CachedTable
     from statsvc.classes.class_maps import ClassMap
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.home import Home
@@ -29,7 +29,6 @@ def open_cached_table(
 
     class_map  replaces the dataset's class map; None keeps it
     """
-    from statsvc.api.state.cached_table import CachedTable
     from statsvc.store.publication import open_version
     from statsvc.store.reconfigure import apply_changes
 

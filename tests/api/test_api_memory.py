@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from statsvc.api.state.lru import Lru
 from statsvc.api.state.single_flight import SingleFlight
+from statsvc.common.lru import Lru
 
 
 def test_concurrent_callers_wait_for_one_computation() -> None:

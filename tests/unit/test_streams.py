@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from statsvc.api.state.cached_table import CachedTable
 from statsvc.client.client import Client
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.table import Block, MemoryTable, Table
@@ -19,6 +18,7 @@ from statsvc.errors import InvalidParameter, NotFound, Unanswerable
 from statsvc.local.calculate import calculate_class_weights
 from statsvc.sampling import mixtures
 from statsvc.sampling.weights import weights_response
+from statsvc.store.versions.cached_table import CachedTable
 from statsvc.weighting.parameters import WeightSpec
 from support.reference_samplers import OTHER_PIXELS, PIXELS, daformer_probabilities, lvis_repeat_factors
 from support.small_tables import CAMVID_NAMES, TotalsTable, table_of

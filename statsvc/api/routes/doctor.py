@@ -8,9 +8,9 @@ from starlette.responses import Response
 from statsvc.api.http import conditional, documentation, problems, query
 from statsvc.api.http.documentation import DatasetName
 from statsvc.api.schemas.statistics import DoctorReport
-from statsvc.api.state.cached_table import CachedTable
 from statsvc.api.state.service import InjectedService
 from statsvc.doctor.report import examine
+from statsvc.store.versions.cached_table import CachedTable
 from statsvc.weighting.serialize import json_bytes
 
 router = APIRouter(tags=["statistics"], default_response_class=Response)

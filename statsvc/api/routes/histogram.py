@@ -10,8 +10,8 @@ from starlette.responses import Response
 from statsvc.api.http import conditional, documentation, problems, query
 from statsvc.api.http.documentation import DatasetName
 from statsvc.api.schemas.statistics import Histogram
-from statsvc.api.state.cached_table import CachedTable
 from statsvc.api.state.service import InjectedService
+from statsvc.store.versions.cached_table import CachedTable
 from statsvc.weighting.histogram import histogram_response
 from statsvc.weighting.parameters import WeightSpec
 from statsvc.weighting.serialize import json_bytes

@@ -12,10 +12,10 @@ from starlette.responses import Response
 from statsvc.api.http import conditional, documentation, problems, query
 from statsvc.api.http.documentation import DatasetName
 from statsvc.api.schemas.weights import Sampling
-from statsvc.api.state.cached_table import CachedTable
 from statsvc.api.state.service import InjectedService
 from statsvc.sampling.plan import SamplingRequest, plan_sampling
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK
+from statsvc.store.versions.cached_table import CachedTable
 from statsvc.weighting import schemes
 from statsvc.weighting.serialize import json_bytes
 

@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from statsvc.api.http import conditional, documentation, formats, problems, query
 from statsvc.api.schemas.weights import MethodList, SamplerList, WeightsResponse
-from statsvc.api.state.cached_table import CachedTable
 from statsvc.api.state.service import service_of
 from statsvc.sampling import mixtures
 from statsvc.sampling.weights import weights_response
+from statsvc.store.versions.cached_table import CachedTable
 from statsvc.weighting import reference, serialize
 from statsvc.weighting.parameters import WeightSpec
 

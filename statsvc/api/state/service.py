@@ -10,14 +10,14 @@ from fastapi import Depends, Request
 from starlette.responses import Response
 
 from statsvc.api.http import conditional
-from statsvc.api.state.cached_table import CachedTable
 from statsvc.api.state.job_events import JobEvents
-from statsvc.api.state.lru import Lru
 from statsvc.api.state.single_flight import SingleFlight
 from statsvc.api.state.snapshot import CatalogWatcher, Published
+from statsvc.common.lru import Lru
 from statsvc.errors import NotFound
 from statsvc.store.catalog import tags
 from statsvc.store.publication import open_version
+from statsvc.store.versions.cached_table import CachedTable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -10,7 +10,7 @@ import anyio.to_thread
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from statsvc.api.state.lru import Lru
+    from statsvc.common.lru import Lru
 
 K = TypeVar("K", bound="Hashable")
 V = TypeVar("V")

@@ -1,11 +1,11 @@
-"""A table of a version that caches what is computed from its rows."""
+"""A stored version that caches what is computed from its rows."""
 
 from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING, Any
 
-from statsvc.api.state.lru import Lru
+from statsvc.common.lru import Lru
 from statsvc.dataset.table import EXAMPLES, T, Table
 
 if TYPE_CHECKING:
