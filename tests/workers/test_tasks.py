@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import pickle
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 from statsvc.errors import InvalidParameter
 from statsvc_workers.cluster import hashed_file, tasks
 from statsvc_workers.cluster.tasks import BatchResult, CountOptions, count_samples
+from statsvc_workers.formats.base import as_unreadable
 from statsvc_workers.kernels import device
 from statsvc_workers.kernels.histogram import count_batch_torch
 from statsvc_workers.sources.list_samples import list_samples
@@ -175,6 +177,28 @@ def test_a_disk_error_within_a_file_fails_the_sample(tmp_path: Path, monkeypatch
     rows = count(tmp_path, "a.png", "b.png")
     assert rows.status.tolist() == [1, 0]
     assert "Input/output error; check the disk" in rows.error[0]
+
+
+def test_a_hashed_file_is_a_buffered_binary_file(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"first\nsecond\nthird")
+    with path.open("rb") as file:
+        hashed = hashed_file.HashedFile(file)
+        assert isinstance(hashed, io.BufferedIOBase)
+        assert (hashed.readable(), hashed.seekable(), hashed.writable()) == (True, True, False)
+        assert hashed.readline() == b"first\n"
+        assert list(hashed) == [b"second\n", b"third"]
+        hashed.seek(0)
+        assert io.BufferedReader(cast("io.RawIOBase", hashed)).read() == path.read_bytes()
+        assert hashed.finish() == xxhash.xxh3_64(path.read_bytes()).intdigest()
+
+
+@pytest.mark.parametrize("error", [AttributeError("no readline"), TypeError("got None")])
+def test_a_mistake_in_a_reader_is_reported_as_its_bug(error: Exception) -> None:
+    message = str(as_unreadable(error))
+    assert "probably because of a bug in its reader" in message
+    assert str(error) in message
+    assert "bug" not in str(as_unreadable(ValueError("bad header")))
 
 
 def changing(path: Path, times: int) -> Any:

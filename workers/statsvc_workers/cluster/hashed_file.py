@@ -15,8 +15,8 @@ BLOCK = 1 << 20
 """Bytes that are read in one step after the reader has finished."""
 
 
-class HashedFile:
-    """A file that hashes its bytes on their first read, in any order of reads.
+class HashedFile(io.BufferedIOBase):
+    """A binary file, open for reading, that hashes its bytes on their first read, in any order of reads.
 
     A sample without bytes of its own, such as a folder, has `file` None: its decoded chunks are hashed
     instead.
@@ -30,8 +30,12 @@ class HashedFile:
         self._hash = xxhash.xxh3_64()
         self._hashed = 0  # bytes from the start of the file that are in the hash
 
-    def read(self, count: int = -1) -> bytes:
-        """Return the next `count` bytes."""
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def read(self, count: int | None = -1, /) -> bytes:
+        """Return the next `count` bytes, or all."""
         position = self.file.tell()
         data: bytes = self.file.read(count)
         self.bytes_read += len(data)
@@ -40,14 +44,18 @@ class HashedFile:
             self._hashed = position + len(data)
         return data
 
-    def readinto(self, buffer: Any) -> int:
+    def read1(self, count: int = -1, /) -> bytes:
+        """Return the next `count` bytes, as `read`."""
+        return self.read(count)
+
+    def readinto(self, buffer: Any, /) -> int:
         """Fill a buffer; return the number of bytes."""
         view = memoryview(buffer).cast("B")
         data = self.read(len(view))
         view[: len(data)] = data
         return len(data)
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Move to a position in the file and return it."""
         position: int = self.file.seek(offset, whence)
         return position

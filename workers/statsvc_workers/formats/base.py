@@ -26,6 +26,10 @@ MAX_EXACT_FLOAT = 2**53
 COPY_AGAIN = "copy or export it again from the original"
 
 
+READER_BUGS = (AttributeError, NameError, TypeError)
+"""Exceptions that a mistake in a reader causes; a damaged file causes them only in a careless decoder."""
+
+
 class Mode(IntEnum):
     """Pixel type of a label map, as a version stores it."""
 
@@ -82,6 +86,9 @@ class Format:
     peek         reads the header, given the file and its size in bytes
     open_colors  opens a label map whose ids are colors 0xRRGGBB, given the file, its size in bytes and the
                  limit of pixels; None for a format without colors
+
+    The file is seekable and open for reading, with the methods of `io.BufferedIOBase`. Its `fileno` raises an
+    error, and nothing can be written to it.
 
     `open` and `open_colors` read the header and raise `UnreadableSample` before they decode pixels.
     """
@@ -189,4 +196,9 @@ def as_unreadable(error: Exception) -> Exception:
             "then scan again"
         )
     reason = " ".join(str(error).split())[:200]
+    if isinstance(error, READER_BUGS):
+        return UnreadableSample(
+            f"cannot be decoded, probably because of a bug in its reader ({type(error).__name__}: {reason}). "
+            f"If other programs can open the file, report this message; otherwise {COPY_AGAIN}"
+        )
     return UnreadableSample(f"cannot be decoded ({type(error).__name__}: {reason}); {COPY_AGAIN}")
