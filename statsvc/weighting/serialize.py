@@ -12,7 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CSV_COLUMNS = ("id", "name", "pixels", "images", "frequency", "weight", "loss_share")
+CSV_COLUMNS = ("id", "name", "pixels", "images", "frequency", "weight", "loss_share", "ignored", "absent")
+"""Columns of CSV. `ignored` and `absent` are true or false; other missing values are empty."""
 
 
 def json_bytes(body: Any) -> bytes:
@@ -25,7 +26,8 @@ def _csv(response: dict[str, Any]) -> bytes:
     rows = csv.writer(text)
     rows.writerow(CSV_COLUMNS)
     for row in response["classes"]:
-        rows.writerow(["" if row[column] is None else row[column] for column in CSV_COLUMNS])
+        values = row | {flag: str(row.get(flag, False)).lower() for flag in ("ignored", "absent")}
+        rows.writerow(["" if values[column] is None else values[column] for column in CSV_COLUMNS])
     return text.getvalue().encode("utf-8", "replace")
 
 

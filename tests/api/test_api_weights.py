@@ -93,8 +93,20 @@ def test_csv_has_a_row_for_each_class(client: ApiClient, how: dict[str, Any]) ->
     assert response.headers["content-type"] == "text/csv; charset=utf-8"
     rows = list(csv.DictReader(io.StringIO(response.text)))
     classes = client.get("/weights").json()["classes"]
-    assert list(rows[0]) == ["id", "name", "pixels", "images", "frequency", "weight", "loss_share"]
+    assert list(rows[0]) == [
+        "id",
+        "name",
+        "pixels",
+        "images",
+        "frequency",
+        "weight",
+        "loss_share",
+        "ignored",
+        "absent",
+    ]
     for row, expected in zip(rows, classes, strict=True):
+        flags = {flag: row.pop(flag) for flag in ("ignored", "absent")}
+        assert flags == {flag: str(expected.pop(flag, False)).lower() for flag in flags}
         assert {key: type(expected[key])(value) for key, value in row.items()} == expected
 
 
