@@ -50,17 +50,23 @@ def pixel_rate(rate: float) -> str:
 
 
 def _print_lines(read: Callable[[], dict[str, Any]], stopping: threading.Event) -> None:
+    """Print a line when the stage or the number of files changes, at most once in `LINE_SECONDS`."""
     start: float | None = None
     counted_at_start = 0
+    printed: tuple[str, int] | None = None
     while not stopping.wait(LINE_SECONDS):
         progress = read()
         done, total = progress.get("done", 0), progress.get("total", 0)
+        stage = progress.get("stage", "waiting")
+        if (stage, done) == printed:
+            continue
+        printed = stage, done
         # Reused and recovered rows take no time, so they must not shorten the estimate.
         counted = done - progress.get("reused", 0) - progress.get("recovered", 0)
         if start is None and counted > 0:
             start, counted_at_start = time.monotonic(), counted
-        line = progress.get("stage", "waiting")
-        if progress.get("total"):
+        line = stage
+        if total:
             line += f": {summary(progress)}"
         if start is not None and counted > counted_at_start and done < total:
             seconds_per_sample = (time.monotonic() - start) / (counted - counted_at_start)
