@@ -17,6 +17,7 @@ from statsvc.cli._home import HomeOptions, home_options, missing_extra
 from statsvc.cli._options import counting_options, quiet_option
 from statsvc.common.durations import parse_duration
 from statsvc.common.object_urls import is_url, normalized
+from statsvc.dataset.splits import advised_split
 
 if TYPE_CHECKING:
     from statsvc.store.home import Home
@@ -139,11 +140,13 @@ def _announce(home: Home, host: str, port: int) -> None:
 
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     catalog = Catalog.open(home.database)
-    published = [dataset.name for dataset in catalog.datasets() if dataset.current_number is not None]
+    published = [dataset for dataset in catalog.datasets() if dataset.current_number is not None]
+    split = advised_split(catalog.version(published[0]).configuration.splits) if published else None
     catalog.close()
     click.echo(f"Serving on {address} (API: {address}/docs). Press Ctrl-C to stop.", err=True)
     if published:
-        query = "method=sqrt_inv_freq" + (f"&dataset={published[0]}" if len(published) > 1 else "")
+        query = "method=sqrt_inv_freq" + (f"&dataset={published[0].name}" if len(published) > 1 else "")
+        query += "" if split is None else f"&split={split}"
         click.echo(f"Try:  curl '{address}/weights?{query}'", err=True)
     else:
         click.echo(

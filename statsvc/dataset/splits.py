@@ -168,6 +168,11 @@ def folder_split(path: str) -> str | None:
     return None
 
 
+def advised_split(splits: Mapping[str, Split]) -> str | None:
+    """Return "train" where there is also a split to evaluate on, whose counts must not shape the weights."""
+    return "train" if "train" in splits and ("val" in splits or "test" in splits) else None
+
+
 def detect(paths: Iterable[str]) -> dict[str, Split]:
     """Return the folder splits (train, val, test) that contain at least one of these relative paths."""
     names = {split for path in paths if (split := folder_split(path)) is not None}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.dataset.splits import advised_split
 from statsvc.weighting.beta import Beta
 from statsvc.weighting.class_names import listed
 from statsvc.weighting.compute import effective_num
@@ -89,11 +90,11 @@ def about_weights(
 def about_splits(table: Table, spec: WeightSpec) -> Iterator[WarningText]:
     """Yield a warning where the counts of all splits are added up."""
     splits = table.configuration.splits
-    if spec.split is None and "train" in splits and ("val" in splits or "test" in splits):
+    if spec.split is None and (advised := advised_split(splits)) is not None:
         names = ", ".join(name for name in ("train", "val", "test") if name in splits)
         yield (
             "all_splits",
-            f"the counts are those of all splits together ({names}); for training, use split=train",
+            f"the counts are those of all splits together ({names}); for training, use split={advised}",
         )
 
 
