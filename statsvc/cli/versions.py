@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from statsvc.cli._completion import complete_dataset
 from statsvc.cli._home import HomeOptions, find_dataset, home_options
 from statsvc.cli._options import json_option, limit_option, print_json
 from statsvc.cli._tables import iso, print_table
@@ -20,7 +21,7 @@ COLUMNS = ("version", "tags", "published", "by", "images", "failed", "pixels", "
 
 
 @click.command(short_help="List or tag the versions of a dataset.")
-@click.argument("name", required=False)
+@click.argument("name", shell_complete=complete_dataset, required=False)
 @click.option(
     "--tag", "new_tags", multiple=True, metavar="N=TAG", help="Tag version N as TAG. Can be repeated."
 )
@@ -58,8 +59,8 @@ def versions(
     if as_json:
         print_json(
             [
-                dict(zip(COLUMNS, row, strict=True)) | {"arrays": folder}
-                for row, folder in zip(rows, arrays, strict=True)
+                dict(zip(COLUMNS, row, strict=True)) | {"tags": _tags(record, numbers), "arrays": folder}
+                for record, row, folder in zip(records, rows, arrays, strict=True)
             ]
         )
         return
@@ -76,12 +77,15 @@ def _parse_tag(item: str) -> tuple[int, str]:
     return int(number), tag
 
 
+def _tags(record: VersionRecord, numbers: Mapping[str, int]) -> list[str]:
+    return [tag for tag, number in numbers.items() if number == record.number]
+
+
 def _row(record: VersionRecord, numbers: Mapping[str, int]) -> tuple[Any, ...]:
-    tags = ", ".join(tag for tag, number in numbers.items() if number == record.number)
     stored = "kept" if "path" in record.digests else "none"
     return (
         record.number,
-        tags or None,
+        ", ".join(_tags(record, numbers)) or None,
         iso(record.created_at),
         record.kind,
         record.samples,

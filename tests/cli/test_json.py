@@ -74,6 +74,12 @@ def test_json_is_a_list_of_objects_with_these_keys(home: Path, command: str, key
     assert all(keys <= set(row) for row in rows)
 
 
+def test_json_of_versions_lists_the_tags(home: Path) -> None:
+    assert parsed(home, "versions", "street")[0]["tags"] == []
+    assert parsed(home, "versions", "street", "--tag", "1=paper")[0]["tags"] == ["paper"]
+    parsed(home, "versions", "street", "--untag", "paper")
+
+
 def test_json_of_weights_is_the_format_json(home: Path) -> None:
     as_format = invoke("weights", "street", "--format", "json", "--home", home).stdout
     assert invoke("weights", "street", "--json", "--home", home).stdout == as_format

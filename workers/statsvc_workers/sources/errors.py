@@ -73,4 +73,5 @@ def printable(name: str) -> str:
 
 
 def _empty(root: str) -> SourceError:
-    return SourceError(f"{root} is empty; {'check the URL' if is_url(root) else 'is the disk mounted?'}")
+    advice = "check the URL" if is_url(root) else "check the path: is the disk mounted?"
+    return SourceError(f"{root} is empty; {advice}")
