@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc.classes.class_maps import MAX_CLASSES
+from statsvc.classes.class_maps import BUILTIN, MAX_CLASSES
+from statsvc.cli._completion import complete_choices
 from statsvc.errors import InvalidParameter
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def configuration_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--class-map",
             metavar="MAP",
+            shell_complete=complete_choices((*BUILTIN, "none"), files=True),
             help="Map from raw ids to class ids: a built-in map such as cityscapes, a file, or none.",
         ),
     ):

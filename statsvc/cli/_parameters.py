@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from statsvc.classes import class_map_files, class_maps
+from statsvc.cli._completion import complete_choices
 from statsvc.weighting.parameters import PARAMETERS
+from statsvc.weighting.value_types import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from statsvc.classes.class_maps import ClassMap
+    from statsvc.cli._completion import Completion
+    from statsvc.weighting.parameter import Parameter
 
 
 def parameter_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -26,12 +30,19 @@ def parameter_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..
                 *flags,
                 name,
                 metavar=parameter.type.metavar,
+                shell_complete=_completion(parameter),
                 multiple=parameter.repeatable,
                 help=parameter.help(),
             )(command)
         return command
 
     return add
+
+
+def _completion(parameter: Parameter) -> Completion | None:
+    if not isinstance(parameter.type, Choice):
+        return None
+    return complete_choices(parameter.type.choices, files=parameter.name == "class_map")
 
 
 def present_parameters(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from statsvc.cli._completion import complete_dataset
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._jobs import job_to_dict
 from statsvc.cli._options import json_option, max_removed_option, print_json
@@ -15,7 +16,7 @@ from statsvc.errors import Conflict
 
 
 @click.command(short_help="Queue a scan of files that changed.")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_dataset)
 @click.argument("paths", nargs=-1)
 @max_removed_option
 @json_option

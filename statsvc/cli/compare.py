@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from statsvc.cli._answers import answer_function, print_warnings
+from statsvc.cli._completion import complete_dataset
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, output_option, print_json, url_option, version_option
 from statsvc.cli._parameters import parameter_options, pop_class_map_file, present_parameters
@@ -28,7 +29,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 
 @click.command(short_help="Compare weighting methods.")
-@click.argument("name", required=False)
+@click.argument("name", shell_complete=complete_dataset, required=False)
 @version_option
 @click.option(
     "--method",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from statsvc.cli._completion import complete_dataset
 from statsvc.cli._home import HomeOptions, home_options, open_table
 from statsvc.cli._options import AUTOMATIC_SCANS, json_option, print_json, trigger_changes, trigger_options
 from statsvc.cli._tables import iso, print_fields, print_table
@@ -20,7 +21,7 @@ COLUMNS = ("dataset", "version", "images", "failed", "pixels", "source")
 
 
 @click.command(short_help="List, show, configure or delete datasets.")
-@click.argument("name", required=False)
+@click.argument("name", shell_complete=complete_dataset, required=False)
 @click.option("--delete", is_flag=True, help="Delete dataset NAME and its versions, but no label map.")
 @click.option(
     "--keep",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from statsvc.cli._completion import complete_dataset
 from statsvc.cli._home import HomeOptions, find_dataset, home_options, open_table
 from statsvc.cli._options import json_option, print_json, version_option
 from statsvc.doctor.finding import SERIOUS
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Find problems in a dataset.")
-@click.argument("name", required=False)
+@click.argument("name", shell_complete=complete_dataset, required=False)
 @version_option
 @json_option
 @home_options

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from statsvc.cli._answers import open_cached_table, print_warnings
+from statsvc.cli._completion import complete_dataset
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import version_option
 from statsvc.cli._parameters import parameter_options, pop_class_map_file, present_parameters
@@ -21,7 +22,7 @@ COUNT_FORMATS = ("daformer", "csv")
 
 
 @click.command(short_help="Write counts or weights for other projects.")
-@click.argument("name", required=False)
+@click.argument("name", shell_complete=complete_dataset, required=False)
 @click.option(
     "--format",
     "form",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from statsvc.cli._answers import default_answer
+from statsvc.cli._completion import complete_dataset
 from statsvc.cli._configuration import configuration_options
 from statsvc.cli._home import HomeOptions, home_options, missing_extra, open_table
 from statsvc.cli._options import (
@@ -40,7 +41,13 @@ POLL_SECONDS = 0.5
 
 @click.command(short_help="Count label maps and publish a version.")
 @click.argument("source", required=False)
-@click.option("--name", metavar="NAME", show_default="from the folder", help="Name of the dataset.")
+@click.option(
+    "--name",
+    metavar="NAME",
+    show_default="from the folder",
+    shell_complete=complete_dataset,
+    help="Name of the dataset.",
+)
 @click.option("--pattern", metavar="GLOB", help="Files to count, for example '*_labelIds.png'.")
 @click.option(
     "--rule",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from statsvc.cli._completion import complete_dataset
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, print_json
 
 
 @click.command(short_help="Check stored versions for damage.")
-@click.argument("name", required=False)
+@click.argument("name", shell_complete=complete_dataset, required=False)
 @json_option
 @home_options
 def verify(name: str | None, as_json: bool, options: HomeOptions) -> None:

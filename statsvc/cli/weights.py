@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from statsvc.cli._answers import answer_function, print_warnings
+from statsvc.cli._completion import complete_dataset
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, output_option, url_option, version_option
 from statsvc.cli._parameters import parameter_options, pop_class_map_file, present_parameters
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Print class weights.")
-@click.argument("name", required=False)
+@click.argument("name", shell_complete=complete_dataset, required=False)
 @version_option
 @parameter_options(*PARAMETERS)
 @url_option

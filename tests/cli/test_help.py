@@ -106,4 +106,31 @@ def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
 
     assert completions("statsvc we") == ["weights"]
     assert completions("statsvc weights --norm") == ["--normalize"]
+    assert completions("statsvc weights --method median") == ["median_freq", "median_freq_global"]
     assert 'eval "$(_STATSVC_COMPLETE=bash_source statsvc)"' in invoke("--help").stdout
+
+
+def completed(command: click.Command, parameter: str, text: str, **options: object) -> list[str]:
+    context = click.Context(command)
+    context.params.update(options)
+    [option] = [option for option in command.params if option.name == parameter]
+    return [item.value for item in option.shell_complete(context, text)]
+
+
+def test_a_shell_completes_the_choices_of_parameters() -> None:
+    weights = cli.commands["weights"]
+    assert completed(weights, "method", "inverse") == ["inverse_freq", "inverse_eps"]
+    assert completed(weights, "recipe", "erfnet") == ["erfnet-decoder", "erfnet-encoder"]
+    assert completed(weights, "sampler", "rare") == ["rare_class"]
+    for command in ("weights", "scan"):
+        assert completed(cli.commands[command], "class_map", "citys") == ["cityscapes"]
+
+
+def test_a_shell_completes_the_names_of_datasets(street_home: tuple[Path, Path], tmp_path: Path) -> None:
+    home = str(street_home[1])
+    for command in ("weights", "compare", "doctor", "versions", "scan"):
+        assert completed(cli.commands[command], "name", "str", home=home) == ["street"]
+    assert completed(cli.commands["weights"], "name", "x", home=home) == []
+    assert completed(cli.commands["weights"], "name", "", home=str(tmp_path / "missing")) == []
+    assert not (tmp_path / "missing").exists()
+    assert completed(cli.commands["weights"], "name", "", database="nonsense") == []
