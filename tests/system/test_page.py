@@ -170,11 +170,14 @@ def copied(browser: Chrome) -> list[str]:
     ],
     ids=["beta", "lists", "negative"],
 )
-def test_the_code_to_copy_returns_the_weights_that_are_shown(
+def test_the_code_to_copy_returns_the_weights_that_are_shown_for_training(
     browser: Chrome, server: str, parameters: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(browser, server, **parameters)
-    expected = fetched(server, **parameters)["weights"]
+    # Without a split, a warning advises the training split, which the code then requests.
+    advised = "split" not in parameters
+    assert ("The code and the downloads use split=train" in text(browser, "use")) is advised
+    expected = fetched(server, **{"split": "train", **parameters})["weights"]
     python, command, curl = copied(browser)
     scope: dict[str, Any] = {"statsvc": importlib.import_module("statsvc")}
     with warnings.catch_warnings():
@@ -187,6 +190,11 @@ def test_the_code_to_copy_returns_the_weights_that_are_shown(
 
 def test_methods_are_compared(browser: Chrome, server: str) -> None:
     opened(browser, server, split="train")
+    overflow = (
+        "const box = document.querySelector('#compare .scrolled'); return box.scrollWidth > box.clientWidth"
+    )
+    is_cut = bool(browser.execute_script(overflow))
+    waited_for(lambda: ("Scroll sideways" in text(browser, "compare")) is is_cut)
     heads, ratios, *rows = table(browser, "compare")
     assert {"sqrt_inv_freq", "median_freq", "effective_num", "uniform"} <= set(heads)
     for column, head in list(enumerate(heads))[2:]:
@@ -200,8 +208,8 @@ def test_methods_are_compared(browser: Chrome, server: str) -> None:
 
 
 def test_weights_can_be_downloaded(browser: Chrome, server: str, downloads: Path) -> None:
-    opened(browser, server)
-    answer = fetched(server)
+    opened(browser, server, split="train")
+    answer = fetched(server, split="train")
     browser.find_element(By.LINK_TEXT, "npy").click()
     file = downloads / f"street-sqrt_inv_freq-v{answer['version']}.npy"
     wait_for(file.exists)

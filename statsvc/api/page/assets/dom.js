@@ -32,5 +32,10 @@ export function table(caption, headings, rows) {
   return scrolled(caption, h("table", {}, h("caption", { class: "unseen" }, caption), h("thead", {}, h("tr", {}, heads)), h("tbody", {}, body)));
 }
 
-export const scrolled = (label, ...children) =>
-  h("div", { class: "scrolled", role: "region", "aria-label": label, tabindex: "0" }, ...children);
+/** Return a box that scrolls sideways, with a hint below it while a part of its contents is cut off. */
+export function scrolled(label, ...children) {
+  const box = h("div", { class: "scrolled", role: "region", "aria-label": label, tabindex: "0" }, ...children);
+  const hint = h("p", { class: "hint sideways", hidden: true }, "Scroll sideways to see all columns →");
+  new ResizeObserver(() => { hint.hidden = box.scrollWidth <= box.clientWidth; }).observe(box);
+  return h("div", {}, box, hint);
+}

@@ -23,6 +23,8 @@ export function copyable(title, text) {
 export function showUse(answer, onError) {
   const pinned = new URLSearchParams(state());
   pinned.set("version", String(answer.version));
+  const advised = answer.warnings.some(({ code }) => code === "all_splits");
+  if (advised) pinned.set("split", "train");
   const server = location.href.replace(/[?#].*$/, "").replace(/\/$/, "");
   const keywords = [...pinned].map(([name, value]) => `${name}=${STRINGS.has(name) ? JSON.stringify(value) : python(value)}`);
   const flags = [...pinned].filter(([name]) => name !== "dataset").map(([name, value]) => `--${name.replaceAll("_", "-")} ${quoted(value)}`);
@@ -35,6 +37,7 @@ export function showUse(answer, onError) {
   };
   byId("use").replaceChildren(
     h("h2", { id: "use-title" }, "Use these weights"),
+    advised ? h("p", { class: "hint" }, "The code and the downloads use split=train, for training. The table above counts all splits.") : "",
     copyable("In a training script", `weights = statsvc.class_weights(${JSON.stringify(server)}, ${keywords.join(", ")})`),
     copyable("On the command line", `statsvc weights ${quoted(answer.dataset)} ${flags.join(" ")} --url ${server}`),
     copyable("Over HTTP", `curl ${header}'${server}/weights?${pinned}'`),
