@@ -194,7 +194,7 @@ def test_methods_are_compared(browser: Chrome, server: str) -> None:
         "const box = document.querySelector('#compare .scrolled'); return box.scrollWidth > box.clientWidth"
     )
     is_cut = bool(browser.execute_script(overflow))
-    waited_for(lambda: ("Scroll sideways" in text(browser, "compare")) is is_cut)
+    wait_for(lambda: ("Scroll sideways" in text(browser, "compare")) is is_cut)
     heads, ratios, *rows = table(browser, "compare")
     assert {"sqrt_inv_freq", "median_freq", "effective_num", "uniform"} <= set(heads)
     for column, head in list(enumerate(heads))[2:]:
