@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 
+from statsvc.cli import _progress
 from statsvc.local.demo import make_demo
 from support.command_line import invoke
 from support.commands import scan_json
@@ -86,3 +88,27 @@ def test_ctrl_c_during_startup_stops_the_server_without_an_error(tmp_path: Path,
         output = read_to_end(terminal)
         assert process.wait(TIMEOUT) in (0, -signal.SIGINT)
     assert output.strip() in ("", "^C")
+
+
+def test_progress_off_a_terminal_is_printed_only_when_it_changes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_progress, "LINE_SECONDS", 0.001)
+    steps = [("starting workers", 0)] * 5 + [("counting", 0)] * 3 + [("counting", 120)] * 3
+    remaining = iter(steps)
+    finished = threading.Event()
+
+    def read() -> dict[str, object]:
+        stage, done = next(remaining, (None, 0))
+        if stage is None:
+            finished.set()
+            stage, done = steps[-1]
+        return {"stage": stage, "done": done, "total": 240}
+
+    with _progress.show_progress(read):
+        assert finished.wait(TIMEOUT)
+    assert [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "starting workers: 0/240 files",
+        "counting: 0/240 files",
+        "counting: 120/240 files",
+    ]
