@@ -22,7 +22,13 @@ from statsvc.store.catalog.engine import upgrade_url
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FAST_SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
+FAST_SETTINGS = (
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "max_connections=200",
+    "autovacuum=off",
+)
 """Settings that trade durability for speed."""
 
 CRASH_SAFE_SETTINGS = tuple(setting for setting in FAST_SETTINGS if setting != "synchronous_commit=off")
