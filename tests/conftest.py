@@ -48,6 +48,33 @@ def pytest_configure() -> None:
     timeout.connect = timeout.read = timeout.write = timeout.pool = HTTP_TIMEOUT
 
 
+SLOW_MODULES = {
+    *("test_api_memory", "test_api_server", "test_generated_client"),
+    *("test_datasets", "test_demo", "test_import", "test_json", "test_missing_extras", "test_prefetch"),
+    *("test_scan", "test_serve", "test_terminal", "test_weights_command"),
+    *(
+        "test_calculate",
+        "test_client_concurrent",
+        "test_client_distributed",
+        "test_client_outages",
+        "test_local",
+    ),
+    *("test_lightning", "test_monitor", "test_transformers", "test_losses_peers", "test_losses_torch"),
+    *("test_jobs", "test_leases", "test_migrations", "test_model", "test_old_homes", "test_publication"),
+    *("test_rebuilding", "test_retention", "test_store_faults", "test_triggers"),
+    *("test_array_rows", "test_changed_paths", "test_kernels", "test_recompute", "test_recompute_faults"),
+    *("test_remote", "test_chaos", "test_cluster", "test_exchange", "test_imports", "test_page"),
+}
+"""Test modules that start processes or servers, or wait for them; `make test-fast` leaves them out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow modules."""
+    for item in items:
+        if item.path.stem in SLOW_MODULES:
+            item.add_marker("slow")
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Remove the caller's STATSVC_* and proxy variables, and put state and caches into a temporary folder."""

@@ -122,7 +122,7 @@ def test_the_benchmark_compares_equal_losses_and_names_a_missing_peer(
     for row in rows:
         if row["loss"].startswith("smp"):
             assert "no_such_package" in row["missing"]
-        elif "alone" not in row["loss"]:
+        elif "only" not in row["loss"]:
             assert row["value_difference"] < 1e-5
             assert row["gradient_difference"] < 1e-4 * row["gradient_largest"]
     output = capsys.readouterr().out
