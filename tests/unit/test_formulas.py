@@ -12,7 +12,8 @@ from statsvc.errors import InvalidParameter, Unanswerable
 from statsvc.sampling.weights import weights_response
 from statsvc.weighting.methods import METHODS
 from statsvc.weighting.parameters import WeightSpec
-from support.small_tables import PUBLISHED, TotalsTable, camvid, cityscapes, table_of
+from support.expected import PUBLISHED
+from support.small_tables import TotalsTable, camvid, cityscapes, table_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,8 +86,9 @@ def test_a_large_pos_weight_gives_a_warning_that_clip_and_strength_remove() -> N
 def of_ultralytics(counts: NDArray[np.float64], cls_pw: float) -> NDArray[np.float64]:
     """Repeat compute_class_weights and set_class_weights of its trainers for detection and semantic masks."""
     share = counts / max(counts.sum(), 1.0)
-    enet = (1.0 / np.log(1.02 + share)) ** cls_pw
-    return enet / enet.mean()
+    enet: NDArray[np.float64] = (1.0 / np.log(1.02 + share)) ** cls_pw
+    scaled: NDArray[np.float64] = enet / enet.mean()
+    return scaled
 
 
 @pytest.mark.parametrize("cls_pw", [0.25, 0.5, 1.0])

@@ -84,6 +84,7 @@ def test_a_loss_takes_the_weights_of_every_epoch() -> None:
         torch.nn.CrossEntropyLoss(weight=weights.tensor()),
         CombinedLoss(class_weights=weights),
     ):
+        assert criterion.weight is not None
         for epoch in range(3):
             criterion.weight.copy_(torch.from_numpy(weights.weights_at(epoch, start=1, end=2)))
             assert criterion.weight.tolist() == weights.weights_at(epoch, start=1, end=2).tolist()
