@@ -55,6 +55,14 @@ SUFFIXES = (".png", ".svg", ".pdf")
     show_default=", ".join(comparison.ALPHAS),
     help="Exponent of power. Can be repeated.",
 )
+@click.option(
+    "--strength",
+    "strengths",
+    multiple=True,
+    metavar="NUMBER[,…]",
+    show_default="1",
+    help="Strengths of every method, from 0 (uniform weights) to 1, separated by commas. Can be repeated.",
+)
 @parameter_options(*SHARED_PARAMETERS)
 @url_option
 @output_option("Write a plot to a .png, .svg or .pdf file.")
@@ -66,6 +74,7 @@ def compare(
     methods: tuple[str, ...],
     betas: tuple[str, ...],
     alphas: tuple[str, ...],
+    strengths: tuple[str, ...],
     url: str | None,
     output: Path | None,
     as_json: bool,
@@ -84,7 +93,10 @@ def compare(
         mixtures.without_version(number)
 
     def compare_answers(ask: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-        return comparison.compare(ask, request, methods=methods, betas=betas, alphas=alphas)
+        each_strength = [strength for text in strengths for strength in text.split(",")]
+        return comparison.compare(
+            ask, request, methods=methods, betas=betas, alphas=alphas, strengths=each_strength
+        )
 
     if url is not None:
         from statsvc.client.client import Client

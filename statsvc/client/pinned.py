@@ -90,7 +90,13 @@ def _compared_values(
     if name == "version":
         return weights.version, int(value) if is_version_number(value) else weights.version
     key = ALIASES.get(name, name)
-    return weights.spec.get(key), requested_spec.get(key, as_text(value))
+    return weights.spec.get(key, _default(key)), requested_spec.get(key, as_text(value))
+
+
+def _default(name: str) -> Any:
+    """Return the value of a parameter that the record does not contain, because it is older than it."""
+    default = PARAMETERS[name].default if name in PARAMETERS else None
+    return None if default is None else PARAMETERS[name].type.to_json(default)
 
 
 def _same_mixture(recorded: str, requested: str) -> bool:

@@ -132,6 +132,20 @@ class ClassWeights:
         """Return the weights as a float32 array of shape [C]."""
         return np.array(self._answer["weights"], np.float32)
 
+    def weights_at(self, epoch: float, *, start: float, end: float | None = None) -> NDArray[np.float32]:
+        """Return the weights of an epoch as a float32 array of shape [C]: weak at first, later these weights.
+
+        epoch  number of the epoch, counted from 0; fractions are allowed
+        start  first epoch in which the weights have an effect
+        end    epoch from which they have their full effect, linear in the exponent; by default `start`, which
+               is deferred re-weighting (Cao et al., NeurIPS 2019)
+
+        Raises `InvalidParameter` for a number that is not finite, and an `end` before `start`.
+        """
+        from statsvc.weighting.schedule import strength_at, weights_at_strength
+
+        return weights_at_strength(self._answer, strength_at(epoch, start, end)).astype(np.float32)
+
     def to_list(self) -> list[float]:
         """Return the weights in float64 as a list of length C."""
         return list(self._answer["weights"])

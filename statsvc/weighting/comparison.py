@@ -12,7 +12,7 @@ from statsvc.weighting.methods import DEFAULT, METHODS
 from statsvc.weighting.parameters import PARAMETERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 REFERENCE = "uniform"
 ALPHAS = ("0.25", "0.75")
@@ -31,6 +31,7 @@ def compare(
     methods: Sequence[str] = (),
     betas: Sequence[str] = (),
     alphas: Sequence[str] = (),
+    strengths: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the compared methods as JSON, in ascending order of the ratio of their weights.
 
@@ -41,21 +42,25 @@ def compare(
     betas       values for effective_num, by default 0.9999 and powers of ten near 1 − 1/median of the pixels
                 of a class
     alphas      exponents for power, by default `ALPHAS`
+    strengths   strengths of every method except uniform, by default 1; the default method is also included
+                at strength 1
 
     Each candidate has its weights and `loss_share` by class; `ratio`, the largest over the smallest weight of
     present classes; and `moved`, the part of the loss, from 0 to 1, that moves to other classes compared with
     uniform weights and with the default method. Candidates with equal weights are merged into one with
     several `names`. `left_out` lists candidates that have no response, with the reason.
 
-    Raises `InvalidParameter` for a method that does not return class weights, and what `weights_of` raises
-    for uniform weights.
+    Raises `InvalidParameter` for a method that does not return class weights and for a malformed β, α or
+    strength, and what `weights_of` raises for uniform weights.
     """
     _check_methods(methods)
+    parsed_strengths = _parsed_strengths(strengths)
     common, owned = _shared_parameters(shared)
     reference = weights_of({**common, "method": REFERENCE})
     left_out: list[dict[str, Any]] = []
     candidates: list[dict[str, Any]] = []
-    for params in _candidate_params(reference, owned, methods, betas, alphas):
+    at_full_strength = _candidate_params(reference, owned, methods, betas, alphas)
+    for params in _at_strengths(at_full_strength, parsed_strengths):
         name = " ".join([params["method"], *(f"{k}={v}" for k, v in params.items() if k != "method")])
         try:
             response = reference if params["method"] == REFERENCE else weights_of({**common, **params})
@@ -83,6 +88,26 @@ def _check_methods(methods: Sequence[str]) -> None:
             )
 
 
+def _parsed_strengths(strengths: Sequence[str]) -> list[float]:
+    try:
+        return [PARAMETERS["strength"].parse(strength) for strength in strengths]
+    except ValueError as problem:
+        raise InvalidParameter(("strength", str(problem))) from None
+
+
+def _at_strengths(
+    candidates: Iterable[dict[str, Any]], strengths: Sequence[float]
+) -> Iterator[dict[str, Any]]:
+    """Yield every candidate at every strength; strength 1 is left out of the parameters."""
+    for params in candidates:
+        if not strengths or params["method"] == REFERENCE:
+            yield params
+            continue
+        required = [1.0] if params["method"] == DEFAULT else []
+        for strength in dict.fromkeys([*required, *strengths]):
+            yield params if strength == 1 else {**params, "strength": f"{strength:g}"}
+
+
 def _shared_parameters(shared: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Return the parameters of all methods, and method → parameters that only this method takes."""
     common: dict[str, Any] = {}
@@ -96,9 +121,9 @@ def _shared_parameters(shared: Mapping[str, Any]) -> tuple[dict[str, Any], dict[
 
 
 def _add_moved(candidates: Sequence[dict[str, Any]]) -> None:
-    by_method = {method: candidate for candidate in candidates for method in candidate["methods"]}
-    uniform = by_method[REFERENCE]
-    default = by_method.get(DEFAULT, uniform)
+    by_name = {name: candidate for candidate in candidates for name in candidate["names"]}
+    uniform = by_name[REFERENCE]
+    default = by_name.get(DEFAULT, uniform)
     for candidate in candidates:
         candidate["moved"] = {"uniform": _moved(candidate, uniform), "default": _moved(candidate, default)}
 
@@ -219,7 +244,7 @@ def changes(candidate: Mapping[str, Any], base: Mapping[str, Any]) -> list[tuple
     return sorted(differences, key=lambda difference: -abs(difference[1]))
 
 
-def of_method(comparison: Mapping[str, Any], method: str) -> dict[str, Any] | None:
-    """Return the first candidate of a method, None where the method is left out."""
+def named(comparison: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """Return the candidate with a name, None where it is left out."""
     candidates: list[dict[str, Any]] = comparison["candidates"]
-    return next((candidate for candidate in candidates if method in candidate["methods"]), None)
+    return next((candidate for candidate in candidates if name in candidate["names"]), None)

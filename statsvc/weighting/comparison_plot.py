@@ -115,7 +115,7 @@ def _label_axes(heat: Axes, rows: Any, candidates: Any, default: str, numbered: 
         ["\n= ".join(_with_greek_letters(name) for name in candidate["names"]) for candidate in candidates],
     )
     for tick, candidate in zip(heat.get_yticklabels(), candidates, strict=True):
-        if default in candidate["methods"]:
+        if default in candidate["names"]:
             tick.set_fontweight("bold")
     step = 1 if numbered else max(1, len(rows) // _MAX_LABELS)
     heat.set_xticks(

@@ -87,9 +87,9 @@ def _methods(compared: Mapping[str, Any]) -> RenderableType:
     table.add_column("moved from\nuniform", justify="right", no_wrap=True)
     table.add_column("moved from\ndefault", justify="right", no_wrap=True)
     table.add_column("largest changes from the default, in points", overflow="fold")
-    default = comparison.of_method(compared, compared["default"])
+    default = comparison.named(compared, compared["default"])
     for number, candidate in enumerate(compared["candidates"], 1):
-        is_default = compared["default"] in candidate["methods"]
+        is_default = compared["default"] in candidate["names"]
         table.add_row(
             str(number),
             Text(" = ".join(candidate["names"]), "bold" if is_default else ""),
@@ -124,7 +124,7 @@ def _shares(compared: Mapping[str, Any], width: int) -> list[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
-    uniform = comparison.of_method(compared, comparison.REFERENCE)
+    uniform = comparison.named(compared, comparison.REFERENCE)
     assert uniform is not None
     rows = sorted(
         (row for row in compared["classes"] if not row.get("ignored")), key=lambda row: -row["frequency"]

@@ -2,8 +2,8 @@
 
 Notation: n pixels of a class, N the denominator, p = n/N, I pixels of the images in which the class
 occurs, m the number of those images, C the number of classes, absent ones included. Order of the steps:
-method → normalize over present classes → multiply → clip → absent policy. All in float64. The sources of the
-formulas are in `statsvc.weighting.methods`.
+method → strength → normalize over present classes → multiply → clip → absent policy. All in float64. The
+sources of the formulas are in `statsvc.weighting.methods`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from statsvc.weighting.methods import METHODS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from statsvc.weighting.methods import Kind
     from statsvc.weighting.parameters import WeightSpec
 
     Float64 = NDArray[np.float64]
@@ -108,8 +109,12 @@ def compute_weights(counts: ClassCounts, spec: WeightSpec) -> ComputedWeights:
     frequency = np.where(counts.ignored, 0.0, counts.pixels / float(counts.total))
     included = present | absent if spec.absent == "eps" else present
     raw, beta = _METHODS[method.name](_Input.of(counts, frequency, present, included), spec)
+    assert spec.strength is not None
+    raw = at_strength(raw, spec.strength, method.kind)
     weights = np.zeros(len(counts.pixels))
     if method.kind != "weights":
+        if spec.clip is not None:
+            raw = raw.clip(*spec.clip)
         weights[present] = raw
         weights[absent] = raw.min()
         return ComputedWeights(_within_float32(weights, counts, spec), frequency, present, None, None)
@@ -132,6 +137,17 @@ def compute_weights(counts: ClassCounts, spec: WeightSpec) -> ComputedWeights:
     return ComputedWeights(weights, frequency, present, loss_share, expected_weight, beta, without_effect)
 
 
+def at_strength(values: Float64, strength: float, kind: Kind) -> Float64:
+    """Return values of a method weakened to a strength from 0 (no effect) to 1 (unchanged).
+
+    Factors of a loss become w^strength. What is added to logits is the logarithm of a factor, so it becomes
+    strength times as large.
+    """
+    if strength == 1:
+        return values
+    return strength * values if kind == "additive" else values**strength
+
+
 @dataclass(frozen=True, slots=True)
 class _Input:
     """The notation of the module's docstring as float64 arrays over the included classes.
@@ -146,6 +162,11 @@ class _Input:
     present: NDArray[np.bool_]
     total: float
     classes: int
+
+    @property
+    def others(self) -> Float64:
+        """Pixels of all other classes; expectations of a stream can exceed the total by a rounding error."""
+        return np.maximum(self.total - self.n, 0.0)
 
     @classmethod
     def of(
@@ -223,6 +244,21 @@ def _enet(x: _Input, spec: WeightSpec) -> tuple[Float64, None]:
     return 1.0 / np.log1p((spec.c - 1.0) + x.p), None
 
 
+def _log_inv_freq(x: _Input, spec: WeightSpec) -> tuple[Float64, None]:
+    assert spec.k is not None
+    assert spec.offset is not None
+    assert spec.floor is not None
+    # ln(1/p) = ln(1 + (N-n)/n) keeps its digits where p is nearly 1.
+    logarithm = np.log1p(x.others / x.n)
+    raw: Float64 = np.maximum(spec.floor, spec.offset + math.log(spec.k) + logarithm)
+    if len(raw) > 1 and not raw.any():
+        raise Unanswerable(
+            "log_inv_freq gives every class the weight 0, because offset + ln(k/p) is at most 0 for each. "
+            "Use a larger k or offset, or a floor above 0"
+        )
+    return raw, None
+
+
 def _inverse_eps(x: _Input, spec: WeightSpec) -> tuple[Float64, None]:
     assert spec.epsilon is not None
     return 1.0 / (x.p + spec.epsilon), None
@@ -247,19 +283,20 @@ _METHODS: dict[str, Any] = {
     "median_freq_global": lambda x, _: (np.median(x.p[x.present]) / x.p, None),
     "enet": _enet,
     "log_count": lambda x, _: (1.0 / np.log(np.maximum(x.n, 2.0)), None),
+    "log_inv_freq": _log_inv_freq,
     "inverse_eps": _inverse_eps,
     "linear": _linear,
     "uniform": lambda x, _: (np.ones_like(x.p), None),
     "logit_adjustment": _logit_adjustment,
-    "pos_weight": lambda x, _: ((x.total - x.n) / x.n, None),
+    "pos_weight": lambda x, _: (x.others / x.n, None),
 }
 
 
 def _normalized(raw: Float64, shares: Float64, how: str) -> Float64:
     if how == "none":
         return raw
-    # Relative to the largest, so that no sum overflows.
-    relative: Float64 = raw / raw.max()
+    # Relative to the largest, so that no sum overflows. A single class can have the weight 0: -ln 1.
+    relative: Float64 = raw / raw.max() if raw.any() else np.ones_like(raw)
     match how:
         case "mean":
             scale = relative.mean()
@@ -267,6 +304,11 @@ def _normalized(raw: Float64, shares: Float64, how: str) -> Float64:
             scale = relative.sum()
         case "min":
             scale = relative.min()
+            if scale == 0:
+                raise Unanswerable(
+                    "normalize=min divides by the smallest weight, but that is 0. Use another value of "
+                    "normalize, or a floor above 0"
+                )
         case "expected":
             scale = (shares * relative).sum()
         case _:

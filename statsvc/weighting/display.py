@@ -116,7 +116,8 @@ def _heading(response: Mapping[str, Any]) -> RenderableType:
         parts.append((f"version {response['version']}", ""))
     if response.get("split"):
         parts.append((f"split {response['split']}", ""))
-    parts.append((str(response["method"]), ""))
+    strength = response["spec"].get("strength", 1)
+    parts.append((str(response["method"]) + ("" if strength == 1 else f" at strength {strength:g}"), ""))
     if response["images"] is not None:
         parts.append((f"{response['images']:,} image{'' if response['images'] == 1 else 's'}", ""))
     if response["failed"]:

@@ -88,6 +88,12 @@ _METHODS = (
         needs_absolute_counts=True,
     ),
     Method(
+        "log_inv_freq",
+        "max(floor, offset + ln(k/p))",
+        "Logarithm of the inverse share of pixels: -ln p by default.",
+        "1 + ln(1/p) is offset 1; the create_class_weight snippet of Keras users is k 0.15 with floor 1",
+    ),
+    Method(
         "inverse_eps",
         "1/(p + epsilon)",
         "Inverse share of pixels, bounded by 1/epsilon.",

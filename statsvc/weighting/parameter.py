@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from statsvc.weighting.methods import Method
     from statsvc.weighting.value_types import ValueType
 
-Scope = Literal["all", "counts", "class_weights", "stream"]
+Scope = Literal["all", "counts", "class_weights", "factors", "stream"]
+
+_SCOPE_KINDS = {"class_weights": ("weights",), "factors": ("weights", "pos_weight")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Parameter:
                 "all"            every spec
                 "counts"         every spec; it selects and interprets the counts, whatever they are used for
                 "class_weights"  methods that return class weights, see `Method.kind`
+                "factors"        methods whose values multiply a loss: class weights and pos_weight
                 "stream"         specs with a sampler
     default     value in a resolved spec where the caller leaves the parameter out; None leaves the choice
                 to the dataset
@@ -54,11 +57,13 @@ class Parameter:
         """Return whether a spec with this method and sampler has the parameter."""
         if self.method is not None:
             return self.method == method.name
-        if self.scope == "class_weights":
-            return method.kind == "weights"
         if self.scope == "stream":
             return sampler is not None and self.sampler in (None, sampler)
-        return True
+        return self.suits(method)
+
+    def suits(self, method: Method) -> bool:
+        """Return whether the scope includes what the method returns."""
+        return method.kind in _SCOPE_KINDS.get(self.scope, (method.kind,))
 
     @property
     def owner(self) -> str:

@@ -40,7 +40,7 @@ class WeightSpec:
 
     ignore_index   ids after the class map; () ignores none
     class_map      built-in name, or "none" for raw ids
-    clip           smallest and largest weight of a present class
+    clip           smallest and largest weight, or pos_weight, of a present class
     multiply       (class name, or id as text; factor)
     min_pixels     number of pixels, or "auto"
     """
@@ -79,12 +79,32 @@ class WeightSpec:
         default=1.0,
         method="linear",
     )
+    k: float | None = parameter_field(
+        "Factor in the logarithm: a larger k makes the weights more equal",
+        Number(0, low_inclusive=False),
+        default=1.0,
+        method="log_inv_freq",
+    )
+    offset: float | None = parameter_field(
+        "Constant added to the logarithm",
+        Number(low_inclusive=False),
+        default=0.0,
+        method="log_inv_freq",
+    )
+    floor: float | None = parameter_field(
+        "Smallest weight before normalization", Number(0), default=0.0, method="log_inv_freq"
+    )
     unit: str | None = parameter_field(
         "What n counts; images needs image counts",
         Choice(("pixels", "images")),
         default="pixels",
         method="effective_num",
         comparable=True,
+    )
+    strength: float | None = parameter_field(
+        "Exponent of the method's weights before normalization: 0 gives uniform weights, 1 the method's",
+        Number(0, 1, high_inclusive=True),
+        default=1.0,
     )
     normalize: str | None = parameter_field(
         "Scale of the weights: mean sets the mean over present classes to 1, sum their sum, max the largest "
@@ -140,7 +160,7 @@ class WeightSpec:
         comparable=True,
     )
     clip: tuple[float, float] | None = parameter_field(
-        "Smallest and largest weight of present classes", Bounds(), scope="class_weights"
+        "Smallest and largest weight of present classes", Bounds(), scope="factors"
     )
     multiply: tuple[tuple[str, float], ...] = parameter_field(
         "Factors of classes, by name or id", Factors(), unset=(), scope="class_weights"
@@ -293,7 +313,7 @@ def _contradictions(values: Mapping[str, Any], malformed: set[str]) -> Iterable[
                 )
         elif parameter.method is not None and parameter.method != method.name:
             yield name, f"{name} belongs to method={parameter.method}, not to {method.name}; leave it out"
-        elif parameter.scope == "class_weights" and method.kind != "weights":
+        elif not parameter.suits(method):
             yield name, f"{method.name} returns {method.kind}, not class weights; leave out {name}"
     yield from _sampler_contradictions(values, malformed, method)
     for name, parameter in PARAMETERS.items():

@@ -64,6 +64,32 @@ _RECIPES = (
         ignore_index=(0,),
     ),
     Recipe(
+        "ultralytics",
+        # cls_pw is strength; absent=eps gives a class without pixels what Ultralytics gives it.
+        MappingProxyType({"method": "enet", "c": 1.02, "normalize": "mean", "denominator": "counted"}),
+        "ultralytics/ultralytics, models/yolo/semantic/train.py; strength is its cls_pw",
+    ),
+    Recipe(
+        "lightly-train",
+        MappingProxyType({"method": "inverse_freq", "normalize": "mean", "denominator": "counted"}),
+        'lightly-ai/lightly-train#965 and #966, the proposed class_weights="auto"',
+    ),
+    Recipe(
+        "geoai",
+        MappingProxyType(
+            {"method": "inverse_freq", "normalize": "mean", "denominator": "counted", "clip": "0,50"}
+        ),
+        "opengeos/geoai, geoai/landcover_train.py, compute_class_weights; multiply is its custom_multipliers",
+    ),
+    Recipe(
+        "keras-log",
+        # The snippet divides by the sum of all counts, void included.
+        MappingProxyType(
+            {"method": "log_inv_freq", "k": 0.15, "floor": 1.0, "normalize": "none", "denominator": "all"}
+        ),
+        "create_class_weight with mu 0.15; tristan-deep/5LSM0_CityscapesDataset, utils/count_classes.py",
+    ),
+    Recipe(
         "randla",
         MappingProxyType(
             {"method": "inverse_eps", "epsilon": 0.02, "normalize": "none", "denominator": "counted"}

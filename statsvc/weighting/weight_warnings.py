@@ -9,7 +9,8 @@ import numpy as np
 from statsvc.dataset.splits import advised_split
 from statsvc.weighting.beta import Beta
 from statsvc.weighting.class_names import listed
-from statsvc.weighting.compute import effective_num
+from statsvc.weighting.compute import compute_weights, effective_num
+from statsvc.weighting.parameters import WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from statsvc.dataset.class_counts import InterpretedCounts
     from statsvc.dataset.table import Table
     from statsvc.weighting.compute import ClassCounts, ComputedWeights
-    from statsvc.weighting.parameters import WeightSpec
 
     WarningText = tuple[str, str]
     """A code that programs can rely on, and a message."""
@@ -32,6 +32,9 @@ _LARGE_RATIO = 1000
 
 _UNEXPECTED_EXAMPLES = 3
 """Number of unexpected ids that a message names."""
+
+_LARGE_POS_WEIGHT = 100
+"""pos_weight above which training may become unstable."""
 
 _GENTLE_METHODS = ("sqrt_inv_freq", "enet")
 
@@ -81,10 +84,12 @@ def about_weights(
 ) -> Iterator[WarningText]:
     """Yield the warnings about the weights themselves."""
     yield from _about_absent(counts, spec, result, exact)
-    if spec.method == "effective_num":
+    if spec.method == "effective_num" and spec.strength != 0:
         yield from _about_effective_num(counts, spec, result)
-    if result.loss_share is not None:
+    if spec.kind == "weights":
         yield from _about_extremes(counts, spec, result)
+    elif spec.kind == "pos_weight":
+        yield from _about_pos_weight(counts, spec, result)
 
 
 def about_splits(table: Table, spec: WeightSpec) -> Iterator[WarningText]:
@@ -262,23 +267,74 @@ def _about_extremes(counts: ClassCounts, spec: WeightSpec, result: ComputedWeigh
     w = result.weights[ids]
     if w.min() > 0 and w.max() / w.min() > _LARGE_RATIO:
         smallest, largest = counts.name(int(ids[w.argmin()])), counts.name(int(ids[w.argmax()]))
-        gentler = " or ".join(method for method in _GENTLE_METHODS if method != spec.method)
         yield (
             "extreme_ratio",
             f"the largest weight is {_ratio(w):.4g} times the smallest ({largest} {w.max():.4g}, {smallest} "
-            f"{w.min():.4g}), so training may be unstable; use method={gentler}, or clip=lo,hi",
+            f"{w.min():.4g}), so training may be unstable; use "
+            f"{_any_of(*_gentler_methods(counts, spec, _ratio(w)), *_weaker(spec))}",
         )
     zero = ids[w.astype(np.float32) == 0]
     if len(zero):
+        at_floor = spec.method == "log_inv_freq" and spec.floor == 0
+        advice = (
+            "use a larger k or offset, or a floor above 0"
+            if at_floor
+            else f"use another value of normalize, or {_weaker(spec)[1]}"
+        )
         yield (
             "zero_in_float32",
             f"{len(zero)} of {len(ids)} present classes have a weight that rounds to 0 in float32, so they "
-            f"do not contribute to the loss: {listed(counts.name(int(c)) for c in zero)}; use another value "
-            "of normalize, or clip=lo,hi",
+            f"do not contribute to the loss: {listed(counts.name(int(c)) for c in zero)}; {advice}",
         )
     if result.without_effect:
         yield (
             "multiply_without_effect",
             "multiply has no effect on classes that are ignored or have no pixels: "
             f"{', '.join(result.without_effect)}",
+        )
+
+
+def _gentler_methods(counts: ClassCounts, spec: WeightSpec, ratio: float) -> Iterator[str]:
+    """Yield `method=…` of gentle methods whose weights are more equal for these counts than `ratio`."""
+    for method in _GENTLE_METHODS:
+        if method == spec.method:
+            continue
+        gentle = compute_weights(counts, WeightSpec(method=method, denominator=spec.denominator))
+        weights = gentle.weights[gentle.present]
+        if 0 < weights.max() < ratio * weights.min():
+            yield f"method={method}"
+
+
+def _weaker(spec: WeightSpec) -> tuple[str, str]:
+    """Return changes of the parameters that bring the weights of any method closer together."""
+    return (
+        "a strength below 1" if spec.strength == 1 else f"a strength below {spec.strength:g}",
+        "clip=lo,hi" if spec.clip is None else "narrower bounds of clip",
+    )
+
+
+def _any_of(*options: str) -> str:
+    return options[0] if len(options) == 1 else f"{', '.join(options[:-1])} or {options[-1]}"
+
+
+def _about_pos_weight(
+    counts: ClassCounts, spec: WeightSpec, result: ComputedWeights
+) -> Iterator[WarningText]:
+    ids = np.flatnonzero(result.present)
+    values = result.weights[ids]
+    large = ids[values > _LARGE_POS_WEIGHT]
+    if len(large):
+        largest = int(ids[values.argmax()])
+        yield (
+            "large_pos_weight",
+            f"{len(large)} of {len(ids)} present classes have a pos_weight above {_LARGE_POS_WEIGHT}, so one "
+            f"positive pixel of {counts.name(largest)} counts as much as {values.max():.4g} others and "
+            f"training may be unstable; use {_any_of(*_weaker(spec))}",
+        )
+    zero = ids[values.astype(np.float32) == 0]
+    if len(zero):
+        yield (
+            "zero_in_float32",
+            f"{listed(counts.name(int(c)) for c in zero)} covers every pixel, so its pos_weight is 0 and its "
+            "pixels do not contribute to the loss; check ignore_index and the class map",
         )

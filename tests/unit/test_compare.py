@@ -104,10 +104,41 @@ def test_methods_that_a_dataset_cannot_support_are_left_out_with_the_reason() ->
     assert stream["stream"]["sampler"] == "rare_class"
 
 
+def test_every_method_is_compared_at_every_strength() -> None:
+    compared = compare(
+        camvid(num_classes=11, ignore_index=(11,)),
+        methods=["inverse_freq", "effective_num"],
+        betas=["1-1e-7"],
+        strengths=["0.25", "1"],
+    )
+    assert [one["names"] for one in compared["candidates"]] == [
+        ["uniform"],
+        ["sqrt_inv_freq strength=0.25"],
+        ["effective_num beta=1-1e-7 strength=0.25"],
+        ["inverse_freq strength=0.25"],
+        ["sqrt_inv_freq"],
+        ["effective_num beta=1-1e-7"],
+        ["inverse_freq"],
+    ]
+    by_name = named(compared)
+    assert by_name["inverse_freq strength=0.25"]["ratio"] == pytest.approx(
+        by_name["inverse_freq"]["ratio"] ** 0.25
+    )
+    assert by_name["sqrt_inv_freq"]["moved"]["default"] == 0
+    half = compare(camvid(num_classes=11, ignore_index=(11,)), methods=["inverse_freq"], strengths=["0.5"])
+    assert [one["names"] for one in half["candidates"]] == [
+        ["uniform"],
+        ["sqrt_inv_freq strength=0.5"],
+        ["sqrt_inv_freq", "inverse_freq strength=0.5"],
+    ]
+    assert half["candidates"][2]["moved"]["default"] == 0
+
+
 def test_invalid_arguments_are_rejected() -> None:
     for options, parameter in (
         ({"betas": ["2"]}, "beta"),
         ({"alphas": ["x"]}, "alpha"),
+        ({"strengths": ["1.5"]}, "strength"),
         ({"methods": ["pos_weight"]}, "method"),
         ({"methods": ["enett"]}, "method"),
     ):
@@ -206,6 +237,7 @@ def test_invalid_command_lines_are_rejected_with_advice(home: Home, tmp_path: Pa
     for arguments, message in (
         (["-o", tmp_path / "x.jpeg"], "Use a name ending in .png, .svg, .pdf"),
         (["--beta", "1.5"], "--beta: 1.5 is out of range"),
+        (["--strength", "0.5,2"], "--strength: 2 is out of range; use a number in [0, 1]"),
         (["--method", "pos_weight"], "--method: pos_weight does not return class weights"),
         (["--temperature", "1"], "--temperature: temperature belongs to sampler=rare_class"),
         (["--sampler", "rare"], "--sampler: expected one of rare_class, repeat_factor"),

@@ -61,8 +61,8 @@ def test_the_canonical_form_parses_to_an_equivalent_spec(params: dict[str, Any])
 
 def test_the_canonical_form_contains_only_parameters_of_the_method() -> None:
     assert list(spec().to_dict()) == [
-        "method", "normalize", "absent", "denominator", "ignore_index", "num_classes", "class_map",
-        "unexpected", "split", "clip", "multiply", "recipe",
+        "method", "strength", "normalize", "absent", "denominator", "ignore_index", "num_classes",
+        "class_map", "unexpected", "split", "clip", "multiply", "recipe",
     ]  # fmt: skip
     assert spec(method="effective_num", beta="1-1e-7").to_dict()["beta"] == 0.9999999
     assert spec(method="effective_num", beta="1-1e-20").to_dict()["beta"] == "1-1e-20"

@@ -47,6 +47,9 @@ def one_weight(method: str, n: float, p: float, f: float, m: float, c: dict[str,
         return 1 / float((Decimal(c["c"]) + Decimal(p)).ln())
     if method == "log_count":
         return 1 / math.log(max(n, 2))
+    if method == "log_inv_freq":
+        logarithm = math.log1p((float(c["total"]) - n) / n)
+        return max(c["floor"], c["offset"] + math.log(c["k"]) + logarithm)
     if method == "inverse_eps":
         return 1 / (p + c["epsilon"])
     if method == "linear":
@@ -56,7 +59,11 @@ def one_weight(method: str, n: float, p: float, f: float, m: float, c: dict[str,
     if method == "logit_adjustment":
         return c["tau"] * math.log(p)
     assert method == "pos_weight"
-    return (c["total"] - n) / n
+    return (float(c["total"]) - n) / n
+
+
+def at_strength(value: float, method: str, strength: float) -> float:
+    return strength * value if METHODS[method].kind == "additive" else value**strength
 
 
 def plain_python_weights(case: dict[str, Any], method: str, params: dict[str, Any]) -> list[float]:
@@ -77,7 +84,10 @@ def plain_python_weights(case: dict[str, Any], method: str, params: dict[str, An
     for c in present:
         f = pixels[c] / image_pixels[c]
         w[c] = one_weight(method, pixels[c], pixels[c] / total, f, images[c], constants)
+        w[c] = at_strength(w[c], method, params["strength"])
     if METHODS[method].kind != "weights":
+        if "clip" in params:
+            w.update({c: min(max(w[c], params["clip"][0]), params["clip"][1]) for c in present})
         low = min(w[c] for c in present)
         w.update(dict.fromkeys(absent, low))
         return [w[c] for c in classes]
@@ -87,6 +97,7 @@ def plain_python_weights(case: dict[str, Any], method: str, params: dict[str, An
         for c in absent:
             p[c] = 1e-10
             w[c] = one_weight(method, 1e-10 * total, 1e-10, 1e-10, 1e-10 * case["samples"], constants)
+            w[c] = at_strength(w[c], method, params["strength"])
     scale = {
         "mean": lambda: math.fsum(w[c] for c in part) / len(part),
         "sum": lambda: math.fsum(w[c] for c in part),
@@ -151,6 +162,11 @@ def parameters(draw: st.DrawFn, method: str) -> dict[str, Any]:
             "unit": draw(st.sampled_from(("pixels", "images"))),
         },
         "enet": {"c": draw(st.floats(1, 10))},
+        "log_inv_freq": {
+            "k": draw(st.floats(0.01, 100)),
+            "offset": draw(st.floats(-5, 5)),
+            "floor": draw(st.floats(0.01, 2)),
+        },
         "inverse_eps": {"epsilon": draw(st.floats(1e-12, 10))},
         "linear": {"upper": draw(st.floats(0, 1e6))},
         "logit_adjustment": {"tau": draw(st.floats(0.01, 10))},
@@ -163,14 +179,14 @@ def parameters(draw: st.DrawFn, method: str) -> dict[str, Any]:
 @given(data=st.data())
 def test_weights_are_finite_and_equal_an_independent_implementation(method: str, data: st.DataObject) -> None:
     case = data.draw(cases())
-    params = data.draw(parameters(method))
+    params = data.draw(parameters(method)) | {"strength": data.draw(st.sampled_from((0, 0.3, 1)))}
+    if METHODS[method].kind != "additive" and data.draw(st.booleans()):
+        params["clip"] = [data.draw(st.floats(0, 1)), data.draw(st.floats(1, 100))]
     if METHODS[method].kind == "weights":
         params["normalize"] = data.draw(st.sampled_from(NORMALIZE))
         params["absent"] = data.draw(st.sampled_from(ABSENT))
         if data.draw(st.booleans()):
             params["multiply"] = {str(c): data.draw(st.floats(0.1, 10)) for c in range(len(case["pixels"]))}
-        if data.draw(st.booleans()):
-            params["clip"] = [data.draw(st.floats(0, 1)), data.draw(st.floats(1, 100))]
     expected = plain_python_weights(case, method, params)
     spec = WeightSpec.from_params({"method": method, **params})
     if max(abs(w) for w in expected) > 3.4028e38:

@@ -112,6 +112,7 @@ class WeightsResponse(ResponseModel):
             "kind": "weights",
             "spec": {
                 "method": "sqrt_inv_freq",
+                "strength": 1.0,
                 "normalize": "mean",
                 "absent": "zero",
                 "denominator": "counted",
