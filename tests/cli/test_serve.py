@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from statsvc.api.state.snapshot import POLL_SECONDS
 from support.command_line import invoke
