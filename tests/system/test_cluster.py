@@ -217,6 +217,7 @@ def test_a_job_survives_a_restart_of_the_scheduler(cluster: Cluster) -> None:
     assert histogram(cluster.url, "ks") == {0: (HUGE_FILES * HUGE_PIXELS, HUGE_FILES)}
 
 
+@pytest.mark.timeout(900)  # a hundred jobs, on a machine that may run other tests too
 def test_two_runners_run_each_of_a_hundred_jobs_once_and_leave_no_gap_in_the_numbers(
     cluster: Cluster, labels: Path
 ) -> None:

@@ -174,14 +174,14 @@ MUTATED = """
 import io, sys, zlib
 import numpy as np
 sys.path.insert(0, "tests")
-from support.png_files import GREY, filtered_rows, png
+from support.png_files import GRAY, filtered_rows, png
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import open_label_map
 
 rng = np.random.default_rng(1)
 refused = read = 0
 for depth in (1, 4, 8, 16):
-    whole = bytearray(png(GREY, depth, 37, filtered_rows(rng, 9, (37 * depth + 7) // 8, 5, 0.9), 9))
+    whole = bytearray(png(GRAY, depth, 37, filtered_rows(rng, 9, (37 * depth + 7) // 8, 5, 0.9), 9))
     for _ in range(2500):
         data = bytearray(whole)
         for _ in range(rng.integers(1, 4)):
