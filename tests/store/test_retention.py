@@ -333,9 +333,9 @@ def test_the_command_line_sets_tags_and_keep(tmp_path: Path) -> None:
     publish_versions(home, 3)
     shown = json.loads(statsvc("versions", "street", "--tag", "2=paper", "--json", *home_options).stdout)
     assert [(v["version"], v["tags"], v["rows"]) for v in shown] == [
-        (3, None, "kept"),
-        (2, "paper", "kept"),
-        (1, None, "kept"),
+        (3, [], "kept"),
+        (2, ["paper"], "kept"),
+        (1, [], "kept"),
     ]
     tagged = statsvc("weights", "street", "--version", "paper", "--format", "csv", *home_options).stdout
     assert tagged == statsvc("weights", "street", "--version", "2", "--format", "csv", *home_options).stdout

@@ -85,7 +85,7 @@ def test_a_custom_palette_maps_several_colors_to_one_id_and_reports_unknown_colo
     assert unexpected["pixels"] == 1
     assert palettes.unknown_color(unexpected["id"]) == "#010203"
     assert any(
-        "colour #010203" in str(warning) and "odd.png" in str(warning) for warning in answer["warnings"]
+        "color #010203" in str(warning) and "odd.png" in str(warning) for warning in answer["warnings"]
     )
 
 

@@ -159,7 +159,7 @@ def test_a_folder_that_went_away_since_fails_the_listing(tmp_path: Path) -> None
 
 
 def test_an_emptied_folder_fails_the_listing(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"is empty; is the disk mounted?"):
+    with pytest.raises(SourceError, match=r"is empty; check the path: is the disk mounted"):
         list_samples(Source(str(tmp_path), "*.png"))
 
 
