@@ -44,8 +44,8 @@ CACHED_REQUEST_BYTES = 2048
 OTHER_FORMATS = {
     "text/csv": {
         "schema": {"type": "string"},
-        "example": "id,name,pixels,images,frequency,weight,loss_share\r\n"
-        "0,sky,20000000,366,0.8,0.6666666666666666,0.6666666666666666\r\n",
+        "example": "id,name,pixels,images,frequency,weight,loss_share,ignored,absent\r\n"
+        "0,sky,20000000,366,0.8,0.6666666666666666,0.6666666666666666,false,false\r\n",
     },
     "application/x-npy": {
         "schema": {

@@ -165,7 +165,7 @@ def _count_rows(attempt: Attempt, plan: Plan) -> CountedRows:
 
 def _checkpoints(attempt: Attempt, plan: Plan) -> Location:
     """Return the folder of the dataset's checkpoints, with a folder for each job."""
-    return attempt.store / plan.dataset.uid / "parts"
+    return attempt.store / plan.dataset.uid / checkpoints.FOLDER
 
 
 def _remove_used_checkpoints(attempt: Attempt, plan: Plan) -> None:
