@@ -25,6 +25,9 @@ STATE := .run
 INTEGRATIONS := .venv-integrations
 BUILD := .venv-build
 
+# Tests start hundreds of processes, which would all compile the package again without bytecode files.
+unexport PYTHONDONTWRITEBYTECODE
+
 PIP := $(BIN)/python -m pip install --quiet
 PINNED := $(PIP) $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
