@@ -280,7 +280,8 @@ def test_gc_can_be_paused_and_does_not_run_twice_at_the_same_time(home: Home, ca
     retention.resume(home.store)
     with exclusive(catalog.engine, "gc"), pytest.raises(Conflict, match="another gc"):
         retention.collect(catalog, home.store)
-    assert retention.collect(catalog, home.store).expired == []
+    for _ in range(20):  # one after another is not at the same time
+        assert retention.collect(catalog, home.store).expired == []
 
 
 def test_the_next_gc_finishes_the_work_of_a_gc_that_died(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import time
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,9 +208,14 @@ def exclusive(engine: sa.Engine, task: str, *, wait: bool = False) -> Iterator[N
                     connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), key)
                 elif not connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), key):
                     raise taken
-                yield
+                try:
+                    yield
+                finally:
+                    # Unlock at once: a server takes a while to notice that a connection was closed.
+                    with suppress(sa.exc.SQLAlchemyError):
+                        connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), key)
             finally:
-                connection.invalidate()  # closing the connection releases the lock, even after an error
+                connection.invalidate()  # closing the connection releases the lock if unlocking failed
         return
     with Path(f"{engine.url.database}.{task}-lock").open("w") as lock:
         try:

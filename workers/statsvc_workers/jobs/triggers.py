@@ -104,3 +104,4 @@ class Triggers:
                 assert dataset.source is not None
                 watcher = SourceWatcher(dataset.name, (dataset.source, dataset.pattern), self._quiet)
                 self._watchers[uid] = (dataset, watcher)
+                log.info("%s: watching its source", dataset.name)
