@@ -265,7 +265,7 @@ def test_two_runners_that_watch_one_folder_queue_one_job_per_change(tmp_path: Pa
     dataset = catalog.dataset("streets")
 
     def states() -> list[dict[str, Any]]:
-        return [{"state": job.state} for job in jobs.recent(catalog, dataset)]
+        return [{"state": job.state} for job, _ in jobs.recent(catalog, dataset)]
 
     try:
         wait_for(lambda: all("watching its source" in file.read_text() for file in logs))
