@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import httpx2
+import numpy as np
 import pytest
 
 from statsvc.local.demo import CLASS_NAMES, make_demo
@@ -239,7 +240,8 @@ def test_a_killed_scan_resumes_from_its_checkpoints(
 
 
 def test_a_failure_to_start_workers_is_one_line_and_does_not_block_the_dataset(tmp_path: Path) -> None:
-    labels = make_demo(tmp_path / "street", images=40, size=(64, 32))  # enough for two workers
+    labels = make_demo(tmp_path / "street", images=2, size=(64, 32))
+    np.save(labels / "train" / "array.npy", np.zeros((32, 64), np.uint8))  # which a worker counts
     home = ("--home", tmp_path / "home")
 
     def few_files() -> None:

@@ -9,6 +9,7 @@ import signal
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from statsvc.cli import _progress
@@ -23,7 +24,8 @@ from support.waiting import TIMEOUT, wait_for
 
 
 def test_the_progress_of_a_scan_shows_the_start_of_workers_and_the_speed(tmp_path: Path) -> None:
-    labels = make_demo(tmp_path / "street", images=40, size=(64, 32))  # enough for two workers
+    labels = make_demo(tmp_path / "street", images=2, size=(64, 32))
+    np.save(labels / "train" / "array.npy", np.zeros((32, 64), np.uint8))  # which a worker counts
     with on_terminal("scan", labels, "--home", tmp_path / "home") as (process, terminal):
         output = read_to_end(terminal)
         assert process.wait(TIMEOUT) == 0

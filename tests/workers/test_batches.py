@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from distributed import KilledWorker
 
-from statsvc_workers.cluster.batches import _Scan, _Sizer
+from statsvc_workers.cluster.batches import _Scan, BatchCutter
 from statsvc_workers.cluster.preflight import PreflightFailed
 from statsvc_workers.cluster.tasks import CountOptions
 
@@ -26,7 +26,7 @@ class DisconnectedCluster:
 
 def scan_of(cluster: object) -> _Scan:
     options = CountOptions("/labels", 1 << 20, "cpu")
-    return _Scan(cast("Cluster", cluster), options, _Sizer([], [], 1), "a.png", "key", lambda: None)
+    return _Scan(cast("Cluster", cluster), options, BatchCutter([], [], 1), "a.png", "key", lambda: None)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no module named statsvc"), PreflightFailed("no statsvc")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from PIL import Image
 from statsvc.store.catalog import jobs
 from statsvc.store.publication import configure
 from statsvc.store.versions import checkpoints
-from statsvc_workers.cluster import in_process
+from statsvc_workers.cluster import batches, in_process
 from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.jobs.progress import Progress
 from statsvc_workers.jobs.reader_digest import reader_digest
@@ -201,10 +201,10 @@ def is_running(workspace: Workspace) -> bool:
     return workspace.cluster.running
 
 
-def test_a_few_changed_files_start_no_cluster_unless_another_library_decodes_one(
+def test_png_files_start_no_cluster_unless_another_library_decodes_one(
     scanned: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(in_process, "MAX_SECONDS", 60.0)  # a busy machine must not start a cluster
+    monkeypatch.setattr(in_process, "WORKERS_COST", 600.0)  # a busy machine must not start a cluster
     write_png(folder / "train/00.png", random_labels(99, classes=9))
     write_png(folder / "new/wide.png", random_labels(98).astype(np.uint16) + 300)
     (folder / "new/cut.png").write_bytes((folder / "train/01.png").read_bytes()[:-20])
@@ -222,6 +222,37 @@ def test_a_few_changed_files_start_no_cluster_unless_another_library_decodes_one
     finally:
         place.cluster.close()
     published(place, folder, 3)
+
+
+def test_workers_take_over_while_this_process_counts(
+    workspace: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_process, "WORKERS_COST", 0.0)
+    monkeypatch.setattr(in_process, "MEASURED_SECONDS", 0.0)
+    monkeypatch.setattr(batches, "BATCH_SECONDS", 1e-9)  # batches of one file
+    monkeypatch.setattr(batches, "FIRST_BATCH_FILES", 1)
+    place = Workspace(workspace.home, workspace.catalog, LocalCluster(workers=1))
+    monkeypatch.setattr(in_process.ThreadedCount, "_count", slowly(in_process.ThreadedCount._count))
+    for number in range(100):
+        write_png(folder / f"more/{number:03}.png", random_labels(number))
+    place.add(folder)
+    try:
+        outcome, _ = place.scan()
+        assert scan_numbers(outcome) == numbers(counted=FILE_COUNT + 100)
+        assert is_running(place)
+    finally:
+        place.cluster.close()
+    published(place, folder, 1)
+
+
+def slowly(count: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that counts after a pause, so that the workers start before the files are counted."""
+
+    def count_later(*arguments: Any) -> Any:
+        time.sleep(0.1)
+        return count(*arguments)
+
+    return count_later
 
 
 def test_only_changed_and_added_files_are_counted(scanned: Workspace, folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from statsvc_workers.cluster.preflight import PreflightFailed
 from statsvc_workers.samples.members import sample_name
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     Batch: TypeAlias = list[str | Member]
 
 log = logging.getLogger(__name__)
+
+AnySample = TypeVar("AnySample")
 
 BATCH_SECONDS = 1.0
 """Target duration of a batch, which makes Dask's overhead of 2 to 3 ms per task negligible."""
@@ -49,13 +51,13 @@ RESTARTS = 3
 """How often one scan restarts a failed cluster."""
 
 
-class _Sizer:
+class BatchCutter(Generic[AnySample]):
     """Cuts batches that take about `BATCH_SECONDS`, and shorter ones towards the end.
 
     A batch is at most half of a worker's share of the remaining samples, so that all workers finish together.
     """
 
-    def __init__(self, paths: Sequence[str | Member], sizes: Sequence[int], workers: int) -> None:
+    def __init__(self, paths: Sequence[AnySample], sizes: Sequence[int], workers: int) -> None:
         self._paths, self._sizes, self._next, self._workers = paths, sizes, 0, workers
         self._seconds_per_file: float | None = None
 
@@ -70,7 +72,11 @@ class _Sizer:
             average = (1 - NEWEST_WEIGHT) * previous + NEWEST_WEIGHT * measured
             self._seconds_per_file = min(measured, average)
 
-    def cut(self) -> Batch:
+    def rest(self) -> Sequence[AnySample]:
+        """Return the samples that are in no batch yet."""
+        return self._paths[self._next :]
+
+    def cut(self) -> list[AnySample]:
         """Return the next batch, or an empty one at the end."""
         limit = FIRST_BATCH_FILES
         if self._seconds_per_file is not None:
@@ -110,7 +116,9 @@ def stream(
     while True:
         client = cluster.prepare(options, paths[0], check)
         # Created after `prepare`, because the number of workers is unknown before.
-        scan = scan or _Scan(cluster, options, _Sizer(paths, sizes, cluster.workers), paths[0], key, check)
+        scan = scan or _Scan(
+            cluster, options, BatchCutter(paths, sizes, cluster.workers), paths[0], key, check
+        )
         in_flight: dict[Any, Batch] = {}
         try:
             yield from scan.results(client, in_flight)
@@ -141,7 +149,7 @@ class _Scan:
         self,
         cluster: Cluster,
         options: CountOptions,
-        sizer: _Sizer,
+        sizer: BatchCutter[str | Member],
         first_sample: str | Member,
         key: str,
         check: Callable[[], None],

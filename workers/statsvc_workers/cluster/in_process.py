@@ -1,75 +1,171 @@
-"""Count a few small files in this process, so that one changed file does not start a cluster.
+"""Count files in threads of this process, at once, so that small scans start no cluster.
 
 Worker processes exist because decoding a file may crash the process or use up its memory. So this process
-counts only files that need nothing but our own loops and libdeflate, and whose header limits the memory in
-advance: PNG files that are not interlaced. The cluster counts all other files.
+counts only files that need nothing but our own loops and libdeflate, which release the GIL, and whose header
+limits the memory in advance: PNG files that are not interlaced. The cluster counts all other files.
+
+Worker processes are started meanwhile if they are needed for other files, or if the remaining files take
+longer than the start of the workers is worth: they take over when they are ready.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from statsvc.errors import UnreadableSample
+from statsvc_workers.cluster.batches import POLL_SECONDS, BatchCutter
 from statsvc_workers.formats import extension, png
 from statsvc_workers.samples.open_file import open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
 
+    from statsvc_workers.cluster.local_cluster import LocalCluster
     from statsvc_workers.cluster.tasks import BatchResult, CountOptions
     from statsvc_workers.samples.members import Member
 
-MAX_FILES = 32
-MAX_FILE_BYTES = 1 << 22
-"""Most files that are counted in this process per scan, and their largest total size."""
+log = logging.getLogger(__name__)
 
 MAX_DECOMPRESSED_BYTES = 1 << 24
 """Largest decompressed size of one file: 16 MB, a label map of 4096 × 4096."""
 
-MAX_SECONDS = 1.0
-"""Longest counting time in this process, about the start time of a cluster, which counts the other files."""
+WORKERS_COST = 8.0
+"""Seconds of remaining work in threads from which on worker processes are started.
+
+They need 1.5 s of CPU time each to start, on the cores that count meanwhile, and then count up to twice as
+fast as threads, which wait for each other between the loops.
+"""
+
+MEASURED_SECONDS = 0.25
+"""Shortest time in which the rate is measured."""
 
 PIXELS_PER_BYTE = 8
 """Most pixels in a byte of PNG image data."""
 
 
-def are_few(sizes: Sequence[int]) -> bool:
-    """Whether files of these sizes, in bytes, may be counted in this process."""
-    return len(sizes) <= MAX_FILES and sum(sizes) <= MAX_FILE_BYTES
+class ThreadedCount:
+    """Counts those samples that this process may count.
 
+    remaining  samples that were not counted, each with its size; complete after `results`
 
-def count_in_process(
-    options: CountOptions, samples: Sequence[str | Member], check: Callable[[], None]
-) -> tuple[BatchResult | None, list[str | Member]]:
-    """Count the samples that may be counted in this process.
-
-    Returns their rows (None if there are none) and the remaining samples. If a file fails and is not the file
-    whose header was checked, no rows are returned and all samples remain. `check` is called before each
-    sample and may raise to stop.
+    cluster  a cluster that is not running
+    samples  samples below `options.root`, a folder of this machine, each with its approximate size in bytes
+    check    called often; may raise to stop
     """
-    from statsvc_workers.cluster.tasks import UNREADABLE, count_samples
 
-    paths = [sample for sample in samples if isinstance(sample, str)]
-    checked = {path: stamp for path in paths if (stamp := _checked_fingerprint(options, path)) is not None}
-    call_times: list[float] = []
+    def __init__(
+        self,
+        cluster: LocalCluster,
+        options: CountOptions,
+        samples: Sequence[tuple[str | Member, int]],
+        check: Callable[[], None],
+    ) -> None:
+        self._cluster, self._check, self._threads = cluster, check, cluster.threads
+        # The limit of pixels also applies to a file that has replaced the one whose header was checked.
+        max_pixels = min(options.max_pixels, PIXELS_PER_BYTE * MAX_DECOMPRESSED_BYTES)
+        self._options = replace(options, max_pixels=max_pixels, device="cpu")
+        self._sizes = {path: size for path, size in samples if isinstance(path, str) and _is_png(path)}
+        self.remaining = [
+            (sample, size)
+            for sample, size in samples
+            if not isinstance(sample, str) or sample not in self._sizes
+        ]
+        self._cutter = BatchCutter(list(self._sizes), list(self._sizes.values()), self._threads)
+        self._ended = threading.Event()
+        self._start: threading.Thread | None = None
 
-    def is_late() -> bool:
-        check()
-        call_times.append(time.monotonic())
-        # The time starts with the second file: the first one also loads, or compiles, the loops.
-        return len(call_times) > 1 and call_times[-1] - call_times[1] > MAX_SECONDS
+    def results(self) -> Iterator[BatchResult]:
+        """Yield the rows of each batch when it ends, until all is counted or the workers take over."""
+        if self.remaining:
+            self._start_workers()
+        left = sum(self._sizes.values())
+        first: tuple[float, int] | None = None  # the time of the first result, and the bytes left then
+        running: set[Future[tuple[BatchResult | None, list[str]]]] = set()
+        try:
+            with ThreadPoolExecutor(self._threads, "counting") as pool:
+                try:
+                    while self._submit(pool, running):
+                        done, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
+                        self._check()
+                        for future in done:
+                            rows, rest = future.result()
+                            self._leave(rest)
+                            if rows is not None:
+                                self._cutter.learn(rows)
+                                yield rows
+                                left -= sum(self._sizes[path] for path in rows.path)
+                            first = first or (time.monotonic(), left)
+                        if first is not None and self._start is None:
+                            self._decide(left, first)
+                finally:
+                    self._ended.set()  # the threads stop before their next sample
+            self._leave(self._cutter.rest())
+        finally:
+            if self._start is not None:
+                self._start.join()
 
-    # The limit of pixels also applies to a file that has replaced the checked one.
-    max_pixels = min(options.max_pixels, PIXELS_PER_BYTE * MAX_DECOMPRESSED_BYTES)
-    rows = count_samples(replace(options, max_pixels=max_pixels, device="cpu"), list(checked), is_late)
-    for row, path in enumerate(rows.path):
-        if rows.status[row] == UNREADABLE and checked[path] != _fingerprint(rows, row):
-            return None, list(samples)
-    counted = set(rows.path)
-    remaining = [sample for sample in samples if not (isinstance(sample, str) and sample in counted)]
-    return (rows if counted else None), remaining
+    def _submit(
+        self, pool: ThreadPoolExecutor, running: set[Future[tuple[BatchResult | None, list[str]]]]
+    ) -> bool:
+        """Keep all threads busy until the workers are ready; return whether a batch is running."""
+        while len(running) < self._threads and (self._start is None or self._start.is_alive()):
+            if not (batch := self._cutter.cut()):
+                break
+            running.add(pool.submit(self._count, batch))
+        return bool(running)
+
+    def _leave(self, paths: Sequence[str]) -> None:
+        self.remaining.extend((path, self._sizes[path]) for path in paths)
+
+    def _decide(self, left: int, first: tuple[float, int]) -> None:
+        """Start workers if the bytes that are left take longer than workers are worth.
+
+        The rate is measured from the first result on, because the first batch also loads, or compiles, the
+        loops.
+        """
+        seconds, counted = time.monotonic() - first[0], first[1] - left
+        if self.remaining or (seconds >= MEASURED_SECONDS and left * seconds > WORKERS_COST * counted):
+            log.info("worker processes are started for the remaining %.1f MB", left / 1e6)
+            self._start_workers()
+
+    def _start_workers(self) -> None:
+        def start() -> None:
+            # An error is raised again where the cluster is used.
+            try:
+                self._cluster.client()
+            except Exception as error:
+                log.debug("the worker processes did not start", exc_info=error)
+
+        self._start = threading.Thread(target=start, name="start of workers")
+        self._start.start()
+
+    def _count(self, paths: list[str]) -> tuple[BatchResult | None, list[str]]:
+        """Count those files that this process may count; return their rows and the other files.
+
+        If a file fails and is not the file whose header was checked, no rows are returned.
+        """
+        from statsvc_workers.cluster.tasks import UNREADABLE, count_samples
+
+        marks = {path: _checked_fingerprint(self._options, path) for path in paths}
+        checked = [path for path in paths if marks[path] is not None]
+        if not checked:
+            return None, paths
+        rows = count_samples(self._options, checked, self._ended.is_set)
+        for row, path in enumerate(rows.path):
+            if rows.status[row] == UNREADABLE and marks[path] != _fingerprint(rows, row):
+                return None, paths
+        counted = set(rows.path)
+        return rows, [path for path in paths if path not in counted]
+
+
+def _is_png(path: str) -> bool:
+    return extension(path) == ".png"
 
 
 def _fingerprint(rows: BatchResult, row: int) -> tuple[int, int, int]:
@@ -78,8 +174,6 @@ def _fingerprint(rows: BatchResult, row: int) -> tuple[int, int, int]:
 
 def _checked_fingerprint(options: CountOptions, path: str) -> tuple[int, int, int] | None:
     """Return the fingerprint of a file that may be counted in this process by its header; else None."""
-    if extension(path) != ".png":
-        return None
     try:
         with open_file(options.root, path) as source:
             stamp = source.stamp()

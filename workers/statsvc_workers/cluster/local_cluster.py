@@ -7,7 +7,6 @@ import functools
 import logging
 import os
 import signal
-import threading
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +98,11 @@ class LocalCluster:
         return self._requested_workers or max(1, min(cores(), memory() // WORKER_MEMORY))
 
     @property
+    def threads(self) -> int:
+        """The number of threads that may count in this process while no worker process runs."""
+        return self._requested_workers or cores()
+
+    @property
     def running(self) -> bool:
         """Whether the cluster's processes are running."""
         return self._client is not None
@@ -146,9 +150,6 @@ def _interrupts_blocked() -> Iterator[None]:
 
     They inherit the blocked signal. A signal that arrives meanwhile is delivered to this thread afterwards.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     # If the first process started the resource tracker, the tracker would unblock the signal in this thread.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

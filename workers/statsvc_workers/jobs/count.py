@@ -13,7 +13,7 @@ from statsvc.dataset.table import MAX_IDS
 from statsvc.errors import JobFailed
 from statsvc.store.versions import checkpoints
 from statsvc_workers.cluster.batches import POLL_SECONDS, stream
-from statsvc_workers.cluster.in_process import are_few, count_in_process
+from statsvc_workers.cluster.in_process import ThreadedCount
 from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.cluster.tasks import RACY_NS, UNREADABLE, CountOptions
 from statsvc_workers.sources.diff import fingerprint, unchanged_files
@@ -176,11 +176,10 @@ def _results(
     if listing.etag is not None and is_listable(options.root):
         is_recent &= listing.etag[remaining] == np.array("", listing.etag.dtype)
     attempt.progress.stage = "counting"
-    in_process = _may_count_in_process(attempt, options, listing, remaining)
-    yield from _count_samples(attempt, options, listing, remaining[~is_recent], f"{key}-0", in_process)
+    yield from _count_samples(attempt, options, listing, remaining[~is_recent], f"{key}-0")
     if is_recent.any():
         _wait_until(attempt, int(newest[is_recent].max()) + RACY_NS)
-        yield from _count_samples(attempt, options, listing, remaining[is_recent], f"{key}-1", in_process)
+        yield from _count_samples(attempt, options, listing, remaining[is_recent], f"{key}-1")
 
 
 def _newest_times(listing: Listing, samples: NDArray[np.int64], now: int) -> NDArray[np.int64]:
@@ -193,19 +192,6 @@ def _newest_times(listing: Listing, samples: NDArray[np.int64], now: int) -> NDA
     return newest
 
 
-def _may_count_in_process(
-    attempt: Attempt, options: CountOptions, listing: Listing, samples: NDArray[np.int64]
-) -> bool:
-    """Whether this process may count the samples, because a cluster would take longer to start."""
-    return (
-        isinstance(attempt.cluster, LocalCluster)  # a remote cluster may see files that this host does not
-        and not attempt.cluster.running
-        and options.device != "cuda"
-        and not is_url(options.root)
-        and are_few(listing.lengths(samples))
-    )
-
-
 def _wait_until(attempt: Attempt, time_ns: int) -> None:
     """Wait until a time in nanoseconds since the epoch."""
     stage, attempt.progress.stage = attempt.progress.stage, "waiting for files that changed just now"
@@ -216,27 +202,29 @@ def _wait_until(attempt: Attempt, time_ns: int) -> None:
 
 
 def _count_samples(
-    attempt: Attempt,
-    options: CountOptions,
-    listing: Listing,
-    rows: NDArray[np.int64],
-    key: str,
-    in_process: bool,
+    attempt: Attempt, options: CountOptions, listing: Listing, rows: NDArray[np.int64], key: str
 ) -> Iterator[BatchResult | tuple[str, str]]:
-    """Count these rows of the listing: in this process if allowed, and on the cluster."""
+    """Count these rows of the listing: in threads of this process, and on the cluster."""
     if not len(rows):
         return
-    samples, sizes = [listing.sample(listing.path[row]) for row in rows], listing.lengths(rows)
-    if in_process:
-        counted, samples = count_in_process(options, samples, attempt.check)
-        if counted is not None:
-            yield counted
-        sizes = [0] * len(samples)  # so few samples need not be cut into batches by size
-    if samples:
-        if not attempt.cluster.running:
+    samples = [listing.sample(listing.path[row]) for row in rows]
+    remaining = list(zip(samples, listing.lengths(rows), strict=True))
+    cluster = attempt.cluster
+    if (
+        isinstance(cluster, LocalCluster)  # a remote cluster may see files that this host does not
+        and not cluster.running
+        and options.device != "cuda"
+        and not is_url(options.root)
+    ):
+        counting = ThreadedCount(cluster, options, remaining, attempt.check)
+        yield from counting.results()
+        remaining = counting.remaining
+    if remaining:
+        if not cluster.running:
             # Shown until the first result: a new process also loads, or compiles, the loops.
             attempt.progress.stage = "starting workers"
-        yield from stream(attempt.cluster, options, samples, sizes, key, attempt.check)
+        samples, sizes = [sample for sample, _ in remaining], [size for _, size in remaining]
+        yield from stream(cluster, options, samples, sizes, key, attempt.check)
 
 
 def as_rows(batch: BatchResult) -> CountedRows:
