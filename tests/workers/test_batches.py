@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from distributed import KilledWorker
 
-from statsvc_workers.cluster.batches import _Scan, BatchCutter
+from statsvc_workers.cluster.batches import BatchCutter, _Scan
 from statsvc_workers.cluster.preflight import PreflightFailed
 from statsvc_workers.cluster.tasks import CountOptions
 

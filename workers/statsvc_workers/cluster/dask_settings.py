@@ -6,8 +6,9 @@ from __future__ import annotations
 def quiet_dask() -> None:
     """Silence Dask's log messages about events that the scan reports itself, such as a broken worker.
 
-    The setting takes effect when distributed is imported, here and in the processes that it starts.
+    The settings take effect when distributed is imported, here and in the processes that it starts.
     """
     import dask
 
-    dask.config.set({"logging.distributed": "critical"})
+    # Its event loop logs each failed connection.
+    dask.config.set({"logging.distributed": "critical", "logging.asyncio": "critical"})

@@ -87,28 +87,29 @@ class ThreadedCount:
         left = sum(self._sizes.values())
         first: tuple[float, int] | None = None  # the time of the first result, and the bytes left then
         running: set[Future[tuple[BatchResult | None, list[str]]]] = set()
-        try:
-            with ThreadPoolExecutor(self._threads, "counting") as pool:
-                try:
-                    while self._submit(pool, running):
-                        done, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
-                        self._check()
-                        for future in done:
-                            rows, rest = future.result()
-                            self._leave(rest)
-                            if rows is not None:
-                                self._cutter.learn(rows)
-                                yield rows
-                                left -= sum(self._sizes[path] for path in rows.path)
-                            first = first or (time.monotonic(), left)
-                        if first is not None and self._start is None:
-                            self._decide(left, first)
-                finally:
-                    self._ended.set()  # the threads stop before their next sample
-            self._leave(self._cutter.rest())
-        finally:
-            if self._start is not None:
-                self._start.join()
+        with ThreadPoolExecutor(self._threads, "counting") as pool:
+            try:
+                while self._submit(pool, running):
+                    done, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
+                    self._check()
+                    for future in done:
+                        rows, rest = future.result()
+                        self._leave(rest)
+                        if rows is not None:
+                            self._cutter.learn(rows)
+                            yield rows
+                            left -= sum(self._sizes[path] for path in rows.path)
+                        first = first or (time.monotonic(), left)
+                    if first is not None and self._start is None:
+                        self._decide(left, first)
+            finally:
+                self._ended.set()  # the threads stop before their next sample
+        self._leave(self._cutter.rest())
+
+    def close(self) -> None:
+        """Wait until workers that are being started have started."""
+        if self._start is not None:
+            self._start.join()
 
     def _submit(
         self, pool: ThreadPoolExecutor, running: set[Future[tuple[BatchResult | None, list[str]]]]
@@ -156,7 +157,10 @@ class ThreadedCount:
         checked = [path for path in paths if marks[path] is not None]
         if not checked:
             return None, paths
-        rows = count_samples(self._options, checked, self._ended.is_set)
+        try:
+            rows = count_samples(self._options, checked, self._ended.is_set)
+        except OSError:  # too many open files
+            return None, paths
         for row, path in enumerate(rows.path):
             if rows.status[row] == UNREADABLE and marks[path] != _fingerprint(rows, row):
                 return None, paths

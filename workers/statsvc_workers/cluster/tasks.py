@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -130,8 +131,8 @@ def count_samples(
     `should_stop` is called before each sample. Once it returns True, the rows of the samples so far are
     returned, so there may be fewer rows than `paths`.
 
-    Raises only `MemoryError`, `KeyboardInterrupt`, and `InvalidParameter` for device "cuda" without a CUDA
-    device.
+    Raises only `MemoryError`, `OSError` where this process has too many open files, `KeyboardInterrupt`, and
+    `InvalidParameter` for device "cuda" without a CUDA device.
     """
     started = time.perf_counter()
     engine = Engine(options.device)
@@ -145,7 +146,7 @@ def count_samples(
             try:
                 _read(options, sample, engine, ahead)
             except Exception as error:
-                if isinstance(error, MemoryError):
+                if isinstance(error, MemoryError) or _is_shortage(error):
                     raise
                 too_many_colors = isinstance(error, TooManyIds) and options.counting.palette is not None
                 sample.error = explain(rules.too_many_colors() if too_many_colors else error)
@@ -154,6 +155,11 @@ def count_samples(
         if not sample.error:
             _finish(options, sample, engine)
     return _batch_result(samples, time.perf_counter() - started)
+
+
+def _is_shortage(error: Exception) -> bool:
+    """Whether an error says nothing about the sample, because the process or the system lacks something."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def count_batch(options: CountOptions, paths: Sequence[str | Member]) -> BatchResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -216,12 +217,14 @@ def _count_samples(
         and options.device != "cuda"
         and not is_url(options.root)
     ):
-        counting = ThreadedCount(cluster, options, remaining, attempt.check)
-        yield from counting.results()
-        remaining = counting.remaining
+        with closing(ThreadedCount(cluster, options, remaining, attempt.check)) as counting:
+            yield from counting.results()
+            remaining = counting.remaining
+            if remaining:
+                # Shown until the first result: a new process also loads, or compiles, the loops.
+                attempt.progress.stage = "starting workers"
     if remaining:
         if not cluster.running:
-            # Shown until the first result: a new process also loads, or compiles, the loops.
             attempt.progress.stage = "starting workers"
         samples, sizes = [sample for sample, _ in remaining], [size for _, size in remaining]
         yield from stream(cluster, options, samples, sizes, key, attempt.check)
