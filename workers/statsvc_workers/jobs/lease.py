@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from statsvc.errors import LeaseLost, StatsvcError, StoreUnavailable
 from statsvc.store.catalog import jobs
 from statsvc.store.versions import durable
-from statsvc_workers.cluster.remote_cluster import ClusterAway
+from statsvc_workers.cluster.away import ClusterAway
 from statsvc_workers.jobs.attempt import Attempt
 from statsvc_workers.jobs.recompute import recompute
 
