@@ -108,7 +108,8 @@ def execute(
                 jobs.requeue(catalog, job, "its runner was stopped", orderly=True)
             return Outcome(progress, error="stopped; another runner will continue the job")
         except (StoreUnavailable, ClusterAway) as error:
-            log.warning("Attempt %d of job %s failed: %s", job.attempt, job.id, error)
+            if retry:  # otherwise the caller reports the outcome
+                log.warning("Attempt %d of job %s failed: %s", job.attempt, job.id, error)
             with _log_catalog_errors(job):
                 _requeue_or_fail(catalog, job, str(error), progress, requeue=retry)
             return Outcome(progress, error=str(error))
