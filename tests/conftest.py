@@ -63,7 +63,15 @@ SLOW_MODULES = {
     *("test_jobs", "test_leases", "test_migrations", "test_model", "test_old_homes", "test_publication"),
     *("test_rebuilding", "test_retention", "test_store_faults", "test_triggers"),
     *("test_array_rows", "test_changed_paths", "test_kernels", "test_recompute", "test_recompute_faults"),
-    *("test_remote", "test_chaos", "test_cluster", "test_exchange", "test_imports", "test_page"),
+    *(
+        "test_remote",
+        "test_chaos",
+        "test_cluster",
+        "test_exchange",
+        "test_imports",
+        "test_isolation",
+        "test_page",
+    ),
 }
 """Test modules that start processes or servers, or wait for them; `make test-fast` leaves them out."""
 

@@ -25,7 +25,12 @@ NICENESS = 19
     metavar="ADDRESS",
     envvar="STATSVC_DASK",
     show_envvar=True,
-    help="Dask scheduler whose workers count: tcp://HOST:8786 or tls://HOST:8786.",
+    help="Dask scheduler whose workers count, for example tls://HOST:8786.",
+)
+@click.option(
+    "--allow-insecure-dask",
+    is_flag=True,
+    help="Accept tcp:// beyond loopback. Anyone who can reach Dask can run code there.",
 )
 @click.option("--parent", type=int, hidden=True, help="Stop when this process ends.")
 @home_options
@@ -35,6 +40,7 @@ def runner(
     max_pixels: int | None,
     quiet: str,
     dask: str | None,
+    allow_insecure_dask: bool,
     parent: int | None,
     options: HomeOptions,
 ) -> None:
@@ -49,7 +55,7 @@ def runner(
     if dask is None:
         require(device)
     else:
-        checked_address(dask)
+        checked_address(dask, allow_insecure=allow_insecure_dask)
         if workers is not None:
             raise click.UsageError(
                 "--workers starts processes on this machine, but --dask uses the workers of its scheduler. "
@@ -76,6 +82,7 @@ def runner(
         workers=workers,
         quiet=parse_duration("quiet", quiet),
         dask=dask,
+        allow_insecure_dask=allow_insecure_dask,
         parent=parent,
         stop=stopping.is_set,
     )

@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import dask
+from distributed import Security
+
 from statsvc.store import home as homes
 from statsvc.store.catalog.engine import upgrade_url
 from support.object_store import BUCKET, S3Server, s3_environment, s3_server
@@ -113,7 +116,7 @@ class Cluster:
         role.start()
         return role
 
-    def add_scheduler(self, name: str = "scheduler", protocol: str = "tcp", **environment: str) -> str:
+    def add_scheduler(self, name: str = "scheduler", protocol: str = "tls", **environment: str) -> str:
         """Start a Dask scheduler; return its address."""
         port = free_port()
         self.add(
@@ -224,8 +227,16 @@ def running_cluster(
         stack.enter_context(s3_environment(objects))
         store = f"s3://{BUCKET}/{VERSIONS}"
         home = homes.resolve(str(folder / "home"), url, store)
+        tls = tls_settings(folder / "tls")
+        stack.enter_context(dask.config.set(tls))  # for clients in this process
         settings = {"STATSVC_HOME": str(home.folder), "STATSVC_DATABASE": url, "STATSVC_STORE": store}
-        cluster = Cluster(folder, home, database, objects, {**os.environ, **settings, **(environment or {})})
+        cluster = Cluster(
+            folder,
+            home,
+            database,
+            objects,
+            {**os.environ, **settings, **_as_environment(tls), **(environment or {})},
+        )
         stack.callback(_kill_roles, cluster)  # also if Ctrl-C interrupts the orderly stop
         stack.callback(_stop_roles, cluster)
         cluster.dask = cluster.add_scheduler()
@@ -239,6 +250,34 @@ def running_cluster(
         for api in [*cluster.apis, cluster.url]:
             cluster.wait_for(f"{api}/readyz")
         yield cluster
+
+
+def tls_settings(folder: Path) -> dict[str, str | bool]:
+    """Create a certificate authority with one key; return the settings with which Dask uses them.
+
+    The files can be read by their owner only: whoever has them can run code as the cluster's user.
+    """
+    folder.mkdir(mode=0o700, parents=True)
+    security = Security.temporary()
+    files = {"ca-file": security.tls_ca_file}
+    for role in ("scheduler", "worker", "client"):
+        files[f"{role}.cert"] = getattr(security, f"tls_{role}_cert")
+        files[f"{role}.key"] = getattr(security, f"tls_{role}_key")
+    settings: dict[str, str | bool] = {"distributed.comm.require-encryption": True}
+    for name, text in files.items():
+        file = folder / f"{name}.pem"
+        file.touch(0o600)
+        file.write_text(text)
+        settings[f"distributed.comm.tls.{name}"] = str(file)
+    return settings
+
+
+def _as_environment(settings: Mapping[str, str | bool]) -> dict[str, str]:
+    """Return the environment variables of settings of Dask."""
+    return {
+        f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": str(value)
+        for name, value in settings.items()
+    }
 
 
 def _stop_roles(cluster: Cluster) -> None:

@@ -13,18 +13,18 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dask
 import pytest
-from distributed import Security
 
 from statsvc import __version__
 from statsvc.dataset.configuration import Configuration
 from statsvc.store import home as homes
-from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
 from statsvc_workers.cluster import remote_cluster
-from statsvc_workers.cluster.remote_cluster import ClusterAway, RemoteCluster
+from statsvc_workers.cluster.away import ClusterAway
+from statsvc_workers.cluster.remote_cluster import RemoteCluster
 from statsvc_workers.jobs.progress import Progress
-from support.cluster import Cluster, running_cluster
+from support.cluster import Cluster, running_cluster, tls_settings
 from support.commands import statsvc
 from support.expected import CAMVID, PUBLISHED
 from support.label_maps import HUGE_PIXELS, expected_counts, write_folder, write_huge_arrays
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 WEIGHTS_PATH = "/weights?method=median_freq&dataset="
 MAPS = 12
 HUGE_FILES = 20
-TLS_FILES = ("cert", "key")
 
 
 @pytest.fixture(scope="module")
@@ -270,10 +269,10 @@ def wait_for_workers(workspace: Workspace, workers: int) -> None:
 
 @pytest.mark.usefixtures("short_wait")
 def test_a_job_is_requeued_if_no_scheduler_responds(workspace: Workspace) -> None:
-    workspace.cluster = RemoteCluster(f"tcp://127.0.0.1:{free_port()}")
+    workspace.cluster = RemoteCluster(f"tls://127.0.0.1:{free_port()}")
     outcome, job = workspace.scan()
     assert job.state == "queued"  # for the next of five attempts
-    assert "no Dask scheduler answers at tcp://127.0.0.1" in str(job.error)
+    assert "no Dask scheduler answers at tls://127.0.0.1" in str(job.error)
     assert outcome.error == job.error
 
 
@@ -344,30 +343,20 @@ def test_a_job_fails_and_names_a_worker_that_cannot_read_the_source(
     assert (progress.counted > 0) == (joins == "during the job")
 
 
-def test_a_runner_connects_over_tls_with_the_certificates_of_dasks_configuration(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_only_processes_with_the_keys_of_the_cluster_connect_to_its_scheduler(
+    cluster: Cluster, workspace: Workspace, tmp_path: Path
 ) -> None:
-    security = Security.temporary()
-    certificates = {"CA_FILE": security.tls_ca_file}
-    for role in ("scheduler", "worker", "client"):
-        certificates |= {
-            f"{role.upper()}__{part.upper()}": getattr(security, f"tls_{role}_{part}") for part in TLS_FILES
-        }
-    tls = {}
-    for name, text in certificates.items():
-        (tmp_path / name).write_text(text)
-        tls[f"DASK_DISTRIBUTED__COMM__TLS__{name}"] = str(tmp_path / name)
-    address = cluster.add_scheduler("tls-scheduler", "tls", **tls)
-    cluster.add_worker("tls-worker", address, **tls)
-    labels = write_folder(tmp_path / "labels", files=4)
-    home = ("--home", str(tmp_path / "home"), "--database", f"sqlite:///{tmp_path / 'catalog.sqlite'}")
-    catalog = Catalog.open(home[3])
-    job, _ = jobs.submit(catalog, catalog.create_dataset("tls", str(labels), "*.png", Configuration()))
-    cluster.add_runner("tls-runner", *home, dask=address, **tls)
-    wait_for(lambda: jobs.get(catalog, job.id).ended)
-    ended = jobs.get(catalog, job.id)
-    catalog.close()
-    assert (ended.state, ended.error) == ("succeeded", None)
+    assert cluster.dask.startswith("tls://")
+    assert {file.stat().st_mode & 0o777 for file in (cluster.folder / "tls").iterdir()} == {0o600}
+    remote = RemoteCluster(cluster.dask)
+    assert remote.client().nthreads()
+    remote.close()
+    with dask.config.set(tls_settings(tmp_path / "tls")), pytest.raises(ClusterAway, match="certificate"):
+        RemoteCluster(cluster.dask).client()
+    port = cluster.dask.rpartition(":")[2]
+    plain = {"distributed.comm.require-encryption": False}
+    with dask.config.set(plain), pytest.raises(ClusterAway):
+        RemoteCluster(f"tcp://127.0.0.1:{port}").client()
 
 
 def test_the_password_of_the_catalog_does_not_appear_on_a_command_line(

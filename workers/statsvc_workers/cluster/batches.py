@@ -134,7 +134,7 @@ def stream(
             return
         finally:
             if in_flight and cluster.running:
-                client.cancel(list(in_flight))
+                cluster.abandon(list(in_flight))
 
 
 class _Scan:

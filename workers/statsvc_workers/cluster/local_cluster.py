@@ -1,4 +1,4 @@
-"""A Dask cluster of local processes, started on first use."""
+"""A Dask cluster of local processes, started on first use, which listens on no port."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from statsvc.errors import JobFailed
+from statsvc_workers.cluster.away import ClusterAway, root_cause
 from statsvc_workers.cluster.dask_settings import quiet_dask
 from statsvc_workers.cluster.machine import cores, memory
+from statsvc_workers.cluster.private_folder import PrivateFolder
 from statsvc_workers.cluster.tasks import count_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from distributed import Client
 
@@ -31,11 +33,16 @@ WORKER_MEMORY = 512 << 20
 MMAP_THRESHOLD, TRIM_THRESHOLD = 32 << 20, 64 << 20
 """glibc's MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ of worker processes, in bytes."""
 
+CONNECT_SECONDS = 120
+"""Timeout of connections between the processes: on a busy machine, Dask's 30 s are too short to start one."""
+
 CLOSE_SECONDS = 5
 
 
 class LocalCluster:
-    """A local Dask cluster with one process per core, reachable on the loopback interface only.
+    """A local Dask cluster with one process per core, which only processes of the same user can reach.
+
+    Scheduler and workers talk over Unix sockets in a private folder.
 
     workers       number of processes; default: the cores this process may use, or fewer where each would have
                   less memory than `WORKER_MEMORY`
@@ -49,11 +56,13 @@ class LocalCluster:
         self._requested_workers, self._requested_memory = workers, memory_limit
         self._client: Any = None
         self._cluster: Any = None
+        self._folder: PrivateFolder | None = None
 
     def client(self) -> Client:
         """Return a client of the running cluster, starting the cluster if necessary.
 
-        Raises `JobFailed` where its processes cannot be started.
+        Raises `ClusterAway` where its processes cannot be started, which may be due to a busy machine, and
+        `JobFailed` where there is no folder for their sockets.
         """
         if self._client is None:
             _configure_dask()
@@ -62,11 +71,12 @@ class LocalCluster:
                     self._start()
             except Exception as error:
                 self.close()
-                raise JobFailed(
-                    f"the {self.workers} worker processes could not be started "
-                    f"({type(error).__name__}: {error}). Use fewer processes with --workers, or check "
-                    "memory, the limits on processes (ulimit -u) and open files (ulimit -n), and the free "
-                    "space of the temporary folder"
+                if isinstance(error, JobFailed):
+                    raise
+                raise ClusterAway(
+                    f"the {self.workers} worker processes could not be started ({root_cause(error)}). Use "
+                    "fewer processes with --workers, or check memory, the limits on processes (ulimit -u) "
+                    "and open files (ulimit -n), and the free space of the temporary folder"
                 ) from error
             except BaseException:
                 self.close()
@@ -74,18 +84,31 @@ class LocalCluster:
         return self._client
 
     def _start(self) -> None:
+        import dask
         import distributed
 
-        self._cluster = distributed.LocalCluster(
-            n_workers=self.workers,
-            threads_per_worker=1,
-            memory_limit=self._requested_memory or max(WORKER_MEMORY, memory() // self.workers),
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
+        from statsvc_workers.cluster.local_nodes import PROTOCOL, LocalNanny, LocalScheduler
+
+        self._folder = PrivateFolder()
+        # Dask imports modules from this folder. The default is in /tmp; another user may have created it.
+        dask.config.set({"temporary-directory": str(self._folder.path)})
+        address = {"host": str(self._folder.path), "port": 0, "protocol": PROTOCOL, "dashboard": False}
+        worker = {
+            "cls": LocalNanny,
+            "options": address
+            | {
+                "nthreads": 1,
+                "memory_limit": self._requested_memory or max(WORKER_MEMORY, memory() // self.workers),
+                "silence_logs": logging.CRITICAL,
+            },
+        }
+        self._cluster = distributed.SpecCluster(
+            workers=dict.fromkeys(range(self.workers), worker),
+            scheduler={"cls": LocalScheduler, "options": address},
+            worker=worker,
             silence_logs=logging.CRITICAL,
         )
-        self._client = distributed.Client(self._cluster)
+        self._client = distributed.Client(self._cluster, set_as_default=False)
 
     def prepare(self, _options: CountOptions, _sample: str | Member, _check: Callable[[], None]) -> Client:
         """Return a client; needs no preflight check, because processes of this machine see the same files."""
@@ -115,6 +138,19 @@ class LocalCluster:
         """Return the process ids of the workers."""
         return sorted(self.client().run(os.getpid).values())
 
+    def abandon(self, _futures: Sequence[Any]) -> None:
+        """End the processes at once, because nobody waits for their results any longer.
+
+        A cancelled batch would run until its current sample is counted, and a decoder cannot be interrupted.
+        """
+        with contextlib.suppress(Exception):
+            for nanny in list(self._cluster.workers.values()):
+                pid = nanny.pid
+                nanny.close_gracefully()  # or it would start another process
+                if pid is not None:
+                    os.kill(pid, signal.SIGKILL)
+        self.close()
+
     def close(self) -> None:
         """End the cluster's processes; the next `client` starts new ones."""
         client, cluster, self._client, self._cluster = self._client, self._cluster, None, None
@@ -123,12 +159,16 @@ class LocalCluster:
                 # Closing fails where the scheduler has died; nothing is left to close then.
                 with contextlib.suppress(Exception):
                     resource.close(timeout=CLOSE_SECONDS)
+        if self._folder is not None:
+            self._folder.remove()
+            self._folder = None
 
 
 def _configure_dask() -> None:
     import dask
 
     quiet_dask()
+    dask.config.set({"distributed.comm.timeouts.connect": CONNECT_SECONDS})
     # A batch that kills its worker twice is retried sample by sample, so further attempts are useless.
     dask.config.set({"distributed.scheduler.allowed-failures": 1})
     # Batches leave no results on workers, so a worker that pauses until memory is freed would wait forever.
@@ -142,6 +182,8 @@ def _configure_dask() -> None:
         }
     )
     dask.config.set({"distributed.worker.profile.enabled": False})
+    # No HTTP server is started, so its pages need not be imported.
+    dask.config.set({f"distributed.{node}.http.routes": [] for node in ("scheduler", "worker")})
 
 
 @contextlib.contextmanager

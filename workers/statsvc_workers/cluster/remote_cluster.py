@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import time
 import warnings
@@ -11,10 +12,11 @@ from urllib.parse import urlsplit
 
 from statsvc.errors import InvalidParameter, JobFailed
 from statsvc_workers.cluster import preflight
+from statsvc_workers.cluster.away import ClusterAway, root_cause
 from statsvc_workers.cluster.dask_settings import quiet_dask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from distributed import Client
 
@@ -38,21 +40,18 @@ THREADS_CACHE_SECONDS = 1.0
 CLOSE_SECONDS = 5
 
 
-class ClusterAway(Exception):
-    """The scheduler does not answer or has no worker: the job is requeued, and a later attempt retries it."""
-
-
 class RemoteCluster:
     """The workers of a running scheduler. They may join and leave; this class never starts or ends them.
 
-    address  address of the scheduler: `tcp://host:8786`, or `tls://host:8786` with the certificates of
-             Dask's configuration
+    address         address of the scheduler: `tls://host:8786` with the certificates of Dask's configuration,
+                    or `tcp://127.0.0.1:8786`
+    allow_insecure  whether `tcp://` is accepted beyond loopback
     """
 
     task = staticmethod(preflight.check_and_count_batch)
 
-    def __init__(self, address: str) -> None:
-        self.address = checked_address(address)
+    def __init__(self, address: str, *, allow_insecure: bool = False) -> None:
+        self.address = checked_address(address, allow_insecure=allow_insecure)
         self._client: Any = None
         self._threads: tuple[float, int] = (0.0, 0)
 
@@ -76,7 +75,7 @@ class RemoteCluster:
                     )
             except Exception as error:
                 raise ClusterAway(
-                    f"no Dask scheduler answers at {self.address} ({_root_cause(error)}); check that it is "
+                    f"no Dask scheduler answers at {self.address} ({root_cause(error)}); check that it is "
                     f"running and reachable from this host{_tls_advice(self.address)}"
                 ) from error
         return self._client
@@ -157,6 +156,12 @@ class RemoteCluster:
         client: Client = self._client
         return client
 
+    def abandon(self, futures: Sequence[Any]) -> None:
+        """Cancel batches; each worker stops at its next sample, or at the next block of its current one."""
+        if self._client is not None:
+            with contextlib.suppress(Exception):
+                self._client.cancel(list(futures))
+
     def close(self) -> None:
         """Disconnect from the scheduler; the next `client` connects again."""
         client, self._client, self._threads = self._client, None, (0.0, 0)
@@ -166,8 +171,12 @@ class RemoteCluster:
                 client.close(timeout=CLOSE_SECONDS)
 
 
-def checked_address(address: str) -> str:
-    """Return the address of a scheduler without a final "/". Raises `InvalidParameter` if it is invalid."""
+def checked_address(address: str, *, allow_insecure: bool = False) -> str:
+    """Return the address of a scheduler without a final "/".
+
+    Raises `InvalidParameter` if it is invalid, and for `tcp://` beyond loopback without `allow_insecure`:
+    anyone on the network could run code on the workers and, with results that Dask unpickles, in the runner.
+    """
     try:
         parts = urlsplit(address)
         valid = parts.scheme in ("tcp", "tls") and parts.hostname and parts.port and not parts.path.strip("/")
@@ -175,18 +184,27 @@ def checked_address(address: str) -> str:
         valid = False
     if not valid:
         raise InvalidParameter(
+            ("dask", f"{address!r} is not a scheduler address; it must have the form tls://HOST:8786")
+        )
+    if parts.scheme == "tcp" and not allow_insecure and not _is_loopback(str(parts.hostname)):
+        raise InvalidParameter(
             (
                 "dask",
-                f"{address!r} is not a scheduler address; it must have the form tcp://HOST:8786 or tls://HOST:8786",
+                f"{address} is not encrypted, and Dask runs any code that it receives; use tls:// with "
+                "certificates (see docs/how-to/run-a-cluster.md), or allow it on a private network with "
+                "--allow-insecure-dask",
             )
         )
     return address.rstrip("/")
 
 
-def _root_cause(error: Exception) -> str:
-    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return str(error) or type(error).__name__
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _tls_advice(address: str) -> str:

@@ -108,6 +108,7 @@ class _Sample:
 
     path: str
     member: Member | None = None
+    cancelled: Callable[[], bool] | None = None
     fingerprint: tuple[int, int, int] = (0, 0, 0)
     etag: str = ""
     content: int = 0
@@ -123,13 +124,21 @@ class _Sample:
     )
 
 
+class _Cancelled(BaseException):
+    """The batch was cancelled within a sample; not an `Exception`, which would make the sample unreadable."""
+
+
 def count_samples(
-    options: CountOptions, paths: Sequence[str | Member], should_stop: Callable[[], bool] | None = None
+    options: CountOptions,
+    paths: Sequence[str | Member],
+    should_stop: Callable[[], bool] | None = None,
+    *,
+    cancelled: Callable[[], bool] | None = None,
 ) -> BatchResult:
     """Read and count samples; an unreadable sample is a row with an error.
 
-    `should_stop` is called before each sample. Once it returns True, the rows of the samples so far are
-    returned, so there may be fewer rows than `paths`.
+    `should_stop` is called before each sample, and `cancelled` before each block of a sample. Once one of
+    them returns True, the rows of the samples so far are returned, so there may be fewer rows than `paths`.
 
     Raises only `MemoryError`, `OSError` where this process has too many open files, `KeyboardInterrupt`, and
     `InvalidParameter` for device "cuda" without a CUDA device.
@@ -141,10 +150,13 @@ def count_samples(
         for path in paths:
             if should_stop is not None and should_stop():
                 break
-            sample = _Sample(sample_name(path), path if isinstance(path, Member) else None)
+            sample = _Sample(sample_name(path), path if isinstance(path, Member) else None, cancelled)
             samples.append(sample)
             try:
                 _read(options, sample, engine, ahead)
+            except _Cancelled:
+                samples.pop()
+                break
             except Exception as error:
                 if isinstance(error, MemoryError) or _is_shortage(error):
                     raise
@@ -163,7 +175,7 @@ def _is_shortage(error: Exception) -> bool:
 
 
 def count_batch(options: CountOptions, paths: Sequence[str | Member]) -> BatchResult:
-    """Run `count_samples` as a Dask task that stops before the next sample once it is cancelled.
+    """Run `count_samples` as a Dask task that stops once it is cancelled.
 
     Dask does not interrupt the thread of a cancelled task; it only marks or removes the task's state.
     """
@@ -176,7 +188,7 @@ def count_batch(options: CountOptions, paths: Sequence[str | Member]) -> BatchRe
         task = worker.state.tasks.get(key)
         return task is None or task.state == "cancelled"
 
-    return count_samples(options, paths, cancelled)
+    return count_samples(options, paths, cancelled, cancelled=cancelled)
 
 
 def _read(options: CountOptions, sample: _Sample, engine: Engine, ahead: ReadAhead | None) -> None:
@@ -236,7 +248,7 @@ def _open(root: str, sample: _Sample, ahead: ReadAhead | None) -> OpenSample:
 
 
 def _count(options: CountOptions, sample: _Sample, source: OpenSample, engine: Engine) -> None:
-    """Count an open sample with its counter. Raises `UnreadableSample`."""
+    """Count an open sample with its counter. Raises `UnreadableSample`, and `_Cancelled` between blocks."""
     assert sample.counter is not None
     member, counting = sample.member, options.counting
     data = source.file if member is None else member_bytes(member, source)
@@ -255,6 +267,8 @@ def _count(options: CountOptions, sample: _Sample, source: OpenSample, engine: E
             sample.counter.merge(*label_map.histogram())
         else:
             for chunk in label_map.chunks:
+                if sample.cancelled is not None and sample.cancelled():
+                    raise _Cancelled
                 if data is None:
                     hashed.add(chunk)
                 engine.add(sample.counter, chunk)

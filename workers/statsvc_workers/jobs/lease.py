@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from statsvc.errors import LeaseLost, StatsvcError, StoreUnavailable
 from statsvc.store.catalog import jobs
 from statsvc.store.versions import durable
-from statsvc_workers.cluster.remote_cluster import ClusterAway
+from statsvc_workers.cluster.away import ClusterAway
 from statsvc_workers.jobs.attempt import Attempt
 from statsvc_workers.jobs.recompute import recompute
 
@@ -108,7 +108,8 @@ def execute(
                 jobs.requeue(catalog, job, "its runner was stopped", orderly=True)
             return Outcome(progress, error="stopped; another runner will continue the job")
         except (StoreUnavailable, ClusterAway) as error:
-            log.warning("Attempt %d of job %s failed: %s", job.attempt, job.id, error)
+            if retry:  # otherwise the caller reports the outcome
+                log.warning("Attempt %d of job %s failed: %s", job.attempt, job.id, error)
             with _log_catalog_errors(job):
                 _requeue_or_fail(catalog, job, str(error), progress, requeue=retry)
             return Outcome(progress, error=str(error))

@@ -45,6 +45,7 @@ def run(
     workers: int | None = None,
     quiet: float = QUIET_SECONDS,
     dask: str | None = None,
+    allow_insecure_dask: bool = False,
     parent: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -53,9 +54,12 @@ def run(
     workers  worker processes on this machine; default: as many as `LocalCluster` starts
     quiet    quiet period of watched sources, in seconds
     dask     address of a Dask scheduler, whose workers are used instead of local processes
+    allow_insecure_dask  whether `tcp://` is accepted beyond loopback
     parent   process id
     """
-    cluster: Cluster = LocalCluster(workers) if dask is None else RemoteCluster(dask)
+    cluster: Cluster = (
+        LocalCluster(workers) if dask is None else RemoteCluster(dask, allow_insecure=allow_insecure_dask)
+    )
     catalog = Catalog.open(home.database)
     owner = jobs.process_identity()
 
