@@ -18,6 +18,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
+import sys
+import warnings
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +33,12 @@ from statsvc.sampling import path_join
 from statsvc.sampling.result import Sampling
 
 try:
-    from torch.utils.data import Sampler
+    import torch.distributed as dist
+    from torch.utils.data import DistributedSampler
 except ModuleNotFoundError as error:
     raise ImportError("PyTorch is not installed. Run: pip install 'statsvc[torch]'") from error
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
@@ -51,10 +54,11 @@ __all__ = ["ImageWeightSampler", "RareClassSampler", "RepeatFactorSampler", "Sta
 _log = logging.getLogger("statsvc.samplers")
 
 
-class StatisticsSampler(Sampler[int]):
+class StatisticsSampler(DistributedSampler[int]):
     """Base of the samplers: draws dataset indices with probabilities that follow from the statistics.
 
-    Use one of its subclasses.
+    Use one of its subclasses. They are subclasses of PyTorch's `DistributedSampler`, so that frameworks such
+    as Lightning do not distribute their indices a second time.
 
     paths         path of the label map of each item, in the order of the PyTorch dataset
     source        URL of a server, a `Client`, the result of `statsvc.scan`, or a `Sampling`; default
@@ -67,15 +71,17 @@ class StatisticsSampler(Sampler[int]):
     seed          integer of at least 0. Seed and epoch determine every draw, independent of the number of
                   ranks
     num_samples   draws per epoch over all ranks; default: one for each path
-    rank          rank of this process; default: that of torch.distributed, else 0
-    num_replicas  number of ranks; default: that of torch.distributed, else 1
+    rank          rank of this process; default: that of torch.distributed when iteration starts, else 0
+    num_replicas  number of ranks; default: that of torch.distributed when iteration starts, else 1
     root          the folder that was scanned, needed if paths are ambiguous (`statsvc.sampling.path_join`)
     unmatched     treatment of a path without statistics: "error", "skip" (it is never drawn), or "average"
                   (it is drawn as often as an average image)
     params        parameters of `GET /datasets/{name}/sampling`: split, ignore_index, and those of the sampler
 
     Rank r of R takes the draws r, r + R, r + 2R, … of the epoch. If R does not divide the number of draws,
-    the first draws are repeated at the end, so that every rank has the same number of them.
+    the first draws are repeated at the end, so that every rank has the same number of them. In a `DataLoader`
+    of Accelerate (`prepare`, the `Trainer` of Transformers), which distributes the draws itself, every rank
+    yields all of them. Iterating warns if the ranks of the process group would draw the same indices.
 
     Raises `InvalidParameter` for paths without statistics and for malformed arguments, and the errors of
     `Client.sampling`.
@@ -100,7 +106,8 @@ class StatisticsSampler(Sampler[int]):
         unmatched: str = "error",
         **params: Any,
     ) -> None:
-        self.rank, self.num_replicas = _rank_and_replicas(rank, num_replicas)
+        # Without DistributedSampler.__init__, which requires a process group and a PyTorch dataset.
+        self._given_rank = _checked_rank(rank, num_replicas)
         if unmatched not in path_join.UNMATCHED:
             known = path_join.UNMATCHED
             raise InvalidParameter(
@@ -121,8 +128,41 @@ class StatisticsSampler(Sampler[int]):
         self._start = 0  # draws of the epoch, over all ranks, from before the current iterator
         self._yielded = 0  # indices that the current iterator of this rank has yielded
         self._finished = False
+        self._ranks_of_iterator = 1
         if self.num_replicas > 1:
             _log.info("rank %d: %r, digest %s", self.rank, self, self.digest)
+
+    @property
+    def rank(self) -> int:  # type: ignore[override]  # an attribute of DistributedSampler
+        """The rank of this process."""
+        return self._rank_and_replicas()[0]
+
+    @property
+    def num_replicas(self) -> int:  # type: ignore[override]
+        """The number of ranks."""
+        return self._rank_and_replicas()[1]
+
+    def _rank_and_replicas(self) -> tuple[int, int]:
+        """Return rank and number of ranks now: the process group may be initialized after the constructor."""
+        if self._given_rank is not None:
+            return self._given_rank
+        if dist.is_available() and dist.is_initialized():
+            return dist.get_rank(), dist.get_world_size()
+        return 0, 1
+
+    def _share(self, by_accelerate: bool) -> tuple[int, int]:
+        """Return which draws to yield, as `_rank_and_replicas`: all if Accelerate distributes them."""
+        if not by_accelerate:
+            return self._rank_and_replicas()
+        if self._given_rank is not None and self._given_rank[1] > 1:
+            raise InvalidParameter(
+                (
+                    "num_replicas",
+                    f"is {self._given_rank[1]}, but Accelerate distributes the indices of this sampler over "
+                    "the ranks, so they would be distributed twice; leave out rank and num_replicas",
+                )
+            )
+        return 0, 1
 
     def _default_draws(self) -> int:
         return len(self._scores)
@@ -146,17 +186,21 @@ class StatisticsSampler(Sampler[int]):
     def __len__(self) -> int:
         """Return how many indices the next iterator of this rank yields; fewer after resuming an epoch."""
         start = 0 if self._finished else self._start
-        return math.ceil((self.num_samples - start) / self.num_replicas)
+        return math.ceil((self.num_samples - start) / self._share(_distributed_by_accelerate())[1])
 
     def __iter__(self) -> Iterator[int]:
+        by_accelerate = _distributed_by_accelerate()
+        rank, ranks = self._share(by_accelerate)
+        if not by_accelerate:
+            _warn_if_ranks_draw_the_same(ranks)
         if self._finished:
             self._start, self._finished = 0, False
         random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, self.epoch])))
         remaining = self._draw(random)[self._start :]
-        padding = -len(remaining) % self.num_replicas
+        padding = -len(remaining) % ranks
         padded = np.resize(remaining, len(remaining) + padding)
-        self._yielded = 0
-        for index in padded[self.rank :: self.num_replicas].tolist():
+        self._yielded, self._ranks_of_iterator = 0, ranks
+        for index in padded[rank::ranks].tolist():
             self._yielded += 1
             yield index
         self._finished = True
@@ -179,10 +223,12 @@ class StatisticsSampler(Sampler[int]):
                   that the iterator has yielded. A `DataLoader` with workers prefetches, so it yields more
                   than that: give the number of trained batches times the batch size
         """
-        consumed = self._yielded if consumed is None else consumed
+        own, ranks = (
+            (self._yielded, self._ranks_of_iterator) if consumed is None else (consumed, self.num_replicas)
+        )
         return {
             "epoch": self.epoch,
-            "done": min(self._start + consumed * self.num_replicas, self.num_samples),
+            "done": min(self._start + own * ranks, self.num_samples),
             "seed": self.seed,
             "num_samples": self.num_samples,
             "sampler": self.sampler,
@@ -289,13 +335,10 @@ def _checked_integer(name: str, value: Any, minimum: int) -> int:
     return int(value)
 
 
-def _rank_and_replicas(rank: int | None, num_replicas: int | None) -> tuple[int, int]:
+def _checked_rank(rank: int | None, num_replicas: int | None) -> tuple[int, int] | None:
+    """Return both, or None without them. Raises `InvalidParameter` for others."""
     if rank is None and num_replicas is None:
-        import torch.distributed as dist
-
-        if not (dist.is_available() and dist.is_initialized()):
-            return 0, 1
-        return dist.get_rank(), dist.get_world_size()
+        return None
     if rank is None or num_replicas is None or not 0 <= rank < num_replicas:
         raise InvalidParameter(
             (
@@ -305,6 +348,41 @@ def _rank_and_replicas(rank: int | None, num_replicas: int | None) -> tuple[int,
             )
         )
     return rank, num_replicas
+
+
+def _distributed_by_accelerate() -> bool:
+    """Return whether a loader of Accelerate, which gives each rank its part of the indices, is the caller.
+
+    Accelerate also does this to subclasses of `DistributedSampler` and tells samplers nothing about it, so
+    the call stack is the only evidence.
+    """
+    accelerate = sys.modules.get("accelerate.data_loader")
+    if accelerate is None:
+        return False
+    loaders = (accelerate.BatchSamplerShard, accelerate.DataLoaderDispatcher)
+    frame = sys._getframe(1).f_back
+    while frame is not None:
+        if frame.f_globals is vars(accelerate) and isinstance(frame.f_locals.get("self"), loaders):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _warn_if_ranks_draw_the_same(ranks: int) -> None:
+    """Warn if an iterator divides its draws by `ranks` = 1, but the launcher started more processes."""
+    initialized = dist.is_available() and dist.is_initialized()
+    processes = str(dist.get_world_size()) if initialized else os.environ.get("WORLD_SIZE") or "1"
+    if ranks == 1 and processes != "1":
+        reason = (
+            "num_replicas is 1. Leave out rank and num_replicas"
+            if initialized
+            else "torch.distributed is not initialized. Call init_process_group before iterating"
+        )
+        warnings.warn(
+            f"each of the {processes} processes draws the same indices, because {reason}",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _sampling_of(

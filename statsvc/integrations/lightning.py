@@ -46,7 +46,7 @@ class ClassWeightsCallback(_callback_class()):  # type: ignore[misc]
     other weights warns. When fitting begins, the weights are logged as hyperparameters, and `Conflict` is
     raised on every rank if the ranks have different weights.
 
-    `warnings` has every warning so far, on rank 0. The warnings are also logged to `statsvc.monitor`.
+    `warnings` has every warning and gain so far, on rank 0. They are also logged to `statsvc.monitor`.
     """
 
     def __init__(

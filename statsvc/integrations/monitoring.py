@@ -7,10 +7,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from statsvc.integrations.symptoms import (
+    baseline_symptoms,
     classes_of,
     iou_of,
     loss_symptoms,
-    lost_iou_symptoms,
     zero_iou_symptoms,
 )
 from statsvc.integrations.trackers import active_trackers, facts_of, trackers_of
@@ -42,7 +42,7 @@ class Monitor:
     weights   `ClassWeights`, which have the names and frequencies of the classes, or one number for each
               class
     baseline  IoU of each class for comparison, such as that at the end of a run without weights: [C], 0 … 1,
-              NaN for a class without one. Without a baseline, lost IoU is not detected
+              NaN for a class without one. Without a baseline, lost and gained IoU is not detected
     loggers   a logger or a list of them: runs of Weights & Biases and MLflow, TensorBoard's `SummaryWriter`,
               or an object with the methods of `trackers.Tracker`. None: the runs of W&B and MLflow that are
               active in this process. (): no logger
@@ -79,11 +79,13 @@ class Monitor:
 
         Codes: `loss_not_finite`; `loss_rising` (the median of the last three losses is more than 10 % above
         the lowest such median); `frequent_class_down` (a class with at least 1/C of the pixels is more than
-        2 points below the baseline and no longer improves); `class_at_zero` (the IoU of a class is 0 in each
-        of the last three epochs).
+        2 points below the baseline and no longer improves); `rare_class_down` (the same for the other
+        classes); `class_at_zero` (the IoU of a class is 0 in each of the last three epochs). `class_up`
+        reports a gain: a class is more than 2 points above the baseline.
 
-        The warnings are also written to the log `statsvc.monitor`. A warning is returned once, and again if
-        it concerns another class or recurs. The loggers get all current warnings at every epoch.
+        The warnings are also written to the log `statsvc.monitor`, gains at level INFO. A warning is returned
+        once, and again if it concerns another class or recurs. The loggers get all current warnings at every
+        epoch, without the gains, and the difference of each class from its baseline.
 
         Raises `InvalidParameter` for numbers that do not match the classes.
         """
@@ -97,7 +99,7 @@ class Monitor:
         self._iou_history.append(iou)
         symptoms, new_warnings = self._diagnose(finished)
         number = len(self._iou_history) - 1 if epoch is None else epoch
-        self._log_epoch(iou, [symptom.message for symptom in symptoms], number)
+        self._log_epoch(iou, [symptom.message for symptom in symptoms if symptom.problem], number)
         return new_warnings
 
     def end(self) -> list[dict[str, str]]:
@@ -111,7 +113,7 @@ class Monitor:
             *zero_iou_symptoms(self._iou_history, self.classes, finished),
         ]
         if self.baseline is not None:
-            symptoms += lost_iou_symptoms(self._iou_history, self.baseline, self.classes, finished)
+            symptoms += baseline_symptoms(self._iou_history, self.baseline, self.classes, finished)
         new = [
             symptom
             for symptom in symptoms
@@ -119,13 +121,16 @@ class Monitor:
         ]
         self._reported = {symptom.code: symptom.class_ids for symptom in symptoms}
         for symptom in new:
-            _log.warning("%s", symptom.message)
+            _log.log(logging.WARNING if symptom.problem else logging.INFO, "%s", symptom.message)
         return symptoms, [{"code": symptom.code, "message": symptom.message} for symptom in new]
 
     def _log_epoch(self, iou: NDArray[np.float64], warnings: list[str], epoch: int) -> None:
         by_name = {name: float(value) for name, value in zip(self.classes.names, iou, strict=True)}
         by_name = {name: value for name, value in by_name.items() if not math.isnan(value)}
         metrics = {f"iou/{name}": value for name, value in by_name.items()}
+        if self.baseline is not None:
+            change = dict(zip(self.classes.names, iou - self.baseline, strict=True))
+            metrics |= {f"iou_change/{n}": float(v) for n, v in change.items() if not math.isnan(v)}
         if by_name:
             metrics["monitor/mean_iou"] = sum(by_name.values()) / len(by_name)
         if self._losses:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.floating[Any]] | torch.Tensor | Sequence[float]
 
-MAX_IOU_LOSS = 0.02
-"""How much IoU a frequent class may lose against the baseline: 2 points."""
+MAX_IOU_CHANGE = 0.02
+"""How much the IoU of a class may differ from the baseline without being reported: 2 points."""
 MIN_GAIN = 0.01
 """A class still improves if the best IoU of the last `PATIENCE` epochs exceeds the earlier best by this."""
 PATIENCE = 3
@@ -34,20 +34,23 @@ ROUNDING = 1e-9
 EQUAL_WEIGHTS = 1e-6
 """Relative difference up to which weights count as equal."""
 GENTLE_METHODS = ("sqrt_inv_freq", "enet", "log_count", "uniform")
-"""Methods that reduce the weight of frequent classes only a little."""
+"""Methods that reduce the weight of frequent classes only a little, as do all weights with a smaller ratio of
+the largest to the smallest than those of `sqrt_inv_freq`."""
 NAMED_CLASSES = 10
 """How many classes a message lists."""
 
 
 class Symptom(NamedTuple):
-    """A problem of a run.
+    """A problem of a run, or a gain.
 
     class_ids  ids of the affected classes; empty if the problem concerns the whole run
+    problem    False for a gain
     """
 
     code: str
     message: str
     class_ids: frozenset[int] = frozenset()
+    problem: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Classes:
               mean
     trained   bool: the class has pixels and is not ignored. For plain weights: True
     method    method of the weights; "" for plain weights
+    gentle    whether the weights reduce that of frequent classes only a little
     """
 
     names: list[str]
@@ -67,6 +71,7 @@ class Classes:
     frequent: NDArray[np.bool_]
     trained: NDArray[np.bool_]
     method: str = ""
+    gentle: bool = False
 
 
 def classes_of(weights: ClassWeights | Numbers) -> Classes:
@@ -81,7 +86,19 @@ def classes_of(weights: ClassWeights | Numbers) -> Classes:
     trained = np.array([not (row.get("ignored") or row.get("absent")) for row in rows], bool)
     frequency = np.array([row["frequency"] for row in rows])
     frequent = trained & (frequency >= 1 / max(int(trained.sum()), 1))
-    return Classes(unique, np.array(weights.to_list()), frequent, trained, weights.method)
+    vector = np.array(weights.to_list())
+    gentle = weights.method in GENTLE_METHODS or (
+        weights.kind == "weights" and _is_gentle(vector[trained], frequency[trained])
+    )
+    return Classes(unique, vector, frequent, trained, weights.method, gentle)
+
+
+def _is_gentle(weights: NDArray[np.float64], frequency: NDArray[np.float64]) -> bool:
+    """Return whether weights differ by no greater factor than those of `sqrt_inv_freq`."""
+    if not len(weights) or not frequency.min() > 0:
+        return False
+    factor = np.sqrt(frequency.max() / frequency.min()) * (1 + EQUAL_WEIGHTS)
+    return bool(weights.max() <= factor * weights.min())
 
 
 def vector_of(name: str, values: Numbers, length: int | None = None) -> NDArray[np.float64]:
@@ -142,30 +159,38 @@ def loss_symptoms(losses: Sequence[float]) -> Iterator[Symptom]:
         )
 
 
-def lost_iou_symptoms(
+def baseline_symptoms(
     iou_history: Sequence[NDArray[np.float64]],
     baseline: NDArray[np.float64],
     classes: Classes,
     finished: bool,
 ) -> Iterator[Symptom]:
-    """Yield a symptom for the frequent classes whose IoU is more than 2 points below the baseline.
+    """Yield symptoms for the frequent and the rare classes more than 2 points below the baseline, and a gain
+    for the classes more than 2 points above it.
 
     iou_history  IoU of each class in every epoch so far, each [C]
     finished     whether the run has ended; before that, a class that still improves may reach its baseline
     """
     iou = iou_history[-1]
-    lost = classes.frequent & (baseline - iou > MAX_IOU_LOSS + ROUNDING)
+    lost = classes.trained & (baseline - iou > MAX_IOU_CHANGE + ROUNDING)
     if not finished:
         lost &= _stopped_improving(iou_history)
-    class_ids = np.flatnonzero(lost).tolist()
-    if class_ids:
+    higher = classes.trained & (iou - baseline > MAX_IOU_CHANGE + ROUNDING)
+    rare_lost = lost & ~classes.frequent & (iou > 0)  # `zero_iou_symptoms` reports the others
+    reason = "Large weights cause false detections of rare classes, and their IoU varies between seeds. "
+    for code, kind, selected, change, advice in (
+        ("frequent_class_down", "frequent ", lost & classes.frequent, "lost", _gentler_weights(classes)),
+        ("rare_class_down", "rare ", rare_lost, "lost", reason + _gentler_weights(classes)),
+        ("class_up", "", higher, "gained", ""),
+    ):
+        class_ids = np.flatnonzero(selected).tolist()
+        if not class_ids:
+            continue
         named = _listed(f"{classes.names[c]} {baseline[c]:.1%} → {iou[c]:.1%}" for c in class_ids)
-        subject = "a frequent class" if len(class_ids) == 1 else f"{len(class_ids)} frequent classes"
-        yield Symptom(
-            "frequent_class_down",
-            f"{subject} lost more than 2 points against the baseline: {named}. {_gentler_weights(classes)}",
-            frozenset(class_ids),
-        )
+        subject = f"a {kind}class" if len(class_ids) == 1 else f"{len(class_ids)} {kind}classes"
+        message = f"{subject} {change} more than 2 points against the baseline: {named}"
+        text = f"{message}. {advice}" if advice else message
+        yield Symptom(code, text, frozenset(class_ids), problem=change == "lost")
 
 
 def zero_iou_symptoms(
@@ -208,18 +233,18 @@ def _stopped_improving(iou_history: Sequence[NDArray[np.float64]]) -> NDArray[np
 
 
 def _gentler_weights(classes: Classes) -> str:
-    """Return advice on weights that cost frequent classes less IoU than these."""
+    """Return advice on weights that cost classes less IoU than these."""
     weights = classes.weights[classes.trained & (classes.weights != 0)]
     if not len(weights) or np.ptp(weights) < EQUAL_WEIGHTS * np.abs(weights).max():
         return "The weights are all equal, so they are not the cause: compare learning rate, epochs and seed"
     if classes.method == "logit_adjustment":
-        return "A smaller tau costs frequent classes less"
-    if classes.method in GENTLE_METHODS:
+        return "A smaller tau costs other classes less"
+    if classes.gentle:
         return (
-            f"{classes.method} is gentle already, so weights closer to 1 (clip=lo,hi, or power with a "
-            "smaller alpha) change little: also compare learning rate, epochs and seed"
+            f"{classes.method} is gentle already, so weights closer to 1 (clip=lo,hi, or a smaller strength) "
+            "change little: also compare learning rate, epochs and seed"
         )
-    return "Gentler weights (sqrt_inv_freq, enet, or clip=lo,hi) cost frequent classes less"
+    return "Gentler weights (sqrt_inv_freq, enet, or clip=lo,hi) cost other classes less"
 
 
 def _listed(names: Iterable[str]) -> str:

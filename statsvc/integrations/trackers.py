@@ -55,7 +55,7 @@ class _WandB:
     def begin(self, facts: Scalars, record: dict[str, Any]) -> None:
         self.run.config.update({**facts, "class_weights": record}, allow_val_change=True)
         self.run.define_metric("monitor/epoch")
-        for name in ("iou/*", "monitor/mean_iou", "monitor/loss", "monitor/warnings"):
+        for name in ("iou/*", "iou_change/*", "monitor/mean_iou", "monitor/loss", "monitor/warnings"):
             self.run.define_metric(name, step_metric="monitor/epoch")
 
     def log(self, metrics: Mapping[str, float], warnings: str, epoch: int) -> None:

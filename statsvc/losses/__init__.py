@@ -9,6 +9,7 @@
 
     modules     CombinedLoss and DiceLoss
     class_sums  the only passes over the logits, forward and backward
+    plain_sums  the same sums for torch.func and forward-mode derivatives
     terms       cross-entropy and Dice, computed from the [N, C] results of `class_sums`
     weighting   what `class_weights` accepts, and the provenance of weights in checkpoints
     processes   sums over the processes of distributed training

@@ -18,7 +18,8 @@ ln Σ exp x. Forward and backward pass therefore allocate only one tensor of the
 Every temporary tensor has the size of a block of pixels, which fits the CPU cache.
 
 The functions are custom operators, which `torch.compile` does not trace: it neither unrolls the loop over
-blocks nor breaks the graph at the check of targets. The second derivative is not available; autograd raises.
+blocks nor breaks the graph at the check of targets. Their backward pass has no derivative; autograd raises.
+`plain_sums` has the form for `torch.func` and forward-mode derivatives.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def class_sums(
     """
     flat, labels = logits.flatten(2), target.flatten(1)
     samples, classes, _ = flat.shape
-    dtype = _sum_dtype(logits)
+    dtype = sum_dtype(logits)
     nll, overlap, mass = (flat.new_zeros((samples, classes), dtype=dtype) for _ in range(3))
     pixels = flat.new_zeros((samples, classes), dtype=torch.int64)
     log_sum = flat.new_empty(labels.shape, dtype=dtype)
@@ -144,7 +145,8 @@ def class_sums_gradient(
     return gradient.view(logits.shape)
 
 
-def _sum_dtype(logits: Tensor) -> torch.dtype:
+def sum_dtype(logits: Tensor) -> torch.dtype:
+    """Return the dtype of the sums: float64 for float64 logits and else float32."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
@@ -227,7 +229,7 @@ def check_targets(target: Tensor, ends: Tensor, ignore_index: int, classes: int)
 
 @class_sums.register_fake
 def _(logits: Tensor, target: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    shape, dtype = logits.shape[:2], _sum_dtype(logits)
+    shape, dtype = logits.shape[:2], sum_dtype(logits)
     sums = [logits.new_empty(shape, dtype=dtype) for _ in range(3)]
     pixels = logits.new_empty(shape, dtype=torch.int64)
     log_sum = logits.new_empty(target.flatten(1).shape, dtype=dtype)

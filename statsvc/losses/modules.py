@@ -12,9 +12,19 @@ from torch import Tensor, nn
 
 from statsvc.errors import InvalidParameter
 from statsvc.losses.class_sums import class_sums
+from statsvc.losses.plain_sums import detached, plain_sums, requires_plain_sums
 from statsvc.losses.processes import several_processes, sum_over_processes
 from statsvc.losses.terms import Sums, cross_entropy, dice
-from statsvc.losses.weighting import describe, difference, packed, provenance_of, unpacked, vector_of
+from statsvc.losses.weighting import (
+    describe,
+    difference,
+    packed,
+    record_of,
+    unpacked,
+    unpacked_json,
+    vector_of,
+)
+from statsvc.weighting.origins import PROVENANCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +32,9 @@ if TYPE_CHECKING:
 
     from statsvc.losses.weighting import AnyWeights, Kind
 
+
+RECORD = "weights_record"
+"""Name of the buffer with the provenance of the weights, and of its entry in checkpoints."""
 
 Constructor = TypeVar("Constructor", bound="Callable[..., None]")
 
@@ -31,6 +44,7 @@ class _ClassLoss(nn.Module):
 
     weight: Tensor | None
     offset: Tensor | None
+    weights_record: Tensor
 
     def __init__(
         self,
@@ -65,10 +79,11 @@ class _ClassLoss(nn.Module):
         # Not persistent: loading a checkpoint must not replace the weights that the script asked for.
         self.register_buffer("weight", vector if kind == "weights" else None, persistent=False)
         self.register_buffer("offset", vector if kind == "additive" else None, persistent=False)
-        self.provenance = provenance_of(class_weights)
+        self._record = record_of(class_weights, vector)
+        self.register_buffer(RECORD, packed(self._record))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move the weights with the model, but keep them float32: `model.half()` would round them."""
+        """Move the buffers with the model, but keep their dtypes: `model.half()` would round the weights."""
         originals = {name: vector for name, vector in self._buffers.items() if vector is not None}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, vector in originals.items():
@@ -84,9 +99,23 @@ class _ClassLoss(nn.Module):
         # No collective without gradients, so that a single process can validate.
         training = torch.is_grad_enabled() and logits.requires_grad
         across_processes = self.batch_dice and training and several_processes()
-        nll, overlap, mass, pixels, _, ends = class_sums(
-            logits, target, offset, self.ignore_index, self.square_denominator, not across_processes
-        )
+        plain = requires_plain_sums(logits)
+        if plain:
+            if self.batch_dice and several_processes():
+                raise InvalidParameter(
+                    (
+                        "batch_dice",
+                        "does not support torch.func and forward-mode derivatives in distributed training; "
+                        "use backward(), or batch_dice=False",
+                    )
+                )
+            nll, overlap, mass, pixels = plain_sums(
+                logits, target, offset, self.ignore_index, self.square_denominator
+            )
+        else:
+            nll, overlap, mass, pixels, _, ends = class_sums(
+                logits, target, offset, self.ignore_index, self.square_denominator, not across_processes
+            )
         sums = Sums(nll, overlap, mass, pixels.to(mass.dtype))
         if not self.batch_dice:
             return sums
@@ -106,28 +135,38 @@ class _ClassLoss(nn.Module):
             included &= ids != 0
         return dice(sums, weight * included, self.smooth, skip_absent=self.absent == "skip")
 
-    def get_extra_state(self) -> Tensor:
-        """Return the provenance of the weights for a checkpoint: JSON in a uint8 tensor."""
-        return packed(self.provenance)
+    @property
+    def provenance(self) -> dict[str, Any] | None:
+        """Dataset, version, method, kind, exact and spec of the weights; None for other numbers."""
+        record = self._record or {}
+        return {name: record[name] for name in PROVENANCE} if "dataset" in record else None
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """Warn if a checkpoint was trained with other weights. The weights of this loss do not change."""
-        saved = unpacked(state)
-        changes = "" if saved is None else difference(saved, self.provenance)
-        if changes:
-            warnings.warn(
-                f"the checkpoint was trained with other class weights: {changes}. This loss keeps its own "
-                "weights. To continue with the previous ones, request that version and spec",
-                UserWarning,
-                stacklevel=2,
-            )
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        # A new tensor: some checkpoint tools load into the tensors of a state_dict.
+        destination[prefix + RECORD] = packed(self._record).to(self.weights_record.device)
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing_keys: list[str], *lists: Any
     ) -> None:
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing_keys, *lists)
-        # A strict load also accepts checkpoints from before the loss was part of the model.
-        missing_keys[:] = [key for key in missing_keys if key != f"{prefix}_extra_state"]
+        """Warn if a checkpoint was trained with other weights. The weights of this loss do not change.
+
+        A strict load also accepts checkpoints from before the loss was part of the model.
+        """
+        keys = {prefix + RECORD: unpacked, f"{prefix}_extra_state": unpacked_json}
+        rest = {key: value for key, value in state_dict.items() if key not in keys}
+        super()._load_from_state_dict(rest, prefix, metadata, strict, missing_keys, *lists)
+        missing_keys[:] = [key for key in missing_keys if key not in keys]
+        for key, unpack in keys.items():
+            saved = unpack(state_dict[key]) if key in state_dict else None
+            changes = "" if saved is None else difference(saved, self._record)
+            if changes:
+                warnings.warn(
+                    f"the checkpoint was trained with other class weights: {changes}. This loss keeps its "
+                    "own weights. To continue with the previous ones, request that version and spec",
+                    UserWarning,
+                    stacklevel=2,
+                )
 
     def extra_repr(self) -> str:
         """Return the options, for `print(model)`."""
@@ -135,8 +174,8 @@ class _ClassLoss(nn.Module):
         options = [f"{name}={getattr(self, name)!r}" for name in names]
         if self.offset is not None:
             options.append("kind='additive'")
-        if self.provenance is not None:
-            options.append(f"class_weights={describe(self.provenance)}")
+        if self._record is not None:
+            options.append(f"class_weights={describe(self._record)}")
         return ", ".join(options)
 
 
@@ -178,15 +217,17 @@ class DiceLoss(_ClassLoss):
 
     `loss(logits, target)` takes floating-point logits [N, C, *spatial] and an integer target [N, *spatial].
     It returns a scalar, float64 for float64 logits and else float32; half-precision logits are summed in
-    float32. Without valid pixels, or if all weights are 0, loss and gradient are 0. The second derivative is
-    not available.
+    float32. Without valid pixels, or if all weights are 0, loss and gradient are 0. NaN in the logits of a
+    valid pixel makes the loss NaN. `torch.func` and forward-mode derivatives of any order are available; they
+    take more memory than `backward()`, which has no second derivative.
 
     The constructor raises `InvalidParameter` for an option out of range. A call raises `InvalidParameter` for
     shapes that do not match, and for a target that is neither a class id nor ignored, naming its value; on a
     GPU, that check waits for the device once per call.
 
     The weights are a buffer that moves with the model, stays float32 and is not saved in checkpoints. Their
-    provenance (dataset, version, method, spec) is saved, and loading it into a loss with other weights warns.
+    provenance (dataset, version, method, spec) and a digest are saved, and loading these into a loss with
+    other weights warns. Tensors that `statsvc.class_weights` returned have a provenance, too.
     """
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -227,8 +268,12 @@ class CombinedLoss(_ClassLoss):
         sums = self._sums(logits, target)
         weight = self._class_weight(sums)
         ce, dice_loss = cross_entropy(sums, weight), self._dice(sums, weight)
-        loss = self.ce_weight * ce + self.dice_weight * dice_loss
-        self.last = {"ce": ce.detach(), "dice": dice_loss.detach(), "loss": loss.detach()}
+        loss = torch.zeros_like(ce)
+        for term, factor in ((ce, self.ce_weight), (dice_loss, self.dice_weight)):
+            if factor > 0:
+                # Unlike factor * term, this keeps the dtype of a forward-mode tangent.
+                loss = torch.add(loss, term, alpha=factor)
+        self.last = {"ce": detached(ce), "dice": detached(dice_loss), "loss": detached(loss)}
         return loss
 
     def extra_repr(self) -> str:

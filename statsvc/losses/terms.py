@@ -27,9 +27,11 @@ class Sums(NamedTuple):
 def cross_entropy(sums: Sums, weight: Tensor) -> Tensor:
     """Return Σ w·ℓ / Σ w over valid pixels, as `torch.nn.CrossEntropyLoss` does; 0 if Σ w is 0.
 
-    weight  [C], at least 0. A class of weight 0 adds nothing, even if the loss of its pixels is infinite
+    weight  [C], at least 0. A class of weight 0 adds nothing, even if the loss of its pixels is infinite; if
+            it is NaN, so is the result
     """
-    weighted = torch.where(weight > 0, weight * sums.nll, 0).sum()
+    counted = (weight > 0) | sums.nll.isnan()
+    weighted = torch.where(counted, weight * sums.nll, 0).sum()
     return _ratio(weighted, (weight * sums.pixels).sum())
 
 
@@ -38,13 +40,13 @@ def dice(sums: Sums, weight: Tensor, smooth: float, skip_absent: bool) -> Tensor
 
     D = (2·overlap + smooth) / (mass + pixels + smooth). Classes of weight 0 are excluded, and with
     `skip_absent` also the classes without a pixel in a sample. The loss of a sample without classes is 0.
+    NaN in a pixel is NaN in the mass of every class, so the result is NaN, whichever classes are excluded.
 
     weight  [C], at least 0
     """
     numerator, denominator = 2 * sums.overlap + smooth, sums.mass + sums.pixels + smooth
     # 0 / 0 occurs with smooth=0 if a class is neither present nor predicted: its loss is 0.
-    positive = denominator > 0
-    loss = torch.where(positive, (denominator - numerator) / torch.where(positive, denominator, 1), 0)
+    loss = _ratio(denominator - numerator, denominator)
     class_weight = weight * (sums.pixels > 0) if skip_absent else weight.expand_as(loss)
     sample_loss = _ratio((class_weight * loss).sum(1), class_weight.sum(1))
     has_pixels = sums.pixels.sum(1) > 0
@@ -52,5 +54,5 @@ def dice(sums: Sums, weight: Tensor, smooth: float, skip_absent: bool) -> Tensor
 
 
 def _ratio(value: Tensor, total: Tensor) -> Tensor:
-    """Return value / total; 0 with zero gradient where total is 0."""
-    return torch.where(total > 0, value / torch.where(total > 0, total, 1), 0)
+    """Return value / total, and value where total is 0: value is 0 there, or NaN because of the logits."""
+    return value / torch.where(total == 0, 1, total)

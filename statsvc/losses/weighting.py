@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import zlib
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from statsvc.errors import InvalidParameter
 from statsvc.weighting.class_weights import ClassWeights
+from statsvc.weighting.origins import PROVENANCE, recall, values_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     AnyWeights = ClassWeights | Tensor | NDArray[np.floating] | Sequence[float] | None
 
 Kind = Literal["weights", "additive"]
 
-_PROVENANCE = ("dataset", "version", "method", "kind", "exact", "spec")
+Record = dict[str, Any]
+
+RECORD_SIZE = 2048
+"""Elements of a packed record. Its length must not depend on its content: see `packed`."""
+_LEVEL = 17
+"""Difference of neighboring levels of a packed record: 0, 17, …, 255."""
 
 
 def vector_of(class_weights: AnyWeights, kind: str) -> Tensor | None:
@@ -90,35 +98,91 @@ def _check_kind(weights: ClassWeights, kind: str) -> None:
         )
 
 
-def provenance_of(class_weights: AnyWeights) -> dict[str, Any] | None:
-    """Return dataset, version, method, kind, exact and spec of `ClassWeights`; None for plain numbers."""
-    if not isinstance(class_weights, ClassWeights):
+def record_of(class_weights: AnyWeights, vector: Tensor | None) -> Record | None:
+    """Return what a checkpoint keeps about weights; None without weights.
+
+    The record has the digest of the numbers, "values", and the fields `PROVENANCE` if the numbers are those
+    of a response of this process.
+
+    vector  the result of `vector_of`
+    """
+    if vector is None:
         return None
-    return {name: getattr(class_weights, name) for name in _PROVENANCE}
+    digest = values_digest(vector.tolist())
+    if isinstance(class_weights, ClassWeights):
+        provenance = class_weights.provenance
+    elif isinstance(class_weights, Tensor | np.ndarray):
+        provenance = recall(class_weights, digest) or {}
+    else:
+        provenance = {}
+    return {**provenance, "values": digest}
 
 
-def packed(provenance: dict[str, Any] | None) -> Tensor:
-    """Return JSON in UTF-8 as a uint8 tensor, because many checkpoint tools only accept tensors."""
-    return torch.frombuffer(bytearray(json.dumps(provenance, sort_keys=True), "utf-8"), dtype=torch.uint8)
+def packed(record: Record | None) -> Tensor:
+    """Return a record as uint8 [RECORD_SIZE], which is zeros for None.
+
+    Checkpoint tools require tensors of constant shape, and average, cast and decay them. Therefore each
+    element is one of 16 levels, four bits of compressed JSON, and may be wrong by half a level.
+    """
+    data = _compressed(record)
+    if 2 * len(data) > RECORD_SIZE and record is not None:
+        data = _compressed({**record, "spec": _spec_digest(record["spec"])})
+    half_bytes = np.frombuffer(data, np.uint8)[:, None] >> np.array([4, 0], np.uint8) & 15
+    levels = np.zeros(RECORD_SIZE, np.uint8)
+    levels[: 2 * len(data)] = _LEVEL * half_bytes.ravel()
+    return torch.from_numpy(levels)
 
 
-def unpacked(state: Tensor) -> dict[str, Any] | None:
-    """Reverse `packed`."""
-    provenance: dict[str, Any] | None = json.loads(bytes(state.tolist()))
-    return provenance
+def unpacked(state: Any) -> Record | None:
+    """Reverse `packed`. Return None for anything that cannot be read, because loading must not fail."""
+    try:
+        levels = np.nan_to_num(state.detach().cpu().double().numpy()).ravel() / _LEVEL
+        half_bytes = np.rint(levels[: len(levels) // 2 * 2]).clip(0, 15).astype(np.uint8).reshape(-1, 2)
+        record = json.loads(zlib.decompress((half_bytes[:, 0] << 4 | half_bytes[:, 1]).tobytes()))
+    except Exception:  # noqa: BLE001  a tool may have replaced the tensor by anything
+        return None
+    return record if isinstance(record, dict) else None
 
 
-def difference(saved: dict[str, Any], current: dict[str, Any] | None) -> str:
-    """Return a text that says how the provenance of weights changed, or an empty string."""
+def unpacked_json(state: Any) -> Record | None:
+    """Return the record of an `_extra_state` of earlier versions, JSON in a uint8 tensor; or None."""
+    try:
+        record = json.loads(bytes(state.detach().cpu().double().round().byte().tolist()))
+    except Exception:  # noqa: BLE001  as above
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _compressed(record: Record | None) -> bytes:
+    return b"" if record is None else zlib.compress(json.dumps(record, sort_keys=True).encode(), 9)
+
+
+def _spec_digest(spec: Any) -> str:
+    """Return a digest of a spec; a digest stays as it is."""
+    if isinstance(spec, str):
+        return spec
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def difference(saved: Record, current: Record | None) -> str:
+    """Return a text that says how weights changed, or an empty string."""
     if current is None:
-        return f"{describe(saved)}, now numbers of unknown origin"
-    changed = [name for name in _PROVENANCE if saved.get(name) != current[name]]
+        return f"{describe(saved)}, now no weights"
+    if "dataset" not in saved or "dataset" not in current:
+        changed = [] if saved.get("values") == current["values"] else ["values"]
+    else:
+        fields = [name for name in (*PROVENANCE, "values") if name in saved]
+        changed = [name for name in fields if saved[name] != current[name]]
+        if "spec" in changed and _spec_digest(saved["spec"]) == _spec_digest(current["spec"]):
+            changed.remove("spec")
     if not changed:
         return ""
     return f"{describe(saved)}, now {describe(current)} ({', '.join(changed)} changed)"
 
 
-def describe(provenance: dict[str, Any]) -> str:
+def describe(record: Record) -> str:
     """Return method, dataset and version as a text."""
-    version = "" if provenance["version"] is None else f" version {provenance['version']}"
-    return f"{provenance['method']} of {provenance['dataset']}{version}"
+    if "dataset" not in record:
+        return "numbers of unknown origin"
+    version = "" if record["version"] is None else f" version {record['version']}"
+    return f"{record['method']} of {record['dataset']}{version}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.errors import InvalidParameter
+from statsvc.weighting.origins import PROVENANCE, remember
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,6 +79,11 @@ class ClassWeights:
             ) from None
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """What the weights are based on: dataset, version, method, kind, exact and spec."""
+        return {name: self._answer[name] for name in PROVENANCE}
+
+    @property
     def digest(self) -> str:
         """16 hexadecimal digits; two digests are equal if and only if the float64 weights are."""
         return hashlib.sha256(np.array(self._answer["weights"], "<f8").tobytes()).hexdigest()[:16]
@@ -126,10 +132,13 @@ class ClassWeights:
             raise ImportError(
                 "PyTorch is not installed. Run: pip install 'statsvc[torch]', or use .numpy()"
             ) from None
-        return torch.tensor(self.to_list(), dtype=torch.float32, device=device)
+        tensor = torch.tensor(self.to_list(), dtype=torch.float32, device=device)
+        remember(self.to_list(), self.provenance, tensor)
+        return tensor
 
     def numpy(self) -> NDArray[np.float32]:
         """Return the weights as a float32 array of shape [C]."""
+        remember(self.to_list(), self.provenance)
         return np.array(self._answer["weights"], np.float32)
 
     def weights_at(self, epoch: float, *, start: float, end: float | None = None) -> NDArray[np.float32]:

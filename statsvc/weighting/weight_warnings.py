@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _NEARLY_EQUAL = 1.01
 """Ratio of the largest to the smallest value below which values count as equal."""
 
+_DIFFERENT = 1.1
+"""Ratio of the largest to the smallest count above which classes should not have nearly equal weights."""
+
 _LARGE_RATIO = 1000
 """Ratio of the largest to the smallest weight above which training may become unstable."""
 
@@ -227,7 +230,7 @@ def _about_effective_num(
     assert isinstance(spec.beta, Beta)
     complement = spec.beta.complement_for(n)
     # Equal counts give equal weights with every beta, so there is nothing to warn about.
-    if n.max() < _NEARLY_EQUAL * n.min() or (equals := _equivalent(n, complement)) is None:
+    if n.max() < _NEARLY_EQUAL * n.min() or (equivalent := _equivalent(n, complement)) is None:
         return
     suggestions = []
     for unit, unit_counts in (("pixels", pixels), ("images", images)):
@@ -241,21 +244,42 @@ def _about_effective_num(
                 ratio = _ratio(effective_num(unit_counts, other))
                 suggestions.append(f"{change} gives max/min {ratio:.4g}")
     beta_text = f"1-{complement:g}" if spec.beta.complement is None else str(spec.beta)
+    code, text = equivalent
     yield (
-        "effective_num_" + ("uniform" if equals.startswith("uniform") else "inverse"),
-        f"effective_num with beta={beta_text} and unit={spec.unit} equals {equals}; "
+        f"effective_num_{code}",
+        f"effective_num with beta={beta_text} and unit={spec.unit} {text}; "
         + ("; ".join(suggestions) or "no beta changes that for these counts"),
     )
 
 
-def _equivalent(n: NDArray[np.float64], complement: float) -> str | None:
-    """Return the simpler method that effective_num equals within 1 % for these 1 − β, or None."""
+def _equivalent(n: NDArray[np.float64], complement: float) -> tuple[str, str] | None:
+    """Return a code and a text for a simpler method that effective_num equals within 1 %, or None.
+
+    n           number of pixels or images of each present class, [classes]
+    complement  1 − β
+    """
     w = effective_num(n, complement)
     if _ratio(w) < _NEARLY_EQUAL:
-        return f"uniform within 1 % (max/min {_ratio(w):.6f})"
+        return "uniform", f"equals uniform within 1 % (max/min {_ratio(w):.6f})"
     if _ratio(w * n) < _NEARLY_EQUAL:
-        return f"inverse frequency within 1 % (max/min {_ratio(w):.4g})"
+        return "inverse", f"equals inverse frequency within 1 % (max/min {_ratio(w):.4g})"
+    # A single rare class can separate the largest weight from the smallest while the others are all equal.
+    group = _largest_nearly_equal_group(w)
+    if 2 * group.sum() >= len(n) and n[group].max() > _DIFFERENT * n[group].min():
+        return "flat", (
+            f"gives {group.sum()} of {len(n)} classes the same weight within 1 %, although the largest of "
+            f"their counts is {_ratio(n[group]):.4g} times the smallest"
+        )
     return None
+
+
+def _largest_nearly_equal_group(w: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which classes are in the largest group of weights within 1 % of each other, bool [classes]."""
+    ascending = np.sort(w)
+    sizes = np.searchsorted(ascending, _NEARLY_EQUAL * ascending) - np.arange(len(w))
+    smallest = ascending[sizes.argmax()]
+    group: NDArray[np.bool_] = (w >= smallest) & (w < _NEARLY_EQUAL * smallest)
+    return group
 
 
 def _ratio(w: NDArray[np.float64]) -> float:
@@ -301,7 +325,8 @@ def _gentler_methods(counts: ClassCounts, spec: WeightSpec, ratio: float) -> Ite
             continue
         gentle = compute_weights(counts, WeightSpec(method=method, denominator=spec.denominator))
         weights = gentle.weights[gentle.present]
-        if 0 < weights.max() < ratio * weights.min():
+        # Methods that are equal for these counts differ in rounding.
+        if 0 < _NEARLY_EQUAL * weights.max() < ratio * weights.min():
             yield f"method={method}"
 
 

@@ -54,11 +54,56 @@ def test_a_healthy_run_has_no_warnings(weights: statsvc.ClassWeights) -> None:
 def test_the_warning_for_a_frequent_class_names_both_iou_values(
     weights: statsvc.ClassWeights,
 ) -> None:
-    (warning,) = monitor([0.879, 0.78, 0.1, 0.1, math.nan], weights, baseline=GOOD, loggers=())
+    (warning,) = monitor([0.879, 0.78, 0.49, 0.2, math.nan], weights, baseline=GOOD, loggers=())
     assert warning["code"] == "frequent_class_down"
     assert "road 90.0% → 87.9%" in warning["message"]
-    # sky lost exactly 2 points; person and pole are rare classes
+    # sky lost exactly 2 points
     assert not any(name in warning["message"] for name in ("sky", "person", "pole"))
+
+
+def test_rare_classes_that_fall_and_classes_that_rise_are_reported(
+    weights: statsvc.ClassWeights, caplog: pytest.LogCaptureFixture
+) -> None:
+    logged: list[tuple[Any, str]] = []
+
+    class CustomTracker:
+        def begin(self, facts: Any, record: Any) -> None: ...
+
+        def log(self, metrics: Any, warnings: str, epoch: int) -> None:
+            logged.append((metrics, warnings))
+
+    caplog.set_level(logging.INFO, "statsvc.monitor")
+    watch = Monitor(weights, baseline=GOOD, loggers=CustomTracker())
+    gains = [codes(watch([0.92, 0.85, 0.4, 0.3, 0.7])) for _ in range(3)]
+    assert gains == [["class_up"], [], []]
+    (warning,) = watch([0.92, 0.85, 0.4, 0.3, 0.7])  # person no longer improves
+    assert warning["code"] == "rare_class_down"
+    assert (
+        "a rare class lost more than 2 points against the baseline: person 50.0% → 40.0%"
+        in (warning["message"])
+    )
+    up, down = caplog.records
+    assert up.levelname == "INFO"
+    assert up.getMessage().endswith("2 classes gained more than 2 points against the baseline: "
+                                    "sky 80.0% → 85.0%, pole 20.0% → 30.0%")  # fmt: skip
+    assert down.levelname == "WARNING"
+    metrics, text = logged[-1]
+    assert metrics["monitor/warnings"] == 1
+    assert text == warning["message"]
+    assert {name: round(value, 3) for name, value in metrics.items() if "change" in name} == {
+        "iou_change/road": 0.02,
+        "iou_change/sky": 0.05,
+        "iou_change/person": -0.1,
+        "iou_change/pole": 0.1,
+    }
+
+
+def test_weights_that_equal_gentle_ones_are_not_advised_to_become_gentle() -> None:
+    table = table_of([{0: 60, 1: 30, 2: 8, 3: 2}], num_classes=4)
+    for params in ({"method": "inverse_freq", "strength": 0.5}, {"method": "power", "alpha": 0.5}):
+        weights = statsvc.ClassWeights(weights_response(table, WeightSpec.from_params(params)))
+        (warning,) = monitor([0.5, 0.8, 0.5, 0.2], weights, baseline=GOOD[:4], loggers=())
+        assert f"{params['method']} is gentle already" in warning["message"]
 
 
 def test_lost_iou_is_not_detected_without_a_baseline(weights: statsvc.ClassWeights) -> None:
@@ -66,9 +111,11 @@ def test_lost_iou_is_not_detected_without_a_baseline(weights: statsvc.ClassWeigh
 
 
 def test_classes_with_at_most_the_mean_of_plain_weights_count_as_frequent() -> None:
-    (warning,) = monitor([0.5, 0.5], [0.5, 1.5], baseline=[0.6, 0.6], loggers=())
-    assert "a frequent class lost" in warning["message"]
-    assert "0 60.0% → 50.0%" in warning["message"]
+    frequent, rare = monitor([0.5, 0.5], [0.5, 1.5], baseline=[0.6, 0.6], loggers=())
+    assert "a frequent class lost" in frequent["message"]
+    assert "0 60.0% → 50.0%" in frequent["message"]
+    assert "a rare class lost" in rare["message"]
+    assert "1 60.0% → 50.0%" in rare["message"]
     (warning,) = monitor([0.5, 0.5], torch.ones(2), baseline=[0.6, 0.6], loggers=())
     assert "2 frequent classes" in warning["message"]
 

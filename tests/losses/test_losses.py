@@ -154,6 +154,52 @@ def test_without_valid_pixels_or_weights_loss_and_gradient_are_0(
         assert all(term == 0 for term in criterion.last.values())
 
 
+NAN_OPTIONS: list[dict[str, Any]] = [
+    {},
+    *({"class_weights": weights} for weights in ([1.0, 2.0, 3.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0])),
+    {"class_weights": [0.0, -1.0, 2.0], "kind": "additive"},
+    *({"smooth": smooth, "square_denominator": square} for smooth in (0.0, 1.0) for square in (False, True)),
+    {"batch_dice": True},
+    {"include_background": False},
+    {"absent": "penalise", "batch_dice": True},
+    {"ignore_index": 1},
+]
+
+
+@pytest.mark.parametrize("options", NAN_OPTIONS, ids=str)
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_nan_or_infinite_logits_of_a_valid_pixel_make_the_loss_and_every_term_nan(
+    options: dict[str, Any], poison: float
+) -> None:
+    target = torch.tensor([[[0, 0], [0, 1]], [[1, 0], [2, 2]]])
+    one_class, one_pixel = logits_of((2, 3, 2, 2)).detach(), logits_of((2, 3, 2, 2)).detach()
+    one_class[0, 2, 0, 1] = poison  # a class that the sample does not contain
+    one_pixel[1, :, 0, 1] = poison
+    for logits in (one_class, one_pixel, torch.full((2, 3, 2, 2), poison).double()):
+        for criterion in (
+            DiceLoss(**options),
+            CombinedLoss(**options),
+            CombinedLoss(ce_weight=0, dice_weight=1, **options),
+            CombinedLoss(ce_weight=1, dice_weight=0, **options),
+        ):
+            value, gradient = value_and_gradient(criterion, logits, target)
+            assert value.isnan()
+            assert gradient.isnan().any()
+            assert all(term.isnan() for term in getattr(criterion, "last", {}).values())
+            with torch.no_grad():
+                assert criterion(logits, target).isnan()
+
+
+def test_a_factor_of_0_excludes_an_infinite_term() -> None:
+    logits = torch.zeros(1, 2, 1, 2)
+    logits[0, 1] = -math.inf
+    criterion = CombinedLoss(ce_weight=0, dice_weight=1)
+    value, gradient = value_and_gradient(criterion, logits, torch.tensor([[[0, 1]]]))
+    assert criterion.last["ce"] == math.inf
+    assert value == criterion.last["dice"]
+    assert gradient.isfinite().all()
+
+
 def test_the_loss_of_an_empty_batch_is_0() -> None:
     for shape in ((0, 3, 4, 4), (2, 3, 0, 4)):
         logits = torch.zeros(shape, requires_grad=True)

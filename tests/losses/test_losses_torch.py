@@ -187,12 +187,94 @@ def test_a_second_derivative_raises_an_error() -> None:
         gradient.sum().backward()  # type: ignore[no-untyped-call]
 
 
+TRANSFORMED: list[Any] = [
+    lambda: CombinedLoss(class_weights=WEIGHTS),
+    lambda: DiceLoss(batch_dice=True, square_denominator=True, absent="penalise"),
+    lambda: CombinedLoss(class_weights=[0.0, -1, -2, 3], kind="additive"),
+]
+
+
+# A warning of Torch itself, which compiles its own forward-mode formulas.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("make", TRANSFORMED)
+def test_torch_func_and_forward_mode_derivatives_equal_those_of_the_plain_implementation(make: Any) -> None:
+    criterion = make()
+    options = {name: getattr(criterion, name) for name in ("batch_dice", "square_denominator", "absent")}
+    vector = criterion.weight if criterion.offset is None else criterion.offset
+    options |= {"class_weights": None if vector is None else vector.tolist()}
+    options |= {"kind": "weights" if criterion.offset is None else "additive"}
+
+    def loss(x: Tensor) -> Tensor:
+        value: Tensor = criterion(x, target)
+        return value
+
+    def reference(x: Tensor) -> Tensor:
+        total, _, dice = reference_losses(x, target, **options)
+        return dice if isinstance(criterion, DiceLoss) else total
+
+    autograd: Any = torch.autograd.functional
+    logits = logits_of((2, 4, 3, 2)).detach()
+    direction = logits_of((2, 4, 3, 2), seed=1).detach()
+    target = target_of(logits)
+    expected = autograd.jacobian(reference, logits)
+    assert_close = torch.testing.assert_close
+    forward_ad: Any = torch.autograd.forward_ad
+    assert_close(loss(logits), reference(logits))
+    assert_close(torch.func.grad(loss)(logits), expected)
+    assert_close(torch.func.vjp(loss, logits)[1](torch.tensor(2.0).double())[0], 2 * expected)
+    assert_close(torch.func.jacfwd(loss)(logits), expected)
+    assert_close(torch.func.hessian(loss)(logits), autograd.hessian(reference, logits))
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(logits, direction)
+        tangent = forward_ad.unpack_dual(loss(dual)).tangent
+    assert_close(tangent, (expected * direction).sum())
+    # An ignored pixel adds nothing to any derivative, whatever its logits.
+    poisoned = logits.masked_fill((target == 255)[:, None], torch.nan)
+    assert_close(torch.func.grad(loss)(poisoned), expected)
+    assert_close(torch.func.jvp(loss, (poisoned,), (direction,))[1], tangent)
+    logits[0, 0, target[0] != 255] = torch.nan
+    assert torch.func.jvp(loss, (logits,), (direction,))[1].isnan()
+
+
+# A warning of Torch itself, which compiles its own forward-mode formulas.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_tangent_of_a_loss_has_its_dtype(dtype: torch.dtype) -> None:
+    logits = logits_of((2, 4, 3, 2), dtype=dtype).detach()
+    target = target_of(logits)
+    for criterion in (CombinedLoss(class_weights=WEIGHTS), DiceLoss()):
+        result: Any = torch.func.jvp(lambda x, c=criterion: c(x, target), (logits,), (logits,))
+        value, tangent = result
+        assert value.dtype == tangent.dtype
+        assert torch.func.grad(lambda x, c=criterion: c(x, target))(logits).dtype == dtype
+
+
+def test_vmap_gives_the_gradient_of_each_sample_and_checks_every_target() -> None:
+    logits = logits_of((3, 4, 3, 2)).detach()
+    target = target_of(logits)
+    criterion = CombinedLoss(class_weights=WEIGHTS)
+
+    def loss(x: Tensor, labels: Tensor) -> Tensor:
+        value: Tensor = criterion(x[None], labels[None])
+        return value
+
+    gradients = torch.func.vmap(torch.func.grad(loss))(logits, target)
+    for x, labels, gradient in zip(logits, target, gradients, strict=True):
+        torch.testing.assert_close(gradient[None], value_and_gradient(criterion, x[None], labels[None])[1])
+    torch.func.vmap(loss)(logits, target)
+    assert criterion.last["loss"].tolist() == pytest.approx(
+        [float(loss(x, labels)) for x, labels in zip(logits, target, strict=True)]
+    )
+    with pytest.raises(ValueError, match="target: contains 77"):
+        torch.func.vmap(loss)(logits, target.masked_fill(target == 2, 77))
+
+
 def test_a_checkpoint_has_the_provenance_of_the_weights_but_not_the_weights() -> None:
     model = nn.ModuleDict(
         {"head": nn.Conv2d(3, 3, 1), "loss": CombinedLoss(class_weights=weights_of("sqrt_inv_freq"))}
     )
     state = model.state_dict()
-    assert set(state) == {"head.weight", "head.bias", "loss._extra_state"}
+    assert set(state) == {"head.weight", "head.bias", "loss.weights_record"}
     assert all(isinstance(value, Tensor) for value in state.values())
     file = io.BytesIO()
     torch.save(state, file)
@@ -204,15 +286,6 @@ def test_a_checkpoint_has_the_provenance_of_the_weights_but_not_the_weights() ->
     provenance: Any = model["loss"].provenance
     assert provenance["dataset"] == "demo"
     assert provenance["spec"]["normalize"] == "mean"
-    other = CombinedLoss(class_weights=weights_of("inverse_freq"))
-    weight_before = other.weight
-    with pytest.warns(
-        UserWarning, match=r"class weights: sqrt_inv_freq of demo, now inverse_freq of demo \("
-    ):
-        other.load_state_dict({"_extra_state": loaded["loss._extra_state"]})
-    assert other.weight is weight_before
-    with pytest.warns(UserWarning, match="now numbers of unknown origin"):
-        CombinedLoss(class_weights=[1, 2, 3]).load_state_dict({"_extra_state": loaded["loss._extra_state"]})
 
 
 @pytest.mark.parametrize("kind", ["weights", "additive"])

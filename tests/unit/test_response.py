@@ -231,6 +231,22 @@ def test_the_value_of_automatic_beta_is_reported() -> None:
 TRAIN_VAL = ["train/a.png", "val/b.png"]
 TWO = {0: 50, 1: 50}
 
+# One tiny class hides in max/min that most classes have the same weight.
+NINE_OF_TWELVE = [
+    4_000_000,
+    2_000_000,
+    900_000,
+    500_000,
+    200_000,
+    100_000,
+    80_000,
+    70_000,
+    60_000,
+    30_000,
+    20_000,
+    1416,
+]
+
 WARNINGS: dict[str, tuple[Callable[[], dict[str, Any]], str, Callable[[], dict[str, Any]]]] = {
     "failed_samples": (
         lambda: ask(table_of([TWO], failed={"bad.png": "not a PNG"})),
@@ -286,6 +302,16 @@ WARNINGS: dict[str, tuple[Callable[[], dict[str, Any]], str, Callable[[], dict[s
         lambda: ask(table_of([{0: 1000, 1: 100}]), method="effective_num", beta="1-1e-7"),
         r"beta=0.9999999 and unit=pixels equals inverse frequency within 1 % \(max/min 10\)",
         lambda: ask(table_of([{0: 1000, 1: 100}]), method="effective_num", beta="0.99"),
+    ),
+    "effective_num_flat": (
+        lambda: ask(table_of([dict(enumerate(NINE_OF_TWELVE))]), method="effective_num"),
+        r"beta=0.9999 and unit=pixels gives 9 of 12 classes the same weight within 1 %, although the largest "
+        r"of their counts is 66.67 times the smallest; beta=1-1.11111e-05 with unit=pixels gives",
+        lambda: ask(
+            table_of([dict(enumerate(NINE_OF_TWELVE))]),
+            method="effective_num",
+            beta="1-1.11111e-05",
+        ),
     ),
     "extreme_ratio": (
         lambda: ask(table_of([{0: 10_010_000, 1: 10}])),
@@ -348,6 +374,15 @@ def test_the_warning_about_extreme_weights_recommends_gentler_methods(
     (message,) = (w["message"] for w in body["warnings"] if w["code"] == "extreme_ratio")
     assert re.findall(r"method=(\w+)", message) == gentler
     assert message.endswith("a strength below 1 or clip=lo,hi")
+
+
+def test_no_warning_recommends_a_method_that_equals_the_one_in_use() -> None:
+    counts = {0: 10**12, 1: 10}
+    for params in ({"method": "power", "alpha": 0.5}, {"method": "inverse_freq", "strength": 0.5}):
+        (warning,) = ask(table_of([counts]), **params)["warnings"]
+        assert warning["code"] == "extreme_ratio"
+        assert "method=enet" in warning["message"]
+        assert "sqrt_inv_freq" not in warning["message"]
 
 
 def test_the_warning_about_an_estimate_does_not_recommend_the_absent_policy_in_use() -> None:
