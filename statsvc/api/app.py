@@ -28,7 +28,6 @@ from statsvc.api.routes import (
     weights,
 )
 from statsvc.api.state.service import Service
-from statsvc.store.catalog.catalog import Catalog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -56,7 +55,7 @@ def build_app(
 
     Raises `CatalogError` if the catalog cannot be used.
     """
-    catalog = Catalog.open(home.database)
+    catalog = home.open_catalog()
     service = Service(catalog, home.store, roots)
 
     @asynccontextmanager
@@ -69,6 +68,7 @@ def build_app(
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
+            await service.watcher.close()
             catalog.close()
 
     app = FastAPIOffline(
@@ -100,7 +100,12 @@ def build_app(
     page.install(app)
     # Requests pass the middleware in reverse order.
     app.add_middleware(BodyLimit, largest=MAX_BODY)
-    app.add_middleware(access.Access, tokens=lambda: service.watcher.snapshot.tokens, policy=policy)
+    app.add_middleware(
+        access.Access,
+        tokens=lambda: service.watcher.snapshot.tokens,
+        fresh=service.watcher.fresh,
+        policy=policy,
+    )
     app.add_middleware(HostCheck, allowed=allowed_hosts, any_address=any_address)
     app.add_middleware(Head)
     openapi.install(app, policy)

@@ -15,7 +15,6 @@ from statsvc.api.http.access import Policy, audit
 from statsvc.api.http.middleware import LOOPBACK_NAMES
 from statsvc.errors import Conflict, InvalidParameter
 from statsvc.store.catalog import tokens
-from statsvc.store.catalog.catalog import Catalog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -105,7 +104,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 def _check_token(home: Home, host: str, port: int, beyond: bool) -> None:
     """Raise `InvalidParameter` if there is no valid token: nobody could use the server."""
-    catalog = Catalog.open(home.database)
+    catalog = home.open_catalog()
     try:
         if any(token.revoked_at is None for token in tokens.all_tokens(catalog)):
             return

@@ -35,8 +35,11 @@ class HomeOptions:
         return homes.resolve(self.home, self.database, self.store)
 
     @contextmanager
-    def open(self) -> Iterator[tuple[Home, Catalog]]:
-        """Open the catalog and close it at the end. Raises `StatsvcError`, also for a missing extra."""
+    def open(self, *, lost: bool = False) -> Iterator[tuple[Home, Catalog]]:
+        """Open the catalog and close it at the end. Raises `StatsvcError`, also for a missing extra.
+
+        lost  whether the catalog may be empty although there are versions, for commands that repair that
+        """
         try:
             from sqlalchemy.exc import DBAPIError
 
@@ -44,7 +47,7 @@ class HomeOptions:
         except ModuleNotFoundError as error:
             raise missing_extra("workers", error) from error
         home = self.resolve()
-        catalog = Catalog.open(home.database)
+        catalog = Catalog.open(home.database) if lost else home.open_catalog()
         try:
             yield home, catalog
         except DBAPIError as error:

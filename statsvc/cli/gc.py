@@ -18,18 +18,40 @@ if TYPE_CHECKING:
 @click.option("--grace", metavar="TIME", default="1h", help="Grace period between marking and deleting rows.")
 @click.option("--pause", is_flag=True, help="Disable gc until --resume, for a backup.")
 @click.option("--resume", is_flag=True, help="Enable gc again.")
+@click.option(
+    "--restored",
+    is_flag=True,
+    help="With --resume, after restoring a backup: skip version numbers that may have been in use.",
+)
+@click.option(
+    "--keep-jobs",
+    type=click.IntRange(0),
+    metavar="N",
+    default=1000,
+    help="How many of the newest jobs of each dataset to keep.",
+)
 @json_option
 @home_options
-def gc(grace: str, pause: bool, resume: bool, as_json: bool, options: HomeOptions) -> None:
-    """Delete the rows of old versions, and orphans of failed attempts and deleted datasets.
+def gc(
+    grace: str,
+    pause: bool,
+    resume: bool,
+    restored: bool,
+    keep_jobs: int,
+    as_json: bool,
+    options: HomeOptions,
+) -> None:
+    """Delete the rows of old versions, old jobs, and orphans of failed attempts and deleted datasets.
 
     The newest versions of a dataset (statsvc datasets NAME --keep N) and tagged versions keep their rows.
     Every version keeps its aggregates, so it can still answer requests. Exit code 1 if an array is damaged.
     """
     if pause and resume:
         raise click.UsageError("--pause and --resume contradict each other. Omit one of them.")
+    if restored and not resume:
+        raise click.UsageError("--restored needs --resume: statsvc gc --resume --restored")
     grace_seconds = parse_duration("grace", grace)
-    with options.open() as (home, catalog):
+    with options.open(lost=True) as (home, catalog):
         from statsvc.store import retention
 
         if pause:
@@ -37,16 +59,19 @@ def gc(grace: str, pause: bool, resume: bool, as_json: bool, options: HomeOption
             _report_state(paused=True, as_json=as_json)
             return
         if resume:
+            if restored:
+                skipped = retention.skip_numbers(catalog, home.store)
+                click.echo(f"Each dataset skips at least {skipped} version numbers.", err=True)
             retention.resume(home.store)
             _report_state(paused=False, as_json=as_json)
             return
-        collected = retention.collect(catalog, home.store, grace_seconds)
+        collected = retention.collect(catalog, home.store, grace_seconds, keep_jobs)
     if as_json:
         print_json(_to_dict(collected))
     else:
         click.echo(
             f"{len(collected.expired)} versions marked, rows of {len(collected.removed)} deleted, "
-            f"{len(collected.orphans)} orphans deleted"
+            f"{len(collected.orphans)} orphans deleted, {collected.jobs} old jobs deleted"
         )
     for folder in collected.unknown:
         click.echo(
@@ -74,4 +99,5 @@ def _to_dict(collected: Collected) -> dict[str, Any]:
         name: [{"dataset": dataset, "version": number} for dataset, number in getattr(collected, name)]
         for name in ("expired", "removed")
     }
-    return versions | {name: getattr(collected, name) for name in ("orphans", "unknown", "damaged")}
+    others = {name: getattr(collected, name) for name in ("orphans", "unknown", "damaged", "jobs")}
+    return versions | others

@@ -17,7 +17,7 @@ def rebuild(as_json: bool, options: HomeOptions) -> None:
     The catalog must be empty. Jobs, tokens, tags and the values of --keep are not in the version store,
     so they are lost. Exit code 1 if the version store is empty.
     """
-    with options.open() as (home, catalog):
+    with options.open(lost=True) as (home, catalog):
         from statsvc.store import rebuilding
 
         rebuilt = rebuilding.rebuild(catalog, home.store)

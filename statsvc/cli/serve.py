@@ -136,10 +136,8 @@ def serve(
 
 def _announce(home: Home, host: str, port: int) -> None:
     """Print the URL of the service, and a request to try."""
-    from statsvc.store.catalog.catalog import Catalog
-
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    catalog = Catalog.open(home.database)
+    catalog = home.open_catalog()
     published = [dataset for dataset in catalog.datasets() if dataset.current_number is not None]
     split = advised_split(catalog.version(published[0]).configuration.splits) if published else None
     catalog.close()

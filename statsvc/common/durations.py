@@ -43,3 +43,11 @@ def format_duration(seconds: float) -> str:
     whole = int(seconds)
     unit = next(unit for unit, size in UNITS.items() if whole % size == 0 and (whole or unit == "s"))
     return f"{whole // UNITS[unit]}{unit}"
+
+
+def rounded_duration(seconds: float) -> str:
+    """Return a duration in the largest unit of which there are two: `90 s`, `5 min`, `9 h` or `3 days`."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from statsvc.errors import CatalogError, InvalidParameter, StoreError
 from statsvc.store.versions.open_location import open_location
 
 if TYPE_CHECKING:
+    from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.versions.location import Location
+
+_UID = re.compile(r"[0-9a-f]{32}")
+"""Names of the folders of datasets in a version store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +28,47 @@ class Home:
     database: str
     store: Location
 
+    def open_catalog(self) -> Catalog:
+        """Open the catalog. Raises `CatalogError`, also if it was lost: empty, next to existing versions."""
+        import sqlalchemy as sa
+
+        from statsvc.store.catalog.catalog import Catalog
+        from statsvc.store.catalog.engine import sqlite_file
+        from statsvc.store.catalog.schema import datasets
+
+        file = sqlite_file(self.database)
+        if file is not None and not file.exists():
+            self._check_no_versions()  # before an empty catalog is created
+        catalog = Catalog.open(self.database)
+        try:
+            with catalog.engine.begin() as connection:
+                is_empty = connection.scalar(sa.select(datasets.c.uid).limit(1)) is None
+            if is_empty:
+                self._check_no_versions()
+        except BaseException:
+            catalog.close()
+            raise
+        return catalog
+
+    def _check_no_versions(self) -> None:
+        """Raise `CatalogError` if the version store contains versions, which an empty catalog would hide."""
+        from statsvc.store.versions.checkpoints import FOLDER as CHECKPOINTS
+
+        with contextlib.suppress(StoreError):  # whoever uses the store reports that it does not respond
+            for folder in self.store.folders():
+                if _UID.fullmatch(folder.name) and any(
+                    group.name != CHECKPOINTS for group in folder.folders()
+                ):
+                    raise CatalogError(
+                        f"the catalog {_without_password(self.database)} is empty, but {self.store} contains "
+                        "versions, so the catalog was lost, or --database or --store is wrong. Restore the "
+                        "catalog from a backup, or create it again from the versions with: statsvc rebuild"
+                    )
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
+
 
 def resolve(home: str | None = None, database: str | None = None, store: str | None = None) -> Home:
     """Return where state is kept.
@@ -28,10 +76,22 @@ def resolve(home: str | None = None, database: str | None = None, store: str | N
     An argument that is None defaults to STATSVC_HOME, STATSVC_DATABASE or STATSVC_STORE.
     The default home directory is `$XDG_DATA_HOME/statsvc`, or `~/.local/share/statsvc` if that is unset. By
     default the catalog and the version store are in the home directory. Raises `InvalidParameter` for a
-    malformed address of the version store.
+    malformed address of the version store, and if the user has no home directory for the default.
     """
-    data = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    folder = Path(home or os.environ.get("STATSVC_HOME") or Path(data) / "statsvc").expanduser().absolute()
+    folder = _folder(home or os.environ.get("STATSVC_HOME") or None)
     url = database or os.environ.get("STATSVC_DATABASE") or f"sqlite:///{folder / 'catalog.sqlite'}"
     address = store or os.environ.get("STATSVC_STORE") or str(folder / "versions")
     return Home(folder, url, open_location(address))
+
+
+def _folder(given: str | None) -> Path:
+    """Return the home directory: the given one, or the default."""
+    data = os.environ.get("XDG_DATA_HOME")
+    try:
+        if given is not None:
+            return Path(given).expanduser().absolute()
+        return (Path(data) if data else Path("~/.local/share").expanduser()).absolute() / "statsvc"
+    except RuntimeError:
+        raise InvalidParameter(
+            ("home", "this user has no home directory; name a folder with --home or STATSVC_HOME")
+        ) from None

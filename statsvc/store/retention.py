@@ -8,18 +8,21 @@ after a grace period, when no reader uses them any more. If gc dies halfway, the
 from __future__ import annotations
 
 import logging
+import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from statsvc.errors import Conflict, DamagedVersion, StoreError
-from statsvc.store.catalog import dataset_rows
+from statsvc.store.catalog import dataset_rows, idempotency
 from statsvc.store.catalog.engine import exclusive, write
-from statsvc.store.catalog.records import VersionRecord
-from statsvc.store.catalog.schema import datasets, jobs, now, tags, versions
-from statsvc.store.publication import open_version
+from statsvc.store.catalog.records import ENDED, VersionRecord
+from statsvc.store.catalog.schema import changed_paths, datasets, jobs, now, tags, versions
+from statsvc.store.catalog.schema import idempotency_keys as keys
+from statsvc.store.publication import group_attributes, open_version
 from statsvc.store.versions.aggregates import write_aggregates
 from statsvc.store.versions.arrays import SAMPLE_ARRAYS
 from statsvc.store.versions.checkpoints import FOLDER as CHECKPOINTS
@@ -37,6 +40,15 @@ GRACE_SECONDS = 3600.0
 It must exceed the duration of any request, and how long a server may answer from an old state of the catalog.
 """
 
+KEEP_JOBS = 1000
+"""How many of the newest jobs of each dataset are kept by default."""
+
+JOBS_PER_TRANSACTION = 500
+"""Jobs that are deleted in one transaction."""
+
+SKIPPED_NUMBERS = 1000
+"""Least number of version numbers that are skipped after a restore."""
+
 PAUSED = ".gc-paused"
 """A file in the version store that prevents gc."""
 
@@ -50,6 +62,7 @@ class Collected:
     orphans   groups of dead attempts, and folders of deleted datasets, that were removed
     unknown   folders that the catalog does not know; they are kept
     damaged   errors of versions that could not be marked
+    jobs      number of old jobs that were deleted
     """
 
     expired: list[tuple[str, int]] = field(default_factory=list)
@@ -57,24 +70,79 @@ class Collected:
     orphans: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    jobs: int = 0
 
 
-def collect(catalog: Catalog, store: Location, grace: float = GRACE_SECONDS) -> Collected:
-    """Remove what is no longer needed; `grace` is in seconds.
+def collect(
+    catalog: Catalog, store: Location, grace: float = GRACE_SECONDS, keep_jobs: int = KEEP_JOBS
+) -> Collected:
+    """Remove what is no longer needed; what needs no new disk space first, because the disk may be full.
+
+    grace      in seconds
+    keep_jobs  how many of the newest jobs of each dataset are kept
 
     Raises `Conflict` while gc is paused or already running.
     """
     result = Collected()
-    if not store.folders():
-        return result  # nothing has been published yet, or the disk is not mounted
     with exclusive(catalog.engine, "gc"):
         if (store / PAUSED).exists():
             raise Conflict("gc is paused, possibly for a backup; resume it with: statsvc gc --resume")
-        for dataset in catalog.datasets():
-            _expire(catalog, store, dataset, result)
-            _remove_rows(catalog, store, dataset, grace, result)
-        _remove_orphans(catalog, store, grace, result)
+        if store.folders():  # else nothing has been published yet, or the disk is not mounted
+            _remove_orphans(catalog, store, grace, result)
+            for dataset in catalog.datasets():
+                _remove_rows(catalog, store, dataset, grace, result)
+                _expire(catalog, store, dataset, result)
+                _remove_rows(catalog, store, dataset, grace, result)
+        for uid in _all_uids(catalog):
+            result.jobs += _delete_jobs(catalog, uid, keep_jobs)
     return result
+
+
+def _all_uids(catalog: Catalog) -> list[str]:
+    """Return the uids of all datasets, including deleted ones."""
+    with catalog.engine.begin() as connection:
+        return list(connection.scalars(sa.select(datasets.c.uid)))
+
+
+def _delete_jobs(catalog: Catalog, uid: str, keep: int) -> int:
+    """Delete the ended jobs of a dataset beyond the newest ones; return how many.
+
+    Jobs that a version or an idempotency key refers to are kept.
+    """
+    newest = (
+        sa.select(jobs.c.created_at)
+        .where(jobs.c.dataset_uid == uid)
+        .order_by(jobs.c.created_at.desc())
+        .offset(keep)
+        .limit(1)
+    )
+    with catalog.engine.begin() as connection:
+        cutoff = connection.scalar(newest)
+    if cutoff is None:
+        return 0
+    forgotten = keys.c.created_at < now() - idempotency.RETENTION_SECONDS
+    old = (
+        sa.select(jobs.c.id)
+        .where(
+            jobs.c.dataset_uid == uid,
+            jobs.c.created_at <= cutoff,
+            jobs.c.state.in_(sorted(ENDED)),
+            ~sa.exists().where(versions.c.job_id == jobs.c.id),
+            ~sa.exists().where(keys.c.job_id == jobs.c.id),
+        )
+        .limit(JOBS_PER_TRANSACTION)
+    )
+    deleted = 0
+    while True:
+        # In portions, so that nobody waits long for the lock of an SQLite catalog.
+        with write(catalog.engine) as connection:
+            connection.execute(keys.delete().where(forgotten))
+            ids = list(connection.scalars(old))
+            connection.execute(changed_paths.delete().where(changed_paths.c.job_id.in_(ids)))
+            connection.execute(jobs.delete().where(jobs.c.id.in_(ids)))
+        deleted += len(ids)
+        if len(ids) < JOBS_PER_TRANSACTION:
+            return deleted
 
 
 def pause(catalog: Catalog, store: Location) -> None:
@@ -88,6 +156,44 @@ def resume(store: Location) -> None:
     (store / PAUSED).remove()
     if (store / PAUSED).exists():
         raise StoreError(f"gc stays paused because {store / PAUSED} could not be removed; remove it by hand")
+
+
+def skip_numbers(catalog: Catalog, store: Location) -> int:
+    """Skip version numbers in a catalog that was restored from a backup; return how many at least.
+
+    Numbers that were assigned after the backup were served as immutable, so other versions must not get them.
+    It is unknown how many there were: as many as there were seconds since the last change in the catalog, at
+    least `SKIPPED_NUMBERS`, and more where the version store contains a higher number.
+    """
+    used = _numbers_in_store(store)
+    last_changes = (
+        sa.select(sa.func.max(jobs.c.finished_at)),
+        sa.select(sa.func.max(versions.c.created_at)),
+        sa.select(sa.func.max(datasets.c.created_at)),
+    )
+    with write(catalog.engine) as connection:
+        times = [connection.scalar(query) for query in last_changes]
+        known = [at for at in times if at is not None]
+        elapsed = _clock(connection) - max(known) if known else 0.0
+        skipped = max(SKIPPED_NUMBERS, math.ceil(elapsed))
+        first = 1 + skipped + max(used.values(), default=0)
+        for row in connection.execute(sa.select(datasets.c.uid, datasets.c.next_number)).all():
+            number = max(row.next_number + skipped, used.get(row.uid, 0) + 1)
+            first = max(first, number)
+            connection.execute(datasets.update().where(datasets.c.uid == row.uid).values(next_number=number))
+        # For datasets that were registered after the backup: another one may get the same name.
+        dataset_rows.set_first_number(connection, first)
+    return skipped
+
+
+def _numbers_in_store(store: Location) -> dict[str, int]:
+    """Return the highest version number of each dataset's groups, by the dataset's uid."""
+    numbers: dict[str, int] = {}
+    for folder in store.folders():
+        for group in folder.folders():
+            with suppress(OSError, ValueError, KeyError):
+                numbers[folder.name] = max(numbers.get(folder.name, 0), group_attributes(group)["number"])
+    return numbers
 
 
 def _expire(catalog: Catalog, store: Location, dataset: Dataset, result: Collected) -> None:

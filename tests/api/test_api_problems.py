@@ -144,6 +144,10 @@ def test_a_failing_catalog_is_503_while_weights_are_served_from_memory(client: A
     during = client.get("/weights?method=uniform")
     assert during.status_code == 200
     assert int(during.headers["age"]) >= 0
+    assert "the catalog has not answered" in during.headers["warning"]
+    assert "has not answered" in problem(client.get("/readyz"), 503, "catalog-unavailable")["detail"]
+    ready = client.get("/readyz?for=reads").json()
+    assert (ready["status"], ready["age"]) == ("ok", int(during.headers["age"]))
     with sqlite3.connect(file) as database:
         database.execute("ALTER TABLE hidden RENAME TO datasets")
     database.close()
@@ -159,7 +163,20 @@ def test_readiness_requires_the_catalog_schema_of_this_release(client: ApiClient
         database.execute("UPDATE alembic_version SET version_num = '9999'")
     database.close()
     assert "9999" in problem(client.get("/readyz"), 503, "catalog-unavailable")["detail"]
+    assert "9999" in client.get("/readyz?for=reads").json()["catalog"]
+    assert client.get("/weights").status_code == 200
     assert client.get("/healthz").status_code == 200
+
+
+def test_a_newer_schema_that_only_adds_can_be_used(client: ApiClient, home: Home) -> None:
+    database = sqlite3.connect(home.database.removeprefix("sqlite:///"))
+    with database:
+        database.execute("INSERT INTO schema_versions VALUES ('9999', '0004')")
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    database.close()
+    assert client.get("/readyz").json()["catalog"] == "ok"
+    with ApiClient(build_app(home)) as restarted:
+        assert restarted.get("/readyz").status_code == 200
 
 
 def test_an_application_over_an_unknown_schema_is_rejected(home: Home) -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
 
-from statsvc.errors import CatalogError
+from statsvc.dataset.configuration import Configuration
+from statsvc.errors import CatalogError, InvalidParameter
+from statsvc.store import home as homes
+from statsvc.store.catalog import postgresql as limits
 from statsvc.store.catalog.catalog import Catalog
-from statsvc.store.catalog.engine import file_system, open_engine
+from statsvc.store.catalog.engine import SCHEMA, file_system, open_engine, schema_of, upgrade_url
 from statsvc.store.catalog.schema import jobs as jobs_table
+from support.silent_proxy import silent_proxy
+
+if TYPE_CHECKING:
+    from support.postgres import PostgresServer
 
 
 def test_sqlite_is_configured_for_durability(tmp_path: Path) -> None:
@@ -106,3 +116,81 @@ def test_sqlite_on_a_network_file_system_is_rejected_with_advice(
     with pytest.raises(CatalogError, match=f"is on a {kind} file system.*--home on a local disk"):
         open_engine(f"sqlite:///{tmp_path / 'catalog.sqlite'}")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", ["what? 100% #1 & ö", "a?mode=memory", "%41 b"])
+def test_a_home_may_have_any_name(tmp_path: Path, folder: str) -> None:
+    home = homes.resolve(str(tmp_path / folder))
+    catalog = Catalog.open(home.database)
+    catalog.create_dataset("street", None, None, Configuration())
+    catalog.close()
+    assert (tmp_path / folder / "catalog.sqlite").stat().st_size > 0
+    assert [entry.name for entry in tmp_path.iterdir()] == [folder]
+    again = Catalog.open(home.database)
+    assert [dataset.name for dataset in again.datasets()] == ["street"]
+    again.close()
+
+
+def test_a_given_home_needs_no_home_directory_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home(_path: str) -> str:
+        return "~/nowhere"
+
+    monkeypatch.setattr("os.path.expanduser", no_home)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.delenv("STATSVC_HOME")
+    assert homes.resolve(str(tmp_path)).folder == tmp_path
+    with pytest.raises(InvalidParameter, match="name a folder with --home"):
+        homes.resolve()
+
+
+def test_a_removed_catalog_is_an_error_and_a_replaced_one_is_opened(tmp_path: Path) -> None:
+    file = tmp_path / "catalog.sqlite"
+    catalog = Catalog.open(f"sqlite:///{file}")
+    catalog.create_dataset("street", None, None, Configuration())
+    for name in tmp_path.glob("catalog*"):
+        name.rename(tmp_path / f"away-{name.name}")
+    with pytest.raises(sa.exc.OperationalError, match="unable to open"):
+        catalog.datasets()
+    assert not file.exists()
+    other = Catalog.open(f"sqlite:///{file}")
+    other.create_dataset("field", None, None, Configuration())
+    assert [dataset.name for dataset in catalog.datasets()] == ["field"]
+    other.close()
+    catalog.close()
+
+
+def test_a_silent_connection_is_closed_and_replaced(
+    postgresql_server: PostgresServer, postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SILENCE_SECONDS", 0.5)
+    with silent_proxy(str(postgresql_server.folder / ".s.PGSQL.5432")) as proxy:
+        name = sa.make_url(postgresql).database
+        catalog = Catalog.open(f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}")
+        catalog.create_dataset("street", None, None, Configuration())
+        proxy.silence()
+        began = time.monotonic()
+        assert [dataset.name for dataset in catalog.datasets()] == ["street"]  # by a new connection
+        assert 0.4 < time.monotonic() - began < 10
+        with catalog.engine.connect() as connection:
+            proxy.silence()
+            with pytest.raises(sa.exc.OperationalError, match=r"did not answer for 0\.5 s"):
+                connection.execute(sa.text("SELECT 1"))
+        catalog.close()
+
+
+def test_a_slow_statement_ends_at_its_limit(postgresql: str) -> None:
+    engine = limits.create_engine(sa.make_url(postgresql), statement_seconds=0.2)
+    with engine.connect() as connection, pytest.raises(sa.exc.OperationalError, match="statement timeout"):
+        connection.execute(sa.text("SELECT pg_sleep(30)"))
+    engine.dispose()
+
+
+def test_concurrent_upgrades_of_an_empty_database_take_turns(postgresql_server: PostgresServer) -> None:
+    url = postgresql_server.url(postgresql_server.database())
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(upgrade_url, [url] * 6))
+    engine = open_engine(url)
+    assert schema_of(engine) == SCHEMA
+    engine.dispose()

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
 
-from statsvc.api.http.problems import FORBIDDEN, UNAUTHORIZED, problem
+from statsvc.api.http.problems import CATALOG_UNAVAILABLE, FORBIDDEN, UNAUTHORIZED, problem
 from statsvc.store.catalog.tokens import find_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,6 +29,10 @@ OPEN_PATHS = frozenset({"/", "/healthz", "/readyz"})
 
 _READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _BEARER = b"bearer "
+_UNCHECKED = (
+    "the catalog does not answer, so the server cannot check whether the token was revoked; "
+    "try again in a moment"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,20 @@ OPEN = Policy()
 class Access:
     """Rejects requests that lack the required token, and writes an audit line for every write.
 
-    tokens  returns the valid tokens from memory, so that no request waits for the catalog. A revoked token
-            is rejected after the next poll of the catalog, a quarter of a second later.
+    tokens  returns the valid tokens from memory, so that reads need no catalog. A revoked token is rejected
+            after the next poll of the catalog, a quarter of a second later.
+    fresh   waits until the tokens in memory are those of the catalog; False if the catalog does not answer.
+            Writes need it: they are rejected rather than permitted to a token that may have been revoked
     """
 
-    def __init__(self, app: ASGIApp, tokens: Callable[[], Sequence[Token]], policy: Policy) -> None:
-        self._app, self._tokens, self._policy = app, tokens, policy
+    def __init__(
+        self,
+        app: ASGIApp,
+        tokens: Callable[[], Sequence[Token]],
+        fresh: Callable[[], Awaitable[bool]],
+        policy: Policy,
+    ) -> None:
+        self._app, self._tokens, self._fresh, self._policy = app, tokens, fresh, policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or reject it with 401 or 403."""
@@ -69,8 +81,12 @@ class Access:
             return
         method = scope["method"]
         credentials = [value for name, value in scope["headers"] if name == b"authorization"]
+        required = self._policy.scope(method, scope["path"])
+        is_current = required is None or method in _READ_METHODS or await self._fresh()
         token = self._token(credentials)
-        rejection = self._rejection(self._policy.scope(method, scope["path"]), credentials, token)
+        rejection = self._rejection(required, credentials, token)
+        if rejection is None and not is_current:
+            rejection = problem(CATALOG_UNAVAILABLE, _UNCHECKED)
 
         async def send_audited(message: Message) -> None:
             if message["type"] == "http.response.start":

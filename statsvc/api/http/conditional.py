@@ -13,7 +13,7 @@ from statsvc.weighting.response import SCHEMA
 from statsvc.weighting.serialize import json_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from starlette.requests import Request
 
@@ -44,18 +44,28 @@ def is_any(if_none_match: str | None) -> bool:
     return if_none_match is not None and if_none_match.strip() == "*"
 
 
-def cache_headers(tag: str, *, pinned: bool, age: int | None, negotiated: bool) -> dict[str, str]:
+def cache_headers(
+    tag: str, *, pinned: bool, age: int | None, negotiated: bool, warnings: Sequence[str] = ()
+) -> dict[str, str]:
     """Return the headers of a response and of its 304.
 
     pinned      whether the request names version numbers, so that the response never changes
-    age         seconds since the last successful poll of the catalog, None while polls succeed
+    age         seconds since the catalog was read, None while it answers
     negotiated  whether the format depends on the Accept header
+    warnings    why the version may be out of date, ASCII
     """
     headers = {"ETag": tag, "Cache-Control": PINNED if pinned else "no-cache"}
     if negotiated:
         headers["Vary"] = "Accept"
-    if age is not None and not pinned:
+    if pinned:
+        return headers
+    # The Warning field of RFC 7234: a header, because the body must not change while its ETag is the same.
+    texts = [f'199 statsvc "{warning}"' for warning in warnings]
+    if age is not None:
         headers["Age"] = str(age)
+        texts.insert(0, f'110 statsvc "the catalog has not answered for {age} s; this may be out of date"')
+    if texts:
+        headers["Warning"] = ", ".join(texts)
     return headers
 
 

@@ -37,7 +37,12 @@ CACHE_CONTROL = _header(
     "`no-cache`; `public, max-age=31536000, immutable` if the request names a version number "
     "(`private` if reads require a token)"
 )
-VALIDATORS = {"ETag": _header("strong entity tag, the same on every replica"), "Cache-Control": CACHE_CONTROL}
+VALIDATORS = {
+    "ETag": _header("strong entity tag, the same on every replica"),
+    "Cache-Control": CACHE_CONTROL,
+    "Age": _header("seconds since the catalog was read; only while it does not answer"),
+    "Warning": _header("what to know about the age of the response; only if there is something"),
+}
 LOCATION = _header("path of the created resource")
 
 

@@ -252,6 +252,8 @@ async def _description(service: Service, name: str) -> dict[str, Any]:
         except DamagedVersion as damage:
             # A corrupt version must not hide the description, which is where its owner looks for the cause.
             failures = [("", str(damage))]
+        await service.watcher.refresh_operations()
+        warnings += service.watcher.warnings(Published.of(name, record))
     return _details(dataset, trigger, record, failures, recent, warnings)
 
 

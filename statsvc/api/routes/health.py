@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from statsvc.api.http import documentation
+from statsvc.api.http import documentation, query
 from statsvc.api.http.responses import json_response
 from statsvc.api.schemas.service import Health, Readiness
 from statsvc.api.state.service import InjectedService
-from statsvc.errors import CatalogError
-from statsvc.store.catalog.engine import SCHEMA, schema_of
+from statsvc.errors import CatalogError, InvalidParameter
+
+if TYPE_CHECKING:
+    from statsvc.store.catalog.operations import Operations
 
 router = APIRouter(tags=["service"], default_response_class=Response)
+
+PARAMETERS = {
+    "for": query.QueryParameter(
+        "reads: whether the server can answer reads, which it also does while the catalog is unavailable",
+        {"type": "string", "enum": ["reads"]},
+    ),
+}
 
 
 @router.get("/healthz", responses=documentation.responses(Health, description="The process is up."))
@@ -21,19 +32,43 @@ async def get_health() -> Response:
     return json_response({"status": "ok"}, headers={"Cache-Control": "no-store"})
 
 
-@router.get("/readyz", responses=documentation.responses(Readiness, description="The catalog can be used."))
-async def get_readiness(service: InjectedService) -> Response:
-    """Return ok if the catalog is available and has the schema of this release.
+@router.get(
+    "/readyz",
+    openapi_extra=documentation.parameters(PARAMETERS),
+    responses=documentation.responses(Readiness, description="The server can do its work."),
+)
+async def get_readiness(request: Request, service: InjectedService) -> Response:
+    """Return ok if the catalog is available and has a schema that this release can use.
 
+    Otherwise the status is 503, but `for=reads` returns 200: the server goes on answering reads from memory.
     `store` is `ok`, or why the version store did not respond to the last request. The status is 200 all the
     same: cached responses are still served, and other replicas use the same version store.
     """
-    schema = await service.in_thread(schema_of, service.catalog.engine)
-    if schema != SCHEMA:
-        raise CatalogError(
-            f"the catalog has schema {schema}, but this release of statsvc requires {SCHEMA}; "
-            "run statsvc upgrade, or install the release that matches the catalog"
-        )
+    values = query.read(request, PARAMETERS)
+    if values.get("for", "reads") != "reads":
+        raise InvalidParameter(("for", f"{values['for']!r} is unknown; the only value is 'reads'"))
+    await service.watcher.fresh()
+    problem = service.watcher.problem
+    if problem is not None and values.get("for") != "reads":
+        raise CatalogError(problem)
     return json_response(
-        {"status": "ok", "store": service.store.last_error or "ok"}, headers={"Cache-Control": "no-store"}
+        {
+            "status": "ok",
+            "catalog": problem or "ok",
+            "age": service.watcher.age,
+            "store": service.store.last_error or "ok",
+            **_scans(service.watcher.operations),
+        },
+        headers={"Cache-Control": "no-store"},
     )
+
+
+def _scans(operations: Operations | None) -> dict[str, str]:
+    """Return whether runners are up and scans succeed. No names: this path needs no token."""
+    if operations is None:
+        return {"runners": "unknown", "scans": "unknown"}
+    failing = len(operations.failing)
+    return {
+        "runners": operations.missing_runner() or "ok",
+        "scans": f"the newest scan of {failing} dataset{'s'[: failing > 1]} failed" if failing else "ok",
+    }

@@ -89,7 +89,10 @@ class DatasetDetails(DatasetState):
     """A dataset with its configuration, warnings, unreadable samples and newest jobs."""
 
     configuration: Configuration
-    warnings: list[str] = Field(description="where the configuration does not fit the label maps")
+    warnings: list[str] = Field(
+        description="where the configuration does not fit the label maps, and why the counts may be out of "
+        "date: scans that fail, or no runner"
+    )
     failures: list[Failure] = Field(description="some of the samples that could not be read")
     jobs: list[JobSummary] = Field(description="newest jobs, newest first")
 

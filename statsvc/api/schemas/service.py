@@ -27,9 +27,21 @@ class Health(ResponseModel):
 
 
 class Readiness(ResponseModel):
-    """The catalog can be used."""
+    """Whether the server can do its work."""
 
-    model_config = example({"status": "ok", "store": "ok"})
+    model_config = example(
+        {"status": "ok", "catalog": "ok", "age": None, "store": "ok", "runners": "ok", "scans": "ok"}
+    )
 
     status: Literal["ok"]
+    catalog: str = Field(description="`ok`, or why the catalog cannot be used")
+    age: int | None = Field(
+        description="seconds since the catalog was read, if it does not answer; null while it answers"
+    )
     store: str = Field(description="`ok`, or why the version store did not respond to the last request")
+    runners: str = Field(
+        description="`ok`, `unknown` just after the start, or that no runner is up although there is work"
+    )
+    scans: str = Field(
+        description="`ok`, `unknown` just after the start, or for how many datasets the newest scan failed"
+    )

@@ -57,10 +57,15 @@ class Service:
     async def published(self, name: str | None, number: int | str | None) -> Published:
         """Return a version of a dataset by number or tag; by default the current version.
 
-        The catalog record of an older version is cached until its dataset changes.
+        Unless the request names a number, whose version never changes, the catalog is read after the request
+        arrived, so that whoever was told of a version gets it from every replica. If the catalog does not
+        answer, the response has an `Age`. The catalog record of an older version is cached until its dataset
+        changes.
 
         Raises `NotFound`, and `InvalidParameter` if a name is required.
         """
+        if not isinstance(number, int) or not self.watcher.snapshot.has_version(name):
+            await self.watcher.fresh()
         dataset, current = self.watcher.snapshot.dataset(name)
         if current is None:
             raise NotFound(await self.in_thread(self.catalog.why_unversioned, dataset))
@@ -101,7 +106,13 @@ class Service:
         pinned      whether the request names version numbers, so that the response never changes
         negotiated  whether the format depends on the Accept header
         """
-        headers = conditional.cache_headers(tag, pinned=pinned, age=self.watcher.age, negotiated=negotiated)
+        headers = conditional.cache_headers(
+            tag,
+            pinned=pinned,
+            age=self.watcher.age,
+            negotiated=negotiated,
+            warnings=[warning for version in published for warning in self.watcher.warnings(version)],
+        )
 
         def make() -> Awaitable[bytes]:
             return self._responses.get(tag, partial(render, *map(self.table, published)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -14,12 +15,14 @@ import xxhash
 
 from statsvc.classes.class_maps import builtin
 from statsvc.errors import InvalidParameter, NotFound, StatsvcError, nearest
-from statsvc.store.catalog import overview, tags, tokens
+from statsvc.store.catalog import operations, overview, tags, tokens
+from statsvc.store.catalog.engine import SCHEMA, is_usable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from statsvc.store.catalog.catalog import Catalog
+    from statsvc.store.catalog.operations import Operations
     from statsvc.store.catalog.records import Dataset, VersionRecord
     from statsvc.store.catalog.tokens import Token
 
@@ -28,6 +31,10 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.25
 """Interval between polls of the catalog."""
 
+PATIENCE_SECONDS = 2.0
+"""How long a read of the catalog may take. Beyond it, answers come from memory and say how old they are."""
+OPERATIONS_SECONDS = 5.0
+"""Interval between checks of the runners and of failing scans."""
 
 MAX_NAMES = 20
 """Dataset names that an error message lists."""
@@ -83,16 +90,26 @@ class Published:
 class Snapshot:
     """State of the catalog at one moment.
 
+    schema     the schema of the database
+    usable     whether this release can use that schema
     revisions  (uid, revision) of every dataset, to detect changes
     datasets   name → dataset and its current version
     tokens     tokens that have not been revoked
     tags       uid of a dataset → tag → version number
     """
 
+    schema: str
+    usable: bool
     revisions: list[tuple[str, int]]
     datasets: Mapping[str, tuple[Dataset, Published | None]]
     tokens: tuple[Token, ...]
     tags: Mapping[str, dict[str, int]]
+
+    def has_version(self, name: str | None) -> bool:
+        """Whether a dataset, or without a name some dataset, is known to have a version."""
+        if name is not None:
+            return self.datasets.get(name, (None, None))[1] is not None
+        return any(version is not None for _, version in self.datasets.values())
 
     def dataset(self, name: str | None) -> tuple[Dataset, Published | None]:
         """Return a dataset and its current version; without a name, the only dataset.
@@ -121,8 +138,8 @@ class Snapshot:
 def load(catalog: Catalog, previous: Snapshot | None = None) -> Snapshot:
     """Read the catalog; return `previous` itself if nothing has changed since."""
     # Revisions first: the next poll detects a change between the two reads.
-    revisions = overview.revisions(catalog)
-    if previous is not None and previous.revisions == revisions:
+    schema, revisions = overview.revisions(catalog)
+    if previous is not None and (previous.schema, previous.revisions) == (schema, revisions):
         return previous
     known = {} if previous is None else previous.datasets
     datasets: dict[str, tuple[Dataset, Published | None]] = {}
@@ -134,46 +151,129 @@ def load(catalog: Catalog, previous: Snapshot | None = None) -> Snapshot:
             published = Published.of(dataset.name, record)
         datasets[dataset.name] = (dataset, published)
     valid_tokens = tuple(token for token in tokens.all_tokens(catalog) if token.revoked_at is None)
-    return Snapshot(revisions, datasets, valid_tokens, tags.all_tags(catalog))
+    return Snapshot(
+        schema, is_usable(catalog.engine), revisions, datasets, valid_tokens, tags.all_tags(catalog)
+    )
 
 
 class CatalogWatcher:
-    """Keeps the snapshot of the process up to date; while the catalog fails, the last snapshot stays."""
+    """Keeps the snapshot of the process up to date; while the catalog fails, the last snapshot stays.
+
+    Requests that arrive while the catalog is being read share the read that follows, so that the catalog's
+    load does not grow with their number. Only for use in the event loop.
+    """
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self.snapshot = load(catalog)
         self._read_at = time.monotonic()
+        self.snapshot = load(catalog)
         self._failing = False
-        self._refreshing = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
+        self._reading_since = 0.0
+        self._next: asyncio.Task[None] | None = None
+        self.operations: Operations | None = None
 
     @property
     def age(self) -> int | None:
-        """Seconds since the last successful poll, or None while polls succeed."""
-        return int(time.monotonic() - self._read_at) if self._failing else None
+        """Seconds since the snapshot was read; None while the catalog answers within `PATIENCE_SECONDS`."""
+        clock = time.monotonic()
+        overdue = self._reading is not None and clock - self._reading_since > PATIENCE_SECONDS
+        return int(clock - self._read_at) if self._failing or overdue else None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the catalog cannot be used, None if it can."""
+        if (age := self.age) is not None:
+            return f"the catalog has not answered for {age} s; reads are answered from memory"
+        if not self.snapshot.usable:
+            return (
+                f"the catalog has schema {self.snapshot.schema}, but this release of statsvc requires "
+                f"{SCHEMA}; run statsvc upgrade, or install the release that matches the catalog"
+            )
+        return None
+
+    async def fresh(self) -> bool:
+        """Wait until the snapshot was read after this call; return False if the catalog does not answer.
+
+        While it does not answer, nobody waits: `age` is the age of the snapshot then.
+        """
+        if self._failing:
+            return False  # `run` goes on trying
+        read = self._next_read()
+        while self.age is None and not read.done():
+            await asyncio.wait({read}, timeout=PATIENCE_SECONDS / 8)
+        return self.age is None
 
     async def refresh(self) -> None:
         """Replace the snapshot if the catalog has changed. A failing catalog is logged, not raised."""
-        from sqlalchemy.exc import SQLAlchemyError
-
-        async with self._refreshing:
-            try:
-                self.snapshot = await anyio.to_thread.run_sync(load, self._catalog, self.snapshot)
-            except (SQLAlchemyError, StatsvcError, OSError) as error:
-                if not self._failing:
-                    log.warning("the catalog is unavailable; serving from memory until it is back: %s", error)
-                self._failing = True
-                return
-            if self._failing:
-                log.warning("the catalog is available again")
-            self._failing, self._read_at = False, time.monotonic()
+        # Shielded, and not awaited directly: a request that is cancelled must not cancel the read of others.
+        await asyncio.wait({self._next_read()})
 
     async def run(self) -> None:
         """Refresh until cancelled."""
+        next_operations = 0.0
         while True:
-            try:
-                await self.refresh()
-            except Exception:
-                # An unforeseen error must not end the only task that refreshes the snapshot.
-                log.exception("the snapshot could not be refreshed")
+            await self.refresh()
+            if time.monotonic() >= next_operations and self.age is None:
+                next_operations = time.monotonic() + OPERATIONS_SECONDS
+                await self.refresh_operations()
             await asyncio.sleep(POLL_SECONDS)
+
+    async def refresh_operations(self) -> None:
+        """Read whether scans work. A failing catalog is not an error here, because `refresh` reports it."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        with contextlib.suppress(SQLAlchemyError):
+            self.operations = await anyio.to_thread.run_sync(operations.read, self._catalog)
+
+    def warnings(self, published: Published) -> list[str]:
+        """Return why the counts of a current version may be out of date."""
+        if self.operations is None:
+            return []
+        record = published.record
+        reasons = (
+            self.operations.stale_counts(record.dataset_uid, record.created_at),
+            self.operations.missing_runner(),
+        )
+        return [f"{published.dataset}: {reason}" for reason in reasons if reason is not None]
+
+    async def close(self) -> None:
+        """Wait until no read is in progress, at most as long as a statement may take."""
+        pending = {task for task in (self._reading, self._next) if task is not None}
+        if pending:
+            await asyncio.wait(pending, timeout=PATIENCE_SECONDS)
+
+    def _next_read(self) -> asyncio.Task[None]:
+        """Return a read of the catalog that starts after this call."""
+        if self._next is None or self._next.done():
+            self._next = asyncio.create_task(self._read_after(self._reading))
+        return self._next
+
+    async def _read_after(self, previous: asyncio.Task[None] | None) -> None:
+        if previous is not None:
+            await asyncio.wait({previous})
+        self._reading, self._next = self._next, None
+        self._reading_since = time.monotonic()
+        try:
+            await self._read()
+        finally:
+            self._reading = None
+
+    async def _read(self) -> None:
+        from sqlalchemy.exc import SQLAlchemyError
+
+        started = time.monotonic()
+        try:
+            self.snapshot = await anyio.to_thread.run_sync(load, self._catalog, self.snapshot)
+        except (SQLAlchemyError, StatsvcError, OSError) as error:
+            if not self._failing:
+                log.warning("the catalog is unavailable; serving from memory until it is back: %s", error)
+            self._failing = True
+        except Exception:
+            # An unforeseen error must not end the only task that refreshes the snapshot.
+            log.exception("the snapshot could not be refreshed")
+            self._failing = True
+        else:
+            if self._failing:
+                log.warning("the catalog is available again")
+            self._failing, self._read_at = False, started

@@ -9,10 +9,13 @@ import sqlalchemy as sa
 
 from statsvc.errors import NotFound
 from statsvc.store.catalog.records import Dataset
-from statsvc.store.catalog.schema import datasets, now
+from statsvc.store.catalog.schema import datasets, now, settings
 
 if TYPE_CHECKING:
     from statsvc.dataset.configuration import Configuration
+
+_FIRST_NUMBER = "first_number"
+"""The setting that raises the first version number of new datasets, after a restore."""
 
 
 def by_name(connection: sa.Connection, name: str) -> Dataset | None:
@@ -38,6 +41,8 @@ def insert(
     """Insert a dataset and return it."""
     # Continue the numbers of a deleted dataset of the same name, so that a cached pinned version stays true.
     number = connection.scalar(sa.select(sa.func.max(datasets.c.next_number)).where(datasets.c.name == name))
+    if number is None:
+        number = connection.scalar(sa.select(settings.c.value).where(settings.c.name == _FIRST_NUMBER))
     uid = uuid.uuid4().hex
     connection.execute(
         datasets.insert().values(
@@ -52,6 +57,12 @@ def insert(
         )
     )
     return by_uid(connection, uid)
+
+
+def set_first_number(connection: sa.Connection, number: int) -> None:
+    """Set the first version number of datasets whose names are new."""
+    connection.execute(settings.delete().where(settings.c.name == _FIRST_NUMBER))
+    connection.execute(settings.insert().values(name=_FIRST_NUMBER, value=number))
 
 
 def update(connection: sa.Connection, dataset: Dataset, **values: Any) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import re
 import time
 import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from statsvc.errors import CatalogError, Conflict
+from statsvc.store.catalog import sqlite
+from statsvc.store.catalog.schema import schema_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 """The Alembic revision this release reads and writes."""
 
 UNSAFE_FILE_SYSTEMS = frozenset(
@@ -24,10 +28,12 @@ UNSAFE_FILE_SYSTEMS = frozenset(
 )
 """Network file systems on which SQLite's file locks or shared memory are unreliable."""
 
-BUSY_SECONDS = 30
-"""How long an SQLite statement waits for another process's lock."""
-
 _MIGRATION_TRIES, _MIGRATION_PAUSE_SECONDS = 100, 0.1
+
+_LOCK_PAUSE_SECONDS = 0.2
+"""Interval at which a waiting task tries to take its lock on PostgreSQL, whose statements are limited."""
+
+_SQLITE_FILE = re.compile(r"sqlite(?:\+pysqlite)?:///(?P<path>.+)", re.DOTALL)
 
 
 def open_engine(url: str) -> sa.Engine:
@@ -44,6 +50,9 @@ def open_engine(url: str) -> sa.Engine:
 
 
 def _parse(url: str) -> sa.URL:
+    # SQLAlchemy would take "?" in a path for the start of options.
+    if (file := _SQLITE_FILE.fullmatch(url)) is not None:
+        return sa.URL.create("sqlite", database=file["path"])
     try:
         parsed = sa.make_url(url)
         backend = parsed.get_backend_name()
@@ -52,6 +61,12 @@ def _parse(url: str) -> sa.URL:
     if backend not in ("sqlite", "postgresql"):
         raise CatalogError(f"the catalog must be SQLite or PostgreSQL, not {backend}")
     return parsed.set(drivername="postgresql+psycopg") if backend == "postgresql" else parsed
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file of an SQLite URL; None for another database."""
+    file = _SQLITE_FILE.fullmatch(url)
+    return None if file is None else Path(file["path"])
 
 
 @contextmanager
@@ -91,38 +106,45 @@ def _open_sqlite(url: sa.URL) -> sa.Engine:
             f"{file} is on a {kind} file system, where SQLite loses data if two hosts write; "
             "choose a --home on a local disk, or use PostgreSQL with --database postgresql://…"
         )
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
-
-    @sa.event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # the handler below begins transactions, not the driver
-        busy_timeout = f"busy_timeout={BUSY_SECONDS * 1000}"
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", busy_timeout):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        # A writer takes the write lock first: a transaction that upgrades its lock later can fail at COMMIT.
-        write = connection.get_execution_options().get("statsvc_write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    if schema_of(engine) != SCHEMA:
+    engine = sqlite.create_engine(url)
+    if not is_usable(engine):
         _migrate_sqlite(engine)
     _check(engine)
     return engine
 
 
 def _open_postgresql(url: sa.URL) -> sa.Engine:
-    engine = sa.create_engine(url, pool_pre_ping=True)
+    from statsvc.store.catalog import postgresql
+
+    engine = postgresql.create_engine(url)
     _check(engine)
     return engine
+
+
+def is_usable(engine: sa.Engine) -> bool:
+    """Whether this release can use the database's schema: it is the same, or a newer one that only adds."""
+    revision = schema_of(engine)
+    if revision is None or revision == SCHEMA:
+        return revision is not None
+    with engine.connect() as connection:
+        return is_compatible(connection, revision)
+
+
+def is_compatible(connection: sa.Connection, revision: str) -> bool:
+    """Whether a schema can be used by this release, although a newer release created it."""
+    if not sa.inspect(connection).has_table(schema_versions.name):
+        return False
+    oldest = connection.scalar(
+        sa.select(schema_versions.c.compatible_from).where(schema_versions.c.revision == revision)
+    )
+    return oldest is not None and oldest <= SCHEMA <= revision
 
 
 def _check(engine: sa.Engine) -> None:
     revision = schema_of(engine)
     if revision is None:
         raise CatalogError("the catalog has no tables yet; create them with: statsvc upgrade")
-    if revision != SCHEMA:
+    if not is_usable(engine):
         raise CatalogError(
             f"the catalog has schema {revision}, but this release of statsvc needs schema {SCHEMA}; "
             "run `statsvc upgrade` with the newest release that uses this catalog"
@@ -180,8 +202,12 @@ def upgrade_url(url: str) -> None:
         open_engine(url).dispose()
         return
     with _translated_errors(parsed):
-        engine = sa.create_engine(parsed)
+        from statsvc.store.catalog import postgresql
+
+        engine = postgresql.create_engine(parsed, statement_seconds=None)
         with engine.begin() as connection:
+            # Held until the transaction ends: processes that upgrade at the same time do it one by one.
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), _lock_key("upgrade"))
             upgrade(connection)
         engine.dispose()
 
@@ -201,13 +227,13 @@ def exclusive(engine: sa.Engine, task: str, *, wait: bool = False) -> Iterator[N
     """
     taken = Conflict(f"another {task} is running on this catalog; wait until it ends")
     if engine.dialect.name == "postgresql":
-        key = {"key": zlib.crc32(f"statsvc {task}".encode())}
+        key = _lock_key(task)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             try:
-                if wait:
-                    connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), key)
-                elif not connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), key):
-                    raise taken
+                while not connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), key):
+                    if not wait:
+                        raise taken
+                    time.sleep(_LOCK_PAUSE_SECONDS)
                 try:
                     yield
                 finally:
@@ -217,12 +243,22 @@ def exclusive(engine: sa.Engine, task: str, *, wait: bool = False) -> Iterator[N
             finally:
                 connection.invalidate()  # closing the connection releases the lock if unlocking failed
         return
-    with Path(f"{engine.url.database}.{task}-lock").open("w") as lock:
+    # The lock is on the folder, so that it needs no new file on a disk without free inodes. Locking the
+    # database's file itself would release SQLite's own locks.
+    folder = os.open(Path(str(engine.url.database)).absolute().parent, os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(folder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise taken from None
         yield
+    finally:
+        os.close(folder)
+
+
+def _lock_key(task: str) -> dict[str, int]:
+    """Return the key of a task's advisory lock on PostgreSQL."""
+    return {"key": zlib.crc32(f"statsvc {task}".encode())}
 
 
 def file_system(path: Path, mountinfo: str) -> str:

@@ -205,7 +205,8 @@ def requeue(database: Database, job: Job, cause: str, *, orderly: bool = False) 
             connection, newer, job.full, job.max_removed, changed_paths.read(connection, job)
         ):
             # A dataset has at most one queued job, so the newer one does the work of both.
-            job_rows.end(connection, job.id, job.attempt, f"superseded by job {newer} after: {cause}")
+            reason = f"superseded by job {newer} after: {cause}"
+            job_rows.end(connection, job.id, job.attempt, reason, state="cancelled")
         else:
             values = {"state": "queued", "owner": None, "lease_until": not_before, "error": cause}
             job_rows.update_running(connection, job, values | {"released": jobs.c.released + int(orderly)})

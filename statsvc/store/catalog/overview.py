@@ -45,21 +45,27 @@ def current(
 
 def newest_jobs(database: Database, selected: Sequence[Dataset]) -> dict[str, Job]:
     """Return the newest job of each of some datasets, by the dataset's uid."""
-    order = (jobs.c.created_at.desc(), jobs.c.id.desc())
-    rank = sa.func.row_number().over(partition_by=jobs.c.dataset_uid, order_by=order).label("rank")
-    uids = [dataset.uid for dataset in selected]
-    ranked = sa.select(jobs, rank).where(jobs.c.dataset_uid.in_(uids)).subquery()
+    of_dataset = jobs.alias("of_dataset")
+    newest = (
+        sa.select(of_dataset.c.id)
+        .where(of_dataset.c.dataset_uid == datasets.c.uid)
+        .order_by(of_dataset.c.created_at.desc(), of_dataset.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    query = sa.select(jobs).select_from(datasets).join(jobs, jobs.c.id == newest)
     with database.engine.begin() as connection:
-        rows = connection.execute(sa.select(ranked).where(ranked.c.rank == 1)).all()
-    return {row.dataset_uid: Job.from_row(row) for row in rows}
+        rows = connection.execute(query.where(datasets.c.uid.in_([dataset.uid for dataset in selected])))
+        return {row.dataset_uid: Job.from_row(row) for row in rows}
 
 
-def revisions(database: Database) -> list[tuple[str, int]]:
-    """Return (uid, revision) of every dataset, and ("tokens", a number that rises with every change of them).
+def revisions(database: Database) -> tuple[str, list[tuple[str, int]]]:
+    """Return the schema, and (uid, revision) of every dataset and ("tokens", number of changes of them).
 
-    The result differs whenever a dataset, version, tag or token changes. It is cheap enough to poll.
+    The result differs whenever the schema, a dataset, version, tag or token changes. It is cheap to poll.
     """
     with database.engine.begin() as connection:
+        schema = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
         rows = connection.execute(
             sa.select(datasets.c.uid, datasets.c.revision)
             .where(datasets.c.deleted_at.is_(None))
@@ -68,7 +74,7 @@ def revisions(database: Database) -> list[tuple[str, int]]:
         changes = connection.scalar(
             sa.select(sa.func.count(tokens.c.id) + sa.func.count(tokens.c.revoked_at))
         )
-        return [*((row.uid, row.revision) for row in rows), ("tokens", changes or 0)]
+        return str(schema), [*((row.uid, row.revision) for row in rows), ("tokens", changes or 0)]
 
 
 def _current_version(row: sa.Row[Any]) -> VersionRecord | None:

@@ -50,7 +50,7 @@ jobs = sa.Table(
     "jobs",
     metadata,
     sa.Column("id", sa.String, primary_key=True),
-    sa.Column("dataset_uid", sa.ForeignKey("datasets.uid"), nullable=False, index=True),
+    sa.Column("dataset_uid", sa.ForeignKey("datasets.uid"), nullable=False),
     sa.Column("state", sa.String, nullable=False),
     sa.Column("full", sa.Boolean, nullable=False, comment="count every sample again"),
     sa.Column("max_removed", sa.Double, nullable=False, comment="share of samples it may remove"),
@@ -71,6 +71,8 @@ jobs = sa.Table(
     ),
 )
 sa.Index("ix_jobs_created_at", jobs.c.created_at)
+sa.Index("ix_jobs_dataset_uid_created_at", jobs.c.dataset_uid, jobs.c.created_at)
+sa.Index("ix_jobs_state_created_at", jobs.c.state, jobs.c.created_at)
 for _state in ("queued", "running"):
     sa.Index(
         f"uq_jobs_one_{_state}",
@@ -150,6 +152,33 @@ tokens = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("revoked_at", sa.Double),
     sa.CheckConstraint("scope IN ('read', 'write', 'admin')", name="ck_tokens_scope"),
+)
+
+runners = sa.Table(
+    "runners",
+    metadata,
+    sa.Column("owner", sa.String, primary_key=True, comment="identity of the process"),
+    sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("seen_at", sa.Double, nullable=False, comment="when it last reported that it runs"),
+)
+
+schema_versions = sa.Table(
+    "schema_versions",
+    metadata,
+    sa.Column("revision", sa.String, primary_key=True),
+    sa.Column(
+        "compatible_from",
+        sa.String,
+        nullable=False,
+        comment="the oldest schema whose releases can use this one, because later changes only add",
+    ),
+)
+
+settings = sa.Table(
+    "settings",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.Integer, nullable=False),
 )
 
 

@@ -7,6 +7,7 @@ with their dataset.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,21 @@ from statsvc.errors import Conflict, NotFound
 from statsvc.store.catalog import dataset_rows
 from statsvc.store.catalog import jobs as queue
 from statsvc.store.catalog.engine import write
-from statsvc.store.catalog.records import Dataset, Job
+from statsvc.store.catalog.records import ENDED, Dataset, Job
 from statsvc.store.catalog.schema import datasets, jobs, now, triggers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from statsvc.store.catalog.database import Database
+
+LONGEST_PAUSE_SECONDS = 3600.0
+"""Longest pause of a schedule whose scans fail, unless its interval is longer."""
+
+_MOST_FAILURES = 20
+"""Failed scans after which the pause grows no further."""
+
+_CLOCK_TOLERANCE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +93,19 @@ def queue_due(database: Database) -> list[tuple[Dataset, Job]]:
     """Queue a scan of each dataset whose schedule is due; return the datasets with the jobs.
 
     Only the runner that advances `due_at` queues the job, so several runners queue one. A schedule that
-    missed several scans, for example while no runner was up, queues one job.
+    missed several scans, for example while no runner was up, queues one job. After failed scans in a row, a
+    schedule queues fewer: see `_pause`.
     """
-    overdue = sa.and_(triggers.c.due_at <= now(), datasets.c.deleted_at.is_(None))
+    # A time further away than the interval was stored before the clock was set back.
+    is_due = sa.or_(
+        triggers.c.due_at <= now(), triggers.c.due_at > now() + triggers.c.every + _CLOCK_TOLERANCE_SECONDS
+    )
     with database.engine.begin() as connection:
         # Read without a lock, so that idle runners block nobody.
         rows = connection.execute(
-            sa.select(datasets, triggers.c.due_at, triggers.c.every).join(triggers).where(overdue)
+            sa.select(datasets, triggers.c.due_at, triggers.c.every)
+            .join(triggers)
+            .where(is_due, datasets.c.deleted_at.is_(None))
         ).all()
     queued = []
     for row in rows:
@@ -103,10 +118,36 @@ def queue_due(database: Database) -> list[tuple[Dataset, Job]]:
                 .where(triggers.c.dataset_uid == dataset.uid, triggers.c.due_at == row.due_at)
                 .values(due_at=now() + row.every)
             ).rowcount
-            if advanced == 1:
+            if advanced == 1 and not _is_paused(connection, dataset, row.every):
                 job, _ = queue.submit_in(connection, dataset, full=False, max_removed=queue.MAX_REMOVED)
                 queued.append((dataset, job))
     return queued
+
+
+def _is_paused(connection: sa.Connection, dataset: Dataset, every: float) -> bool:
+    """Whether the newest scans of a dataset failed, and its schedule waits before it tries again."""
+    newest = connection.execute(
+        sa.select(jobs.c.state, jobs.c.finished_at, now().label("clock"))
+        .where(jobs.c.dataset_uid == dataset.uid, jobs.c.state.in_(sorted(ENDED)))
+        .order_by(jobs.c.created_at.desc())
+        .limit(_MOST_FAILURES)
+    ).all()
+    failures = list(itertools.takewhile(lambda row: row.state == "failed", newest))
+    if not failures or failures[0].finished_at is None:
+        return False
+    since = failures[0].clock - failures[0].finished_at
+    # A negative time: the clock was set back.
+    return bool(0 <= since < _pause(len(failures), every) - every / 2)
+
+
+def _pause(failures: int, every: float) -> float:
+    """Return how long a schedule waits after so many failed scans in a row: from the second one on, doubled.
+
+    The pause ends at the due time that is nearest to it. It is at most an hour, or the interval if longer.
+    """
+    if failures < 2:
+        return 0.0
+    return float(min(every * 2 ** (failures - 1), max(every, LONGEST_PAUSE_SECONDS)))
 
 
 def queue_unless_since(database: Database, dataset: Dataset, seconds: float) -> Job | None:
@@ -120,7 +161,10 @@ def queue_unless_since(database: Database, dataset: Dataset, seconds: float) -> 
         recent = connection.scalar(
             sa.select(jobs.c.id)
             .where(
-                jobs.c.dataset_uid == dataset.uid, jobs.c.named.is_(None), jobs.c.created_at > now() - seconds
+                jobs.c.dataset_uid == dataset.uid,
+                jobs.c.named.is_(None),
+                jobs.c.created_at > now() - seconds,
+                jobs.c.created_at <= now(),  # else the clock was set back since, and the job may be old
             )
             .limit(1)
         )

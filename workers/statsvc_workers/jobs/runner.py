@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from statsvc.store.catalog import jobs
-from statsvc.store.catalog.catalog import Catalog
 from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.cluster.remote_cluster import RemoteCluster
 from statsvc_workers.jobs.lease import execute
@@ -60,7 +59,7 @@ def run(
     cluster: Cluster = (
         LocalCluster(workers) if dask is None else RemoteCluster(dask, allow_insecure=allow_insecure_dask)
     )
-    catalog = Catalog.open(home.database)
+    catalog = home.open_catalog()
     owner = jobs.process_identity()
 
     def should_stop() -> bool:

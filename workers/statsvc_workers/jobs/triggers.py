@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from statsvc.common.object_urls import is_url
 from statsvc.errors import NotFound
-from statsvc.store.catalog import triggers
+from statsvc.store.catalog import operations, triggers
+from statsvc.store.catalog.owners import process_identity
 from statsvc_workers.sources.watching import QUIET_SECONDS, SourceWatcher
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ CATALOG_SECONDS = 1.0
 
 
 class Triggers:
-    """A thread of a runner that queues jobs; any number of runners may have one.
+    """A thread of a runner that queues jobs and reports that it runs; any number of runners may have one.
 
     Schedules are stored in the catalog. Watching has no stored state: when it starts, it queues a scan, which
     finds all changes that nothing has watched.
@@ -37,6 +38,7 @@ class Triggers:
 
     def __init__(self, catalog: Catalog, quiet: float = QUIET_SECONDS) -> None:
         self._catalog, self._quiet = catalog, quiet
+        self._owner, self._next_report = process_identity(), 0.0
         self._watchers: dict[str, tuple[Dataset, SourceWatcher]] = {}
         self._next_catalog_check = 0.0
         self._ended = threading.Event()
@@ -68,10 +70,15 @@ class Triggers:
                 unavailable = False
         for _, watcher in self._watchers.values():
             watcher.close()
+        with contextlib.suppress(sa.exc.SQLAlchemyError):
+            operations.remove_runner(self._catalog, self._owner)
 
     def _step(self) -> None:
         if time.monotonic() >= self._next_catalog_check:
             self._next_catalog_check = time.monotonic() + CATALOG_SECONDS
+            if time.monotonic() >= self._next_report:
+                operations.report_runner(self._catalog, self._owner)
+                self._next_report = time.monotonic() + operations.REPORT_SECONDS
             for dataset, scheduled in triggers.queue_due(self._catalog):
                 log.info("%s: queued job %s by its schedule", dataset.name, scheduled.id)
             self._update_watchers(triggers.watched(self._catalog))

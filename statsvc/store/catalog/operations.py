@@ -1,0 +1,164 @@
+"""Whether scans work: which runners are up, which jobs wait, and which datasets' scans keep failing."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from statsvc.common.durations import rounded_duration
+from statsvc.store.catalog.engine import write
+from statsvc.store.catalog.job_rows import UNFINISHED
+from statsvc.store.catalog.records import ENDED
+from statsvc.store.catalog.schema import datasets, jobs, now, runners, triggers
+
+if TYPE_CHECKING:
+    from statsvc.store.catalog.database import Database
+
+REPORT_SECONDS = 5.0
+"""Interval at which a runner reports that it runs."""
+
+MISSING_SECONDS = 60.0
+"""Without a report for this long, a runner counts as missing, and a waiting job as neglected."""
+
+_FORGOTTEN_SECONDS = 7 * 86400.0
+"""How long a runner that ended unexpectedly is remembered."""
+
+_MOST_FAILURES = 100
+"""Failed scans in a row that are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailingScans:
+    """The newest scans of a dataset, all of which failed.
+
+    count         how many, at most `_MOST_FAILURES`
+    error         why the newest one failed
+    succeeded_at  when the last successful scan ended, in seconds since 1970; None if that is not known
+    """
+
+    count: int
+    error: str
+    succeeded_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """The state of runners and scans at one moment. Times are in seconds, by the database's clock.
+
+    clock        the present time, since 1970
+    runners      number of runners that have reported lately
+    seen_at      when a runner last reported, since 1970; None if none is remembered
+    queued       number of queued jobs that may run
+    waiting      how long the oldest of them has waited
+    running      number of running jobs
+    automatic    number of datasets with a schedule or a watched source
+    failing      failing scans by the dataset's uid
+    """
+
+    clock: float
+    runners: int
+    seen_at: float | None
+    queued: int
+    waiting: float
+    running: int
+    automatic: int
+    failing: dict[str, FailingScans] = field(default_factory=dict)
+
+    def missing_runner(self) -> str | None:
+        """Return that no runner is up although there is work for one, or None."""
+        if self.runners or self.running:
+            return None
+        if not self.automatic and self.waiting < MISSING_SECONDS:
+            return None
+        since = "" if self.seen_at is None else f" for {rounded_duration(self.clock - self.seen_at)}"
+        if not self.queued:
+            return f"no runner has reported{since}"
+        jobs = "1 job has" if self.queued == 1 else f"{self.queued} jobs have"
+        return f"no runner has reported{since}; {jobs} waited for {rounded_duration(self.waiting)}"
+
+    def stale_counts(self, uid: str, counted_at: float) -> str | None:
+        """Return that a dataset's scans fail and how old its counts are, or None.
+
+        counted_at  when its current version was published
+        """
+        failing = self.failing.get(uid)
+        if failing is None:
+            return None
+        age = self.clock - max(counted_at, failing.succeeded_at or counted_at)
+        scans = "scan" if failing.count == 1 else f"{failing.count} scans"
+        return f"the counts are {rounded_duration(max(0.0, age))} old, because the last {scans} failed"
+
+
+def read(database: Database) -> Operations:
+    """Read the present state."""
+    with database.engine.begin() as connection:
+        clock = connection.scalar(sa.select(now())) or 0.0
+        seen = list(connection.scalars(sa.select(runners.c.seen_at)))
+        unfinished = connection.execute(
+            sa.select(jobs.c.dataset_uid, jobs.c.state, jobs.c.created_at).where(jobs.c.state.in_(UNFINISHED))
+        ).all()
+        automatic = connection.scalar(
+            sa.select(sa.func.count())
+            .select_from(triggers.join(datasets))
+            .where(
+                datasets.c.deleted_at.is_(None),
+                sa.or_(triggers.c.every.is_not(None), triggers.c.watch),
+            )
+        )
+        busy = {row.dataset_uid for row in unfinished if row.state == "running"}
+        queued = [row for row in unfinished if row.state == "queued" and row.dataset_uid not in busy]
+        return Operations(
+            clock=clock,
+            runners=sum(clock - at < MISSING_SECONDS for at in seen),
+            seen_at=max(seen, default=None),
+            queued=len(queued),
+            waiting=max((clock - row.created_at for row in queued), default=0.0),
+            running=len(busy),
+            automatic=automatic or 0,
+            failing={uid: _failing_scans(connection, uid) for uid in _failing(connection)},
+        )
+
+
+def _failing(connection: sa.Connection) -> list[str]:
+    """Return the uids of the datasets whose newest ended job failed."""
+    newest = (
+        sa.select(jobs.c.state)
+        .where(jobs.c.dataset_uid == datasets.c.uid, jobs.c.state.in_(sorted(ENDED)))
+        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    query = sa.select(datasets.c.uid).where(datasets.c.deleted_at.is_(None), newest == "failed")
+    return list(connection.scalars(query))
+
+
+def _failing_scans(connection: sa.Connection, uid: str) -> FailingScans:
+    newest = connection.execute(
+        sa.select(jobs.c.state, jobs.c.error, jobs.c.finished_at)
+        .where(jobs.c.dataset_uid == uid, jobs.c.state.in_(("failed", "succeeded")))
+        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+        .limit(_MOST_FAILURES)
+    ).all()
+    failures = list(itertools.takewhile(lambda row: row.state == "failed", newest))
+    succeeded_at = newest[len(failures)].finished_at if len(failures) < len(newest) else None
+    return FailingScans(len(failures), failures[0].error or "", succeeded_at)
+
+
+def report_runner(database: Database, owner: str) -> None:
+    """Record that a runner runs, and forget runners that ended long ago."""
+    with write(database.engine) as connection:
+        connection.execute(runners.delete().where(runners.c.seen_at < now() - _FORGOTTEN_SECONDS))
+        known = connection.execute(
+            runners.update().where(runners.c.owner == owner).values(seen_at=now())
+        ).rowcount
+        if not known:
+            connection.execute(runners.insert().values(owner=owner, started_at=now(), seen_at=now()))
+
+
+def remove_runner(database: Database, owner: str) -> None:
+    """Forget a runner that stops in order."""
+    with write(database.engine) as connection:
+        connection.execute(runners.delete().where(runners.c.owner == owner))
