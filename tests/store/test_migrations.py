@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 
 from statsvc.errors import CatalogError
 from statsvc.store.catalog.catalog import Catalog
-from statsvc.store.catalog.engine import SCHEMA, open_engine, schema_of
+from statsvc.store.catalog.engine import SCHEMA, open_engine, schema_of, upgrade
 from statsvc.store.catalog.schema import metadata
 
 OPENER = """
@@ -32,8 +32,16 @@ def url(folder: Path) -> str:
     return f"sqlite:///{folder / 'catalog.sqlite'}"
 
 
+def migrated_engine(folder: Path) -> sa.Engine:
+    """Return a database whose tables were created by the migrations."""
+    engine = sa.create_engine(url(folder))
+    with engine.begin() as connection:
+        upgrade(connection)
+    return engine
+
+
 def test_migrations_create_the_tables_of_the_schema_module(tmp_path: Path) -> None:
-    engine = open_engine(url(tmp_path))
+    engine = migrated_engine(tmp_path)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
@@ -42,10 +50,8 @@ def test_migrations_create_the_tables_of_the_schema_module(tmp_path: Path) -> No
 
 def test_migrations_create_the_indexes_and_constraints_of_the_schema_module(tmp_path: Path) -> None:
     """Alembic does not compare CHECK constraints or the condition of a partial index; SQLite's text does."""
-    migrated = open_engine(url(tmp_path))
-    (tmp_path / "other").mkdir()
-    described = sa.create_engine(url(tmp_path / "other"))
-    metadata.create_all(described)
+    migrated = migrated_engine(tmp_path)
+    described = open_engine(url(tmp_path / "other"))
 
     def indexes(engine: sa.Engine) -> dict[str, str]:
         query = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
@@ -59,8 +65,15 @@ def test_migrations_create_the_indexes_and_constraints_of_the_schema_module(tmp_
     assert indexes(migrated) == indexes(described)
     assert len(indexes(migrated)) >= 4
     assert checks(migrated) == checks(described)
+    for table in ("alembic_version", "schema_versions"):
+        assert rows_of(migrated, table) == rows_of(described, table)
     migrated.dispose()
     described.dispose()
+
+
+def rows_of(engine: sa.Engine, table: str) -> list[tuple[object, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.exec_driver_sql(f"SELECT * FROM {table}")]
 
 
 def test_opening_twice_changes_nothing(tmp_path: Path) -> None:

@@ -15,13 +15,16 @@ import sqlalchemy as sa
 
 from statsvc.errors import CatalogError, Conflict
 from statsvc.store.catalog import sqlite
-from statsvc.store.catalog.schema import schema_versions
+from statsvc.store.catalog.schema import metadata, schema_versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCHEMA = "0004"
 """The Alembic revision this release reads and writes."""
+
+COMPATIBLE_FROM = "0004"
+"""The oldest revision whose releases can use this schema, because later changes only add."""
 
 UNSAFE_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "beegfs", "gpfs", "afs", "9p", "fuse.sshfs"}
@@ -164,7 +167,10 @@ def _migrate_sqlite(engine: sa.Engine) -> None:
     for _ in range(_MIGRATION_TRIES):
         try:
             with write(engine) as connection:
-                upgrade(connection)
+                if sa.inspect(connection).has_table("alembic_version"):
+                    upgrade(connection)
+                else:
+                    _create(connection)
         except sa.exc.OperationalError as error:
             if "locked" not in str(error.orig):
                 raise
@@ -172,6 +178,20 @@ def _migrate_sqlite(engine: sa.Engine) -> None:
         else:
             return
     raise CatalogError("the catalog is locked by another process; stop that process and try again")
+
+
+def _create(connection: sa.Connection) -> None:
+    """Create the tables of this release in an empty database, as the migrations would.
+
+    This takes a tenth of the time of the migrations, which first have to load Alembic.
+    """
+    metadata.create_all(connection, checkfirst=False)
+    connection.exec_driver_sql(
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
+        "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+    )
+    connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (SCHEMA,))
+    connection.execute(schema_versions.insert().values(revision=SCHEMA, compatible_from=COMPATIBLE_FROM))
 
 
 def upgrade(connection: sa.Connection) -> None:
