@@ -52,7 +52,7 @@ POLL_SECONDS = 0.5
 @click.option(
     "--rule",
     metavar="RULE",
-    help="How pixel values become raw ids: 'id // 1000', a palette's name, or a CSV file r,g,b,id.",
+    help="How pixel values become raw ids: 'id // 1000', a palette's name or file.",
 )
 @click.option("--key", metavar="NAME", help="Array, member or column that contains the labels.")
 @click.option(
@@ -129,7 +129,7 @@ def scan(
             home, catalog, source, name, pattern, counting, splits, configuration, move=move
         )
         triggers.change(catalog, dataset, triggers_wanted)
-        settings = Settings(device, max_pixels or MAX_PIXELS)
+        settings = Settings(device, max_pixels or MAX_PIXELS, search_parent=True)
         outcome = _run_job(home, catalog, dataset, settings, workers, max_removed, full)
         dataset = catalog.dataset_by_uid(dataset.uid)
         progress = outcome.progress
@@ -140,6 +140,8 @@ def scan(
         _print_outcome(dataset, configured_version, outcome)
         if any(triggers_wanted.values()):
             click.echo(AUTOMATIC_SCANS, err=True)
+        for name, text in dataset.configuration.notes.items():
+            click.echo(f"statsvc: {name}: {text}", err=True)
         _print_weights(home, catalog, dataset, progress, as_json)
         if progress.failed:
             raise click.exceptions.Exit(1)

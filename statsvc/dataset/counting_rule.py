@@ -72,7 +72,7 @@ def read(rule: str | None, key: str | None, rows: str | None = None, *, files: b
     """Return the counting that the options describe.
 
     rule   "value", a key of `ARITHMETIC`, the name of a built-in palette or, with `files`, the path of a
-           CSV palette; None for "value"
+           file with a palette; None for "value"
     key    name of the array, member or column with the labels, or None
     rows   one of `ROWS`; None for "array"
 
@@ -99,7 +99,9 @@ def read(rule: str | None, key: str | None, rows: str | None = None, *, files: b
     palette = palettes.find(rule, files=files)
     if palette is None:
         names = (VALUE, *ARITHMETIC, *palettes.BUILTIN)
-        or_file = ", or the path of a CSV palette (r,g,b,id,name)" if files else ""
+        or_file = (
+            ", or the path of a palette (CSV r,g,b,id,name; labelmap.txt; class_dict.csv)" if files else ""
+        )
         raise InvalidParameter(
             ("rule", f"no rule {rule!r}{nearest(rule, names)}; the rules are {', '.join(names)}{or_file}")
         )

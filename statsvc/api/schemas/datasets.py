@@ -59,6 +59,11 @@ class Configuration(ResponseModel):
     class_map: ClassMap | None = Field(description="class map; null if raw ids are class ids")
     splits: dict[str, Split] = Field(description="split by name")
     counting: CountingRule | None = Field(None, description="left out if pixel values are raw ids")
+    notes: dict[str, str] | None = Field(
+        None,
+        description="what the first scan read from files of the source, by field, and which files it did not "
+        "use; left out if there were none",
+    )
 
 
 class DatasetState(ResponseModel):

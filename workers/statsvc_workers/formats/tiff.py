@@ -7,6 +7,7 @@ are reported here first.
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 from functools import partial
@@ -18,6 +19,7 @@ from statsvc.errors import UnreadableSample
 from statsvc_workers.formats.base import (
     CHUNK_PIXELS,
     COPY_AGAIN,
+    MAX_EXACT_FLOAT,
     Format,
     LabelMap,
     Mode,
@@ -45,7 +47,10 @@ INTERLEAVED = 1
 COLOR_DEPTHS = (1, 2, 4, 8)
 """Bits of gray values and palette indices that can be read as colors."""
 
-SPARSE_TAGS = (42112, 42113)
+NODATA_TAG = 42113
+"""GDAL_NODATA: text of the value that marks pixels without data."""
+
+SPARSE_TAGS = (42112, NODATA_TAG)
 """GDAL_METADATA, GDAL_NODATA: with one of them, a GeoTIFF may omit tiles."""
 
 LISTED_SHAPES = 3
@@ -167,6 +172,30 @@ def peek(file: BinaryIO, size: int) -> Peek:
 FORMAT = Format(NAME, MAGIC, open_label_map, peek, open_colors)
 
 
+def nodata(file: BinaryIO) -> int | None:
+    """Return the nodata value that a GeoTIFF declares; None if it declares none that can be an id."""
+    try:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        value = _declared_nodata(_series(file, size).keyframe)
+    except Exception:  # noqa: BLE001 - an unreadable file is reported when it is counted
+        return None
+    return int(value) if value.is_integer() and abs(value) < MAX_EXACT_FLOAT else None
+
+
+def _declared_nodata(page: Any) -> float:
+    """Return the nodata value that a page declares; NaN if it declares none.
+
+    tifffile's own value is 0 for the highest value of a type, which it regards as out of range.
+    """
+    if NODATA_TAG not in page.tags:
+        return math.nan
+    try:
+        return float(str(page.tags[NODATA_TAG].value).strip("\0 "))
+    except ValueError:
+        return math.nan
+
+
 def _palette(page: Any) -> NDArray[np.int64]:
     """Return the colors of palette indices, int64 [n]: the high bytes of the entries, as in Pillow."""
     table = page.colormap
@@ -247,7 +276,7 @@ def _segments(pages: list[Any]) -> Iterator[NDArray[Any]]:
             # Tiles at the edge of the image are padded.
             inside = (min(shape[0], depth - z), min(shape[1], length - y), min(shape[2], width - x))
             if data is None:
-                yield from _constant(keyframe.nodata, math.prod(inside), keyframe.dtype, samples)
+                yield from _constant(_fill_value(keyframe), math.prod(inside), keyframe.dtype, samples)
                 continue
             segment = data[: inside[0], : inside[1], : inside[2]]
             segment = segment[..., 0] if samples == 1 else segment
@@ -259,6 +288,15 @@ def _segments(pages: list[Any]) -> Iterator[NDArray[Any]]:
             for plane in segment:
                 for top in range(0, len(plane), rows):
                     yield plane[top : top + rows]
+
+
+def _fill_value(page: Any) -> float:
+    """Return the value of segments that a sparse file omits: nodata, or 0 if its type cannot store that."""
+    value = _declared_nodata(page)
+    if page.dtype.kind == "f":
+        return value if NODATA_TAG in page.tags else 0.0
+    low, high = (0, 1) if page.dtype.kind == "b" else (np.iinfo(page.dtype).min, np.iinfo(page.dtype).max)
+    return value if low <= value <= high else 0.0
 
 
 def _constant(value: Any, pixels: int, dtype: np.dtype[Any], samples: int) -> Iterator[NDArray[Any]]:
