@@ -30,6 +30,9 @@ FILE_SUFFIXES = (".csv", ".txt", ".json", ".yaml", ".yml")
 UNKNOWN = 1 << 24
 """Offset of the raw id of a color 0xRRGGBB that is not in the palette: above every class, so unexpected."""
 
+OVERLAP = MAX_CLASSES
+"""Raw id of a pixel inside the masks of several classes: above every class, so unexpected."""
+
 
 @dataclass(frozen=True, slots=True)
 class Palette:

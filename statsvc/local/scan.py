@@ -19,7 +19,7 @@ from statsvc.common.object_urls import is_url
 from statsvc.dataset import split_files
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.counting_rule import read as read_counting
-from statsvc.dataset.num_classes import infer_num_classes, with_source_names
+from statsvc.dataset.num_classes import infer_num_classes, with_masks, with_source_names
 from statsvc.dataset.splits import detect
 from statsvc.dataset.splits import from_dict as read_splits
 from statsvc.dataset.table import MAX_IDS, Block, MemoryTable
@@ -142,10 +142,11 @@ def scan(
     counting = read_counting(None if rule is None else os.fspath(rule), key, rows)
     configuration = _configuration(class_map, class_names, ignore_index, num_classes, splits)
     configuration = replace(configuration, counting=counting)
-    source = open_source(os.fspath(location), pattern)
+    source = open_source(os.fspath(location), pattern, masks=counting.masks)
     listing = list_samples(source, counting)
-    files = class_files.find(source.root, listing.path, search_parent=True)
+    files = class_files.find(source.root, listing, search_parent=True)
     configuration = class_files.with_rule(configuration, files, source.root, list(listing.path))
+    configuration = with_masks(configuration, listing.class_names)
     counting = configuration.counting
     readable = [listing.sample(path) for path in listing.path if path not in listing.unreadable]
     batches = list(

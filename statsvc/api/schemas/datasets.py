@@ -46,6 +46,7 @@ class CountingRule(ResponseModel):
     key: str | None = Field(None, description="array, member or column that holds the labels")
     palette: Palette | None = Field(None, description="palette that decodes colors")
     rows: str | None = Field(None, description="which part of an array is one sample: index or chunk")
+    classes: list[str] | None = Field(None, description="names of the ids from 1 of `mask-per-class`")
 
 
 class Configuration(ResponseModel):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from statsvc.dataset import splits
-from statsvc.dataset.num_classes import infer_num_classes, with_source_names
+from statsvc.dataset.num_classes import infer_num_classes, with_masks, with_source_names
 from statsvc.errors import JobFailed
 from statsvc.store.catalog.catalog import Stale
 from statsvc_workers.sources import class_files
@@ -36,10 +36,11 @@ def read_class_files(
         return dataset, class_files.ClassFiles()
     parent = attempt.settings.search_parent
     try:
-        files = class_files.find(source.root, listing.path, search_parent=parent)
+        files = class_files.find(source.root, listing, search_parent=parent)
         while dataset.current_number is None:
             paths = list(listing.path)
             configuration = class_files.with_rule(dataset.configuration, files, source.root, paths)
+            configuration = with_masks(configuration, listing.class_names)
             if configuration == dataset.configuration:
                 break
             try:

@@ -17,13 +17,14 @@ import numpy as np
 
 from statsvc.classes import class_lists
 from statsvc.classes.class_maps import IGNORE
-from statsvc.classes.palettes import of_class_list
+from statsvc.classes.palettes import OVERLAP, of_class_list
 from statsvc.common.object_urls import is_listable, is_url
-from statsvc.dataset.counting_rule import VALUE
+from statsvc.dataset.counting_rule import MASKS, VALUE
 from statsvc.dataset.num_classes import infer_num_classes
 from statsvc.errors import UnreadableSample
-from statsvc_workers.formats import FORMATS, extension, open_label_map, peek, tiff
+from statsvc_workers.formats import FORMATS, extension, nifti, open_label_map, peek, tiff
 from statsvc_workers.samples.open_sample import existing, open_bytes
+from statsvc_workers.sources import class_masks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from statsvc.classes.class_lists import ClassList
     from statsvc.dataset.configuration import Configuration
     from statsvc_workers.formats.base import Peek
+    from statsvc_workers.sources.listing import Listing
 
 FOLDERS = 64
 """Folders of label maps in which class lists are searched; in an object store, `REMOTE_FOLDERS`."""
@@ -71,17 +73,23 @@ class ClassFiles:
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
-def find(root: str, paths: Iterable[str], *, search_parent: bool = False) -> ClassFiles:
-    """Return what the files of a source say about the label maps at `paths`, relative to `root`.
+def find(root: str, listing: Listing, *, search_parent: bool = False) -> ClassFiles:
+    """Return what the files of a source say about its label maps.
 
     search_parent  also search the folder that contains the source, which is outside it
 
     Raises `OSError` where an object store cannot be read.
     """
     if is_url(root) and not is_listable(root):
-        return ClassFiles()
-    chosen = [path for path in paths if extension(path) in FORMATS]
-    notes: dict[str, str] = {}
+        return ClassFiles(notes=listing.notes)
+    chosen = [path for path in listing.path if extension(path) in FORMATS]
+    notes = dict(listing.notes)
+    if class_masks.looks_like_masks(chosen):
+        notes["masks"] = (
+            f"the files are named like one mask per class; --rule {MASKS} merges those of a picture"
+        )
+    if scaled := _scaled(root, chosen):
+        notes["scale"] = f"{scaled}; values within {nifti.TOLERANCE:g} of an integer are rounded"
     classes, file = _class_list(root, chosen, notes, search_parent=search_parent)
     nodata, examined = _nodata(root, [path for path in chosen if extension(path) in (".tif", ".tiff")])
     return ClassFiles(classes, file, nodata, examined, notes)
@@ -123,6 +131,12 @@ def with_classes(
     """
     notes = {**configuration.notes, **files.notes}
     configuration = _with_nodata(configuration, files, class_id, notes)
+    if configuration.counting.masks:
+        notes.pop("masks", None)
+        if OVERLAP in class_id:
+            notes["overlaps"] = (
+                f"pixels inside masks of several classes count for none; their id is {OVERLAP}"
+            )
     classes = files.classes
     if classes is None or configuration.class_names or configuration.class_map is not None:
         return replace(configuration, notes=notes)
@@ -311,6 +325,16 @@ def _histogram(path: str, file: BinaryIO, key: str | None, *, colors: bool) -> d
     except UnreadableSample:
         return None
     return dict(counts)
+
+
+def _scaled(root: str, paths: Sequence[str]) -> str:
+    """Return how many of some NIfTI files have a scale; "" if none has."""
+    chosen = _spread([path for path in paths if extension(path) in (".nii", ".nii.gz")], HEADERS)
+    scaled = 0
+    for path in chosen:
+        with suppress(OSError), open_bytes(root, path) as file:
+            scaled += nifti.has_scale(file)
+    return f"{scaled} of {len(chosen)} NIfTI files examined have a scale" if scaled else ""
 
 
 def _nodata(root: str, paths: Sequence[str]) -> tuple[dict[int, int], int]:
