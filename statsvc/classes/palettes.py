@@ -5,6 +5,8 @@ A custom palette is a CSV file with the columns r, g, b, id and, optionally, nam
     r,g,b,id,name
     128,64,128,0,road
     244,35,232,1,sidewalk
+
+or a class list with colors, such as CVAT's `labelmap.txt` (`statsvc.classes.class_lists`).
 """
 
 from __future__ import annotations
@@ -13,14 +15,23 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from statsvc.classes import tables
+from statsvc.classes import class_lists, tables
 from statsvc.classes.class_maps import IGNORE, MAX_CLASSES
 from statsvc.errors import InvalidParameter
 
+if TYPE_CHECKING:
+    from statsvc.classes.class_lists import ClassList
+
+FILE_SUFFIXES = (".csv", ".txt", ".json", ".yaml", ".yml")
+"""Suffixes of files that can contain a palette."""
+
 UNKNOWN = 1 << 24
 """Offset of the raw id of a color 0xRRGGBB that is not in the palette: above every class, so unexpected."""
+
+OVERLAP = MAX_CLASSES
+"""Raw id of a pixel inside the masks of several classes: above every class, so unexpected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +104,38 @@ def builtin(name: str) -> Palette:
 
 
 def find(text: str, *, files: bool) -> Palette | None:
-    """Return the built-in palette with this name or, with `files`, the palette in this CSV file.
+    """Return the built-in palette with this name or, with `files`, the palette in this file.
 
     Returns None if it is neither. Raises `InvalidParameter` for a malformed file.
     """
     if text in tables.NAMES and tables.load(text).colors:
         return builtin(text)
     path = Path(text)
-    if files and path.suffix.lower() == ".csv" and path.is_file():
+    if files and path.suffix.lower() in FILE_SUFFIXES and path.is_file():
         try:
-            return _parse_csv(path.stem, path.read_text(encoding="utf-8-sig"))
+            return _parse_file(path)
         except (OSError, ValueError) as error:
             raise InvalidParameter(("rule", f"{path}: {error}")) from None
     return None
+
+
+def of_class_list(classes: ClassList, name: str) -> Palette:
+    """Return the palette of a class list. Raises `ValueError` if the list defines no colors."""
+    if not classes.colors:
+        raise ValueError("it lists classes without colors; pass it with --class-names")
+    names = tuple(sorted((class_id, text) for class_id, text in classes.names if class_id >= 0))
+    return Palette(name, classes.colors, names)
+
+
+def _parse_file(path: Path) -> Palette:
+    content = path.read_bytes()
+    header = content[:1024].decode("utf-8-sig", "replace").partition("\n")[0].lower()
+    columns = {cell.strip() for cell in header.split(",")}
+    # The project's own form, in which several colors can have one id.
+    own_form = {"r", "g", "b"} <= columns and not columns & {*class_lists.NAME_COLUMNS} - {"name"}
+    if path.suffix.lower() == ".csv" and own_form and ("id" in columns or "name" not in columns):
+        return _parse_csv(path.stem, content.decode("utf-8-sig"))
+    return of_class_list(class_lists.parse(path.name, content), path.stem)
 
 
 def _parse_csv(name: str, text: str) -> Palette:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +39,7 @@ def configuration_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--class-names",
             metavar="NAMES",
-            help="Names of classes 0, 1, …: a,b,c or a file with a JSON array or one name per line.",
+            help="Names of classes 0, 1, …: a,b,c or a file such as classes.txt or _classes.csv.",
         ),
         click.option(
             "--class-map",
@@ -89,28 +88,20 @@ def _parse_class_names(text: str) -> tuple[str, ...]:
         raise InvalidParameter(
             (
                 "class_names",
-                f"The file {text} does not exist. Give names as a,b,c or a file with one per line.",
+                f"The file {text} does not exist. Give names as a,b,c or a file that lists them.",
             )
         )
-    names = _read_class_names(file) if file.is_file() else text.split(",")
-    return tuple(name.strip() for name in names if name.strip())
+    if file.is_file():
+        return _read_class_names(file)
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _read_class_names(file: Path) -> list[str]:
+def _read_class_names(file: Path) -> tuple[str, ...]:
+    from statsvc.classes import class_lists
+
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidParameter(("class_names", f"{file} cannot be read as UTF-8 text: {error}")) from error
-    if not text.lstrip().startswith(("[", "{")):
-        return text.splitlines()
-    try:
-        names = json.loads(text)
+        return class_lists.parse(file.name, file.read_bytes()).class_names()
+    except OSError as error:
+        raise InvalidParameter(("class_names", f"{file} cannot be read: {error.strerror}")) from None
     except ValueError as error:
-        raise InvalidParameter(
-            ("class_names", f"{file} starts like JSON but is not valid JSON: {error}")
-        ) from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InvalidParameter(
-            ("class_names", f"{file} must contain a JSON array of strings, or one name per line.")
-        )
-    return names
+        raise InvalidParameter(("class_names", f"{file}: {error}")) from None

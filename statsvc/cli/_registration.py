@@ -81,7 +81,7 @@ def _create(
     from statsvc.store.reconfigure import apply_changes, check_class_names
     from statsvc_workers.sources.sources import open_source
 
-    opened = open_source(source, pattern)
+    opened = open_source(source, pattern, masks=counting is not None and counting.masks)
     initial = Configuration() if counting is None else Configuration(counting=counting)
     configuration = check_class_names(apply_changes(initial, changes))
     name = default_name(opened.root) if name is None else name

@@ -52,7 +52,7 @@ POLL_SECONDS = 0.5
 @click.option(
     "--rule",
     metavar="RULE",
-    help="How pixel values become raw ids: 'id // 1000', a palette's name, or a CSV file r,g,b,id.",
+    help="How pixel values become raw ids: 'id // 1000', a palette's name or file.",
 )
 @click.option("--key", metavar="NAME", help="Array, member or column that contains the labels.")
 @click.option(
@@ -101,7 +101,7 @@ def scan(
     SOURCE is a folder, a file, a container, or a URL: s3://bucket/prefix, gs://, az://, or one file at
     https://. Credentials of object stores come from the environment. The first scan registers the
     dataset. Later scans count only what changed, and need only --name. Exit code 1 if label maps could
-    not be read.
+    not be read, or if no pixel is counted.
     """
     try:
         import statsvc_workers.jobs.lease  # noqa: F401  (imports all that a scan needs)
@@ -129,7 +129,7 @@ def scan(
             home, catalog, source, name, pattern, counting, splits, configuration, move=move
         )
         triggers.change(catalog, dataset, triggers_wanted)
-        settings = Settings(device, max_pixels or MAX_PIXELS)
+        settings = Settings(device, max_pixels or MAX_PIXELS, search_parent=True)
         outcome = _run_job(home, catalog, dataset, settings, workers, max_removed, full)
         dataset = catalog.dataset_by_uid(dataset.uid)
         progress = outcome.progress
@@ -140,8 +140,10 @@ def scan(
         _print_outcome(dataset, configured_version, outcome)
         if any(triggers_wanted.values()):
             click.echo(AUTOMATIC_SCANS, err=True)
-        _print_weights(home, catalog, dataset, progress, as_json)
-        if progress.failed:
+        for name, text in dataset.configuration.notes.items():
+            click.echo(f"statsvc: {name}: {text}", err=True)
+        has_weights = _print_weights(home, catalog, dataset, progress, as_json)
+        if progress.failed or not has_weights:
             raise click.exceptions.Exit(1)
 
 
@@ -223,19 +225,27 @@ def _print_outcome(dataset: Dataset, configured_version: int | None, outcome: Ou
 
 
 def _print_failures(progress: Progress, *, see: str = "", already_printed: str = "") -> None:
-    """Print on stderr the samples that could not be read.
+    """Print on stderr the samples that could not be read: each reason once, with the number of samples.
 
     see              where to find the samples beyond the first ones
-    already_printed  text whose lines are not repeated
+    already_printed  text whose reasons are not repeated
     """
+    first_path: dict[str, str] = {}
     for path, reason in progress.failures:
-        if (line := f"{path}: {reason}") not in already_printed:
-            click.echo(f"  {line}", err=True)
-    if (more := progress.failed - len(progress.failures)) > 0:
+        first_path.setdefault(reason, path)
+    for reason, path in first_path.items():
+        count = progress.reasons.get(reason, 1)
+        others = f" and {count - 1} other{'' if count == 2 else 's'}" if count > 1 else ""
+        if reason not in already_printed:
+            click.echo(f"  {path}{others}: {reason}", err=True)
+        elif others:
+            click.echo(f"  The same reason applies to{others.removeprefix(' and')}.", err=True)
+    if (more := progress.failed - sum(progress.reasons.get(reason, 1) for reason in first_path)) > 0:
         click.echo(f"  … and {more} more{see}", err=True)
 
 
-def _print_weights(home: Home, catalog: Catalog, dataset: Dataset, progress: Progress, as_json: bool) -> None:
+def _print_weights(home: Home, catalog: Catalog, dataset: Dataset, progress: Progress, as_json: bool) -> bool:
+    """Print the default weights; return whether there are any."""
     from statsvc.dataset.configuration_warnings import find_warnings
 
     table = open_table(home, catalog, dataset)
@@ -248,3 +258,4 @@ def _print_weights(home: Home, catalog: Catalog, dataset: Dataset, progress: Pro
         from statsvc.weighting.display import print_class_table
 
         print_class_table(answer, file=sys.stdout)
+    return answer is not None

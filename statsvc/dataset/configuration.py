@@ -29,6 +29,8 @@ class Configuration:
     class_map     maps raw ids to class ids; None if raw ids are class ids
     splits        name → split
     counting      how pixels become raw ids; unlike the other fields, fixed when the dataset is registered
+    notes         what the first scan read from files of the source, and why it did not use a file: field or
+                  file → text for a person
     """
 
     num_classes: int = 0
@@ -37,6 +39,7 @@ class Configuration:
     class_map: ClassMap | None = None
     splits: Mapping[str, Split] = field(default_factory=dict)
     counting: Counting = field(default_factory=Counting)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def name(self, class_id: int) -> str:
         """Return the name of a class, or its id as text if it has no name."""
@@ -47,13 +50,16 @@ class Configuration:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, which `from_dict` parses."""
         counting = self.counting.to_dict()
+        optional: dict[str, Any] = {"counting": counting} if counting else {}
+        if self.notes:
+            optional["notes"] = dict(self.notes)
         return {
             "num_classes": self.num_classes,
             "class_names": list(self.class_names),
             "ignore_index": None if self.ignore_index is None else list(self.ignore_index),
             "class_map": None if self.class_map is None else self.class_map.to_dict(),
             "splits": {name: split.to_dict() for name, split in self.splits.items()},
-        } | ({"counting": counting} if counting else {})
+        } | optional
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Configuration:
@@ -66,4 +72,5 @@ class Configuration:
             class_map=None if class_map is None else ClassMap.from_dict(class_map),
             splits=splits.from_dict(value["splits"]),
             counting=Counting.from_dict(value.get("counting", {})),
+            notes=dict(value.get("notes", {})),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,21 +24,54 @@ ARITHMETIC = {
 }
 """Rules that extract the class id from an instance id, and the datasets that need them."""
 
+CHANNEL = "channel:"
+"""Start of the rules that count one channel of an image."""
+
+CHANNELS = ("r", "g", "b", "a")
+"""Names of the first four channels, which numbers from 0 select as well."""
+
+ARGMAX = "argmax:"
+"""Start of the rules that count the position of the largest value along an axis."""
+
+MASKS = "mask-per-class"
+"""The rule that merges one binary mask per class; the text after ":" says what names the class."""
+
+MASKS_BY = ("file", "folder", "suffix", "tag")
+"""What can name the class of a mask."""
+
 
 @dataclass(frozen=True, slots=True)
 class Counting:
     """How label maps become raw ids. It is fixed: a different rule requires a new dataset.
 
-    rule     "value", a key of `ARITHMETIC`, or "palette"
+    rule     "value", a key of `ARITHMETIC`, "palette", "channel:N", "argmax:AXIS", or
+             "mask-per-class", also with ":" and one of `MASKS_BY`
     key      name of the array, member or column with the labels; None if a file has only one
     palette  maps colors to raw ids, for the rule "palette"; otherwise None
     rows     one of `ROWS`
+    classes  names of the ids 1 … n, for the rule "mask-per-class"; empty before the first scan
     """
 
     rule: str = VALUE
     key: str | None = None
     palette: Palette | None = None
     rows: str = "array"
+    classes: tuple[str, ...] = ()
+
+    @property
+    def masks(self) -> bool:
+        """Whether a sample consists of one binary mask per class."""
+        return self.rule.startswith(MASKS)
+
+    @property
+    def channel(self) -> int | None:
+        """The channel that contains the ids, from 0; None for every other rule."""
+        return int(self.rule.removeprefix(CHANNEL)) if self.rule.startswith(CHANNEL) else None
+
+    @property
+    def axis(self) -> int | None:
+        """The axis of an array along which the largest value is the class; None for every other rule."""
+        return int(self.rule.removeprefix(ARGMAX)) if self.rule.startswith(ARGMAX) else None
 
     def __str__(self) -> str:
         rule = f"palette {self.palette.name}" if self.palette is not None else self.rule
@@ -55,6 +89,8 @@ class Counting:
             value["palette"] = self.palette.to_dict()
         if self.rows != "array":
             value["rows"] = self.rows
+        if self.classes:
+            value["classes"] = list(self.classes)
         return value
 
     @classmethod
@@ -65,14 +101,20 @@ class Counting:
             from statsvc.classes.palettes import Palette
 
             palette = Palette.from_dict(palette)
-        return cls(value.get("rule", VALUE), value.get("key"), palette, value.get("rows", "array"))
+        return cls(
+            value.get("rule", VALUE),
+            value.get("key"),
+            palette,
+            value.get("rows", "array"),
+            tuple(value.get("classes", ())),
+        )
 
 
 def read(rule: str | None, key: str | None, rows: str | None = None, *, files: bool = True) -> Counting:
     """Return the counting that the options describe.
 
-    rule   "value", a key of `ARITHMETIC`, the name of a built-in palette or, with `files`, the path of a
-           CSV palette; None for "value"
+    rule   "value", a key of `ARITHMETIC`, "channel:r", "argmax:0", "mask-per-class", the name of a built-in
+           palette or, with `files`, the path of a file with a palette; None for "value"
     key    name of the array, member or column with the labels, or None
     rows   one of `ROWS`; None for "array"
 
@@ -94,12 +136,18 @@ def read(rule: str | None, key: str | None, rows: str | None = None, *, files: b
     for known in ARITHMETIC:
         if without_spaces == "".join(known.split()):
             return Counting(known, key, rows=rows)
+    if (stack := _stack_rule(without_spaces)) is not None:
+        if rows != "array":
+            raise InvalidParameter(("rows", f"{rows!r} does not apply to {stack}; omit rows, or omit rule"))
+        return Counting(stack, key)
     from statsvc.classes import palettes
 
     palette = palettes.find(rule, files=files)
     if palette is None:
-        names = (VALUE, *ARITHMETIC, *palettes.BUILTIN)
-        or_file = ", or the path of a CSV palette (r,g,b,id,name)" if files else ""
+        names = (VALUE, *ARITHMETIC, "channel:r", "argmax:0", MASKS, *palettes.BUILTIN)
+        or_file = (
+            ", or the path of a palette (CSV r,g,b,id,name; labelmap.txt; class_dict.csv)" if files else ""
+        )
         raise InvalidParameter(
             ("rule", f"no rule {rule!r}{nearest(rule, names)}; the rules are {', '.join(names)}{or_file}")
         )
@@ -108,3 +156,15 @@ def read(rule: str | None, key: str | None, rows: str | None = None, *, files: b
             ("rows", f"{rows!r} does not apply to color-coded label maps; omit rows, or omit rule")
         )
     return Counting("palette", key, palette)
+
+
+def _stack_rule(text: str) -> str | None:
+    """Return a rule for a channel, an axis of classes or masks of classes; None for any other text."""
+    if text == MASKS or text.removeprefix(f"{MASKS}:") in MASKS_BY:
+        return text
+    if match := re.fullmatch(r"channel:([rgba]|[0-9]{1,4})", text.lower()):
+        channel = match[1]
+        return f"{CHANNEL}{CHANNELS.index(channel) if channel in CHANNELS else int(channel)}"
+    if match := re.fullmatch(r"argmax:(-?[0-9])", text.lower()):
+        return f"{ARGMAX}{int(match[1])}"
+    return None

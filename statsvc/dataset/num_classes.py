@@ -63,6 +63,18 @@ def with_source_names(configuration: Configuration, class_names: tuple[str, ...]
     return configuration
 
 
+def with_masks(configuration: Configuration, class_names: tuple[str, ...]) -> Configuration:
+    """Return the configuration before the first scan, with the classes of masks as part of the rule.
+
+    class_names  names of the background and of the classes 1 … n
+    """
+    if not configuration.counting.masks or configuration.counting.classes:
+        return configuration
+    counting = replace(configuration.counting, classes=class_names[1:])
+    notes = {**configuration.notes, "rule": f"masks of {len(class_names) - 1} classes were merged by picture"}
+    return replace(configuration, counting=counting, notes=notes)
+
+
 def infer_num_classes(class_id: NDArray[np.int64], configuration: Configuration) -> int:
     """Return the number of classes: that of the class map, or else the highest counted id plus 1.
 

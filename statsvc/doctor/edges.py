@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +30,9 @@ CamVid's label maps have at most 1.7 %, where three classes meet, and at least 1
 them bilinearly to half or one and a half times their size.
 """
 
+MIN_STEPS_PER_PEAK = 2
+"""Steps per edge pixel outside the range of its neighbors: interpolation creates few of the latter."""
+
 MIN_EDGE_PIXELS = 50
 """Number of edge pixels below which the share is not significant."""
 
@@ -42,17 +47,48 @@ def suspects(facts: Facts) -> list[int]:
     return selected
 
 
-def edge_pixels(block: NDArray[np.integer]) -> tuple[int, int]:
-    """Return the number of edge pixels in a 2-D block, and how many of them are a step of a ramp.
+@dataclass(slots=True)
+class EdgePixels:
+    """The edge pixels of a label map, at which the left and the right neighbor differ.
 
-    A pixel is at an edge if its left and right neighbors differ. It is a step of a ramp if its id also lies
-    strictly between theirs.
+    edges  number of them
+    steps  (id, lower neighbor, higher neighbor) → number of those whose id lies between the neighbors'
+    peaks  number of those whose id lies outside the range of the neighbors' and equals neither
     """
-    if block.ndim != 2 or block.shape[1] < 3:
-        return 0, 0
-    left, center, right = block[:, :-2], block[:, 1:-1], block[:, 2:]
-    step = ((left < center) & (center < right)) | ((left > center) & (center > right))
-    return int((left != right).sum()), int(step.sum())
+
+    edges: int = 0
+    steps: Counter[tuple[int, int, int]] = field(default_factory=Counter)
+    peaks: int = 0
+
+    def add(self, block: NDArray[np.integer]) -> None:
+        """Add the edge pixels of a 2-D block."""
+        if block.ndim != 2 or block.shape[1] < 3:
+            return
+        left, center, right = block[:, :-2], block[:, 1:-1], block[:, 2:]
+        low, high = np.minimum(left, right), np.maximum(left, right)
+        edge = left != right
+        step = (low < center) & (center < high)
+        self.edges += int(edge.sum())
+        self.peaks += int((edge & ((center < low) | (center > high))).sum())
+        triples = np.stack([center[step], low[step], high[step]], axis=-1)
+        found, counts = np.unique(triples, axis=0, return_counts=True)
+        for (c, a, b), number in zip(found.tolist(), counts.tolist(), strict=True):
+            self.steps[c, a, b] += number
+
+    def blended_share(self) -> float:
+        """Return the share of the edge pixels that interpolation probably created.
+
+        Interpolation puts an id between many pairs of neighbors, and never outside their range. A thin class
+        that lies between two others is always between the same ones, and fragments are as often outside.
+        """
+        total = self.steps.total()
+        if self.edges < MIN_EDGE_PIXELS or total < MIN_STEPS_PER_PEAK * self.peaks:
+            return 0.0
+        pairs: dict[int, set[tuple[int, int]]] = defaultdict(set)
+        for center, low, high in self.steps:
+            pairs[center].add((low, high))
+        blends = sum(n for (center, _, _), n in self.steps.items() if len(pairs[center]) > 1)
+        return blends / self.edges
 
 
 def blended(facts: Facts, read_pixels: ReadPixels) -> tuple[Finding | None, int]:
@@ -62,10 +98,12 @@ def blended(facts: Facts, read_pixels: ReadPixels) -> tuple[Finding | None, int]
     """
     share_of: dict[int, float] = {}
     for row in suspects(facts):
-        counts = [edge_pixels(block) for block in read_pixels(str(facts.files.path[row]))]
-        edges, steps = sum(edge for edge, _ in counts), sum(step for _, step in counts)
-        if counts:
-            share_of[row] = steps / edges if edges >= MIN_EDGE_PIXELS else 0.0
+        found, is_read = EdgePixels(), False
+        for block in read_pixels(str(facts.files.path[row])):
+            found.add(block)
+            is_read = True
+        if is_read:
+            share_of[row] = found.blended_share()
     rows = sorted(row for row, share in share_of.items() if share >= BLENDED_SHARE)
     if not rows:
         return None, len(share_of)

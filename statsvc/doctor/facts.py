@@ -35,6 +35,12 @@ MAX_IDS_WITH_EXAMPLES = 64
 UNSIGNED_MINUS_ONE = (2**16 - 1, 2**32 - 1)
 """−1 as an unsigned integer of 16 and of 32 bits."""
 
+PHOTO_IDS = 64
+"""Distinct ids in one label map from which it is probably an image; few scenes have 40 classes."""
+
+PHOTO_SHARE = 0.5
+"""Share of the two most frequent ids below which such a label map is an image, and not a blurred mask."""
+
 COMMON_SIZE_SHARE = 0.9
 """Share of the samples that must have the same size for another size to be odd."""
 
@@ -81,7 +87,12 @@ class Facts:
     largest_pixels  int64 [T], pixels of each class in the sample with the most pixels of it
     largest_row     int64 [T], row of that sample; −1 if there is none
     largest_counts  int64 [T, K], counts of that sample
-    flagged         suspicion → bool [n], the samples; suspicions are `odd`, `copy`, `mask` and `swapped`
+    counted_pixels  int64 [n], pixels of classes in each sample
+    histogram_hash  uint64 [n], hash of each sample's counts and size; equal histograms have equal hashes
+    background_only  bool [n], samples that contain only the id 0
+    consecutive     bool [n], samples whose ids, except 0 and 255, are 1 … k for some k of at least 1
+    mask_share      largest share of 255 in a sample of 0 and 255
+    flagged         suspicion → bool [n], the samples; `odd`, `copy`, `mask`, `swapped` or `photo`
     flagged_pixels  suspicion → int64 [K], counts of those samples
     examples        raw id → rows of its first samples, for ids that are neither a class nor ignored
     split_pixels    split → int64 [K]
@@ -101,11 +112,16 @@ class Facts:
     largest_pixels: Int64
     largest_row: Int64
     largest_counts: Int64
+    counted_pixels: Int64
+    histogram_hash: NDArray[np.uint64]
+    consecutive: Bool
+    background_only: Bool
     flagged: dict[str, Bool]
     flagged_pixels: dict[str, Int64]
     examples: dict[int, list[int]] = field(default_factory=dict)
     split_pixels: dict[str, Int64] = field(default_factory=dict)
     mode_pixels: dict[int, Int64] = field(default_factory=dict)
+    mask_share: float = 0.0
 
     @property
     def counted(self) -> int:
@@ -117,6 +133,10 @@ class Facts:
         return self.interpretation.class_pixels(
             self.raw_ids, self.pixels if raw_pixels is None else raw_pixels
         )
+
+    def flagged_ids(self, suspicion: str) -> Bool:
+        """Return the raw ids, bool [K], that occur only in the samples of a suspicion."""
+        return (self.flagged_pixels[suspicion] > 0) & (self.flagged_pixels[suspicion] == self.pixels)
 
     def change_without(self, raw_pixels: Int64) -> dict[str, Any] | None:
         """Return the largest change of a weight if these pixels, int64 [K], were not counted."""
@@ -135,7 +155,7 @@ def gather(table: Table, files: FileFacts) -> Facts:
     splits = table.configuration.splits
     paths = files.path.tolist()
     flagged = {"odd": _odd_sizes(files), "copy": _copies(files)}
-    flagged |= {name: np.zeros(samples, bool) for name in ("mask", "swapped")}
+    flagged |= {name: np.zeros(samples, bool) for name in ("mask", "swapped", "photo")}
     facts = Facts(
         table,
         files,
@@ -150,27 +170,40 @@ def gather(table: Table, files: FileFacts) -> Facts:
         largest_pixels=np.zeros(len(class_id), np.int64),
         largest_row=np.full(len(class_id), -1, np.int64),
         largest_counts=np.zeros((len(class_id), len(raw_ids)), np.int64),
+        counted_pixels=np.zeros(samples, np.int64),
+        histogram_hash=np.zeros(samples, np.uint64),
+        consecutive=np.zeros(samples, bool),
+        background_only=np.zeros(samples, bool),
         flagged=flagged,
         flagged_pixels={name: np.zeros(len(raw_ids), np.int64) for name in flagged},
         examples={raw_id: [] for raw_id in _ids_to_exemplify(raw_ids, totals.pixels, class_of)},
     )
     start = 0
     for block in table.blocks():
-        _add_samples(facts, block, start)
+        _add_samples(facts, block, start, class_of)
         _add_sums(facts, block, start)
         _add_largest(facts, block, start, class_of)
         start += len(block.path)
     return facts
 
 
-def _add_samples(facts: Facts, block: Block, start: int) -> None:
+def _add_samples(facts: Facts, block: Block, start: int, class_of: Int64) -> None:
     """Add what is known per sample: the number of ids, areas, suspicions and examples."""
     counts, stop = block.counts, start + len(block.path)
     present, pixels = counts > 0, counts.sum(axis=1)
     ids_per_sample = present.sum(axis=1)
     facts.ids_per_sample[start:stop] = ids_per_sample
     facts.never_area &= ~(counts >= np.maximum(1, AREA_SHARE * pixels)[:, None]).any(axis=0)
-    facts.flagged["mask"][start:stop] = _masks(facts.raw_ids, counts, pixels, ids_per_sample)
+    masks = _masks(facts.raw_ids, counts, ids_per_sample)
+    white = counts[:, facts.raw_ids == 255].sum(axis=1)
+    partly = masks & (white < pixels)
+    facts.mask_share = max(facts.mask_share, *(white[partly] / pixels[partly]).tolist(), 0.0)
+    facts.flagged["mask"][start:stop] = masks
+    facts.flagged["photo"][start:stop] = _photos(counts, pixels, ids_per_sample)
+    facts.counted_pixels[start:stop] = counts[:, class_of >= 0].sum(axis=1)
+    facts.histogram_hash[start:stop] = _hashes(counts, facts.files, start)
+    facts.consecutive[start:stop] = _consecutive(facts.raw_ids, present)
+    facts.background_only[start:stop] = (pixels > 0) & (counts[:, facts.raw_ids == 0].sum(axis=1) == pixels)
     facts.flagged["swapped"][start:stop] = _swapped(facts.raw_ids, present)
     # Label maps with a single id are equal whenever their sizes are, so they do not count as copies.
     facts.flagged["copy"][start:stop] &= ids_per_sample > 1
@@ -217,12 +250,40 @@ def _ids_to_exemplify(raw_ids: Int64, pixels: Int64, class_of: Int64) -> list[in
     return ids
 
 
-def _masks(raw_ids: Int64, counts: Int64, pixels: Int64, ids_per_sample: Int64) -> Bool:
-    """Return which rows contain only 0 and 255, and more of 255 than void has."""
+def _masks(raw_ids: Int64, counts: Int64, ids_per_sample: Int64) -> Bool:
+    """Return which rows contain 255 and, except 0, nothing else."""
     extremes = np.isin(raw_ids, (0, 255))
     white = counts[:, raw_ids == 255].sum(axis=1)
     no_other_ids = ids_per_sample == (counts[:, extremes] > 0).sum(axis=1)
-    return np.asarray(no_other_ids & (white >= np.maximum(1, MASK_SHARE * pixels)), np.bool_)
+    return np.asarray(no_other_ids & (white > 0), np.bool_)
+
+
+def _photos(counts: Int64, pixels: Int64, ids_per_sample: Int64) -> Bool:
+    """Return which rows have as many ids as an image, none of them frequent."""
+    photos = ids_per_sample >= PHOTO_IDS
+    if photos.any():
+        frequent = np.sort(counts[photos], axis=1)[:, -2:].sum(axis=1)
+        photos[photos] = frequent < PHOTO_SHARE * pixels[photos]
+    return np.asarray(photos, np.bool_)
+
+
+def _hashes(counts: Int64, files: FileFacts, start: int) -> NDArray[np.uint64]:
+    """Return a hash of the counts and the size of each row, uint64 [rows]."""
+    factors = np.random.default_rng(0).integers(0, 2**63, counts.shape[1] + 1, np.uint64) * 2 + 1
+    sizes = (files.height * files.width)[start : start + len(counts)].astype(np.uint64)
+    return np.asarray(counts.astype(np.uint64) @ factors[:-1] + sizes * factors[-1], np.uint64)
+
+
+def _consecutive(raw_ids: Int64, present: Bool) -> Bool:
+    """Return which rows have the ids 1 … k, besides 0 and 255, for some k."""
+    numbered = ~np.isin(raw_ids, (0, 255))
+    ids = raw_ids[numbered]
+    if not len(ids):
+        return np.zeros(len(present), bool)
+    count = present[:, numbered].sum(axis=1)
+    highest = np.where(present[:, numbered], ids, 0).max(axis=1)
+    lowest = np.where(present[:, numbered], ids, np.iinfo(np.int64).max).min(axis=1)
+    return np.asarray((count > 0) & (lowest == 1) & (highest == count), np.bool_)
 
 
 def _swapped(raw_ids: Int64, present: Bool) -> Bool:

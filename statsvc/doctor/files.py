@@ -32,6 +32,9 @@ GRAY, PALETTE = 1, 2
 COLOR_CODED = re.compile("is colou?r-coded")
 """Start of the stored error of a color-coded label map: `statsvc_workers.formats.base`."""
 
+MAX_EMPTY_SHARE = 0.1
+"""Share of files with background only from which they are normal."""
+
 _ROLE = re.compile(r"train(ing)?|val(id(ation)?)?|test(ing)?", re.IGNORECASE)
 
 
@@ -63,6 +66,38 @@ def unreadable(facts: Facts) -> Iterator[Finding]:
             "Fix or remove the files, and scan again.",
             tuple(path for path, _ in others[:MAX_FILES]),
             len(others),
+        )
+
+
+def without_classes(facts: Facts) -> Iterator[Finding]:
+    """Yield findings about files with ignored pixels only, and about few files with background only."""
+    counted = facts.files.status == 0
+    ignored = counted & (facts.counted_pixels == 0)
+    if ignored.any() and not ignored[counted].all():
+        count = int(ignored.sum())
+        yield Finding(
+            "fully_ignored",
+            NOTICE,
+            f"{plural_with_verb(count, 'file', 'contains', 'contain')} only ignored or unexpected ids, so no "
+            "pixel is counted. Training on them gives no loss, or NaN.",
+            "Remove them from the training split, or check how they were exported.",
+            facts.files.first_paths(ignored),
+            count,
+        )
+    empty = counted & ~ignored
+    empty &= facts.background_only
+    count = int(empty.sum())
+    others_have_objects = bool((facts.ids_per_sample[counted & ~empty & ~ignored] > 1).all())
+    few = 0 < count <= MAX_EMPTY_SHARE * counted.sum()
+    if few and others_have_objects and len(facts.class_id) > 2:
+        yield Finding(
+            "empty",
+            NOTICE,
+            f"{plural_with_verb(count, 'file', 'contains', 'contain')} only the id 0, and all others have "
+            "several ids. Annotations may be missing.",
+            "Check that nothing had to be annotated in these images.",
+            facts.files.first_paths(empty),
+            count,
         )
 
 
@@ -179,7 +214,7 @@ def leakage(facts: Facts) -> Iterator[Finding]:
     """Yield a finding for each pair of splits, such as train and val, that share a file or its bytes."""
     usable = (facts.files.status == 0) & (facts.files.content != 0) & (facts.ids_per_sample > 1)
     paths, content = facts.files.path, facts.files.content
-    for split, other_split in _disjoint_splits(list(facts.members)):
+    for split, other_split in disjoint_splits(list(facts.members)):
         rows, other_rows = (np.flatnonzero(usable & facts.members[name]) for name in (split, other_split))
         common = np.intersect1d(content[rows], content[other_rows])
         if not len(common):
@@ -207,7 +242,7 @@ def leakage(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _disjoint_splits(splits: list[str]) -> Iterator[tuple[str, str]]:
+def disjoint_splits(splits: list[str]) -> Iterator[tuple[str, str]]:
     """Yield the pairs of splits that must not share samples: different roles, of the same fold if any.
 
     A training split comes first.

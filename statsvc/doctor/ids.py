@@ -8,7 +8,7 @@ import numpy as np
 
 from statsvc.classes import palettes
 from statsvc.dataset.counting_rule import VALUE
-from statsvc.doctor.facts import UNSIGNED_MINUS_ONE
+from statsvc.doctor.facts import MASK_SHARE, UNSIGNED_MINUS_ONE
 from statsvc.doctor.finding import (
     MAX_FILES,
     NOTICE,
@@ -52,6 +52,24 @@ MAX_COINCIDENCE = 1e-3
 MAX_PLAUSIBLE_ID = 1000
 """Ids up to this are plausible class ids. With higher ids in use, 65535 can be one of them."""
 
+SPARSE_IDS = 10
+"""How many times as many ids as occur lie below the highest one where ids number objects."""
+
+NUMBERED_SHARE = 0.95
+"""Share of files with the ids 1 … k from which the ids number objects."""
+
+MIN_NUMBERS = 5
+"""Different numbers of objects per file below which ids 1 … k may be classes."""
+
+MIN_OBJECTS = 16
+"""Number of ids in one file up to which ids 1 … k may be classes."""
+
+NODATA = (99, 127, 254, 999, 9999, 2**15 - 1, 2**31 - 1)
+"""Usual values of pixels without data; 65535 and 4294967295 are findings of `wrong_sign`."""
+
+REDUCING_MAPS = ("reduce_zero_label", "ade20k")
+"""Class maps of label maps with 0 for void, from whose ids 1 is subtracted."""
+
 TORCH_IGNORE = -100
 """Default ignore_index of the losses in Torch, not the id 156 with a wrong sign."""
 
@@ -64,6 +82,8 @@ def binary_masks(facts: Facts) -> Finding | None:
     if not rows.any() or white_elsewhere or facts.interpretation.class_of(np.array([255]))[0] >= 0:
         return None
     only_masks = facts.pixels[(facts.raw_ids != 0) & ~white].sum() == 0
+    if not only_masks and facts.mask_share < MASK_SHARE:
+        return None  # a border of void around an empty scene
     white_pixels, count = int(mask_pixels[white].sum()), int(rows.sum())
     before = np.zeros(max(2, facts.interpretation.classes), np.int64)
     before[: facts.interpretation.classes] = facts.class_pixels()
@@ -84,10 +104,137 @@ def binary_masks(facts: Facts) -> Finding | None:
     )
 
 
+def images(facts: Facts) -> Finding | None:
+    """Return a finding about files with as many ids as an image has brightness values."""
+    rows = facts.flagged["photo"]
+    if not rows.any() or facts.table.configuration.counting.rule != VALUE:
+        return None
+    count = int(rows.sum())
+    pixels = facts.flagged_pixels["photo"]
+    others = facts.pixels - pixels
+    exclusive = facts.raw_ids[(pixels > 0) & (others == 0)]
+    return Finding(
+        "images",
+        SERIOUS,
+        f"{plural_with_verb(count, 'file', 'has', 'have')} at least {int(facts.ids_per_sample[rows].min())} "
+        "different ids, none of them frequent. Images have this many brightness values; label maps do not.",
+        "Exclude the images with --pattern. If they are depths or instance ids, choose files with class ids.",
+        facts.files.first_paths(rows),
+        count,
+        tuple(exclusive.tolist()),
+        facts.change_without(pixels) if count < facts.counted else None,
+    )
+
+
+def instance_ids(facts: Facts) -> Finding | None:
+    """Return a finding about ids that number objects: far above their number, or 1 … k in each file."""
+    configuration = facts.table.configuration
+    if configuration.counting.rule != VALUE or configuration.class_map is not None:
+        return None
+    is_class = facts.interpretation.class_of(facts.raw_ids) >= 0
+    ids = facts.raw_ids[is_class & (facts.pixels > 0) & ~facts.flagged_ids("photo")]
+    if not len(ids):
+        return None
+    sparse = ids[ids > MAX_PLAUSIBLE_ID]
+    if len(sparse) and ids[-1] + 1 > SPARSE_IDS * len(ids):
+        found = (
+            f"Only {plural(len(ids), 'id')} of 0 to {ids[-1]} occur, for example {list_first(sparse, 4)}. "
+            "Such ids number objects, or mark pixels without data; they are not classes."
+        )
+        explained, rows = sparse, _examples(facts, sparse)
+    elif (numbered := _numbered(facts)) is not None:
+        found = (
+            f"In {numbered:.0%} of the files the ids are 1 to the number of ids, up to {ids[-1]}, and fewer "
+            "files contain higher ids. Such ids number the objects of an image; they are not classes."
+        )
+        explained, rows = ids[ids > 0], facts.files.first_paths(facts.consecutive)
+    else:
+        return None
+    return Finding(
+        "instance_ids",
+        SERIOUS,
+        found,
+        "Choose the files with class ids with --pattern, derive them with --rule 'id // 1000' or 'id // 256' "
+        "if the ids encode classes, map all objects to one class, or ignore ids with --ignore-index.",
+        rows,
+        int((facts.ids_per_sample > 0).sum()) if not len(sparse) else int(facts.images[is_class].max()),
+        tuple(explained.tolist()),
+    )
+
+
+def _numbered(facts: Facts) -> float | None:
+    """Return the share of files whose ids are 1 … k, if they number objects; None otherwise."""
+    counted = facts.files.status == 0
+    share = facts.consecutive[counted].mean() if counted.any() else 0.0
+    numbers = facts.ids_per_sample[facts.consecutive]
+    distinct = len(np.unique(numbers))
+    high = len(numbers) and numbers.max() > MIN_OBJECTS
+    return float(share) if share >= NUMBERED_SHARE and distinct >= MIN_NUMBERS and high else None
+
+
+def nodata(facts: Facts) -> Finding | None:
+    """Return a finding about a usual nodata value, far above the other ids, that is counted as a class."""
+    configuration = facts.table.configuration
+    if configuration.counting.rule != VALUE or configuration.class_map is not None:
+        return None
+    is_class = (facts.interpretation.class_of(facts.raw_ids) >= 0) & (facts.pixels > 0)
+    ids = facts.raw_ids[is_class]
+    if len(ids) < 2 or ids[-1] not in NODATA or ids[-1] < 4 * (ids[-2] + 2):
+        return None
+    column = np.flatnonzero(facts.raw_ids == ids[-1])
+    without = np.where(facts.raw_ids == ids[-1], facts.pixels, 0)
+    return Finding(
+        "nodata",
+        SERIOUS,
+        f"The id {ids[-1]} ({plural(int(facts.pixels[column[0]]), 'pixel')}) is far above the other ids (up "
+        f"to {ids[-2]}) and a usual value for pixels without data, but it is counted as a class.",
+        f"Ignore it with --ignore-index {ids[-1]},255.",
+        _examples_in_rows(facts, int(column[0])),
+        int(facts.images[column[0]]),
+        (int(ids[-1]),),
+        facts.change_without(without),
+    )
+
+
+def reduced_twice(facts: Facts) -> Finding | None:
+    """Return a finding about a class map that subtracts 1 from ids from which 1 was already subtracted."""
+    class_map = facts.table.configuration.class_map
+    if class_map is None or class_map.name not in REDUCING_MAPS:
+        return None
+    white = facts.raw_ids == 255
+    if not facts.pixels[white].sum():
+        return None
+    before = facts.class_pixels()
+    return Finding(
+        "reduced_twice",
+        SERIOUS,
+        f"The class map {class_map.name} subtracts 1 from every id and ignores 0, but the files contain 255 "
+        f"({plural(int(facts.pixels[white].sum()), 'pixel')}), which only label maps that were already "
+        "reduced have. The first class is ignored, and every other class counts for the one before it.",
+        "Omit the class map (--class-map none), also in training, or use the original files.",
+        _examples(facts, np.array([255])),
+        int(facts.images[white].max()),
+        (255,),
+        facts.interpretation.largest_change(before, np.roll(before, 1)),
+    )
+
+
+def _examples_in_rows(facts: Facts, column: int) -> tuple[str, ...]:
+    """Return paths of the first samples that contain the raw id of a column; reads the rows a second time."""
+    rows: list[int] = []
+    start = 0
+    for block in facts.table.blocks():
+        rows += (start + np.flatnonzero(block.counts[:, column] > 0)).tolist()
+        start += len(block.path)
+        if len(rows) >= MAX_FILES:
+            break
+    return facts.files.first_paths(np.array(rows[:MAX_FILES], np.int64))
+
+
 def edge_ids(facts: Facts) -> Bool:
     """Return the ids, bool [K], that interpolation probably created: many ids, each only at edges."""
     extremes = np.isin(facts.raw_ids, (0, 255))
-    ids = facts.never_area & (facts.pixels > 0) & ~extremes
+    ids = facts.never_area & (facts.pixels > 0) & ~extremes & ~facts.flagged_ids("photo")
     if ids.sum() < MIN_EDGE_IDS or ids.sum() < EDGE_IDS_SHARE * (facts.pixels > 0).sum():
         return np.zeros_like(ids)
     return ids

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from statsvc.dataset import class_counts
-from statsvc.doctor import classes, edges, files, ids
+from statsvc.doctor import classes, edges, files, ids, repeats, swaps
 from statsvc.doctor.facts import FileFacts, gather
 from statsvc.doctor.finding import SERIOUS, Finding
 from statsvc.doctor.interpretation import SPEC, Interpretation
@@ -48,6 +48,7 @@ def examine(
     else:
         facts = gather(table, FileFacts.of(array))
         found += findings(facts)
+        found += repeats.repeated(facts, read_pixels)
         if read_pixels is not None and not any(finding.code == "interpolated" for finding in found):
             finding, files_read = edges.blended(facts, read_pixels)
             found += [] if finding is None else [finding]
@@ -74,10 +75,13 @@ def findings(facts: Facts) -> Iterator[Finding]:
     explained: set[int] = set()
     for check in (
         ids.binary_masks,
+        ids.images,
         ids.interpolated,
         ids.greyed_colours,
         ids.swapped_bytes,
         ids.wrong_sign,
+        ids.nodata,
+        ids.reduced_twice,
         ids.two_voids,
         files.pixel_types,
         files.odd_sizes,
@@ -86,9 +90,14 @@ def findings(facts: Facts) -> Iterator[Finding]:
         if (finding := check(facts)) is not None:
             explained |= set(finding.ids)
             yield finding
+    for check in (ids.instance_ids, swaps.swapped_classes):
+        if not explained and (finding := check(facts)) is not None:
+            explained |= set(finding.ids)
+            yield finding
     if (finding := ids.unexpected(facts, explained)) is not None:
         yield finding
     yield from files.unreadable(facts)
+    yield from files.without_classes(facts)
     yield from files.leakage(facts)
     yield from classes.absent_from_split(facts, explained)
     yield from classes.hangs_on_one_file(facts, explained)

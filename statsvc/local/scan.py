@@ -19,7 +19,7 @@ from statsvc.common.object_urls import is_url
 from statsvc.dataset import split_files
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.counting_rule import read as read_counting
-from statsvc.dataset.num_classes import infer_num_classes, with_source_names
+from statsvc.dataset.num_classes import infer_num_classes, with_masks, with_source_names
 from statsvc.dataset.splits import detect
 from statsvc.dataset.splits import from_dict as read_splits
 from statsvc.dataset.table import MAX_IDS, Block, MemoryTable
@@ -105,7 +105,8 @@ def scan(
     pattern       glob of the files to count, such as "*_labelIds.png"; None infers it from the file names
     name          name of the dataset in answers; None takes the folder's name
     class_map     built-in name, file or `ClassMap`; None if the raw ids are the class ids
-    class_names   names of the classes 0, 1, …
+    class_names   names of the classes 0, 1, …; if there are none, those of a class list next to the label
+                  maps, such as `_classes.csv` or `dataset.json`
     ignore_index  as in `WeightSpec`; None ignores 255 and negative ids
     num_classes   as in `WeightSpec`; None infers it: the highest id that is not ignored, plus 1
     splits        mapping from names to a list of paths, a file with one path per line, or a glob; or a JSON
@@ -127,6 +128,7 @@ def scan(
     try:
         from statsvc_workers.cluster.machine import cores
         from statsvc_workers.cluster.tasks import CountOptions
+        from statsvc_workers.sources import class_files
         from statsvc_workers.sources.list_samples import list_samples
         from statsvc_workers.sources.sources import open_source
     except ModuleNotFoundError as error:
@@ -140,8 +142,12 @@ def scan(
     counting = read_counting(None if rule is None else os.fspath(rule), key, rows)
     configuration = _configuration(class_map, class_names, ignore_index, num_classes, splits)
     configuration = replace(configuration, counting=counting)
-    source = open_source(os.fspath(location), pattern)
+    source = open_source(os.fspath(location), pattern, masks=counting.masks)
     listing = list_samples(source, counting)
+    files = class_files.find(source.root, listing, search_parent=True)
+    configuration = class_files.with_rule(configuration, files, source.root, list(listing.path))
+    configuration = with_masks(configuration, listing.class_names)
+    counting = configuration.counting
     readable = [listing.sample(path) for path in listing.path if path not in listing.unreadable]
     batches = list(
         _count(CountOptions(source.root, max_pixels, "cpu", counting), readable, threads, progress)
@@ -156,6 +162,9 @@ def scan(
     if splits is None:
         configuration = replace(configuration, splits=detect(listing.path))
     configuration = with_source_names(configuration, listing.class_names)
+    configuration = class_files.with_classes(configuration, files, raw_id)
+    for subject, text in configuration.notes.items():
+        _log.warning("%s: %s: %s", source.root, subject, text)
     if configuration.num_classes == 0:
         configuration = replace(configuration, num_classes=infer_num_classes(raw_id, configuration))
     return LocalTable(name or source.root.rpartition("/")[2], configuration, raw_id, block)

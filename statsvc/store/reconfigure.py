@@ -31,6 +31,7 @@ def apply_changes(configuration: Configuration, changes: Mapping[str, Any]) -> C
     values = dict(changes)
     if "class_map" in values and values["class_map"] != configuration.class_map:
         values = {"class_names": None, "ignore_index": None, "num_classes": None} | values
+    values["notes"] = {name: text for name, text in configuration.notes.items() if name not in values}
     empty: dict[str, Any] = {"class_names": (), "num_classes": 0, "splits": {}}
     for name, value in empty.items():
         if name in values and values[name] is None:

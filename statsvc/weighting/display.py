@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 MAX_WIDTH = 110
 """Largest width of a table in terminal columns; a longer bar would not be clearer."""
 
+MAX_ABSENT = 64
+"""Most absent classes that a table shows; more are one line."""
+
 _NAME_WIDTH = 24
 # Replacements of the same width, for output that is not UTF-8.
 _ASCII = str.maketrans("·…█▉▊▋▌▍▎▏–×", "-~#####   -x")
@@ -53,19 +56,28 @@ def class_table(response: Mapping[str, Any], *, width: int | None = None) -> Ren
     from rich.padding import Padding
     from rich.text import Text
 
-    parts: list[RenderableType] = [_heading(response), "", _class_rows(response)]
+    rows, absent = _shown_rows(response["classes"])
+    parts: list[RenderableType] = [_heading(response), "", _class_rows(response, rows)]
+    if absent:
+        parts.append(Text(f"{absent:,} of {len(response['classes']):,} classes are absent", "dim"))
     for number, warning in enumerate(response["warnings"]):
         text = Text.assemble(("warning: ", "yellow"), warning["message"])
         parts.append(Padding(text, (1 if number == 0 else 0, 0, 0, 0)))
     return Constrain(Group(*parts), width)
 
 
-def _class_rows(response: Mapping[str, Any]) -> RenderableType:
+def _shown_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], int]:
+    """Return the rows to show, and the number of absent classes that are left out because they are many."""
+    present = [row for row in rows if not row.get("absent")]
+    absent = len(rows) - len(present)
+    return (present, absent) if absent > MAX_ABSENT else (list(rows), 0)
+
+
+def _class_rows(response: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     from rich.bar import Bar
     from rich.table import Table
     from rich.text import Text
 
-    rows: Sequence[Mapping[str, Any]] = response["classes"]
     has_names = any(row["name"] != str(row["id"]) for row in rows)
     has_images = any(row["images"] is not None for row in rows)
     is_estimate = any("interval" in row for row in rows)
@@ -89,7 +101,8 @@ def _class_rows(response: Mapping[str, Any]) -> RenderableType:
     table.add_column("", ratio=1, min_width=6)
 
     format_weight = _weight_format(weights)
-    for row, weight in zip(rows, weights, strict=True):
+    for row in rows:
+        weight = weights[row["id"]]
         cells: list[RenderableType] = [str(row["id"])]
         if has_names:
             cells.append(Text(row["name"]))

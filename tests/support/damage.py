@@ -125,7 +125,10 @@ def damaged_files() -> dict[str, tuple[bytes, str]]:
         "zero.png": (b"", "empty (0 bytes)"),
         "zeros.png": (bytes(4096), "zero bytes only"),
         "text.png": (b"see the other folder\nfor the labels\n", "text file"),
-        "rgb.png": (png(np.zeros((8, 8, 3), np.uint8), color_type=RGB), "color-coded (RGB"),
-        "float.tif": (tiff(np.zeros((8, 8), np.float32)), "float32"),
+        "rgb.png": (
+            png(np.arange(192, dtype=np.uint8).reshape(8, 8, 3), color_type=RGB),
+            "color-coded (RGB",
+        ),
+        "float.tif": (tiff(np.full((8, 8), 0.5, np.float32)), "0.5, which is not an integer"),
         "instances.png": (png(values, depth=16), "more than 4096"),
     }

@@ -52,15 +52,15 @@ def test_the_height_of_a_volume_is_depth_times_rows_and_unit_axes_are_ignored(
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (np.zeros((4, 4), np.float32), "float32"),
+        (np.full((4, 4), 0.25, np.float32), "0.25, which is not an integer"),
         (np.zeros((4, 4), np.complex64), "complex64"),
         (np.array([["a", "b"]]), "not class ids"),
         (np.array([{}, None], object), "object"),
         (np.zeros((4, 4), [("a", "i4")]), "records"),
         (np.zeros((4, 4), [("ä…", "i4")]), "records"),
         (np.zeros((4, 4), "M8[s]"), "datetime64"),
-        (np.zeros((5, 4, 3), np.uint8), "color-coded"),
-        (np.zeros((5, 4, 4), np.uint8), "color-coded"),
+        (np.arange(60, dtype=np.uint8).reshape(5, 4, 3), "color-coded"),
+        (np.arange(80, dtype=np.uint8).reshape(5, 4, 4), "color-coded"),
         (np.zeros((0, 4), np.uint8), "no pixels"),
     ],
 )

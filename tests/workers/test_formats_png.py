@@ -171,7 +171,7 @@ def test_a_damaged_stream_with_correct_checksums_is_rejected(case: Any) -> None:
     ],
 )
 def test_color_images_are_rejected_as_color_coded(color_type: Any, depth: Any, words: Any) -> None:
-    array = np.zeros((4, 4, damage.CHANNELS[color_type]), np.uint8)
+    array = np.arange(16 * damage.CHANNELS[color_type], dtype=np.uint8).reshape(4, 4, -1)
     message = refusal(damage.png(array, depth, color_type))
     assert "color-coded" in message
     assert words in message

@@ -137,10 +137,10 @@ def test_large_segments_come_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("array", "options", "words"),
     [
-        (np.zeros((8, 8), np.float32), {}, "float32"),
-        (np.zeros((8, 8), np.float64), {"compression": "zlib"}, "float64"),
+        (np.full((8, 8), 0.5, np.float32), {}, "0.5, which is not an integer"),
+        (np.full((8, 8), np.nan), {"compression": "zlib"}, "nan, which is not an integer"),
         (np.zeros((8, 8), np.complex64), {}, "complex64"),
-        (np.zeros((8, 8, 3), np.uint8), {"photometric": "rgb"}, "color-coded (3 samples"),
+        (np.eye(8, 24, dtype=np.uint8).reshape(8, 8, 3), {"photometric": "rgb"}, "color-coded (3 samples"),
         (np.zeros((3, 8, 8), np.uint8), {"photometric": "rgb", "planarconfig": "separate"}, "color-coded"),
         (np.zeros((16, 16), np.uint8), {"compression": "jpeg"}, "lossy"),
     ],

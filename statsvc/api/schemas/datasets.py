@@ -46,6 +46,7 @@ class CountingRule(ResponseModel):
     key: str | None = Field(None, description="array, member or column that holds the labels")
     palette: Palette | None = Field(None, description="palette that decodes colors")
     rows: str | None = Field(None, description="which part of an array is one sample: index or chunk")
+    classes: list[str] | None = Field(None, description="names of the ids from 1 of `mask-per-class`")
 
 
 class Configuration(ResponseModel):
@@ -59,6 +60,11 @@ class Configuration(ResponseModel):
     class_map: ClassMap | None = Field(description="class map; null if raw ids are class ids")
     splits: dict[str, Split] = Field(description="split by name")
     counting: CountingRule | None = Field(None, description="left out if pixel values are raw ids")
+    notes: dict[str, str] | None = Field(
+        None,
+        description="what the first scan read from files of the source, by field, and which files it did not "
+        "use; left out if there were none",
+    )
 
 
 class DatasetState(ResponseModel):

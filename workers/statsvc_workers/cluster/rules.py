@@ -53,7 +53,7 @@ def apply_rule(counting: Counting, ids: Int64, counts: Int64) -> tuple[Int64, In
 
     Raises `UnreadableSample` for a label map with many colors outside the palette.
     """
-    if counting.rule == VALUE:
+    if counting.rule == VALUE or counting.masks or (counting.channel, counting.axis) != (None, None):
         return ids, counts
     if counting.palette is not None:
         return _apply_palette(counting, ids, counts)

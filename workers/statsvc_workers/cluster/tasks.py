@@ -15,7 +15,7 @@ from statsvc.errors import UnreadableSample
 from statsvc_workers.cluster import rules
 from statsvc_workers.cluster.failures import explain
 from statsvc_workers.cluster.hashed_file import HashedFile
-from statsvc_workers.containers.open_member import member_bytes, open_member
+from statsvc_workers.containers.open_member import member_bytes, open_member, pixel_rule
 from statsvc_workers.formats import Mode, open_label_map
 from statsvc_workers.formats.base import COPY_AGAIN
 from statsvc_workers.kernels.device import Engine
@@ -257,8 +257,8 @@ def _count(options: CountOptions, sample: _Sample, source: OpenSample, engine: E
     try:
         label_map: LabelMap
         if member is None:
-            colors = counting.palette is not None
-            label_map = open_label_map(sample.path, file, options.max_pixels, key=counting.key, colors=colors)
+            rule = pixel_rule(counting)
+            label_map = open_label_map(sample.path, file, options.max_pixels, key=counting.key, **rule)
         else:
             label_map = open_member(member, source, file, options.max_pixels, counting)
         sample.height, sample.width, sample.mode = label_map.height, label_map.width, label_map.mode

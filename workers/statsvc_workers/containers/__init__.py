@@ -6,7 +6,6 @@ To add a container format, write a module with a `list_members` function and add
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -19,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from statsvc.dataset.counting_rule import Counting
+    from statsvc_workers.containers.contents import Contents
     from statsvc_workers.samples.members import Member
 
-    ContainerReader = Callable[[str, str, str | None], tuple[list[Member], tuple[str, ...]]]
+    ContainerReader = Callable[[str, str, str | None], Contents]
 
 READERS: dict[str, ContainerReader] = {
     ".tar": tar.list_members,
@@ -31,26 +31,13 @@ READERS: dict[str, ContainerReader] = {
 """File extension → function that lists a container.
 
 Its arguments are the source's root, the path of the container below it, and the name of the member or column
-that contains the labels (None for the only one). It returns the members and the class names of the ids
-0 … n−1, empty where the container has none.
+that contains the labels (None for the only one).
 """
 
 EXTENSIONS = tuple(READERS)
 
 DETECTED = (".tar", ".parquet")
 """Extensions of files that are always containers; a JSON file is read only if a pattern matches it."""
-
-
-@dataclass(slots=True)
-class Contents:
-    """The listing of a container.
-
-    members      its samples
-    class_names  class names of the ids 0 … n−1; empty where the container has none
-    """
-
-    members: list[Member]
-    class_names: tuple[str, ...] = field(default=())
 
 
 def is_container(path: str, extensions: tuple[str, ...] = EXTENSIONS) -> bool:
@@ -65,12 +52,12 @@ def list_container(root: str, path: str, key: str | None) -> Contents:
     about the container.
     """
     try:
-        members, class_names = READERS[PurePosixPath(path).suffix.lower()](root, path, key)
+        contents = READERS[PurePosixPath(path).suffix.lower()](root, path, key)
     except ModuleNotFoundError as error:
         raise as_unreadable(error) from error
-    if not members:
+    if not contents.members:
         raise UnreadableSample("contains no label maps; choose another file, or exclude it with --pattern")
-    return Contents(members, class_names)
+    return contents
 
 
 def list_array_rows(root: str, path: str, counting: Counting) -> list[Member]:

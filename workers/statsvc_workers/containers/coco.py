@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from statsvc.errors import UnreadableSample
+from statsvc_workers.containers.contents import Contents
 from statsvc_workers.formats.base import COPY_AGAIN
 from statsvc_workers.samples.members import Member
 from statsvc_workers.samples.open_sample import is_folder, open_bytes
@@ -23,8 +24,10 @@ PNG_BYTES = 1 << 16
 """Assumed size of a panoptic PNG file, which the JSON does not contain."""
 
 
-def list_members(root: str, path: str, _key: str | None) -> tuple[list[Member], tuple[str, ...]]:
+def list_members(root: str, path: str, _key: str | None) -> Contents:
     """Return the images that a COCO JSON file annotates, and the names of its categories.
+
+    Objects without segmentation are left out.
 
     Raises `UnreadableSample` for any other JSON.
     """
@@ -37,8 +40,13 @@ def list_members(root: str, path: str, _key: str | None) -> tuple[list[Member], 
         names = _category_names(content["categories"])
         annotations = content["annotations"]
         if annotations and "segments_info" in annotations[0]:
-            return _panoptic(root, path, annotations), names
-        return _instances(path, content["images"], annotations, names), names
+            return Contents(_panoptic(root, path, annotations), names)
+        drawn = [annotation for annotation in annotations if annotation.get("segmentation")]
+        if annotations and not drawn:
+            raise UnreadableSample("contains boxes without segmentation; export the annotations with masks")
+        boxes = len(annotations) - len(drawn)
+        note = f"{boxes} of {len(annotations)} objects are boxes without segmentation and were left out"
+        return Contents(_instances(path, content["images"], drawn, names), names, note if boxes else "")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, UnreadableSample):
             raise

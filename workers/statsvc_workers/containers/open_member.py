@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, BinaryIO, cast
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypedDict, cast
 
-from statsvc_workers.containers import parquet
+from statsvc.errors import UnreadableSample
+from statsvc_workers.containers import class_masks, parquet
 from statsvc_workers.formats import hdf5, npy, open_label_map, zarr_arrays
 from statsvc_workers.formats.annotations import open_annotations
+from statsvc_workers.formats.stacks import largest
 from statsvc_workers.samples.members import FileRange
 
 if TYPE_CHECKING:
@@ -30,7 +34,7 @@ def member_bytes(member: Member, sample: OpenSample) -> BinaryIO | None:
         return io.BytesIO(parquet.value(_file(sample), member, sample.stamp()))
     if member.kind == "annotations":
         return io.BytesIO(member.where)
-    if member.kind == "hdf5 part":
+    if member.kind in ("hdf5 part", "masks"):
         return None
     return sample.file
 
@@ -45,9 +49,26 @@ def open_member(
     return OPENERS[member.kind](member, sample, data, max_pixels, counting)
 
 
+class PixelRule(TypedDict):
+    """The arguments of `open_label_map` that follow from a counting rule."""
+
+    colors: bool
+    channel: int | None
+    axis: int | None
+
+
+def pixel_rule(counting: Counting) -> PixelRule:
+    """Return how the pixels of a file are read."""
+    return {"colors": counting.palette is not None, "channel": counting.channel, "axis": counting.axis}
+
+
 def _open_zarr(
     _member: Member, sample: OpenSample, _data: BinaryIO, max_pixels: int, counting: Counting
 ) -> LabelMap:
+    if counting.axis is not None:
+        return largest(zarr_arrays.read_array(sample.path, max_pixels, counting.key), counting.axis)
+    if counting.channel is not None:
+        raise UnreadableSample("has no channels (format: Zarr); omit --rule channel")
     return zarr_arrays.open_folder(sample.path, max_pixels, counting.key)
 
 
@@ -87,14 +108,24 @@ def _open_row(
     _member: Member, _sample: OpenSample, data: BinaryIO, max_pixels: int, counting: Counting
 ) -> LabelMap:
     name = parquet.name_by_content(data)
-    return open_label_map(name, data, max_pixels, colors=counting.palette is not None)
+    return open_label_map(name, data, max_pixels, **pixel_rule(counting))
 
 
 def _open_range(
     member: Member, _sample: OpenSample, data: BinaryIO, max_pixels: int, counting: Counting
 ) -> LabelMap:
     # No key: the key has already chosen this member of the container.
-    return open_label_map(member.path, data, max_pixels, colors=counting.palette is not None)
+    return open_label_map(member.path, data, max_pixels, **pixel_rule(counting))
+
+
+def _open_masks(
+    member: Member, sample: OpenSample, _data: BinaryIO, max_pixels: int, counting: Counting
+) -> LabelMap:
+    with ExitStack() as stack:
+        others = [stack.enter_context(Path(file).open("rb")) for file in sample.files]
+        paths, files = (member.file, *member.files), [_file(sample), *others]
+        masks = list(zip(paths, files, member.where, strict=True))
+        return class_masks.open_masks(masks, max_pixels, counting.key)
 
 
 OPENERS: dict[MemberKind, Opener] = {
@@ -106,6 +137,7 @@ OPENERS: dict[MemberKind, Opener] = {
     "annotations": _open_annotations,
     "row": _open_row,
     "range": _open_range,
+    "masks": _open_masks,
 }
 """Kind of member → function that opens its label map, with the arguments of `open_member`."""
 

@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from statsvc.errors import UnreadableSample
+from statsvc_workers.containers.contents import Contents
 from statsvc_workers.formats.base import COPY_AGAIN
 from statsvc_workers.formats.magic import describe_content
 from statsvc_workers.samples.members import Member
@@ -39,7 +40,7 @@ _cache = threading.local()
 """The last column that this thread read: `key` identifies it, `values` are its rows."""
 
 
-def list_members(root: str, path: str, key: str | None) -> tuple[list[Member], tuple[str, ...]]:
+def list_members(root: str, path: str, key: str | None) -> Contents:
     """Return the rows of a Parquet file as samples, named by row number. Raises `UnreadableSample`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -60,7 +61,7 @@ def list_members(root: str, path: str, key: str | None) -> tuple[list[Member], t
                 name = f"{path}/{number:0{digits}d}"
                 members.append(Member(name, path, "row", (column, group, row), size // max(1, rows)))
                 number += 1
-    return members, ()
+    return Contents(members)
 
 
 def name_by_content(file: BinaryIO) -> str:

@@ -12,6 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from statsvc.errors import UnreadableSample
+from statsvc_workers.containers.contents import Contents
 from statsvc_workers.formats import FORMATS, extension
 from statsvc_workers.formats.base import COPY_AGAIN
 from statsvc_workers.samples.members import Member
@@ -27,7 +28,7 @@ LISTED_EXTENSIONS = 8
 """Extensions that an error message lists."""
 
 
-def list_members(root: str, path: str, key: str | None) -> tuple[list[Member], tuple[str, ...]]:
+def list_members(root: str, path: str, key: str | None) -> Contents:
     """Return the label maps of a shard. Raises `UnreadableSample`."""
     with open_bytes(root, path) as file:
         ranges = _index(file)
@@ -38,7 +39,7 @@ def list_members(root: str, path: str, key: str | None) -> tuple[list[Member], t
         for name, (offset, length) in ranges.items()
         if _full_extension(name) == key
     ]
-    return members, ()
+    return Contents(members)
 
 
 def _only_extension(extensions: Counter[str], key: str | None) -> str:

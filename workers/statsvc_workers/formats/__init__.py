@@ -14,9 +14,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from statsvc.errors import UnreadableSample
-from statsvc_workers.formats import hdf5, images, nifti, npy, npz, png, tiff
-from statsvc_workers.formats.base import Format, LabelMap, Mode, Peek, as_unreadable
+from statsvc_workers.formats import hdf5, images, nifti, npy, npz, png, point_labels, tiff
+from statsvc_workers.formats.base import ColorCoded, Format, LabelMap, Mode, Peek, as_unreadable
+from statsvc_workers.formats.convert import advice
 from statsvc_workers.formats.magic import describe_content
+from statsvc_workers.formats.stacks import classes_advice, largest, one_channel, reject_classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "REVISION", "Format", "LabelMap", "Mode", "extension", "open_label_map", "peek"]
 
-REVISION = 2
+REVISION = 3
 """Increase this when a change makes any file count differently: rows of older revisions are not reused."""
 
 FORMATS: dict[str, Format] = {
@@ -43,6 +45,11 @@ FORMATS: dict[str, Format] = {
     ".webp": images.FORMAT,
     ".h5": hdf5.FORMAT,
     ".hdf5": hdf5.FORMAT,
+    ".mat": hdf5.MAT_FORMAT,
+    ".pgm": images.FORMAT,
+    ".pbm": images.FORMAT,
+    ".tga": images.TGA_FORMAT,
+    ".label": point_labels.FORMAT,
 }
 """File extension in lower case → format."""
 
@@ -60,17 +67,27 @@ def extension(name: str) -> str:
 
 
 def open_label_map(
-    name: str, file: BinaryIO, max_pixels: int, *, key: str | None = None, colors: bool = False
+    name: str,
+    file: BinaryIO,
+    max_pixels: int,
+    *,
+    key: str | None = None,
+    colors: bool = False,
+    channel: int | None = None,
+    axis: int | None = None,
 ) -> LabelMap:
     """Open the label map in the seekable `file`, whose format is that of the extension of `name`.
 
     Reads the header. The pixels are decoded while `chunks` is iterated, so `file` must stay open until then.
-    `key` is the name of an array in a file that contains several; with `colors`, ids are colors 0xRRGGBB.
+    key      name of an array in a file that contains several
+    colors   ids are colors 0xRRGGBB
+    channel  ids are the values of this channel
+    axis     ids are the positions of the largest values along this axis of an array
 
     Raises `UnreadableSample`, here or during iteration. An `OSError` of the file system passes through.
     """
     try:
-        label_map = _open(name, file, max_pixels, key, colors)
+        label_map = _open(name, file, max_pixels, key, colors=colors, channel=channel, axis=axis)
     except Exception as error:
         raise as_unreadable(error) from error
     label_map.chunks = _guarded(label_map.chunks)
@@ -89,13 +106,39 @@ def peek(name: str, file: BinaryIO) -> Peek | None:
         return None
 
 
-def _open(name: str, file: BinaryIO, max_pixels: int, key: str | None, colors: bool) -> LabelMap:
+def _open(
+    name: str,
+    file: BinaryIO,
+    max_pixels: int,
+    key: str | None,
+    *,
+    colors: bool,
+    channel: int | None,
+    axis: int | None,
+) -> LabelMap:
     file_format = _format(name)
     size, head = _head(file)
     if not head.startswith(file_format.magic):
         raise UnreadableSample(f"is not a valid {file_format.name}: it {describe_content(head)}")
+    if axis is not None:
+        if file_format.open_array is None:
+            raise UnreadableSample(f"has no axis of classes (format: {file_format.name}); omit --rule argmax")
+        return largest(file_format.open_array(file, size, max_pixels, key), axis)
+    if channel is not None:
+        if file_format.open_channels is None:
+            raise UnreadableSample(f"has no channels (format: {file_format.name}); omit --rule channel")
+        return one_channel(file_format.open_channels(file, size, max_pixels, key), channel)
     if not colors:
-        return file_format.open(file, size, max_pixels, key)
+        read_array = partial(_read_array, file_format, file, size, max_pixels, key)
+        try:
+            label_map = file_format.open(file, size, max_pixels, key)
+        except ColorCoded as error:
+            if file_format.open_array is not None and (advice := classes_advice(read_array)):
+                raise UnreadableSample(advice) from error
+            raise
+        if file_format.open_array is not None and label_map.axes > 2:
+            label_map.chunks = reject_classes(label_map.chunks, read_array)
+        return label_map
     if file_format.open_colors is None:
         raise UnreadableSample(
             f"cannot be read as colors (format: {file_format.name}); omit --rule if it contains class ids"
@@ -103,14 +146,21 @@ def _open(name: str, file: BinaryIO, max_pixels: int, key: str | None, colors: b
     return file_format.open_colors(file, size, max_pixels)
 
 
+def _read_array(
+    file_format: Format, file: BinaryIO, size: int, max_pixels: int, key: str | None
+) -> NDArray[Any]:
+    assert file_format.open_array is not None
+    file.seek(0)
+    return file_format.open_array(file, size, max_pixels, key)
+
+
 def _format(name: str) -> Format:
     suffix = extension(name)
     if suffix not in FORMATS:
-        lossy = " (JPEG is lossy, so it cannot store labels)" if suffix in {".jpg", ".jpeg"} else ""
         supported = ", ".join(sorted(FORMATS))
         raise UnreadableSample(
-            f"has the extension {suffix!r}, which is not supported{lossy}; convert it to one of {supported}, "
-            "or exclude it with --pattern"
+            f"has the extension {suffix!r}, which is not supported; {advice(name)}, or exclude it with "
+            f"--pattern. Supported are {supported}"
         )
     return FORMATS[suffix]
 

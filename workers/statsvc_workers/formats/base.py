@@ -53,6 +53,7 @@ class LabelMap:
                `UnreadableSample`
     meaning    for a file whose numbers represent other numbers (a scale, a palette): a function that maps
                int64 [k] ids of the file to int64 [k] ids; may raise `UnreadableSample`
+    axes       number of axes of an array; 2 for an image
     """
 
     mode: Mode
@@ -61,6 +62,7 @@ class LabelMap:
     chunks: Iterable[NDArray[Any]]
     histogram: Callable[[], Histogram] | None = None
     meaning: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
+    axes: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,10 @@ class Format:
     peek         reads the header, given the file and its size in bytes
     open_colors  opens a label map whose ids are colors 0xRRGGBB, given the file, its size in bytes and the
                  limit of pixels; None for a format without colors
+    open_channels  opens a label map whose chunks are [..., channel], given the same arguments as `open`; a
+                 gray image has its value in the channels red, green and blue. None without channels
+    open_array   returns a whole array with fractions, as it is stored, given the same arguments as `open`;
+                 None for a format without arrays
 
     The file is seekable and open for reading, with the methods of `io.BufferedIOBase`. Its `fileno` raises an
     error, and nothing can be written to it.
@@ -98,6 +104,8 @@ class Format:
     open: Callable[[BinaryIO, int, int, str | None], LabelMap]
     peek: Callable[[BinaryIO, int], Peek]
     open_colors: Callable[[BinaryIO, int, int], LabelMap] | None = None
+    open_channels: Callable[[BinaryIO, int, int, str | None], LabelMap] | None = None
+    open_array: Callable[[BinaryIO, int, int, str | None], NDArray[Any]] | None = None
 
 
 def size_without_unit_axes(shape: Iterable[int]) -> tuple[int, int]:
@@ -123,15 +131,20 @@ def check_pixels(height: int, width: int, max_pixels: int) -> None:
         )
 
 
-def color_coded(description: str) -> UnreadableSample:
+class ColorCoded(UnreadableSample):
+    """An image that shows classes as colors, or is a photograph."""
+
+
+def color_coded(description: str) -> ColorCoded:
     """Return the error for an image that shows classes as colors, or is a photograph.
 
     The doctor recognizes the error by its first words, also in versions written earlier.
     """
-    return UnreadableSample(
+    return ColorCoded(
         f"is color-coded ({description}), but statsvc counts class ids in one channel. Pass the dataset's "
-        "color table with --rule (the name of a palette, or a CSV file r,g,b,id), choose files that contain "
-        "ids with --pattern, or scan the JSON file of a COCO panoptic dataset"
+        "color table with --rule (the name of a palette, or a file such as labelmap.txt), choose files that "
+        "contain ids with --pattern, scan the JSON file of a COCO panoptic dataset or, if one channel has "
+        "the ids, count it with --rule channel:r"
     )
 
 
@@ -145,6 +158,19 @@ def packed_colors(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
         colors <<= 8
         colors |= pixels[..., channel]
     return colors
+
+
+def equal_channels(pixels: NDArray[Any], description: str) -> NDArray[Any]:
+    """Return the common value of the channels red, green and blue: [...] of [..., channel].
+
+    Raises `UnreadableSample` for colors, and where the transparency varies.
+    """
+    value = pixels[..., 0]
+    if not all((pixels[..., channel] == value).all() for channel in (1, 2)):
+        raise color_coded(description)
+    if pixels.shape[-1] > 3 and value.size and pixels[..., 3].min() != pixels[..., 3].max():
+        raise color_coded(f"{description}, with varying transparency")
+    return value
 
 
 def gray_colors(depth: int) -> NDArray[np.int64]:
@@ -161,11 +187,19 @@ def colors_shown(colors: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[n
     return colors[ids]
 
 
-def whole_numbers(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Return floating-point labels as int64. Raises `UnreadableSample` for a value that is not an integer."""
+def whole_numbers(values: NDArray[Any], tolerance: float = 0.0) -> NDArray[np.int64]:
+    """Return floating-point labels as int64; values within `tolerance` of an integer are rounded.
+
+    Raises `UnreadableSample` for a value that is not an integer.
+    """
+    if values.dtype.itemsize < 4:
+        values = values.astype(np.float32)  # 16 bits cannot hold the limit below
     ids = np.rint(values)
-    if not (ids == values).all():
-        value = values[ids != values].ravel()[0]
+    differ = ids != values  # true for NaN, false for infinity
+    if tolerance and differ.any():
+        differ &= ~(abs(values - ids) <= tolerance)
+    if differ.any():
+        value = values[differ].ravel()[0]
         raise UnreadableSample(
             f"contains the value {value}, which is not an integer, so it cannot be a class id. Does the file "
             "contain probabilities, an image, or labels resized with interpolation? Export labels as integers"

@@ -47,7 +47,7 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, key: str | None =
     if dataset.chunks is None and dataset.id.get_storage_size() > size:
         raise UnreadableSample(f"is truncated: {dataset.name} is larger than the file; copy it again")
     whole = tuple(slice(0, length) for length in dataset.shape)
-    return LabelMap(Mode.ARRAY, height, width, _chunks(dataset, whole))
+    return LabelMap(Mode.ARRAY, height, width, _chunks(dataset, whole), axes=len(dataset.shape))
 
 
 def layout(file: BinaryIO, key: str | None) -> tuple[tuple[int, ...], tuple[int, ...] | None, int]:
@@ -76,17 +76,31 @@ def peek(file: BinaryIO, _size: int) -> Peek:
     )
 
 
-FORMAT = Format(NAME, (MAGIC,), open_label_map, peek)
+def open_array(file: BinaryIO, _size: int, max_pixels: int, key: str | None = None) -> NDArray[Any]:
+    """Read a whole dataset of numbers."""
+    dataset = _checked(_dataset(file, key), allow_color=True)
+    check_pixels(dataset.size, 1, max_pixels)
+    check_chunk_size(dataset.chunks, max_pixels)
+    values: NDArray[Any] = dataset[()]
+    return values
 
 
-def _checked(dataset: Any) -> Any:
+FORMAT = Format(NAME, (MAGIC,), open_label_map, peek, open_array=open_array)
+
+MAT_FORMAT = Format(
+    "MAT file of version 7.3", (b"MATLAB 7.3 MAT-file", MAGIC), open_label_map, peek, open_array=open_array
+)
+"""MATLAB 7.3 stores variables as HDF5 datasets, with their axes reversed, after a text of 512 bytes."""
+
+
+def _checked(dataset: Any, *, allow_color: bool = False) -> Any:
     """Return a dataset whose type and storage suit labels. Raises `UnreadableSample` for any other."""
     shape, dtype = dataset.shape or (), dataset.dtype
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise UnreadableSample(
             f"stores {dtype} in {dataset.name}, not class ids; choose a dataset with --key"
         )
-    if is_color(shape, dtype):
+    if is_color(shape, dtype) and not allow_color:
         raise color_coded(f"{dataset.name} of shape {shape}, uint8")
     if dataset.external or dataset.is_virtual:
         raise UnreadableSample(f"stores {dataset.name} in other files; copy the dataset into this file")

@@ -1,4 +1,6 @@
-"""BMP, GIF and WebP label maps, decoded by Pillow: gray values or palette indices.
+"""BMP, GIF, WebP, PGM and TGA label maps, decoded by Pillow.
+
+They have gray values, palette indices or three equal channels.
 
 WebP supports neither gray nor a palette: a WebP label map is lossless and has three equal channels.
 """
@@ -19,7 +21,7 @@ from statsvc_workers.formats.base import (
     Mode,
     Peek,
     check_pixels,
-    color_coded,
+    equal_channels,
     packed_colors,
 )
 
@@ -28,10 +30,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-NAME = "BMP, GIF or WebP image"
-MAGIC = (b"BM", b"GIF8", b"RIFF")
+NAME = "BMP, GIF, WebP or PGM image"
+MAGIC = (b"BM", b"GIF8", b"RIFF", b"P4", b"P5")
 
-INDEXED_MODES = ("1", "L", "P")
+INDEXED_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 """Pillow's modes of images with one channel."""
 
 NO_LIMIT = 1 << 62
@@ -43,11 +45,14 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None 
     Raises `UnreadableSample` for colors, lossy compression, animations and damaged files.
     """
     image = _open(file, size, max_pixels)
-    webp = image.format == "WEBP"
-    if image.mode not in INDEXED_MODES and not webp:
-        raise color_coded(f"{image.format}, {image.mode}")
-    chunks = _equal_channels(image) if webp else _rows(image)
+    chunks = _rows(image) if image.mode in INDEXED_MODES else _equal_channels(image)
     return LabelMap(_mode(image), image.height, image.width, chunks)
+
+
+def open_channels(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> LabelMap:
+    """Open the channels [rows, width, 3 or 4] of an image; a palette image has the colors of its palette."""
+    image = _open(file, size, max_pixels)
+    return LabelMap(_mode(image), image.height, image.width, _channels(image))
 
 
 def open_colors(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
@@ -63,7 +68,10 @@ def peek(file: BinaryIO, size: int) -> Peek:
     return Peek(f"{image.format} {image.mode}", image.mode not in INDEXED_MODES)
 
 
-FORMAT = Format(NAME, MAGIC, open_label_map, peek, open_colors)
+FORMAT = Format(NAME, MAGIC, open_label_map, peek, open_colors, open_channels)
+
+TGA_FORMAT = Format("TGA image", (b"",), open_label_map, peek, open_colors, open_channels)
+"""A TGA begins with no fixed bytes."""
 
 
 def _mode(image: Any) -> Mode:
@@ -76,6 +84,8 @@ def _open(file: BinaryIO, size: int, max_pixels: int) -> Any:
     # by a global limit.
     from PIL.BmpImagePlugin import BmpImageFile
     from PIL.GifImagePlugin import GifImageFile
+    from PIL.PpmImagePlugin import PpmImageFile
+    from PIL.TgaImagePlugin import TgaImageFile
     from PIL.WebPImagePlugin import WebPImageFile
 
     head = file.read(12)
@@ -89,12 +99,31 @@ def _open(file: BinaryIO, size: int, max_pixels: int) -> Any:
         check_pixels(*_webp_size(file, size), max_pixels)
         file.seek(0)
         image = WebPImageFile(file)
+    elif head[:2] in (b"P4", b"P5"):
+        image = PpmImageFile(file)
+        _check_pgm(file, size, image)
     else:
-        raise UnreadableSample(f"is not a valid {NAME}; {COPY_AGAIN}")
+        image = TgaImageFile(file)
     check_pixels(image.height, image.width, max_pixels)
     if getattr(image, "n_frames", 1) > 1:
         raise UnreadableSample(f"is an animation of {image.n_frames} frames; save each frame as a file")
     return image
+
+
+def _check_pgm(file: BinaryIO, size: int, image: Any) -> None:
+    """Raise `UnreadableSample` for a truncated PGM, and for a maximum at which Pillow scales the values."""
+    start = image.tile[0][2]
+    file.seek(0)
+    fields = b" ".join(line.partition(b"#")[0] for line in file.read(start).splitlines()).split()
+    highest = 1 if fields[0] == b"P4" else int(fields[3])
+    if fields[0] == b"P5" and highest not in (255, 65535):
+        raise UnreadableSample(
+            f"has the maximum {highest}, so its values depend on the program that reads it; export it as PNG"
+        )
+    row = -(-image.width // 8) if highest == 1 else image.width * (1 if highest == 255 else 2)
+    if size < start + row * image.height:
+        raise UnreadableSample(f"is truncated: {size} of {start + row * image.height} bytes; {COPY_AGAIN}")
+    file.seek(0)
 
 
 def _check_bmp(file: BinaryIO, size: int) -> None:
@@ -150,10 +179,11 @@ def _colors(image: Any) -> Iterator[NDArray[Any]]:
         yield packed_colors(np.asarray(strip.convert("RGB")))
 
 
-def _equal_channels(image: Any) -> Iterator[NDArray[Any]]:
+def _channels(image: Any) -> Iterator[NDArray[Any]]:
     for strip in _strips(image):
-        pixels = np.asarray(strip.convert("RGB"))
-        gray = pixels[..., 0]
-        if not ((pixels[..., 1] == gray) & (pixels[..., 2] == gray)).all():
-            raise color_coded("WebP, RGB")
-        yield gray
+        yield np.asarray(strip.convert("RGBA" if image.mode == "RGBA" else "RGB"))
+
+
+def _equal_channels(image: Any) -> Iterator[NDArray[Any]]:
+    for pixels in _channels(image):
+        yield equal_channels(pixels, f"{image.format}, {image.mode}")

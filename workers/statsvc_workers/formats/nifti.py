@@ -43,6 +43,13 @@ MAGICS = {348: (344, (b"n+1\0",)), 540: (4, (b"n+2\0\r\n\x1a\n",))}
 MARGIN = 1 << 27
 """Largest number of bytes decompressed before, and after, the voxels of a volume: 128 MB."""
 
+TOLERANCE = 1e-3
+"""Largest distance of a voxel from an integer that is rounded.
+
+nibabel stores floats in an integer type with a scale, which makes 1.0000153 of 1; tools that read such labels
+round them.
+"""
+
 COLOR_TYPES = (128, 2304)
 COMPLEX_TYPES = (32, 1792, 2048)
 
@@ -51,8 +58,25 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None 
     """Read the header; a volume of shape (x, y, z) has width x and height y·z.
 
     Raises `UnreadableSample` for color and complex voxels, for scaled or floating-point labels that are not
-    whole numbers, and for a truncated file.
+    whole numbers within `TOLERANCE`, and for a truncated file.
     """
+    header, shape, chunks = _open(file, size, max_pixels, whole=True)
+    width, height = shape[0], math.prod(shape[1:])
+    return LabelMap(Mode.ARRAY, height, width, chunks, meaning=_meaning(header), axes=len(shape))
+
+
+def open_array(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> NDArray[Any]:
+    """Read a whole volume of numbers, (x, y, z, …), with its scale."""
+    header, shape, chunks = _open(file, size, max_pixels, whole=False)
+    values = np.concatenate(list(chunks)).reshape(shape, order="F")
+    slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
+    return values if slope == 0 or not math.isfinite(slope + inter) else values * slope + inter
+
+
+def _open(
+    file: BinaryIO, size: int, max_pixels: int, *, whole: bool
+) -> tuple[Any, tuple[int, ...], Iterator[NDArray[Any]]]:
+    """Return the header, the shape and the voxels in storage order; with `whole`, as integers."""
     packed = file.read(2) == GZIP
     file.seek(0)
     header, order = _header(_inflated(file) if packed else file)
@@ -76,8 +100,8 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None 
             f"is truncated: {size} of {needed} bytes for {shape} {dtype.name}; {COPY_AGAIN}"
         )
     file.seek(0)
-    chunks = _chunks(_inflated(file) if packed else file, start, voxels, dtype, packed=packed)
-    return LabelMap(Mode.ARRAY, height, width, chunks, meaning=_meaning(header))
+    stream = _inflated(file) if packed else file
+    return header, shape, _chunks(stream, start, voxels, dtype, packed=packed, whole=whole)
 
 
 def peek(file: BinaryIO, _size: int) -> Peek:
@@ -91,7 +115,17 @@ def peek(file: BinaryIO, _size: int) -> Peek:
     )
 
 
-FORMAT = Format(NAME, MAGIC, open_label_map, peek)
+def has_scale(file: BinaryIO) -> bool:
+    """Whether the header of a volume has a scale."""
+    try:
+        packed = file.read(2) == GZIP
+        file.seek(0)
+        return _meaning(_header(_inflated(file) if packed else file)[0]) is not None
+    except Exception:  # noqa: BLE001 - an unreadable file is reported when it is counted
+        return False
+
+
+FORMAT = Format(NAME, MAGIC, open_label_map, peek, open_array=open_array)
 
 
 def _header(file: BinaryIO) -> tuple[Any, str]:
@@ -129,7 +163,7 @@ def _inflated(file: BinaryIO) -> BinaryIO:
 
 
 def _chunks(
-    stream: BinaryIO, start: int, voxels: int, dtype: np.dtype[Any], *, packed: bool
+    stream: BinaryIO, start: int, voxels: int, dtype: np.dtype[Any], *, packed: bool, whole: bool = True
 ) -> Iterator[NDArray[Any]]:
     from isal.igzip_lib import IsalError
 
@@ -144,7 +178,7 @@ def _chunks(
                 complete = voxels - remaining + len(data) // dtype.itemsize
                 raise UnreadableSample(f"is truncated: {complete} of {voxels} voxels; {COPY_AGAIN}")
             chunk = np.frombuffer(data, dtype)
-            yield whole_numbers(chunk) if dtype.kind == "f" else chunk
+            yield whole_numbers(chunk, TOLERANCE) if whole and dtype.kind == "f" else chunk
             remaining -= count
         # Bytes after the voxels do not matter, but gzip's checksum is at their end.
         trailing = 0
@@ -167,7 +201,7 @@ def _meaning(header: Any) -> Callable[[NDArray[np.int64]], NDArray[np.int64]] | 
 
     def scaled(ids: NDArray[np.int64]) -> NDArray[np.int64]:
         try:
-            return whole_numbers(ids * slope + inter)
+            return whole_numbers(ids * slope + inter, TOLERANCE)
         except UnreadableSample as error:
             raise UnreadableSample(f"has the scale {slope:g} x + {inter:g} and then {error}") from None
 

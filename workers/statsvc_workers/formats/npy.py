@@ -1,4 +1,4 @@
-"""NPY label maps: integer and bool arrays, streamed block by block, so an array may be larger than memory.
+"""NPY label maps: arrays of whole numbers, streamed block by block, so an array may be larger than memory.
 
 Format: NEP 1, https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html.
 """
@@ -19,9 +19,10 @@ from statsvc_workers.formats.base import (
     Mode,
     Peek,
     check_pixels,
-    color_coded,
+    equal_channels,
     packed_colors,
     size_without_unit_axes,
+    whole_numbers,
 )
 from statsvc_workers.formats.blocks import is_color
 
@@ -37,38 +38,99 @@ MAGIC = b"\x93NUMPY"
 def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> LabelMap:
     """Read the header of an array; its elements are counted in storage order.
 
-    Raises `UnreadableSample` for elements that are not integers or bool, for a color image, and for a file
+    Raises `UnreadableSample` for elements that are not whole numbers, for a color image, and for a file
     shorter than its header requires.
     """
     shape, dtype, _ = _header(file)
-    if dtype.hasobject or dtype.names or dtype.subdtype:
-        raise UnreadableSample(f"contains {dtype} records, not class ids; save a plain integer array")
-    if dtype.kind not in "biu":
-        raise UnreadableSample(
-            f"contains {dtype.name} values, not class ids; if they are whole numbers, "
-            "save array.astype('uint8') or another integer type"
-        )
+    _check_type(dtype)
     if is_color(shape, dtype):
-        raise color_coded(f"shape {shape}, uint8; if it is a volume, save it with the slices as first axis")
+        file.seek(0)
+        return _equal_channels(open_channels(file, size, max_pixels), shape)
     height, width = size_without_unit_axes(shape)
     check_pixels(height, width, max_pixels)
     start = file.tell()
     _check_size(size, start + height * width * dtype.itemsize, shape, dtype)
-    return LabelMap(Mode.ARRAY, height, width, _chunks(file, start, height * width, dtype))
+    chunks = _whole(_chunks(file, start, height * width, dtype))
+    return LabelMap(Mode.ARRAY, height, width, chunks, axes=len(shape))
+
+
+def _equal_channels(label_map: LabelMap, shape: tuple[int, ...]) -> LabelMap:
+    text = f"shape {shape}, uint8; if it is a volume, save it with the slices as first axis"
+    label_map.chunks = (equal_channels(pixels, text) for pixels in label_map.chunks)
+    label_map.axes = len(shape)
+    return label_map
+
+
+def open_channels(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> LabelMap:
+    """Open the channels of an array: its last axis or, where that is longer, its first axis.
+
+    Raises `UnreadableSample` for an array of fewer than three axes.
+    """
+    shape, dtype, fortran = _header(file)
+    _check_type(dtype)
+    stored = shape[::-1] if fortran else shape
+    if len(shape) < 3:
+        raise UnreadableSample(f"has the shape {shape}, without an axis of channels; omit --rule channel")
+    channels = min(stored[0], stored[-1])
+    pixels = math.prod(shape) // max(1, channels)
+    width = stored[-2] if stored[-1] == channels else stored[-1]
+    check_pixels(pixels // max(1, width), width, max_pixels)
+    start = file.tell()
+    _check_size(size, start + math.prod(shape) * dtype.itemsize, shape, dtype)
+    chunks: Iterator[NDArray[Any]]
+    if stored[-1] == channels:
+        # An element is a whole pixel, so that no chunk ends within one.
+        pixel = np.dtype((np.void, channels * dtype.itemsize))
+        parts = _chunks(file, start, pixels, pixel)
+        chunks = (part.view(dtype).reshape(-1, channels) for part in parts)
+    else:
+        whole = np.concatenate(list(_chunks(file, start, math.prod(shape), dtype)))
+        chunks = iter((whole.reshape(channels, -1).T,))
+    return LabelMap(Mode.ARRAY, pixels // width, width, (_integers(chunk) for chunk in chunks))
+
+
+def open_array(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> NDArray[Any]:
+    """Read a whole array of numbers."""
+    shape, dtype, fortran = _header(file)
+    _check_type(dtype)
+    check_pixels(math.prod(shape), 1, max_pixels)
+    start = file.tell()
+    _check_size(size, start + math.prod(shape) * dtype.itemsize, shape, dtype)
+    flat = np.concatenate(list(_chunks(file, start, math.prod(shape), dtype)))
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _check_type(dtype: np.dtype[Any]) -> None:
+    """Raise `UnreadableSample` for values that cannot be whole numbers."""
+    if dtype.hasobject or dtype.names or dtype.subdtype:
+        raise UnreadableSample(f"contains {dtype} records, not class ids; save a plain integer array")
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise UnreadableSample(
+            f"contains {dtype.name} values, not class ids; if they are whole numbers, "
+            "save array.astype('uint8') or another integer type"
+        )
+
+
+def _integers(chunk: NDArray[Any]) -> NDArray[Any]:
+    return whole_numbers(chunk) if chunk.dtype.kind == "f" else chunk
+
+
+def _whole(chunks: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    for chunk in chunks:
+        yield _integers(chunk)
 
 
 def layout(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
     """Return (shape, dtype, offset of the first element in bytes) of an array in C order.
 
-    Raises `UnreadableSample` for Fortran order and for other types than integers and bool.
+    Raises `UnreadableSample` for Fortran order and for types that cannot store whole numbers.
     """
     shape, dtype, fortran = _header(file)
     if fortran and len(shape) > 1:
         raise UnreadableSample(
             "is in Fortran order, which scatters an index of the first axis over the file; save it in C order"
         )
-    if dtype.kind not in "biu" or dtype.subdtype:
-        raise UnreadableSample(f"contains {dtype} values, not class ids; save an integer type")
+    _check_type(dtype)
     return shape, dtype, file.tell()
 
 
@@ -76,7 +138,7 @@ def open_part(file: BinaryIO, max_pixels: int, dtype: str, shape: tuple[int, ...
     """Open the bytes of one index along the first axis: an array of this dtype and shape."""
     height, width = size_without_unit_axes(shape)
     check_pixels(height, width, max_pixels)
-    return LabelMap(Mode.ARRAY, height, width, _chunks(file, 0, height * width, np.dtype(dtype)))
+    return LabelMap(Mode.ARRAY, height, width, _whole(_chunks(file, 0, height * width, np.dtype(dtype))))
 
 
 def open_colors(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
@@ -105,7 +167,7 @@ def peek(file: BinaryIO, _size: int) -> Peek:
     return Peek(f"array of {dtype.name}", dtype.kind not in "biu" or is_color(shape, dtype))
 
 
-FORMAT = Format(NAME, (MAGIC,), open_label_map, peek, open_colors)
+FORMAT = Format(NAME, (MAGIC,), open_label_map, peek, open_colors, open_channels, open_array)
 
 
 def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], bool]:

@@ -42,7 +42,24 @@ def peek(file: BinaryIO, _size: int) -> Peek:
     return Peek(f"{header.text} in an archive", header.color)
 
 
-FORMAT = Format(NAME, (MAGIC,), open_label_map, peek)
+def open_channels(file: BinaryIO, _size: int, max_pixels: int, key: str | None = None) -> LabelMap:
+    """Open the channels of an array as `npy.open_channels` does."""
+    stream, length = _member(file, key)
+    label_map = npy.open_channels(stream, length, max_pixels)
+    label_map.chunks = _read_to_the_end(label_map.chunks, stream)
+    return label_map
+
+
+def open_array(file: BinaryIO, _size: int, max_pixels: int, key: str | None = None) -> NDArray[Any]:
+    """Read a whole array of numbers; its zip checksum is verified."""
+    stream, length = _member(file, key)
+    array = npy.open_array(stream, length, max_pixels)
+    for _ in _read_to_the_end((), stream):
+        pass
+    return array
+
+
+FORMAT = Format(NAME, (MAGIC,), open_label_map, peek, None, open_channels, open_array)
 
 
 def _member(file: BinaryIO, key: str | None) -> tuple[BinaryIO, int]:

@@ -26,8 +26,8 @@ from statsvc_workers.formats.base import (
     Mode,
     Peek,
     check_pixels,
-    color_coded,
     colors_shown,
+    equal_channels,
     gray_colors,
     packed_colors,
 )
@@ -37,6 +37,7 @@ from statsvc_workers.formats.png_structure import (
     COLOR_TYPES,
     GRAY,
     PALETTE,
+    RGB,
     Header,
     Image,
     check_stream,
@@ -67,13 +68,16 @@ BAND = 1 << 22
 def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> LabelMap:
     """Check the whole file, then return its pixels: raw gray values or palette indices.
 
-    Raises `UnreadableSample` for a damaged, truncated, color-coded or oversized file.
+    An image with three equal channels has gray values. Raises `UnreadableSample` for a damaged, truncated,
+    color-coded or oversized file.
     """
     header, start = read_header(file, size)
-    if header.color_type not in (GRAY, PALETTE):
-        raise color_coded(f"{COLOR_TYPES[header.color_type]}, {header.depth} bits per channel")
     check_pixels(header.height, header.width, max_pixels)
     image = read_image(file, size, header, start)
+    if header.color_type not in (GRAY, PALETTE):
+        text = f"{COLOR_TYPES[header.color_type]}, {header.depth} bits per channel"
+        ids = (equal_channels(pixels, text) for pixels in _channels(image, header))
+        return LabelMap(Mode.GRAY, header.height, header.width, ids)
     mode = Mode.PALETTE if header.color_type == PALETTE else Mode.GRAY
     if header.interlaced:
         return LabelMap(mode, header.height, header.width, _interlaced_chunks(image, header))
@@ -102,6 +106,25 @@ def open_colors(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
     return LabelMap(mode, header.height, header.width, _chunks(image, header), histogram, meaning)
 
 
+def open_channels(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> LabelMap:
+    """Check the whole file, then return its channels [rows, width, 3 or 4]; a palette has its colors."""
+    header, start = read_header(file, size)
+    check_pixels(header.height, header.width, max_pixels)
+    image = read_image(file, size, header, start)
+    rows = _interlaced_chunks(image, header) if header.interlaced else _chunks(image, header)
+    channels: Iterator[NDArray[Any]]
+    if header.color_type == PALETTE:
+        colors = palette_colors(image)
+        table = np.stack([colors >> 16, colors >> 8 & 255, colors & 255], -1).astype(np.uint8)
+        table = np.pad(table, ((0, 256 - len(table)), (0, 0)))
+        channels = (table[chunk] for chunk in rows)
+    elif header.color_type == GRAY:
+        channels = (np.stack([chunk] * 3, -1) for chunk in rows)
+    else:
+        channels = _channels(image, header)
+    return LabelMap(Mode.GRAY, header.height, header.width, channels)
+
+
 def peek(file: BinaryIO, size: int) -> Peek:
     """Return what the header says."""
     header, _ = read_header(file, size)
@@ -109,7 +132,7 @@ def peek(file: BinaryIO, size: int) -> Peek:
     return Peek(text, header.color_type not in (GRAY, PALETTE))
 
 
-FORMAT = Format(NAME, (MAGIC,), open_label_map, peek, open_colors)
+FORMAT = Format(NAME, (MAGIC,), open_label_map, peek, open_colors, open_channels)
 
 
 def decompressed_bytes(file: BinaryIO, size: int) -> int | None:
@@ -206,20 +229,36 @@ def _chunks(image: Image, header: Header) -> Iterator[NDArray[Any]]:
 
 
 def _colors(image: Image, header: Header) -> Iterator[NDArray[np.int32]]:
-    """Decompress and unfilter an image of 8-bit channels; yield its rows as colors [rows, width]."""
+    """Yield the rows of an image of 8-bit channels as colors [rows, width]."""
+    for pixels in _channels(image, header):
+        yield packed_colors(pixels)
+
+
+def _channels(image: Image, header: Header) -> Iterator[NDArray[Any]]:
+    """Decompress and unfilter a color image; yield rows of uint8 or big-endian uint16 [rows, width, 3 or 4].
+
+    Gray with alpha has the gray value in each of the three channels.
+    """
+    if header.interlaced:
+        if header.depth == 16:
+            raise UnreadableSample("is interlaced, with 16 bits per channel; export it without interlacing")
+        for strip in _pillow_strips(image, header):
+            yield np.asarray(strip.convert("RGB" if header.color_type == RGB else "RGBA"))
+        return
     from statsvc_workers.kernels import png_rows
 
     channels = CHANNELS[header.color_type]
+    sample = np.dtype(">u2" if header.depth == 16 else "u1")
     row = header.row_bytes()
     previous_row, top = np.zeros(row, np.uint8), 0
     for band in _bands(image, header):
         rows = len(band) // (1 + row)
         part = np.empty((rows, row), np.uint8)
-        _check_filter_type(top, png_rows.unfilter(band, rows, row, channels, part, previous_row))
+        step = channels * sample.itemsize
+        _check_filter_type(top, png_rows.unfilter(band, rows, row, step, part, previous_row))
         top += rows
-        pixels = part.reshape(rows, header.width, channels)
-        # Gray with alpha: the gray value is each of the three channels.
-        yield packed_colors(pixels if channels > 2 else pixels[..., [0, 0, 0]])
+        pixels = part.view(sample).reshape(rows, header.width, channels)
+        yield pixels if channels > 2 else pixels[..., [0, 0, 0, 1]]
 
 
 def _check_filter_type(top: int, row: int) -> None:

@@ -1,4 +1,4 @@
-"""TIFF label maps: integers and palette indices, streamed strip by strip or tile by tile.
+"""TIFF label maps: whole numbers and palette indices, streamed strip by strip or tile by tile.
 
 Several pages form a volume. tifffile reads the structure and decodes each segment, with imagecodecs for
 compression. Errors that tifffile would silently repair (missing tiles, offsets beyond the end of the file)
@@ -7,6 +7,7 @@ are reported here first.
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 from functools import partial
@@ -18,6 +19,7 @@ from statsvc.errors import UnreadableSample
 from statsvc_workers.formats.base import (
     CHUNK_PIXELS,
     COPY_AGAIN,
+    MAX_EXACT_FLOAT,
     Format,
     LabelMap,
     Mode,
@@ -25,8 +27,10 @@ from statsvc_workers.formats.base import (
     check_pixels,
     color_coded,
     colors_shown,
+    equal_channels,
     gray_colors,
     packed_colors,
+    whole_numbers,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +49,13 @@ INTERLEAVED = 1
 COLOR_DEPTHS = (1, 2, 4, 8)
 """Bits of gray values and palette indices that can be read as colors."""
 
-SPARSE_TAGS = (42112, 42113)
+VOID = -1
+"""Id of pixels whose nodata value cannot be an id, such as NaN."""
+
+NODATA_TAG = 42113
+"""GDAL_NODATA: text of the value that marks pixels without data."""
+
+SPARSE_TAGS = (42112, NODATA_TAG)
 """GDAL_METADATA, GDAL_NODATA: with one of them, a GeoTIFF may omit tiles."""
 
 LISTED_SHAPES = 3
@@ -75,14 +85,58 @@ class _Clipped:
 def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> LabelMap:
     """Open the first series at full resolution; pixels are raw values, never inverted.
 
-    Raises `UnreadableSample` for floating-point, color, lossy and incomplete files.
+    Three equal bands are one. Raises `UnreadableSample` for fractions, and color, lossy and incomplete files.
     """
     series = _series(file, size)
     page = series.keyframe
     if page.samplesperpixel > 1:
-        raise color_coded(f"{page.samplesperpixel} samples per pixel")
+        if page.photometric == RGB and page.planarconfig != INTERLEAVED:
+            raise color_coded(f"{page.samplesperpixel} samples per pixel, in separate planes")
+        if page.photometric != RGB or page.samplesperpixel > 4:
+            raise _several_bands(page.samplesperpixel)
+        label_map = _read(file, size, max_pixels, series, Mode.GRAY)
+        text = f"{page.samplesperpixel} samples per pixel"
+        label_map.chunks = (equal_channels(chunk, text) for chunk in label_map.chunks)
+        return label_map
     mode = Mode.PALETTE if page.photometric == PALETTE else Mode.GRAY
-    return _read(file, size, max_pixels, series, mode)
+    label_map = _read(file, size, max_pixels, series, mode)
+    label_map.axes = len(series.shape)
+    return label_map
+
+
+def open_channels(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> LabelMap:
+    """Open the bands of a file as channels; those of a palette are its colors, those of gray are equal."""
+    series = _series(file, size)
+    page = series.keyframe
+    if page.samplesperpixel > 1 and page.planarconfig != INTERLEAVED:
+        check_pixels(page.imagelength, page.imagewidth, max_pixels)
+        bands = open_array(file, size, max_pixels * page.samplesperpixel)
+        pixels = np.moveaxis(bands.reshape(page.samplesperpixel, -1, page.imagewidth), 0, -1)
+        return LabelMap(Mode.GRAY, *pixels.shape[:2], [_ids(pixels, page)])
+    label_map = _read(file, size, max_pixels, series, Mode.GRAY)
+    if page.photometric == PALETTE:
+        colors = _palette(page)
+        table = np.stack([colors >> 16, colors >> 8 & 255, colors & 255], -1)
+        label_map.chunks = (table[chunk] for chunk in label_map.chunks)
+    elif page.samplesperpixel == 1:
+        label_map.chunks = (np.stack([chunk] * 3, -1) for chunk in label_map.chunks)
+    return label_map
+
+
+def open_array(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> NDArray[Any]:
+    """Read all values of the first series, with fractions: (page or band, y, x) or (y, x, band)."""
+    file.seek(0)
+    series = _series(file, size)
+    _read(file, size, max_pixels, series, Mode.GRAY)  # checks types, sizes and segments
+    values: NDArray[Any] = series.asarray(maxworkers=1)
+    return values
+
+
+def _several_bands(bands: int) -> UnreadableSample:
+    return UnreadableSample(
+        f"has {bands} bands, but class ids are one number per pixel. If one band contains the ids, count it "
+        f"with --rule channel:0 (to channel:{bands - 1}); if each band is a class, use --rule argmax:AXIS"
+    )
 
 
 def open_colors(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
@@ -118,7 +172,7 @@ def _read(file: BinaryIO, size: int, max_pixels: int, series: Any, mode: Mode) -
     page = series.keyframe
     samples = page.samplesperpixel
     dtype = page.dtype
-    if dtype is None or dtype.kind not in "biu":
+    if dtype is None or dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise UnreadableSample(
             f"contains {'unknown' if dtype is None else dtype.name} values, not class ids; "
             "if they are whole numbers, save them as an integer type"
@@ -146,13 +200,26 @@ def _read(file: BinaryIO, size: int, max_pixels: int, series: Any, mode: Mode) -
                 )
         _check_extent(series.dataoffset, pixels * samples * dtype.itemsize, size)
         stored = np.dtype(dtype).newbyteorder(page.parent.byteorder)
-        return LabelMap(mode, height, width, _contiguous(file, series.dataoffset, pixels, stored, samples))
+        contiguous = _contiguous(file, series.dataoffset, pixels, stored, samples)
+        return LabelMap(mode, height, width, (_ids(chunk, page) for chunk in contiguous))
     pages = list(series.pages)
     if None in pages or sum(math.prod(part.keyframe.shaped) for part in pages) != pixels * samples:
         raise UnreadableSample(f"lacks some of the pages of its {series.shape} volume; {COPY_AGAIN}")
     for part in pages:
         _check_segments(part, size)
-    return LabelMap(mode, height, width, _segments(pages))
+    return LabelMap(mode, height, width, (_ids(chunk, page) for chunk in _segments(pages)))
+
+
+def _ids(chunk: NDArray[Any], page: Any) -> NDArray[Any]:
+    """Return whole numbers as integers; nodata values that are not ids become `VOID`."""
+    if chunk.dtype.kind != "f":
+        return chunk
+    if NODATA_TAG in page.tags:
+        value = chunk.dtype.type(_declared_nodata(page))
+        nodata_pixels = np.isnan(chunk) if np.isnan(value) else chunk == value
+        if not (np.isfinite(value) and value == np.rint(value) and abs(value) < MAX_EXACT_FLOAT):
+            chunk = np.where(nodata_pixels, chunk.dtype.type(VOID), chunk)
+    return whole_numbers(chunk)
 
 
 def peek(file: BinaryIO, size: int) -> Peek:
@@ -164,7 +231,31 @@ def peek(file: BinaryIO, size: int) -> Peek:
     return Peek(f"{page.bitspersample}-bit {kind}", page.dtype is None or page.dtype.kind not in "biu")
 
 
-FORMAT = Format(NAME, MAGIC, open_label_map, peek, open_colors)
+FORMAT = Format(NAME, MAGIC, open_label_map, peek, open_colors, open_channels, open_array)
+
+
+def nodata(file: BinaryIO) -> int | None:
+    """Return the nodata value that a GeoTIFF declares; None if it declares none that can be an id."""
+    try:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        value = _declared_nodata(_series(file, size).keyframe)
+    except Exception:  # noqa: BLE001 - an unreadable file is reported when it is counted
+        return None
+    return int(value) if value.is_integer() and abs(value) < MAX_EXACT_FLOAT else None
+
+
+def _declared_nodata(page: Any) -> float:
+    """Return the nodata value that a page declares; NaN if it declares none.
+
+    tifffile's own value is 0 for the highest value of a type, which it regards as out of range.
+    """
+    if NODATA_TAG not in page.tags:
+        return math.nan
+    try:
+        return float(str(page.tags[NODATA_TAG].value).strip("\0 "))
+    except ValueError:
+        return math.nan
 
 
 def _palette(page: Any) -> NDArray[np.int64]:
@@ -247,7 +338,7 @@ def _segments(pages: list[Any]) -> Iterator[NDArray[Any]]:
             # Tiles at the edge of the image are padded.
             inside = (min(shape[0], depth - z), min(shape[1], length - y), min(shape[2], width - x))
             if data is None:
-                yield from _constant(keyframe.nodata, math.prod(inside), keyframe.dtype, samples)
+                yield from _constant(_fill_value(keyframe), math.prod(inside), keyframe.dtype, samples)
                 continue
             segment = data[: inside[0], : inside[1], : inside[2]]
             segment = segment[..., 0] if samples == 1 else segment
@@ -259,6 +350,15 @@ def _segments(pages: list[Any]) -> Iterator[NDArray[Any]]:
             for plane in segment:
                 for top in range(0, len(plane), rows):
                     yield plane[top : top + rows]
+
+
+def _fill_value(page: Any) -> float:
+    """Return the value of segments that a sparse file omits: nodata, or 0 if its type cannot store that."""
+    value = _declared_nodata(page)
+    if page.dtype.kind == "f":
+        return value if NODATA_TAG in page.tags else 0.0
+    low, high = (0, 1) if page.dtype.kind == "b" else (np.iinfo(page.dtype).min, np.iinfo(page.dtype).max)
+    return value if low <= value <= high else 0.0
 
 
 def _constant(value: Any, pixels: int, dtype: np.dtype[Any], samples: int) -> Iterator[NDArray[Any]]:

@@ -16,6 +16,7 @@ from statsvc.common.object_urls import is_url
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats.base import (
     COPY_AGAIN,
+    ColorCoded,
     LabelMap,
     Mode,
     as_unreadable,
@@ -25,6 +26,7 @@ from statsvc_workers.formats.base import (
     whole_numbers,
 )
 from statsvc_workers.formats.blocks import blocks_of, check_chunk_size, is_color, region_shape
+from statsvc_workers.formats.stacks import classes_advice, reject_classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -48,15 +50,35 @@ def open_folder(path: str, max_pixels: int, key: str | None) -> LabelMap:
 
     Raises `UnreadableSample` for values that are not whole numbers, and where several arrays are possible.
     """
+    read = partial(read_array, path, max_pixels, key)
     try:
         array = _checked(_array(_node(path), key))
         height, width = size_without_unit_axes(array.shape)
         check_pixels(height, width, max_pixels)
         check_chunk_size(array.chunks, max_pixels)
         whole = tuple(slice(0, length) for length in array.shape)
-        return LabelMap(Mode.ARRAY, height, width, _chunks(array, whole))
+        chunks = _chunks(array, whole)
+        if len(array.shape) > 2:
+            chunks = reject_classes(chunks, read)
+        return LabelMap(Mode.ARRAY, height, width, chunks)
+    except ColorCoded as error:
+        if advice := classes_advice(read):
+            raise UnreadableSample(advice) from error
+        raise
     except Exception as error:
         raise as_unreadable(error) from error
+
+
+def read_array(path: str, max_pixels: int, key: str | None) -> NDArray[Any]:
+    """Return the values of the array that `open_folder` opens, with fractions."""
+    try:
+        array = _checked(_array(_node(path), key), allow_color=True)
+        check_pixels(array.size, 1, max_pixels)
+        check_chunk_size(array.chunks, max_pixels)
+        values: NDArray[Any] = array[...]
+    except Exception as error:
+        raise as_unreadable(error) from error
+    return values
 
 
 def layout(
@@ -87,12 +109,12 @@ def open_part(path: str, max_pixels: int, key: str | None, region: Region, files
         raise as_unreadable(error) from error
 
 
-def _checked(array: Any) -> Any:
+def _checked(array: Any, *, allow_color: bool = False) -> Any:
     """Return an array whose type suits labels. Raises `UnreadableSample` for any other."""
     dtype = array.dtype
     if getattr(dtype, "kind", "?") not in "biuf" or dtype.itemsize > 8:
         raise UnreadableSample(f"stores {dtype} in {array.name}, not class ids; choose an array with --key")
-    if is_color(array.shape, dtype):
+    if is_color(array.shape, dtype) and not allow_color:
         raise color_coded(f"{array.name} of shape {array.shape}, uint8")
     return array
 

@@ -22,12 +22,14 @@ MAX_PIXELS = 1 << 28
 class Settings:
     """Settings of a runner that apply to every dataset.
 
-    device      where pixels are counted: "cpu", "cuda" or "auto"
-    max_pixels  a larger label map is rejected before it is decoded
+    device         where pixels are counted: "cpu", "cuda" or "auto"
+    max_pixels     a larger label map is rejected before it is decoded
+    search_parent  read class names also from the folder that contains a source; only for the source's owner
     """
 
     device: str = "auto"
     max_pixels: int = MAX_PIXELS
+    search_parent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from statsvc.dataset import splits
-from statsvc.dataset.num_classes import infer_num_classes, with_source_names
+from statsvc.dataset.num_classes import infer_num_classes, with_masks, with_source_names
 from statsvc.errors import JobFailed
+from statsvc.store.catalog.catalog import Stale
+from statsvc_workers.sources import class_files
+from statsvc_workers.sources.errors import listing_failed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +18,38 @@ if TYPE_CHECKING:
 
     from statsvc.dataset.configuration import Configuration
     from statsvc.store.catalog.records import Dataset
+    from statsvc_workers.jobs.attempt import Attempt
     from statsvc_workers.jobs.plan import Plan
+    from statsvc_workers.sources.class_files import ClassFiles
+    from statsvc_workers.sources.listing import Listing, Source
+
+
+def read_class_files(
+    attempt: Attempt, dataset: Dataset, source: Source, listing: Listing
+) -> tuple[Dataset, ClassFiles]:
+    """Read the class lists of a source before its first scan, and return them with the dataset.
+
+    Colors that the label maps contain become the counting rule, which is stored in the catalog. Raises
+    `SourceError`.
+    """
+    if dataset.current_number is not None:
+        return dataset, class_files.ClassFiles()
+    parent = attempt.settings.search_parent
+    try:
+        files = class_files.find(source.root, listing, search_parent=parent)
+        while dataset.current_number is None:
+            paths = list(listing.path)
+            configuration = class_files.with_rule(dataset.configuration, files, source.root, paths)
+            configuration = with_masks(configuration, listing.class_names)
+            if configuration == dataset.configuration:
+                break
+            try:
+                dataset = attempt.catalog.configure_unversioned(dataset, configuration)
+            except Stale as stale:
+                dataset = stale.dataset
+    except OSError as error:
+        raise listing_failed(source.root, error) from error
+    return dataset, files
 
 
 def complete_configuration(plan: Plan, class_id: NDArray[np.int64], dataset: Dataset) -> Configuration:
@@ -38,6 +72,7 @@ def complete_configuration(plan: Plan, class_id: NDArray[np.int64], dataset: Dat
         configuration = replace(configuration, splits=splits.detect(plan.listing.path))
     if dataset.current_number is None:
         configuration = with_source_names(configuration, plan.listing.class_names)
+        configuration = class_files.with_classes(configuration, plan.class_files, class_id)
     if configuration.num_classes == 0:
         num_classes = infer_num_classes(class_id, configuration)
         configuration = replace(configuration, num_classes=num_classes)

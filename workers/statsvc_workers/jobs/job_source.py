@@ -36,7 +36,7 @@ def dataset_source(catalog: Catalog, dataset: Dataset) -> tuple[Source, Dataset]
     if dataset.pattern is not None:
         return Source(dataset.source, dataset.pattern), dataset
     try:
-        source = open_source(dataset.source, None)
+        source = open_source(dataset.source, None, masks=dataset.configuration.counting.masks)
     except AmbiguousSource as ambiguous:
         patterns = ", ".join(ambiguous.patterns)
         raise JobFailed(

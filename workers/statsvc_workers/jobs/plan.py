@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from statsvc_workers.jobs.attempt import Attempt
     from statsvc_workers.jobs.job_source import SourceIdentity
     from statsvc_workers.sources.changed_paths import ChangedPaths
+    from statsvc_workers.sources.class_files import ClassFiles
     from statsvc_workers.sources.listing import Listing
 
 LISTED_FAILURES = 3
@@ -40,14 +41,15 @@ class CurrentVersion:
 class Plan:
     """What an attempt counts, reuses and removes.
 
-    dataset     the dataset with its source and pattern
-    identity    identity of the source's folder when it was listed
-    listing     all samples of the source
-    current     the current version
-    reader      digest of everything that determines how a file is counted
-    reuse       whether rows of the base may be reused
-    comparison  the listing compared with the base
-    partial     whether only paths reported as changed were checked
+    dataset      the dataset with its source and pattern
+    identity     identity of the source's folder when it was listed
+    listing      all samples of the source
+    current      the current version
+    reader       digest of everything that determines how a file is counted
+    reuse        whether rows of the base may be reused
+    comparison   the listing compared with the base
+    partial      whether only paths reported as changed were checked
+    class_files  what files of the source say about its classes; empty after the first scan
     """
 
     dataset: Dataset
@@ -58,6 +60,7 @@ class Plan:
     reuse: bool
     comparison: Comparison
     partial: bool
+    class_files: ClassFiles
 
 
 def make_plan(
@@ -67,6 +70,7 @@ def make_plan(
     listing: Listing,
     current: CurrentVersion,
     changed: ChangedPaths | None,
+    class_files: ClassFiles,
 ) -> Plan:
     """Compare a listing with the current version. Raises `DamagedVersion`."""
     reader = reader_digest(dataset.configuration.counting)
@@ -81,7 +85,8 @@ def make_plan(
         removed = max(0, base_samples - len(listing.path))
         lost = max(0, removed - record.failed)
         comparison = replace(comparison, removed=removed, lost=lost, base_samples=base_samples)
-    return Plan(dataset, identity, listing, current, reader, reuse, comparison, changed is not None)
+    partial = changed is not None
+    return Plan(dataset, identity, listing, current, reader, reuse, comparison, partial, class_files)
 
 
 def guard_against_removal(attempt: Attempt, plan: Plan) -> None:

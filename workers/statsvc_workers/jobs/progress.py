@@ -24,6 +24,7 @@ class Progress:
     ignored    paths reported as changed that are not samples
     pixels     pixels counted by this attempt
     failures   (path, error) of the first unreadable samples
+    reasons    error → number of samples, for the first different errors
     started    start time, in seconds of the monotonic clock
     seconds    duration of counting in this attempt
     """
@@ -38,6 +39,7 @@ class Progress:
     ignored: int = 0
     pixels: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
+    reasons: dict[str, int] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 
@@ -49,6 +51,8 @@ class Progress:
     def fail(self, path: str, error: str) -> None:
         """Record a sample that cannot be read."""
         self.failed += 1
+        if error in self.reasons or len(self.reasons) < LISTED_FAILURES:
+            self.reasons[error] = self.reasons.get(error, 0) + 1
         if len(self.failures) < LISTED_FAILURES:
             self.failures.append((path, error))
 
@@ -56,6 +60,7 @@ class Progress:
         """Reset the numbers of samples before every sample is counted again."""
         self.reused = self.counted = self.failed = self.recovered = self.pixels = self.ignored = 0
         self.failures.clear()
+        self.reasons.clear()
 
     def rate(self) -> float:
         """Return pixels per second since counting began."""

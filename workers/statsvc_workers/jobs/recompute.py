@@ -15,7 +15,7 @@ from statsvc.store.catalog.records import NewVersion
 from statsvc.store.publication import group_attributes, open_version, publish
 from statsvc.store.versions import checkpoints
 from statsvc.store.versions.version import Version
-from statsvc_workers.jobs.configure import complete_configuration
+from statsvc_workers.jobs.configure import complete_configuration, read_class_files
 from statsvc_workers.jobs.count import count, failed_row, recover
 from statsvc_workers.jobs.job_source import check_source_exists, dataset_source, source_identity
 from statsvc_workers.jobs.merge import merge_rows
@@ -28,6 +28,7 @@ from statsvc_workers.jobs.plan import (
 )
 from statsvc_workers.jobs.reader_digest import reader_digest
 from statsvc_workers.sources.changed_paths import check_changed_paths
+from statsvc_workers.sources.class_files import ClassFiles
 from statsvc_workers.sources.list_samples import list_samples
 
 if TYPE_CHECKING:
@@ -62,14 +63,17 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
         changed = _check_reported_paths(attempt, dataset, source, current)
         listing = list_samples(source, counting) if changed is None else changed.listing
         identity = source_identity(source.root)
-        return _execute(attempt, make_plan(attempt.job, dataset, identity, listing, current, changed))
+        dataset, class_files = read_class_files(attempt, dataset, source, listing)
+        plan = make_plan(attempt.job, dataset, identity, listing, current, changed, class_files)
+        return _execute(attempt, plan)
     except DamagedVersion as damage:
         log.warning("%s. Counting every sample again", damage)
         attempt.progress.restart()
         current = replace(current, base=None)
         listing = list_samples(source, counting)
         identity = source_identity(source.root)
-        return _execute(attempt, make_plan(attempt.job, dataset, identity, listing, current, None))
+        plan = make_plan(attempt.job, dataset, identity, listing, current, None, ClassFiles())
+        return _execute(attempt, plan)
 
 
 def _execute(attempt: Attempt, plan: Plan) -> VersionRecord | None:

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 SCAN_AGAIN = "scan again when all files are complete"
 
-MemberKind = Literal["zarr", "range", "row", "panoptic", "annotations", "zarr part", "hdf5 part", "npy part"]
+MemberKind = Literal[
+    "zarr", "range", "row", "panoptic", "annotations", "zarr part", "hdf5 part", "npy part", "masks"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Member:
              zarr part    a region of a Zarr array; one slice for each axis
              hdf5 part    a region of an HDF5 dataset; one slice for each axis
              npy part     a range of bytes of an NPY file; (offset, length, dtype, shape)
+             masks        one binary mask per class: the file and `files`; the class id of each
     where    see `kind`; kept small because it is sent to a worker
     length   approximate number of bytes that a worker reads for the sample
     files    further files, relative to the source, that belong to the sample's fingerprint; for a region of

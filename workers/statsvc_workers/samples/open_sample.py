@@ -54,6 +54,15 @@ def exists(root: str, path: str) -> bool:
     return os.path.isfile(os.path.join(root, path))  # noqa: PTH113, PTH118
 
 
+def existing(root: str, paths: Sequence[str]) -> list[str]:
+    """Return those of `paths` that exist as files or objects, in this order. Raises `OSError`."""
+    if is_url(root):
+        from statsvc_workers.samples.object_store import bucket
+
+        return [path for path, _ in bucket(root).heads(paths)] if paths else []
+    return [path for path in paths if exists(root, path)]
+
+
 def is_folder(root: str, path: str, containing: str) -> bool:
     """Whether a folder exists; where objects cannot be listed, whether the file `containing` exists in it."""
     if is_url(root):

@@ -60,7 +60,7 @@ def check_changed_paths(
 
     Raises `SourceError` where a path cannot be checked or the whole source is missing, and `DamagedVersion`.
     """
-    if is_url(source.root) or _may_match_json(source.pattern):
+    if is_url(source.root) or _may_match_json(source.pattern) or counting.masks:
         # The images of a panoptic JSON file are samples whatever their names are.
         return None
     base_paths = base.read("path")

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from statsvc.common.object_urls import is_url
 from statsvc.errors import AmbiguousSource, SourceError
+from statsvc_workers import containers
+from statsvc_workers.formats import FORMATS
+from statsvc_workers.formats.convert import COMMANDS, advice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from statsvc_workers.sources.detection import FileKind
+
+JSON_HEAD = 1 << 20
+"""Bytes of a JSON file that are searched for the keys of COCO annotations."""
 
 EXAMPLES = 3
 """How many names a message lists."""
@@ -50,11 +57,37 @@ def nothing_readable(root: str, names: list[str]) -> SourceError:
         f"{count} {printable(extension) or 'files without an extension'}{' files' if extension else ''}"
         for extension, count in counts.most_common(EXAMPLES)
     )
+    annotations = [name for name in sorted(names) if name.lower().endswith(".json") and _is_coco(root, name)]
+    if annotations:
+        file = shlex.quote(f"{root}/{annotations[0]}")
+        return SourceError(
+            f"{root} contains no label maps in a supported format, only {summary}, but {annotations[0]} "
+            f"contains COCO annotations: statsvc scan {file}"
+        )
+    convertible = next((name for name in sorted(names) if Path(name).suffix.lower() in COMMANDS), names[0])
     lossy = " (JPEG is lossy, so it cannot store labels)" if counts.keys() & {".jpg", ".jpeg"} else ""
+    how = f". To {advice(convertible)}" if Path(convertible).suffix.lower() in COMMANDS else ""
     return SourceError(
         f"{root} contains no label maps in a supported format, only {summary}{lossy}; pass the folder of the "
-        "label maps"
+        f"label maps{how.replace('To convert it', 'To convert one')}. Supported are {supported()}"
     )
+
+
+def supported() -> str:
+    """Return the extensions of label maps and containers that are read."""
+    return ", ".join([*sorted(FORMATS), *sorted(containers.EXTENSIONS), "Zarr folders"])
+
+
+def _is_coco(root: str, name: str) -> bool:
+    """Whether the start of a JSON file looks like COCO annotations."""
+    if is_url(root):
+        return False
+    try:
+        with Path(root, name).open("rb") as file:
+            head = file.read(JSON_HEAD)
+    except OSError:
+        return False
+    return sum(key in head for key in (b'"images"', b'"annotations"', b'"categories"')) > 1
 
 
 def ambiguous(root: str, kinds: Sequence[FileKind]) -> AmbiguousSource:

@@ -10,11 +10,11 @@ import numpy as np
 
 from statsvc.common.object_urls import is_url
 from statsvc.dataset.counting_rule import Counting
-from statsvc.errors import UnreadableSample
+from statsvc.errors import SourceError, UnreadableSample
 from statsvc_workers import containers
 from statsvc_workers.samples.members import SCAN_AGAIN, Member
 from statsvc_workers.samples.stamps import folder_stamp
-from statsvc_workers.sources import remote_listing
+from statsvc_workers.sources import class_masks, remote_listing
 from statsvc_workers.sources.errors import EXAMPLES, listing_failed, no_match, printable
 from statsvc_workers.sources.folders import file_fingerprint, walk
 from statsvc_workers.sources.listing import Listing, ListingColumns
@@ -42,6 +42,8 @@ def list_samples(
     counting = counting or Counting()
     matches = matcher(source.pattern)
     if is_url(source.root):
+        if counting.masks:
+            raise SourceError(f"--rule {counting.rule} reads folders only, not {source.root}; copy the masks")
         return _list_url(source, matches, counting)
     folder_listing = _FolderListing(source.root, counting)
     unmatched: list[str] = []
@@ -53,7 +55,7 @@ def list_samples(
     listing = folder_listing.finish()
     if not len(listing.path) and entries is None:
         raise no_match(source.root, source.pattern, unmatched)
-    return listing
+    return class_masks.group(listing, counting.rule, counting.classes) if counting.masks else listing
 
 
 class _FolderListing:
@@ -66,6 +68,7 @@ class _FolderListing:
         self._undecodable: list[tuple[str, Fingerprint]] = []
         self._members: dict[str, Member] = {}
         self._class_names: tuple[str, ...] = ()
+        self._notes: dict[str, str] = {}
 
     def add(self, walked_path: str, entry: Entry) -> None:
         """Add the samples of an entry of `walk`: of an array, a Zarr folder, a container or a file."""
@@ -90,7 +93,7 @@ class _FolderListing:
         """Return the listing."""
         self._add_undecodable_names()
         columns = self._columns.take_sorted()
-        return Listing(*columns, self._unreadable, self._members, self._class_names)
+        return Listing(*columns, self._unreadable, self._members, self._class_names, notes=self._notes)
 
     def _add_unreadable(self, path: str, fingerprint: Fingerprint, reason: str) -> None:
         self._columns.add(path, fingerprint)
@@ -126,6 +129,8 @@ class _FolderListing:
         except OSError as error:
             raise listing_failed(self._root, error) from error
         self._class_names = self._class_names or contents.class_names
+        if contents.note:
+            self._notes[path] = contents.note
         status = os.stat(entry.path)  # noqa: PTH116 - `entry.stat` returns a cached status
         changed = (status.st_size, status.st_mtime_ns, status.st_ctime_ns) != fingerprint
         for member in contents.members:

@@ -47,6 +47,7 @@ class Listing:
     unreadable   path → why the sample cannot be opened, and what to do; such samples are in the columns, too
     members      path → how to find the sample, for samples that are not a whole file
     class_names  class names of the ids 0 … n−1, where the source contains them
+    notes        container → what was left out of it
     etag         StringDType [n], ETags of objects, "" where the server sends none; None for files
     """
 
@@ -58,6 +59,7 @@ class Listing:
     members: dict[str, Member] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     etag: np.ndarray[Any, Any] | None = None
+    notes: dict[str, str] = field(default_factory=dict)
 
     def sample(self, path: str) -> str | Member:
         """Return what a worker needs to find a sample."""

@@ -13,6 +13,7 @@ from statsvc.common import object_urls
 from statsvc.common.object_urls import SCHEMES, is_url
 from statsvc.errors import SourceError
 from statsvc_workers import containers
+from statsvc_workers.formats import extension
 from statsvc_workers.sources import remote_listing
 from statsvc_workers.sources.detection import FileKind, candidates, kinds
 from statsvc_workers.sources.errors import ambiguous, no_match, nothing_readable
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def open_source(location: str, pattern: str | None) -> Source:
+def open_source(location: str, pattern: str | None, *, masks: bool = False) -> Source:
     """Return the source at `location`, a folder, file or URL; without `pattern`, detect the label maps.
+
+    With `masks`, all files of a folder with the most frequent extension are masks of the classes of pictures.
 
     Raises `SourceError` where nothing can be counted, and `AmbiguousSource`, with one pattern for each kind,
     where the location contains several kinds of label map.
@@ -44,6 +47,11 @@ def open_source(location: str, pattern: str | None) -> Source:
         return Source(str(path.parent), pattern_of(path.name))
     root = str(path)
     names = (name for name, _ in walk(root))
+    if masks and pattern is None:
+        extensions = Counter(map(extension, candidates(names)))
+        if not extensions:
+            raise nothing_readable(root, [name for name, _ in walk(root)])
+        return Source(root, f"*{extensions.most_common(1)[0][0]}")
     return _detect(root, list(names)) if pattern is None else _matching(root, pattern, names)
 
 

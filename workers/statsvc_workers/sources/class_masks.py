@@ -1,0 +1,190 @@
+"""One binary mask per class: the masks of one picture become one sample.
+
+===========  =====================================================  ====================================
+rule         example                                                picture and class
+===========  =====================================================  ====================================
+`:file`      `s0001/segmentations/liver.nii.gz` (TotalSegmentator)  folder, file name
+`:folder`    `masks/2/a.png` (nested U-Net)                         file name, folder
+`:suffix`    `a_liver.png`                                          file name up to the last "_", the rest
+`:tag`       `task-1-annotation-3-by-1-tag-Car-0.png`               Label Studio: before and after `-tag-`
+===========  =====================================================  ====================================
+
+Classes have the ids 1 … n in the order of their names, numbers first; pixels outside all masks have the id 0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from statsvc.classes.class_maps import MAX_CLASSES
+from statsvc.dataset.counting_rule import MASKS, MASKS_BY
+from statsvc.errors import SourceError
+from statsvc_workers.formats import FORMATS, extension
+from statsvc_workers.samples.members import Member
+from statsvc_workers.sources.listing import Listing, ListingColumns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+BACKGROUND = "background"
+
+TAG = re.compile(r"(?P<picture>.+)-tag-(?P<name>.+)-[0-9]+")
+"""Name of a mask that Label Studio exports; the last number counts masks of one class."""
+
+SHARE = 0.8
+"""Share of the files that must have the same arrangement before it is chosen."""
+
+
+def group(listing: Listing, rule: str, classes: Sequence[str]) -> Listing:
+    """Return the listing of the pictures, given the listing of their masks.
+
+    classes  names of the ids 1 … n that the dataset has; empty before its first scan
+
+    Raises `SourceError` where the file names do not show which masks belong to one picture.
+    """
+    paths = [path for path in listing.path if path not in listing.unreadable]
+    names = _arrangement(paths, rule)
+    occurring = sorted({name for _, name in names.values()} - {BACKGROUND}, key=_order)
+    id_of = {BACKGROUND: 0} | {name: k for k, name in enumerate(classes or occurring, 1)}
+    if len(id_of) > MAX_CLASSES:
+        raise SourceError(f"the file names contain {len(id_of)} classes, more than {MAX_CLASSES}")
+    row_of = {path: row for row, path in enumerate(listing.path)}
+    masks_of: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    unreadable = {}
+    for path, (picture, name) in names.items():
+        if name not in id_of:
+            unreadable[picture] = (
+                f"has a mask of the class {name!r}, which the dataset did not have at its first scan; "
+                "scan it as a new dataset"
+            )
+        masks_of[picture].append((id_of.get(name, 0), path))
+    columns, members = ListingColumns(), {}
+    for path in listing.unreadable:
+        row = row_of[path]
+        columns.add(path, _fingerprint(listing, [row]))
+    for picture, masks in masks_of.items():
+        masks.sort()
+        (_, first), *others = masks
+        fingerprint = _fingerprint(listing, [row_of[path] for _, path in masks])
+        columns.add(picture, fingerprint)
+        ids = tuple(class_id for class_id, _ in masks)
+        files = tuple(path for _, path in others)
+        length = fingerprint[0]
+        members[picture] = Member(picture, first, "masks", ids, length, files, listed=fingerprint)
+    class_names = (BACKGROUND, *(classes or occurring))
+    return Listing(*columns.take_sorted(), {**listing.unreadable, **unreadable}, members, class_names)
+
+
+def looks_like_masks(paths: Iterable[str]) -> str | None:
+    """Return the rule for paths that certainly are one mask per class: names by Label Studio; else None."""
+    chosen = [path for path in paths if extension(path) in FORMATS]
+    tagged = sum(TAG.fullmatch(_stem(path)) is not None for path in chosen)
+    return MASKS if chosen and tagged >= SHARE * len(chosen) else None
+
+
+def _arrangement(paths: Sequence[str], rule: str) -> dict[str, tuple[str, str]]:
+    """Return path → (picture, class). Raises `SourceError`."""
+    readers = {"tag": _by_tag, "folder": _by_folder, "file": _by_file, "suffix": _by_suffix}
+    wanted = rule.removeprefix(MASKS).removeprefix(":")
+    if wanted:
+        names = readers[wanted](paths)
+        if len(names) < len(paths):
+            path = next(path for path in paths if path not in names)
+            raise SourceError(f"--rule {rule} does not apply to {path}; exclude it with --pattern")
+        return names
+    tagged = _by_tag(paths)
+    if len(tagged) >= SHARE * len(paths):
+        if len(tagged) < len(paths):
+            path = next(path for path in paths if path not in tagged)
+            raise SourceError(f"{path} is not named like the other masks; exclude it with --pattern")
+        return tagged
+    fitting = {by: names for by in ("folder", "file", "suffix") if _fits(names := readers[by](paths), paths)}
+    if len(fitting) > 1:
+        # A class occurs in many pictures, so there are fewer classes than pictures.
+        fitting = {by: names for by, names in fitting.items() if _classes_are_few(names)} or fitting
+    if len(fitting) != 1:
+        examples = ", ".join(sorted(paths)[:3])
+        options = ", ".join(f"{MASKS}:{by}" for by in fitting or MASKS_BY)
+        raise SourceError(
+            f"the file names do not show which masks belong to one picture, for example {examples}; choose "
+            f"one of the rules {options}"
+        )
+    return next(iter(fitting.values()))
+
+
+def _fits(names: Mapping[str, tuple[str, str]], paths: Sequence[str]) -> bool:
+    """Whether most pictures have several masks, and there are several classes."""
+    if len(names) < len(paths):
+        return False
+    masks = Counter(picture for picture, _ in names.values())
+    return (
+        len({name for _, name in names.values()}) > 1 and sum(n > 1 for n in masks.values()) > len(masks) / 2
+    )
+
+
+def _classes_are_few(names: Mapping[str, tuple[str, str]]) -> bool:
+    pictures = {picture for picture, _ in names.values()}
+    return len({name for _, name in names.values()}) < len(pictures)
+
+
+def _by_tag(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
+    names = {}
+    for path in paths:
+        if match := TAG.fullmatch(_stem(path)):
+            names[path] = (_join(path.rpartition("/")[0], match["picture"]), match["name"])
+    return names
+
+
+def _by_folder(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
+    names = {}
+    for path in paths:
+        folder, _, file = path.rpartition("/")
+        parent, _, name = folder.rpartition("/")
+        if name:
+            names[path] = (_join(parent, file), name)
+    return names
+
+
+def _by_file(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
+    names = {}
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        if folder:
+            names[path] = (folder, _stem(path))
+    return names
+
+
+def _by_suffix(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
+    names = {}
+    for path in paths:
+        picture, _, name = _stem(path).rpartition("_")
+        if picture and name:
+            names[path] = (_join(path.rpartition("/")[0], picture), name)
+    return names
+
+
+def _fingerprint(listing: Listing, rows: list[int]) -> tuple[int, int, int]:
+    """Return the joint fingerprint of files, as `statsvc_workers.samples.stamps.combined` defines it."""
+    chosen = np.array(rows)
+    return (
+        int(listing.size[chosen].sum()),
+        int(listing.mtime_ns[chosen].max()),
+        int(listing.ctime_ns[chosen].max()),
+    )
+
+
+def _stem(path: str) -> str:
+    name = path.rpartition("/")[2]
+    return name[: len(name) - len(extension(name))]
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _order(name: str) -> tuple[bool, int, str]:
+    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
