@@ -159,5 +159,7 @@ def _print_description(description: dict[str, Any]) -> None:
             "splits": ", ".join(configuration["splits"]) or None,
         }
     )
+    for subject, text in configuration.get("notes", {}).items():
+        click.echo(f"  {subject}: {text}")
     for failure in failures:
         click.echo(f"  {failure['path']}: {failure['error']}")

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from statsvc_workers.jobs.lease import Outcome
     from statsvc_workers.jobs.progress import Progress
 
+LISTED_PATHS = 5
+"""Samples that are named for each reason why samples could not be read."""
+
 POLL_SECONDS = 0.5
 """Time between two reads of a job that another process runs."""
 
@@ -230,18 +233,21 @@ def _print_failures(progress: Progress, *, see: str = "", already_printed: str =
     see              where to find the samples beyond the first ones
     already_printed  text whose reasons are not repeated
     """
-    first_path: dict[str, str] = {}
+    paths_of: dict[str, list[str]] = {}
     for path, reason in progress.failures:
-        first_path.setdefault(reason, path)
-    for reason, path in first_path.items():
-        count = progress.reasons.get(reason, 1)
-        others = f" and {count - 1} other{'' if count == 2 else 's'}" if count > 1 else ""
-        if reason not in already_printed:
-            click.echo(f"  {path}{others}: {reason}", err=True)
-        elif others:
-            click.echo(f"  The same reason applies to{others.removeprefix(' and')}.", err=True)
-    if (more := progress.failed - sum(progress.reasons.get(reason, 1) for reason in first_path)) > 0:
-        click.echo(f"  … and {more} more{see}", err=True)
+        paths_of.setdefault(reason, []).append(path)
+    for reason, paths in paths_of.items():
+        is_printed = reason in already_printed
+        shown = [path for path in paths if not is_printed or f"{path}: {reason}" not in already_printed]
+        shown = shown[:LISTED_PATHS]
+        others = progress.reasons.get(reason, len(paths)) - (len(paths) if is_printed else len(shown))
+        if shown:
+            more = f" and {others} other{'' if others == 1 else 's'}" if others > 0 else ""
+            text = "the same reason" if is_printed else reason
+            click.echo(f"  {', '.join(shown)}{more}: {text}", err=True)
+    counted = sum(progress.reasons.get(reason, len(paths)) for reason, paths in paths_of.items())
+    if (more_failed := progress.failed - counted) > 0:
+        click.echo(f"  … and {more_failed} more{see}", err=True)
 
 
 def _print_weights(home: Home, catalog: Catalog, dataset: Dataset, progress: Progress, as_json: bool) -> bool:

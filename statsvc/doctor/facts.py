@@ -92,7 +92,7 @@ class Facts:
     background_only  bool [n], samples that contain only the id 0
     consecutive     bool [n], samples whose ids, except 0 and 255, are 1 … k for some k of at least 1
     mask_share      largest share of 255 in a sample of 0 and 255
-    flagged         suspicion → bool [n], the samples; `odd`, `copy`, `mask`, `swapped` or `photo`
+    flagged         suspicion → bool [n], the samples; `odd`, `copy`, `mask`, `swapped`, `photo`, `white`
     flagged_pixels  suspicion → int64 [K], counts of those samples
     examples        raw id → rows of its first samples, for ids that are neither a class nor ignored
     split_pixels    split → int64 [K]
@@ -155,7 +155,7 @@ def gather(table: Table, files: FileFacts) -> Facts:
     splits = table.configuration.splits
     paths = files.path.tolist()
     flagged = {"odd": _odd_sizes(files), "copy": _copies(files)}
-    flagged |= {name: np.zeros(samples, bool) for name in ("mask", "swapped", "photo")}
+    flagged |= {name: np.zeros(samples, bool) for name in ("mask", "swapped", "photo", "white")}
     facts = Facts(
         table,
         files,
@@ -199,6 +199,7 @@ def _add_samples(facts: Facts, block: Block, start: int, class_of: Int64) -> Non
     partly = masks & (white < pixels)
     facts.mask_share = max(facts.mask_share, *(white[partly] / pixels[partly]).tolist(), 0.0)
     facts.flagged["mask"][start:stop] = masks
+    facts.flagged["white"][start:stop] = white > 0
     facts.flagged["photo"][start:stop] = _photos(counts, pixels, ids_per_sample)
     facts.counted_pixels[start:stop] = counts[:, class_of >= 0].sum(axis=1)
     facts.histogram_hash[start:stop] = _hashes(counts, facts.files, start)

@@ -67,6 +67,12 @@ MIN_OBJECTS = 16
 NODATA = (99, 127, 254, 999, 9999, 2**15 - 1, 2**31 - 1)
 """Usual values of pixels without data; 65535 and 4294967295 are findings of `wrong_sign`."""
 
+MIN_REDUCED = 3
+"""Files with, and without, 255 below which their frequencies are not compared."""
+
+MIN_SIMILARITY, MAX_SIMILARITY = 0.8, 0.6
+"""Share that the distributions of files with and without 255 have in common: shifted by 1, and as stored."""
+
 REDUCING_MAPS = ("reduce_zero_label", "ade20k")
 """Class maps of label maps with 0 for void, from whose ids 1 is subtracted."""
 
@@ -217,6 +223,47 @@ def reduced_twice(facts: Facts) -> Finding | None:
         (255,),
         facts.interpretation.largest_change(before, np.roll(before, 1)),
     )
+
+
+def reduced_partly(facts: Facts) -> Finding | None:
+    """Return a finding about some files from whose ids 1 was subtracted, and 0 replaced by 255."""
+    configuration = facts.table.configuration
+    rows = facts.flagged["white"]
+    others = (facts.files.status == 0) & ~rows
+    if configuration.counting.rule != VALUE or min(rows.sum(), others.sum()) < MIN_REDUCED:
+        return None
+    reduced = _share_of_ids(facts, facts.flagged_pixels["white"])
+    plain = _share_of_ids(facts, facts.pixels - facts.flagged_pixels["white"])
+    if plain[0] == 0 or plain[255] or not (reduced[:255] > 0).any():
+        return None
+    # Subtracting 1 modulo 256 turns the histogram of the other files into that of these files.
+    shifted, same = np.roll(plain, -1), plain
+    if _similarity(reduced, shifted) < MIN_SIMILARITY or _similarity(reduced, same) > MAX_SIMILARITY:
+        return None
+    count = int(rows.sum())
+    return Finding(
+        "reduced_partly",
+        SERIOUS,
+        f"{plural_with_verb(count, 'file', 'contains', 'contain')} 255, and the other files have the same "
+        "frequencies for the next higher ids. reduce_zero_label was probably applied to these files only, so "
+        "the same class has two ids.",
+        "Export these files again, or apply the same step to all files.",
+        facts.files.first_paths(rows),
+        count,
+    )
+
+
+def _share_of_ids(facts: Facts, pixels: Int64) -> NDArray[np.float64]:
+    """Return the share of the ids 0 … 255, float64 [256], given the pixels of raw ids, int64 [K]."""
+    shares = np.zeros(256)
+    known = (facts.raw_ids >= 0) & (facts.raw_ids < 256)
+    shares[facts.raw_ids[known]] = pixels[known]
+    return shares / max(1.0, shares.sum())
+
+
+def _similarity(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Return the share that two distributions have in common, 0 … 1."""
+    return float(np.minimum(first, second).sum())
 
 
 def _examples_in_rows(facts: Facts, column: int) -> tuple[str, ...]:

@@ -82,6 +82,7 @@ def findings(facts: Facts) -> Iterator[Finding]:
         ids.wrong_sign,
         ids.nodata,
         ids.reduced_twice,
+        ids.reduced_partly,
         ids.two_voids,
         files.pixel_types,
         files.odd_sizes,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 MAX_WIDTH = 110
 """Largest width of a table in terminal columns; a longer bar would not be clearer."""
 
-MAX_ABSENT = 64
+MAX_ABSENT = 100
 """Most absent classes that a table shows; more are one line."""
 
 _NAME_WIDTH = 24

@@ -138,7 +138,7 @@ def test_unreadable_label_maps_are_reported_and_the_rest_is_counted(tmp_path: Pa
     labels = random_labels(20, [0, 1])
     folder = write(tmp_path / "streets", labels)
     (folder / "train" / "0001.png").write_bytes(b"")
-    Image.new("RGB", (4, 4)).save(folder / "train" / "0002.png")
+    Image.new("RGB", (4, 4), "red").save(folder / "train" / "0002.png")
     table = statsvc.scan(folder)
     count, failures = table.failures()
     assert count == 2

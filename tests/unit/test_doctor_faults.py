@@ -103,6 +103,16 @@ def test_a_class_map_that_reduces_reduced_label_maps_is_found() -> None:
     assert report(original, class_map=class_maps.builtin("reduce_zero_label")) == {}
 
 
+def test_a_step_applied_to_part_of_the_files_is_found() -> None:
+    maps = {path: np.where(labels == 255, 0, labels + 1) for path, labels in streets(classes=6).items()}
+    reduced = list(maps)[1::5]
+    for path in reduced:
+        maps[path] = np.where(maps[path] == 0, 255, maps[path] - 1)
+    finding = report(maps)["reduced_partly"]
+    assert (finding["level"], finding["count"]) == ("serious", len(reduced))
+    assert set(finding["files"]) <= set(reduced)
+
+
 # Exchanged classes
 
 

@@ -213,7 +213,7 @@ def test_a_foreign_file_named_png_is_identified_by_its_content(data: Any, words:
 
 def test_an_unknown_extension_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(
-        UnreadableSample, match=r"'\.jpg', which is not supported .JPEG is lossy.*\.npz, \.png"
+        UnreadableSample, match=r"'\.jpg', which is not supported; JPEG is lossy.*\.npz, \.png"
     ):
         open_label_map("a.jpg", io.BytesIO(b"\xff\xd8\xff"), LARGE)
 

@@ -133,13 +133,13 @@ def test_coco_annotations_are_named_and_boxes_left_out(tmp_path: Path) -> None:
 def test_a_scan_prints_a_reason_once_and_few_rows_and_exits_with_1_without_pixels(tmp_path: Path) -> None:
     masks = tmp_path / "masks"
     masks.mkdir()
-    for k in range(6):
+    for k in range(6):  # five of them are empty files
         Image.fromarray(np.zeros((4, 4), np.uint8)).save(masks / f"{k}.png")
         if k:
             (masks / f"{k}.png").write_bytes(b"")
     result = invoke("scan", masks, "--home", tmp_path / "h", code=1)
     assert result.stderr.count("is empty (0 bytes)") == 1
-    assert "1.png and 4 others: is not a valid PNG" in result.stderr
+    assert "1.png, 2.png, 3.png, 4.png, 5.png: is not a valid PNG" in result.stderr
 
     ids = tmp_path / "ids"
     ids.mkdir()

@@ -249,6 +249,8 @@ def test_masks_of_a_picture_are_one_label_map(
 ) -> None:
     pictures = {f"{k}": np.roll(ids, 7 * k) % (4 - k // 3) for k in range(5)}
     masks(tmp_path, pictures, name)
+    if "_" not in name:  # a suffix has too many other meanings
+        assert "--rule mask-per-class" in library.scan(tmp_path, pattern="*").configuration.notes["masks"]
     table = library.scan(tmp_path, rule="mask-per-class")
     assert table.configuration.class_names == NAMES
     assert counts_by_path(table) == {

@@ -41,12 +41,12 @@ def list_members(root: str, path: str, _key: str | None) -> Contents:
         annotations = content["annotations"]
         if annotations and "segments_info" in annotations[0]:
             return Contents(_panoptic(root, path, annotations), names)
-        drawn = [annotation for annotation in annotations if annotation.get("segmentation")]
-        if annotations and not drawn:
+        members = _instances(path, content["images"], annotations, names)
+        boxes = sum(not annotation.get("segmentation") for annotation in annotations)
+        if 0 < boxes == len(annotations):
             raise UnreadableSample("contains boxes without segmentation; export the annotations with masks")
-        boxes = len(annotations) - len(drawn)
         note = f"{boxes} of {len(annotations)} objects are boxes without segmentation and were left out"
-        return Contents(_instances(path, content["images"], drawn, names), names, note if boxes else "")
+        return Contents(members, names, note if boxes else "")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, UnreadableSample):
             raise
@@ -95,9 +95,8 @@ def _instances(
         category = int(annotation["category_id"])
         if not 0 <= category < len(names):
             raise UnreadableSample(f"annotates the category {category}, which its list of categories lacks")
-        of_image[annotation["image_id"]].append(
-            {"category": category, "segmentation": annotation["segmentation"]}
-        )
+        if segmentation := annotation.get("segmentation"):
+            of_image[annotation["image_id"]].append({"category": category, "segmentation": segmentation})
     # Background pixels have id 0 by convention, and −1 where the dataset uses category 0 as a class.
     background = -1 if names[0] != "0" else 0
     members = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypedDict, cast
 
 from statsvc.errors import UnreadableSample
@@ -13,6 +12,7 @@ from statsvc_workers.formats import hdf5, npy, open_label_map, zarr_arrays
 from statsvc_workers.formats.annotations import open_annotations
 from statsvc_workers.formats.stacks import largest
 from statsvc_workers.samples.members import FileRange
+from statsvc_workers.samples.open_file import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,8 +122,8 @@ def _open_masks(
     member: Member, sample: OpenSample, _data: BinaryIO, max_pixels: int, counting: Counting
 ) -> LabelMap:
     with ExitStack() as stack:
-        others = [stack.enter_context(Path(file).open("rb")) for file in sample.files]
-        paths, files = (member.file, *member.files), [_file(sample), *others]
+        others = [stack.enter_context(open_file("", file)) for file in sample.files]
+        paths, files = (member.file, *member.files), [_file(part) for part in (sample, *others)]
         masks = list(zip(paths, files, member.where, strict=True))
         return class_masks.open_masks(masks, max_pixels, counting.key)
 

@@ -109,7 +109,7 @@ def classes_axis(array: NDArray[Any]) -> int | None:
             continue
         flat = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
         sample = flat[:, :: max(1, flat.shape[1] // SAMPLED)].astype(np.float64)
-        if sample.min() < 0 or sample.max() > 1 or not (sample > 0).any(axis=1).all():
+        if sample.min() < 0 or sample.max() > 1 or (sample > 0).any(axis=1).sum() < 2:
             continue
         if (abs(sample.sum(axis=0) - 1) <= SUM_TOLERANCE).all():
             return axis

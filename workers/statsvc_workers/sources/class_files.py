@@ -47,8 +47,8 @@ EXAMPLES = 5
 EXAMPLE_PIXELS = 1 << 26
 """A larger label map is not compared."""
 
-HEADERS = 64
-"""GeoTIFF files whose headers are read for their nodata value."""
+HEADERS, REMOTE_HEADERS = 64, 8
+"""GeoTIFF and NIfTI files whose headers are read for nodata values and scales; in an object store, fewer."""
 
 OVERRIDE = "--ignore-index overrides this"
 
@@ -64,6 +64,7 @@ class ClassFiles:
     nodata    ids that GeoTIFF files declare as nodata → number of the files that were examined
     examined  number of GeoTIFF files that were examined
     notes     files that were not used → why
+    masks     whether the files are named like one mask per class
     """
 
     classes: ClassList | None = None
@@ -71,6 +72,7 @@ class ClassFiles:
     nodata: Mapping[int, int] = field(default_factory=dict)
     examined: int = 0
     notes: Mapping[str, str] = field(default_factory=dict)
+    masks: bool = False
 
 
 def find(root: str, listing: Listing, *, search_parent: bool = False) -> ClassFiles:
@@ -84,15 +86,12 @@ def find(root: str, listing: Listing, *, search_parent: bool = False) -> ClassFi
         return ClassFiles(notes=listing.notes)
     chosen = [path for path in listing.path if extension(path) in FORMATS]
     notes = dict(listing.notes)
-    if class_masks.looks_like_masks(chosen):
-        notes["masks"] = (
-            f"the files are named like one mask per class; --rule {MASKS} merges those of a picture"
-        )
     if scaled := _scaled(root, chosen):
         notes["scale"] = f"{scaled}; values within {nifti.TOLERANCE:g} of an integer are rounded"
     classes, file = _class_list(root, chosen, notes, search_parent=search_parent)
     nodata, examined = _nodata(root, [path for path in chosen if extension(path) in (".tif", ".tiff")])
-    return ClassFiles(classes, file, nodata, examined, notes)
+    masks = class_masks.looks_like_masks(chosen)
+    return ClassFiles(classes, file, nodata, examined, notes, masks)
 
 
 def with_rule(
@@ -131,12 +130,12 @@ def with_classes(
     """
     notes = {**configuration.notes, **files.notes}
     configuration = _with_nodata(configuration, files, class_id, notes)
-    if configuration.counting.masks:
-        notes.pop("masks", None)
-        if OVERLAP in class_id:
-            notes["overlaps"] = (
-                f"pixels inside masks of several classes count for none; their id is {OVERLAP}"
-            )
+    if configuration.counting.masks and OVERLAP in class_id:
+        notes["overlaps"] = f"pixels inside masks of several classes count for none; their id is {OVERLAP}"
+    if files.masks and configuration.counting.rule == VALUE and set(class_id.tolist()) <= {0, 1, IGNORE}:
+        notes["masks"] = (
+            f"the files are named like one mask per class; --rule {MASKS} merges those of a picture"
+        )
     classes = files.classes
     if classes is None or configuration.class_names or configuration.class_map is not None:
         return replace(configuration, notes=notes)
@@ -329,7 +328,8 @@ def _histogram(path: str, file: BinaryIO, key: str | None, *, colors: bool) -> d
 
 def _scaled(root: str, paths: Sequence[str]) -> str:
     """Return how many of some NIfTI files have a scale; "" if none has."""
-    chosen = _spread([path for path in paths if extension(path) in (".nii", ".nii.gz")], HEADERS)
+    volumes = [path for path in paths if extension(path) in (".nii", ".nii.gz")]
+    chosen = _spread(volumes, REMOTE_HEADERS if is_url(root) else HEADERS)
     scaled = 0
     for path in chosen:
         with suppress(OSError), open_bytes(root, path) as file:
@@ -340,7 +340,7 @@ def _scaled(root: str, paths: Sequence[str]) -> str:
 def _nodata(root: str, paths: Sequence[str]) -> tuple[dict[int, int], int]:
     """Return the nodata values of some GeoTIFF files → number of files, and the number of files examined."""
     found: Counter[int] = Counter()
-    chosen = _spread(list(paths), HEADERS)
+    chosen = _spread(list(paths), REMOTE_HEADERS if is_url(root) else HEADERS)
     examined = 0
     for path in chosen:
         with suppress(OSError), open_bytes(root, path) as file:

@@ -22,8 +22,9 @@ import numpy as np
 
 from statsvc.classes.class_maps import MAX_CLASSES
 from statsvc.dataset.counting_rule import MASKS, MASKS_BY
+from statsvc.dataset.splits import FOLDERS
 from statsvc.errors import SourceError
-from statsvc_workers.formats import FORMATS, extension
+from statsvc_workers.formats import extension
 from statsvc_workers.samples.members import Member
 from statsvc_workers.sources.listing import Listing, ListingColumns
 
@@ -79,11 +80,19 @@ def group(listing: Listing, rule: str, classes: Sequence[str]) -> Listing:
     return Listing(*columns.take_sorted(), {**listing.unreadable, **unreadable}, members, class_names)
 
 
-def looks_like_masks(paths: Iterable[str]) -> str | None:
-    """Return the rule for paths that certainly are one mask per class: names by Label Studio; else None."""
-    chosen = [path for path in paths if extension(path) in FORMATS]
-    tagged = sum(TAG.fullmatch(_stem(path)) is not None for path in chosen)
-    return MASKS if chosen and tagged >= SHARE * len(chosen) else None
+def looks_like_masks(paths: Sequence[str]) -> bool:
+    """Whether label maps that turn out to be binary are named like one mask per class."""
+    if not paths:
+        return False
+    if len(_by_tag(paths)) >= SHARE * len(paths):
+        return True
+    by_folder = _by_folder(paths)
+    splits = {name for _, name in by_folder.values()} & {*FOLDERS}
+    if not splits and _fits(by_folder, paths):
+        return True
+    # Each folder is a picture if its files are named like those of the other folders.
+    by_file = _by_file(paths)
+    return not splits and _fits(by_file, paths) and _classes_are_few(by_file)
 
 
 def _arrangement(paths: Sequence[str], rule: str) -> dict[str, tuple[str, str]]:
