@@ -78,6 +78,7 @@ SLOW_MODULES = {
         "test_exchange",
         "test_imports",
         "test_isolation",
+        "test_stopping",
         "test_page",
     ),
 }

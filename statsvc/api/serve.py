@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from statsvc.store.catalog import tokens
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+    from types import FrameType
 
     from statsvc.api.state.job_events import JobEvents
     from statsvc.store.home import Home
@@ -32,13 +34,26 @@ BACKLOG = 1024
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that reports when it accepts requests."""
+    """A uvicorn server that reports when it accepts requests, and each signal to stop."""
 
     def __init__(
-        self, config: uvicorn.Config, job_events: JobEvents, ready: Callable[[int], None] | None
+        self,
+        config: uvicorn.Config,
+        job_events: JobEvents,
+        ready: Callable[[int], None] | None,
+        stopping: Callable[[int], None] | None,
     ) -> None:
         super().__init__(config)
-        self._job_events, self._ready = job_events, ready
+        self._job_events, self._ready, self._stopping = job_events, ready, stopping
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn passes it
+        # uvicorn's method would raise the signal again after its shutdown, which ends the process before its
+        # caller can end the runner.
+        if self._stopping is not None:
+            self._stopping(sig)
+        if self.should_exit:
+            os._exit(128 + sig)  # the second signal
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -60,12 +75,14 @@ def run(
     names: Sequence[str] = (),
     reads_need_token: bool = False,
     ready: Callable[[int], None] | None = None,
+    stopping: Callable[[int], None] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM. On an address that is not loopback, every write requires a token.
 
     names             additional accepted host names
     reads_need_token  whether reads require a token, too
     ready             called with the port once the server accepts requests
+    stopping          called with each signal to stop, in its handler
 
     Raises `InvalidParameter` for an invalid address, and if tokens are required but none exists; `Conflict`
     if the port is in use; `CatalogError` if the catalog cannot be used.
@@ -90,7 +107,7 @@ def run(
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
         audit.setLevel(logging.INFO)
-        _Server(config, app.state.service.job_events, ready).run(sockets=[listening])
+        _Server(config, app.state.service.job_events, ready, stopping).run(sockets=[listening])
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 import click
 
@@ -28,14 +27,12 @@ from statsvc.cli.upgrade import upgrade
 from statsvc.cli.verify import verify
 from statsvc.cli.versions import versions
 from statsvc.cli.weights import weights
+from statsvc.common.logs import configure_logging
 
 EPILOG = """\b
 Start with:          statsvc scan FOLDER_OF_LABEL_MAPS
 Complete with Tab:   eval "$(_STATSVC_COMPLETE=bash_source statsvc)"
 """
-
-VERBOSE_LIBRARIES = ("distributed", "alembic", "asyncio", "tornado", "watchfiles")
-"""Loggers that report routine events as warnings; only their errors are shown."""
 
 
 @click.group(
@@ -51,13 +48,7 @@ VERBOSE_LIBRARIES = ("distributed", "alembic", "asyncio", "tornado", "watchfiles
 @click.option("-v", "--verbose", is_flag=True, help="Log progress to stderr.")
 def cli(verbose: bool) -> None:
     """Count the classes in segmentation label maps, and compute class weights from the counts."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    for library in VERBOSE_LIBRARIES:
-        logging.getLogger(library).setLevel(logging.ERROR)
+    configure_logging(logging.INFO if verbose else logging.WARNING)
 
 
 cli.add_sections(

@@ -46,6 +46,7 @@ def runner(
 ) -> None:
     """Run queued jobs until stopped, on this machine or on the workers of a Dask scheduler."""
     try:
+        from statsvc_workers.cluster.parent_death import end_with_parent
         from statsvc_workers.cluster.remote_cluster import checked_address
         from statsvc_workers.jobs.attempt import MAX_PIXELS, Settings
         from statsvc_workers.jobs.runner import run
@@ -68,13 +69,17 @@ def runner(
         home.store.check(writing=True)
     stopping = threading.Event()
 
-    def stop(_signal: int, _frame: Any) -> None:
+    def stop(number: int, _frame: Any) -> None:
+        if stopping.is_set():
+            os._exit(128 + number)  # the kernel kills the processes that count, and their jobs are requeued
         stopping.set()
 
     signal.signal(signal.SIGTERM, stop)
     # The terminal sends Ctrl-C to the whole process group; under `serve` the parent decides when to stop.
-    signal.signal(signal.SIGINT, stop)
-    if parent is None:
+    signal.signal(signal.SIGINT, stop if parent is None else signal.SIG_IGN)
+    if parent is not None:
+        end_with_parent(signal.SIGTERM, parent)
+    else:
         click.echo("The runner is waiting for jobs. Press Ctrl-C to stop it.", err=True)
     run(
         home,

@@ -171,12 +171,15 @@ def _run_job(
         _follow_running_job(catalog, dataset)
     progress = Progress()
     cluster = LocalCluster(workers)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with show_progress(progress.to_dict):
             return execute(catalog, home.store, job, cluster, settings, progress, retry=False)
     except KeyboardInterrupt:
-        # Only the workers remain to be stopped, so a second Ctrl-C must not interrupt that.
+        # Only the workers remain to be stopped, so a second Ctrl-C must not interrupt that. A second SIGTERM
+        # ends this process at once, and the kernel ends the workers.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         click.echo(
             "statsvc: stopped. The counts so far are saved, and the next scan continues from there.",
             err=True,

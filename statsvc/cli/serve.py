@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +21,8 @@ from statsvc.common.object_urls import is_url, normalized
 from statsvc.dataset.splits import advised_split
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from statsvc.store.home import Home
 
 log = logging.getLogger(__name__)
@@ -28,7 +31,7 @@ RESTART_SECONDS = 2.0
 """Least time between two starts of the runner, so that one that cannot start does not use up a core."""
 
 STOP_SECONDS = 10.0
-"""Time that the runner has to stop before it is killed."""
+"""Time that the runner has to stop before it is killed: more than the runner gives its jobs."""
 
 
 def _parse_roots(
@@ -126,9 +129,10 @@ def serve(
             names=names,
             reads_need_token=reads_need_token,
             ready=ready,
+            stopping=None if child is None else child.handle_signal,
         )
     except KeyboardInterrupt:
-        pass  # the regular way to stop, also during startup; uvicorn has finished its requests
+        pass  # Ctrl-C during startup
     finally:
         if child is not None:
             child.stop()
@@ -165,27 +169,52 @@ class _RunnerProcess:
         self._environment = os.environ | {"STATSVC_DATABASE": home.database}
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
+        self._starting = threading.RLock()  # a signal handler may interrupt the thread that holds it
         self._watcher = threading.Thread(target=self._watch, name="runner", daemon=True)
 
     def start(self) -> None:
         self._watcher.start()
 
     def _watch(self) -> None:
-        while not self._stopping.is_set():
+        while True:
             started = time.monotonic()
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                self._command, stdin=subprocess.DEVNULL, env=self._environment
-            )
-            code = self._process.wait()
+            with self._starting:
+                if self._stopping.is_set():
+                    return
+                process = self._process = subprocess.Popen(  # noqa: S603 - our own command
+                    self._command, stdin=subprocess.DEVNULL, env=self._environment
+                )
+            # This thread started the process, so it must not end before the process: the kernel would
+            # report the death of the parent to it.
+            code = process.wait()
             if self._stopping.is_set():
                 return
             log.warning("the runner exited with code %d; restarting it", code)
             self._stopping.wait(max(0.0, RESTART_SECONDS - (time.monotonic() - started)))
 
+    def handle_signal(self, number: int, _frame: FrameType | None = None) -> None:
+        """Ask the runner to stop, while the server finishes its requests; at the second signal, end both."""
+        if not self._stopping.is_set():
+            self._terminate()
+            return
+        if self._process is not None:
+            self._process.kill()
+        os._exit(128 + number)
+
+    def _terminate(self) -> None:
+        """Ask the runner to stop. Only once: at the second request it would not requeue its jobs."""
+        with self._starting:
+            if not self._stopping.is_set():
+                self._stopping.set()
+                if self._process is not None:
+                    self._process.terminate()
+
     def stop(self) -> None:
-        self._stopping.set()
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
+        """Stop the runner, and wait for its end."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.handle_signal)
+        self._terminate()
+        if self._process is not None:
             try:
                 self._process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:

@@ -143,11 +143,12 @@ class LocalCluster:
 
         A cancelled batch would run until its current sample is counted, and a decoder cannot be interrupted.
         """
-        with contextlib.suppress(Exception):
-            for nanny in list(self._cluster.workers.values()):
-                pid = nanny.pid
-                nanny.close_gracefully()  # or it would start another process
-                if pid is not None:
+        nannies = [] if self._cluster is None else list(self._cluster.workers.values())
+        for nanny in nannies:
+            pid = nanny.pid
+            nanny.close_gracefully()  # or it would start another process
+            if pid is not None:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self.close()
 

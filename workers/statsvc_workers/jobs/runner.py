@@ -1,40 +1,49 @@
-"""The runner: leases jobs from the catalog one after the other, and counts on Dask workers."""
+"""The runner: leases jobs from the catalog, and supervises the processes that execute them."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from statsvc.errors import NotFound
 from statsvc.store.catalog import jobs
-from statsvc_workers.cluster.local_cluster import LocalCluster
-from statsvc_workers.cluster.remote_cluster import RemoteCluster
-from statsvc_workers.jobs.lease import execute
-from statsvc_workers.jobs.progress import Progress
+from statsvc.store.catalog.records import RUNNING
+from statsvc_workers.jobs.executor import Executor, ExecutorOptions
 from statsvc_workers.jobs.triggers import Triggers
 from statsvc_workers.sources.watching import QUIET_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from statsvc.store.catalog.records import Job
     from statsvc.store.home import Home
-    from statsvc_workers.cluster.cluster import Cluster
     from statsvc_workers.jobs.attempt import Settings
-    from statsvc_workers.jobs.lease import Outcome
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
-"""Interval at which an idle runner checks the catalog for jobs."""
+"""Interval at which the runner checks the catalog for jobs, and the state of those that run."""
 
-PAUSE_SECONDS = 2.0
-"""Pause after the catalog became unavailable during a job."""
+KILL_SECONDS = 1.25
+"""How long a job that was cancelled or taken over may continue before its process is killed."""
 
-IDLE_SECONDS = 60.0
-"""How long the cluster's processes stay alive after the last job."""
+STOP_SECONDS = 5.0
+"""How long jobs may take to stop with the runner before their processes are killed."""
+
+SLOW_SECONDS = 30.0
+"""A job whose progress has not changed for this long does not keep the runner from starting another one."""
+
+MAX_JOBS = 4
+"""Most jobs at a time: one that makes progress, and the others slow."""
+
+STUCK_SECONDS = 300.0
+"""If `MAX_JOBS` jobs are slow, the one without progress for this long is requeued if another job waits."""
 
 
 def run(
@@ -50,65 +59,157 @@ def run(
 ) -> None:
     """Lease and run jobs until `stop` returns True or the process `parent` ends.
 
-    workers  worker processes on this machine; default: as many as `LocalCluster` starts
-    quiet    quiet period of watched sources, in seconds
-    dask     address of a Dask scheduler, whose workers are used instead of local processes
+    Ends within `STOP_SECONDS`, and leaves no process.
+
+    workers              worker processes on this machine; default: as many as `LocalCluster` starts
+    quiet                quiet period of watched sources, in seconds
+    dask                 address of a Dask scheduler, whose workers are used instead of local processes
     allow_insecure_dask  whether `tcp://` is accepted beyond loopback
-    parent   process id
+    parent               process id
     """
-    cluster: Cluster = (
-        LocalCluster(workers) if dask is None else RemoteCluster(dask, allow_insecure=allow_insecure_dask)
+    options = ExecutorOptions(
+        *(str(home.folder), home.database, str(home.store), settings, workers, dask, allow_insecure_dask)
     )
     catalog = home.open_catalog()
-    owner = jobs.process_identity()
-
-    def should_stop() -> bool:
-        return stop() or (parent is not None and os.getppid() != parent)
-
-    last_job = time.monotonic()
     triggers = Triggers(catalog, quiet)
+    supervisor = _Supervisor(catalog, options)
+    unavailable = False
     try:
         triggers.start()
-        while not should_stop():
+        while not stop() and (parent is None or os.getppid() == parent):
             try:
-                job = jobs.lease(catalog, owner)
+                supervisor.step()
             except sa.exc.SQLAlchemyError as error:
-                log.warning("The catalog is unavailable (%s). Retrying", error)
-                job = None
-            if job is None:
-                if cluster.running and time.monotonic() - last_job > IDLE_SECONDS:
-                    cluster.close()
-                time.sleep(POLL_SECONDS)
-                continue
-            try:
-                name = catalog.dataset_by_uid(job.dataset_uid).name
-                log.info("%s: job %s, attempt %d", name, job.id, job.attempt)
-                _report(name, execute(catalog, home.store, job, cluster, settings, Progress(), should_stop))
-            except sa.exc.SQLAlchemyError as error:
-                log.warning(
-                    "The catalog became unavailable during job %s (%s). Its lease will expire", job.id, error
-                )
-                time.sleep(PAUSE_SECONDS)
-            last_job = time.monotonic()
+                if not unavailable:  # once, not four times a second
+                    log.warning("The catalog is unavailable (%s). Retrying", error)
+                unavailable = True
+            else:
+                if unavailable:
+                    log.warning("The catalog is available again")
+                unavailable = False
+            time.sleep(POLL_SECONDS)
     finally:
+        supervisor.stop()
         triggers.stop()
-        cluster.close()
         catalog.close()
 
 
-def _report(name: str, outcome: Outcome) -> None:
-    progress = outcome.progress
-    if outcome.error is not None:
-        log.error("%s: %s", name, outcome.error)
-    elif outcome.version is None:
-        log.info("%s: nothing changed in %d samples", name, progress.total)
-    else:
-        log.info(
-            "%s: version %d published; %d counted, %d reused, %d removed, %d failed",
-            name,
-            outcome.version.number,
-            progress.counted,
-            progress.reused,
-            progress.removed,
-            progress.failed,
-        )
+@dataclass(slots=True)
+class _Running:
+    """An executor and what the supervisor knows about its job.
+
+    progress      the job's progress in the catalog
+    changed_at    when the progress changed last, in seconds of the monotonic clock
+    lost_at       when the job was found cancelled or taken over
+    """
+
+    executor: Executor
+    job: Job
+    progress: dict[str, Any] = field(default_factory=dict)
+    changed_at: float = field(default_factory=time.monotonic)
+    lost_at: float | None = None
+
+    @property
+    def quiet_seconds(self) -> float:
+        return time.monotonic() - self.changed_at
+
+
+class _Supervisor:
+    """Starts jobs, and ends the processes of those that must not continue."""
+
+    def __init__(self, catalog: Catalog, options: ExecutorOptions) -> None:
+        self._catalog, self._options = catalog, options
+        self._owner = jobs.process_identity()
+        self._running: list[_Running] = []
+        # Started now, so that the first job need not wait for it.
+        self._idle: Executor | None = Executor(options)
+
+    def step(self) -> None:
+        """Check the running jobs, and start a job if one may run."""
+        for running in list(self._running):
+            self._check(running)
+        if any(running.quiet_seconds < SLOW_SECONDS for running in self._running):
+            return
+        full = len(self._running) >= MAX_JOBS
+        stuck = max(self._running, key=lambda running: running.quiet_seconds, default=None)
+        if full and (stuck is None or stuck.quiet_seconds < STUCK_SECONDS):
+            return
+        job = jobs.lease(self._catalog, self._owner)
+        if job is None:
+            return
+        if full and stuck is not None:
+            self._end(stuck, f"it made no progress for {stuck.quiet_seconds:.0f} s while other jobs waited")
+        self._start(job)
+
+    def _start(self, job: Job) -> None:
+        executor, self._idle = self._idle, None
+        if executor is not None and not executor.alive():
+            executor.kill()
+            executor = None
+        executor = executor or Executor(self._options)
+        running = _Running(executor, job)
+        self._running.append(running)
+        with contextlib.suppress(OSError):  # it died just now; `_check` finds out
+            executor.start(job)
+
+    def _check(self, running: _Running) -> None:
+        """Handle the end of a job or of its process, and the loss of its lease."""
+        try:
+            ended = running.executor.ended()
+        except (EOFError, OSError):
+            self._end(running, f"the process that ran it {running.executor.exit_text()}")
+            return
+        if ended:
+            self._running.remove(running)
+            self._keep(running.executor)
+            return
+        if running.lost_at is None:
+            self._poll(running)
+        elif time.monotonic() - running.lost_at > KILL_SECONDS:
+            log.info("Ending the process of job %s, which does not stop", running.job.id)
+            self._end(running, None)
+
+    def _poll(self, running: _Running) -> None:
+        """Read the job's row: whether this attempt may continue, and its progress."""
+        try:
+            current = jobs.get(self._catalog, running.job.id)
+        except NotFound:  # deleted with its dataset
+            running.lost_at = time.monotonic()
+            return
+        if current.state != RUNNING or current.attempt != running.job.attempt:
+            running.lost_at = time.monotonic()
+        elif dict(current.progress) != running.progress:
+            running.progress, running.changed_at = dict(current.progress), time.monotonic()
+
+    def _keep(self, executor: Executor) -> None:
+        """Keep an executor for the next job, with its worker processes; one is enough."""
+        if self._idle is None:
+            self._idle = executor
+        else:
+            executor.kill()
+
+    def _end(self, running: _Running, cause: str | None) -> None:
+        """Kill the process of a job; with a cause, requeue the job."""
+        running.executor.kill()
+        self._running.remove(running)
+        if cause is not None:
+            log.warning("Attempt %d of job %s ended: %s", running.job.attempt, running.job.id, cause)
+            jobs.requeue(self._catalog, running.job, cause)
+        if self._idle is None:
+            self._idle = Executor(self._options)
+
+    def stop(self) -> None:
+        """Stop all jobs and requeue them; kill the processes that do not end in time."""
+        deadline = time.monotonic() + STOP_SECONDS
+        executors = [running.executor for running in self._running]
+        executors += [] if self._idle is None else [self._idle]
+        for executor in executors:
+            executor.stop()
+        for executor in executors:
+            executor.join(deadline - time.monotonic())
+            executor.kill()
+        for running in self._running:
+            # Does nothing if the process has requeued the job itself.
+            with contextlib.suppress(sa.exc.SQLAlchemyError):
+                jobs.requeue(self._catalog, running.job, "its runner was stopped", orderly=True)
+        self._running, self._idle = [], None

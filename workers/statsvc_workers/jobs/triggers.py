@@ -29,6 +29,10 @@ CATALOG_SECONDS = 1.0
 """Interval at which the catalog is checked for due schedules and watched datasets."""
 
 
+STOP_SECONDS = 1.0
+"""How long stopping waits for the thread."""
+
+
 class Triggers:
     """A thread of a runner that queues jobs and reports that it runs; any number of runners may have one.
 
@@ -52,7 +56,7 @@ class Triggers:
         """Stop the thread. Changes without a job yet are found when watching starts again."""
         self._ended.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_SECONDS)  # it may be reading a source that does not respond
 
     def _run(self) -> None:
         unavailable = False
