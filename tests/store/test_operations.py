@@ -172,6 +172,8 @@ def test_a_missing_runner_and_failing_scans_show_in_answers(home: Home, catalog:
         assert client.get("/datasets/street").json()["warnings"] == []
         add_jobs(catalog, dataset, 13, state="failed", error="disk gone")
         triggers.change(catalog, dataset, {"every": 3600.0})
+        assert "no runner" not in str(client.get("/datasets/street").json()["warnings"])  # nothing is due
+        set_due(catalog, -120.0)
         warnings = client.get("/datasets/street").json()["warnings"]  # reads the state anew
         assert any("because the last 13 scans failed" in warning for warning in warnings)
         assert any("no runner has reported" in warning for warning in warnings)

@@ -65,7 +65,7 @@ def run(
     def should_stop() -> bool:
         return stop() or (parent is not None and os.getppid() != parent)
 
-    last_job = time.monotonic()
+    last_job, unavailable = time.monotonic(), False
     triggers = Triggers(catalog, quiet)
     try:
         triggers.start()
@@ -73,8 +73,13 @@ def run(
             try:
                 job = jobs.lease(catalog, owner)
             except sa.exc.SQLAlchemyError as error:
-                log.warning("The catalog is unavailable (%s). Retrying", error)
-                job = None
+                if not unavailable:  # once, not four times a second
+                    log.warning("The catalog is unavailable (%s). Retrying", error)
+                job, unavailable = None, True
+            else:
+                if unavailable:
+                    log.warning("The catalog is available again")
+                unavailable = False
             if job is None:
                 if cluster.running and time.monotonic() - last_job > IDLE_SECONDS:
                     cluster.close()
@@ -99,7 +104,7 @@ def run(
 def _report(name: str, outcome: Outcome) -> None:
     progress = outcome.progress
     if outcome.error is not None:
-        log.error("%s: %s", name, outcome.error)
+        log.log(logging.INFO if outcome.stopped else logging.ERROR, "%s: %s", name, outcome.error)
     elif outcome.version is None:
         log.info("%s: nothing changed in %d samples", name, progress.total)
     else:
