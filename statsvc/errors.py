@@ -22,6 +22,7 @@
     │   │
     │   │   Retry later
     │   └── StoreUnavailable             the version store does not respond
+    ├── Busy (RuntimeError)              too many requests that take long: try again later
     ├── ServerError (RuntimeError)       the statsvc server is unreachable or sent an invalid response
     │
     │   Check the job
@@ -105,6 +106,10 @@ class StoreError(StatsvcError, RuntimeError):
 
 class StoreUnavailable(StoreError):
     """The version store does not respond; the same request can succeed later."""
+
+
+class Busy(StatsvcError, RuntimeError):
+    """Too many requests that take long are waiting; the same request can succeed later."""
 
 
 class ServerError(StatsvcError, RuntimeError):

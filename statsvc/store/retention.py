@@ -91,6 +91,7 @@ def collect(
             _remove_orphans(catalog, store, grace, result)
             for dataset in catalog.datasets():
                 _remove_rows(catalog, store, dataset, grace, result)
+            for dataset in catalog.datasets():
                 _expire(catalog, store, dataset, result)
                 _remove_rows(catalog, store, dataset, grace, result)
         for uid in _all_uids(catalog):

@@ -45,6 +45,7 @@ def test_every_command_that_prints_data_has_the_option_json() -> None:
         ("weights street", {"dataset", "version", "weights", "classes"}),
         ("compare street --method uniform --method enet", {"dataset", "version"}),
         ("datasets street", {"dataset", "source", "configuration", "failures"}),
+        ("diff street street", {"from", "to", "distance", "classes", "exceeded"}),
         ("doctor street", {"dataset", "findings", "serious"}),
         ("verify", {"checked", "damaged"}),
         ("gc", {"expired", "removed", "orphans", "unknown", "damaged"}),

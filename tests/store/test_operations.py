@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
+import subprocess
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 import sqlalchemy as sa
 
@@ -22,6 +26,7 @@ from support.catalogs import REMOTE_OWNER, add_dataset
 from support.commands import statsvc
 from support.contract import ApiClient
 from support.publishing import label_maps, publish, refresh_catalog_state
+from support.servers import serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,6 +172,8 @@ def test_a_missing_runner_and_failing_scans_show_in_answers(home: Home, catalog:
         assert client.get("/datasets/street").json()["warnings"] == []
         add_jobs(catalog, dataset, 13, state="failed", error="disk gone")
         triggers.change(catalog, dataset, {"every": 3600.0})
+        assert "no runner" not in str(client.get("/datasets/street").json()["warnings"])  # nothing is due
+        set_due(catalog, -120.0)
         warnings = client.get("/datasets/street").json()["warnings"]  # reads the state anew
         assert any("because the last 13 scans failed" in warning for warning in warnings)
         assert any("no runner has reported" in warning for warning in warnings)
@@ -236,6 +243,36 @@ def test_a_lost_catalog_is_not_replaced_by_an_empty_one(local: Home) -> None:
     statsvc("rebuild", "--home", local.folder)
     with ApiClient(build_app(local)) as client:
         assert client.get("/weights").json()["version"] == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")
+@pytest.mark.parametrize("inodes", [False, True], ids=["bytes", "inodes"])
+def test_a_full_disk_can_be_read_and_relieved(tmp_path: Path, inodes: bool) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = "size=24m" + (",nr_inodes=200" if inodes else "")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]).returncode:
+        pytest.skip("this system cannot mount a tmpfs")
+    try:
+        home = homes.resolve(str(disk / "home"))
+        publish(home, "street", label_maps(), num_classes=4)
+        orphan = home.store / Catalog.open(home.database).dataset("street").uid / "dead-1"
+        (orphan / "counts").write(bytes(1000))
+        os.utime(str(orphan), (1, 1))
+        os.utime(str(orphan / "counts"), (1, 1))
+        with contextlib.suppress(OSError):
+            if inodes:
+                for number in range(1000):
+                    (disk / f"filler-{number}").touch()
+            with (disk / "filler").open("wb", buffering=0) as filler:
+                while filler.write(bytes(4096)):
+                    pass
+        assert "1 orphans deleted" in statsvc("gc", "--home", home.folder).stdout
+        assert "class" in statsvc("weights", "street", "--home", home.folder).stdout
+        with serving(home) as url:
+            assert httpx2.get(f"{url}/weights").json()["version"] == 1
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_job_rows_may_run_only_once_their_dataset_is_free(catalog: Catalog) -> None:

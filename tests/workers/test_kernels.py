@@ -218,3 +218,47 @@ def test_mutated_files_are_rejected_or_counted_completely_within_bounds(tmp_path
         text=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")
+
+
+LOOPS = """
+from statsvc_workers.kernels.numba_support import kernel
+
+@kernel
+def total(values):
+    result = 0
+    for value in values:
+        result += value
+    return result
+"""
+
+
+@pytest.mark.parametrize("cache", ["writable", "damaged", "missing", "full"])
+def test_loops_run_whatever_state_their_cache_is_in(tmp_path: Path, cache: str) -> None:
+    """A cache that cannot be used is a problem of the machine, never of a label map."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    program = "import numpy, loops; print(loops.total(numpy.arange(10)))"
+    if cache != "missing":
+        (tmp_path / "loops.py").write_text(LOOPS)
+    else:
+        program = f"{LOOPS}\nimport numpy; print(total(numpy.arange(10)))"  # numba cannot cache such code
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": str(tmp_path)}
+
+    def run(limit: str = "true") -> subprocess.CompletedProcess[str]:
+        command = ["sh", "-c", f'{limit}; exec "$0" -c "$1"', sys.executable, program]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+    first = run("ulimit -f 0" if cache == "full" else "true")
+    assert (first.stdout, first.returncode) == ("45\n", 0), first.stderr
+    if cache == "damaged":
+        for file in folder.rglob("*.nb?"):
+            file.write_bytes(b"\x80")
+        second = run()
+        assert (second.stdout, second.returncode) == ("45\n", 0), second.stderr
+        assert "compiling it again" in second.stderr
+    elif cache == "missing":
+        assert "Set NUMBA_CACHE_DIR" in first.stderr
+    elif cache == "full":
+        assert "cannot be stored" in first.stderr
+    else:
+        assert list(folder.rglob("*.nbc"))

@@ -16,6 +16,7 @@ from statsvc import errors
 from statsvc.api.http.responses import json_response
 from statsvc.api.http.roots import ForbiddenSource
 from statsvc.api.schemas.problems import Problem
+from statsvc.store.catalog.sqlite import is_disk_full
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -157,12 +158,25 @@ CATALOG_UNAVAILABLE = ProblemType(
     retry_after=1,
 )
 _DATABASE = replace(CATALOG_UNAVAILABLE, detail=CATALOG_UNAVAILABLE.example)
+_FULL = replace(
+    CATALOG_UNAVAILABLE,
+    detail="the disk of the catalog is full, so nothing can be changed; free space, for example with: "
+    "statsvc gc",
+)
 STORE_UNAVAILABLE = ProblemType(
     "store-unavailable",
     503,
     "The version store is unavailable",
     "camvid version 3 cannot be read: s3://stats/versions: cannot be reached; check the network and the "
     "endpoint (AWS_ENDPOINT_URL)",
+    retry_after=5,
+)
+
+BUSY = ProblemType(
+    "busy",
+    503,
+    "Too many requests wait",
+    "64 requests wait for the counts of single images; try again later",
     retry_after=5,
 )
 
@@ -176,8 +190,9 @@ TABLE: tuple[tuple[type[Exception], ProblemType], ...] = (
     (errors.DamagedVersion, DAMAGED),
     (errors.CatalogError, CATALOG_UNAVAILABLE),
     (errors.StoreError, STORE_UNAVAILABLE),
+    (errors.Busy, BUSY),
     (IntegrityError, INTERNAL),
-    (DBAPIError, _DATABASE),
+    (DBAPIError, _DATABASE),  # or `_FULL`
     (PoolTimeout, _DATABASE),
     (Exception, INTERNAL),
 )
@@ -192,7 +207,7 @@ _BY_STATUS = {
 OF_EVERY_REQUEST = (INVALID, MISDIRECTED, INTERNAL, CATALOG_UNAVAILABLE)
 OF_BODIES = (MALFORMED, TOO_LARGE, UNSUPPORTED_BODY)
 """Problem types of every request that has a JSON body."""
-OF_ARRAYS = (DAMAGED, STORE_UNAVAILABLE)
+OF_ARRAYS = (DAMAGED, STORE_UNAVAILABLE, BUSY)
 """Problem types of every request that reads the arrays of a version."""
 
 
@@ -250,6 +265,8 @@ def install(app: FastAPI) -> None:
 
 async def _from_table(request: Request, error: Exception) -> Response:
     kind = next(kind for exception, kind in TABLE if isinstance(error, exception))
+    if isinstance(error, DBAPIError) and is_disk_full(error.orig):
+        kind = _FULL
     if kind.status >= 500:
         log.error("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
     parameters = error.errors if isinstance(error, errors.InvalidParameter) else ()

@@ -18,7 +18,7 @@ from statsvc.errors import InvalidParameter, Unanswerable
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -28,6 +28,7 @@ router = APIRouter(tags=["statistics"], default_response_class=Response)
 
 PAGE_SIZE = 100
 STATUS = ("counted", "failed")
+_ARRAYS = ("path", "size", "height", "width", "pixels", "status", "error")
 PARAMETERS = {
     "version": query.VERSION,
     "limit": query.integer_parameter(f"samples per page; default {PAGE_SIZE}", high=1000),
@@ -83,7 +84,8 @@ def matching(
     """
     if not version.has_rows:
         raise Unanswerable(version.why_no_rows())
-    paths, states, ids = version.array("path"), version.array("status"), version.raw_ids()
+    arrays = {name: version.array(name) for name in _ARRAYS}  # held, because the cache may drop them
+    paths, states, ids = arrays["path"], arrays["status"], version.raw_ids()
     start = 0 if after is None else bisect_right(paths, after)
     column = None if class_id is None else int(np.searchsorted(ids, class_id))
     if column is not None and (column == len(ids) or ids[column] != class_id):
@@ -99,21 +101,23 @@ def matching(
             present = counts[:, column] > 0
             rows, counts = rows[present], counts[present]
         for row, count in zip(rows.tolist(), counts, strict=True):
-            yield _sample(version, row, ids, count)
+            yield _sample(arrays, row, ids, count)
 
 
-def _sample(version: Version, row: int, ids: NDArray[np.int64], count: NDArray[np.int64]) -> dict[str, Any]:
-    counted = version.array("status")[row] == 0
+def _sample(
+    arrays: Mapping[str, np.ndarray[Any, Any]], row: int, ids: NDArray[np.int64], count: NDArray[np.int64]
+) -> dict[str, Any]:
+    counted = arrays["status"][row] == 0
     # Imported samples have counts but no shape.
-    height, width = int(version.array("height")[row]), int(version.array("width")[row])
+    height, width = int(arrays["height"][row]), int(arrays["width"][row])
     present = np.flatnonzero(count)
     return {
-        "path": str(version.array("path")[row]),
-        "size": int(version.array("size")[row]),
+        "path": str(arrays["path"][row]),
+        "size": int(arrays["size"][row]),
         "height": height if counted and height else None,
         "width": width if counted and width else None,
-        "pixels": int(version.array("pixels")[row]) if counted else None,
+        "pixels": int(arrays["pixels"][row]) if counted else None,
         "status": "counted" if counted else "failed",
-        "error": None if counted else str(version.array("error")[row]),
+        "error": None if counted else str(arrays["error"][row]),
         "counts": {str(ids[k]): int(count[k]) for k in present},
     }

@@ -75,12 +75,16 @@ class JobEvents:
 
     async def _poll(self) -> None:
         """Poll the catalog for the jobs of all streams, until no stream is left."""
+        failing = False
         while self._listeners:
             try:
                 polled = await anyio.to_thread.run_sync(jobs.by_ids, self._catalog, list(self._listeners))
             except Exception as error:  # noqa: BLE001 - streams continue when the catalog is available again
-                log.warning("cannot read jobs from the catalog; retrying: %s", error)
-                polled = []
+                if not failing:
+                    log.warning("cannot read jobs from the catalog; retrying: %s", error)
+                polled, failing = [], True
+            else:
+                failing = False
             for job, dataset in polled:
                 event = _event(job_description(job, dataset))
                 for queue in self._listeners.get(job.id, ()):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from weakref import WeakValueDictionary
 
+import anyio
 import anyio.to_thread
 from fastapi import Depends, Request
 from starlette.responses import Response
@@ -14,10 +18,11 @@ from statsvc.api.state.job_events import JobEvents
 from statsvc.api.state.single_flight import SingleFlight
 from statsvc.api.state.snapshot import CatalogWatcher, Published
 from statsvc.common.lru import Lru
-from statsvc.errors import NotFound
+from statsvc.errors import Busy, NotFound
 from statsvc.store.catalog import tags
 from statsvc.store.publication import open_version
 from statsvc.store.versions.cached_table import CachedTable
+from statsvc.store.versions.version import RowsNeeded, array_cache, may_read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -34,11 +39,29 @@ RESPONSE_BYTES = 64 * 2**20
 TABLES = 8
 """Number of cached tables."""
 
+ARRAY_BYTES = 256 * 2**20
+"""Size limit of the cached arrays of all versions, in bytes; versions with the same arrays share them."""
+
+SLOW_THREADS = 8
+"""Versions whose rows are read at the same time, for answers that the totals cannot give."""
+
+MOST_WAITING = 64
+"""Answers that wait for reading rows; beyond it, requests are rejected with 503."""
+
 OLDER_VERSIONS = 1024
 """Number of cached catalog records of versions that are not current."""
 
 THREADS = 4
-"""Responses computed at the same time; cached responses need no thread."""
+"""Responses computed from totals at the same time; cached responses need no thread."""
+
+
+def _without_rows(render: Callable[[], bytes]) -> bytes:
+    """Call `render`; raises `RowsNeeded` where it needs the rows of a version."""
+    token = may_read_rows.set(False)
+    try:
+        return render()
+    finally:
+        may_read_rows.reset(token)
 
 
 class Service:
@@ -52,7 +75,12 @@ class Service:
             Lru(OLDER_VERSIONS), THREADS
         )
         self._tables: Lru[tuple[str, int, bool], CachedTable] = Lru(TABLES)
-        self._responses: SingleFlight[str, bytes] = SingleFlight(Lru(RESPONSE_BYTES, len), THREADS)
+        self._arrays = array_cache(ARRAY_BYTES)
+        self._responses: Lru[str, bytes] = Lru(RESPONSE_BYTES, len)
+        self._quick: SingleFlight[str, bytes] = SingleFlight(self._responses, THREADS)
+        self._slow: dict[str, asyncio.Task[bytes]] = {}
+        self._slow_threads = anyio.CapacityLimiter(SLOW_THREADS)
+        self._turns: WeakValueDictionary[tuple[str, int, bool], asyncio.Lock] = WeakValueDictionary()
 
     async def published(self, name: str | None, number: int | str | None) -> Published:
         """Return a version of a dataset by number or tag; by default the current version.
@@ -85,7 +113,7 @@ class Service:
         """Return the table of a version; opening it reads nothing."""
         table = self._tables.get(published.key)
         if table is None:
-            table = CachedTable(open_version(self.store, published.dataset, published.record))
+            table = CachedTable(open_version(self.store, published.dataset, published.record, self._arrays))
             self._tables.put(published.key, table)
         return table
 
@@ -115,9 +143,43 @@ class Service:
         )
 
         def make() -> Awaitable[bytes]:
-            return self._responses.get(tag, partial(render, *map(self.table, published)))
+            return self._render(tag, partial(render, *map(self.table, published)), published)
 
         return await conditional.respond(request, headers, media_type, make)
+
+    async def _render(self, tag: str, render: Callable[[], bytes], published: Sequence[Published]) -> bytes:
+        """Return a body from the totals of its versions, or else from their rows.
+
+        Answers from totals never wait for rows. Rows of one version are read for one answer at a time; other
+        answers wait without occupying a thread, so that nobody waits for the rows of another version.
+
+        Raises `Busy` if too many answers wait.
+        """
+        try:
+            return await self._quick.get(tag, partial(_without_rows, render))
+        except RowsNeeded:
+            pass
+        task = self._slow.get(tag)
+        if task is None:
+            if len(self._slow) >= MOST_WAITING:
+                raise Busy(
+                    f"{len(self._slow)} requests wait for the counts of single images; try again later"
+                )
+            task = asyncio.create_task(self._render_from_rows(tag, render, published))
+            self._slow[tag] = task
+            task.add_done_callback(lambda _: self._slow.pop(tag))
+        # Shielded: a client that disconnects must not cancel the work that other clients wait for.
+        return await asyncio.shield(task)
+
+    async def _render_from_rows(
+        self, tag: str, render: Callable[[], bytes], published: Sequence[Published]
+    ) -> bytes:
+        async with AsyncExitStack() as turns:
+            for key in sorted({version.key for version in published}):
+                await turns.enter_async_context(self._turns.setdefault(key, asyncio.Lock()))
+            body = await anyio.to_thread.run_sync(render, limiter=self._slow_threads)
+        self._responses.put(tag, body)
+        return body
 
     async def in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a function that waits for the catalog or the disk in a worker thread."""

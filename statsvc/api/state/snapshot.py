@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import anyio
 import anyio.to_thread
 import xxhash
 
@@ -171,6 +172,7 @@ class CatalogWatcher:
         self._reading: asyncio.Task[None] | None = None
         self._reading_since = 0.0
         self._next: asyncio.Task[None] | None = None
+        self._threads = anyio.CapacityLimiter(2)  # of its own: it never waits for threads of requests
         self.operations: Operations | None = None
 
     @property
@@ -224,7 +226,9 @@ class CatalogWatcher:
         from sqlalchemy.exc import SQLAlchemyError
 
         with contextlib.suppress(SQLAlchemyError):
-            self.operations = await anyio.to_thread.run_sync(operations.read, self._catalog)
+            self.operations = await anyio.to_thread.run_sync(
+                operations.read, self._catalog, limiter=self._threads
+            )
 
     def warnings(self, published: Published) -> list[str]:
         """Return why the counts of a current version may be out of date."""
@@ -264,7 +268,9 @@ class CatalogWatcher:
 
         started = time.monotonic()
         try:
-            self.snapshot = await anyio.to_thread.run_sync(load, self._catalog, self.snapshot)
+            self.snapshot = await anyio.to_thread.run_sync(
+                load, self._catalog, self.snapshot, limiter=self._threads
+            )
         except (SQLAlchemyError, StatsvcError, OSError) as error:
             if not self._failing:
                 log.warning("the catalog is unavailable; serving from memory until it is back: %s", error)

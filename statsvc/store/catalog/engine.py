@@ -80,8 +80,10 @@ def _translated_errors(url: sa.URL) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise CatalogError(f"{error}; install it: pip install 'statsvc[postgres]'") from error
     except sa.exc.DBAPIError as error:
-        shown = url.render_as_string(hide_password=True)
         advice = ""
+        if sqlite.is_disk_full(error.orig) or "disk I/O error" in str(error.orig):
+            advice = "; is the disk full? Free some space on it"
+        shown = url.render_as_string(hide_password=True)
         if url.database is not None and "unable to open" in str(error.orig):
             advice = (
                 f"; SQLite needs write permission for {Path(url.database).parent} even to read, "

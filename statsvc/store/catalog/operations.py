@@ -54,7 +54,8 @@ class Operations:
     queued       number of queued jobs that may run
     waiting      how long the oldest of them has waited
     running      number of running jobs
-    automatic    number of datasets with a schedule or a watched source
+    overdue      how long the most overdue schedule has waited for its scan
+    watched      number of datasets whose sources are watched
     failing      failing scans by the dataset's uid
     """
 
@@ -64,14 +65,15 @@ class Operations:
     queued: int
     waiting: float
     running: int
-    automatic: int
+    overdue: float
+    watched: int
     failing: dict[str, FailingScans] = field(default_factory=dict)
 
     def missing_runner(self) -> str | None:
         """Return that no runner is up although there is work for one, or None."""
         if self.runners or self.running:
             return None
-        if not self.automatic and self.waiting < MISSING_SECONDS:
+        if not self.watched and max(self.waiting, self.overdue) < MISSING_SECONDS:
             return None
         since = "" if self.seen_at is None else f" for {rounded_duration(self.clock - self.seen_at)}"
         if not self.queued:
@@ -100,14 +102,11 @@ def read(database: Database) -> Operations:
         unfinished = connection.execute(
             sa.select(jobs.c.dataset_uid, jobs.c.state, jobs.c.created_at).where(jobs.c.state.in_(UNFINISHED))
         ).all()
-        automatic = connection.scalar(
-            sa.select(sa.func.count())
+        automatic = connection.execute(
+            sa.select(triggers.c.watch, triggers.c.due_at)
             .select_from(triggers.join(datasets))
-            .where(
-                datasets.c.deleted_at.is_(None),
-                sa.or_(triggers.c.every.is_not(None), triggers.c.watch),
-            )
-        )
+            .where(datasets.c.deleted_at.is_(None))
+        ).all()
         busy = {row.dataset_uid for row in unfinished if row.state == "running"}
         queued = [row for row in unfinished if row.state == "queued" and row.dataset_uid not in busy]
         return Operations(
@@ -117,7 +116,8 @@ def read(database: Database) -> Operations:
             queued=len(queued),
             waiting=max((clock - row.created_at for row in queued), default=0.0),
             running=len(busy),
-            automatic=automatic or 0,
+            overdue=max((clock - row.due_at for row in automatic if row.due_at is not None), default=0.0),
+            watched=sum(row.watch for row in automatic),
             failing={uid: _failing_scans(connection, uid) for uid in _failing(connection)},
         )
 

@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from statsvc.store.catalog.records import Dataset, Job, VersionRecord
-from statsvc.store.catalog.schema import datasets, jobs, tokens, versions
+from statsvc.store.catalog.schema import datasets, jobs, versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from statsvc.store.catalog.database import Database
+
+_SCHEMA_ROW = -1
+"""The revision of the row of `_REVISIONS` that contains the schema."""
+
+# One statement, because it runs for every request for a current version.
+_REVISIONS = """
+SELECT uid, revision FROM datasets WHERE deleted_at IS NULL
+UNION ALL SELECT 'tokens', count(id) + count(revoked_at) FROM tokens
+UNION ALL SELECT version_num, -1 FROM alembic_version
+"""
 
 
 def current(
@@ -65,16 +75,9 @@ def revisions(database: Database) -> tuple[str, list[tuple[str, int]]]:
     The result differs whenever the schema, a dataset, version, tag or token changes. It is cheap to poll.
     """
     with database.engine.begin() as connection:
-        schema = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-        rows = connection.execute(
-            sa.select(datasets.c.uid, datasets.c.revision)
-            .where(datasets.c.deleted_at.is_(None))
-            .order_by(datasets.c.uid)
-        )
-        changes = connection.scalar(
-            sa.select(sa.func.count(tokens.c.id) + sa.func.count(tokens.c.revoked_at))
-        )
-        return str(schema), [*((row.uid, row.revision) for row in rows), ("tokens", changes or 0)]
+        rows = connection.exec_driver_sql(_REVISIONS).all()
+    schema = next((key for key, revision in rows if revision == _SCHEMA_ROW), "")
+    return schema, sorted((key, revision) for key, revision in rows if revision != _SCHEMA_ROW)
 
 
 def _current_version(row: sa.Row[Any]) -> VersionRecord | None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
+
+log = logging.getLogger(__name__)
+
+RESERVE_BYTES, RESERVE_FILES = 2**20, 4
+"""Size and number of files of the reserve: more than SQLite needs to open a database and delete rows."""
 
 BUSY_SECONDS = 30
 """How long an SQLite statement waits for another process's lock."""
@@ -32,18 +39,25 @@ def create_engine(url: sa.URL) -> sa.Engine:
 
     def connect() -> sqlite3.Connection:
         nonlocal may_create
-        connection = _connect(file, create=may_create)
+        try:
+            connection = _connect(file, create=may_create)
+        except sqlite3.OperationalError:
+            # SQLite needs two more files even to read. On a full disk, the reserve makes room for them.
+            if not (_is_full(file.parent) and _release_reserve(file)):
+                raise
+            log.warning("The disk of %s is full. Free space on it, for example with: statsvc gc", file.parent)
+            connection = _connect(file, create=may_create)
+        else:
+            if may_create:
+                _create_reserve(file)
         may_create = False
         return connection
 
     engine = sa.create_engine(url, creator=connect)
 
     @sa.event.listens_for(engine, "connect")
-    def _prepare(connection: Any, record: Any) -> None:
+    def _remember(_connection: Any, record: Any) -> None:
         record.info["file"] = _identity(file)
-        connection.isolation_level = None  # the handler below begins transactions, not the driver
-        for pragma in _PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(engine, "checkout")
     def _check(_connection: Any, record: Any, _proxy: Any) -> None:
@@ -62,8 +76,51 @@ def create_engine(url: sa.URL) -> sa.Engine:
 def _connect(file: Path, *, create: bool) -> sqlite3.Connection:
     # As a URI, because only a URI can forbid creation. `quote` keeps "?", "%" and "#" part of the path.
     uri = f"file:{quote(os.fsencode(file))}?mode={'rwc' if create else 'rw'}"
-    # The pool passes a connection from thread to thread, one at a time.
-    return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+    # The pool passes a connection from thread to thread, one at a time. The engine begins transactions.
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None
+    )
+    try:
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()  # creates the two files
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error of the database means that its disk is full."""
+    return isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error)
+
+
+def _is_full(folder: Path) -> bool:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize < RESERVE_BYTES or (status.f_files > 0 and status.f_favail < 2)
+
+
+def _reserve(file: Path) -> list[Path]:
+    return [file.with_name(f".{file.name}.reserve-{number}") for number in range(RESERVE_FILES)]
+
+
+def _create_reserve(file: Path) -> None:
+    """Occupy space and inodes next to the database, for when the disk is full; not if it nearly is."""
+    with suppress(OSError):
+        status = os.statvfs(file.parent)
+        if status.f_bavail * status.f_frsize < 4 * RESERVE_BYTES:
+            return
+        for part in _reserve(file):
+            if not part.exists():
+                part.write_bytes(bytes(RESERVE_BYTES // RESERVE_FILES))
+
+
+def _release_reserve(file: Path) -> bool:
+    """Remove the reserve; return whether there was one."""
+    existing = [part for part in _reserve(file) if part.exists()]
+    for part in existing:
+        part.unlink(missing_ok=True)
+    return bool(existing)
 
 
 def _identity(file: Path) -> tuple[int, int] | None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from statsvc.dataset.configuration import Configuration
     from statsvc.dataset.table import Block
     from statsvc.store.versions.location import Location
+    from statsvc.store.versions.version import ArrayCache
 
 FILE = "aggregates"
 _RAW, _MAPPED = "raw", "own"
@@ -77,6 +78,7 @@ class ExpiredVersion(Version):
         configuration: Configuration,
         digests: Mapping[str, str],
         failed: int,
+        cache: ArrayCache | None = None,
     ) -> None:
         super().__init__(
             arrays,
@@ -85,6 +87,7 @@ class ExpiredVersion(Version):
             configuration=configuration,
             digests={name: digests[name] for name in CLASS_ARRAYS if name in digests},
             failed=failed,
+            cache=cache,
         )
         self._own_group = group
         self._aggregates: tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]] | None = None

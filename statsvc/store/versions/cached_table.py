@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from statsvc.common.lru import Lru
 from statsvc.dataset.table import EXAMPLES, T, Table
+from statsvc.store.versions.version import may_read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -28,7 +30,7 @@ MAX_EXAMPLES = 64
 class CachedTable(Table):
     """A stored version that computes each histogram and list of examples from its rows once.
 
-    Thread-safe: a second thread waits for the result of the first one.
+    Thread-safe: a second thread waits for the result of the first one, unless it must not read rows.
     """
 
     def __init__(self, stored: Version) -> None:
@@ -54,7 +56,9 @@ class CachedTable(Table):
 
     def histogram(self, split: str | None = None, class_map: ClassMap | None = None) -> Histogram:
         """Return the counts of a split after a class map, as `Table.histogram`."""
-        with self._reading:
+        if (known := self._histograms.get((split, class_map))) is not None:
+            return known
+        with self._computing():
             histogram = self._histograms.get((split, class_map))
             if histogram is None:
                 histogram = self.stored.histogram(split, class_map)
@@ -63,12 +67,21 @@ class CachedTable(Table):
 
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return `make()`, computed once for each key."""
-        with self._reading:
+        known: T | None = self._derived.get(key)
+        if known is not None:
+            return known
+        with self._computing():
             value: T | None = self._derived.get(key)
             if value is None:
                 value = make()
                 self._derived.put(key, value)
             return value
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Compute one thing at a time; what needs no rows is quick, and does not wait for what does."""
+        with self._reading if may_read_rows.get() else nullcontext():
+            yield
 
     def why_no_rows(self) -> str:
         """Return why there are no rows, as `Table.why_no_rows`."""
@@ -85,7 +98,7 @@ class CachedTable(Table):
     ) -> dict[int, list[str]]:
         """Return example samples of raw ids, as `Table.samples_with`."""
         key = (tuple(raw_ids), split, limit)
-        with self._reading:
+        with self._computing():
             examples = self._examples.get(key)
             if examples is None:
                 examples = self.stored.samples_with(raw_ids, split, limit)

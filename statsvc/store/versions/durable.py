@@ -72,6 +72,9 @@ _ADVICE = {
     errno.EROFS: "mount the file system for writing, or choose another --home or --store",
 }
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors of a full disk."""
+
 TRANSIENT_ERRORS = frozenset(
     {
         errno.EMFILE,

@@ -119,9 +119,17 @@ class FolderLocation(Location):
         return self
 
     def check(self, *, writing: bool) -> None:
-        """Raise `StoreError` if the folder exists but cannot be read, or if no file can be created in it."""
+        """Raise `StoreError` if the folder exists but cannot be read, or if no file can be created in it.
+
+        A full disk is only logged: versions can be read, and gc can free space.
+        """
         self.folders()
         if writing:
             probe = self / f".probe-{uuid.uuid4().hex}"
-            probe.write(b"", lasting=False)
+            try:
+                probe.write(b"", lasting=False)
+            except StoreError as error:
+                if getattr(error.__cause__, "errno", None) not in durable.FULL:
+                    raise
+                log.warning("%s. Jobs fail until there is space; statsvc gc may free some", error)
             probe.remove()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from statsvc.common.lru import Lru
 from statsvc.dataset.table import EXAMPLES, Block, Histogram, Table
 from statsvc.errors import DamagedVersion, StoreError
 from statsvc.store.versions.arrays import (
     CLASS_ARRAYS,
     ROWS_PER_CHUNK,
     SAMPLE_ARRAYS,
+    STRING,
     VALUES_PER_CHUNK,
     Digest,
     digest,
@@ -36,6 +40,35 @@ if TYPE_CHECKING:
 READ_BYTES = 32 * 2**20
 """Bytes of `counts` per read: several chunks, which Zarr requests concurrently."""
 
+may_read_rows: ContextVar[bool] = ContextVar("may_read_rows", default=True)
+"""False while a request is answered quickly or not at all; then `RowsNeeded` is raised instead of reading."""
+
+
+class RowsNeeded(Exception):
+    """The answer needs the rows of a version, so it may take long."""
+
+
+def check_may_read_rows() -> None:
+    """Raise `RowsNeeded` where rows must not be read."""
+    if not may_read_rows.get():
+        raise RowsNeeded
+
+
+ArrayCache: TypeAlias = Lru[tuple[str, str, str], "np.ndarray[Any, Any]"]
+"""Verified arrays by location, name and digest."""
+
+
+def array_cache(limit: int) -> ArrayCache:
+    """Return an empty cache of at most `limit` bytes."""
+    return Lru(limit, _bytes_of)
+
+
+def _bytes_of(values: np.ndarray[Any, Any]) -> int:
+    """Return the memory of an array; strings of more than 15 bytes are outside of its buffer."""
+    if values.dtype == STRING:
+        return int(values.nbytes + np.strings.str_len(values).sum())
+    return int(values.nbytes)
+
 
 class Version(Table):
     """A version's table, read lazily from its Zarr group and verified.
@@ -47,6 +80,7 @@ class Version(Table):
     arrays   location of the group that contains the arrays
     digests  digest of each array, from the catalog
     failed   number of samples that could not be read
+    cache    verified arrays, shared by versions with the same arrays; by default this version keeps all
     """
 
     def __init__(
@@ -58,22 +92,30 @@ class Version(Table):
         configuration: Configuration,
         digests: Mapping[str, str],
         failed: int,
+        cache: ArrayCache | None = None,
     ) -> None:
         self.dataset, self.version, self.configuration = dataset, number, configuration
         self.has_rows = "path" in digests
         self._location, self._digests, self._failed = arrays, digests, failed
         self._lock = threading.Lock()
         self._group: zarr.Group | None = None
-        self._cache: dict[str, np.ndarray[Any, Any]] = {}
+        self._cache = array_cache(sys.maxsize) if cache is None else cache
         self._zarr_arrays: dict[str, Any] = {}
         self._totals: Histogram | None = None
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
         """Return one whole array, verified and cached; read `counts` with `blocks` instead."""
+        key = (str(self._location), name, self._digests[name])
+        if (cached := self._cache.get(key)) is not None:
+            return cached
+        if name in SAMPLE_ARRAYS and name != "status":  # the totals need only the length of `status`
+            check_may_read_rows()
         with self._lock:
-            if name not in self._cache:
-                self._cache[name] = self.read(name)
-            return self._cache[name]
+            values = self._cache.get(key)
+            if values is None:
+                values = self.read(name)
+                self._cache.put(key, values)
+            return values
 
     def read(self, name: str) -> np.ndarray[Any, Any]:
         """Return one whole array, verified, as `array` does, but do not cache it."""
@@ -182,6 +224,7 @@ class Version(Table):
         """Return the unreadable samples as `Table.failures` does, without reading `counts`."""
         if self.failed() == 0:
             return 0, []
+        check_may_read_rows()
         path, error = self.array("path"), self.array("error")
         rows = np.flatnonzero(self.array("status")).tolist()
         if split is not None:
@@ -194,6 +237,7 @@ class Version(Table):
         return self._counts(start, stop, self.array("pixels")[start:stop])
 
     def _counts(self, start: int, stop: int, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+        check_may_read_rows()
         rows = self._read("counts", slice(start, stop))
         if rows.dtype != dtype_of("counts") or rows.shape[1:] != self.totals().class_id.shape:
             raise self._damaged("counts", f"has dtype {rows.dtype} and columns {rows.shape[1:]}")
@@ -213,6 +257,7 @@ class Version(Table):
         """Yield all rows in path order, one chunk at a time."""
         if not self.has_rows:
             return
+        check_may_read_rows()
         path, status, error = self.array("path"), self.array("status"), self.array("error")
         chunk_bytes = 8 * ROWS_PER_CHUNK * max(1, len(self.totals().class_id))
         rows_per_read = ROWS_PER_CHUNK * max(1, READ_BYTES // chunk_bytes)

@@ -186,7 +186,7 @@ def _run_job(
 def _report(name: str, outcome: Outcome) -> None:
     progress = outcome.progress
     if outcome.error is not None:
-        log.error("%s: %s", name, outcome.error)
+        log.log(logging.INFO if outcome.stopped else logging.ERROR, "%s: %s", name, outcome.error)
     elif outcome.version is None:
         log.info("%s: nothing changed in %d samples", name, progress.total)
     else:

@@ -35,11 +35,15 @@ HEARTBEAT_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended: with a version, with an error, or without a change (both None)."""
+    """How an attempt ended: with a version, with an error, or without a change (both None).
+
+    stopped  whether the error is an orderly stop of the runner
+    """
 
     progress: Progress
     version: VersionRecord | None = None
     error: str | None = None
+    stopped: bool = False
 
 
 class Stopped(Exception):
@@ -64,6 +68,7 @@ class Heartbeat:
         self._thread.join()
 
     def _beat(self) -> None:
+        failing = False
         while not self._ended.wait(HEARTBEAT_SECONDS):
             try:
                 jobs.heartbeat(self._catalog, self._job, self._progress.to_dict())
@@ -72,7 +77,11 @@ class Heartbeat:
                 return
             except sa.exc.SQLAlchemyError as error:
                 # A short outage does no harm: the lease expires only after its duration.
-                log.warning("The catalog did not accept a heartbeat: %s", _text(error))
+                if not failing:
+                    log.warning("The catalog did not accept a heartbeat: %s", _text(error))
+                failing = True
+            else:
+                failing = False
 
     def check(self) -> None:
         """Raise `LeaseLost` or `Stopped` where the attempt must end."""
@@ -106,7 +115,7 @@ def execute(
         except Stopped:
             with _log_catalog_errors(job):
                 jobs.requeue(catalog, job, "its runner was stopped", orderly=True)
-            return Outcome(progress, error="stopped; another runner will continue the job")
+            return Outcome(progress, error="stopped; another runner will continue the job", stopped=True)
         except (StoreUnavailable, ClusterAway) as error:
             if retry:  # otherwise the caller reports the outcome
                 log.warning("Attempt %d of job %s failed: %s", job.attempt, job.id, error)

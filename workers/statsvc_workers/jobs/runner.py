@@ -21,6 +21,7 @@ from statsvc_workers.sources.watching import QUIET_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Job
     from statsvc.store.home import Home
     from statsvc_workers.jobs.attempt import Settings

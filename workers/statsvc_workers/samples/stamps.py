@@ -40,9 +40,14 @@ class Stamp(NamedTuple):
         return self.size, self.mtime_ns, self.ctime_ns
 
 
+_LATEST_NS = 2**63 - 1
+"""In the year 2262. File systems can store later times, but the version store cannot."""
+
+
 def stamp_of(status: os.stat_result) -> Stamp:
     """Return the stamp of one file."""
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    mtime_ns, ctime_ns = (min(ns, _LATEST_NS) for ns in (status.st_mtime_ns, status.st_ctime_ns))
+    return Stamp(status.st_size, mtime_ns, ctime_ns, status.st_ino)
 
 
 def combined(stamps: Iterable[Stamp]) -> Stamp:
@@ -75,7 +80,7 @@ def folder_stamp(path: str) -> Stamp:
 def _stamps(path: str) -> Iterator[Stamp]:
     status = os.stat(path)  # noqa: PTH116
     # The size of a folder is meaningless; its times change when an entry is added or removed.
-    yield Stamp(0, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    yield stamp_of(status)._replace(size=0)
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.is_dir():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from statsvc.errors import SourceError
 from statsvc_workers.formats.zarr_arrays import MARKS
+from statsvc_workers.samples.stamps import stamp_of
 from statsvc_workers.sources.errors import listing_failed, printable
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def file_fingerprint(root: str, entry: Entry) -> tuple[Fingerprint, str]:
             f"is a symbolic link to {printable(target)}, which cannot be opened ({error.strerror}); fix or "
             "remove the link"
         )
-    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns), reason
+    return stamp_of(status).fingerprint, reason
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -13,7 +13,7 @@ from statsvc.dataset.counting_rule import Counting
 from statsvc.errors import SourceError, UnreadableSample
 from statsvc_workers import containers
 from statsvc_workers.samples.members import SCAN_AGAIN, Member
-from statsvc_workers.samples.stamps import folder_stamp
+from statsvc_workers.samples.stamps import folder_stamp, stamp_of
 from statsvc_workers.sources import class_masks, remote_listing
 from statsvc_workers.sources.errors import EXAMPLES, listing_failed, no_match, printable
 from statsvc_workers.sources.folders import file_fingerprint, walk
@@ -132,7 +132,7 @@ class _FolderListing:
         if contents.note:
             self._notes[path] = contents.note
         status = os.stat(entry.path)  # noqa: PTH116 - `entry.stat` returns a cached status
-        changed = (status.st_size, status.st_mtime_ns, status.st_ctime_ns) != fingerprint
+        changed = stamp_of(status).fingerprint != fingerprint
         for member in contents.members:
             member_fingerprint = fingerprint
             if member.file != path:
