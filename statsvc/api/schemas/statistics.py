@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from statsvc.api.schemas.base import ResponseModel, example
-from statsvc.api.schemas.weights import UnexpectedId
+from statsvc.api.schemas.weights import Approximation, Number, UnexpectedId
 
 
 class HistogramRow(ResponseModel):
@@ -15,7 +15,7 @@ class HistogramRow(ResponseModel):
 
     id: int = Field(description="the id after the class map; the raw id without one")
     name: str = Field(description="class name, or the id as text if it has no name")
-    pixels: int = Field(description="pixels with this id")
+    pixels: Number = Field(description="pixels with this id; for crops, the expected number")
     images: int | None = Field(description="images that contain the id; null if unknown")
     share: float = Field(description="share of all pixels, 0 to 1")
     ignored: bool = Field(False, description="true if the id is ignored; otherwise left out")
@@ -45,14 +45,18 @@ class Histogram(ResponseModel):
 
     dataset: str = Field(description="name of the dataset")
     version: int = Field(description="version number")
-    exact: bool = Field(description="false if the counts are an estimate from some of the images")
+    exact: bool = Field(
+        description="false if the counts are an estimate from some of the images, or those of crops"
+    )
+    crop: list[int] | None = Field(None, description="only with `crop`: height and width")
+    approximation: Approximation | None = Field(None, description="only with `crop`")
     split: str | None = Field(description="the split that was counted; null for all samples")
     class_map: str = Field(description="name of the class map; `none` for raw ids")
     ignore_index: list[int] = Field(description="ignored ids")
     num_classes: int = Field(description="number of classes")
     images: int | None = Field(description="images counted; null if unknown")
     failed: int = Field(description="samples that could not be read")
-    pixels: int = Field(description="all pixels, including ignored ids")
+    pixels: Number = Field(description="all pixels, including ignored ids; for crops, the expected number")
     classes: list[HistogramRow] = Field(description="one entry for each id that occurs, in order")
     unexpected: list[UnexpectedId] = Field(description="ids that do not map to a class")
     schema_: int = Field(alias="schema", description="revision of this format")
