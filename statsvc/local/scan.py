@@ -26,6 +26,7 @@ from statsvc.dataset.splits import from_dict as read_splits
 from statsvc.dataset.table import MAX_IDS, Block, MemoryTable, Tiles
 from statsvc.errors import InvalidParameter, SourceError, Unanswerable
 from statsvc.sampling import result
+from statsvc.sampling.patches import Patches, class_patches
 from statsvc.sampling.weights import weights_response
 from statsvc.store.versions.checkpoints import concatenate
 from statsvc.weighting.class_weights import ClassWeights
@@ -76,6 +77,14 @@ class LocalTable(MemoryTable):
         for warning in weights.warnings:
             _log.warning("%s: %s", self.dataset, warning["message"])
         return weights
+
+    def patches(self, class_id: int, *, min_pixels: int = 1, **params: Any) -> Patches:
+        """Return the tiles of the images that contain a class, those with most of its pixels first.
+
+        `params` are `split` and `class_map`. Raises `InvalidParameter`, `NotFound`, and `Unanswerable` for a
+        scan without a grid.
+        """
+        return class_patches(self, class_id, WeightSpec.from_params(params), min_pixels)
 
     def sampling(self, sampler: str, **params: Any) -> Sampling:
         """Return the probability with which a sampler draws each image.

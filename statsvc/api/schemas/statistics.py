@@ -62,6 +62,60 @@ class Histogram(ResponseModel):
     schema_: int = Field(alias="schema", description="revision of this format")
 
 
+class Patch(ResponseModel):
+    """A tile of an image that contains a class."""
+
+    path: str = Field(description="path of the label map, relative to the source")
+    top: int = Field(description="first row of the tile")
+    left: int = Field(description="first column of the tile")
+    height: int = Field(description="rows of the tile")
+    width: int = Field(description="columns of the tile")
+    image_height: int = Field(description="rows of the image")
+    image_width: int = Field(description="columns of the image")
+    pixels: int = Field(description="pixels of the class in the tile")
+
+
+class PatchPage(ResponseModel):
+    """A page of the tiles that contain a class, most pixels first."""
+
+    model_config = example(
+        {
+            "dataset": "camvid",
+            "version": 3,
+            "class_id": 10,
+            "name": "bicyclist",
+            "split": "train",
+            "class_map": "none",
+            "grid": "8x8",
+            "schema": 2,
+            "patches": [
+                {
+                    "path": "train/0001TP_008820.png",
+                    "top": 180,
+                    "left": 240,
+                    "height": 45,
+                    "width": 60,
+                    "image_height": 360,
+                    "image_width": 480,
+                    "pixels": 2415,
+                }
+            ],
+            "next": None,
+        }
+    )
+
+    dataset: str = Field(description="name of the dataset")
+    version: int = Field(description="version number")
+    class_id: int = Field(description="the class")
+    name: str = Field(description="class name, or the class id as text if it has no name")
+    split: str | None = Field(description="the split; null for all samples")
+    class_map: str = Field(description="name of the class map; `none` for raw ids")
+    grid: str = Field(description="rows and columns of the tiles")
+    schema_: int = Field(alias="schema", description="revision of this format")
+    patches: list[Patch] = Field(description="tiles with the class")
+    next: int | None = Field(description="value of `after` for the next page; null on the last page")
+
+
 class Sample(ResponseModel):
     """One sample of a version."""
 
