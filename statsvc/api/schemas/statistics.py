@@ -62,6 +62,43 @@ class Histogram(ResponseModel):
     schema_: int = Field(alias="schema", description="revision of this format")
 
 
+class ClassHeatMap(ResponseModel):
+    """The share of one class in each tile."""
+
+    id: int = Field(description="class id")
+    name: str = Field(description="class name, or the class id as text if it has no name")
+    share: list[list[float | None]] = Field(
+        description="rows of tiles: share of the class in the counted pixels of each tile, over all images; "
+        "null for a tile without counted pixels"
+    )
+
+
+class HeatMap(ResponseModel):
+    """Where in the images the classes are."""
+
+    model_config = example(
+        {
+            "dataset": "camvid",
+            "version": 3,
+            "split": "train",
+            "class_map": "none",
+            "grid": "2x2",
+            "images": 367,
+            "classes": [{"id": 0, "name": "sky", "share": [[0.31, 0.33], [0.0, 0.0]]}],
+            "schema": 2,
+        }
+    )
+
+    dataset: str = Field(description="name of the dataset")
+    version: int = Field(description="version number")
+    split: str | None = Field(description="the split; null for all samples")
+    class_map: str = Field(description="name of the class map; `none` for raw ids")
+    grid: str = Field(description="rows and columns of tiles")
+    images: int | None = Field(description="images counted; null if unknown")
+    classes: list[ClassHeatMap] = Field(description="one entry for each counted class that occurs, in order")
+    schema_: int = Field(alias="schema", description="revision of this format")
+
+
 class Patch(ResponseModel):
     """A tile of an image that contains a class."""
 
