@@ -105,7 +105,7 @@ def test_rare_classes_are_drawn_more_often_and_probabilities_are_followed(
 
     assert with_person(list(sampler(folder, table))) > 0.9  # temperature 0.01: almost always the rarest class
     some = with_person(list(sampler(folder, table, probabilities={"person": 1, 0: 3})))
-    assert 0.25 < some < 0.6
+    assert 0.18 < some < 0.5
     with pytest.raises(InvalidParameter, match="'cat'"):
         sampler(folder, table, probabilities={"cat": 1})
 
@@ -153,7 +153,8 @@ def test_the_api_pages_the_patches_of_a_scan(folder: Path, table: LocalTable, tm
         whole = client.get(url).json()
         assert [row["path"] for row in whole["patches"]] == list(table.patches(2).paths)
         assert [row["pixels"] for row in whole["patches"]] == table.patches(2).values[:, -1].tolist()
-        rows, after = [], 0
+        rows: list[Any] = []
+        after: int | None = 0
         while after is not None:
             page = client.get(f"{url}&limit=5&after={after}").json()
             rows += page["patches"]
