@@ -1,4 +1,4 @@
-"""Samplers for `torch.utils.data.DataLoader` that draw images with rare classes more often.
+"""Samplers for `torch.utils.data.DataLoader` that draw images, or crops, with rare classes more often.
 
 ::
 
@@ -39,17 +39,26 @@ except ModuleNotFoundError as error:
     raise ImportError("PyTorch is not installed. Run: pip install 'statsvc[torch]'") from error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from statsvc.client.client import Client
     from statsvc.dataset.splits import Split
     from statsvc.local.scan import LocalTable
+    from statsvc.sampling.patches import Patches
+    from statsvc.weighting.class_weights import ClassWeights
 
     Int64 = NDArray[np.int64]
 
-__all__ = ["ImageWeightSampler", "RareClassSampler", "RepeatFactorSampler", "StatisticsSampler"]
+__all__ = [
+    "ImageWeightSampler",
+    "PatchSampler",
+    "RareClassSampler",
+    "RepeatFactorSampler",
+    "StatisticsSampler",
+    "crop",
+]
 
 _log = logging.getLogger("statsvc.samplers")
 
@@ -123,6 +132,8 @@ class StatisticsSampler(DistributedSampler[int]):
         self._scores = path_join.probabilities(
             paths, self.sampling, root, unmatched, lambda: _paths_and_splits(source, self.sampling)
         )
+        self._items = len(self._scores)
+        self._dataset, self._version = self.sampling.dataset, self.sampling.version
         draws = self._default_draws() if num_samples is None else num_samples
         self.num_samples = _checked_integer("num_samples", draws, minimum=1)
         self._start = 0  # draws of the epoch, over all ranks, from before the current iterator
@@ -171,11 +182,15 @@ class StatisticsSampler(DistributedSampler[int]):
         """Return the indices of one epoch, int64 [num_samples], the same on every rank."""
         return _inverse_cdf(self._scores, random.random(self.num_samples))
 
+    def _item(self, drawn: Any) -> Any:
+        """Return what the iterator yields for one row of `_draw`."""
+        return drawn
+
     def __repr__(self) -> str:
         return (
-            f"<{type(self).__name__} of {len(self._scores)} items, {self.sampling.dataset} version "
-            f"{self.sampling.version}: {self.num_samples} draws, seed {self.seed}, epoch {self.epoch}, "
-            f"rank {self.rank} of {self.num_replicas}>"
+            f"<{type(self).__name__} of {self._items} items, {self._dataset} version {self._version}: "
+            f"{self.num_samples} draws, seed {self.seed}, epoch {self.epoch}, rank {self.rank} of "
+            f"{self.num_replicas}>"
         )
 
     @property
@@ -198,11 +213,11 @@ class StatisticsSampler(DistributedSampler[int]):
         random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, self.epoch])))
         remaining = self._draw(random)[self._start :]
         padding = -len(remaining) % ranks
-        padded = np.resize(remaining, len(remaining) + padding)
+        padded = remaining[np.arange(len(remaining) + padding) % max(1, len(remaining))]
         self._yielded, self._ranks_of_iterator = 0, ranks
-        for index in padded[rank::ranks].tolist():
+        for drawn in padded[rank::ranks].tolist():
             self._yielded += 1
-            yield index
+            yield self._item(drawn)
         self._finished = True
 
     def set_epoch(self, epoch: int) -> None:
@@ -232,8 +247,8 @@ class StatisticsSampler(DistributedSampler[int]):
             "seed": self.seed,
             "num_samples": self.num_samples,
             "sampler": self.sampler,
-            "dataset": self.sampling.dataset,
-            "version": self.sampling.version,
+            "dataset": self._dataset,
+            "version": self._version,
             "digest": self.digest,
         }
 
@@ -315,6 +330,194 @@ class RepeatFactorSampler(StatisticsSampler):
         steps = (np.arange(self.num_samples) + random.random()) / self.num_samples
         drawn: Int64 = order[_inverse_cdf(self._scores[order], steps)]
         return drawn[random.permutation(self.num_samples)]
+
+
+class PatchSampler(StatisticsSampler):
+    """Draws (index, window): an image and a crop of it that contains a class, rare classes more often.
+
+    ::
+
+        sampler = PatchSampler(label_paths, "http://stats:8000", dataset="camvid", crop=(256, 256))
+
+        class Crops(torch.utils.data.Dataset):
+            def __getitem__(self, item):
+                index, window = item
+                return crop(self.images[index], window), crop(self.labels[index], window)
+
+    First a class is drawn, then a tile of the grid in proportion to the pixels of the class in it, then a
+    window inside the image, uniformly among those that contain the tile. A window that is smaller than the
+    tile lies in it instead, so it may miss the class. A window is (top, left, height, width) in pixels; it is
+    smaller than `crop` where the image is. Draws are independent.
+
+    paths          path of the label map of each item, in the order of the PyTorch dataset
+    source         URL of a server, a `Client`, or the result of `statsvc.scan`; default STATSVC_URL. The
+                   dataset must have been counted on a grid
+    crop           (height, width) of a window
+    probabilities  class name or id → probability of drawing the class, in any scale; by default those of
+                   rare-class sampling, softmax((1 − p)/temperature) with the share of pixels p
+    temperature    temperature of the softmax
+    min_pixels     pixels of the class that a tile must have
+    num_samples    draws per epoch over all ranks; default: one for each path
+    params         `split` and `class_map`
+
+    The other arguments, seeds, ranks and `state_dict` are as in `StatisticsSampler`. Tiles of images that are
+    not among `paths` are never drawn.
+
+    Raises `InvalidParameter` for malformed arguments and where no tile with a class is in `paths`, and the
+    errors of `Client.patches`.
+    """
+
+    sampler = "patches"
+
+    def __init__(  # not that of the base class: there are no probabilities of whole images
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        source: str | Client | LocalTable | None = None,
+        *,
+        crop: tuple[int, int],
+        dataset: str | None = None,
+        version: int | str | None = None,
+        probabilities: Mapping[str | int, float] | None = None,
+        temperature: float = 0.01,
+        min_pixels: int = 1,
+        seed: int = 0,
+        num_samples: int | None = None,
+        rank: int | None = None,
+        num_replicas: int | None = None,
+        root: str | os.PathLike[str] | None = None,
+        **params: Any,
+    ) -> None:
+        self._given_rank = _checked_rank(rank, num_replicas)
+        self.crop = (
+            _checked_integer("crop", crop[0], minimum=1),
+            _checked_integer("crop", crop[1], minimum=1),
+        )
+        self.seed, self.epoch = _checked_integer("seed", seed, minimum=0), 0
+        draws = len(paths) if num_samples is None else num_samples
+        self.num_samples = _checked_integer("num_samples", draws, minimum=1)
+        self._start = self._yielded = 0
+        self._finished, self._ranks_of_iterator = False, 1
+        weights, patches_of = _patch_source(source, dataset, version, min_pixels, params)
+        counted = [row for row in weights.classes if not row.get("ignored") and not row.get("absent")]
+        wanted = _class_probabilities(counted, probabilities, temperature)
+        self._classes: list[tuple[float, Int64]] = []
+        for class_id, probability in wanted.items():
+            tiles = patches_of(class_id)
+            known_paths = sorted(set(tiles.paths))
+            matches = path_join.join(paths, known_paths, root)
+            item_of = {known_paths[k]: item for item, k in enumerate(matches.tolist()) if k >= 0}
+            items = np.array([item_of.get(path, -1) for path in tiles.paths], np.int64)
+            known = np.column_stack([items, tiles.values])[items >= 0]
+            if len(known):
+                self._classes.append((probability, known))
+        if not self._classes:
+            raise InvalidParameter(("paths", "no tile with one of the classes is in an image of paths"))
+        self._items, self._dataset, self._version = len(paths), weights.dataset, weights.version
+
+    def _draw(self, random: np.random.Generator) -> Int64:
+        """Return item, top, left, height and width of every draw of an epoch, int64 [num_samples, 5]."""
+        chance = np.array([probability for probability, _ in self._classes])
+        chosen = _inverse_cdf(chance, random.random(self.num_samples))
+        quantiles = random.random((3, self.num_samples))
+        drawn = np.zeros((self.num_samples, 5), np.int64)
+        for k, (_, tiles) in enumerate(self._classes):
+            rows = np.flatnonzero(chosen == k)
+            # The last column has the pixels of the class.
+            tile = tiles[_inverse_cdf(tiles[:, 7].astype(np.float64), quantiles[0, rows])]
+            item, top, left, height, width, image_height, image_width, _ = tile.T
+            vertical = _window(top, height, image_height, self.crop[0], quantiles[1, rows])
+            horizontal = _window(left, width, image_width, self.crop[1], quantiles[2, rows])
+            drawn[rows] = np.column_stack([item, vertical[0], horizontal[0], vertical[1], horizontal[1]])
+        return drawn
+
+    def _item(self, drawn: list[int]) -> tuple[int, tuple[int, ...]]:
+        return drawn[0], tuple(drawn[1:])
+
+    @property
+    def probability(self) -> NDArray[np.float64]:
+        """Not known: a patch sampler draws windows, not whole images. Raises `TypeError`."""
+        raise TypeError("a PatchSampler has no probability for each image")
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits of a hash over the tiles, the probabilities of the classes and the crop."""
+        text = hashlib.sha256(repr(self.crop).encode())
+        for probability, tiles in self._classes:
+            text.update(f"{probability:.12g}".encode() + tiles.astype("<i8").tobytes())
+        return text.hexdigest()[:16]
+
+
+def crop(image: Any, window: tuple[int, int, int, int]) -> Any:
+    """Return the part of an image in a window (top, left, height, width).
+
+    image  a PyTorch tensor [..., H, W], a NumPy array [H, W] or [H, W, channels], or a PIL image
+    """
+    top, left, height, width = window
+    if hasattr(image, "crop"):
+        return image.crop((left, top, left + width, top + height))
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    return image[rows, columns] if isinstance(image, np.ndarray) else image[..., rows, columns]
+
+
+def _window(
+    start: Int64, length: Int64, size: Int64, crop_length: int, quantiles: NDArray[np.float64]
+) -> tuple[Int64, Int64]:
+    """Return start and length of windows along one axis, given those of tiles and the sizes of the images."""
+    window = np.minimum(crop_length, size)
+    low, high = np.maximum(0, start + length - window), np.minimum(start, size - window)
+    # A window that is smaller than its tile lies inside it.
+    low, high = np.minimum(low, high), np.maximum(low, high)
+    return low + (quantiles * (high - low + 1)).astype(np.int64), window
+
+
+def _patch_source(
+    source: str | Client | LocalTable | None,
+    dataset: str | None,
+    version: int | str | None,
+    min_pixels: int,
+    params: Mapping[str, Any],
+) -> tuple[ClassWeights, Callable[[int], Patches]]:
+    """Return class weights, for the shares of the classes, and a function from a class id to its tiles."""
+    from statsvc.client.client import Client
+    from statsvc.local.scan import LocalTable
+
+    if isinstance(source, LocalTable):
+        if version is not None or dataset not in (None, source.dataset):
+            raise InvalidParameter(
+                ("dataset", f"the source is the scan {source.dataset}; leave out dataset and version")
+            )
+        table = source
+        return (
+            table.weights("uniform", **params),
+            lambda class_id: table.patches(class_id, min_pixels=min_pixels, **params),
+        )
+    client = Client(source) if source is None or isinstance(source, str) else source
+    weights = client.weights(dataset, version=version, method="uniform", **params)
+    return weights, lambda class_id: client.patches(
+        weights.dataset, class_id=class_id, version=weights.version, min_pixels=min_pixels, **params
+    )
+
+
+def _class_probabilities(
+    counted: Sequence[Mapping[str, Any]],
+    probabilities: Mapping[str | int, float] | None,
+    temperature: float,
+) -> dict[int, float]:
+    """Return class id → probability; classes with probability 0 are left out."""
+    if probabilities is None:
+        shares = np.array([row["frequency"] for row in counted])
+        odds = np.exp((shares.min() - shares) / temperature)
+        return dict(zip((row["id"] for row in counted), (odds / odds.sum()).tolist(), strict=True))
+    id_of = {key: row["id"] for row in counted for key in (row["id"], row["name"])}
+    wanted: dict[int, float] = {}
+    for key, value in probabilities.items():
+        if key not in id_of or not (math.isfinite(value) and value >= 0):
+            raise InvalidParameter(
+                ("probabilities", f"{key!r}: {value!r} must be a counted class and a number of at least 0")
+            )
+        if value > 0:
+            wanted[id_of[key]] = wanted.get(id_of[key], 0.0) + float(value)
+    return wanted
 
 
 def _inverse_cdf(scores: NDArray[np.float64], quantiles: NDArray[np.float64]) -> Int64:

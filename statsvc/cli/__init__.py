@@ -16,6 +16,7 @@ from statsvc.cli.diff import diff
 from statsvc.cli.doctor import doctor
 from statsvc.cli.export import export
 from statsvc.cli.gc import gc
+from statsvc.cli.heatmap import heatmap
 from statsvc.cli.import_counts import import_counts
 from statsvc.cli.jobs import jobs
 from statsvc.cli.prefetch import prefetch
@@ -56,7 +57,7 @@ cli.add_sections(
     {
         "Count": (demo, scan, changed, import_counts),
         "Weights": (weights, compare, export, prefetch),
-        "Inspect": (datasets, versions, diff, jobs, doctor),
+        "Inspect": (datasets, versions, diff, jobs, doctor, heatmap),
         "Operate": (serve, runner, token, verify, gc, rebuild, upgrade),
     }
 )

@@ -10,6 +10,7 @@ import click
 from statsvc.classes import class_maps
 from statsvc.classes.class_maps import MAX_CLASSES
 from statsvc.cli._completion import complete_choices
+from statsvc.dataset import grid as grids
 from statsvc.errors import InvalidParameter
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def configuration_changes(
     class_names: str | None,
     ignore_index: tuple[str, ...],
     num_classes: int | None,
+    grid: str | None = None,
     splits: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Return the configuration fields that the options set. Raises `InvalidParameter`."""
@@ -74,6 +76,8 @@ def configuration_changes(
         changes["ignore_index"] = WeightSpec.from_params({"ignore_index": list(ignore_index)}).ignore_index
     if num_classes is not None:
         changes["num_classes"] = num_classes
+    if grid is not None:
+        changes["grid"] = grids.parse(grid)
     if splits:
         configured: dict[str, Split] = {}
         for item in splits:

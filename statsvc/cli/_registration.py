@@ -7,6 +7,7 @@ resolved folder or normalized URL and, for a single file, the pattern that match
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -60,7 +61,8 @@ def register(
         dataset, created = _create(catalog, source, name, pattern, counting, changes)
         if created:
             return dataset, None
-    if counting is not None and counting != dataset.configuration.counting:
+    # The grid is one of the changes: it may differ.
+    if counting is not None and counting != replace(dataset.configuration.counting, grid=None):
         raise Conflict(
             f"{dataset.name} is counted with {dataset.configuration.counting}, not {counting}. Other counts "
             "need another dataset: choose another name with --name."

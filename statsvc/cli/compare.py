@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ from statsvc.cli._completion import complete_dataset
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, output_option, print_json, url_option, version_option
 from statsvc.cli._parameters import parameter_options, pop_class_map_file, present_parameters
-from statsvc.errors import StatsvcError
+from statsvc.cli._plots import check_plot, write_plot
 from statsvc.sampling import mixtures
 from statsvc.weighting import comparison
 from statsvc.weighting.parameters import PARAMETERS, WeightSpec
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 SHARED_PARAMETERS = tuple(name for name, parameter in PARAMETERS.items() if parameter.comparable)
 """The parameters that have one value for all compared methods."""
-
-SUFFIXES = (".png", ".svg", ".pdf")
-"""File formats of the plot."""
 
 
 @click.command(short_help="Compare weighting methods.")
@@ -86,7 +84,7 @@ def compare(
     NAME can be omitted if there is only one dataset. It can be a mixture such as a:0.7,b:0.3.
     """
     if output is not None:
-        _check_plot(output)
+        check_plot(output)
     request = present_parameters(params)
     class_map = pop_class_map_file(request, url)
     if mixtures.parse(name) is not None:
@@ -108,7 +106,9 @@ def compare(
             answer = answer_function(home, catalog, name, number, class_map)
             result = compare_answers(lambda params: answer(WeightSpec.from_params(params)))
     if output is not None:
-        _save_plot(result, output)
+        from statsvc.weighting.comparison_plot import save
+
+        write_plot(partial(save, result), output)
         if not (as_json or sys.stdout.isatty()):
             print_warnings(result)
     if as_json:
@@ -117,27 +117,3 @@ def compare(
         from statsvc.weighting.comparison_table import print_comparison
 
         print_comparison(result)
-
-
-def _check_plot(output: Path) -> None:
-    """Reject a plot that cannot be drawn before anything is computed."""
-    if output.suffix.lower() not in SUFFIXES:
-        raise click.UsageError(
-            f"The format of {output} is unknown. Use a name ending in {', '.join(SUFFIXES)}."
-        )
-    from statsvc.weighting.comparison_plot import require_matplotlib
-
-    try:
-        require_matplotlib()
-    except ImportError as error:
-        raise StatsvcError(str(error)) from error
-
-
-def _save_plot(result: dict[str, Any], output: Path) -> None:
-    from statsvc.weighting.comparison_plot import save
-
-    try:
-        save(result, output)
-    except OSError as error:
-        raise StatsvcError(f"{output} cannot be written: {error.strerror or error}") from error
-    click.echo(f"Plot written to {output}", err=True)

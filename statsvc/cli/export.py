@@ -15,7 +15,7 @@ from statsvc.cli._parameters import parameter_options, pop_class_map_file, prese
 from statsvc.errors import StatsvcError
 from statsvc.sampling.weights import weights_response
 from statsvc.weighting import export as exports
-from statsvc.weighting.parameters import PARAMETERS, STREAM, WeightSpec
+from statsvc.weighting.parameters import CROP, PARAMETERS, STREAM, WeightSpec
 
 COUNT_FORMATS = ("daformer", "csv")
 """Formats of counts; the others are formats of weights."""
@@ -39,7 +39,7 @@ COUNT_FORMATS = ("daformer", "csv")
     help="File to write (.npy or .json for mmseg), or a folder for daformer.",
 )
 @version_option
-@parameter_options(*(name for name in PARAMETERS if name not in STREAM))
+@parameter_options(*(name for name in PARAMETERS if name not in (*STREAM, *CROP)))
 @home_options
 def export(
     name: str | None,

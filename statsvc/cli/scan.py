@@ -66,6 +66,11 @@ POLL_SECONDS = 0.5
 )
 @configuration_options
 @click.option(
+    "--grid",
+    metavar="ROWSxCOLUMNS",
+    help="Also count each tile of a grid, for weights under random crops, for example 8x8; none: stop that.",
+)
+@click.option(
     "--split",
     "splits",
     multiple=True,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from statsvc.client.http import Parse
+    from statsvc.sampling.patches import Patches
     from statsvc.sampling.result import Sampling
     from statsvc.weighting.class_weights import ClassWeights
 
@@ -175,6 +176,28 @@ class Client:
             return endpoints.fetch_sampling(get, dataset, sampler, version, params)
 
         return from_rank_zero(request) if sync else request()
+
+    def patches(
+        self,
+        dataset: str | None = None,
+        *,
+        class_id: int,
+        version: int | str | None = None,
+        **params: Any,
+    ) -> Patches:
+        """Return the tiles of the images that contain a class, those with most of its pixels first.
+
+        class_id  class id, after the class map
+        params    parameters of `GET /datasets/{name}/patches`: `split`, `class_map`, `min_pixels`
+
+        Raises as `weights` does, and `Unanswerable` for a dataset that was counted without a grid.
+        """
+        query = {"class_id": class_id, "version": version, **params}
+
+        def get(path: str, parse: Parse) -> Any:
+            return self._server.get(path, parse, lambda: "")
+
+        return endpoints.fetch_patches(get, dataset, query)
 
     def prefetch_sampling(
         self, dataset: str | None = None, *, sampler: str, version: int | str | None = None, **params: Any

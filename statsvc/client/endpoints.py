@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from statsvc.client.http import Parse
+    from statsvc.sampling.patches import Patches
     from statsvc.sampling.result import Sampling
     from statsvc.weighting.class_weights import ClassWeights
+
+PATCHES_PER_PAGE = 50_000
+"""Patches in one request."""
 
 Get = Callable[[str, "Parse"], Any]
 """Fetches a path with its query string and returns what `Parse` makes of the response."""
@@ -56,6 +60,35 @@ def fetch_sampling(
     )
 
 
+def fetch_patches(get: Get, dataset: str | None, params: Mapping[str, Any]) -> Patches:
+    """Fetch every page of `GET /datasets/{name}/patches`.
+
+    Raises `InvalidParameter` without a dataset unless the server has exactly one.
+    """
+    from statsvc.sampling import patches, result
+
+    name = dataset if dataset is not None else result.only_dataset(fetch_datasets(get))
+    path = f"/datasets/{quote(name, safe='')}/patches"
+
+    def page(page_params: Mapping[str, Any]) -> dict[str, Any]:
+        query = query_string({**params, "limit": PATCHES_PER_PAGE, **page_params})
+        body: dict[str, Any] = get(path + query, _checked_patches)
+        return body
+
+    pages = [page({})]
+    while pages[-1]["next"] is not None:
+        # Ask for the version of the first page: a scan may publish a new version between two pages.
+        pages.append(page({"version": pages[0]["version"], "after": pages[-1]["next"]}))
+    return patches.of_pages(pages)
+
+
+def _checked_patches(body: Any) -> dict[str, Any]:
+    for key in ("dataset", "version", "class_id", "name", "next"):
+        if key not in body:
+            raise LookupError(f"{key!r} is missing")
+    return dict(body) | {"patches": _objects(body, "patches")}
+
+
 def fetch_datasets(get: Get) -> list[dict[str, Any]]:
     """Fetch every page of `GET /datasets`."""
     datasets: list[dict[str, Any]] = []
@@ -94,6 +127,8 @@ def describe(value: Any) -> str:
     if isinstance(value, list):
         return f"a list of {len(value)}"
     if isinstance(value, dict):
+        if "patches" in value:
+            return f"{value['dataset']} version {value['version']} (patches of {value['name']})"
         if "sampler" in value:
             return f"{value['dataset']} version {value['version']} ({value['sampler']})"
         return f"dataset {value['name']}"

@@ -6,10 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from statsvc.dataset import grid as grids
 from statsvc.errors import InvalidParameter, nearest
 
 if TYPE_CHECKING:
     from statsvc.classes.palettes import Palette
+    from statsvc.dataset.grid import Grid
 
 VALUE = "value"
 """The default rule: the raw id is the pixel's value."""
@@ -42,7 +44,7 @@ MASKS_BY = ("file", "folder", "suffix", "tag")
 
 @dataclass(frozen=True, slots=True)
 class Counting:
-    """How label maps become raw ids. It is fixed: a different rule requires a new dataset.
+    """How label maps become raw ids. It is fixed, except `grid`: a different rule requires a new dataset.
 
     rule     "value", a key of `ARITHMETIC`, "palette", "channel:N", "argmax:AXIS", or
              "mask-per-class", also with ":" and one of `MASKS_BY`
@@ -50,6 +52,7 @@ class Counting:
     palette  maps colors to raw ids, for the rule "palette"; otherwise None
     rows     one of `ROWS`
     classes  names of the ids 1 … n, for the rule "mask-per-class"; empty before the first scan
+    grid     tiles whose histograms are also counted; a different grid counts every sample again
     """
 
     rule: str = VALUE
@@ -57,6 +60,7 @@ class Counting:
     palette: Palette | None = None
     rows: str = "array"
     classes: tuple[str, ...] = ()
+    grid: Grid | None = None
 
     @property
     def masks(self) -> bool:
@@ -76,7 +80,8 @@ class Counting:
     def __str__(self) -> str:
         rule = f"palette {self.palette.name}" if self.palette is not None else self.rule
         rows = "" if self.rows == "array" else f", rows {self.rows}"
-        return (rule if self.key is None else f"{rule}, key {self.key}") + rows
+        grid = "" if self.grid is None else f", grid {self.grid}"
+        return (rule if self.key is None else f"{rule}, key {self.key}") + rows + grid
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, which `from_dict` parses; it contains only what differs from the default."""
@@ -91,6 +96,8 @@ class Counting:
             value["rows"] = self.rows
         if self.classes:
             value["classes"] = list(self.classes)
+        if self.grid is not None:
+            value["grid"] = str(self.grid)
         return value
 
     @classmethod
@@ -101,12 +108,14 @@ class Counting:
             from statsvc.classes.palettes import Palette
 
             palette = Palette.from_dict(palette)
+        grid = grids.parse(value.get("grid", grids.NONE))
         return cls(
             value.get("rule", VALUE),
             value.get("key"),
             palette,
             value.get("rows", "array"),
             tuple(value.get("classes", ())),
+            grid,
         )
 
 

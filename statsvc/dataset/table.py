@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
     from statsvc.classes.class_maps import ClassMap
     from statsvc.dataset.configuration import Configuration
+    from statsvc.dataset.grid import Cells, Grid
     from statsvc.dataset.splits import Split
 
     Int64 = NDArray[np.int64]
+    Shapes = tuple[Int64, Int64]
+    """Height and width of each of n samples, int64 [n] each."""
 
 T = TypeVar("T")
 
@@ -31,6 +34,9 @@ MAX_IDS = 4096
 
 ROWS = 4096
 """Maximum number of rows per item that `Table.sample_counts` yields."""
+
+TILE_VALUES = 1 << 21
+"""Maximum number of values per item that `Table.sample_tiles` yields."""
 
 EXAMPLES = 3
 """Maximum number of example files in a response."""
@@ -110,6 +116,27 @@ class Table(ABC):
     def failed(self) -> int:
         """Return the number of unreadable samples in the table."""
 
+    @property
+    def grid(self) -> Grid | None:
+        """The grid on which the samples were counted; None where only whole images were counted."""
+        return None
+
+    def tiled_blocks(self) -> Iterator[tuple[Block, Shapes, Cells]]:
+        """Yield `blocks`, each with the shapes of its samples and their histograms on the grid.
+
+        A sample without a grid has no entry. Raises `Unanswerable` if no sample was counted on a grid.
+        """
+        raise Unanswerable(self.why_no_grid())
+
+    def why_no_grid(self) -> str:
+        """Return an error message for a request that needs a grid, where no sample was counted on one."""
+        if not self.has_rows:
+            return self.why_no_rows()
+        return (
+            f"{self.dataset} was counted without a grid, but this request needs the places of the classes in "
+            f"the images; count it again with: statsvc scan --name {self.dataset} --grid 8x8"
+        )
+
     def why_no_rows(self) -> str:
         """Return an error message for a request that needs rows, if `has_rows` is False."""
         return (
@@ -163,6 +190,41 @@ class Table(ABC):
                 part = rows[start : start + ROWS]
                 paths = [str(block.path[row]) for row in part.tolist()]
                 yield paths, self.apply_class_map(block.counts[part], class_map)
+
+    def sample_tiles(
+        self, split: str | None = None, class_map: ClassMap | None = None
+    ) -> Iterator[tuple[Int64, Shapes, Int64]]:
+        """Yield counts, shapes and tiles of the counted samples in a split, in path order.
+
+        The counts are those of `sample_counts`, int64 [n, K], the tiles int64 [n, tiles, K], both in pixels.
+
+        Raises `NotFound` for an unknown split, and `Unanswerable` if a sample was not counted on a grid.
+        """
+        selected = None if split is None else self.split(split)
+        grid = self.grid
+        if grid is None:
+            raise Unanswerable(self.why_no_grid())
+        ids = self.raw_ids()
+        step = max(1, TILE_VALUES // (grid.tiles * max(1, len(ids))))
+        for block, (height, width), cells in self.tiled_blocks():
+            rows = np.flatnonzero(_counted_rows(block, selected))
+            without = rows[cells.lengths[rows] == 0]
+            if len(without):
+                raise Unanswerable(
+                    f"{self.dataset}: {block.path[without[0]]} has no grid, because it does not have two "
+                    "dimensions; use a split without such samples"
+                )
+            for start in range(0, len(rows), step):
+                part = rows[start : start + step]
+                entries = cells.take(part)
+                tiles = np.zeros((len(part), grid.tiles, len(ids)), np.int64)
+                tiles[entries.row, entries.tile, np.searchsorted(ids, entries.class_id)] = entries.pixels
+                mapped = self.apply_class_map(tiles.reshape(-1, len(ids)), class_map)
+                yield (
+                    self.apply_class_map(block.counts[part], class_map),
+                    (height[part], width[part]),
+                    mapped.reshape(len(part), grid.tiles, -1),
+                )
 
     def apply_class_map(self, counts: Int64, class_map: ClassMap | None) -> Int64:
         """Return counts per raw id, int64 [n, raw ids], as counts per id of `histogram`, int64 [n, K]."""
@@ -344,12 +406,22 @@ def aggregate(blocks: Iterable[Block], columns: _Columns, split: Split | None) -
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """The histograms on a grid of all samples of a table, and the shapes of the samples."""
+
+    grid: Grid
+    shapes: Shapes
+    cells: Cells
+
+
 class MemoryTable(Table):
     """A table in memory, for counts that are not stored.
 
     raw_id  int64 [K], raw ids, ascending
     rows    all samples, with `counts` int64 [n, K]
     exact   see `Table`
+    tiles   histograms on a grid of these samples; None where only whole images were counted
     """
 
     def __init__(
@@ -359,7 +431,9 @@ class MemoryTable(Table):
         raw_id: Int64,
         rows: Block,
         exact: bool = True,
+        tiles: Tiles | None = None,
     ) -> None:
+        self._tiles = tiles
         self.dataset, self.version = dataset, None
         self.configuration, self.exact = configuration, exact
         self.rows = rows
@@ -372,6 +446,21 @@ class MemoryTable(Table):
     def blocks(self) -> Iterator[Block]:
         """Yield all rows as one block."""
         yield self.rows
+
+    @property
+    def grid(self) -> Grid | None:
+        """The grid on which the samples were counted; None where only whole images were counted."""
+        return None if self._tiles is None else self._tiles.grid
+
+    def tiled_blocks(self) -> Iterator[tuple[Block, Shapes, Cells]]:
+        """Yield all rows as one block, with their histograms on the grid."""
+        if self._tiles is None:
+            raise Unanswerable(self.why_no_grid())
+        yield self.rows, self._tiles.shapes, self._tiles.cells
+
+    def why_no_grid(self) -> str:
+        """Return an error message for a request that needs a grid."""
+        return f"{self.dataset} was counted without a grid; count it with statsvc.scan(…, grid='8x8')"
 
     def failed(self) -> int:
         """Return the number of unreadable samples."""

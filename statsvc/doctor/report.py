@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from statsvc.dataset import class_counts
-from statsvc.doctor import classes, edges, files, ids, repeats, swaps
+from statsvc.doctor import classes, edges, files, ids, positions, repeats, swaps
 from statsvc.doctor.facts import FileFacts, gather
 from statsvc.doctor.finding import SERIOUS, Finding
 from statsvc.doctor.interpretation import SPEC, Interpretation
@@ -102,6 +102,7 @@ def findings(facts: Facts) -> Iterator[Finding]:
     yield from files.leakage(facts)
     yield from classes.absent_from_split(facts, explained)
     yield from classes.hangs_on_one_file(facts, explained)
+    yield from positions.check(facts)
 
 
 def _findings_from_totals(table: Table) -> Iterator[Finding]:

@@ -16,22 +16,26 @@ import numpy as np
 from statsvc.classes import class_map_files
 from statsvc.classes.class_maps import ClassMap
 from statsvc.common.object_urls import is_url
+from statsvc.dataset import grid as grids
 from statsvc.dataset import split_files
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.counting_rule import read as read_counting
 from statsvc.dataset.num_classes import infer_num_classes, with_masks, with_source_names
 from statsvc.dataset.splits import detect
 from statsvc.dataset.splits import from_dict as read_splits
-from statsvc.dataset.table import MAX_IDS, Block, MemoryTable
+from statsvc.dataset.table import MAX_IDS, Block, MemoryTable, Tiles
 from statsvc.errors import InvalidParameter, SourceError, Unanswerable
 from statsvc.sampling import result
+from statsvc.sampling.patches import Patches, class_patches
 from statsvc.sampling.weights import weights_response
+from statsvc.store.versions.checkpoints import concatenate
 from statsvc.weighting.class_weights import ClassWeights
 from statsvc.weighting.parameters import WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from statsvc.dataset.grid import Grid
     from statsvc.dataset.splits import Split
     from statsvc.sampling.result import Sampling
     from statsvc_workers.cluster.tasks import BatchResult, CountOptions
@@ -74,6 +78,14 @@ class LocalTable(MemoryTable):
             _log.warning("%s: %s", self.dataset, warning["message"])
         return weights
 
+    def patches(self, class_id: int, *, min_pixels: int = 1, **params: Any) -> Patches:
+        """Return the tiles of the images that contain a class, those with most of its pixels first.
+
+        `params` are `split` and `class_map`. Raises `InvalidParameter`, `NotFound`, and `Unanswerable` for a
+        scan without a grid.
+        """
+        return class_patches(self, class_id, WeightSpec.from_params(params), min_pixels)
+
     def sampling(self, sampler: str, **params: Any) -> Sampling:
         """Return the probability with which a sampler draws each image.
 
@@ -96,6 +108,7 @@ def scan(
     rule: str | Path | None = None,
     key: str | None = None,
     rows: str | None = None,
+    grid: str | None = None,
     max_pixels: int = _MAX_PIXELS,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -116,6 +129,7 @@ def scan(
     key           array, member or column that contains the labels, if a file has several
     rows          what is one sample of an NPY, HDF5 or Zarr array: "array", "index" along its first axis,
                   or "chunk"
+    grid          grid of tiles to count too, such as "8x8", for weights under random crops
     max_pixels    label maps with more pixels count as unreadable
     workers       number of threads; None uses one per CPU that this process may use
     progress      called as `progress(done, samples)` after each batch
@@ -140,6 +154,7 @@ def scan(
     if threads < 1:
         raise InvalidParameter(("workers", f"{workers} is not a number of threads. Use 1 or more."))
     counting = read_counting(None if rule is None else os.fspath(rule), key, rows)
+    counting = replace(counting, grid=None if grid is None else grids.parse(grid))
     configuration = _configuration(class_map, class_names, ignore_index, num_classes, splits)
     configuration = replace(configuration, counting=counting)
     source = open_source(os.fspath(location), pattern, masks=counting.masks)
@@ -154,6 +169,7 @@ def scan(
     )
 
     raw_id, block = _assemble(list(listing.path), listing.unreadable, batches)
+    tiles = None if counting.grid is None else _tiles(list(listing.path), batches, counting.grid)
     if block.status.all():
         raise SourceError(
             f"None of the {len(block.path)} label maps in {source.root} could be read. First error: "
@@ -167,7 +183,7 @@ def scan(
         _log.warning("%s: %s: %s", source.root, subject, text)
     if configuration.num_classes == 0:
         configuration = replace(configuration, num_classes=infer_num_classes(raw_id, configuration))
-    return LocalTable(name or source.root.rpartition("/")[2], configuration, raw_id, block)
+    return LocalTable(name or source.root.rpartition("/")[2], configuration, raw_id, block, tiles=tiles)
 
 
 def _configuration(
@@ -259,8 +275,25 @@ def _assemble(
     errors = [unreadable.get(path, "") for path in paths]
     for batch in batches:
         rows = np.array([row_of[path] for path in batch.path], np.int64)
-        counts[np.repeat(rows, np.diff(batch.offsets)), np.searchsorted(raw_id, batch.ids)] = batch.counts
+        row, column = np.repeat(rows, np.diff(batch.offsets)), np.searchsorted(raw_id, batch.ids)
+        np.add.at(counts, (row, column), batch.counts)
         for path, error in zip(batch.path, batch.error, strict=True):
             errors[row_of[path]] = error
     status[[row for row, error in enumerate(errors) if error]] = 1
     return raw_id, Block(list(paths), status, errors, counts)
+
+
+def _tiles(paths: Sequence[str], batches: Sequence[BatchResult], grid: Grid) -> Tiles:
+    """Return the shapes of all samples and their histograms on the grid, in the order of the paths."""
+    from statsvc_workers.jobs.count import as_rows
+
+    rows = concatenate([as_rows(batch) for batch in batches])
+    row_of = {path: row for row, path in enumerate(rows.columns["path"].tolist())}
+    order = np.array([row_of.get(path, -1) for path in paths], np.int64)
+    counted = order >= 0
+    lengths = np.zeros(len(paths), np.int64)
+    height, width = np.zeros(len(paths), np.int64), np.zeros(len(paths), np.int64)
+    cells = rows.cells(order[counted])
+    lengths[counted] = cells.lengths
+    height[counted], width[counted] = (rows.columns[name][order[counted]] for name in ("height", "width"))
+    return Tiles(grid, (height, width), replace(cells, lengths=lengths))

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.errors import Unanswerable
-from statsvc.sampling import scores
-from statsvc.weighting.parameters import STREAM
+from statsvc.sampling import crops, scores
+from statsvc.sampling.crops import Crop
+from statsvc.weighting.methods import METHODS
+from statsvc.weighting.parameters import CROP, STREAM
 from statsvc.weighting.schemes import MIN_PIXELS
 
 if TYPE_CHECKING:
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
     Int64 = NDArray[np.int64]
     Float64 = NDArray[np.float64]
+
+
+# The last bits of a sum of products differ between processors; these digits are the same everywhere.
+_SIGNIFICANT_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +67,18 @@ class Expected:
     counted  float64 [K], counted pixels of the image drawn, where the id occurs in it: Σ q·[n > 0]·size
     all      float64 [K], the same with pixels of all ids
     never    number of images that are never drawn
+    redrawn  crops that are rejected, per draw; 0 without crops
+
+    Under crops, "image" stands for the crop of an image. `images`, `counted` and `all` are None where they
+    were not computed.
     """
 
     pixels: Float64
-    images: Float64
-    counted: Float64
-    all: Float64
+    images: Float64 | None
+    counted: Float64 | None
+    all: Float64 | None
     never: int
+    redrawn: float = 0.0
 
 
 def cache_key(interpreted: InterpretedCounts, spec: WeightSpec, sampler: str | None) -> Hashable:
@@ -78,7 +89,8 @@ def cache_key(interpreted: InterpretedCounts, spec: WeightSpec, sampler: str | N
         interpreted.class_map,
         interpreted.ignore,
         interpreted.num_classes,
-        *(getattr(spec, name) for name in STREAM if name != "sampler"),
+        *(getattr(spec, name) for name in (*STREAM, *CROP) if name != "sampler"),
+        spec.crop is not None and needs_presence(spec),
     )
 
 
@@ -191,13 +203,31 @@ def _with_total(table: Table, interpreted: InterpretedCounts, spec: WeightSpec, 
     return Draws(draws.sampler, draws.parameters, draws.columns, draws.score, total, images, draws.per_class)
 
 
-def expected(
-    table: Table, interpreted: InterpretedCounts, split: str | None, draws: Draws | None
-) -> Expected:
+def needs_presence(spec: WeightSpec) -> bool:
+    """Whether the weights of a resolved spec depend on the images in which a class occurs."""
+    return METHODS[spec.method].needs_images or spec.unit == "images"
+
+
+def crop_of(spec: WeightSpec) -> Crop | None:
+    """Return how a resolved spec crops images; None if it does not."""
+    if spec.crop is None:
+        return None
+    assert spec.scale is not None
+    ratio = spec.cat_max_ratio
+    return Crop(*spec.crop, spec.scale, None if ratio is None or ratio >= 1 else ratio)
+
+
+def expected(table: Table, interpreted: InterpretedCounts, spec: WeightSpec, draws: Draws | None) -> Expected:
     """Return what one draw contains on average; without `draws`, every image is drawn equally often.
+
+    spec  resolved; only its split and crop are used
 
     Raises `Unanswerable` where the table lacks the counts that this needs.
     """
+    crop = crop_of(spec)
+    if crop is not None:
+        return _expected_of_crops(table, interpreted, spec, draws, crop)
+    split = spec.split
     if draws is None:
         return _expected_of_even_draws(table, interpreted)
     ids = len(interpreted.histogram.class_id)
@@ -214,6 +244,31 @@ def expected(
     return Expected(pixels, images, counted, all_, never)
 
 
+def _expected_of_crops(
+    table: Table, interpreted: InterpretedCounts, spec: WeightSpec, draws: Draws | None, crop: Crop
+) -> Expected:
+    """Return what one crop contains on average: an image is drawn first, then a crop of it."""
+    images = interpreted.histogram.samples
+    if images == 0:
+        raise Unanswerable(f"{table.dataset}: the table has no image to draw from")
+    grid, presence = table.grid, needs_presence(spec)
+    sums = [np.zeros(len(interpreted.histogram.class_id)) for _ in range(4)]
+    never, redrawn = 0, 0.0
+    for counts, shapes, tiles in table.sample_tiles(spec.split, interpreted.class_map):
+        assert grid is not None
+        assert images is not None
+        q = np.full(len(counts), 1 / images) if draws is None else draws.probability(counts)
+        contents = crops.contents(tiles, *shapes, grid, interpreted.counted, crop, presence=presence)
+        parts = (contents.pixels, contents.present, contents.counted, contents.all)
+        sums = [total + q @ values for total, values in zip(sums, parts, strict=True)]
+        redrawn += float(q @ contents.redrawn)
+        never += int((q == 0).sum())
+    pixels, present, of_counted, of_all = sums
+    if presence:
+        return Expected(pixels, present, of_counted, of_all, never, redrawn)
+    return Expected(pixels, None, None, None, never, redrawn)
+
+
 def _expected_of_even_draws(table: Table, interpreted: InterpretedCounts) -> Expected:
     histogram = interpreted.histogram
     if histogram.samples == 0:
@@ -228,3 +283,8 @@ def _expected_of_even_draws(table: Table, interpreted: InterpretedCounts) -> Exp
         cooccurrence.sum(axis=1, dtype=np.float64) / samples,
         0,
     )
+
+
+def rounded(values: Float64) -> Float64:
+    """Return expectations with the digits that are the same on every processor."""
+    return np.array([float(f"{value:.{_SIGNIFICANT_DIGITS}g}") for value in values.tolist()])

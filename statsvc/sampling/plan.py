@@ -10,10 +10,11 @@ import numpy as np
 from statsvc.errors import InvalidParameter, Unanswerable, nearest
 from statsvc.sampling import draws as drawing
 from statsvc.sampling.draw_warnings import about_draws
+from statsvc.sampling.weights import weights_response
 from statsvc.weighting import schemes, weight_warnings
 from statsvc.weighting.class_names import class_name
 from statsvc.weighting.parameters import ALIASES, COUNTS, PARAMETERS, STREAM, WeightSpec
-from statsvc.weighting.response import SCHEMA, files_response, interpret_for, interpretation
+from statsvc.weighting.response import SCHEMA, interpret_for, interpretation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,7 +105,7 @@ def plan_sampling(table: Table, request: SamplingRequest) -> SamplingPlan:
     interpreted, unexpected = interpret_for(table, spec)
     weights = None
     if not schemes.SCHEMES[request.sampler].stream:
-        weights = np.array(files_response(table, spec)["weights"])
+        weights = np.array(weights_response(table, spec)["weights"])
 
     def make() -> Draws:
         return drawing.plan_draws(table, interpreted, spec, sampler=request.sampler, weights=weights)

@@ -1,9 +1,10 @@
-"""Class weights of a stream: what a trainer sees that draws images by a sampler or from several datasets.
+"""Class weights of a stream: what a trainer sees that samples images, crops them, or mixes datasets.
 
 With q_i the probability that image i is the next one drawn, the share of class c in the stream is
-p'_c = Σ_i q_i·n_ic / Σ_i q_i·N_i. In a mixture, q_i is the share of the image's dataset times its probability
-within that dataset. All numbers of the response are expectations over as many draws as there are images, so
-a stream that draws every image equally often has the numbers of the files.
+p'_c = Σ_i q_i·n_ic / Σ_i q_i·N_i. Where the trainer crops, n_ic and N_i are the expected pixels of a crop of
+the image. In a mixture, q_i is the share of the image's dataset times its probability within that dataset.
+All numbers of the response are expectations over as many draws as there are images, so a stream that draws
+every image equally often has the numbers of the files.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from statsvc.weighting.methods import METHODS
 from statsvc.weighting.response import Basis, class_map_name, interpret_for, interpretation, weights_body
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from statsvc.weighting.weight_warnings import WarningText
 
     Float64 = NDArray[np.float64]
-
-# The last bits of a sum of products differ between processors; these digits are the same everywhere.
-_SIGNIFICANT_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ def stream_response(parts: Sequence[tuple[Table, float]], spec: WeightSpec) -> d
         dataset=name,
         version=None if is_mixture else sources[0].table.version,
         spec=_reported_spec(spec, sources, interpreted),
-        exact=True,
+        exact=spec.crop is None,
         failed=sum(count for count, _ in failures),
         pixels=_expected_pixels(sources, "counted"),
         ignored_pixels=_expected_pixels(sources, "ignored"),
@@ -99,10 +97,12 @@ def stream_response(parts: Sequence[tuple[Table, float]], spec: WeightSpec) -> d
         warnings=weight_warnings.as_dicts(_warnings(sources, failures, counts, spec, result)),
         stream={
             "sampler": spec.sampler,
+            **({} if spec.crop is None else {"crop": list(spec.crop)}),
             "draws": counts.samples,
             "datasets": [_described(source) for source in sources],
         },
         seen=_seen(sources, counts),
+        approximation=_approximation(sources, spec),
     )
     return weights_body(spec, basis, counts, result)
 
@@ -119,7 +119,7 @@ def _source(table: Table, share: float, spec: WeightSpec) -> _Source:
         draws = None
         if spec.sampler is not None:
             draws = drawing.plan_draws(table, interpreted, spec, sampler=spec.sampler)
-        return draws, drawing.expected(table, interpreted, spec.split, draws)
+        return draws, drawing.expected(table, interpreted, spec, draws)
 
     draws, expected = table.cached(drawing.cache_key(interpreted, spec, spec.sampler), make)
     return _Source(table, share, interpreted, unexpected, draws, expected)
@@ -169,19 +169,26 @@ def _class_counts(
     """Return the expected counts of classes 0 … C−1 in all draws."""
     classes = interpreted.num_classes
     draws = sum(source.images for source in sources)
-    pixels, images, image_pixels = (np.zeros(classes) for _ in range(3))
-    for source in sources:
-        columns, expected = ClassColumns.of(source.interpreted), source.expected
-        pixels += source.share * columns.by_class(expected.pixels)
-        images += source.share * columns.by_class(expected.images)
-        in_image = expected.counted if spec.denominator == "counted" else expected.all
-        image_pixels += source.share * columns.by_class(in_image)
+
+    def total(values_of: Callable[[Expected], Float64 | None]) -> Float64 | None:
+        """Return the sum over the sources, [C]; None where it was not computed."""
+        result = np.zeros(classes)
+        for source in sources:
+            values = values_of(source.expected)
+            if values is None:
+                return None
+            result += source.share * ClassColumns.of(source.interpreted).by_class(values)
+        return drawing.rounded(result * draws)
+
+    pixels = total(lambda expected: expected.pixels)
+    assert pixels is not None
+    counted = spec.denominator == "counted"
     return ClassCounts(
-        pixels=_rounded(pixels * draws),
+        pixels=pixels,
         ignored=ignored_classes(interpreted.ignore, classes),
-        total=_expected_pixels(sources, "counted" if spec.denominator == "counted" else "all"),
-        images=_rounded(images * draws),
-        image_pixels=_rounded(image_pixels * draws),
+        total=_expected_pixels(sources, "counted" if counted else "all"),
+        images=total(lambda expected: expected.images),
+        image_pixels=total(lambda expected: expected.counted if counted else expected.all),
         samples=draws,
         names=interpreted.names,
     )
@@ -197,11 +204,7 @@ def _expected_pixels(sources: Sequence[_Source], which: str) -> float:
             which, np.ones(len(pixels), bool)
         )
         per_draw += source.share * float(pixels[selected].sum())
-    return float(_rounded(np.array([per_draw * draws]))[0])
-
-
-def _rounded(values: Float64) -> Float64:
-    return np.array([float(f"{value:.{_SIGNIFICANT_DIGITS}g}") for value in values.tolist()])
+    return float(drawing.rounded(np.array([per_draw * draws]))[0])
 
 
 def _seen(sources: Sequence[_Source], counts: ClassCounts) -> list[float | None]:
@@ -218,6 +221,16 @@ def _seen(sources: Sequence[_Source], counts: ClassCounts) -> list[float | None]
         share / (pixels / file_total) if pixels else None
         for share, pixels in zip(shares.tolist(), file_pixels.tolist(), strict=True)
     ]
+
+
+def _approximation(sources: Sequence[_Source], spec: WeightSpec) -> dict[str, Any] | None:
+    """Return what the counts of crops are computed from; None without crops."""
+    if spec.crop is None:
+        return None
+    grids = dict.fromkeys(str(source.table.grid) for source in sources)
+    rejected = sum(source.share * source.expected.redrawn for source in sources)
+    redrawn = {} if spec.cat_max_ratio == 1 else {"redrawn": float(drawing.rounded(np.array([rejected]))[0])}
+    return {"grid": ", ".join(grids), **redrawn}
 
 
 def _reported_spec(

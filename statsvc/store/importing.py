@@ -114,7 +114,7 @@ def _write_rows(
     location: Location, counts: SampleCounts, class_id: NDArray[np.int64]
 ) -> tuple[Histogram, dict[str, str]]:
     """Write one row per sample. Unknown values (file size, shape, fingerprint) are zero."""
-    sparse = CountedRows({}, counts.offsets, counts.ids, counts.counts)
+    sparse = CountedRows.without_grid({}, counts.offsets, counts.ids, counts.counts)
     writer = VersionWriter(location, class_id, len(counts.path), {})
     for start in range(0, len(counts.path), ROWS_PER_CHUNK):
         paths = counts.path[start : start + ROWS_PER_CHUNK]

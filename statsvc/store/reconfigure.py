@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 def apply_changes(configuration: Configuration, changes: Mapping[str, Any]) -> Configuration:
     """Return the configuration with changed fields; None resets a field to its default.
 
+    `grid` is the field of `counting`.
+
     `num_classes` 0 means that it is to be inferred. A different class map also resets the class names, the
     number of classes and the ignored ids, unless `changes` sets them. Raises `InvalidParameter` if the fields
     contradict each other, or contain text that cannot be encoded as UTF-8.
     """
     values = dict(changes)
+    if "grid" in values:
+        values["counting"] = replace(configuration.counting, grid=values.pop("grid"))
     if "class_map" in values and values["class_map"] != configuration.class_map:
         values = {"class_names": None, "ignore_index": None, "num_classes": None} | values
     values["notes"] = {name: text for name, text in configuration.notes.items() if name not in values}

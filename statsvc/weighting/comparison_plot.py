@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from statsvc.weighting.display import stream_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -105,7 +107,7 @@ def _title(compared: Mapping[str, Any]) -> str:
     version = "" if compared["version"] is None else f" version {compared['version']}"
     split = f", split {compared['split']}" if compared["split"] else ""
     stream = compared.get("stream")
-    drawn = f", drawn by {stream['sampler']}" if stream and stream["sampler"] else ""
+    drawn = f", drawn {stream_text(stream)}" if stream else ""
     return f"Share of the loss of each class, in %: {compared['dataset']}{version}{split}{drawn}"
 
 

@@ -6,7 +6,7 @@ import sys
 from typing import IO, TYPE_CHECKING, Any
 
 from statsvc.weighting import comparison
-from statsvc.weighting.display import printed
+from statsvc.weighting.display import printed, stream_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +69,7 @@ def _heading(compared: Mapping[str, Any]) -> RenderableType:
         parts.append(Text(f"split {compared['split']}"))
     stream = compared.get("stream")
     if stream is not None:
-        parts.append(Text(f"drawn by {stream['sampler']}" if stream["sampler"] else "mixture", "yellow"))
+        parts.append(Text(f"drawn {stream_text(stream)}", "yellow"))
     if compared["images"] is not None:
         parts.append(Text(f"{compared['images']:,} images"))
     parts.append(Text(f"{len(compared['candidates'])} different weightings"))

@@ -136,12 +136,20 @@ def _heading(response: Mapping[str, Any]) -> RenderableType:
     if response["failed"]:
         parts.append((f"{response['failed']:,} failed", "red"))
     if "stream" in response:
-        sampler = response["stream"]["sampler"]
         parts.append((f"expected in {response['stream']['draws']:,} draws", "yellow"))
-        parts.append((f"by {sampler}" if sampler else "of the mixture", ""))
+        parts.append((stream_text(response["stream"]), ""))
     else:
         parts.append(("exact", "") if response["exact"] else ("estimated", "yellow"))
     return Text(" · ").join(Text(text, style) for text, style in parts)
+
+
+def stream_text(stream: Mapping[str, Any]) -> str:
+    """Return what draws the images of a stream, and how they are cropped."""
+    by = f"by {stream['sampler']}" if stream["sampler"] else ""
+    if len(stream["datasets"]) > 1 and not by:
+        by = "of the mixture"
+    crop = "in crops of {}x{}".format(*stream["crop"]) if "crop" in stream else ""
+    return " ".join(part for part in (by, crop) if part)
 
 
 _WEIGHT = {"weights": "weight", "additive": "added to logit", "pos_weight": "pos_weight"}

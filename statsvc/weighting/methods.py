@@ -36,7 +36,7 @@ class Method:
         return (
             f"{self.name} depends on the amount of distinct data in each class, but a stream has only "
             "shares: drawing an image again adds no data. Use a method that depends on shares, such as "
-            "sqrt_inv_freq, or remove sampler and the shares of datasets from the request"
+            "sqrt_inv_freq, or remove sampler, crop and the shares of datasets from the request"
         )
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from statsvc.weighting.methods import Method
     from statsvc.weighting.value_types import ValueType
 
-Scope = Literal["all", "counts", "class_weights", "factors", "stream"]
+Scope = Literal["all", "counts", "class_weights", "factors", "stream", "crop"]
 
 _SCOPE_KINDS = {"class_weights": ("weights",), "factors": ("weights", "pos_weight")}
 
@@ -27,6 +27,7 @@ class Parameter:
                 "class_weights"  methods that return class weights, see `Method.kind`
                 "factors"        methods whose values multiply a loss: class weights and pos_weight
                 "stream"         specs with a sampler
+                "crop"           specs with a crop
     default     value in a resolved spec where the caller leaves the parameter out; None leaves the choice
                 to the dataset
     required    True where the parameter's method has no default for it
@@ -53,8 +54,10 @@ class Parameter:
         """Return the canonical value of text or a Python value. Raises `ValueError`."""
         return self.type.parse(clean_text(value))
 
-    def applies(self, method: Method, sampler: str | None) -> bool:
-        """Return whether a spec with this method and sampler has the parameter."""
+    def applies(self, method: Method, sampler: str | None, crop: tuple[int, int] | None) -> bool:
+        """Return whether a spec with this method, sampler and crop has the parameter."""
+        if self.scope == "crop":
+            return crop is not None
         if self.method is not None:
             return self.method == method.name
         if self.scope == "stream":

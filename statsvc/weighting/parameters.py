@@ -18,7 +18,7 @@ from statsvc.weighting.beta import Beta, BetaType
 from statsvc.weighting.methods import DEFAULT, METHODS
 from statsvc.weighting.parameter import Parameter, parameter_field
 from statsvc.weighting.recipes import RECIPES
-from statsvc.weighting.value_types import Bounds, Choice, Factors, Ids, Integer, Name, Number
+from statsvc.weighting.value_types import Bounds, Choice, Factors, Ids, Integer, Name, Number, Range, Size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -195,6 +195,28 @@ class WeightSpec:
         comparable=True,
     )
 
+    crop: tuple[int, int] | None = parameter_field(
+        "Compute weights of random crops of this size in pixels, height x width; needs counts on a grid",
+        Size(),
+        scope="crop",
+        comparable=True,
+    )
+    scale: tuple[float, float] | None = parameter_field(
+        "Range of the factor by which images are resized before they are cropped; only with crop",
+        Range(0.01, 100),
+        default=(1.0, 1.0),
+        scope="crop",
+        comparable=True,
+    )
+    cat_max_ratio: float | None = parameter_field(
+        "Draw a crop again, at most ten times, while one class has this share of its counted pixels or more; "
+        "only with crop",
+        Number(0, 1, low_inclusive=False, high_inclusive=True),
+        default=1.0,
+        scope="crop",
+        comparable=True,
+    )
+
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> WeightSpec:
         """Return the spec of parameters, as text from a query string or as Python values; None is left out.
@@ -229,7 +251,7 @@ class WeightSpec:
         return {
             name: parameter.type.to_json(values[name])
             for name, parameter in PARAMETERS.items()
-            if parameter.applies(METHODS[values["method"]], values["sampler"])
+            if parameter.applies(METHODS[values["method"]], values["sampler"], values["crop"])
         }
 
     def _values(self) -> dict[str, Any]:
@@ -252,6 +274,9 @@ COUNTS = tuple(name for name, parameter in PARAMETERS.items() if parameter.scope
 STREAM = tuple(name for name, parameter in PARAMETERS.items() if parameter.scope == "stream")
 """The parameters of a sampler's stream; a spec without a sampler has none of them."""
 
+CROP = tuple(name for name, parameter in PARAMETERS.items() if parameter.scope == "crop")
+"""The parameters of random crops; a spec without a crop has none of them."""
+
 
 @lru_cache(maxsize=4096)
 def _resolved(spec: WeightSpec) -> WeightSpec:
@@ -261,9 +286,9 @@ def _resolved(spec: WeightSpec) -> WeightSpec:
     if spec.recipe is not None and spec.method == DEFAULT:
         del params["method"]
     values = WeightSpec.from_params(params)._values()
-    method, sampler = METHODS[values["method"]], values["sampler"]
+    method, sampler, crop = METHODS[values["method"]], values["sampler"], values["crop"]
     for name, parameter in PARAMETERS.items():
-        if values[name] is None and parameter.applies(method, sampler):
+        if values[name] is None and parameter.applies(method, sampler, crop):
             values[name] = parameter.default
     if values["recipe"] is not None and values["ignore_index"] is None:
         values["ignore_index"] = RECIPES[values["recipe"]].ignore_index
@@ -316,8 +341,9 @@ def _contradictions(values: Mapping[str, Any], malformed: set[str]) -> Iterable[
         elif not parameter.suits(method):
             yield name, f"{method.name} returns {method.kind}, not class weights; leave out {name}"
     yield from _sampler_contradictions(values, malformed, method)
+    yield from _crop_contradictions(values, malformed, method)
     for name, parameter in PARAMETERS.items():
-        required = parameter.required and parameter.applies(method, values.get("sampler"))
+        required = parameter.required and parameter.applies(method, values.get("sampler"), values.get("crop"))
         if required and name not in {*values, *settings, *malformed}:
             yield name, f"{method.name} requires {name}, a number in {parameter.type.range}"
 
@@ -335,5 +361,17 @@ def _sampler_contradictions(
                 f", not to {sampler}; leave it out" if sampler else f"; leave it out, or add sampler={owner}"
             )
             yield name, f"{name} belongs to sampler={owner}{other}"
-    if sampler is not None and method.needs_absolute_counts:
+    if sampler is not None and "crop" not in values and method.needs_absolute_counts:
         yield "method", method.unusable_for_streams()
+
+
+def _crop_contradictions(
+    values: Mapping[str, Any], malformed: set[str], method: Method
+) -> Iterable[tuple[str, str]]:
+    if "crop" in values:
+        if method.needs_absolute_counts:
+            yield "method", method.unusable_for_streams()
+    elif "crop" not in malformed:
+        for name in values:
+            if PARAMETERS[name].scope == "crop":
+                yield name, f"{name} belongs to a crop; leave it out, or add crop=HxW"

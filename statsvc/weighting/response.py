@@ -31,13 +31,14 @@ class Basis:
     dataset         name of the dataset, or the text of a mixture
     version         number; None for a table without versions and for a mixture
     spec            canonical JSON form of the spec, with the choices of the dataset filled in
-    exact           False where the counts are those of a sample of the images
+    exact           False where the counts are those of a sample of the images, or approximations
     failed          label maps that could not be read
     pixels          counted pixels
     ignored_pixels  pixels of ignored ids
     unexpected      ids that do not map to a class, see `statsvc.dataset.class_counts.unexpected_ids`
     warnings        `{"code", "message"}` each
     stream          sampler, draws and datasets of a stream; None for the files themselves
+    approximation   what the counts of crops are computed from; None for exact counts
     seen            for a stream, each class's share of the stream over its share of the files
     """
 
@@ -52,6 +53,7 @@ class Basis:
     warnings: Sequence[dict[str, str]]
     stream: dict[str, Any] | None = None
     seen: Sequence[float | None] | None = None
+    approximation: dict[str, Any] | None = None
 
 
 def weights_body(
@@ -78,6 +80,7 @@ def weights_body(
         **({} if result.beta is None else {"beta": result.beta}),
         **({} if basis.stream is None else {"stream": basis.stream}),
         "exact": basis.exact,
+        **({} if basis.approximation is None else {"approximation": basis.approximation}),
         "images": counts.samples,
         "failed": basis.failed,
         "pixels": basis.pixels,
@@ -94,14 +97,14 @@ def weights_body(
 def files_response(table: Table, spec: WeightSpec) -> dict[str, Any]:
     """Return the weights response for the files of a table, each counted once; see `weights_body`.
 
-    A spec with a sampler needs `statsvc.sampling.weights.weights_response`.
+    A spec with a sampler or a crop needs `statsvc.sampling.weights.weights_response`.
 
     Raises `InvalidParameter` for a contradictory spec, `NotFound` for an unknown split, `Unanswerable`
     where these counts cannot answer the request.
     """
     spec = spec.resolved()
-    if spec.sampler is not None:
-        raise ValueError("files_response ignores samplers; call statsvc.sampling.weights.weights_response")
+    if spec.sampler is not None or spec.crop is not None:
+        raise ValueError("this request is about a stream; call statsvc.sampling.weights.weights_response")
     interpreted, unexpected = interpret_for(table, spec)
     counts = class_counts(interpreted, spec)
     try:

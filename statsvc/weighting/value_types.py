@@ -312,6 +312,67 @@ class Bounds(ValueType):
 
 
 @dataclass(frozen=True, slots=True)
+class Size(ValueType):
+    """Height and width in pixels, as in `512x1024`; one number is both."""
+
+    largest: int = 1 << 20
+
+    @property
+    def metavar(self) -> str:
+        """The placeholder in command-line help."""
+        return "HxW"
+
+    def parse(self, value: Any) -> tuple[int, int]:
+        """Return height and width."""
+        parts = value.lower().split("x") if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)):
+            parts = [parts]
+        sides = [parse_integer(part.strip() if isinstance(part, str) else part) for part in parts]
+        if len(sides) not in (1, 2) or not all(1 <= side <= self.largest for side in sides):
+            raise ValueError(f"expected height x width in pixels, as in 512x1024, not {value!r}")
+        return sides[0], sides[-1]
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the list of height and width."""
+        return {"type": "array", "items": {"type": "integer"}}
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the text form."""
+        return {"type": "string", "pattern": "^[0-9]+([xX][0-9]+)?$", "examples": ["512x1024"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Range(ValueType):
+    """A range of positive factors, as in `0.5:2`; one number is both ends."""
+
+    low: float
+    high: float
+
+    @property
+    def metavar(self) -> str:
+        """The placeholder in command-line help."""
+        return "LO:HI"
+
+    def parse(self, value: Any) -> tuple[float, float]:
+        """Return both ends."""
+        parts = value.split(":") if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)):
+            parts = [parts]
+        ends = [parse_number(part.strip() if isinstance(part, str) else part) for part in parts]
+        if len(ends) not in (1, 2) or not self.low <= ends[0] <= ends[-1] <= self.high:
+            raise ValueError(f"expected lo:hi within {self.low:g}:{self.high:g}, as in 0.5:2, not {value!r}")
+        return ends[0], ends[-1]
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the list of both ends."""
+        return {"type": "array", "items": {"type": "number"}}
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the text form."""
+        return {"type": "string", "examples": ["0.5:2"]}
+
+
+@dataclass(frozen=True, slots=True)
 class Factors(ValueType):
     """Positive factors of classes, by class name or id, as in `person:2,11:1.5`."""
 

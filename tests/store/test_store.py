@@ -265,7 +265,7 @@ def some_rows(paths: list[str], seed: int = 0) -> checkpoints.CountedRows:
     columns["error"] = np.array(["is empty" if k % 3 == 2 else "" for k in range(n)], object)
     lengths = rng.integers(0, 4, n)
     ids = np.concatenate([np.zeros(0, np.int64), *(np.sort(rng.permutation(9)[:k]) for k in lengths)])
-    return checkpoints.CountedRows(
+    return checkpoints.CountedRows.without_grid(
         columns, np.concatenate(([0], np.cumsum(lengths))), ids, rng.integers(1, 50, len(ids))
     )
 

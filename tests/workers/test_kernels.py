@@ -109,7 +109,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 assert libc.mprotect(ctypes.c_void_p(start + LENGTH), ctypes.c_size_t(PAGE), 0) == 0
 memory = np.frombuffer(area, np.uint8, LENGTH, start - address)
 rng = np.random.default_rng(0)
-counts = np.zeros(256, np.int64)
+counts, tails = np.zeros(3 * 256, np.int64), np.zeros(256, np.int64)
 for width in range(1, 80):
     for height in (1, 2, 5):
         rows = rng.integers(0, 256, (height, width + 1), dtype=np.uint8)
@@ -120,7 +120,8 @@ for width in range(1, 80):
             for whole in (width, width - 1):
                 data[:] = rows.ravel()
                 before = np.zeros(width, np.uint8)
-                assert png_rows.count_rows(data, height, width, whole, counts, counts, before) == -1
+                columns = np.array([0, whole // 3, whole // 3, whole])
+                assert png_rows.count_rows(data, height, width, columns, counts, tails, before) == -1
             data[:] = rows.ravel()
             pixels = np.empty((height, width), np.uint8)
             before = np.zeros(width, np.uint8)

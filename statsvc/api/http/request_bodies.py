@@ -101,7 +101,7 @@ class ConfigurationBody(RequestBody):
     )
 
     def changes(self) -> dict[str, Any]:
-        """Return the fields that were sent, as values of `Configuration`; None for null.
+        """Return the fields that were sent, as changes for `reconfigure.apply_changes`; None for null.
 
         Raises `InvalidParameter`.
         """

@@ -20,6 +20,7 @@ from statsvc.api.schemas.datasets import DatasetPage, RegisteredDataset
 from statsvc.api.state.service import InjectedService, Service
 from statsvc.api.state.snapshot import Published
 from statsvc.dataset import counting_rule
+from statsvc.dataset import grid as grids
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.configuration_warnings import find_warnings
 from statsvc.errors import DamagedVersion, InvalidParameter
@@ -42,7 +43,23 @@ MAX_JOBS = 10
 """Jobs that the description of a dataset lists."""
 
 
-class NewDataset(TriggerBody, ConfigurationBody):
+class ScanBody(TriggerBody, ConfigurationBody):
+    """What a dataset of label maps has in addition to the interpretation of its counts."""
+
+    grid: str | None = Field(
+        None,
+        description="grid of tiles, such as 8x8, whose histograms are counted too; a change counts every "
+        "label map again with the next job; null or none: no grid",
+    )
+
+    def changes(self) -> dict[str, Any]:
+        """Return the fields that were sent, as `ConfigurationBody.changes`."""
+        if "grid" not in self.model_fields_set:
+            return super().changes()
+        return super().changes() | {"grid": None if self.grid is None else grids.parse(self.grid)}
+
+
+class NewDataset(ScanBody):
     """A dataset of label maps to register."""
 
     name: str = Field(description="name of the dataset: letters, digits, '-', '_' and '.'")
@@ -65,7 +82,7 @@ class NewDataset(TriggerBody, ConfigurationBody):
     )
 
 
-class DatasetChanges(TriggerBody, ConfigurationBody):
+class DatasetChanges(ScanBody):
     """Changes to a dataset. A field that is left out stays as it is."""
 
     source: str | None = Field(

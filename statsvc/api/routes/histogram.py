@@ -11,9 +11,10 @@ from statsvc.api.http import conditional, documentation, problems, query
 from statsvc.api.http.documentation import DatasetName
 from statsvc.api.schemas.statistics import Histogram
 from statsvc.api.state.service import InjectedService
+from statsvc.sampling.crop_histogram import crop_histogram_response
 from statsvc.store.versions.cached_table import CachedTable
 from statsvc.weighting.histogram import histogram_response
-from statsvc.weighting.parameters import WeightSpec
+from statsvc.weighting.parameters import CROP, WeightSpec
 from statsvc.weighting.serialize import json_bytes
 
 router = APIRouter(tags=["statistics"], default_response_class=Response)
@@ -21,7 +22,7 @@ router = APIRouter(tags=["statistics"], default_response_class=Response)
 _INTERPRETATION = ("split", "class_map", "ignore_index", "num_classes")
 PARAMETERS = {
     "version": query.VERSION,
-    **{name: query.SPEC[name] for name in (*_INTERPRETATION, "ignore")},
+    **{name: query.SPEC[name] for name in (*_INTERPRETATION, "ignore", *CROP)},
 }
 
 
@@ -39,7 +40,8 @@ PARAMETERS = {
 async def get_histogram(request: Request, name: DatasetName, service: InjectedService) -> Response:
     """Return the pixels and images of every id after the class map.
 
-    `class_map=none` returns the counts of raw ids.
+    `class_map=none` returns the counts of raw ids. With `crop`, the pixels are those expected in one random
+    crop of each image.
     """
     values = query.read(request, PARAMETERS)
     number = query.version(values, PARAMETERS)
@@ -49,7 +51,10 @@ async def get_histogram(request: Request, name: DatasetName, service: InjectedSe
     published = await service.published(name, number)
 
     def render(table: CachedTable) -> bytes:
+        if spec.crop is not None:
+            return json_bytes(crop_histogram_response(table, spec))
         return json_bytes(histogram_response(table, **interpretation))
 
-    tag = conditional.etag(published.digest_under(spec.class_map), interpretation, "histogram")
+    crops = {} if spec.crop is None else {name: getattr(spec.resolved(), name) for name in CROP}
+    tag = conditional.etag(published.digest_under(spec.class_map), interpretation | crops, "histogram")
     return await service.respond(request, tag, render, published, pinned=isinstance(number, int))

@@ -47,6 +47,7 @@ class CountingRule(ResponseModel):
     palette: Palette | None = Field(None, description="palette that decodes colors")
     rows: str | None = Field(None, description="which part of an array is one sample: index or chunk")
     classes: list[str] | None = Field(None, description="names of the ids from 1 of `mask-per-class`")
+    grid: str | None = Field(None, description="grid of tiles that are counted too, such as 8x8")
 
 
 class Configuration(ResponseModel):

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from statsvc.api.schemas.base import ResponseModel, example
-from statsvc.api.schemas.weights import UnexpectedId
+from statsvc.api.schemas.weights import Approximation, Number, UnexpectedId
 
 
 class HistogramRow(ResponseModel):
@@ -15,7 +15,7 @@ class HistogramRow(ResponseModel):
 
     id: int = Field(description="the id after the class map; the raw id without one")
     name: str = Field(description="class name, or the id as text if it has no name")
-    pixels: int = Field(description="pixels with this id")
+    pixels: Number = Field(description="pixels with this id; for crops, the expected number")
     images: int | None = Field(description="images that contain the id; null if unknown")
     share: float = Field(description="share of all pixels, 0 to 1")
     ignored: bool = Field(False, description="true if the id is ignored; otherwise left out")
@@ -45,17 +45,112 @@ class Histogram(ResponseModel):
 
     dataset: str = Field(description="name of the dataset")
     version: int = Field(description="version number")
-    exact: bool = Field(description="false if the counts are an estimate from some of the images")
+    exact: bool = Field(
+        description="false if the counts are an estimate from some of the images, or those of crops"
+    )
+    crop: list[int] | None = Field(None, description="only with `crop`: height and width")
+    approximation: Approximation | None = Field(None, description="only with `crop`")
     split: str | None = Field(description="the split that was counted; null for all samples")
     class_map: str = Field(description="name of the class map; `none` for raw ids")
     ignore_index: list[int] = Field(description="ignored ids")
     num_classes: int = Field(description="number of classes")
     images: int | None = Field(description="images counted; null if unknown")
     failed: int = Field(description="samples that could not be read")
-    pixels: int = Field(description="all pixels, including ignored ids")
+    pixels: Number = Field(description="all pixels, including ignored ids; for crops, the expected number")
     classes: list[HistogramRow] = Field(description="one entry for each id that occurs, in order")
     unexpected: list[UnexpectedId] = Field(description="ids that do not map to a class")
     schema_: int = Field(alias="schema", description="revision of this format")
+
+
+class ClassHeatMap(ResponseModel):
+    """The share of one class in each tile."""
+
+    id: int = Field(description="class id")
+    name: str = Field(description="class name, or the class id as text if it has no name")
+    share: list[list[float | None]] = Field(
+        description="rows of tiles: share of the class in the counted pixels of each tile, over all images; "
+        "null for a tile without counted pixels"
+    )
+
+
+class HeatMap(ResponseModel):
+    """Where in the images the classes are."""
+
+    model_config = example(
+        {
+            "dataset": "camvid",
+            "version": 3,
+            "split": "train",
+            "class_map": "none",
+            "grid": "2x2",
+            "images": 367,
+            "classes": [{"id": 0, "name": "sky", "share": [[0.31, 0.33], [0.0, 0.0]]}],
+            "schema": 2,
+        }
+    )
+
+    dataset: str = Field(description="name of the dataset")
+    version: int = Field(description="version number")
+    split: str | None = Field(description="the split; null for all samples")
+    class_map: str = Field(description="name of the class map; `none` for raw ids")
+    grid: str = Field(description="rows and columns of tiles")
+    images: int | None = Field(description="images counted; null if unknown")
+    classes: list[ClassHeatMap] = Field(description="one entry for each counted class that occurs, in order")
+    schema_: int = Field(alias="schema", description="revision of this format")
+
+
+class Patch(ResponseModel):
+    """A tile of an image that contains a class."""
+
+    path: str = Field(description="path of the label map, relative to the source")
+    top: int = Field(description="first row of the tile")
+    left: int = Field(description="first column of the tile")
+    height: int = Field(description="rows of the tile")
+    width: int = Field(description="columns of the tile")
+    image_height: int = Field(description="rows of the image")
+    image_width: int = Field(description="columns of the image")
+    pixels: int = Field(description="pixels of the class in the tile")
+
+
+class PatchPage(ResponseModel):
+    """A page of the tiles that contain a class, most pixels first."""
+
+    model_config = example(
+        {
+            "dataset": "camvid",
+            "version": 3,
+            "class_id": 10,
+            "name": "bicyclist",
+            "split": "train",
+            "class_map": "none",
+            "grid": "8x8",
+            "schema": 2,
+            "patches": [
+                {
+                    "path": "train/0001TP_008820.png",
+                    "top": 180,
+                    "left": 240,
+                    "height": 45,
+                    "width": 60,
+                    "image_height": 360,
+                    "image_width": 480,
+                    "pixels": 2415,
+                }
+            ],
+            "next": None,
+        }
+    )
+
+    dataset: str = Field(description="name of the dataset")
+    version: int = Field(description="version number")
+    class_id: int = Field(description="the class")
+    name: str = Field(description="class name, or the class id as text if it has no name")
+    split: str | None = Field(description="the split; null for all samples")
+    class_map: str = Field(description="name of the class map; `none` for raw ids")
+    grid: str = Field(description="rows and columns of the tiles")
+    schema_: int = Field(alias="schema", description="revision of this format")
+    patches: list[Patch] = Field(description="tiles with the class")
+    next: int | None = Field(description="value of `after` for the next page; null on the last page")
 
 
 class Sample(ResponseModel):

@@ -94,11 +94,23 @@ class StreamDataset(ResponseModel):
 
 
 class Stream(ResponseModel):
-    """The stream of images that the weights belong to: what a sampler draws, or a mixture of datasets."""
+    """The stream that the weights belong to: what a sampler draws, random crops, or a mixture of datasets."""
 
     sampler: str | None = Field(description="name of the sampler; null if every image is equally likely")
+    crop: list[int] | None = Field(
+        None, description="height and width of the random crops; left out for whole images"
+    )
     draws: int = Field(description="number of draws that the expected counts refer to")
     datasets: list[StreamDataset] = Field(description="the datasets of the stream")
+
+
+class Approximation(ResponseModel):
+    """What the expected pixels of random crops are computed from."""
+
+    grid: str = Field(description="rows and columns of the tiles whose histograms are known")
+    redrawn: float | None = Field(
+        None, description="only with `cat_max_ratio`: rejected crops for each crop that is used"
+    )
 
 
 class WeightsResponse(ResponseModel):
@@ -180,8 +192,11 @@ class WeightsResponse(ResponseModel):
     split: str | None = Field(description="the split that was counted; null for all samples")
     recipe: str | None = Field(None, description="name of the recipe; left out without one")
     beta: float | None = Field(None, description="the value that `beta=auto` resolved to")
-    stream: Stream | None = Field(None, description="only with `sampler` or for a mixture")
-    exact: bool = Field(description="false if the counts are an estimate from some of the images")
+    stream: Stream | None = Field(None, description="only with `sampler` or `crop`, or for a mixture")
+    exact: bool = Field(
+        description="false if the counts are an estimate from some of the images, or those of crops"
+    )
+    approximation: Approximation | None = Field(None, description="only with `crop`")
     images: int | None = Field(description="images counted; null if unknown")
     failed: int = Field(description="samples that could not be read")
     pixels: Number = Field(description="pixels counted")

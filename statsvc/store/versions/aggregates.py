@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from statsvc.classes.class_maps import ClassMap
     from statsvc.dataset.configuration import Configuration
+    from statsvc.dataset.grid import Grid
     from statsvc.dataset.table import Block
     from statsvc.store.versions.location import Location
     from statsvc.store.versions.version import ArrayCache
@@ -133,6 +134,15 @@ class ExpiredVersion(Version):
     def blocks(self) -> Iterator[Block]:
         """Raise `Unanswerable`: an expired version has no rows."""
         raise Unanswerable(self.why_no_rows())
+
+    @property
+    def grid(self) -> Grid | None:
+        """None: the histograms on a grid are removed with the rows."""
+        return None
+
+    def why_no_grid(self) -> str:
+        """Return why the version has no histograms on a grid, and what to do."""
+        return self.why_no_rows()
 
     def verify(self) -> None:
         """Read the aggregates; raise `DamagedVersion`, which names the first array that contradicts them."""

@@ -59,9 +59,27 @@ CLASS_ARRAYS: dict[str, tuple[str, ...]] = {
 """Per-class int64 arrays and their dimension names."""
 
 
+GRID_ARRAYS: dict[str, tuple[np.dtype[Any], str]] = {
+    "grid_shape": (np.dtype("int64"), "side"),
+    "grid_entries": (np.dtype("int64"), "sample"),
+    "grid_tile": (np.dtype("uint8"), "entry"),
+    "grid_class_id": (np.dtype("int64"), "entry"),
+    "grid_pixels": (np.dtype("int64"), "entry"),
+}
+"""Arrays of a version with histograms on a grid: dtype and dimension name.
+
+`grid_shape` has the rows and columns of the grid, `grid_entries` the number of entries of each sample. The
+other arrays have one value per entry, in the order of samples, ids and tiles.
+"""
+
+ENTRIES_PER_CHUNK = 1 << 18
+"""Entries in one chunk of each array of entries."""
+
+
 def dtype_of(name: str) -> np.dtype[Any]:
-    """Return the dtype of an array; every array that is not per-sample is int64."""
-    return SAMPLE_ARRAYS[name][0] if name in SAMPLE_ARRAYS else np.dtype("int64")
+    """Return the dtype of an array; every array that is in no table is int64."""
+    tables = (SAMPLE_ARRAYS, GRID_ARRAYS)
+    return next((table[name][0] for table in tables if name in table), np.dtype("int64"))
 
 
 def class_arrays(totals: Histogram) -> dict[str, np.ndarray[Any, Any]]:

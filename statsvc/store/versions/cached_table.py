@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from statsvc.classes.class_maps import ClassMap
-    from statsvc.dataset.table import Block, Histogram
+    from statsvc.dataset.grid import Cells, Grid
+    from statsvc.dataset.table import Block, Histogram, Shapes
     from statsvc.store.versions.version import Version
 
 HISTOGRAM_BYTES = 64 * 2**20
@@ -49,6 +50,19 @@ class CachedTable(Table):
     def blocks(self) -> Iterator[Block]:
         """Yield all rows in path order, one chunk at a time."""
         return self.stored.blocks()
+
+    @property
+    def grid(self) -> Grid | None:
+        """The grid of the version, as `Table.grid`."""
+        return self.stored.grid
+
+    def tiled_blocks(self) -> Iterator[tuple[Block, Shapes, Cells]]:
+        """Yield all rows with their histograms on the grid, as `Table.tiled_blocks`."""
+        return self.stored.tiled_blocks()
+
+    def why_no_grid(self) -> str:
+        """Return why there is no grid, as `Table.why_no_grid`."""
+        return self.stored.why_no_grid()
 
     def failed(self) -> int:
         """Return the number of samples that could not be read."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.dataset.grid import Cells
 from statsvc.store.versions import checked_npz
 from statsvc.store.versions.arrays import SAMPLE_ARRAYS
 
@@ -40,16 +41,28 @@ class CountedRows:
     """Counted samples with their histograms over raw ids as CSR.
 
     columns  the arrays of `COLUMNS` and `TEXTS`, each [n]
-    offsets  int64 [n + 1]; the histogram of row i is ids[offsets[i]:offsets[i + 1]] with the same slice
-             of `counts`
-    ids      int64 [nnz], raw ids
-    counts   int64 [nnz], pixels of each id
+    offsets  int64 [n + 1]; the entries of row i are offsets[i] to offsets[i + 1] of the arrays below
+    ids      integers [nnz], raw id of each entry; an id has one entry, or one for each of its tiles
+    counts   integers [nnz], pixels of the id, in the tile
+    tile     integers [nnz], tile of a grid; −1 in a row without a grid
     """
 
     columns: dict[str, np.ndarray[Any, Any]]
     offsets: NDArray[np.int64]
-    ids: NDArray[np.int64]
-    counts: NDArray[np.int64]
+    ids: NDArray[Any]
+    counts: NDArray[Any]
+    tile: NDArray[Any]
+
+    @classmethod
+    def without_grid(
+        cls,
+        columns: dict[str, np.ndarray[Any, Any]],
+        offsets: NDArray[np.int64],
+        ids: NDArray[np.int64],
+        counts: NDArray[np.int64],
+    ) -> CountedRows:
+        """Return rows that have no grid."""
+        return cls(columns, offsets, ids, counts, np.full(len(ids), -1, np.int64))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -63,6 +76,7 @@ class CountedRows:
             np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
             self.ids[entries],
             self.counts[entries],
+            self.tile[entries],
         )
 
     def _entries(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -76,8 +90,24 @@ class CountedRows:
         lengths = np.diff(self.offsets)[rows]
         entries = self._entries(rows, lengths)
         row_of_entry = np.repeat(np.arange(len(rows)), lengths)
-        dense[row_of_entry, np.searchsorted(class_id, self.ids[entries])] = self.counts[entries]
+        column = np.searchsorted(class_id, self.ids[entries])
+        np.add.at(dense, (row_of_entry, column), self.counts[entries])
         return dense
+
+    def cell_lengths(self) -> NDArray[np.int64]:
+        """Return the number of entries on a grid of every row, int64 [n]."""
+        before = np.concatenate(([0], np.cumsum(self.tile >= 0)))
+        return np.diff(before[self.offsets])
+
+    def cells(self, rows: NDArray[np.int64]) -> Cells:
+        """Return the histograms on the grid of some rows; a row without a grid has no entry."""
+        lengths = np.diff(self.offsets)[rows]
+        entries = self._entries(rows, lengths)
+        in_grid = self.tile[entries] >= 0
+        row = np.repeat(np.arange(len(rows)), lengths)[in_grid]
+        entries = entries[in_grid]
+        columns = (values[entries].astype(np.int64) for values in (self.tile, self.ids, self.counts))
+        return Cells(np.bincount(row, minlength=len(rows)), *columns)
 
 
 def blank(n: int) -> dict[str, np.ndarray[Any, Any]]:
@@ -93,13 +123,14 @@ def concatenate(blocks: list[CountedRows]) -> CountedRows:
     """Return the rows of all blocks, in order."""
     if not blocks:
         empty = np.zeros(0, np.int64)
-        return CountedRows(blank(0), np.zeros(1, np.int64), empty, empty)
+        return CountedRows(blank(0), np.zeros(1, np.int64), empty, empty, empty)
     lengths = [np.diff(block.offsets) for block in blocks]
     return CountedRows(
         {name: np.concatenate([block.columns[name] for block in blocks]) for name in (*COLUMNS, *TEXTS)},
         np.concatenate(([0], np.cumsum(np.concatenate(lengths)))).astype(np.int64),
         np.concatenate([block.ids for block in blocks]),
         np.concatenate([block.counts for block in blocks]),
+        np.concatenate([block.tile for block in blocks]),
     )
 
 
@@ -110,6 +141,7 @@ def write_checkpoint(folder: Location, name: str, reader: str, rows: CountedRows
         "offsets": rows.offsets,
         "ids": rows.ids,
         "counts": rows.counts,
+        "tile": rows.tile,
     }
     arrays |= {column: rows.columns[column] for column in COLUMNS}
     for column in TEXTS:
@@ -148,4 +180,7 @@ def _rows(arrays: Mapping[str, np.ndarray[Any, Any]]) -> CountedRows:
         columns[name] = np.array(values if n else [], object)
         if len(columns[name]) != n:
             raise ValueError(f"{len(columns[name])} values of {name!r} for {n} rows")
-    return CountedRows(columns, arrays["offsets"], arrays["ids"], arrays["counts"])
+    histograms = arrays["offsets"], arrays["ids"], arrays["counts"]
+    if "tile" not in arrays:  # written by a release without grids
+        return CountedRows.without_grid(columns, *histograms)
+    return CountedRows(columns, *histograms, arrays["tile"])

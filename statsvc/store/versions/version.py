@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from statsvc.common.lru import Lru
+from statsvc.dataset.grid import Cells, Grid
 from statsvc.dataset.table import EXAMPLES, Block, Histogram, Table
-from statsvc.errors import DamagedVersion, StoreError
+from statsvc.errors import DamagedVersion, StoreError, Unanswerable
 from statsvc.store.versions.arrays import (
     CLASS_ARRAYS,
+    ENTRIES_PER_CHUNK,
     ROWS_PER_CHUNK,
     SAMPLE_ARRAYS,
     STRING,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer
 
     from statsvc.dataset.configuration import Configuration
+    from statsvc.dataset.table import Shapes
     from statsvc.store.versions.location import Location
 
 READ_BYTES = 32 * 2**20
@@ -73,9 +76,11 @@ def _bytes_of(values: np.ndarray[Any, Any]) -> int:
 class Version(Table):
     """A version's table, read lazily from its Zarr group and verified.
 
-    Every array except `counts` must match its digest in the catalog; each row of `counts` must add up to
-    its `pixels`. Otherwise `DamagedVersion` is raised, which names the array. `StoreError` is raised if the
-    version store cannot be read.
+    Every array except `counts` must match its digest in the catalog; each row of `counts` must add up to its
+    `pixels`. The tiles of a sample must add up to its row of `counts`; the digests of the entries of a grid
+    are compared by `verify` alone. Otherwise
+    `DamagedVersion` is raised, which names the array. `StoreError` is raised if the version store cannot be
+    read.
 
     arrays   location of the group that contains the arrays
     digests  digest of each array, from the catalog
@@ -245,6 +250,47 @@ class Version(Table):
             raise self._damaged("counts", f"rows {start} to {stop - 1} do not add up to their pixels")
         return rows
 
+    @property
+    def grid(self) -> Grid | None:
+        """The grid of the version's arrays; None where only whole images were counted."""
+        return Grid(*self.array("grid_shape").tolist()) if "grid_shape" in self._digests else None
+
+    def cells(self, start: int, stop: int, counts: NDArray[np.int64] | None = None) -> Cells:
+        """Return the histograms on the grid of rows [start, stop), each verified against its row of `counts`.
+
+        counts  rows [start, stop) of `counts`, where the caller has read them
+        """
+        counts = self.counts(start, stop) if counts is None else counts
+        first = self._first_entries()
+        entries = slice(int(first[start]), int(first[stop]))
+        lengths = self.array("grid_entries")[start:stop]
+        names = ("grid_tile", "grid_class_id", "grid_pixels")
+        cells = Cells(lengths, *(self._slice(name, entries).astype(np.int64) for name in names))
+        class_id = self.totals().class_id
+        column = np.searchsorted(class_id, cells.class_id)
+        sums = np.zeros_like(counts)
+        grid = self.grid
+        assert grid is not None
+        valid = (
+            (cells.tile < grid.tiles).all() and (cells.pixels > 0).all() and (column < len(class_id)).all()
+        )
+        if valid:
+            np.add.at(sums, (cells.row, column), cells.pixels)
+        in_grid = lengths > 0
+        if not (valid and np.array_equal(sums[in_grid], counts[in_grid])):
+            raise self._damaged("grid_pixels", f"rows {start} to {stop - 1} do not add up to their counts")
+        return cells
+
+    def _first_entries(self) -> NDArray[np.int64]:
+        """Return the position of the first entry of each sample, and the number of entries, int64 [n + 1]."""
+        with self._lock:
+            cached = self._cache.get("first entries")
+        if cached is None:
+            cached = np.concatenate([[0], np.cumsum(self.array("grid_entries"))])
+            with self._lock:
+                self._cache["first entries"] = cached
+        return cached
+
     def chunk(self, number: int) -> Buffer:
         """Return a chunk of `counts` in compressed form; its checksum is not verified here."""
         with self._reading("counts"):
@@ -272,6 +318,17 @@ class Version(Table):
                     rows[start - first : stop - first],
                 )
 
+    def tiled_blocks(self) -> Iterator[tuple[Block, Shapes, Cells]]:
+        """Yield all rows in path order with their shapes and their histograms on the grid."""
+        if self.grid is None:
+            raise Unanswerable(self.why_no_grid())
+        height, width = self.array("height"), self.array("width")
+        start = 0
+        for block in self.blocks():
+            stop = start + len(block.path)
+            yield block, (height[start:stop], width[start:stop]), self.cells(start, stop, block.counts)
+            start = stop
+
     def verify(self) -> None:
         """Read every array; raise `DamagedVersion`, which names the first damaged one.
 
@@ -288,6 +345,21 @@ class Version(Table):
             for start in range(0, len(pixels), ROWS_PER_CHUNK):
                 chunk_pixels = pixels[start : start + ROWS_PER_CHUNK]
                 stop = start + len(chunk_pixels)
-                total += self._counts(first + start, first + stop, chunk_pixels).sum(axis=0)
+                counts = self._counts(first + start, first + stop, chunk_pixels)
+                if self.grid is not None:
+                    self.cells(first + start, first + stop, counts)
+                total += counts.sum(axis=0)
         if not np.array_equal(total, self.totals().pixels):
             raise self._damaged("counts", "does not add up to class_pixels")
+        if self.grid is not None:
+            self._verify_entries()
+
+    def _verify_entries(self) -> None:
+        """Compare the entries of the grid with their digests, chunk by chunk."""
+        entries = int(self._first_entries()[-1])
+        for name in ("grid_tile", "grid_class_id", "grid_pixels"):
+            values = Digest()
+            for start in range(0, entries, ENTRIES_PER_CHUNK):
+                values.add(self._slice(name, slice(start, min(start + ENTRIES_PER_CHUNK, entries))))
+            if values.hexdigest() != self._digests[name]:
+                raise self._damaged(name, "does not match its digest")

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.dataset.grid import Cells, concatenate
 from statsvc.dataset.table import Aggregator, Histogram
 from statsvc.store.versions.arrays import (
     CLASS_ARRAYS,
+    ENTRIES_PER_CHUNK,
+    GRID_ARRAYS,
     ROWS_PER_CHUNK,
     SAMPLE_ARRAYS,
     STRING,
@@ -24,9 +27,11 @@ from statsvc.store.versions.arrays import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import zarr
     from numpy.typing import NDArray
     from zarr.core.buffer import Buffer
 
+    from statsvc.dataset.grid import Grid
     from statsvc.store.versions.location import Location
 
 
@@ -36,10 +41,16 @@ class VersionWriter:
     group     location of the new group
     class_id  int64 [C], the raw id of each column, ascending
     samples   number of rows that will be appended
+    grid      the grid, and the number of entries of each sample, int64 [samples]; None without a grid
     """
 
     def __init__(
-        self, group: Location, class_id: NDArray[np.int64], samples: int, attributes: dict[str, Any]
+        self,
+        group: Location,
+        class_id: NDArray[np.int64],
+        samples: int,
+        attributes: dict[str, Any],
+        grid: tuple[Grid, NDArray[np.int64]] | None = None,
     ) -> None:
         self._location = group
         self._group = create_group(group, attributes)
@@ -60,6 +71,13 @@ class VersionWriter:
                 )
                 for name, (dtype, fill) in SAMPLE_ARRAYS.items()
             }
+            self._grid = None if grid is None else _GridWriter(self._group, *grid)
+
+    def append_cells(self, cells: Cells) -> None:
+        """Write the histograms on the grid of the next samples; may be called before or after `append`."""
+        assert self._grid is not None
+        with self._location.translated_errors():
+            self._grid.append(cells)
 
     def append(self, columns: Mapping[str, np.ndarray[Any, Any]], counts: NDArray[np.int64]) -> None:
         """Write the next rows: exactly one chunk of `ROWS_PER_CHUNK` rows, or fewer in the last call.
@@ -125,7 +143,62 @@ class VersionWriter:
         digests = {name: values.hexdigest() for name, values in self._digests.items()}
         with self._location.translated_errors():
             digests |= write_totals(self._group, totals)
+            if self._grid is not None:
+                digests |= self._grid.finish()
         return totals, digests
+
+
+class _GridWriter:
+    """Writes the arrays of `GRID_ARRAYS`.
+
+    lengths  int64 [samples], number of entries of each sample
+    """
+
+    def __init__(self, group: zarr.Group, grid: Grid, lengths: NDArray[np.int64]) -> None:
+        whole = {"grid_shape": np.array(grid, np.int64), "grid_entries": lengths}
+        self._digests = {name: Digest() for name in GRID_ARRAYS}
+        self._entries = int(lengths.sum())
+        self._arrays: dict[str, Any] = {}
+        for name, (dtype, dimension) in GRID_ARRAYS.items():
+            length = len(whole[name]) if name in whole else self._entries
+            chunk = VALUES_PER_CHUNK if name in whole else ENTRIES_PER_CHUNK
+            fill = np.iinfo(dtype).max if dtype.kind == "u" else -1
+            array = create_array(group, name, (length,), (chunk,), dtype, fill, (dimension,))
+            if name in whole:
+                array[...] = whole[name]
+                self._digests[name].add(whole[name])
+            else:
+                self._arrays[name] = array
+        self._buffered: list[Cells] = []
+        self._written = self._waiting = 0
+
+    def append(self, cells: Cells) -> None:
+        """Buffer the entries of the next samples, and write the chunks that are complete."""
+        self._buffered.append(cells)
+        self._waiting += len(cells.tile)
+        if self._waiting >= ENTRIES_PER_CHUNK:
+            self._write(self._waiting // ENTRIES_PER_CHUNK * ENTRIES_PER_CHUNK)
+
+    def finish(self) -> dict[str, str]:
+        """Write what is buffered; return the digest of every array."""
+        self._write(self._waiting)
+        if self._written != self._entries:
+            raise AssertionError(f"{self._written} of {self._entries} entries were appended")
+        return {name: values.hexdigest() for name, values in self._digests.items()}
+
+    def _write(self, count: int) -> None:
+        cells = concatenate(self._buffered)
+        columns = {"grid_tile": cells.tile, "grid_class_id": cells.class_id, "grid_pixels": cells.pixels}
+        for name, values in columns.items():
+            if count:
+                stored = values[:count].astype(GRID_ARRAYS[name][0])
+                self._arrays[name][self._written : self._written + count] = stored
+                self._digests[name].add(stored)
+        rest = slice(count, None)
+        self._buffered = [
+            Cells(np.zeros(0, np.int64), cells.tile[rest], cells.class_id[rest], cells.pixels[rest])
+        ]
+        self._written, self._waiting = self._written + count, self._waiting - count
 
 
 def write_totals(group: Any, totals: Histogram) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Counting rules: turn a histogram over the numbers in a file into a histogram over raw ids.
+"""Counting rules: from the numbers in a file to raw ids.
 
 To add a rule that computes a raw id from a number, add it to `ARITHMETIC` in `statsvc.dataset.counting_rule`
 and to `RAW_IDS` here.
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from statsvc.classes.palettes import Palette
     from statsvc.dataset.counting_rule import Counting
 
     Int64 = NDArray[np.int64]
@@ -40,28 +41,22 @@ VOID = -1
 """Raw id of pixels that belong to no segment."""
 
 
-def merged(ids: Int64, counts: Int64) -> tuple[Int64, Int64]:
-    """Return the distinct ids, ascending, and the sum of the counts of each: int64 [k], int64 [k]."""
-    unique, position = np.unique(ids, return_inverse=True)
-    total = np.zeros(len(unique), np.int64)
-    np.add.at(total, position, counts)
-    return unique, total
+def raw_ids(counting: Counting, ids: Int64, counts: Int64) -> Int64:
+    """Return the raw id of each of the distinct numbers in a file, int64 [k].
 
-
-def apply_rule(counting: Counting, ids: Int64, counts: Int64) -> tuple[Int64, Int64]:
-    """Return the histogram over raw ids, given the histogram over the numbers of a file.
+    counts  int64 [k], pixels of each number
 
     Raises `UnreadableSample` for a label map with many colors outside the palette.
     """
     if counting.rule == VALUE or counting.masks or (counting.channel, counting.axis) != (None, None):
-        return ids, counts
+        return ids
     if counting.palette is not None:
-        return _apply_palette(counting, ids, counts)
-    return merged(RAW_IDS[counting.rule](ids), counts)
+        return _palette_ids(counting.palette, ids, counts)
+    return RAW_IDS[counting.rule](ids)
 
 
-def apply_segments(category_of: Mapping[int, int], ids: Int64, counts: Int64) -> tuple[Int64, Int64]:
-    """Return the histogram over COCO categories, given the histogram over colors 0xRRGGBB.
+def segment_ids(category_of: Mapping[int, int], ids: Int64) -> Int64:
+    """Return the COCO category of each color 0xRRGGBB, int64 [k].
 
     In COCO's panoptic format, https://cocodataset.org/#format-data, the color of a segment encodes its id as
     R + 256·G + 65536·B; the id 0 means that there is no segment, and becomes `VOID`.
@@ -76,7 +71,7 @@ def apply_segments(category_of: Mapping[int, int], ids: Int64, counts: Int64) ->
             "match; use both from the same release"
         )
     categories = [category_of[int(segment)] if segment else VOID for segment in segments]
-    return merged(np.array(categories, np.int64), counts)
+    return np.array(categories, np.int64)
 
 
 def too_many_colors() -> UnreadableSample:
@@ -88,11 +83,10 @@ def too_many_colors() -> UnreadableSample:
     )
 
 
-def _apply_palette(counting: Counting, ids: Int64, counts: Int64) -> tuple[Int64, Int64]:
-    """Replace palette colors by their ids, and other colors by `UNKNOWN` plus the color."""
-    assert counting.palette is not None
+def _palette_ids(palette: Palette, ids: Int64, counts: Int64) -> Int64:
+    """Return the ids of palette colors, and `UNKNOWN` plus the color for other colors."""
     table = np.array(
-        [((red << 16) | (green << 8) | blue, raw) for red, green, blue, raw in counting.palette.colors],
+        [((red << 16) | (green << 8) | blue, raw) for red, green, blue, raw in palette.colors],
         np.int64,
     )
     table = table[np.argsort(table[:, 0])]
@@ -103,9 +97,9 @@ def _apply_palette(counting: Counting, ids: Int64, counts: Int64) -> tuple[Int64
         frequent = ids[~known][np.argsort(-counts[~known])][:LISTED_COLORS]
         share = counts[~known].sum() / counts.sum()
         raise UnreadableSample(
-            f"has {unknown_colors} colors that are not in the palette {counting.palette.name} "
+            f"has {unknown_colors} colors that are not in the palette {palette.name} "
             f"({', '.join(f'#{color:06x}' for color in frequent)}, …), on {share:.1%} of its pixels. Use "
             "another palette, or labels that were not resized with interpolation, smoothed or saved with "
             "lossy compression"
         )
-    return merged(np.where(known, table[position, 1], ids + UNKNOWN), counts)
+    return np.where(known, table[position, 1], ids + UNKNOWN)

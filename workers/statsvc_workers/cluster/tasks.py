@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
 from statsvc.common.object_urls import is_listable
-from statsvc.dataset.counting_rule import Counting
+from statsvc.dataset.counting_rule import VALUE, Counting
 from statsvc.errors import UnreadableSample
 from statsvc_workers.cluster import rules
 from statsvc_workers.cluster.failures import explain
@@ -20,23 +21,34 @@ from statsvc_workers.formats import Mode, open_label_map
 from statsvc_workers.formats.base import COPY_AGAIN
 from statsvc_workers.kernels.device import Engine
 from statsvc_workers.kernels.histogram import TooManyIds
+from statsvc_workers.kernels.tiles import TileCounter, merged_entries
 from statsvc_workers.samples.members import SCAN_AGAIN, Member, sample_name
 from statsvc_workers.samples.open_file import open_file
 from statsvc_workers.samples.open_sample import read_ahead
 from statsvc_workers.samples.stamps import SampleChanged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from statsvc_workers.formats import LabelMap
     from statsvc_workers.kernels.histogram import Counter
+    from statsvc_workers.kernels.tiles import Entries
     from statsvc_workers.samples.open_file import OpenSample
     from statsvc_workers.samples.read_ahead import ReadAhead
     from statsvc_workers.samples.stamps import Stamp
 
+    Int64 = NDArray[np.int64]
+    Conversion = Callable[[Int64, Int64], Int64]
+    """From the distinct ids, ascending, and the pixels of each to other ids, int64 [k] each."""
+
 COUNTED, UNREADABLE = 0, 1
+
+NO_TILE = -1
+"""The tile of an entry that counts a whole label map."""
+
+NO_ENTRIES: Entries = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
 
 READ_ATTEMPTS = 3
 """How often a file that keeps changing is read before it is reported as unreadable."""
@@ -79,7 +91,8 @@ class BatchResult:
     status                    uint8 [n], 0 counted, 1 unreadable
     error                     n strings: what happened and what to do next; "" for a counted sample
     offsets                   int64 [n + 1], sample i has the ids `ids[offsets[i]:offsets[i + 1]]`
-    ids, counts               int64 [nnz], raw ids, ascending within each sample, and their pixels
+    ids, tile, counts         int64 [nnz], raw id, tile of the grid and pixels of each entry, ascending by id
+                              and tile within each sample; tile −1 is the whole of a label map without a grid
     seconds, bytes_read       duration of the batch, and bytes read
     """
 
@@ -97,6 +110,7 @@ class BatchResult:
     error: list[str]
     offsets: NDArray[np.int64]
     ids: NDArray[np.int64]
+    tile: NDArray[np.int64]
     counts: NDArray[np.int64]
     seconds: float
     bytes_read: int
@@ -116,12 +130,10 @@ class _Sample:
     width: int = 0
     mode: int = Mode.UNKNOWN
     error: str = ""
-    counter: Counter | None = None
+    counter: Counter | TileCounter | None = None
     meaning: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
     bytes_read: int = 0
-    histogram: tuple[NDArray[np.int64], NDArray[np.int64]] = field(
-        default_factory=lambda: (np.empty(0, np.int64), np.empty(0, np.int64))
-    )
+    entries: Entries = NO_ENTRIES
 
 
 class _Cancelled(BaseException):
@@ -215,7 +227,7 @@ def _read_once(options: CountOptions, sample: _Sample, engine: Engine, ahead: Re
         if member is not None and member.listed not in (None, before.fingerprint):
             raise UnreadableSample(f"{member.file} changed after it was listed; {SCAN_AGAIN}")
         failure: Exception | None = None
-        sample.counter = engine.counter()
+        sample.counter, sample.entries = None, NO_ENTRIES
         try:
             _count(options, sample, source, engine)
         except UnreadableSample as error:
@@ -248,8 +260,7 @@ def _open(root: str, sample: _Sample, ahead: ReadAhead | None) -> OpenSample:
 
 
 def _count(options: CountOptions, sample: _Sample, source: OpenSample, engine: Engine) -> None:
-    """Count an open sample with its counter. Raises `UnreadableSample`, and `_Cancelled` between blocks."""
-    assert sample.counter is not None
+    """Count an open sample. Raises `UnreadableSample`, and `_Cancelled` between blocks."""
     member, counting = sample.member, options.counting
     data = source.file if member is None else member_bytes(member, source)
     hashed = HashedFile(data)
@@ -263,48 +274,109 @@ def _count(options: CountOptions, sample: _Sample, source: OpenSample, engine: E
             label_map = open_member(member, source, file, options.max_pixels, counting)
         sample.height, sample.width, sample.mode = label_map.height, label_map.width, label_map.mode
         sample.meaning = label_map.meaning
-        if label_map.histogram is not None and engine.device != "cuda":
-            sample.counter.merge(*label_map.histogram())
-        else:
-            for chunk in label_map.chunks:
-                if sample.cancelled is not None and sample.cancelled():
-                    raise _Cancelled
-                if data is None:
-                    hashed.add(chunk)
-                engine.add(sample.counter, chunk)
+        label_map.chunks = _until_cancelled(sample, label_map.chunks)
+        for chunk in _counted_chunks(options, sample, label_map, engine):
+            if data is None:
+                hashed.add(chunk)
         sample.content = hashed.finish()
     finally:
         sample.bytes_read += hashed.bytes_read
 
 
-def _finish(options: CountOptions, sample: _Sample, engine: Engine) -> None:
-    """Apply the counting rule to the sample's histogram, and check its sum against the sample's shape."""
-    assert sample.counter is not None
-    try:
+def _until_cancelled(sample: _Sample, chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """Yield the chunks. Raises `_Cancelled` once the batch is cancelled."""
+    for chunk in chunks:
+        if sample.cancelled is not None and sample.cancelled():
+            raise _Cancelled
+        yield chunk
+
+
+def _counted_chunks(
+    options: CountOptions, sample: _Sample, label_map: LabelMap, engine: Engine
+) -> Iterator[NDArray[Any]]:
+    """Count a label map, on the grid where it has two dimensions; yield the chunks that were decoded.
+
+    A chunk of an array has no grid: it is not an image.
+    """
+    grid = None if options.counting.rows == "chunk" else options.counting.grid
+    if grid is None or label_map.layout is None:
+        yield from _counted_whole(sample, label_map, engine)
+    elif label_map.tiles is not None and engine.device != "cuda":
+        sample.entries = label_map.tiles(grid)
+    else:
+        sample.counter = TileCounter(label_map.height, label_map.width, grid)
+        yield from sample.counter.count(label_map.chunks, label_map.layout, engine.add)
+
+
+def _counted_whole(sample: _Sample, label_map: LabelMap, engine: Engine) -> Iterator[NDArray[Any]]:
+    """Count a label map without a grid; yield the chunks that were decoded."""
+    if label_map.histogram is not None and engine.device != "cuda":
+        ids, counts = label_map.histogram()
+        sample.entries = np.full(len(ids), NO_TILE), ids, counts
+    else:
+        sample.counter = engine.counter()
+        for chunk in label_map.chunks:
+            engine.add(sample.counter, chunk)
+            yield chunk
+
+
+def _entries(sample: _Sample, engine: Engine) -> Entries:
+    """Return the entries over the numbers of the file. Raises `UnreadableSample`."""
+    if isinstance(sample.counter, TileCounter):
+        engine.check(sample.counter.counters)
+        return sample.counter.result()
+    if sample.counter is not None:
         ids, counts = engine.result(sample.counter)
-        if sample.meaning is not None:
-            ids, counts = rules.merged(sample.meaning(ids), counts)
-        if sample.member is not None and sample.member.kind == "panoptic":
-            ids, counts = rules.apply_segments(sample.member.where, ids, counts)
-        else:
-            ids, counts = rules.apply_rule(options.counting, ids, counts)
+        return np.full(len(ids), NO_TILE), ids, counts
+    return sample.entries
+
+
+def _conversions(options: CountOptions, sample: _Sample) -> Iterator[Conversion]:
+    """Yield the functions from the numbers of the file to raw ids, in the order of their application."""
+    if sample.meaning is not None:
+        meaning = sample.meaning
+        yield lambda ids, _counts: meaning(ids)
+    if sample.member is not None and sample.member.kind == "panoptic":
+        category_of = sample.member.where
+        yield lambda ids, _counts: rules.segment_ids(category_of, ids)
+    elif options.counting.rule != VALUE:
+        yield partial(rules.raw_ids, options.counting)
+
+
+def _converted(entries: Entries, convert: Conversion) -> Entries:
+    """Return the entries after a conversion of their ids."""
+    tile, ids, counts = entries
+    distinct, position = np.unique(ids, return_inverse=True)
+    pixels = np.zeros(len(distinct), np.int64)
+    np.add.at(pixels, position, counts)
+    return merged_entries(tile, convert(distinct, pixels)[position], counts)
+
+
+def _finish(options: CountOptions, sample: _Sample, engine: Engine) -> None:
+    """Apply the counting rule to the sample's entries, and check their sum against the sample's shape."""
+    try:
+        entries = _entries(sample, engine)
+        for convert in _conversions(options, sample):
+            entries = _converted(entries, convert)
     except UnreadableSample as error:
         sample.error = str(error)
         return
-    counted = int(counts.sum())
+    counted = int(entries[2].sum())
     if counted != sample.height * sample.width:
         sample.error = (
             f"decodes to {counted} pixels, but its header declares {sample.width} x {sample.height}; "
             f"{COPY_AGAIN}"
         )
         return
-    sample.histogram = ids, counts
+    sample.entries = entries
 
 
 def _batch_result(samples: list[_Sample], seconds: float) -> BatchResult:
     counted = [not sample.error for sample in samples]
-    lengths = [len(sample.histogram[0]) for sample in samples]
-    empty = [np.empty(0, np.int64)]  # np.concatenate needs at least one array
+    entries = [NO_ENTRIES if sample.error else sample.entries for sample in samples]
+    lengths = [len(counts) for _, _, counts in entries]
+    # np.concatenate needs at least one array.
+    tile, ids, counts = (np.concatenate(values) for values in zip(NO_ENTRIES, *entries, strict=True))
 
     def column(values: list[int], dtype: type[np.generic] = np.int64) -> NDArray[np.int64]:
         return np.array(values, dtype)
@@ -323,8 +395,9 @@ def _batch_result(samples: list[_Sample], seconds: float) -> BatchResult:
         status=np.array([COUNTED if ok else UNREADABLE for ok in counted], np.uint8),
         error=[sample.error for sample in samples],
         offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
-        ids=np.concatenate(empty + [sample.histogram[0] for sample in samples]),
-        counts=np.concatenate(empty + [sample.histogram[1] for sample in samples]),
+        ids=ids,
+        tile=tile,
+        counts=counts,
         seconds=seconds,
         bytes_read=sum(sample.bytes_read for sample in samples),
     )

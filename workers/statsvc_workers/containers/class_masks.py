@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -54,7 +54,8 @@ def open_masks(masks: Sequence[tuple[str, BinaryIO, int]], max_pixels: int, key:
             part[overlap] = OVERLAP
             position += len(flat)
     assert ids is not None
-    return LabelMap(Mode.GRAY, *size, [ids.reshape(size)])
+    layout: Literal["rows"] | None = None if mask.layout is None else "rows"
+    return LabelMap(Mode.GRAY, *size, [ids.reshape(size)], layout=layout)
 
 
 def _ordered(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import hdf5, images, nifti, npy, npz, png, point_labels, tiff
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from statsvc_workers.formats.base import Histogram
+P = ParamSpec("P")
+T = TypeVar("T")
 
 __all__ = ["FORMATS", "REVISION", "Format", "LabelMap", "Mode", "extension", "open_label_map", "peek"]
 
@@ -92,7 +93,9 @@ def open_label_map(
         raise as_unreadable(error) from error
     label_map.chunks = _guarded(label_map.chunks)
     if label_map.histogram is not None:
-        label_map.histogram = partial(_guarded_call, label_map.histogram)
+        label_map.histogram = _guarded_function(label_map.histogram)
+    if label_map.tiles is not None:
+        label_map.tiles = _guarded_function(label_map.tiles)
     return label_map
 
 
@@ -181,8 +184,11 @@ def _guarded(chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         raise as_unreadable(error) from error
 
 
-def _guarded_call(histogram: Callable[[], Histogram]) -> Histogram:
-    try:
-        return histogram()
-    except Exception as error:
-        raise as_unreadable(error) from error
+def _guarded_function(function: Callable[P, T]) -> Callable[P, T]:
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            raise as_unreadable(error) from error
+
+    return guarded

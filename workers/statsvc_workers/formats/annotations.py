@@ -41,7 +41,7 @@ def open_annotations(file: BinaryIO, max_pixels: int) -> LabelMap:
     if height < 0 or width < 0:
         raise UnreadableSample(f"has the size {width} x {height}; use the JSON file as published")
     check_pixels(height, width, max_pixels)
-    return LabelMap(Mode.ARRAY, height, width, _drawn(image, height, width))
+    return LabelMap(Mode.ARRAY, height, width, _drawn(image, height, width), layout="rows")
 
 
 def _drawn(image: dict[str, Any], height: int, width: int) -> Iterator[NDArray[Any]]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from statsvc.dataset.grid import Grid
+    from statsvc_workers.kernels.tiles import Entries, Layout
+
     Histogram = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 CHUNK_PIXELS = 1 << 22
@@ -54,6 +57,8 @@ class LabelMap:
     meaning    for a file whose numbers represent other numbers (a scale, a palette): a function that maps
                int64 [k] ids of the file to int64 [k] ids; may raise `UnreadableSample`
     axes       number of axes of an array; 2 for an image
+    layout     for a two-dimensional label map, where the pixels of `chunks` are; None for any other array
+    tiles      as `histogram`, but a function that returns the histogram of each tile of a grid
     """
 
     mode: Mode
@@ -63,6 +68,8 @@ class LabelMap:
     histogram: Callable[[], Histogram] | None = None
     meaning: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
     axes: int = 2
+    layout: Layout | None = None
+    tiles: Callable[[Grid], Entries] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,11 @@ def size_without_unit_axes(shape: Iterable[int]) -> tuple[int, int]:
     for length in axes[:-1]:
         height *= length
     return height, axes[-1]
+
+
+def is_plane(shape: Iterable[int]) -> bool:
+    """Whether an array has at most two axes that are longer than 1."""
+    return sum(length != 1 for length in shape) <= 2
 
 
 def check_pixels(height: int, width: int, max_pixels: int) -> None:

@@ -14,6 +14,8 @@ from statsvc_workers.formats.base import CHUNK_PIXELS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
 Region = tuple[slice, ...]
 """A region of an array: one slice for each axis."""
 
@@ -68,3 +70,21 @@ def blocks_of(region: Region, chunk: Sequence[int] | None) -> Iterator[Region]:
             slice(axis.start + part.start, axis.stop + part.start)
             for axis, part in zip(block, region, strict=True)
         )
+
+
+def _plane_axes(region: Region) -> list[int]:
+    """Return the axes of a two-dimensional region that are longer than 1; up to two."""
+    return [axis for axis, length in enumerate(region_shape(region)) if length != 1]
+
+
+def offset_in_plane(block: Region, region: Region) -> tuple[int, int]:
+    """Return the first row and column of a block of a two-dimensional region, counted from the region's."""
+    starts = [block[axis].start - region[axis].start for axis in _plane_axes(region)]
+    top, left = [0, 0, *starts][-2:]
+    return top, left
+
+
+def plane_of(values: NDArray[Any], region: Region) -> NDArray[Any]:
+    """Return a block of a two-dimensional region as an array with two axes."""
+    shape = [values.shape[axis] for axis in _plane_axes(region)]
+    return values.reshape([1, 1, *shape][-2:])

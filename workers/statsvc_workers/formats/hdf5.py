@@ -16,10 +16,19 @@ from statsvc_workers.formats.base import (
     as_unreadable,
     check_pixels,
     color_coded,
+    is_plane,
     size_without_unit_axes,
     whole_numbers,
 )
-from statsvc_workers.formats.blocks import blocks_of, check_chunk_size, is_color, region_shape
+from statsvc_workers.formats.blocks import (
+    blocks_of,
+    check_chunk_size,
+    is_color,
+    offset_in_plane,
+    plane_of,
+    region_shape,
+)
+from statsvc_workers.kernels.tiles import Corner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +56,9 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, key: str | None =
     if dataset.chunks is None and dataset.id.get_storage_size() > size:
         raise UnreadableSample(f"is truncated: {dataset.name} is larger than the file; copy it again")
     whole = tuple(slice(0, length) for length in dataset.shape)
-    return LabelMap(Mode.ARRAY, height, width, _chunks(dataset, whole), axes=len(dataset.shape))
+    corner = Corner() if is_plane(dataset.shape) else None
+    chunks = _chunks(dataset, whole, corner)
+    return LabelMap(Mode.ARRAY, height, width, chunks, axes=len(dataset.shape), layout=corner)
 
 
 def layout(file: BinaryIO, key: str | None) -> tuple[tuple[int, ...], tuple[int, ...] | None, int]:
@@ -65,7 +76,8 @@ def open_part(file: BinaryIO, max_pixels: int, key: str | None, region: Region) 
     height, width = size_without_unit_axes(region_shape(region))
     check_pixels(height, width, max_pixels)
     check_chunk_size(dataset.chunks, max_pixels)
-    return LabelMap(Mode.ARRAY, height, width, _chunks(dataset, region))
+    corner = Corner() if is_plane(region_shape(region)) else None
+    return LabelMap(Mode.ARRAY, height, width, _chunks(dataset, region, corner), layout=corner)
 
 
 def peek(file: BinaryIO, _size: int) -> Peek:
@@ -137,10 +149,13 @@ def _dataset(file: BinaryIO, key: str | None) -> Any:
     return next(iter(datasets.values()))
 
 
-def _chunks(dataset: Any, region: Region) -> Iterator[NDArray[Any]]:
+def _chunks(dataset: Any, region: Region, corner: Corner | None) -> Iterator[NDArray[Any]]:
     try:
         for block in blocks_of(region, dataset.chunks):
             values = dataset[block]
+            if corner is not None:
+                corner.top, corner.left = offset_in_plane(block, region)
+                values = plane_of(values, region)
             yield whole_numbers(values) if values.dtype.kind == "f" else values
     except Exception as error:
         raise as_unreadable(error) from error

@@ -46,19 +46,19 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None 
     """
     image = _open(file, size, max_pixels)
     chunks = _rows(image) if image.mode in INDEXED_MODES else _equal_channels(image)
-    return LabelMap(_mode(image), image.height, image.width, chunks)
+    return LabelMap(_mode(image), image.height, image.width, chunks, layout="rows")
 
 
 def open_channels(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> LabelMap:
     """Open the channels [rows, width, 3 or 4] of an image; a palette image has the colors of its palette."""
     image = _open(file, size, max_pixels)
-    return LabelMap(_mode(image), image.height, image.width, _channels(image))
+    return LabelMap(_mode(image), image.height, image.width, _channels(image), layout="rows")
 
 
 def open_colors(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
     """Open an image as colors; a palette image has the colors of its palette."""
     image = _open(file, size, max_pixels)
-    return LabelMap(_mode(image), image.height, image.width, _colors(image))
+    return LabelMap(_mode(image), image.height, image.width, _colors(image), layout="rows")
 
 
 def peek(file: BinaryIO, size: int) -> Peek:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import math
 import struct
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from statsvc_workers.formats.base import (
     Peek,
     check_pixels,
     color_coded,
+    is_plane,
     whole_numbers,
 )
 
@@ -62,7 +63,9 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None 
     """
     header, shape, chunks = _open(file, size, max_pixels, whole=True)
     width, height = shape[0], math.prod(shape[1:])
-    return LabelMap(Mode.ARRAY, height, width, chunks, meaning=_meaning(header), axes=len(shape))
+    layout: Literal["rows"] | None = "rows" if is_plane(shape) else None
+    meaning = _meaning(header)
+    return LabelMap(Mode.ARRAY, height, width, chunks, meaning=meaning, axes=len(shape), layout=layout)
 
 
 def open_array(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> NDArray[Any]:

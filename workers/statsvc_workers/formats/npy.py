@@ -6,7 +6,7 @@ Format: NEP 1, https://numpy.org/doc/stable/reference/generated/numpy.lib.format
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from statsvc_workers.formats.base import (
     Peek,
     check_pixels,
     equal_channels,
+    is_plane,
     packed_colors,
     size_without_unit_axes,
     whole_numbers,
@@ -27,7 +28,7 @@ from statsvc_workers.formats.base import (
 from statsvc_workers.formats.blocks import is_color
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -41,7 +42,7 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None 
     Raises `UnreadableSample` for elements that are not whole numbers, for a color image, and for a file
     shorter than its header requires.
     """
-    shape, dtype, _ = _header(file)
+    shape, dtype, fortran = _header(file)
     _check_type(dtype)
     if is_color(shape, dtype):
         file.seek(0)
@@ -51,7 +52,8 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None 
     start = file.tell()
     _check_size(size, start + height * width * dtype.itemsize, shape, dtype)
     chunks = _whole(_chunks(file, start, height * width, dtype))
-    return LabelMap(Mode.ARRAY, height, width, chunks, axes=len(shape))
+    layout = _layout(shape, fortran=fortran)
+    return LabelMap(Mode.ARRAY, height, width, chunks, axes=len(shape), layout=layout)
 
 
 def _equal_channels(label_map: LabelMap, shape: tuple[int, ...]) -> LabelMap:
@@ -86,7 +88,9 @@ def open_channels(file: BinaryIO, size: int, max_pixels: int, _key: str | None =
     else:
         whole = np.concatenate(list(_chunks(file, start, math.prod(shape), dtype)))
         chunks = iter((whole.reshape(channels, -1).T,))
-    return LabelMap(Mode.ARRAY, pixels // width, width, (_integers(chunk) for chunk in chunks))
+    layout: Literal["rows"] | None = "rows" if len(shape) == 3 and not fortran else None
+    integers = (_integers(chunk) for chunk in chunks)
+    return LabelMap(Mode.ARRAY, pixels // width, width, integers, layout=layout)
 
 
 def open_array(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> NDArray[Any]:
@@ -138,7 +142,8 @@ def open_part(file: BinaryIO, max_pixels: int, dtype: str, shape: tuple[int, ...
     """Open the bytes of one index along the first axis: an array of this dtype and shape."""
     height, width = size_without_unit_axes(shape)
     check_pixels(height, width, max_pixels)
-    return LabelMap(Mode.ARRAY, height, width, _whole(_chunks(file, 0, height * width, np.dtype(dtype))))
+    chunks = _whole(_chunks(file, 0, height * width, np.dtype(dtype)))
+    return LabelMap(Mode.ARRAY, height, width, chunks, layout=_layout(shape))
 
 
 def open_colors(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
@@ -158,7 +163,7 @@ def open_colors(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
     pixel = np.dtype((np.void, channels))
     chunks = _chunks(file, start, height * width, pixel)
     colors = (packed_colors(chunk.view(np.uint8).reshape(-1, channels)) for chunk in chunks)
-    return LabelMap(Mode.ARRAY, height, width, colors)
+    return LabelMap(Mode.ARRAY, height, width, colors, layout=_layout(shape[:-1]))
 
 
 def peek(file: BinaryIO, _size: int) -> Peek:
@@ -187,6 +192,13 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
     if any(length < 0 for length in shape):
         raise UnreadableSample(f"has a damaged NPY header (shape {shape}); {COPY_AGAIN}")
     return shape, dtype, fortran
+
+
+def _layout(shape: Sequence[int], *, fortran: bool = False) -> Literal["rows", "columns"] | None:
+    """Return the order in which the pixels of a label map are stored; None unless it has two dimensions."""
+    if not is_plane(shape):
+        return None
+    return "columns" if fortran else "rows"
 
 
 def _check_size(size: int, needed: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

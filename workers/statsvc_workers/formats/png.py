@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from imagecodecs import DeflateError, deflate_decode
 
+from statsvc.dataset.grid import edges
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats.base import (
     CHUNK_PIXELS,
@@ -46,11 +47,15 @@ from statsvc_workers.formats.png_structure import (
     read_image,
 )
 from statsvc_workers.kernels.buffer_pool import borrowed_buffer
+from statsvc_workers.kernels.tiles import entries_of_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+
+    from statsvc.dataset.grid import Grid
+    from statsvc_workers.kernels.tiles import Entries
 
 NAME = "PNG"
 MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -77,12 +82,12 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None 
     if header.color_type not in (GRAY, PALETTE):
         text = f"{COLOR_TYPES[header.color_type]}, {header.depth} bits per channel"
         ids = (equal_channels(pixels, text) for pixels in _channels(image, header))
-        return LabelMap(Mode.GRAY, header.height, header.width, ids)
+        return LabelMap(Mode.GRAY, header.height, header.width, ids, layout="rows")
     mode = Mode.PALETTE if header.color_type == PALETTE else Mode.GRAY
     if header.interlaced:
-        return LabelMap(mode, header.height, header.width, _interlaced_chunks(image, header))
-    histogram = partial(_histogram, image, header) if header.depth <= 8 else None
-    return LabelMap(mode, header.height, header.width, _chunks(image, header), histogram)
+        chunks = _interlaced_chunks(image, header)
+        return LabelMap(mode, header.height, header.width, chunks, layout="rows")
+    return _counted_by_row(image, header, mode)
 
 
 def open_colors(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
@@ -97,13 +102,24 @@ def open_colors(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
     image = read_image(file, size, header, start)
     mode = Mode.PALETTE if header.color_type == PALETTE else Mode.GRAY
     if header.interlaced:
-        return LabelMap(mode, header.height, header.width, _interlaced_colors(image, header))
+        chunks = _interlaced_colors(image, header)
+        return LabelMap(mode, header.height, header.width, chunks, layout="rows")
     if header.color_type not in (GRAY, PALETTE):
-        return LabelMap(mode, header.height, header.width, _colors(image, header))
+        return LabelMap(mode, header.height, header.width, _colors(image, header), layout="rows")
     colors = palette_colors(image) if header.color_type == PALETTE else gray_colors(header.depth)
-    meaning = partial(colors_shown, colors)
-    histogram = partial(_histogram, image, header)
-    return LabelMap(mode, header.height, header.width, _chunks(image, header), histogram, meaning)
+    label_map = _counted_by_row(image, header, mode)
+    label_map.meaning = partial(colors_shown, colors)
+    return label_map
+
+
+def _counted_by_row(image: Image, header: Header, mode: Mode) -> LabelMap:
+    """Return the label map of an image that is not interlaced, with the functions that count its bytes."""
+    label_map = LabelMap(mode, header.height, header.width, _chunks(image, header), layout="rows")
+    if header.depth <= 8:
+        label_map.histogram = partial(_histogram, image, header)
+    if header.depth == 8:
+        label_map.tiles = partial(_tiles, image, header)
+    return label_map
 
 
 def open_channels(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> LabelMap:
@@ -122,7 +138,7 @@ def open_channels(file: BinaryIO, size: int, max_pixels: int, _key: str | None =
         channels = (np.stack([chunk] * 3, -1) for chunk in rows)
     else:
         channels = _channels(image, header)
-    return LabelMap(Mode.GRAY, header.height, header.width, channels)
+    return LabelMap(Mode.GRAY, header.height, header.width, channels, layout="rows")
 
 
 def peek(file: BinaryIO, size: int) -> Peek:
@@ -185,16 +201,9 @@ def _decompress_into(whole: NDArray[np.uint8], image: Image, header: Header) -> 
 
 def _histogram(image: Image, header: Header) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Decompress, unfilter and count an image of at most 8 bits per pixel; return ids and pixels."""
-    from statsvc_workers.kernels import png_rows  # numba takes 0.3 s to import; listing does not need it
-
-    row = header.row_bytes()
     whole, rest = divmod(header.width * header.depth, 8)
-    counts, tails = np.zeros(256, np.int64), np.zeros(256, np.int64)
-    previous_row, top = np.zeros(row, np.uint8), 0
-    for band in _bands(image, header):
-        rows = len(band) // (1 + row)
-        _check_filter_type(top, png_rows.count_rows(band, rows, row, whole, counts, tails, previous_row))
-        top += rows
+    tails = np.zeros(256, np.int64)
+    counts = _count_bytes(image, header, np.array([0, header.height]), np.array([0, whole]), tails)[0]
     if header.depth < 8:
         shifts = np.arange(8 - header.depth, -1, -header.depth)
         packed = (np.arange(256)[:, None] >> shifts) & ((1 << header.depth) - 1)  # [byte, pixel in it]
@@ -204,6 +213,46 @@ def _histogram(image: Image, header: Header) -> tuple[NDArray[np.int64], NDArray
         counts = pixels
     ids = np.flatnonzero(counts)
     return ids.astype(np.int64), counts[ids]
+
+
+def _tiles(image: Image, header: Header, grid: Grid) -> Entries:
+    """Decompress, unfilter and count an image of 8 bits per pixel; return the entries of its tiles."""
+    rows, columns = edges(header.height, grid.rows), edges(header.width, grid.columns)
+    counts = _count_bytes(image, header, rows, columns, np.zeros(256, np.int64))
+    return entries_of_tables(counts)
+
+
+def _count_bytes(
+    image: Image,
+    header: Header,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    tails: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Decompress, unfilter and count the bytes of an image in each tile.
+
+    rows, columns  where the tiles' rows and columns of whole bytes begin, and the last ones end
+    tails          int64 [256], to which the last bytes are added where a row ends within a byte
+
+    Returns int64 [tiles, 256], row by row.
+    """
+    from statsvc_workers.kernels import png_rows  # numba takes 0.3 s to import; listing does not need it
+
+    row = header.row_bytes()
+    counts = np.zeros((len(rows) - 1, (len(columns) - 1) * png_rows.IDS), np.int64)
+    previous_row, top, tile_row = np.zeros(row, np.uint8), 0, 0
+    for band in _bands(image, header):
+        start = 0
+        while start < len(band):
+            while rows[tile_row + 1] <= top:
+                tile_row += 1
+            height = min((len(band) - start) // (1 + row), int(rows[tile_row + 1]) - top)
+            part, table = band[start : start + height * (1 + row)], counts[tile_row]
+            start += len(part)
+            invalid = png_rows.count_rows(part, height, row, columns, table, tails, previous_row)
+            _check_filter_type(top, invalid)
+            top += height
+    return counts.reshape(-1, png_rows.IDS)
 
 
 def _chunks(image: Image, header: Header) -> Iterator[NDArray[Any]]:

@@ -11,7 +11,7 @@ import io
 import logging
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from statsvc_workers.formats.base import (
     packed_colors,
     whole_numbers,
 )
+from statsvc_workers.kernels.tiles import Corner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,13 +202,16 @@ def _read(file: BinaryIO, size: int, max_pixels: int, series: Any, mode: Mode) -
         _check_extent(series.dataoffset, pixels * samples * dtype.itemsize, size)
         stored = np.dtype(dtype).newbyteorder(page.parent.byteorder)
         contiguous = _contiguous(file, series.dataoffset, pixels, stored, samples)
-        return LabelMap(mode, height, width, (_ids(chunk, page) for chunk in contiguous))
+        layout: Literal["rows"] | None = "rows" if height == page.imagelength else None
+        return LabelMap(mode, height, width, (_ids(chunk, page) for chunk in contiguous), layout=layout)
     pages = list(series.pages)
     if None in pages or sum(math.prod(part.keyframe.shaped) for part in pages) != pixels * samples:
         raise UnreadableSample(f"lacks some of the pages of its {series.shape} volume; {COPY_AGAIN}")
     for part in pages:
         _check_segments(part, size)
-    return LabelMap(mode, height, width, (_ids(chunk, page) for chunk in _segments(pages)))
+    corner = Corner() if height == page.imagelength else None
+    segments = _segments(pages, corner or Corner())
+    return LabelMap(mode, height, width, (_ids(chunk, page) for chunk in segments), layout=corner)
 
 
 def _ids(chunk: NDArray[Any], page: Any) -> NDArray[Any]:
@@ -330,17 +334,18 @@ def _contiguous(
         pixels -= count
 
 
-def _segments(pages: list[Any]) -> Iterator[NDArray[Any]]:
+def _segments(pages: list[Any], corner: Corner) -> Iterator[NDArray[Any]]:
     for page in pages:
         keyframe = page.keyframe
         _, depth, length, width, samples = keyframe.shaped
         for data, (_, z, y, x, _), shape in page.segments(maxworkers=1):
             # Tiles at the edge of the image are padded.
             inside = (min(shape[0], depth - z), min(shape[1], length - y), min(shape[2], width - x))
-            if data is None:
-                yield from _constant(_fill_value(keyframe), math.prod(inside), keyframe.dtype, samples)
-                continue
-            segment = data[: inside[0], : inside[1], : inside[2]]
+            if data is None:  # a segment that a sparse file omits
+                nodata = np.array(_fill_value(keyframe)).astype(keyframe.dtype)
+                segment = np.broadcast_to(nodata, (*inside, samples))
+            else:
+                segment = data[: inside[0], : inside[1], : inside[2]]
             segment = segment[..., 0] if samples == 1 else segment
             if segment.shape[:3] != inside:
                 raise UnreadableSample(
@@ -349,6 +354,7 @@ def _segments(pages: list[Any]) -> Iterator[NDArray[Any]]:
             rows = max(1, CHUNK_PIXELS // inside[2])
             for plane in segment:
                 for top in range(0, len(plane), rows):
+                    corner.top, corner.left = y + top, x
                     yield plane[top : top + rows]
 
 
@@ -359,11 +365,3 @@ def _fill_value(page: Any) -> float:
         return value if NODATA_TAG in page.tags else 0.0
     low, high = (0, 1) if page.dtype.kind == "b" else (np.iinfo(page.dtype).min, np.iinfo(page.dtype).max)
     return value if low <= value <= high else 0.0
-
-
-def _constant(value: Any, pixels: int, dtype: np.dtype[Any], samples: int) -> Iterator[NDArray[Any]]:
-    """Yield the pixels of a segment that a sparse file omits."""
-    while pixels:
-        count = min(pixels, CHUNK_PIXELS)
-        yield np.full((count, samples) if samples > 1 else count, value, dtype)
-        pixels -= count

@@ -22,11 +22,20 @@ from statsvc_workers.formats.base import (
     as_unreadable,
     check_pixels,
     color_coded,
+    is_plane,
     size_without_unit_axes,
     whole_numbers,
 )
-from statsvc_workers.formats.blocks import blocks_of, check_chunk_size, is_color, region_shape
+from statsvc_workers.formats.blocks import (
+    blocks_of,
+    check_chunk_size,
+    is_color,
+    offset_in_plane,
+    plane_of,
+    region_shape,
+)
 from statsvc_workers.formats.stacks import classes_advice, reject_classes
+from statsvc_workers.kernels.tiles import Corner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,10 +66,11 @@ def open_folder(path: str, max_pixels: int, key: str | None) -> LabelMap:
         check_pixels(height, width, max_pixels)
         check_chunk_size(array.chunks, max_pixels)
         whole = tuple(slice(0, length) for length in array.shape)
-        chunks = _chunks(array, whole)
+        corner = Corner() if is_plane(array.shape) else None
+        chunks = _chunks(array, whole, corner)
         if len(array.shape) > 2:
             chunks = reject_classes(chunks, read)
-        return LabelMap(Mode.ARRAY, height, width, chunks)
+        return LabelMap(Mode.ARRAY, height, width, chunks, layout=corner)
     except ColorCoded as error:
         if advice := classes_advice(read):
             raise UnreadableSample(advice) from error
@@ -104,7 +114,9 @@ def open_part(path: str, max_pixels: int, key: str | None, region: Region, files
         histogram = None
         if array.dtype.kind in "biu" and not any(is_url(path) or Path(file).exists() for file in files):
             histogram = partial(_fill_value_histogram, array.fill_value, height * width)
-        return LabelMap(Mode.ARRAY, height, width, _chunks(array, region), histogram)
+        corner = Corner() if is_plane(region_shape(region)) else None
+        chunks = _chunks(array, region, corner)
+        return LabelMap(Mode.ARRAY, height, width, chunks, histogram, layout=corner)
     except Exception as error:
         raise as_unreadable(error) from error
 
@@ -187,10 +199,13 @@ def _contents(node: Any) -> str:
     return f"it contains {names}" if names else "it is a single array"
 
 
-def _chunks(array: Any, region: Region) -> Iterator[NDArray[Any]]:
+def _chunks(array: Any, region: Region, corner: Corner | None) -> Iterator[NDArray[Any]]:
     try:
         for block in blocks_of(region, array.chunks):
             values = array[block]
+            if corner is not None:
+                corner.top, corner.left = offset_in_plane(block, region)
+                values = plane_of(values, region)
             yield whole_numbers(values) if values.dtype.kind == "f" else values
     except Exception as error:
         raise as_unreadable(error) from error

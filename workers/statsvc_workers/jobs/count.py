@@ -234,7 +234,16 @@ def as_rows(batch: BatchResult) -> CountedRows:
     """Return the result of a batch in the form of the version store."""
     columns: dict[str, np.ndarray[Any, Any]] = {name: getattr(batch, name) for name in checkpoints.COLUMNS}
     columns |= {name: np.array(getattr(batch, name), object) for name in checkpoints.TEXTS}
-    return checkpoints.CountedRows(columns, batch.offsets, batch.ids, batch.counts)
+    # All rows of a scan are in memory, and a grid has hundreds of entries per row.
+    ids, counts = (_narrowed(values) for values in (batch.ids, batch.counts))
+    return checkpoints.CountedRows(columns, batch.offsets, ids, counts, batch.tile.astype(np.int16))
+
+
+def _narrowed(values: NDArray[np.int64]) -> NDArray[Any]:
+    """Return integers as int32 if they fit."""
+    limits = np.iinfo(np.int32)
+    fits = not len(values) or (values.min() >= limits.min and values.max() <= limits.max)
+    return values.astype(np.int32) if fits else values
 
 
 def failed_row(path: str, error: str) -> CountedRows:
@@ -243,4 +252,4 @@ def failed_row(path: str, error: str) -> CountedRows:
     columns["path"][0], columns["error"][0] = path, error
     columns["status"][0] = UNREADABLE
     empty = np.zeros(0, np.int64)
-    return checkpoints.CountedRows(columns, np.zeros(2, np.int64), empty, empty)
+    return checkpoints.CountedRows(columns, np.zeros(2, np.int64), empty, empty, empty)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.dataset.grid import concatenate
 from statsvc.dataset.table import Aggregator
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK, SAMPLE_ARRAYS
 from statsvc.store.versions.writer import VersionWriter, strings
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from statsvc.dataset.grid import Cells, Grid
     from statsvc.dataset.table import Histogram
     from statsvc.store.versions.checkpoints import CountedRows
     from statsvc.store.versions.location import Location
@@ -45,16 +47,20 @@ def merge_rows(
     rows: CountedRows,
     fresh_row: NDArray[np.int64],
     check: Callable[[], None],
+    grid: Grid | None = None,
 ) -> WrittenArrays:
     """Write the arrays of a new version.
 
     rows       counted rows
     fresh_row  int64 [n], row of each sample in `rows`; −1 where the row of the base is reused
+    grid       grid on which the rows were counted, those of the base included; None without a grid
 
     Raises `DamagedVersion` where the base cannot be read.
     """
     class_id = _class_ids(comparison, rows, fresh_row)
-    writer = VersionWriter(folder, class_id, len(listing.path), {})
+    lengths = None if grid is None else _grid_entries(comparison, rows, fresh_row)
+    on_grid = None if grid is None or lengths is None else (grid, lengths)
+    writer = VersionWriter(folder, class_id, len(listing.path), {}, on_grid)
     base_counts = base_columns = None
     if comparison.base is not None and comparison.reused.any():
         base_counts = _BaseCounts(comparison.base, class_id)
@@ -70,6 +76,8 @@ def merge_rows(
             merge.copy_chunk(writer, start, stop)
         else:
             merge.write_chunk(writer, start, stop)
+        if grid is not None:
+            writer.append_cells(merge.cells(start, stop))
     if base_columns is not None:
         base_columns.finish()
     totals, digests = writer.finish()
@@ -96,6 +104,27 @@ class _Merge:
         columns["path"] = strings(self.listing.path[start:stop])
         writer.append_chunk(columns, self.comparison.base.chunk(start // ROWS_PER_CHUNK))
 
+    def cells(self, start: int, stop: int) -> Cells:
+        """Return the histograms on the grid of a chunk of samples."""
+        fresh_row = self.fresh_row[start:stop]
+        fresh, reused = np.flatnonzero(fresh_row >= 0), np.flatnonzero(fresh_row < 0)
+        parts = [self.rows.cells(fresh_row[fresh])]
+        if len(reused):
+            parts.append(self._base_cells(self.comparison.base_row[start:stop][reused]))
+        return concatenate(parts).take(np.argsort(np.concatenate([fresh, reused])))
+
+    def _base_cells(self, base_rows: NDArray[np.int64]) -> Cells:
+        """Return the histograms on the grid of ascending base rows."""
+        base = self.comparison.base
+        assert base is not None
+        parts = []
+        for chunk in np.unique(base_rows // ROWS_PER_CHUNK).tolist():
+            first = chunk * ROWS_PER_CHUNK
+            in_chunk = base_rows[base_rows // ROWS_PER_CHUNK == chunk] - first
+            stop = min(first + ROWS_PER_CHUNK, self.comparison.base_samples)
+            parts.append(base.cells(first, stop).take(in_chunk))
+        return concatenate(parts)
+
     def write_chunk(self, writer: VersionWriter, start: int, stop: int) -> None:
         """Write a chunk of samples, of which some rows are fresh and the others come from the base."""
         fresh_row = self.fresh_row[start:stop]
@@ -117,6 +146,18 @@ class _Merge:
                 column[reused] = base_values[name]
             columns[name] = column
         writer.append(columns, counts)
+
+
+def _grid_entries(
+    comparison: Comparison, rows: CountedRows, fresh_row: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the number of entries on the grid of each sample, int64 [n]."""
+    lengths = np.zeros(len(fresh_row), np.int64)
+    fresh, reused = np.flatnonzero(fresh_row >= 0), np.flatnonzero(fresh_row < 0)
+    lengths[fresh] = rows.cell_lengths()[fresh_row[fresh]]
+    if comparison.base is not None and len(reused):
+        lengths[reused] = comparison.base.array("grid_entries")[comparison.base_row[reused]]
+    return lengths
 
 
 def _same_chunks(
@@ -153,7 +194,7 @@ def _class_ids(comparison: Comparison, rows: CountedRows, fresh_row: NDArray[np.
     lengths = np.diff(rows.offsets)
     used = np.zeros(len(lengths), bool)
     used[fresh_row[fresh_row >= 0]] = True
-    present = np.unique(rows.ids[np.repeat(used, lengths)])
+    present = np.unique(rows.ids[np.repeat(used, lengths)]).astype(np.int64)
     if comparison.base is None or not comparison.reused.any():
         return present
     totals = comparison.base.totals()

@@ -211,7 +211,8 @@ def _write_version(
     assert job.group_uri is not None
     folder = attempt.store / job.group_uri
     try:
-        written = merge_rows(folder, plan.listing, plan.comparison, rows, fresh_row, attempt.check)
+        grid = plan.dataset.configuration.counting.grid
+        written = merge_rows(folder, plan.listing, plan.comparison, rows, fresh_row, attempt.check, grid)
         configure = partial(complete_configuration, plan, written.totals.class_id)
         new = NewVersion(
             kind="scan",

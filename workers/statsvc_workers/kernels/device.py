@@ -54,8 +54,7 @@ class Engine:
         if self.device == "cpu":
             counter.add(chunk)
             return
-        if id(counter) in self._failed:
-            raise self._failed[id(counter)][1]
+        self.check([counter])
         check_ids(chunk)
         self._waiting.append((counter, chunk))
         self._bytes += chunk.nbytes
@@ -84,9 +83,14 @@ class Engine:
 
     def result(self, counter: Counter) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the sample's ids and counts. Raises `UnreadableSample`."""
-        if id(counter) in self._failed:
-            raise self._failed[id(counter)][1]
+        self.check([counter])
         return counter.result()
+
+    def check(self, counters: Sequence[Counter]) -> None:
+        """Raise `UnreadableSample` if counting into one of the counters failed."""
+        for counter in counters:
+            if id(counter) in self._failed:
+                raise self._failed[id(counter)][1]
 
     def _add_to(
         self,

@@ -41,11 +41,15 @@ class Counter:
 
     Ids of a narrow range are counted in a table with one row per id, which starts at 256 ids and grows up to
     `DENSE_SPAN`. Other ids are counted in a hash table, one piece of the chunk at a time.
+
+    table  int64 [256, COUNTERS] of zeros that belongs to the caller: it does not grow, `sparse` returns what
+           it does not contain
     """
 
-    def __init__(self) -> None:
+    def __init__(self, table: NDArray[np.int64] | None = None) -> None:
         self._low = 0  # the id of the table's first row
-        self._table = np.zeros((256, COUNTERS), np.int64)
+        self._grows = table is None
+        self._table = np.zeros((256, COUNTERS), np.int64) if table is None else table
         self._ids = np.empty(0, np.int64)
         self._counts = np.empty(0, np.int64)
 
@@ -70,7 +74,9 @@ class Counter:
             self._drain()
 
     def _grow_table(self, piece: NDArray[Any]) -> bool:
-        """Grow the table to cover the ids of a non-empty piece; return False if their range is too wide."""
+        """Grow the table to cover the ids of a non-empty piece; return False if it cannot."""
+        if not self._grows:
+            return False
         low, span = _range(piece)
         if span > DENSE_SPAN:
             return False
@@ -103,11 +109,15 @@ class Counter:
         total[position[len(self._counts) :]] += counts
         self._counts = total
         if len(self._ids) > MAX_IDS:
-            raise _too_many_ids(self._ids)
+            raise too_many_ids(self._ids)
 
     def result(self) -> tuple[Int64, Int64]:
         """Return the ids that occur, ascending, and the pixels of each: int64 [k], int64 [k]."""
         self._drain()
+        return self._ids, self._counts
+
+    def sparse(self) -> tuple[Int64, Int64]:
+        """Return the ids, ascending, that were not counted in the table, and their pixels, int64 [k] each."""
         return self._ids, self._counts
 
 
@@ -226,7 +236,7 @@ def _hashed(piece: NDArray[Any]) -> tuple[Int64, Int64]:
     ids, counts = np.zeros(_SLOTS, np.int64), np.zeros(_SLOTS, np.int64)
     if run_lengths.count_sparse(_native(piece), ids, counts) < 0:
         low, span = _range(piece)
-        raise _too_many_ids(np.array([low, low + span - 1], np.int64))
+        raise too_many_ids(np.array([low, low + span - 1], np.int64))
     used = np.flatnonzero(counts)
     used = used[np.argsort(ids[used])]
     return ids[used], counts[used]
@@ -239,7 +249,8 @@ def _native(piece: NDArray[Any]) -> NDArray[Any]:
     return piece.astype(piece.dtype.newbyteorder("="), copy=False)
 
 
-def _too_many_ids(ids: Int64) -> TooManyIds:
+def too_many_ids(ids: Int64) -> TooManyIds:
+    """Return the error for a label map with more than `MAX_IDS` ids, given the lowest and the highest."""
     return TooManyIds(
         f"contains more than {MAX_IDS} different ids (from {ids[0]} to {ids[-1]}), too many for class ids. "
         "Does it contain instance ids, a CT scan or a depth map? Choose the files that contain class ids "

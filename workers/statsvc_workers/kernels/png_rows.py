@@ -24,6 +24,9 @@ NONE, SUB, UP, AVERAGE, PAETH = range(5)
 
 WORD_BYTES = 8
 
+IDS = 256
+"""Counters of a column of tiles: one for each byte."""
+
 MANY_CHANGES = 4
 """A row changes a lot if more than 1 of this many words differ from the row above."""
 
@@ -122,8 +125,11 @@ def _decoded(kind, residual, up, left, corner, pattern):
 
 
 @kernel
-def _exchange(old, new, rows, counts):
-    """For each byte that differs between two words, move `rows` pixels from the old id to the new id."""
+def _exchange(old, new, rows, counts, base):
+    """For each byte that differs between two words, move `rows` pixels from the old id to the new id.
+
+    base  uint64, index of the counter of id 0; a view of the counters instead would cost a reference count
+    """
     shift = np.uint64(0)
     while shift < 64:
         # `same` bytes have the same pair of an old and a new id, and are moved together.
@@ -135,15 +141,18 @@ def _exchange(old, new, rows, counts):
             same = trailing_zeros(differs) >> np.uint64(3)
         same = min(same, np.uint64(8) - (shift >> np.uint64(3)))
         if before != after:
-            counts[before] -= np.int64(same) * rows
-            counts[after] += np.int64(same) * rows
+            counts[base + np.uint64(before)] -= np.int64(same) * rows
+            counts[base + np.uint64(after)] += np.int64(same) * rows
         shift += np.uint64(8) * same
 
 
 @kernel
-def _count_line(line, stop, rows, counts):
-    """Count line[:stop] as if it occurred in `rows` rows, run by run; negative `rows` subtracts it."""
-    i = 0
+def _count_line(line, start, stop, rows, counts, base):
+    """Count line[start:stop] as if it occurred in `rows` rows, run by run; negative `rows` subtracts it.
+
+    base  uint64, index of the counter of id 0
+    """
+    i = start
     while i < stop:
         value = line[i]
         pattern = np.uint64(value) * EACH_BYTE
@@ -157,15 +166,38 @@ def _count_line(line, stop, rows, counts):
             i += 8
         while i < stop and line[i] == value:
             i += 1
-        counts[value] += (i - begin) * rows
+        counts[base + np.uint64(value)] += (i - begin) * rows
 
 
 @kernel
-def _decode_row(kind, data, begin, whole, above, rows, counts):
-    """Decode the first `whole` bytes of a row over the row above, in place; return how many words changed.
+def _count_columns(line, columns, rows, counts):
+    """Count the whole bytes of a line in each column of tiles, as `_count_line` does."""
+    for column in range(len(columns) - 1):
+        _count_line(line, columns[column], columns[column + 1], rows, counts, np.uint64(IDS * column))
 
-    rows  if not 0, `counts` moves this many pixels from the old id to the new id of every changed byte
+
+@kernel
+def _exchange_across(old, new, i, columns, column, rows, counts):
+    """As `_exchange`, for the words at byte i of a row, which begin in `column` and end in a later one."""
+    for k in range(8):
+        while columns[column + 1] <= i + k:
+            column += 1
+        shift = np.uint64(8 * k)
+        counts[IDS * column + np.int64((old >> shift) & np.uint64(0xFF))] -= rows
+        counts[IDS * column + np.int64((new >> shift) & np.uint64(0xFF))] += rows
+
+
+@kernel
+def _decode_row(kind, data, begin, columns, above, rows, counts):
+    """Decode the whole bytes of a row over the row above, in place; return how many words changed.
+
+    columns, counts  as in `count_rows`
+    rows             if not 0, `counts` moves this many pixels from the old id to the new id of every changed
+                     byte
     """
+    whole = columns[-1]
+    column = 0
+    edge = columns[1]
     changed = 0
     left = np.uint8(0)  # PNG defines the bytes before the first one as zero
     corner = np.uint8(0)
@@ -183,7 +215,13 @@ def _decode_row(kind, data, begin, whole, above, rows, counts):
             changed += 1
             put_word(above, i, new)
             if rows != 0:
-                _exchange(old, new, rows, counts)
+                while edge <= i:
+                    column += 1
+                    edge = columns[column + 1]
+                if i + 8 <= edge:
+                    _exchange(old, new, rows, counts, np.uint64(IDS * column))
+                else:
+                    _exchange_across(old, new, i, columns, column, rows, counts)
         left = np.uint8(new >> np.uint64(56))
         corner = np.uint8(old >> np.uint64(56))
         i += 8
@@ -194,24 +232,28 @@ def _decode_row(kind, data, begin, whole, above, rows, counts):
         corner = byte
         above[i] = left
         if left != corner:
-            counts[corner] -= rows
-            counts[left] += rows
+            while edge <= i:
+                column += 1
+                edge = columns[column + 1]
+            counts[IDS * column + corner] -= rows
+            counts[IDS * column + left] += rows
         i += 1
     return changed
 
 
 @kernel
-def count_rows(data, height, row, whole, counts, tails, before):
-    """Unfilter rows of a PNG of at most one byte per pixel, and count their bytes.
+def count_rows(data, height, row, columns, counts, tails, before):
+    """Unfilter rows of a PNG of at most one byte per pixel, and count their bytes in columns of tiles.
 
-    data    uint8 [height * (1 + row)], decompressed: each row's filter type, then its bytes
-    height  rows
-    row     bytes of a row, at least 1
-    whole   bytes of a row that contain only pixels: row, or row - 1 where a row ends within a byte
-    counts  int64 [256], to which the whole bytes are added
-    tails   int64 [256], to which the last bytes are added where a row ends within a byte
-    before  uint8 [row], the decoded row before the first one (zeros at the top of the image); on return, the
-            last decoded row
+    data     uint8 [height * (1 + row)], decompressed: each row's filter type, then its bytes
+    height   rows
+    row      bytes of a row, at least 1
+    columns  int64 [c + 1], byte at which each column begins, ascending from 0, and the end of the last one:
+             row, or row - 1 where a row ends within a byte
+    counts   int64 [c * IDS], to which the whole bytes of each column are added
+    tails    int64 [256], to which the last bytes are added where a row ends within a byte
+    before   uint8 [row], the decoded row before the first one (zeros at the top of the image); on return,
+             the last decoded row
 
     Returns -1, or the index of the first row with an unknown filter type.
 
@@ -222,7 +264,8 @@ def count_rows(data, height, row, whole, counts, tails, before):
     """
     steady = True  # whether `counts` includes the row above for all remaining rows
     changed_rows = 0  # consecutive rows with many changes
-    _count_line(before, whole, height, counts)
+    whole = columns[-1]
+    _count_columns(before, columns, height, counts)
     if whole < row:
         tails[before[whole]] += height
     for y in range(height):
@@ -235,7 +278,7 @@ def count_rows(data, height, row, whole, counts, tails, before):
         corner = np.uint8(0)
         if whole < row:
             corner = before[whole - 1] if whole > 0 else corner
-        changed = _decode_row(kind, data, begin, whole, before, rows if steady else 0, counts)
+        changed = _decode_row(kind, data, begin, columns, before, rows if steady else 0, counts)
         if whole < row:
             left = before[whole - 1] if whole > 0 else left
             up = before[whole]
@@ -249,12 +292,12 @@ def count_rows(data, height, row, whole, counts, tails, before):
             changed_rows = changed_rows + 1 if MANY_CHANGES * WORD_BYTES * changed > whole else 0
             if changed_rows > 1:
                 steady = False
-                _count_line(before, whole, 1 - rows, counts)
+                _count_columns(before, columns, 1 - rows, counts)
         else:
-            _count_line(before, whole, 1, counts)
+            _count_columns(before, columns, 1, counts)
             if FEW_CHANGES * WORD_BYTES * changed < whole:
                 steady = True
-                _count_line(before, whole, rows - 1, counts)
+                _count_columns(before, columns, rows - 1, counts)
     return -1
 
 

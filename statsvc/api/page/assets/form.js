@@ -41,11 +41,17 @@ export function showForm({ methods, choices }, splits, changed) {
   const names = new Set([...splits, ...parameters.getAll("split")]);
   if (names.size) add("split", "Split", choice([...names], "all samples", current("split")));
   add("ignore_index", "Ignored ids", text(current("ignore_index"), "as configured"), "list such as 255,254, or none");
+  add("crop", "Random crops", text(current("crop"), "whole images"), "height x width, such as 512x512; needs counts on a grid");
+  if (current("crop")) {
+    add("scale", "Scale before the crop", text(current("scale"), "1"), "factor or range, such as 0.5:2");
+    add("cat_max_ratio", "Largest share of a class", text(current("cat_max_ratio"), "1"), "crops above it are drawn again");
+  }
   for (const [name, label] of Object.entries(CHOSEN)) {
     add(name, label, choice(choices[name], name === "class_map" ? "as configured" : `default (${choices[name][0]})`, current(name)));
   }
   // Other parameters of a link stay in effect, so they are shown, too.
-  const shown = new Set(["dataset", "version", "method", "split", "ignore_index", ...Object.keys(CHOSEN), ...method.parameters.map(({ name }) => name)]);
+  const shown = new Set(["dataset", "version", "method", "split", "ignore_index", "crop", ...Object.keys(CHOSEN), ...method.parameters.map(({ name }) => name)]);
+  if (current("crop")) for (const name of ["scale", "cat_max_ratio"]) shown.add(name);
   for (const [name, value] of parameters) {
     if (!shown.has(name)) add(name, name, text(value), "set by the link; clear the field to remove it");
   }

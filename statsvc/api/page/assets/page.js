@@ -35,7 +35,7 @@ function changed(name, value) {
     // alpha has no default: start with 0.5, the square root.
     if (value === "power") parameters.set("alpha", "0.5");
   }
-  if (name === "dataset") for (const other of ["version", "split", "class_map", "ignore_index"]) parameters.delete(other);
+  if (name === "dataset") for (const other of ["version", "split", "class_map", "ignore_index", "crop", "scale", "cat_max_ratio"]) parameters.delete(other);
   return go(parameters);
 }
 

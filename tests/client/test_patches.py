@@ -1,0 +1,169 @@
+"""Patches that contain a class, and the sampler that draws windows around them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+import statsvc
+from statsvc.api.app import build_app
+from statsvc.errors import InvalidParameter, Unanswerable
+from statsvc.store import home as homes
+from support.commands import statsvc as command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from statsvc.local.scan import LocalTable
+
+SIZES = ((96, 128), (130, 77), (40, 40))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root: Path = tmp_path_factory.mktemp("patches")
+    random = np.random.default_rng(0)
+    for number in range(12):
+        height, width = SIZES[number % len(SIZES)]
+        labels = np.zeros((height, width), np.uint8)
+        labels[height // 2 :] = 1
+        if number % 4 == 0:
+            top, left = random.integers(0, height - 8), random.integers(0, width - 8)
+            labels[top : top + 6, left : left + 7] = 2
+        Image.fromarray(labels).save(root / f"{number:02}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def table(folder: Path) -> LocalTable:
+    return statsvc.scan(folder, grid="8x8", class_names=["sky", "road", "person"])
+
+
+def labels_of(folder: Path) -> list[NDArray[np.uint8]]:
+    return [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
+
+
+def paths_of(folder: Path) -> list[str]:
+    return [str(path) for path in sorted(folder.glob("*.png"))]
+
+
+def sampler(folder: Path, table: LocalTable, **options: Any) -> Any:
+    from statsvc.samplers import PatchSampler
+
+    return PatchSampler(paths_of(folder), table, **{"crop": (32, 48), "num_samples": 600, **options})
+
+
+def test_patches_are_the_tiles_with_the_class_most_pixels_first(folder: Path, table: LocalTable) -> None:
+    patches = table.patches(2)
+    images = dict(zip((path.name for path in sorted(folder.glob("*.png"))), labels_of(folder), strict=True))
+    total = 0
+    for path, (top, left, height, width, image_height, image_width, pixels) in zip(
+        patches.paths, patches.values.tolist(), strict=True
+    ):
+        assert images[path].shape == (image_height, image_width)
+        assert (images[path][top : top + height, left : left + width] == 2).sum() == pixels > 0
+        total += pixels
+    assert total == sum((image == 2).sum() for image in images.values())
+    assert patches.values[:, -1].tolist() == sorted(patches.values[:, -1].tolist(), reverse=True)
+    assert (table.patches(2, min_pixels=10).values[:, -1] >= 10).all()
+    with pytest.raises(InvalidParameter, match="3 is not a class"):
+        table.patches(3)
+
+
+def test_every_window_lies_in_its_image_and_contains_the_class(folder: Path, table: LocalTable) -> None:
+    images = labels_of(folder)
+    drawn = list(sampler(folder, table, probabilities={"person": 1.0}))
+    assert len(drawn) == 600
+    for index, (top, left, height, width) in drawn:
+        image = images[index]
+        assert (height, width) == (min(32, image.shape[0]), min(48, image.shape[1]))
+        assert 0 <= top <= image.shape[0] - height
+        assert 0 <= left <= image.shape[1] - width
+        assert (image[top : top + height, left : left + width] == 2).any()
+    # Windows vary, and images are drawn in proportion to the pixels of the class.
+    assert len({window for _, window in drawn}) > 50
+    pixels = np.array([(image == 2).sum() for image in images])
+    frequency = np.bincount([index for index, _ in drawn], minlength=len(images)) / len(drawn)
+    assert frequency == pytest.approx(pixels / pixels.sum(), abs=0.08)
+
+
+def test_rare_classes_are_drawn_more_often_and_probabilities_are_followed(
+    folder: Path, table: LocalTable
+) -> None:
+    images = labels_of(folder)
+
+    def with_person(drawn: list[Any]) -> float:
+        crops = [images[i][t : t + h, left : left + w] for i, (t, left, h, w) in drawn]
+        return float(np.mean([(patch == 2).any() for patch in crops]))
+
+    assert with_person(list(sampler(folder, table))) > 0.9  # temperature 0.01: almost always the rarest class
+    some = with_person(list(sampler(folder, table, probabilities={"person": 1, 0: 3})))
+    assert 0.18 < some < 0.5
+    with pytest.raises(InvalidParameter, match="'cat'"):
+        sampler(folder, table, probabilities={"cat": 1})
+
+
+def test_ranks_share_an_epoch_and_a_run_resumes_in_the_middle(folder: Path, table: LocalTable) -> None:
+    whole = list(sampler(folder, table, num_samples=101))
+    assert whole == list(sampler(folder, table, num_samples=101))
+    assert whole != list(sampler(folder, table, num_samples=101, seed=1))
+    ranks = [list(sampler(folder, table, num_samples=101, rank=rank, num_replicas=2)) for rank in (0, 1)]
+    assert [len(part) for part in ranks] == [51, 51]
+    assert [item for pair in zip(*ranks, strict=True) for item in pair][:101] == whole
+
+    interrupted = sampler(folder, table, num_samples=101)
+    iterator = iter(interrupted)
+    first = [next(iterator) for _ in range(40)]
+    resumed = sampler(folder, table, num_samples=101)
+    resumed.load_state_dict(interrupted.state_dict())
+    assert first + list(resumed) == whole
+    other = sampler(folder, table, num_samples=101, crop=(16, 16))
+    with pytest.raises(InvalidParameter, match="digest"):
+        other.load_state_dict(interrupted.state_dict())
+    resumed.set_epoch(1)
+    assert Counter(resumed) != Counter(whole)
+
+
+def test_images_are_cropped_in_every_form(folder: Path) -> None:
+    import torch
+
+    from statsvc.samplers import crop
+
+    array = np.arange(60 * 50 * 3).reshape(60, 50, 3).astype(np.uint8)
+    window = (7, 11, 20, 30)
+    expected = array[7:27, 11:41]
+    assert (crop(array, window) == expected).all()
+    assert (np.asarray(crop(Image.fromarray(array), window)) == expected).all()
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    assert (crop(tensor, window).permute(1, 2, 0).numpy() == expected).all()
+
+
+def test_the_api_pages_the_patches_of_a_scan(folder: Path, table: LocalTable, tmp_path: Path) -> None:
+    for name, options in (("plain", ()), ("tiled", ("--grid", "8x8"))):
+        command("scan", folder, "--name", name, *options, "--home", tmp_path)
+    url = "/datasets/tiled/patches?class_id=2"
+    with TestClient(build_app(homes.resolve(str(tmp_path))), base_url="http://127.0.0.1") as client:
+        whole = client.get(url).json()
+        assert [row["path"] for row in whole["patches"]] == list(table.patches(2).paths)
+        assert [row["pixels"] for row in whole["patches"]] == table.patches(2).values[:, -1].tolist()
+        rows: list[Any] = []
+        after: int | None = 0
+        while after is not None:
+            page = client.get(f"{url}&limit=5&after={after}").json()
+            rows += page["patches"]
+            after = page["next"]
+        assert rows == whole["patches"]
+        etag = {"If-None-Match": client.get(url).headers["etag"]}
+        assert client.get(url, headers=etag).status_code == 304
+        assert client.get("/datasets/tiled/patches").status_code == 422
+        assert client.get("/datasets/tiled/patches?class_id=7").status_code == 422
+        assert "--grid 8x8" in client.get("/datasets/plain/patches?class_id=2").json()["detail"]
+    with pytest.raises(Unanswerable, match="without a grid"):
+        statsvc.scan(folder).patches(2)
