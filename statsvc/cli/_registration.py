@@ -14,16 +14,20 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from statsvc.classes import class_map_files
 from statsvc.cli._configuration import configuration_changes
 from statsvc.common.object_urls import is_url, normalized
+from statsvc.common.utf8 import printable
 from statsvc.dataset.splits import FOLDERS
 from statsvc.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
     from statsvc.dataset.counting_rule import Counting
+    from statsvc.dataset.selection import Selection
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset
     from statsvc.store.home import Home
+    from statsvc_workers.sources.layouts import Layout
 
 GENERIC_FOLDERS = {*FOLDERS, "labels", "label", "masks", "mask", "annotations", "gtfine", "gt"}
 """Folder names that do not identify a dataset: its default name starts with the parent folder's name."""
@@ -42,23 +46,36 @@ def register(
     splits: tuple[str, ...],
     configuration: dict[str, Any],
     *,
+    layout: Layout | None,
     move: bool,
+    trusted: bool,
 ) -> tuple[Dataset, int | None]:
     """Find or create the dataset, and configure it as the options say.
+
+    A known layout provides the pattern, and what the other options do not set. `trusted` means that the user
+    says that the values of the files are class ids.
 
     Returns the dataset and, if the options published a version with another configuration of the same
     counts, the number of that version. Raises `Conflict`, `NotFound`, `InvalidParameter`, `SourceError`.
     """
     changes = configuration_changes(splits=splits, **configuration)
+    if layout is not None:
+        pattern = layout.pattern if pattern is None else pattern
+        if layout.class_map is not None:
+            changes.setdefault("class_map", class_map_files.resolve(layout.class_map))
+        if layout.ignore is not None:
+            changes.setdefault("ignore_index", layout.ignore)
     location = None if source is None else _location(source)
     if name is None:
         dataset = _find_by_location(catalog, location, pattern)
     else:
-        dataset = _find_by_name(catalog, name, location, pattern, move=move)
+        dataset = _find_by_name(catalog, name, location, pattern, move=move, trusted=trusted)
     if dataset is None:
         if source is None:
             raise NotFound(f"There is no dataset {name!r} yet. Name its folder, too: statsvc scan SOURCE")
-        dataset, created = _create(catalog, source, name, pattern, counting, changes)
+        dataset, created = _create(
+            catalog, source, name, pattern, counting, changes, layout=layout, trusted=trusted
+        )
         if created:
             return dataset, None
     # The grid is one of the changes: it may differ.
@@ -77,20 +94,26 @@ def _create(
     pattern: str | None,
     counting: Counting | None,
     changes: dict[str, Any],
+    *,
+    layout: Layout | None,
+    trusted: bool,
 ) -> tuple[Dataset, bool]:
     """Create a dataset, or return the one that a concurrent scan has created; with whether it is new."""
     from statsvc.dataset.configuration import Configuration
+    from statsvc.dataset.counting_rule import Counting
     from statsvc.store.reconfigure import apply_changes, check_class_names
     from statsvc_workers.sources.sources import open_source
 
-    opened = open_source(source, pattern, masks=counting is not None and counting.masks)
-    initial = Configuration() if counting is None else Configuration(counting=counting)
+    counting = Counting() if counting is None else counting
+    opened = open_source(source, pattern, counting, layout=layout, trusted=trusted)
+    print_selection(opened.selection)
+    initial = Configuration(splits=opened.splits, counting=counting, selection=opened.selection)
     configuration = check_class_names(apply_changes(initial, changes))
     name = default_name(opened.root) if name is None else name
     try:
         return catalog.create_dataset(name, opened.root, opened.pattern, configuration), True
     except Conflict:
-        dataset = _find_by_name(catalog, name, _location(source), pattern, move=False)
+        dataset = _find_by_name(catalog, name, _location(source), pattern, move=False, trusted=trusted)
         if dataset is None:
             raise
         return dataset, False
@@ -119,7 +142,7 @@ def _location(source: str) -> tuple[str, str | None]:
         return (normalized(source), None) if file is None else (file.root, file.pattern)
     if Path(source).expanduser().is_dir():
         return _resolved(source), None
-    opened = open_source(source, None)
+    opened = open_source(source, None, trusted=True)
     return _resolved(opened.root), opened.pattern
 
 
@@ -135,6 +158,7 @@ def _find_by_name(
     pattern: str | None,
     *,
     move: bool,
+    trusted: bool,
 ) -> Dataset | None:
     """Return the dataset of that name; its source and pattern must equal those of the command.
 
@@ -150,7 +174,7 @@ def _find_by_name(
     if dataset.source is None:
         raise Conflict(f"{name} contains imported counts. Choose another name with --name.")
     if move or (dataset.pattern is None and folder in (None, _resolved(dataset.source))):
-        return _move(catalog, dataset, folder, new_pattern)
+        return _move(catalog, dataset, folder, new_pattern, trusted=trusted)
     advice = f"Choose another name with --name or, if the dataset has moved, add --name {name} --move."
     if folder is not None and _resolved(dataset.source) != folder:
         raise Conflict(f"The source of {name} is {dataset.source}, not {folder}. {advice}")
@@ -159,23 +183,27 @@ def _find_by_name(
     return dataset
 
 
-def _move(catalog: Catalog, dataset: Dataset, folder: str | None, pattern: str | None) -> Dataset:
+def _move(
+    catalog: Catalog, dataset: Dataset, folder: str | None, pattern: str | None, *, trusted: bool
+) -> Dataset:
     """Change the source or pattern of a dataset. Raises `SourceError` if no file matches."""
     from statsvc.store.reconfigure import change_source
-    from statsvc_workers.sources.list_samples import list_samples
-    from statsvc_workers.sources.listing import Source
     from statsvc_workers.sources.sources import open_source
 
-    def choose(current: Dataset) -> tuple[str, str | None]:
+    def choose(current: Dataset) -> tuple[str, str | None, Selection | None]:
         root = str(folder or current.source)
         new_pattern = pattern or (None if _is_file(current) else current.pattern)
-        if new_pattern is None:
-            opened = open_source(root, None)
-            return opened.root, opened.pattern
-        list_samples(Source(root, new_pattern))
-        return root, new_pattern
+        opened = open_source(root, new_pattern, current.configuration.counting, trusted=trusted)
+        print_selection(opened.selection)
+        return opened.root, opened.pattern, opened.selection
 
     return change_source(catalog, dataset, choose)
+
+
+def print_selection(selection: Selection | None) -> None:
+    """Print on stderr which files are counted and which are skipped, if the source was inspected."""
+    for line in selection.lines() if selection is not None else ():
+        click.echo(f"statsvc: {printable(line)}", err=True)
 
 
 def _find_by_location(
@@ -200,7 +228,9 @@ def _find_by_location(
 
 
 def _is_file(dataset: Dataset) -> bool:
-    return dataset.pattern is not None and dataset.pattern.startswith("/")
+    """Return whether the pattern is the escaped name of one file; `/*.png` matches the files of a folder."""
+    pattern = dataset.pattern
+    return pattern is not None and pattern.startswith("/") and not re.search(r"(?<!\\)[*?{\[]", pattern)
 
 
 def default_name(root: str) -> str:

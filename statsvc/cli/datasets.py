@@ -11,6 +11,7 @@ from statsvc.cli._home import HomeOptions, home_options, open_table
 from statsvc.cli._options import AUTOMATIC_SCANS, json_option, print_json, trigger_changes, trigger_options
 from statsvc.cli._tables import iso, print_fields, print_table
 from statsvc.common.durations import format_duration
+from statsvc.dataset.selection import Selection
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
@@ -149,6 +150,7 @@ def _print_description(description: dict[str, Any]) -> None:
     configuration = fields.pop("configuration")
     failures = fields.pop("failures", [])
     class_map, ignored = configuration["class_map"], configuration["ignore_index"]
+    selection = configuration.get("selection")
     print_fields(
         fields
         | {
@@ -157,6 +159,7 @@ def _print_description(description: dict[str, Any]) -> None:
             "class map": None if class_map is None else class_map["name"],
             "ignored": "255 and negative ids" if ignored is None else ", ".join(map(str, ignored)) or "none",
             "splits": ", ".join(configuration["splits"]) or None,
+            "files": None if selection is None else "; ".join(Selection.from_dict(selection).lines()),
         }
     )
     for subject, text in configuration.get("notes", {}).items():

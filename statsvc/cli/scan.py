@@ -25,7 +25,11 @@ from statsvc.cli._options import (
 )
 from statsvc.cli._progress import pixel_rate, show_progress
 from statsvc.cli._registration import register
+from statsvc.common.utf8 import printable
+from statsvc.dataset.counting_rule import VALUE
 from statsvc.dataset.counting_rule import read as read_counting
+from statsvc.dataset.selection import quoted
+from statsvc.errors import Conflict
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from statsvc_workers.jobs.attempt import Settings
     from statsvc_workers.jobs.lease import Outcome
     from statsvc_workers.jobs.progress import Progress
+    from statsvc_workers.sources.layouts import Layout
 
 LISTED_PATHS = 5
 """Samples that are named for each reason why samples could not be read."""
@@ -57,6 +62,11 @@ POLL_SECONDS = 0.5
     metavar="RULE",
     help="How pixel values become raw ids: 'id // 1000', a palette's name or file.",
 )
+@click.option(
+    "--layout",
+    metavar="NAME",
+    help="Known layout of the folder, such as voc: sets pattern, splits, class map, rule and ignored ids.",
+)
 @click.option("--key", metavar="NAME", help="Array, member or column that contains the labels.")
 @click.option(
     "--rows",
@@ -79,6 +89,7 @@ POLL_SECONDS = 0.5
 )
 @counting_options
 @max_removed_option
+@click.option("--dry-run", is_flag=True, help="Show which files would be counted, without counting them.")
 @click.option("--full", is_flag=True, help="Count every sample again.")
 @trigger_options
 @click.option("--move", is_flag=True, help="Change the source or pattern of dataset NAME.")
@@ -89,6 +100,7 @@ def scan(
     name: str | None,
     pattern: str | None,
     rule: str | None,
+    layout: str | None,
     key: str | None,
     rows: str | None,
     splits: tuple[str, ...],
@@ -96,6 +108,7 @@ def scan(
     workers: int | None,
     max_pixels: int | None,
     max_removed: float | None,
+    dry_run: bool,
     full: bool,
     every: str | None,
     watch: bool | None,
@@ -115,6 +128,7 @@ def scan(
         import statsvc_workers.jobs.lease  # noqa: F401  (imports all that a scan needs)
         from statsvc_workers.jobs.attempt import MAX_PIXELS, Settings
         from statsvc_workers.kernels.device import require
+        from statsvc_workers.sources.layouts import find_layout
     except ModuleNotFoundError as error:
         raise missing_extra("workers", error) from error
     if source is None and name is None:
@@ -126,6 +140,12 @@ def scan(
     require(device)
     if max_removed is not None and not math.isfinite(max_removed):
         raise click.UsageError("--max-removed must be a number from 0 to 1.")
+    known = None if layout is None else find_layout(layout)
+    if known is not None and rule is None:
+        rule = known.rule
+    if dry_run:
+        _show_selection(options, source, name, pattern, known, rule, key, rows, as_json)
+        return
     triggers_wanted = trigger_changes(every, watch)
     with options.open() as (home, catalog):
         from statsvc.store.catalog import triggers
@@ -134,7 +154,17 @@ def scan(
         if (rule, key, rows) != (None, None, None):
             counting = read_counting(rule, key, rows)
         dataset, configured_version = register(
-            home, catalog, source, name, pattern, counting, splits, configuration, move=move
+            home,
+            catalog,
+            source,
+            name,
+            pattern,
+            counting,
+            splits,
+            configuration,
+            layout=known,
+            move=move,
+            trusted=rule == VALUE,
         )
         triggers.change(catalog, dataset, triggers_wanted)
         settings = Settings(device, max_pixels or MAX_PIXELS, search_parent=True)
@@ -153,6 +183,65 @@ def scan(
         has_weights = _print_weights(home, catalog, dataset, progress, as_json)
         if progress.failed or not has_weights:
             raise click.exceptions.Exit(1)
+
+
+def _show_selection(
+    options: HomeOptions,
+    location: str | None,
+    name: str | None,
+    pattern: str | None,
+    layout: Layout | None,
+    rule: str | None,
+    key: str | None,
+    rows: str | None,
+    as_json: bool,
+) -> None:
+    """Print which files a scan would count; nothing is registered.
+
+    A source is inspected as at its first scan; without one, the files of dataset `name` are listed.
+    """
+    from statsvc.dataset import splits
+    from statsvc_workers.sources.list_samples import list_samples
+    from statsvc_workers.sources.listing import Source
+    from statsvc_workers.sources.sources import open_source
+
+    counting = read_counting(rule, key, rows)
+    if location is not None:
+        if layout is not None and pattern is None:
+            pattern = layout.pattern
+        source = open_source(location, pattern, counting, layout=layout, trusted=rule == VALUE)
+    else:
+        with options.open() as (_, catalog):
+            dataset = catalog.dataset(str(name))
+        if dataset.source is None or dataset.pattern is None:
+            raise Conflict(
+                f"{dataset.name} has no files to list: it contains imported counts, or no scan ran"
+            )
+        source = Source(dataset.source, dataset.pattern, dataset.configuration.selection)
+        counting = dataset.configuration.counting
+    listing = list_samples(source, counting)
+    found = [str(path) for path in listing.path]
+    detected = dict(source.splits) or splits.detect(found)
+    samples = {split: sum(map(members.contains, found)) for split, members in detected.items()}
+    if as_json:
+        selection = None if source.selection is None else source.selection.to_dict()
+        print_json(
+            {
+                "source": source.root,
+                "pattern": source.pattern,
+                "samples": len(found),
+                "unreadable": len(listing.unreadable),
+                "splits": samples,
+                "selection": selection,
+            }
+        )
+        return
+    click.echo(f"source: {source.root}")
+    click.echo(f"pattern: {quoted(source.pattern)}")
+    for line in source.selection.lines() if source.selection is not None else ():
+        click.echo(printable(line))
+    in_splits = "".join(f", {split} {count}" for split, count in samples.items())
+    click.echo(f"samples: {len(found)}{in_splits}")
 
 
 def _run_job(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from statsvc.classes.class_maps import ClassMap
 from statsvc.dataset import splits
 from statsvc.dataset.counting_rule import Counting
+from statsvc.dataset.selection import Selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +32,7 @@ class Configuration:
     counting      how pixels become raw ids; unlike the other fields, fixed when the dataset is registered
     notes         what the first scan read from files of the source, and why it did not use a file: field or
                   file → text for a person
+    selection     which files are counted and which are skipped; None if the source was not inspected
     """
 
     num_classes: int = 0
@@ -40,6 +42,7 @@ class Configuration:
     splits: Mapping[str, Split] = field(default_factory=dict)
     counting: Counting = field(default_factory=Counting)
     notes: Mapping[str, str] = field(default_factory=dict)
+    selection: Selection | None = None
 
     def name(self, class_id: int) -> str:
         """Return the name of a class, or its id as text if it has no name."""
@@ -49,10 +52,13 @@ class Configuration:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, which `from_dict` parses."""
-        counting = self.counting.to_dict()
-        optional: dict[str, Any] = {"counting": counting} if counting else {}
+        optional: dict[str, Any] = {}
+        if counting := self.counting.to_dict():
+            optional["counting"] = counting
         if self.notes:
             optional["notes"] = dict(self.notes)
+        if self.selection is not None:
+            optional["selection"] = self.selection.to_dict()
         return {
             "num_classes": self.num_classes,
             "class_names": list(self.class_names),
@@ -64,7 +70,7 @@ class Configuration:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Configuration:
         """Parse the JSON form that `to_dict` returns."""
-        ignore, class_map = value["ignore_index"], value["class_map"]
+        ignore, class_map, selection = value["ignore_index"], value["class_map"], value.get("selection")
         return cls(
             num_classes=value["num_classes"],
             class_names=tuple(value["class_names"]),
@@ -73,4 +79,5 @@ class Configuration:
             splits=splits.from_dict(value["splits"]),
             counting=Counting.from_dict(value.get("counting", {})),
             notes=dict(value.get("notes", {})),
+            selection=None if selection is None else Selection.from_dict(selection),
         )

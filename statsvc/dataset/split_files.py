@@ -48,7 +48,11 @@ def read(name: str, value: str | Path) -> Split:
 
 def folds(file: Path) -> dict[str, Split]:
     """Return the splits of a JSON file of folds. Raises `InvalidParameter`."""
-    content = _read_json(file)
+    return folds_of(_read_json(file), str(file))
+
+
+def folds_of(content: Any, file: str) -> dict[str, Split]:
+    """Return the splits of the folds in the content of a JSON file. Raises `InvalidParameter`."""
     if isinstance(content, dict):
         content, name_format = [content], "{part}"
     else:
@@ -65,7 +69,7 @@ def folds(file: Path) -> dict[str, Split]:
     return splits
 
 
-def _malformed(file: Path) -> InvalidParameter:
+def _malformed(file: str | Path) -> InvalidParameter:
     return InvalidParameter(
         ("split", f'{file}: expected folds, [{{"train": [...], "val": [...]}}, ...], or a list of paths')
     )
@@ -81,7 +85,7 @@ def _read_entries(name: str, file: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _check_strings(file: Path, value: Any) -> list[str]:
+def _check_strings(file: str | Path, value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
         raise _malformed(file)
     return value

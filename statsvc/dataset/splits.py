@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from statsvc.errors import InvalidParameter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import numpy as np
 
 FOLDERS = {
     "train": "train",
@@ -22,6 +24,27 @@ FOLDERS = {
     "testing": "test",
 }
 """Folder names that define a split, and the name of that split."""
+
+NAMES = ("train", "val", "test")
+"""Splits that are detected."""
+
+SHORT_FOLDERS = {"tr": "train", "va": "val", "ts": "test"}
+"""Endings of folder names that define a split, as in `labelsTr`, and the name of that split."""
+
+SHARD = re.compile(rf"({'|'.join(FOLDERS)})([-_.])\d+([-_.]of[-_.]\d+)?\.(parquet|tar)$", re.IGNORECASE)
+"""A shard of a split: `train-00000-of-00004.parquet`."""
+
+_LABELS = "annot|annots|annotation|annotations|label|labels|mask|masks|gt|seg"
+LABELS_OF_SPLIT = re.compile(
+    rf"({'|'.join(FOLDERS)})[-_ ]?(?:{_LABELS})"
+    rf"|(?:{_LABELS}|images)[-_ ]?({'|'.join([*FOLDERS, *SHORT_FOLDERS])})"
+    rf"|(?:[A-Za-z]+_)?({'|'.join(FOLDERS)})20\d\d",
+    re.IGNORECASE,
+)
+"""A folder of the labels of a split: `trainannot`, `val_masks`, `labelsTr`, `panoptic_val2017`."""
+
+CONTAINER = re.compile(r"(.*?\.(?:parquet|tar))/", re.IGNORECASE)
+"""The path of a container in the path of a sample in it."""
 
 EXTENSIONS = [
     ".nii.gz",
@@ -67,14 +90,26 @@ class Split:
         if self.folder is not None:
             return folder_split(path) == self.folder
         if self.glob is not None:
-            text = path if "/" in self.glob else path.rpartition("/")[2]
-            return _expression(self.glob).fullmatch(text) is not None
+            # A container counts as the folder of its samples and as a file: `train-*` matches its samples.
+            container = CONTAINER.match(path)
+            return any(
+                _expression(self.glob).fullmatch(text if "/" in self.glob else text.rpartition("/")[2])
+                for text in (path, container.group(1) if container else path)
+            )
         if path in self.paths:
             return True
         if not self.names:
             return False
         stem = path_stem(path)
         return stem in self.names or stem.rpartition("/")[2] in self.names
+
+    def __str__(self) -> str:
+        if self.folder is not None:
+            return f"folder {self.folder}"
+        if self.glob is not None:
+            return f"glob {self.glob!r}"
+        entries = self.paths | self.names
+        return f"a list of {len(entries)} samples (the first is {min(entries)!r})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, which `from_dict` parses."""
@@ -174,9 +209,45 @@ def advised_split(splits: Mapping[str, Split]) -> str | None:
 
 
 def detect(paths: Iterable[str]) -> dict[str, Split]:
-    """Return the folder splits (train, val, test) that contain at least one of these relative paths."""
-    names = {split for path in paths if (split := folder_split(path)) is not None}
-    return {name: Split(folder=name) for name in ("train", "val", "test") if name in names}
+    """Return the splits (train, val, test) that the folders of these relative paths define.
+
+    A folder is named after a split (`train`), or after a split and labels (`trainannot`, `labelsTr`), or is
+    a shard of a split (`train-00000-of-00004.parquet`). Folders of the first form take precedence.
+    """
+    folders = {path.rpartition("/")[0] for path in paths}
+    names = {split for folder in folders if (split := folder_split(f"{folder}/")) is not None}
+    if names:
+        return {name: Split(folder=name) for name in NAMES if name in names}
+    parts = {part for folder in folders for part in folder.split("/")}
+    globs = {glob: split for part in sorted(parts) for split, glob in _named_after_split(part)}
+    if len(globs) > len(set(globs.values())):
+        return {}  # two folders of one split, such as train_masks and train_labels
+    glob_of = {split: glob for glob, split in globs.items()}
+    return {name: Split(glob=glob_of[name]) for name in NAMES if name in glob_of}
+
+
+def _named_after_split(part: str) -> Iterator[tuple[str, str]]:
+    """Yield the split and the glob of a folder or shard whose name contains that of a split."""
+    if match := SHARD.match(part):
+        word, separator = match.group(1), match.group(2)
+        yield FOLDERS[word.lower()], f"**/{word}{separator}*/**"
+    elif match := LABELS_OF_SPLIT.fullmatch(part):
+        word = next(group for group in match.groups() if group).lower()
+        yield FOLDERS.get(word) or SHORT_FOLDERS[word], f"**/{part}/**"
+
+
+def check_not_empty(splits: Mapping[str, Split], paths: Sequence[str] | np.ndarray[Any, Any]) -> None:
+    """Raise `InvalidParameter` for a split that matches none of the samples of a dataset, at least one."""
+    for name, split in splits.items():
+        if not any(map(split.contains, paths)):
+            example = f"for example {paths[0]}"
+            raise InvalidParameter(
+                (
+                    "splits",
+                    f"{name}: {split} matches none of the {len(paths)} samples, {example}. Correct the "
+                    "split; paths and globs with '/' are relative to the source",
+                )
+            )
 
 
 def from_dict(value: Mapping[str, Any]) -> dict[str, Split]:

@@ -19,9 +19,10 @@ from statsvc.common.object_urls import is_url
 from statsvc.dataset import grid as grids
 from statsvc.dataset import split_files
 from statsvc.dataset.configuration import Configuration
+from statsvc.dataset.counting_rule import VALUE
 from statsvc.dataset.counting_rule import read as read_counting
 from statsvc.dataset.num_classes import infer_num_classes, with_masks, with_source_names
-from statsvc.dataset.splits import detect
+from statsvc.dataset.splits import check_not_empty, detect
 from statsvc.dataset.splits import from_dict as read_splits
 from statsvc.dataset.table import MAX_IDS, Block, MemoryTable, Tiles
 from statsvc.errors import InvalidParameter, SourceError, Unanswerable
@@ -109,6 +110,7 @@ def scan(
     key: str | None = None,
     rows: str | None = None,
     grid: str | None = None,
+    layout: str | None = None,
     max_pixels: int = _MAX_PIXELS,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -130,6 +132,8 @@ def scan(
     rows          what is one sample of an NPY, HDF5 or Zarr array: "array", "index" along its first axis,
                   or "chunk"
     grid          grid of tiles to count too, such as "8x8", for weights under random crops
+    layout        known layout of the folder, such as "voc": its pattern, splits, class map, rule and ignored
+                  ids replace the arguments that are None
     max_pixels    label maps with more pixels count as unreadable
     workers       number of threads; None uses one per CPU that this process may use
     progress      called as `progress(done, samples)` after each batch
@@ -143,6 +147,7 @@ def scan(
         from statsvc_workers.cluster.machine import cores
         from statsvc_workers.cluster.tasks import CountOptions
         from statsvc_workers.sources import class_files
+        from statsvc_workers.sources.layouts import find_layout
         from statsvc_workers.sources.list_samples import list_samples
         from statsvc_workers.sources.sources import open_source
     except ModuleNotFoundError as error:
@@ -153,12 +158,21 @@ def scan(
     threads = cores() if workers is None else workers
     if threads < 1:
         raise InvalidParameter(("workers", f"{workers} is not a number of threads. Use 1 or more."))
+    known = None if layout is None else find_layout(layout)
+    if known is not None:
+        pattern = known.pattern if pattern is None else pattern
+        rule = known.rule if rule is None else rule
+        class_map = known.class_map if class_map is None else class_map
+        ignore_index = known.ignore if ignore_index is None else ignore_index
     counting = read_counting(None if rule is None else os.fspath(rule), key, rows)
     counting = replace(counting, grid=None if grid is None else grids.parse(grid))
     configuration = _configuration(class_map, class_names, ignore_index, num_classes, splits)
-    configuration = replace(configuration, counting=counting)
-    source = open_source(os.fspath(location), pattern, masks=counting.masks)
+    source = open_source(os.fspath(location), pattern, counting, layout=known, trusted=rule == VALUE)
+    for line in source.selection.lines() if source.selection is not None else ():
+        _log.info("%s: %s", source.root, line)
+    configuration = replace(configuration, counting=counting, selection=source.selection)
     listing = list_samples(source, counting)
+    check_not_empty(configuration.splits, listing.path)
     files = class_files.find(source.root, listing, search_parent=True)
     configuration = class_files.with_rule(configuration, files, source.root, list(listing.path))
     configuration = with_masks(configuration, listing.class_names)
@@ -176,7 +190,7 @@ def scan(
             f"{block.path[0]}: {block.error[0]}"
         )
     if splits is None:
-        configuration = replace(configuration, splits=detect(listing.path))
+        configuration = replace(configuration, splits=dict(source.splits) or detect(listing.path))
     configuration = with_source_names(configuration, listing.class_names)
     configuration = class_files.with_classes(configuration, files, raw_id)
     for subject, text in configuration.notes.items():

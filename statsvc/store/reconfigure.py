@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from statsvc.dataset.configuration import Configuration
+    from statsvc.dataset.selection import Selection
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset
     from statsvc.store.versions.location import Location
@@ -81,6 +82,8 @@ def configuration_change(
         table = open_version(store, current.name, replace(record, configuration=result))
         if not result.splits and table.has_rows and changes.get("splits", ...) is None:
             result = replace(result, splits=splits.detect(table.array("path").tolist()))
+        if changes.get("splits") and table.has_rows:
+            splits.check_not_empty(changes["splits"], table.array("path").tolist())
         if not result.num_classes:
             totals = table.totals()
             occurring = totals.class_id[totals.pixels > 0]
@@ -91,20 +94,20 @@ def configuration_change(
 
 
 def change_source(
-    catalog: Catalog, dataset: Dataset, choose: Callable[[Dataset], tuple[str, str | None]]
+    catalog: Catalog, dataset: Dataset, choose: Callable[[Dataset], tuple[str, str | None, Selection | None]]
 ) -> Dataset:
     """Change the source and the pattern that the dataset's next job lists.
 
-    `choose` returns them for the state of the dataset when the change is made. Raises `Conflict` for imported
-    counts.
+    `choose` returns them for the state of the dataset when the change is made, with what was found at the
+    source if it was inspected. Raises `Conflict` for imported counts.
     """
     while True:
         if dataset.source is None:
             raise Conflict(f"{dataset.name} contains imported counts, so it has no source to change")
-        source, pattern = choose(dataset)
+        source, pattern, selection = choose(dataset)
         if (source, pattern) == (dataset.source, dataset.pattern):
             return dataset
         try:
-            return catalog.set_source(dataset, source, pattern)
+            return catalog.set_source(dataset, source, pattern, selection)
         except Stale as stale:
             dataset = stale.dataset

@@ -43,7 +43,7 @@ def patterns(root: Path) -> dict[str, list[str]]:
     with pytest.raises(AmbiguousSource) as caught:
         open_source(str(root), None)
     for pattern in caught.value.patterns:
-        assert f"--pattern {pattern!r}" in str(caught.value)
+        assert f"--pattern '{pattern}'" in str(caught.value)
     return {pattern: listed(root, pattern) for pattern in caught.value.patterns}
 
 
@@ -269,34 +269,43 @@ def test_frame_numbers_do_not_form_kinds(tmp_path: Path) -> None:
     assert listed(tmp_path) == sorted(paths)
 
 
-def test_images_and_labels_are_distinguished_by_folder(tmp_path: Path) -> None:
+def skipped(root: Path) -> list[str]:
+    """Return the patterns of the files that are skipped where one kind of label map is chosen."""
+    selection = open_source(str(root), None).selection
+    assert selection is not None
+    return [group.pattern for group in selection.skipped]
+
+
+def test_images_next_to_labels_are_skipped(tmp_path: Path) -> None:
     fill(tmp_path, rgb=names(".png", 6, "images/"), grey=names(".png", 5, "labels/"))
-    with pytest.raises(AmbiguousSource) as caught:
-        open_source(str(tmp_path), None)
-    assert "6 files, 8-bit RGB" in str(caught.value)
-    assert "5 files, 8-bit gray" in str(caught.value)
-    assert patterns(tmp_path) == {
-        "images/**/*.png": names(".png", 6, "images/"),
-        "labels/**/*.png": names(".png", 5, "labels/"),
-    }
+    source = open_source(str(tmp_path), None)
+    assert source.pattern == "labels/**/*.png"
+    assert source.selection is not None
+    (counted,), (images,) = source.selection.counted, source.selection.skipped
+    assert (counted.files, counted.role, counted.example) == (5, "labels", "labels/picture000.png")
+    assert counted.content.startswith("8-bit gray, values 0 to 15")
+    assert (images.pattern, images.files, images.role) == ("images/**/*.png", 6, "images")
+    assert listed(tmp_path, images.pattern) == names(".png", 6, "images/")
 
 
-def test_images_and_labels_below_splits_are_distinguished(tmp_path: Path) -> None:
+def test_images_below_splits_are_skipped(tmp_path: Path) -> None:
     images = [path for split in ("train", "val") for path in names(".png", 3, f"{split}/images/")]
     labels = [path for split in ("train", "val") for path in names(".png", 3, f"{split}/labels/deep/")]
     fill(tmp_path, rgb=images, palette=labels)
-    assert sorted(patterns(tmp_path).values()) == sorted([images, labels])
+    assert listed(tmp_path) == labels
+    assert [listed(tmp_path, pattern) for pattern in skipped(tmp_path)] == [images]
 
 
-def test_images_at_the_root_and_labels_below_are_distinguished(tmp_path: Path) -> None:
+def test_colors_at_the_root_and_labels_below_are_distinguished(tmp_path: Path) -> None:
     fill(tmp_path, rgb=names(".png"), grey=names(".png", 6, "labels/"))
     assert sorted(patterns(tmp_path).values()) == sorted([names(".png"), names(".png", 6, "labels/")])
 
 
-def test_images_and_labels_with_different_suffixes_are_distinguished_in_one_folder(tmp_path: Path) -> None:
+def test_images_with_another_suffix_in_the_same_folder_are_skipped(tmp_path: Path) -> None:
     images, labels = names("_leftImg8bit.png"), names("_gtFine_labelIds.png")
     fill(tmp_path, rgb=images, grey=labels)
-    assert patterns(tmp_path) == {"*_leftImg8bit.png": images, "*_labelIds.png": labels}
+    assert listed(tmp_path) == labels
+    assert skipped(tmp_path) == ["*_leftImg8bit.png"]
 
 
 def test_one_color_file_among_label_maps_is_a_bad_sample_not_a_kind(tmp_path: Path) -> None:
@@ -308,7 +317,7 @@ def test_a_few_damaged_files_do_not_change_the_detected_kinds(tmp_path: Path) ->
     fill(tmp_path, grey=names(".png"), rgb=names(".png", 6, "images/"))
     (tmp_path / "picture000.png").write_bytes(b"")
     (tmp_path / "images" / "picture001.png").write_bytes(b"text")
-    assert len(patterns(tmp_path)) == 2
+    assert listed(tmp_path) == names(".png")
 
 
 def test_train_and_val_folders_of_one_kind_are_one_dataset(tmp_path: Path) -> None:

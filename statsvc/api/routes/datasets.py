@@ -23,6 +23,7 @@ from statsvc.dataset import counting_rule
 from statsvc.dataset import grid as grids
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.configuration_warnings import find_warnings
+from statsvc.dataset.selection import TRUSTED
 from statsvc.errors import DamagedVersion, InvalidParameter
 from statsvc.store import publication, reconfigure
 from statsvc.store.catalog import jobs, overview, triggers
@@ -150,7 +151,10 @@ async def create_dataset(request: Request, body: NewDataset, service: InjectedSe
     """Register a dataset and queue its first scan."""
     query.read(request, {})
     pattern = None if body.pattern is None else checked_pattern(body.pattern)
-    initial = Configuration(counting=counting_rule.read(body.rule, body.key, body.rows, files=False))
+    initial = Configuration(
+        counting=counting_rule.read(body.rule, body.key, body.rows, files=False),
+        selection=TRUSTED if body.rule == counting_rule.VALUE else None,
+    )
     configuration = reconfigure.check_class_names(reconfigure.apply_changes(initial, body.changes()))
     trigger_changes = body.triggers()
 
@@ -224,7 +228,7 @@ async def update_dataset(
             reconfigure.change_source(
                 service.catalog,
                 dataset,
-                lambda now: (source or str(now.source), pattern if "pattern" in sent else now.pattern),
+                lambda now: (source or str(now.source), pattern if "pattern" in sent else now.pattern, None),
             )
 
     await service.in_thread(configure)

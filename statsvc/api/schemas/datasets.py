@@ -50,6 +50,25 @@ class CountingRule(ResponseModel):
     grid: str | None = Field(None, description="grid of tiles that are counted too, such as 8x8")
 
 
+class FileGroup(ResponseModel):
+    """Files of one kind."""
+
+    pattern: str = Field(description="glob that matches these files and no others of the source")
+    files: int = Field(description="number of files when the source was inspected")
+    role: str | None = Field(description="labels, images, instances, …; null if unknown")
+    content: str = Field(description="what the files contain")
+    example: str = Field(description="path of one of the files")
+
+
+class Selection(ResponseModel):
+    """Which files of the source are counted, and which are skipped."""
+
+    layout: str | None = Field(description="known layout of the folder; null if it is not known")
+    counted: list[FileGroup] = Field(description="files that are counted")
+    skipped: list[FileGroup] = Field(description="files of other kinds, such as images")
+    notes: list[str] = Field(description="what else a reader of the counts should know")
+
+
 class Configuration(ResponseModel):
     """How the counts of a version are interpreted."""
 
@@ -66,6 +85,7 @@ class Configuration(ResponseModel):
         description="what the first scan read from files of the source, by field, and which files it did not "
         "use; left out if there were none",
     )
+    selection: Selection | None = Field(None, description="left out if the source was not inspected")
 
 
 class DatasetState(ResponseModel):
@@ -134,6 +154,20 @@ DATASET: dict[str, Any] = SUMMARY | {
         "ignore_index": [11],
         "class_map": None,
         "splits": {"train": {"folder": "train"}, "val": {"folder": "val"}},
+        "selection": {
+            "layout": None,
+            "counted": [
+                {
+                    "pattern": "labels/**/*.png",
+                    "files": 367,
+                    "role": "labels",
+                    "content": "8-bit gray, values 0 to 11, at most 12 different in a file",
+                    "example": "labels/train/0001TP_006690.png",
+                }
+            ],
+            "skipped": [],
+            "notes": [],
+        },
     },
     "warnings": ["3 class names for 11 classes: ids 3 to 10 have no name"],
     "failures": [],
@@ -190,6 +224,9 @@ class Version(ResponseModel):
     num_classes: int | None = Field(description="number of classes")
     class_map: str | None = Field(description="name of the class map; null if raw ids are class ids")
     splits: list[str] = Field(description="names of the splits")
+    selection: Selection | None = Field(
+        description="which files are counted and which are skipped; null if the source was not inspected"
+    )
     reader: str = Field(description="digest of the program and rules that read the label maps")
     job: str | None = Field(description="id of the job that published the version; null without one")
     created_at: str = Field(description=f"when the version was published ({TIME})")
@@ -206,6 +243,7 @@ VERSION: dict[str, Any] = {
     "num_classes": 11,
     "class_map": None,
     "splits": ["train", "val"],
+    "selection": None,
     "reader": "9f2c1a7be4d05c33",
     "job": JOB["id"],
     "created_at": "2026-03-01T12:00:04.000Z",

@@ -33,6 +33,9 @@ class Progress(ResponseModel):
     ignored: int | None = Field(None, description="changed paths that do not belong to any sample")
     pixels: int | None = Field(None, description="pixels counted by this attempt")
     pixels_per_second: int | None = Field(None, description="counting rate of this attempt")
+    selection: list[str] | None = Field(
+        None, description="which files are counted and which are skipped, as text; left out if unknown"
+    )
 
 
 class JobSummary(ResponseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from statsvc.dataset.configuration import Configuration
+    from statsvc.dataset.selection import Selection
+    from statsvc.dataset.splits import Split
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """Valid dataset names. `:` and `,` are excluded because they separate datasets and shares in URLs."""
@@ -125,12 +128,27 @@ class Catalog(Database):
             )
             dataset_rows.update(connection, dataset, deleted_at=now())
 
-    def set_source(self, dataset: Dataset, source: str, pattern: str | None) -> Dataset:
-        """Change where a dataset's label maps are, and the pattern of their names. Raises `Stale`."""
+    def set_source(
+        self,
+        dataset: Dataset,
+        source: str,
+        pattern: str | None,
+        selection: Selection | None = None,
+        splits: Mapping[str, Split] | None = None,
+    ) -> Dataset:
+        """Change where a dataset's label maps are, and which files are counted. Raises `Stale`.
+
+        splits  splits of a dataset without a version, unless it has splits already
+        """
         _check_encoding(source, pattern)
+        configuration = replace(dataset.configuration, selection=selection)
+        if splits and dataset.current_number is None and not configuration.splits:
+            configuration = replace(configuration, splits=splits)
         with write(self.engine) as connection:
             _lock_current(connection, dataset)
-            dataset_rows.update(connection, dataset, source=source, pattern=pattern)
+            dataset_rows.update(
+                connection, dataset, source=source, pattern=pattern, configuration=configuration.to_dict()
+            )
             return dataset_rows.by_uid(connection, dataset.uid)
 
     def configure_unversioned(self, dataset: Dataset, configuration: Configuration) -> Dataset:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from statsvc.dataset import splits
 from statsvc.dataset.num_classes import infer_num_classes, with_masks, with_source_names
+from statsvc.dataset.selection import TRUSTED
 from statsvc.errors import JobFailed
 from statsvc.store.catalog.catalog import Stale
 from statsvc_workers.sources import class_files
@@ -68,6 +69,10 @@ def complete_configuration(plan: Plan, class_id: NDArray[np.int64], dataset: Dat
             "was being counted. Nothing was published; scan again"
         )
     configuration = dataset.configuration
+    if configuration.selection in (None, TRUSTED):
+        configuration = replace(configuration, selection=counted.configuration.selection)
+    if dataset.current_number is None and not configuration.splits:
+        configuration = replace(configuration, splits=counted.configuration.splits)
     if dataset.current_number is None and not configuration.splits:
         configuration = replace(configuration, splits=splits.detect(plan.listing.path))
     if dataset.current_number is None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from statsvc.common.object_urls import is_url
+from statsvc.dataset.selection import TRUSTED
 from statsvc.errors import AmbiguousSource, JobFailed, SourceError
 from statsvc.store.catalog.catalog import Stale
 from statsvc_workers.sources.listing import Source
@@ -27,24 +28,43 @@ class SourceIdentity:
 
 
 def dataset_source(catalog: Catalog, dataset: Dataset) -> tuple[Source, Dataset]:
-    """Return the source of a dataset, and the dataset; a detected pattern is stored in the catalog.
+    """Return the source of a dataset, and the dataset.
+
+    A source without a version, which was not inspected when it was registered, is inspected now. The result
+    is in the returned dataset, and a detected pattern is stored in the catalog.
 
     Raises `JobFailed` for imported counts and for several kinds of label map, and `SourceError`.
     """
     if dataset.source is None:
         raise JobFailed(f"{dataset.name} contains imported counts, so there are no label maps to count")
-    if dataset.pattern is not None:
+    selection = dataset.configuration.selection
+    inspected = dataset.current_number is not None or selection not in (None, TRUSTED)
+    if dataset.pattern is not None and (inspected or dataset.pattern.startswith("/")):
         return Source(dataset.source, dataset.pattern), dataset
     try:
-        source = open_source(dataset.source, None, masks=dataset.configuration.counting.masks)
+        source = open_source(
+            dataset.source,
+            dataset.pattern,
+            dataset.configuration.counting,
+            trusted=selection == TRUSTED,
+        )
     except AmbiguousSource as ambiguous:
         patterns = ", ".join(ambiguous.patterns)
         raise JobFailed(
             f"{dataset.source} contains several kinds of label map. Choose one of the patterns {patterns} "
             f"with PATCH /datasets/{dataset.name}, or with statsvc scan --name {dataset.name} --pattern …"
         ) from ambiguous
+    if dataset.pattern is not None:
+        configuration = replace(
+            dataset.configuration,
+            selection=source.selection,
+            splits=dataset.configuration.splits or source.splits,
+        )
+        return source, replace(dataset, configuration=configuration)
     try:
-        return source, catalog.set_source(dataset, source.root, source.pattern)
+        return source, catalog.set_source(
+            dataset, source.root, source.pattern, source.selection, source.splits
+        )
     except Stale as stale:
         return dataset_source(catalog, stale.dataset)
 

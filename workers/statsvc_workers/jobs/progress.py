@@ -23,6 +23,7 @@ class Progress:
     removed    samples of the current version that no longer exist
     ignored    paths reported as changed that are not samples
     pixels     pixels counted by this attempt
+    selection  which files are counted and which are skipped, as text; empty if unknown
     failures   (path, error) of the first unreadable samples
     reasons    error → number of samples, for the first different errors
     started    start time, in seconds of the monotonic clock
@@ -38,6 +39,7 @@ class Progress:
     removed: int = 0
     ignored: int = 0
     pixels: int = 0
+    selection: list[str] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -68,7 +70,8 @@ class Progress:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object that a job stores."""
-        return {
+        selection = {"selection": self.selection} if self.selection else {}
+        return selection | {
             "stage": self.stage,
             "total": self.total,
             "done": self.done,

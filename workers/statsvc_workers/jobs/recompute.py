@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from statsvc.errors import DamagedVersion, JobFailed
+from statsvc.dataset.splits import check_not_empty
+from statsvc.errors import DamagedVersion, InvalidParameter, JobFailed
 from statsvc.store.catalog import changed_paths, jobs
 from statsvc.store.catalog.records import NewVersion
 from statsvc.store.publication import group_attributes, open_version, publish
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from statsvc.store.versions.location import Location
     from statsvc_workers.jobs.attempt import Attempt
     from statsvc_workers.sources.changed_paths import ChangedPaths
-    from statsvc_workers.sources.listing import Source
+    from statsvc_workers.sources.listing import Listing, Source
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +58,15 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
     attempt.store.create()
     _remove_earlier_attempts(attempt, dataset)
     source, dataset = dataset_source(attempt.catalog, dataset)
+    if dataset.configuration.selection is not None:
+        attempt.progress.selection = dataset.configuration.selection.lines()
     counting = dataset.configuration.counting
     current = _current_version(attempt, dataset)
     try:
         changed = _check_reported_paths(attempt, dataset, source, current)
         listing = list_samples(source, counting) if changed is None else changed.listing
+        if dataset.current_number is None:
+            _check_splits(dataset, listing)
         identity = source_identity(source.root)
         dataset, class_files = read_class_files(attempt, dataset, source, listing)
         plan = make_plan(attempt.job, dataset, identity, listing, current, changed, class_files)
@@ -74,6 +79,14 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
         identity = source_identity(source.root)
         plan = make_plan(attempt.job, dataset, identity, listing, current, None, ClassFiles())
         return _execute(attempt, plan)
+
+
+def _check_splits(dataset: Dataset, listing: Listing) -> None:
+    """Raise `JobFailed` where a split of a new dataset contains no sample."""
+    try:
+        check_not_empty(dataset.configuration.splits, listing.path)
+    except InvalidParameter as error:
+        raise JobFailed(f"split {error.errors[0][1]}") from None
 
 
 def _execute(attempt: Attempt, plan: Plan) -> VersionRecord | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from statsvc.common.object_urls import is_url
+from statsvc.dataset.selection import quoted
 from statsvc.errors import AmbiguousSource, SourceError
 from statsvc_workers import containers
 from statsvc_workers.formats import FORMATS
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from statsvc_workers.sources.detection import FileKind
+    from statsvc_workers.sources.layouts import Layout
 
 JSON_HEAD = 1 << 20
 """Bytes of a JSON file that are searched for the keys of COCO annotations."""
@@ -44,7 +46,7 @@ def no_match(root: str, pattern: str, names: list[str]) -> SourceError:
         return _empty(root)
     examples = ", ".join(printable(name) for name in sorted(names)[:EXAMPLES])
     return SourceError(
-        f"no file in {root} matches the pattern {pattern!r}; its files are, for example: {examples}"
+        f"no file in {root} matches the pattern {quoted(pattern)}; its files are, for example: {examples}"
     )
 
 
@@ -90,13 +92,39 @@ def _is_coco(root: str, name: str) -> bool:
     return sum(key in head for key in (b'"images"', b'"annotations"', b'"categories"')) > 1
 
 
-def ambiguous(root: str, kinds: Sequence[FileKind]) -> AmbiguousSource:
-    """Return the error for a source with several kinds of label map; it lists a --pattern for each."""
-    width = max(len(kind.pattern) for kind in kinds) + 2
-    lines = [f"  --pattern {kind.pattern!r:<{width}}  {kind.text}" for kind in kinds]
+def ambiguous(
+    root: str, kinds: Sequence[FileKind], pattern: str | None = None, *, layout: Layout | None = None
+) -> AmbiguousSource:
+    """Return the error for a source with several kinds of label map; it lists a --pattern for each.
+
+    pattern  the pattern that matched all of them, if the user gave one
+    layout   the detected layout
+    """
+    choices = [kind for kind in kinds if not kind.image] or list(kinds)
+    skipped = [kind for kind in kinds if kind not in choices]
+    width = max(len(kind.pattern) for kind in choices) + 2
+    lines = [f"  --pattern {quoted(kind.pattern):<{width}}  {printable(str(kind.group))}" for kind in choices]
+    if layout is not None:
+        lines.append(f"  --layout {layout.name:<{width + 1}}  {layout.title}: {quoted(layout.pattern)}")
+    lines += [f"  (images: {quoted(kind.pattern)}  {printable(str(kind.group))})" for kind in skipped]
+    where = root if pattern is None else f"the pattern {quoted(pattern)} in {root}"
+    contains = "contains several kinds of label map" if pattern is None else "matches several kinds of file"
+    if pattern is not None and len(choices) == 1:
+        contains = "matches images as well as label maps"
     return AmbiguousSource(
-        f"{root} contains several kinds of label map; choose one:\n" + "\n".join(lines),
-        [kind.pattern for kind in kinds],
+        f"{where} {contains}; choose one:\n" + "\n".join(lines), [kind.pattern for kind in choices]
+    )
+
+
+def photographs(root: str, kinds: Sequence[FileKind]) -> SourceError:
+    """Return the error for a source whose files look like photographs."""
+    lines = [f"  {quoted(kind.pattern)}  {printable(str(kind.group))}" for kind in kinds]
+    return SourceError(
+        f"{root}: every kind of file looks like a photograph or a scan, or like instance ids, not like class "
+        "ids:\n"
+        + "\n".join(lines)
+        + "\nPass the folder of the label maps, or choose them with --pattern. If the values are class ids "
+        "nevertheless, add --rule value"
     )
 
 

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
+    from statsvc.dataset.selection import Selection
+    from statsvc.dataset.splits import Split
     from statsvc_workers.samples.members import Member
 
 Paths: TypeAlias = "list[str] | np.ndarray[Any, Any]"
@@ -29,10 +33,15 @@ class Source:
 
     A pattern is a glob with `**`, `{a,b}` and `!(a|b)`. Without "/" it matches the file name at any depth;
     with a leading "/" it starts at the root. Names that begin with a dot never match.
+
+    selection  what was found when the source was inspected; None if it was not
+    splits     splits that files of the source or its layout define
     """
 
     root: str
     pattern: str
+    selection: Selection | None = field(default=None, compare=False)
+    splits: Mapping[str, Split] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

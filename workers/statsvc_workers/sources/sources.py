@@ -6,53 +6,188 @@ import os
 import re
 import stat
 from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from statsvc.common import object_urls
 from statsvc.common.object_urls import SCHEMES, is_url
+from statsvc.common.utf8 import printable
+from statsvc.dataset.counting_rule import ARITHMETIC, VALUE, Counting
+from statsvc.dataset.selection import FileGroup, Selection, quoted
+from statsvc.dataset.splits import Split
 from statsvc.errors import SourceError
 from statsvc_workers import containers
 from statsvc_workers.formats import extension
 from statsvc_workers.sources import remote_listing
-from statsvc_workers.sources.detection import FileKind, candidates, kinds
-from statsvc_workers.sources.errors import ambiguous, no_match, nothing_readable
+from statsvc_workers.sources.detection import FileKind, candidates, kinds, photo_files
+from statsvc_workers.sources.errors import ambiguous, no_match, nothing_readable, photographs
 from statsvc_workers.sources.folders import is_zarr_folder, walk
+from statsvc_workers.sources.layouts import detect_layout
 from statsvc_workers.sources.listing import Source
 from statsvc_workers.sources.patterns import matcher, pattern_of
+from statsvc_workers.sources.split_lists import listed_splits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from statsvc_workers.sources.layouts import Layout
 
 
-def open_source(location: str, pattern: str | None, *, masks: bool = False) -> Source:
+def open_source(
+    location: str,
+    pattern: str | None,
+    counting: Counting | None = None,
+    *,
+    layout: Layout | None = None,
+    trusted: bool = False,
+) -> Source:
     """Return the source at `location`, a folder, file or URL; without `pattern`, detect the label maps.
 
-    With `masks`, all files of a folder with the most frequent extension are masks of the classes of pictures.
+    layout    the layout that the user names; its pattern is `pattern`
+    counting  the rule and the name of the array by which the files will be counted
+    trusted   whether the user says that the values are class ids, so that no file is taken for a photograph
 
-    Raises `SourceError` where nothing can be counted, and `AmbiguousSource`, with one pattern for each kind,
-    where the location contains several kinds of label map.
+    Raises `SourceError` where nothing can be counted or the files look like photographs, and
+    `AmbiguousSource`, with one pattern for each kind, where the location contains several kinds of label map.
     """
-    if is_url(location):
-        return _open_url(location, pattern)
-    path = Path(os.path.abspath(Path(location).expanduser()))  # noqa: PTH100 - `absolute` keeps ".."
-    mode = _mode(location, path)
-    if not stat.S_ISDIR(mode):
-        if pattern is not None:
-            raise SourceError(f"{path} is a single file; omit --pattern, or pass its folder")
-        return Source(str(path.parent), pattern_of(path.name))
-    if _is_zarr(path):
-        if pattern is not None:
-            raise SourceError(f"{path} is a single Zarr folder; omit --pattern, or pass its parent folder")
-        return Source(str(path.parent), pattern_of(path.name))
-    root = str(path)
-    names = (name for name, _ in walk(root))
-    if masks and pattern is None:
-        extensions = Counter(map(extension, candidates(names)))
-        if not extensions:
-            raise nothing_readable(root, [name for name, _ in walk(root)])
-        return Source(root, f"*{extensions.most_common(1)[0][0]}")
-    return _detect(root, list(names)) if pattern is None else _matching(root, pattern, names)
+    # A channel or the classes along an axis do not look like a label map.
+    others = counting is not None and counting.rule not in (VALUE, *ARITHMETIC, "palette")
+    return _Opening(pattern, counting, layout, trusted or others).open(location)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """The arguments of `open_source` except the location."""
+
+    pattern: str | None
+    counting: Counting | None
+    layout: Layout | None
+    trusted: bool
+
+    def open(self, location: str) -> Source:
+        """Return the source at a location."""
+        if is_url(location):
+            root = object_urls.normalized(location)
+            if (single_file := single_file_source(root)) is not None:
+                if self.pattern is not None:
+                    raise SourceError(
+                        f"{root} is a single file or Zarr array; omit --pattern, or pass its folder"
+                    )
+                return self._single_file(single_file)
+            return self._folder(root, remote_listing.walk_objects(root))
+        path = Path(os.path.abspath(Path(location).expanduser()))  # noqa: PTH100 - `absolute` keeps ".."
+        mode = _mode(location, path)
+        if not stat.S_ISDIR(mode):
+            if self.pattern is not None:
+                raise SourceError(f"{path} is a single file; omit --pattern, or pass its folder")
+            return self._single_file(Source(str(path.parent), pattern_of(path.name)))
+        if _is_zarr(path):
+            if self.pattern is not None:
+                raise SourceError(
+                    f"{path} is a single Zarr folder; omit --pattern, or pass its parent folder"
+                )
+            return Source(str(path.parent), pattern_of(path.name))
+        return self._folder(str(path), [name for name, _ in walk(str(path))])
+
+    def _single_file(self, source: Source) -> Source:
+        """Return the source of one file. Raises `SourceError` if it looks like a photograph."""
+        readable = candidates([re.sub(r"\\(.)", r"\1", source.pattern.removeprefix("/"))])
+        if readable and not self.trusted:
+            self._reject_photographs(source.root, kinds(source.root, readable, self.counting))
+        return source
+
+    def _folder(self, root: str, names: list[str]) -> Source:
+        if self.counting is not None and self.counting.masks and self.pattern is None:
+            # All files with the most frequent extension are masks of the classes of pictures.
+            extensions = Counter(map(extension, candidates(names)))
+            if not extensions:
+                raise nothing_readable(root, names)
+            return Source(root, f"*{extensions.most_common(1)[0][0]}")
+        return (
+            self._detect(root, names) if self.pattern is None else self._matching(root, self.pattern, names)
+        )
+
+    def _matching(self, root: str, pattern: str, names: list[str]) -> Source:
+        """Return the source of a pattern; Zarr folders end in "/".
+
+        Raises `SourceError` where no path matches, or where photographs match.
+        """
+        matches = matcher(pattern)
+        paths = [path.rstrip("/") for path in names]
+        if not any(matches(path) for path in paths):
+            raise no_match(root, pattern, paths)
+        readable = [path for path in candidates(path for path in names if path[-1] != "/") if matches(path)]
+        counting = self.counting or Counting()
+        if not readable or counting.rows != "array" or counting.masks:
+            selection = None if self.layout is None else Selection(layout=self.layout.name)
+            return Source(root, pattern, selection, self._layout_splits(paths))
+        found = kinds(root, readable, self.counting)
+        if not self.trusted:
+            if any(kind.photo for kind in found) and not all(kind.photo for kind in found):
+                raise ambiguous(root, found, pattern)
+            self._reject_photographs(root, found)
+        notes: tuple[str, ...] = ()
+        if len(found) > 1:
+            notes = (
+                f"the pattern {quoted(pattern)} matches {len(found)} kinds of file, and each is counted: "
+                + "; ".join(f"{quoted(kind.pattern)} ({kind.group})" for kind in found),
+            )
+        counted = FileGroup(
+            pattern, len(readable), found[0].group.role, found[0].group.content, printable(min(readable))
+        )
+        layout = None if self.layout is None else self.layout.name
+        return self._with_splits(
+            Source(root, pattern, Selection((counted,), layout=layout, notes=notes)), names, readable
+        )
+
+    def _detect(self, root: str, names: list[str]) -> Source:
+        """Return the source of the only kind of label map among these paths; Zarr folders end in "/".
+
+        Raises `SourceError`.
+        """
+        readable = candidates(path for path in names if not path.endswith("/"))
+        if not readable:
+            return Source(root, _container_pattern(root, names))
+        found = kinds(root, readable, self.counting)
+        label_maps = [kind for kind in found if not kind.image]
+        if not label_maps:
+            # A folder whose name says that it contains images may contain label maps all the same.
+            if not self.trusted:
+                self._reject_photographs(root, found)
+            label_maps = [kind for kind in found if self.trusted or not kind.photo]
+        layout = detect_layout(names)
+        if len(label_maps) > 1:
+            raise ambiguous(root, found, layout=layout)
+        pattern = label_maps[0].pattern
+        skipped = [kind.group for kind in found if kind is not label_maps[0]] + photo_files(names)
+        matches = matcher(pattern)
+        samples = [path for path in readable if matches(path)]
+        selection = Selection((label_maps[0].group,), tuple(skipped))
+        if layout is not None:
+            notes = (layout.advice,) if layout.advice else ()
+            selection = replace(selection, layout=layout.name, notes=notes)
+        opening = replace(self, layout=layout)
+        return opening._with_splits(Source(root, pattern, selection), names, samples)
+
+    def _with_splits(self, source: Source, names: list[str], samples: list[str]) -> Source:
+        """Return the source with the splits that its files or its layout define."""
+        splits, file = listed_splits(source.root, names, samples)
+        if not splits:
+            return replace(source, splits=self._layout_splits(samples))
+        selection = source.selection or Selection()
+        text = ", ".join(f"{name} ({sum(map(split.contains, samples))})" for name, split in splits.items())
+        note = f"splits {text} are defined by {printable(file)}"
+        return replace(source, selection=replace(selection, notes=(*selection.notes, note)), splits=splits)
+
+    def _layout_splits(self, samples: list[str]) -> dict[str, Split]:
+        """Return the splits of the layout that contain samples."""
+        globs = {} if self.layout is None else self.layout.splits
+        splits = {name: Split(glob=glob) for name, glob in globs.items()}
+        return {name: split for name, split in splits.items() if any(map(split.contains, samples))}
+
+    def _reject_photographs(self, root: str, found: list[FileKind]) -> None:
+        """Raise `SourceError` if every kind consists of photographs."""
+        if all(kind.photo for kind in found):
+            raise photographs(root, found)
 
 
 def single_file_source(url: str) -> Source | None:
@@ -62,16 +197,6 @@ def single_file_source(url: str) -> Source | None:
     """
     root, name = remote_listing.split_location(object_urls.normalized(url))
     return Source(root, pattern_of(name)) if name else None
-
-
-def _open_url(location: str, pattern: str | None) -> Source:
-    root = object_urls.normalized(location)
-    if (single_file := single_file_source(root)) is not None:
-        if pattern is not None:
-            raise SourceError(f"{root} is a single file or Zarr array; omit --pattern, or pass its folder")
-        return single_file
-    names = remote_listing.walk_objects(root)
-    return _detect(root, names) if pattern is None else _matching(root, pattern, names)
 
 
 def _mode(location: str, path: Path) -> int:
@@ -98,29 +223,6 @@ def _is_zarr(path: Path) -> bool:
         return False
 
 
-def _matching(root: str, pattern: str, names: Iterable[str]) -> Source:
-    """Return the source of a pattern. Raises `SourceError` where no path matches; Zarr folders end in "/"."""
-    matches = matcher(pattern)
-    paths = [path.rstrip("/") for path in names]
-    if not any(matches(path) for path in paths):
-        raise no_match(root, pattern, paths)
-    return Source(root, pattern)
-
-
-def _detect(root: str, names: list[str]) -> Source:
-    """Return the source of the only kind of label map among these paths; Zarr folders end in "/".
-
-    Raises `SourceError`.
-    """
-    readable = candidates(path for path in names if not path.endswith("/"))
-    if not readable:
-        return Source(root, _container_pattern(root, names))
-    detected = kinds(root, readable)
-    if len(detected) > 1:
-        raise ambiguous(root, detected)
-    return Source(root, detected[0].pattern)
-
-
 def _container_pattern(root: str, names: list[str]) -> str:
     """Return the pattern of the Zarr folders or containers of a source without single label map files.
 
@@ -139,8 +241,13 @@ def _container_pattern(root: str, names: list[str]) -> str:
         raise ambiguous(
             root,
             [
-                FileKind(pattern, f"{count} {'file or folder' if count == 1 else 'files or folders'}")
+                FileKind(FileGroup(pattern, count, None, "containers or arrays", _example(names, pattern)))
                 for pattern, count in patterns.items()
             ],
         )
     return next(iter(patterns))
+
+
+def _example(names: list[str], pattern: str) -> str:
+    matches = matcher(pattern)
+    return min(path for name in names if matches(path := name.rstrip("/")))

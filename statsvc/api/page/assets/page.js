@@ -125,6 +125,9 @@ function showChoice(chosen, versions, pinned) {
 function showFacts(chosen, answer, version) {
   const facts = [["Version", String(answer.version)], ["Published", version ? when(version.created_at) : "–"], ["Images", grouped(answer.images)],
     ["Unreadable", grouped(answer.failed)], ["Pixels", grouped(answer.pixels)], ["Source", chosen.source ?? "imported"]];
+  const selection = version?.selection;
+  if (chosen.pattern) facts.push(["Files", chosen.pattern]);
+  if (selection?.skipped.length) facts.push(["Skipped", selection.skipped.map((group) => `${group.pattern} (${grouped(group.files)}, ${group.role ?? "other files"})`).join(", ")]);
   byId("facts").replaceChildren(...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   byId("warnings").replaceChildren(...answer.warnings.map((warning) => h("li", {}, warning.message)));
 }

@@ -1,0 +1,233 @@
+"""Look at the pixels of a file: label maps are flat, whereas photographs and scans vary from pixel to pixel.
+
+A file is a photograph if many of its neighboring pixels differ, if it has many different values, and if these
+form a continuous range. A map of instance ids has many values, but flat regions; a noisy label map has few
+values. Interpolated edges of a mask are a small share of its pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from statsvc.common.object_urls import is_url
+from statsvc.errors import UnreadableSample
+from statsvc_workers.formats import extension, open_label_map, peek
+from statsvc_workers.formats.base import as_unreadable
+from statsvc_workers.formats.png_structure import GRAY, PALETTE, read_header
+from statsvc_workers.samples.open_sample import open_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from statsvc_workers.formats.base import Peek
+
+MAX_PIXELS = 1 << 31
+"""Larger files are not inspected; counting rejects or streams them."""
+
+CHUNKS = 8
+"""Most chunks of a file that are inspected."""
+
+BLOCK = 1 << 16
+"""Neighboring pixels that are compared in one step; a chunk is inspected in up to `BLOCKS` of them."""
+
+BLOCKS = 4
+
+FEWEST_PIXELS = 64
+"""Fewer pixels say nothing."""
+
+FEWEST_VALUES = 32
+"""A photograph has at least so many different values."""
+
+MANY_VALUES = 192
+"""So many values with differing neighbors are continuous, also without any correlation between neighbors."""
+
+WIDE_RANGE = 190
+"""The same for a range of values that hardly any set of classes has."""
+
+CHANGES = 0.25
+"""Least share of neighboring pixels that differ in a photograph."""
+
+CHANGES_IN_FOREGROUND = 0.6
+"""The same, among the pixels that do not belong to the most frequent value: a scan on a black background."""
+
+SMOOTH = 0.6
+"""Neighbors of a photograph differ by less than this, relative to any two of its pixels."""
+
+FRACTIONS = "is not an integer"
+"""The part of a reader's message that means: the values are floating-point numbers with fractions."""
+
+
+class Look(Enum):
+    """What the pixels of a file look like."""
+
+    LABELS = "labels"
+    COLORS = "colors"
+    PHOTO = "photograph"
+    FRACTIONS = "fractions"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a file contains, by its header and a part of its pixels.
+
+    text    description of the header, such as "8-bit gray"
+    values  number of different values in the inspected part; 0 if unknown
+    lowest, highest  the smallest and largest of these values
+    """
+
+    text: str
+    look: Look
+    values: int = 0
+    lowest: int = 0
+    highest: int = 0
+
+
+def inspect(root: str, path: str, key: str | None = None, *, colors: bool = False) -> Content | None:
+    """Return what the file at `path` below `root` contains; None where its header cannot be read.
+
+    key     name of the array with the labels, for files with several
+    colors  whether colors are decoded by a palette, so that an image of few colors is a label map
+    """
+    # Only regular files: reading a pipe would block.
+    if not is_url(root) and not Path(root, path).is_file():
+        return None
+    with suppress(OSError, MemoryError), open_bytes(root, path) as file:
+        header = peek(path, file)
+        if header is None:
+            return None
+        for as_colors in (True,) if colors else (False, True) if header.color else (False,):
+            try:
+                measure = _measure(*_chunks(path, file, key, colors=as_colors))
+                return _content(header, measure, as_colors=as_colors, palette=colors)
+            except UnreadableSample as error:
+                if FRACTIONS in str(error):
+                    return Content(header.text, Look.FRACTIONS)
+        return Content(header.text, Look.COLORS if header.color else Look.UNKNOWN)
+    return None
+
+
+def _chunks(
+    path: str, file: BinaryIO, key: str | None, *, colors: bool
+) -> tuple[Iterable[NDArray[Any]], int]:
+    """Return the chunks of a file, and the width of its rows. Raises `UnreadableSample`."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if extension(path) == ".png" and not colors:
+        # Pillow, because the reader of PNG compiles its loops on its first call, which takes seconds.
+        header, _ = read_header(file, size)
+        if header.color_type in (GRAY, PALETTE) and (header.depth >= 8 or header.color_type == PALETTE):
+            from PIL.PngImagePlugin import PngImageFile
+
+            file.seek(0)
+            with decoding_errors(), PngImageFile(file) as image:
+                return [np.asarray(image)], header.width
+    file.seek(0)
+    label_map = open_label_map(path, file, MAX_PIXELS, key=key, colors=colors)
+    return label_map.chunks, label_map.width
+
+
+@contextmanager
+def decoding_errors() -> Iterator[None]:
+    """Turn the exceptions of a decoder into `UnreadableSample`."""
+    try:
+        yield
+    except Exception as error:
+        raise as_unreadable(error) from error
+
+
+@dataclass(slots=True)
+class _Measure:
+    """Statistics of the inspected pixels.
+
+    changes     share of neighboring pixels that differ, along the axis in which more of them do
+    foreground  the same, without pairs in which both have the most frequent value
+    smooth      mean difference of neighbors, relative to that of any two pixels
+    """
+
+    pixels: int
+    values: NDArray[Any]
+    changes: float
+    foreground: float
+    smooth: float
+    spread: float
+
+    def continuous(self) -> bool:
+        """Whether neighboring pixels differ as those of a photograph."""
+        return self.pixels >= FEWEST_PIXELS and (
+            self.changes >= CHANGES or self.foreground >= CHANGES_IN_FOREGROUND
+        )
+
+
+def _content(header: Peek, measure: _Measure, *, as_colors: bool, palette: bool) -> Content:
+    count = len(measure.values)
+    if not count:
+        return Content(header.text, Look.UNKNOWN)
+    if as_colors:
+        photo = measure.continuous() and (
+            count >= MANY_VALUES or (count >= 1.5 * FEWEST_VALUES and 4 * count >= measure.pixels)
+        )
+        flat = Look.LABELS if palette or not header.color else Look.COLORS
+        return Content(header.text, Look.PHOTO if photo else flat, count)
+    photo = (
+        measure.continuous()
+        and count >= FEWEST_VALUES
+        and (count >= MANY_VALUES or measure.spread >= WIDE_RANGE or measure.smooth <= SMOOTH)
+    )
+    lowest, highest = int(measure.values[0]), int(measure.values[-1])
+    return Content(header.text, Look.PHOTO if photo else Look.LABELS, count, lowest, highest)
+
+
+def _measure(chunks: Iterable[NDArray[Any]], width: int) -> _Measure:
+    """Return the statistics of the first chunks of rows of this width. Raises `UnreadableSample`."""
+    values: NDArray[Any] = np.zeros(0, np.uint8)
+    pixels, near, far = 0, 0.0, 0.0
+    differing = np.zeros((2, 2))  # [axis, all or foreground]
+    pairs = np.zeros((2, 2))
+    low, high = np.inf, -np.inf
+    for chunk in itertools.islice(chunks, CHUNKS):
+        row = chunk.shape[-1] if chunk.ndim > 1 else width
+        for block in _blocks(chunk):
+            found, counts = np.unique(block, return_counts=True)
+            values = np.union1d(values, found)
+            common = found[counts.argmax()]
+            pixels += len(block)
+            for axis, lag in enumerate((1, row)):
+                if 0 < lag < len(block):
+                    first, second = block[:-lag], block[lag:]
+                    differs = first != second
+                    foreground = int(np.count_nonzero((first != common) | (second != common)))
+                    differing[axis] += differs.sum()
+                    pairs[axis] += len(first), foreground
+            if len(block) > 1:
+                numbers = block.astype(np.float64)
+                near += float(np.abs(np.diff(numbers)).mean())
+                far += float(np.abs(numbers - np.random.default_rng(0).permutation(numbers)).mean())
+            ids = block[block != 255]
+            if len(ids):
+                bounds = np.percentile(ids, (5, 95))
+                low, high = min(low, bounds[0]), max(high, bounds[1])
+    shares = np.divide(differing, pairs, out=np.zeros((2, 2)), where=pairs > 0).max(axis=0)
+    smooth = near / far if far else 1.0
+    return _Measure(pixels, values, float(shares[0]), float(shares[1]), smooth, float(max(0.0, high - low)))
+
+
+def _blocks(chunk: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield neighboring pixels of a chunk in blocks [n] that are spread over it."""
+    flat = chunk.reshape(-1)
+    if len(flat) > BLOCK * BLOCKS:
+        for k in range(BLOCKS):
+            start = k * (len(flat) - BLOCK) // (BLOCKS - 1)
+            yield flat[start : start + BLOCK]
+    elif len(flat):
+        yield flat
