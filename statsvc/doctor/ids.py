@@ -255,10 +255,11 @@ def reduced_partly(facts: Facts) -> Finding | None:
 
 def _share_of_ids(facts: Facts, pixels: Int64) -> NDArray[np.float64]:
     """Return the share of the ids 0 … 255, float64 [256], given the pixels of raw ids, int64 [K]."""
-    shares = np.zeros(256)
+    pixels_of = np.zeros(256)
     known = (facts.raw_ids >= 0) & (facts.raw_ids < 256)
-    shares[facts.raw_ids[known]] = pixels[known]
-    return shares / max(1.0, shares.sum())
+    pixels_of[facts.raw_ids[known]] = pixels[known]
+    shares: NDArray[np.float64] = pixels_of / max(1.0, pixels_of.sum())
+    return shares
 
 
 def _similarity(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

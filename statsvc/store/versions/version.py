@@ -107,6 +107,7 @@ class Version(Table):
         self._cache = array_cache(sys.maxsize) if cache is None else cache
         self._zarr_arrays: dict[str, Any] = {}
         self._totals: Histogram | None = None
+        self._entries: NDArray[np.int64] | None = None
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
         """Return one whole array, verified and cached; read `counts` with `blocks` instead."""
@@ -283,13 +284,9 @@ class Version(Table):
 
     def _first_entries(self) -> NDArray[np.int64]:
         """Return the position of the first entry of each sample, and the number of entries, int64 [n + 1]."""
-        with self._lock:
-            cached = self._cache.get("first entries")
-        if cached is None:
-            cached = np.concatenate([[0], np.cumsum(self.array("grid_entries"))])
-            with self._lock:
-                self._cache["first entries"] = cached
-        return cached
+        if self._entries is None:
+            self._entries = np.concatenate([[0], np.cumsum(self.array("grid_entries"))])
+        return self._entries
 
     def chunk(self, number: int) -> Buffer:
         """Return a chunk of `counts` in compressed form; its checksum is not verified here."""
