@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from statsvc.common.plain_values import plain
 from statsvc.errors import InvalidParameter
 from statsvc.losses.class_sums import class_sums
 from statsvc.losses.plain_sums import detached, plain_sums, requires_plain_sums
@@ -61,6 +63,7 @@ class _ClassLoss(nn.Module):
         super().__init__()
         if absent not in ("skip", "penalise"):
             raise InvalidParameter(("absent", f"must be 'skip' or 'penalise', not {absent!r}"))
+        ignore_index = plain(ignore_index)
         if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
             raise InvalidParameter(
                 (
@@ -94,6 +97,7 @@ class _ClassLoss(nn.Module):
         return self
 
     def _sums(self, logits: Tensor, target: Tensor) -> Sums:
+        _check_tensors(logits, target)
         _check_shapes(logits, target, self.weight if self.offset is None else self.offset)
         offset = None if self.offset is None else self.offset.to(logits.device)
         # No collective without gradients, so that a single process can validate.
@@ -265,11 +269,19 @@ class CombinedLoss(_ClassLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss, a scalar."""
+        return self.with_shares(logits, target, 1, 1)
+
+    def with_shares(self, logits: Tensor, target: Tensor, ce_share: float, dice_share: float) -> Tensor:
+        """Return this batch's part of the loss of several batches, a scalar: the sum of these is a mean.
+
+        ce_share    this batch's part of Σ w over the valid pixels of all batches
+        dice_share  this batch's part of the samples with a valid pixel of all batches
+        """
         sums = self._sums(logits, target)
         weight = self._class_weight(sums)
         ce, dice_loss = cross_entropy(sums, weight), self._dice(sums, weight)
         loss = torch.zeros_like(ce)
-        for term, factor in ((ce, self.ce_weight), (dice_loss, self.dice_weight)):
+        for term, factor in ((ce, self.ce_weight * ce_share), (dice_loss, self.dice_weight * dice_share)):
             if factor > 0:
                 # Unlike factor * term, this keeps the dtype of a forward-mode tangent.
                 loss = torch.add(loss, term, alpha=factor)
@@ -282,9 +294,27 @@ class CombinedLoss(_ClassLoss):
 
 
 def _non_negative(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    number = plain(value)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < math.inf:
         raise InvalidParameter((name, f"must be a finite number of at least 0, not {value!r}"))
-    return float(value)
+    return float(number)
+
+
+def _check_tensors(logits: Any, target: Any) -> None:
+    """Raise `InvalidParameter` unless both are tensors, naming the logits in the output of a model."""
+    for name, value in (("logits", logits), ("target", target)):
+        if isinstance(value, Tensor):
+            continue
+        if isinstance(value, Mapping):
+            advice = f"has the entries {', '.join(map(str, value))}; give one of them, such as output['out']"
+            if "logits" in value:
+                advice = "is the output of a model; give output.logits, resized to the size of the target"
+        elif isinstance(value, list | tuple):
+            shapes = ", ".join(str(list(getattr(item, "shape", []))) for item in value)
+            advice = f"has {len(value)} items of shape {shapes}; give one of them, or add their losses"
+        else:
+            advice = "is not a tensor; use torch.as_tensor"
+        raise InvalidParameter((name, f"{type(value).__name__} {advice}"))
 
 
 def _check_shapes(logits: Tensor, target: Tensor, vector: Tensor | None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.common.plain_values import plain
 from statsvc.errors import InvalidParameter
 from statsvc.weighting.origins import PROVENANCE, remember
 
@@ -153,7 +154,9 @@ class ClassWeights:
         """
         from statsvc.weighting.schedule import strength_at, weights_at_strength
 
-        return weights_at_strength(self._answer, strength_at(epoch, start, end)).astype(np.float32)
+        return weights_at_strength(self._answer, strength_at(plain(epoch), plain(start), plain(end))).astype(
+            np.float32
+        )
 
     def to_list(self) -> list[float]:
         """Return the weights in float64 as a list of length C."""

@@ -296,6 +296,48 @@ def test_the_error_for_mismatched_shapes_says_what_to_do(
         CombinedLoss(class_weights=[1, 2, 3])(torch.zeros(logits), torch.zeros(target).long())
 
 
+def test_numpy_and_tensor_scalars_are_options() -> None:
+    plain = CombinedLoss(ce_weight=0.5, dice_weight=2, smooth=1, ignore_index=1)
+    options: dict[str, Any] = {"ce_weight": np.float32(0.5), "dice_weight": torch.tensor(2)}
+    for ignored in (np.int64(1), torch.tensor(1)):
+        assert repr(CombinedLoss(**options | {"smooth": np.float64(1), "ignore_index": ignored})) == repr(
+            plain
+        )
+    rejected: list[Any] = [np.bool_(True), np.float64("nan"), torch.tensor([1.0])]
+    for value in rejected:
+        with pytest.raises(InvalidParameter, match="smooth: must be a finite number"):
+            CombinedLoss(smooth=value)
+    with pytest.raises(InvalidParameter, match="ignore_index: must be an integer"):
+        CombinedLoss(ignore_index=np.float64(255))
+
+
+class ModelOutput(dict[str, Tensor]):
+    """As in Transformers: a mapping whose entries are also attributes."""
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (
+            {"out": torch.zeros(1, 3, 4, 4), "aux": 0},
+            r"dict has the entries out, aux; give .* output\['out'\]",
+        ),
+        (ModelOutput(logits=torch.zeros(1, 3, 1, 1)), r"ModelOutput is the output .*give output\.logits"),
+        (
+            [torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 2, 2)],
+            r"list has 2 items of shape \[1, 3, 4, 4\], \[1, 3, 2, 2\]; give one of them, or add",
+        ),
+        (np.zeros((1, 3, 4, 4)), "ndarray is not a tensor; use torch.as_tensor"),
+    ],
+)
+def test_the_error_for_a_model_output_names_its_tensors(output: Any, message: str) -> None:
+    for criterion in (DiceLoss(), CombinedLoss()):
+        with pytest.raises(InvalidParameter, match=f"^logits: {message}"):
+            criterion(output, torch.zeros(1, 4, 4).long())
+    with pytest.raises(InvalidParameter, match="target: ndarray is not a tensor"):
+        CombinedLoss()(torch.zeros(1, 3, 4, 4), np.zeros((1, 4, 4), int))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
 def test_targets_of_other_dtypes_than_integers_are_rejected(dtype: torch.dtype) -> None:
     with pytest.raises(InvalidParameter, match=r"target: is torch\.(float32|bool); give integer class ids"):
