@@ -15,7 +15,7 @@ from torch import Tensor
 
 import statsvc
 from statsvc.errors import InvalidParameter
-from statsvc.losses import CombinedLoss, DiceLoss, class_sums
+from statsvc.losses import CombinedLoss, DiceLoss, TverskyLoss, class_sums
 from support.loss_inputs import logits_of, target_of, value_and_gradient, weights_of
 from support.reference_losses import reference_losses
 
@@ -88,6 +88,63 @@ def test_dice_loss_is_the_dice_term_of_the_combined_loss() -> None:
         strict=True,
     ):
         torch.testing.assert_close(actual, expected)
+
+
+def tversky_of(logits: Tensor, target: Tensor, alpha: Any, beta: Any, gamma: float) -> Tensor:
+    """Return the textbook loss of one sample without absent classes, with smooth = 1."""
+    valid = target != 255
+    p = logits.softmax(1)[0][:, valid[0]]
+    y = torch.nn.functional.one_hot(target[valid], len(p)).T
+    tp, fp, fn = (p * y).sum(1), (p * (1 - y)).sum(1), ((1 - p) * y).sum(1)
+    tversky = (tp + 0.5) / (tp + torch.tensor(alpha) * fp + torch.tensor(beta) * fn + 0.5)
+    return ((1 - tversky) ** gamma).mean()
+
+
+@pytest.mark.parametrize("alpha", [0.3, [0.1, 0.5, 0.9]])
+@pytest.mark.parametrize(("beta", "gamma"), [(0.7, 1.0), ([1.0, 0.0, 2.0], 0.75), (0.5, 2.0)])
+def test_tversky_has_the_textbook_form(alpha: Any, beta: Any, gamma: float) -> None:
+    logits = logits_of((1, 3, 8, 8))
+    target = target_of(logits)
+    value, gradient = value_and_gradient(TverskyLoss(alpha=alpha, beta=beta, gamma=gamma), logits, target)
+    expected = tversky_of(logits, target, alpha, beta, gamma)
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, logits)[0], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_dice": True, "absent": "penalise"}, {"smooth": 0.0}])
+def test_tversky_with_equal_factors_is_dice_loss(options: dict[str, Any]) -> None:
+    logits = logits_of((2, 4, 6, 6))
+    target = target_of(logits)
+    target[0][target[0] == 3] = 0
+    options = {"class_weights": [0.0, 1.0, 2.0, 3.0], **options}
+    equal = TverskyLoss(alpha=np.float64(0.5), beta=torch.full((4,), 0.5), **options)
+    for actual, expected in zip(
+        value_and_gradient(equal, logits, target),
+        value_and_gradient(DiceLoss(**options), logits, target),
+        strict=True,
+    ):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_focal_tversky_is_finite_at_0_and_nan_for_nan() -> None:
+    target = torch.tensor([[[0, 1]]])
+    perfect = torch.tensor([[[[200.0, -200.0]], [[-200.0, 200.0]]]])
+    criterion = TverskyLoss(gamma=0.5)
+    value, gradient = value_and_gradient(criterion, perfect, target)
+    assert value == 0
+    assert gradient.isfinite().all()
+    assert criterion(perfect * math.nan, target).isnan()
+    assert not value_and_gradient(criterion, perfect, target * 0 + 255)[1].any()
+    for options, message in (
+        ({"gamma": 0}, "gamma: is 0"),
+        ({"alpha": -1}, "alpha: must be a finite number"),
+        ({"beta": [1, math.nan]}, "beta: must be a finite number"),
+        ({"square_denominator": True}, "square_denominator: is not defined"),
+    ):
+        with pytest.raises(InvalidParameter, match=message):
+            TverskyLoss(**options)
+    with pytest.raises(InvalidParameter, match="alpha: has 3 numbers, but the logits have 2 classes"):
+        TverskyLoss(alpha=[1, 2, 3])(perfect, target)
 
 
 def test_cross_entropy_equals_that_of_torch() -> None:
@@ -179,6 +236,7 @@ def test_nan_or_infinite_logits_of_a_valid_pixel_make_the_loss_and_every_term_na
         for criterion in (
             DiceLoss(**options),
             CombinedLoss(**options),
+            TverskyLoss(**{**options, "square_denominator": False}, gamma=0.75),
             CombinedLoss(ce_weight=0, dice_weight=1, **options),
             CombinedLoss(ce_weight=1, dice_weight=0, **options),
         ):
