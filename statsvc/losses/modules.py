@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from statsvc.losses.weighting import AnyWeights, Kind
 
 
-RECORD = "weights_record"
+RECORD = "provenance_record"
 """Name of the buffer with the provenance of the weights, and of its entry in checkpoints."""
 
 Constructor = TypeVar("Constructor", bound="Callable[..., None]")
@@ -46,7 +46,7 @@ class _ClassLoss(nn.Module):
 
     weight: Tensor | None
     offset: Tensor | None
-    weights_record: Tensor
+    provenance_record: Tensor
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class _ClassLoss(nn.Module):
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         # A new tensor: some checkpoint tools load into the tensors of a state_dict.
-        destination[prefix + RECORD] = packed(self._record).to(self.weights_record.device)
+        destination[prefix + RECORD] = packed(self._record).to(self.provenance_record.device)
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing_keys: list[str], *lists: Any
