@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.client.distributed import from_rank_zero
+from statsvc.common.plain_values import plain
 from statsvc.dataset.splits import from_dict
 from statsvc.errors import InvalidParameter, nearest
 from statsvc.sampling import path_join
@@ -533,13 +534,15 @@ def _inverse_cdf(scores: NDArray[np.float64], quantiles: NDArray[np.float64]) ->
 
 
 def _checked_integer(name: str, value: Any, minimum: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+    number = plain(value)
+    if isinstance(number, bool) or not isinstance(number, int) or number < minimum:
         raise InvalidParameter((name, f"must be an integer of at least {minimum}, not {value!r}"))
-    return int(value)
+    return number
 
 
 def _checked_rank(rank: int | None, num_replicas: int | None) -> tuple[int, int] | None:
     """Return both, or None without them. Raises `InvalidParameter` for others."""
+    rank, num_replicas = plain(rank), plain(num_replicas)
     if rank is None and num_replicas is None:
         return None
     if rank is None or num_replicas is None or not 0 <= rank < num_replicas:

@@ -1,1 +1,1 @@
-"""Helpers without dependencies on other packages: durations, UTF-8 checks, changed paths, object URLs."""
+"""Helpers without dependencies on other packages: durations, UTF-8, changed paths, URLs, plain values."""

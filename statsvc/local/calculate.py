@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.classes import class_maps
+from statsvc.common.plain_values import plain
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.table import MAX_IDS, Block, MemoryTable
 from statsvc.errors import InvalidParameter, Unanswerable
@@ -146,7 +147,8 @@ def _indices(dataset: Any, samples: int | None, seed: int) -> list[int]:
         raise InvalidParameter(("dataset", f"{name} is empty, so there is no label to count."))
     if samples is None:
         return list(range(length))
-    if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 2:
+    samples = plain(samples)
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
         raise InvalidParameter(
             ("samples", f"{samples!r} is not a number of labels. Use 2 or more, or None for all labels.")
         )

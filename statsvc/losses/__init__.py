@@ -1,4 +1,4 @@
-"""Losses for semantic segmentation in 2-D and 3-D: cross-entropy and Dice, with class weights.
+"""Losses for semantic segmentation in 2-D and 3-D: cross-entropy, Dice and Tversky, with class weights.
 
 ::
 
@@ -7,10 +7,10 @@
 
 ::
 
-    modules     CombinedLoss and DiceLoss
+    modules     CombinedLoss, DiceLoss and TverskyLoss
     class_sums  the only passes over the logits, forward and backward
     plain_sums  the same sums for torch.func and forward-mode derivatives
-    terms       cross-entropy and Dice, computed from the [N, C] results of `class_sums`
+    terms       cross-entropy, Dice and Tversky, computed from the [N, C] results of `class_sums`
     weighting   what `class_weights` accepts, and the provenance of weights in checkpoints
     processes   sums over the processes of distributed training
 
@@ -24,6 +24,6 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("PyTorch is not installed. Run: pip install 'statsvc[torch]'") from error
 
-from statsvc.losses.modules import CombinedLoss, DiceLoss
+from statsvc.losses.modules import CombinedLoss, DiceLoss, TverskyLoss
 
-__all__ = ["CombinedLoss", "DiceLoss"]
+__all__ = ["CombinedLoss", "DiceLoss", "TverskyLoss"]

@@ -1,15 +1,17 @@
-"""The loss modules: Dice loss, and its weighted sum with cross-entropy."""
+"""The loss modules: Dice and Tversky loss, and the weighted sum of Dice and cross-entropy."""
 
 from __future__ import annotations
 
 import inspect
 import math
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from statsvc.common.plain_values import plain
 from statsvc.errors import InvalidParameter
 from statsvc.losses.class_sums import class_sums
 from statsvc.losses.plain_sums import detached, plain_sums, requires_plain_sums
@@ -27,24 +29,24 @@ from statsvc.losses.weighting import (
 from statsvc.weighting.origins import PROVENANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from statsvc.losses.weighting import AnyWeights, Kind
 
 
-RECORD = "weights_record"
+RECORD = "provenance_record"
 """Name of the buffer with the provenance of the weights, and of its entry in checkpoints."""
 
 Constructor = TypeVar("Constructor", bound="Callable[..., None]")
 
 
 class _ClassLoss(nn.Module):
-    """Base of both losses: their common options, the weights and the provenance of the weights."""
+    """Base of the losses: their common options, the weights and the provenance of the weights."""
 
     weight: Tensor | None
     offset: Tensor | None
-    weights_record: Tensor
+    provenance_record: Tensor
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class _ClassLoss(nn.Module):
         super().__init__()
         if absent not in ("skip", "penalise"):
             raise InvalidParameter(("absent", f"must be 'skip' or 'penalise', not {absent!r}"))
+        ignore_index = plain(ignore_index)
         if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
             raise InvalidParameter(
                 (
@@ -94,6 +97,7 @@ class _ClassLoss(nn.Module):
         return self
 
     def _sums(self, logits: Tensor, target: Tensor) -> Sums:
+        _check_tensors(logits, target)
         _check_shapes(logits, target, self.weight if self.offset is None else self.offset)
         offset = None if self.offset is None else self.offset.to(logits.device)
         # No collective without gradients, so that a single process can validate.
@@ -128,12 +132,12 @@ class _ClassLoss(nn.Module):
         """Return the class weights, [C], of the dtype of the sums; ones without weights."""
         return sums.mass.new_ones(sums.mass.shape[1]) if self.weight is None else self.weight.to(sums.mass)
 
-    def _dice(self, sums: Sums, weight: Tensor) -> Tensor:
+    def _dice(self, sums: Sums, weight: Tensor, **tversky: Any) -> Tensor:
         ids = torch.arange(len(weight), device=weight.device)
         included = ids != self.ignore_index
         if not self.include_background:
             included &= ids != 0
-        return dice(sums, weight * included, self.smooth, skip_absent=self.absent == "skip")
+        return dice(sums, weight * included, self.smooth, skip_absent=self.absent == "skip", **tversky)
 
     @property
     def provenance(self) -> dict[str, Any] | None:
@@ -144,7 +148,7 @@ class _ClassLoss(nn.Module):
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         # A new tensor: some checkpoint tools load into the tensors of a state_dict.
-        destination[prefix + RECORD] = packed(self._record).to(self.weights_record.device)
+        destination[prefix + RECORD] = packed(self._record).to(self.provenance_record.device)
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, metadata: Any, strict: bool, missing_keys: list[str], *lists: Any
@@ -236,6 +240,70 @@ class DiceLoss(_ClassLoss):
         return self._dice(sums, self._class_weight(sums))
 
 
+class TverskyLoss(_ClassLoss):
+    """Tversky and focal Tversky loss (Salehi et al. 2017; Abraham and Khan 2019), in 2-D or 3-D.
+
+    ::
+
+        T_c  = (2·TP + smooth) / (2·TP + 2α_c·FP + 2β_c·FN + smooth)
+        loss = Σ w_c·(1 − T_c)^γ / Σ w_c                               summed over the included classes
+
+    TP = Σ p_c·y_c, FP = Σ p_c·(1 − y_c) and FN = Σ (1 − p_c)·y_c are sums over the valid pixels.
+
+    alpha    factor of false positives, at least 0: a number, or one for each class
+    beta     factor of false negatives, likewise. A larger beta than alpha favors recall
+    gamma    exponent, above 0. Above 1 it gives classes that are segmented badly more influence
+    options  all options of `DiceLoss`, with the same defaults, except `square_denominator`
+
+    With alpha = beta = 0.5 and gamma = 1 it is `DiceLoss`. Other definitions use half of `smooth`, and an
+    exponent of 1/γ for the γ of Abraham and Khan. The rest is as in `DiceLoss`.
+
+    Raises `InvalidParameter` as `DiceLoss` does.
+    """
+
+    alpha: Tensor
+    beta: Tensor
+
+    @_with_common_options
+    def __init__(
+        self,
+        *,
+        alpha: float | Sequence[float] | Tensor = 0.3,
+        beta: float | Sequence[float] | Tensor = 0.7,
+        gamma: float = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if self.square_denominator:
+            raise InvalidParameter(("square_denominator", "is not defined for TverskyLoss; use DiceLoss"))
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            self.register_buffer(name, _factors(name, value), persistent=False)
+        self.gamma = _non_negative("gamma", gamma)
+        if self.gamma == 0:
+            raise InvalidParameter(("gamma", "is 0, so the loss would be constant; give a number above 0"))
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss, a scalar."""
+        sums = self._sums(logits, target)
+        weight = self._class_weight(sums)
+        alpha, beta = (self._of_each_class(name, sums.mass) for name in ("alpha", "beta"))
+        return self._dice(sums, weight, alpha=alpha, beta=beta, gamma=self.gamma)
+
+    def _of_each_class(self, name: str, mass: Tensor) -> Tensor:
+        factors = self._buffers[name]
+        assert factors is not None
+        if factors.ndim and len(factors) != mass.shape[1]:
+            raise InvalidParameter(
+                (name, f"has {len(factors)} numbers, but the logits have {mass.shape[1]} classes")
+            )
+        return factors.to(mass)
+
+    def extra_repr(self) -> str:
+        """Return the options, for `print(model)`."""
+        factors = f"alpha={self.alpha.tolist()}, beta={self.beta.tolist()}, gamma={self.gamma}"
+        return f"{factors}, {super().extra_repr()}"
+
+
 class CombinedLoss(_ClassLoss):
     """`ce_weight` · cross-entropy + `dice_weight` · Dice loss, in 2-D or 3-D.
 
@@ -265,11 +333,19 @@ class CombinedLoss(_ClassLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss, a scalar."""
+        return self.with_shares(logits, target, 1, 1)
+
+    def with_shares(self, logits: Tensor, target: Tensor, ce_share: float, dice_share: float) -> Tensor:
+        """Return this batch's part of the loss of several batches, a scalar: the sum of these is a mean.
+
+        ce_share    this batch's part of Σ w over the valid pixels of all batches
+        dice_share  this batch's part of the samples with a valid pixel of all batches
+        """
         sums = self._sums(logits, target)
         weight = self._class_weight(sums)
         ce, dice_loss = cross_entropy(sums, weight), self._dice(sums, weight)
         loss = torch.zeros_like(ce)
-        for term, factor in ((ce, self.ce_weight), (dice_loss, self.dice_weight)):
+        for term, factor in ((ce, self.ce_weight * ce_share), (dice_loss, self.dice_weight * dice_share)):
             if factor > 0:
                 # Unlike factor * term, this keeps the dtype of a forward-mode tangent.
                 loss = torch.add(loss, term, alpha=factor)
@@ -282,9 +358,35 @@ class CombinedLoss(_ClassLoss):
 
 
 def _non_negative(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    number = plain(value)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < math.inf:
         raise InvalidParameter((name, f"must be a finite number of at least 0, not {value!r}"))
-    return float(value)
+    return float(number)
+
+
+def _factors(name: str, value: Any) -> Tensor:
+    """Return a number, or one for each class, as float32: [] or [C]. Raises `InvalidParameter`."""
+    numbers = plain(value)
+    if isinstance(numbers, list | tuple) and len(numbers):
+        return torch.tensor([_non_negative(name, number) for number in numbers])
+    return torch.tensor(_non_negative(name, numbers))
+
+
+def _check_tensors(logits: Any, target: Any) -> None:
+    """Raise `InvalidParameter` unless both are tensors, naming the logits in the output of a model."""
+    for name, value in (("logits", logits), ("target", target)):
+        if isinstance(value, Tensor):
+            continue
+        if isinstance(value, Mapping):
+            advice = f"has the entries {', '.join(map(str, value))}; give one of them, such as output['out']"
+            if "logits" in value:
+                advice = "is the output of a model; give output.logits, resized to the size of the target"
+        elif isinstance(value, list | tuple):
+            shapes = ", ".join(str(list(getattr(item, "shape", []))) for item in value)
+            advice = f"has {len(value)} items of shape {shapes}; give one of them, or add their losses"
+        else:
+            advice = "is not a tensor; use torch.as_tensor"
+        raise InvalidParameter((name, f"{type(value).__name__} {advice}"))
 
 
 def _check_shapes(logits: Tensor, target: Tensor, vector: Tensor | None) -> None:

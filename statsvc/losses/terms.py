@@ -35,18 +35,34 @@ def cross_entropy(sums: Sums, weight: Tensor) -> Tensor:
     return _ratio(weighted, (weight * sums.pixels).sum())
 
 
-def dice(sums: Sums, weight: Tensor, smooth: float, skip_absent: bool) -> Tensor:
-    """Return Σ w·(1 − D) / Σ w over classes, averaged over the samples that have a valid pixel.
+def dice(
+    sums: Sums,
+    weight: Tensor,
+    smooth: float,
+    skip_absent: bool,
+    alpha: Tensor | float = 0.5,
+    beta: Tensor | float = 0.5,
+    gamma: float = 1,
+) -> Tensor:
+    """Return Σ w·(1 − D)^γ / Σ w over classes, averaged over the samples that have a valid pixel.
 
-    D = (2·overlap + smooth) / (mass + pixels + smooth). Classes of weight 0 are excluded, and with
-    `skip_absent` also the classes without a pixel in a sample. The loss of a sample without classes is 0.
-    NaN in a pixel is NaN in the mass of every class, so the result is NaN, whichever classes are excluded.
+    D = (2·overlap + smooth) / (2·overlap + 2α·FP + 2β·FN + smooth) is Tversky's index, with false positives
+    FP = mass − overlap and false negatives FN = pixels − overlap. With α = β = ½ it is Dice,
+    (2·overlap + smooth) / (mass + pixels + smooth). Classes of weight 0 are excluded, and with `skip_absent`
+    also the classes without a pixel in a sample. The loss of a sample without classes is 0. NaN in a pixel is
+    NaN in the mass of every class, so the result is NaN, whichever classes are excluded.
 
-    weight  [C], at least 0
+    weight       [C], at least 0
+    alpha, beta  [C] or a number, at least 0
+    gamma        above 0
     """
-    numerator, denominator = 2 * sums.overlap + smooth, sums.mass + sums.pixels + smooth
+    false_positive, false_negative = sums.mass - sums.overlap, sums.pixels - sums.overlap
+    errors = 2 * (alpha * false_positive + beta * false_negative)
     # 0 / 0 occurs with smooth=0 if a class is neither present nor predicted: its loss is 0.
-    loss = _ratio(denominator - numerator, denominator)
+    loss = _ratio(errors, 2 * sums.overlap + errors + smooth)
+    if gamma != 1:
+        positive = loss > 0  # the derivative of a power below 1 is infinite at 0
+        loss = torch.where(positive, torch.where(positive, loss, 1) ** gamma, loss)
     class_weight = weight * (sums.pixels > 0) if skip_absent else weight.expand_as(loss)
     sample_loss = _ratio((class_weight * loss).sum(1), class_weight.sum(1))
     has_pixels = sums.pixels.sum(1) > 0

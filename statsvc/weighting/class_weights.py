@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.errors import InvalidParameter
+from statsvc.common.plain_values import plain
+from statsvc.errors import InvalidParameter, NotFound, nearest
 from statsvc.weighting.origins import PROVENANCE, remember
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import torch
+    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
 _USE = {
@@ -153,7 +156,9 @@ class ClassWeights:
         """
         from statsvc.weighting.schedule import strength_at, weights_at_strength
 
-        return weights_at_strength(self._answer, strength_at(epoch, start, end)).astype(np.float32)
+        return weights_at_strength(self._answer, strength_at(plain(epoch), plain(start), plain(end))).astype(
+            np.float32
+        )
 
     def to_list(self) -> list[float]:
         """Return the weights in float64 as a list of length C."""
@@ -191,6 +196,49 @@ class ClassWeights:
 
     def __len__(self) -> int:
         return len(self._answer["weights"])
+
+    def __getitem__(self, class_: str | int) -> float:
+        """Return the weight of a class, by its name or by its id.
+
+        Raises `NotFound` for an unknown name, `InvalidParameter` for a name that several classes share, and
+        `IndexError` for an id without a weight.
+        """
+        if isinstance(class_, str):
+            names = [row["name"] for row in self.classes]
+            if class_ not in names:
+                raise NotFound(f"{self.dataset} has no class {class_!r}{nearest(class_, names)}")
+            if names.count(class_) > 1:
+                raise InvalidParameter(("class", f"several classes are named {class_!r}; use a class id"))
+            return self.to_list()[names.index(class_)]
+        class_id = operator.index(class_)
+        if not 0 <= class_id < len(self):
+            raise IndexError(f"class id {class_id} is not in 0 … {len(self) - 1}")
+        return self.to_list()[class_id]
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self.to_list())
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both are the same response: equal weights, classes, data and settings."""
+        return self._answer == other._answer if isinstance(other, ClassWeights) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def _repr_html_(self) -> str:
+        """Return a table with a bar for each class, for notebooks."""
+        from statsvc.weighting.display import html_table
+
+        return html_table(repr(self), self.classes, self.to_list(), self.warnings)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw a bar for the weight of each class, and return the axes; by default those of a new figure.
+
+        Raises `ImportError` without matplotlib.
+        """
+        from statsvc.weighting.comparison_plot import bars
+
+        return bars([row["name"] for row in self.classes], self.to_list(), repr(self), ax)
 
     def __repr__(self) -> str:
         version = "" if self.version is None else f" version {self.version}"

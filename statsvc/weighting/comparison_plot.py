@@ -1,4 +1,4 @@
-"""Plot of a comparison of methods."""
+"""Plots of a comparison of methods, and of weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from statsvc.weighting.display import stream_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -35,6 +35,23 @@ def require_matplotlib() -> None:
         raise ImportError(
             "matplotlib is not installed. Run: pip install 'statsvc[plot]'", name=problem.name
         ) from None
+
+
+def bars(names: Sequence[str], values: Sequence[float], title: str, ax: Axes | None) -> Axes:
+    """Draw a horizontal bar for each class and return the axes, by default those of a new figure.
+
+    Raises `ImportError` without matplotlib.
+    """
+    require_matplotlib()
+    if ax is None:
+        from matplotlib import pyplot as plt
+
+        _, ax = plt.subplots(figsize=(7, 1 + 0.25 * len(names)), layout="constrained")
+    ax.barh(range(len(names)), values, color=_BLUE)
+    ax.set_yticks(range(len(names)), names, parse_math=False)
+    ax.invert_yaxis()
+    ax.set_title(title, fontsize="medium", parse_math=False)
+    return ax
 
 
 def save(compared: Mapping[str, Any], file: Path) -> None:

@@ -1,8 +1,9 @@
-"""Text table of a weights response: one line for each class, with a bar in proportion to its weight."""
+"""Tables of a weights response, as text and HTML: a line for each class, with a bar of its weight."""
 
 from __future__ import annotations
 
 import sys
+from html import escape
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -169,3 +170,27 @@ def _weight_format(weights: Sequence[float]) -> Callable[[float], str]:
     if sizes and (max(sizes) >= 1e5 or min(sizes) < 1e-3):
         return lambda weight: f"{weight:.4g}"
     return lambda weight: f"{weight:.4f}"
+
+
+def html_table(
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    weights: Sequence[float],
+    warnings: Sequence[Mapping[str, str]],
+) -> str:
+    """Return the classes of a response as an HTML table, one row with a bar each, and its warnings.
+
+    rows     "id", "name" and "frequency" of each class
+    weights  weight of each class; the bars are in proportion to their absolute values
+    """
+    largest = max(map(abs, weights), default=0) or 1
+    format_weight = _weight_format(weights)
+    cells = "".join(
+        f"<tr><td>{row['id']}</td><td>{escape(row['name'])}</td><td>{_share(row['frequency'])}</td>"
+        f"<td>{format_weight(weight)}</td><td style='text-align:left'><div style='background:#2a6f97;"
+        f"height:0.8em;width:{abs(weight) / largest * 12:.2f}em'></div></td></tr>"
+        for row, weight in zip(rows, weights, strict=True)
+    )
+    notes = "".join(f"<p>⚠ {escape(warning['message'])}</p>" for warning in warnings)
+    head = "<tr><th>id</th><th>class</th><th>share</th><th>weight</th><th></th></tr>"
+    return f"<p>{escape(title)}</p><table><thead>{head}</thead><tbody>{cells}</tbody></table>{notes}"

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from statsvc.classes.class_maps import BUILTIN, MAX_CLASSES
+from statsvc.common.plain_values import plain
 from statsvc.errors import InvalidParameter, nearest
 from statsvc.weighting import schemes
 from statsvc.weighting.beta import Beta, BetaType
@@ -308,7 +309,7 @@ def _parsed(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, 
                 problems.append((key, f"{alias} is another name of {name}; use only one of them"))
                 continue
             try:
-                values[name] = PARAMETERS[name].parse(value)
+                values[name] = PARAMETERS[name].parse(plain(value))
             except ValueError as problem:
                 problems.append((key, str(problem)))
     return values, problems

@@ -59,6 +59,31 @@ def test_the_loss_of_accumulated_batches_is_their_mean(weights: statsvc.ClassWei
     assert history[0]["loss"] == pytest.approx(sum(losses) / 4, rel=1e-3)
 
 
+@pytest.mark.parametrize("dice_weight", [0.0, 0.4])
+def test_accumulated_batches_have_the_loss_and_gradient_of_one_large_batch(
+    weights: statsvc.ClassWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dice_weight: float
+) -> None:
+    data = [{**item, "labels": item["labels"].clone()} for item in DATA]
+    for k, item in enumerate(data):
+        item["labels"][: 4 * k] = 255  # from no ignored row to 28 of 32
+    data[5]["labels"][:] = 255
+    monkeypatch.setattr("support.transformers_runs.DATA", data)
+    options: dict[str, Any] = {"ce_weight": 0.6, "dice_weight": dice_weight, "class_weights": weights}
+    monkeypatch.setattr("support.transformers_runs.CombinedLoss", lambda **_: CombinedLoss(**options))
+    trainer, history = train(
+        tmp_path, weights, per_device_train_batch_size=2, gradient_accumulation_steps=4, max_steps=1
+    )
+    net = model().train()  # forward in batches of two, because of batch normalization
+    images, labels = (torch.stack([item[name] for item in data]) for name in ("pixel_values", "labels"))
+    logits = torch.cat([net(pixel_values=pair).logits for pair in torch.split(images, 2)])
+    logits = interpolate(logits, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+    loss = CombinedLoss(**options)(logits, labels)
+    loss.backward()
+    assert history[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    for actual, initial in zip(trainer.model.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(initial - actual, 0.01 * initial.grad, rtol=1e-3, atol=1e-7)
+
+
 def test_evaluation_reports_the_same_loss(weights: statsvc.ClassWeights, tmp_path: Path) -> None:
     trainer, _ = train(tmp_path, weights, per_device_eval_batch_size=8, max_steps=1, learning_rate=0.0)
     untrained = model()

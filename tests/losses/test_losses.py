@@ -15,7 +15,7 @@ from torch import Tensor
 
 import statsvc
 from statsvc.errors import InvalidParameter
-from statsvc.losses import CombinedLoss, DiceLoss, class_sums
+from statsvc.losses import CombinedLoss, DiceLoss, TverskyLoss, class_sums
 from support.loss_inputs import logits_of, target_of, value_and_gradient, weights_of
 from support.reference_losses import reference_losses
 
@@ -88,6 +88,63 @@ def test_dice_loss_is_the_dice_term_of_the_combined_loss() -> None:
         strict=True,
     ):
         torch.testing.assert_close(actual, expected)
+
+
+def tversky_of(logits: Tensor, target: Tensor, alpha: Any, beta: Any, gamma: float) -> Tensor:
+    """Return the textbook loss of one sample without absent classes, with smooth = 1."""
+    valid = target != 255
+    p = logits.softmax(1)[0][:, valid[0]]
+    y = torch.nn.functional.one_hot(target[valid], len(p)).T
+    tp, fp, fn = (p * y).sum(1), (p * (1 - y)).sum(1), ((1 - p) * y).sum(1)
+    tversky = (tp + 0.5) / (tp + torch.tensor(alpha) * fp + torch.tensor(beta) * fn + 0.5)
+    return ((1 - tversky) ** gamma).mean()
+
+
+@pytest.mark.parametrize("alpha", [0.3, [0.1, 0.5, 0.9]])
+@pytest.mark.parametrize(("beta", "gamma"), [(0.7, 1.0), ([1.0, 0.0, 2.0], 0.75), (0.5, 2.0)])
+def test_tversky_has_the_textbook_form(alpha: Any, beta: Any, gamma: float) -> None:
+    logits = logits_of((1, 3, 8, 8))
+    target = target_of(logits)
+    value, gradient = value_and_gradient(TverskyLoss(alpha=alpha, beta=beta, gamma=gamma), logits, target)
+    expected = tversky_of(logits, target, alpha, beta, gamma)
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, logits)[0], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_dice": True, "absent": "penalise"}, {"smooth": 0.0}])
+def test_tversky_with_equal_factors_is_dice_loss(options: dict[str, Any]) -> None:
+    logits = logits_of((2, 4, 6, 6))
+    target = target_of(logits)
+    target[0][target[0] == 3] = 0
+    options = {"class_weights": [0.0, 1.0, 2.0, 3.0], **options}
+    equal = TverskyLoss(alpha=np.float64(0.5), beta=torch.full((4,), 0.5), **options)
+    for actual, expected in zip(
+        value_and_gradient(equal, logits, target),
+        value_and_gradient(DiceLoss(**options), logits, target),
+        strict=True,
+    ):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_focal_tversky_is_finite_at_0_and_nan_for_nan() -> None:
+    target = torch.tensor([[[0, 1]]])
+    perfect = torch.tensor([[[[200.0, -200.0]], [[-200.0, 200.0]]]])
+    criterion = TverskyLoss(gamma=0.5)
+    value, gradient = value_and_gradient(criterion, perfect, target)
+    assert value == 0
+    assert gradient.isfinite().all()
+    assert criterion(perfect * math.nan, target).isnan()
+    assert not value_and_gradient(criterion, perfect, target * 0 + 255)[1].any()
+    for options, message in (
+        ({"gamma": 0}, "gamma: is 0"),
+        ({"alpha": -1}, "alpha: must be a finite number"),
+        ({"beta": [1, math.nan]}, "beta: must be a finite number"),
+        ({"square_denominator": True}, "square_denominator: is not defined"),
+    ):
+        with pytest.raises(InvalidParameter, match=message):
+            TverskyLoss(**options)
+    with pytest.raises(InvalidParameter, match="alpha: has 3 numbers, but the logits have 2 classes"):
+        TverskyLoss(alpha=[1, 2, 3])(perfect, target)
 
 
 def test_cross_entropy_equals_that_of_torch() -> None:
@@ -179,6 +236,7 @@ def test_nan_or_infinite_logits_of_a_valid_pixel_make_the_loss_and_every_term_na
         for criterion in (
             DiceLoss(**options),
             CombinedLoss(**options),
+            TverskyLoss(**{**options, "square_denominator": False}, gamma=0.75),
             CombinedLoss(ce_weight=0, dice_weight=1, **options),
             CombinedLoss(ce_weight=1, dice_weight=0, **options),
         ):
@@ -294,6 +352,48 @@ def test_the_error_for_mismatched_shapes_says_what_to_do(
 ) -> None:
     with pytest.raises(InvalidParameter, match=message):
         CombinedLoss(class_weights=[1, 2, 3])(torch.zeros(logits), torch.zeros(target).long())
+
+
+def test_numpy_and_tensor_scalars_are_options() -> None:
+    plain = CombinedLoss(ce_weight=0.5, dice_weight=2, smooth=1, ignore_index=1)
+    options: dict[str, Any] = {"ce_weight": np.float32(0.5), "dice_weight": torch.tensor(2)}
+    for ignored in (np.int64(1), torch.tensor(1)):
+        assert repr(CombinedLoss(**options | {"smooth": np.float64(1), "ignore_index": ignored})) == repr(
+            plain
+        )
+    rejected: list[Any] = [np.bool_(True), np.float64("nan"), torch.tensor([1.0])]
+    for value in rejected:
+        with pytest.raises(InvalidParameter, match="smooth: must be a finite number"):
+            CombinedLoss(smooth=value)
+    with pytest.raises(InvalidParameter, match="ignore_index: must be an integer"):
+        CombinedLoss(ignore_index=np.float64(255))
+
+
+class ModelOutput(dict[str, Tensor]):
+    """As in Transformers: a mapping whose entries are also attributes."""
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (
+            {"out": torch.zeros(1, 3, 4, 4), "aux": 0},
+            r"dict has the entries out, aux; give .* output\['out'\]",
+        ),
+        (ModelOutput(logits=torch.zeros(1, 3, 1, 1)), r"ModelOutput is the output .*give output\.logits"),
+        (
+            [torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 2, 2)],
+            r"list has 2 items of shape \[1, 3, 4, 4\], \[1, 3, 2, 2\]; give one of them, or add",
+        ),
+        (np.zeros((1, 3, 4, 4)), "ndarray is not a tensor; use torch.as_tensor"),
+    ],
+)
+def test_the_error_for_a_model_output_names_its_tensors(output: Any, message: str) -> None:
+    for criterion in (DiceLoss(), CombinedLoss()):
+        with pytest.raises(InvalidParameter, match=f"^logits: {message}"):
+            criterion(output, torch.zeros(1, 4, 4).long())
+    with pytest.raises(InvalidParameter, match="target: ndarray is not a tensor"):
+        CombinedLoss()(torch.zeros(1, 3, 4, 4), np.zeros((1, 4, 4), int))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool])

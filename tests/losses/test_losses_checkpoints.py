@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-KEY = "loss.weights_record"
+KEY = "loss.provenance_record"
 
 
 def model_with(class_weights: Any) -> nn.ModuleDict:
@@ -84,7 +84,7 @@ def test_every_entry_of_a_checkpoint_is_a_tensor_of_constant_size(weights: Any) 
         rng = np.random.default_rng(0)
         spec = {"multiply": {f"class {k}": float(rng.random()) for k in range(500)}}
         weights = ClassWeights({**weights_of("enet").to_dict(), "spec": spec})
-        assert unpacked(CombinedLoss(class_weights=weights).state_dict()["weights_record"]) is not None
+        assert unpacked(CombinedLoss(class_weights=weights).state_dict()["provenance_record"]) is not None
     state = model_with(weights).state_dict()
     assert set(state) == {"head.weight", "head.bias", KEY}
     assert (state[KEY].shape, state[KEY].dtype) == ((RECORD_SIZE,), torch.uint8)

@@ -16,8 +16,9 @@ import pytest
 import torch
 from monai.losses import DiceCELoss
 from monai.losses import DiceLoss as MonaiDice
+from monai.losses import TverskyLoss as MonaiTversky
 
-from statsvc.losses import CombinedLoss, DiceLoss
+from statsvc.losses import CombinedLoss, DiceLoss, TverskyLoss
 from support.loss_inputs import logits_of, target_of, value_and_gradient
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,21 @@ def test_without_weights_the_combined_loss_equals_that_of_monai(
         square_denominator=squared, batch_dice=batch, include_background=background, absent="penalise"
     )
     assert_same(ours, lambda x, t: monai(x, t[:, None]), logits, target)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.3, 0.7), (1.0, 0.0)])
+def test_tversky_equals_that_of_monai_and_segmentation_models_pytorch(
+    alpha: float, beta: float, benchmark: Any
+) -> None:
+    logits = logits_of((3, 4, 9, 7))
+    target = target_of(logits, ignored=0)
+    monai = MonaiTversky(
+        to_onehot_y=True, softmax=True, alpha=alpha, beta=beta, smooth_nr=0.5, smooth_dr=0.5, batch=True
+    )
+    smp = benchmark.smp_losses().TverskyLoss("multiclass", smooth=0.5, alpha=alpha, beta=beta)
+    ours = TverskyLoss(alpha=alpha, beta=beta, batch_dice=True)
+    assert_same(ours, lambda x, t: monai(x, t[:, None]), logits, target)
+    assert_same(ours, smp, logits, target)
 
 
 def test_monais_weighted_dice_divides_by_the_number_of_classes_and_ours_by_the_sum_of_weights() -> None:

@@ -274,7 +274,7 @@ def test_a_checkpoint_has_the_provenance_of_the_weights_but_not_the_weights() ->
         {"head": nn.Conv2d(3, 3, 1), "loss": CombinedLoss(class_weights=weights_of("sqrt_inv_freq"))}
     )
     state = model.state_dict()
-    assert set(state) == {"head.weight", "head.bias", "loss.weights_record"}
+    assert set(state) == {"head.weight", "head.bias", "loss.provenance_record"}
     assert all(isinstance(value, Tensor) for value in state.values())
     file = io.BytesIO()
     torch.save(state, file)

@@ -440,6 +440,43 @@ def test_class_weights_provide_the_fields_of_the_response() -> None:
     assert all(isinstance(value, (int, float, str)) for value in log.values())
 
 
+def test_class_weights_are_indexed_by_name_and_id_and_compared() -> None:
+    counts = {0: 10, 1: 40, 2: 50}
+    weights = ClassWeights(ask(table_of([counts], class_names=("road", "car", "car"))))
+    assert weights["road"] == weights[0] == weights.to_list()[0]
+    assert list(weights) == weights.to_list()
+    with pytest.raises(NotFound, match=r"demo has no class 'raod' \(did you mean 'road'"):
+        weights["raod"]
+    with pytest.raises(InvalidParameter, match="several classes are named 'car'; use a class id"):
+        weights["car"]
+    for class_id in (-1, 3):
+        with pytest.raises(IndexError, match="not in 0 … 2"):
+            weights[class_id]
+    same = ClassWeights.from_dict(json.loads(json.dumps(weights.to_dict())))
+    assert same == weights
+    assert hash(same) == hash(weights)
+    assert same != ClassWeights({**weights.to_dict(), "version": 2})
+    assert weights != weights.to_list()
+
+
+def test_a_notebook_shows_a_table_with_a_bar_for_each_class_and_escapes_names() -> None:
+    weights = ClassWeights(ask(table_of([{0: 75, 1: 25}], num_classes=3, class_names=("<b>", "car", "tram"))))
+    html = weights._repr_html_()
+    assert [name in html for name in ("&lt;b&gt;", "car", "tram", "<b>")] == [True, True, True, False]
+    assert re.findall(r"width:([\d.]+)em", html) == ["6.93", "12.00", "0.00"]  # 1 / sqrt(3) of the largest
+    assert "1 of 3 classes have no pixels" in html
+
+
+def test_the_plot_has_a_bar_for_each_class() -> None:
+    pytest.importorskip("matplotlib").use("agg")
+    weights = ClassWeights(ask(table_of([{0: 75, 1: 25}], class_names=("a$b$", "car"))))
+    axes: Any = weights.plot()
+    assert [bar.get_width() for bar in axes.patches] == weights.to_list()
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a$b$", "car"]
+    assert weights.plot(axes) is axes
+    axes.figure.canvas.draw()
+
+
 def test_classes_with_the_same_name_are_logged_separately() -> None:
     weights = ClassWeights(ask(table_of([{0: 10, 1: 40}], class_names=("road", "road"))))
     assert {"class_weights/road_0", "class_weights/road_1"} <= set(weights.to_log())

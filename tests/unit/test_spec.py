@@ -202,3 +202,10 @@ def test_methods_are_described_with_defaults_and_ranges() -> None:
         "description": "Exponent: 0 gives uniform weights, 1 inverse frequency",
     }
     assert described["effective_num"]["parameters"][0]["range"] == "[0, 1)"
+
+
+def test_numpy_and_tensor_values_are_those_of_python() -> None:
+    torch = pytest.importorskip("torch")
+    params = {"ignore_index": [0, 255], "clip": [0.25, 4.0], "num_classes": 19, "strength": 0.5}
+    for form in (np.asarray, torch.tensor):
+        assert spec(**{name: form(value) for name, value in params.items()}) == spec(**params)
