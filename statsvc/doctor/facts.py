@@ -136,7 +136,8 @@ class Facts:
 
     def flagged_ids(self, suspicion: str) -> Bool:
         """Return the raw ids, bool [K], that occur only in the samples of a suspicion."""
-        return (self.flagged_pixels[suspicion] > 0) & (self.flagged_pixels[suspicion] == self.pixels)
+        flagged = self.flagged_pixels[suspicion]
+        return np.asarray((flagged > 0) & (flagged == self.pixels), np.bool_)
 
     def change_without(self, raw_pixels: Int64) -> dict[str, Any] | None:
         """Return the largest change of a weight if these pixels, int64 [K], were not counted."""
