@@ -137,8 +137,7 @@ class Facts:
     def flagged_ids(self, suspicion: str) -> Bool:
         """Return the raw ids, bool [K], that occur only in the samples of a suspicion."""
         flagged = self.flagged_pixels[suspicion]
-        only_there: Bool = (flagged > 0) & (flagged == self.pixels)
-        return only_there
+        return np.asarray((flagged > 0) & (flagged == self.pixels), np.bool_)
 
     def change_without(self, raw_pixels: Int64) -> dict[str, Any] | None:
         """Return the largest change of a weight if these pixels, int64 [K], were not counted."""

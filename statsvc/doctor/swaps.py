@@ -19,17 +19,18 @@ MAX_CLASSES = 40
 MAX_CELLS = 50_000_000
 """Largest number of samples × classes that are read a second time."""
 
-MIN_FILES = 20
-"""Files that contain both classes below which a minority is not significant."""
+MIN_FILES, MIN_WIDE_FILES = 8, 20
+"""Files that contain both classes below which a minority is not significant: if their ratios
+vary by at most a quarter, and by at most a half."""
 
 MIN_SWAPPED = 2
-"""Files with exchanged classes below which the finding is not significant."""
+"""Files with exchanged classes below which the finding is not significant if ratios vary by a half."""
 
 MIN_SHARE = 0.8
 """Share of the files that contain both classes."""
 
-MIN_RATIO = 4.0
-"""How many times as frequent one class is as the other in the middle file."""
+MIN_NARROW_RATIO, MIN_RATIO = 2.0, 4.0
+"""How many times as frequent one class is as the other in the middle file, for these two cases."""
 
 MINORITY = 0.45
 """Largest share of files in which the classes are exchanged."""
@@ -80,17 +81,16 @@ def swapped_classes(facts: Facts) -> Finding | None:
 def _mirrored(ratio: NDArray[np.float64], both: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     """Return which files have the opposite ratio, bool [n]; None unless they form a separate group."""
     values = ratio[both]
-    usual = values[values > 0]
-    if len(usual) < (1 - MINORITY) * len(values) or len(usual) == len(values):
+    usual, unusual = values[values > 0], values[values <= 0]
+    if not len(unusual) or len(unusual) > MINORITY * len(values):
         return None
     middle = float(np.median(usual))
-    spread = float(np.abs(usual - middle).max())
-    if middle < np.log(MIN_RATIO) or spread > middle / 2:
-        return None
-    unusual = values[values <= 0]
-    if len(unusual) < MIN_SWAPPED or np.abs(unusual + middle).max() > middle / 2:
-        return None
-    return both & (ratio <= 0)
+    spread = max(float(np.abs(usual - middle).max()), float(np.abs(unusual + middle).max()))
+    # Few files are significant if their ratios hardly vary.
+    is_narrow = spread <= middle / 4 and middle >= np.log(MIN_NARROW_RATIO)
+    is_wide = spread <= middle / 2 and middle >= np.log(MIN_RATIO)
+    is_wide &= len(values) >= MIN_WIDE_FILES and len(unusual) >= MIN_SWAPPED
+    return both & (ratio <= 0) if is_narrow or is_wide else None
 
 
 def _frequent_classes(facts: Facts) -> NDArray[np.intp]:

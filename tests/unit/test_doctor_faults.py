@@ -128,6 +128,15 @@ def test_two_classes_exchanged_in_part_of_a_split_are_found() -> None:
     assert "train" in finding["saw"]
 
 
+def test_few_files_show_exchanged_classes_if_their_proportions_hardly_vary() -> None:
+    scene = np.repeat([0, 1, 2], [4200, 1400, 544])
+    maps = dataset(lambda n: np.random.default_rng(n).permutation(scene).reshape(SIZE), images=12)
+    path = next(path for path in maps if path.startswith("val"))
+    labels = maps[path].copy()
+    maps[path][labels == 0], maps[path][labels == 2] = 2, 0
+    assert report(maps)["swapped_classes"]["files"] == [path]
+
+
 # The same scene in two splits
 
 

@@ -22,7 +22,6 @@ from support.commands import scan_json
 from support.scans import counts_by_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -51,20 +50,24 @@ def write(file: Path, pixels: NDArray[Any], mode: str | None = None) -> None:
 # Equal channels, and one channel
 
 
+def save_channels(file: Path, pixels: NDArray[np.uint8]) -> None:
+    if file.suffix == ".npy":
+        np.save(file, pixels)
+    elif file.suffix == ".tif":
+        tifffile.imwrite(file, pixels, photometric="rgb")
+    else:
+        Image.fromarray(pixels).save(file, lossless=True)
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.npy", "a.webp"])
 def test_three_equal_channels_are_ids_and_colors_are_rejected(
     tmp_path: Path, ids: NDArray[np.uint8], name: str
 ) -> None:
     pixels = np.stack([ids] * 3, -1)
-    save: dict[str, Callable[[Path], Any]] = {
-        "a.npy": lambda file: np.save(file, pixels),
-        "a.tif": lambda file: tifffile.imwrite(file, pixels, photometric="rgb"),
-        "a.webp": lambda file: Image.fromarray(pixels).save(file, lossless=True),
-    }
-    save.get(name, lambda file: Image.fromarray(pixels).save(file))(tmp_path / name)
+    save_channels(tmp_path / name, pixels)
     assert counted(library.scan(tmp_path)) == expected(ids)
     pixels[-1, -1, 2] += 1
-    save.get(name, lambda file: Image.fromarray(pixels).save(file))(tmp_path / name)
+    save_channels(tmp_path / name, pixels)
     with pytest.raises(SourceError, match="is color-coded"):
         library.scan(tmp_path)
 
@@ -89,12 +92,7 @@ def test_one_channel_is_counted(tmp_path: Path, ids: NDArray[np.uint8], name: st
     index = "rgba2".index(channel) % 4 if channel != "2" else 2
     pixels = np.random.default_rng(0).integers(0, 256, (*ids.shape, 4)).astype(np.uint8)
     pixels[..., index] = ids
-    if name == "a.npy":
-        np.save(tmp_path / name, pixels)
-    elif name == "a.tif":
-        tifffile.imwrite(tmp_path / name, pixels, photometric="rgb")
-    else:
-        Image.fromarray(pixels).save(tmp_path / name)
+    save_channels(tmp_path / name, pixels)
     assert counted(library.scan(tmp_path, rule=f"channel:{channel}")) == expected(ids)
     assert counted(library.scan(tmp_path, rule=f"Channel: {index}")) == expected(ids)
 
@@ -192,7 +190,7 @@ def test_classes_along_an_axis_are_suggested_and_counted(
             with h5py.File(folder / "a.h5", "w") as file:
                 file["a"] = stack
         elif kind == "zarr":
-            zarr.save_array(folder / "a.zarr", stack)
+            zarr.create_array(folder / "a.zarr", data=stack)
         elif kind == "nii.gz":
             nibabel.save(nibabel.Nifti1Image(stack, np.eye(4)), folder / "a.nii.gz")
         else:
