@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,14 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             return super().load_overload(sig, target_context)
         except Exception as error:  # noqa: BLE001 - unpickling a damaged file raises anything
             log.warning("Compiled code in %s cannot be read (%s); compiling it again", self.cache_path, error)
+            with suppress(OSError):
+                self.flush()  # else the damaged index could not be extended, either
             return None
 
     def save_overload(self, sig, data):
         try:
             super().save_overload(sig, data)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - it also reads the index
             log.warning("Compiled code cannot be stored in %s: %s", self.cache_path, error)
 
 
