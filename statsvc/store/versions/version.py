@@ -283,13 +283,12 @@ class Version(Table):
 
     def _first_entries(self) -> NDArray[np.int64]:
         """Return the position of the first entry of each sample, and the number of entries, int64 [n + 1]."""
-        with self._lock:
-            cached = self._cache.get("first entries")
-        if cached is None:
-            cached = np.concatenate([[0], np.cumsum(self.array("grid_entries"))])
-            with self._lock:
-                self._cache["first entries"] = cached
-        return cached
+        key = (str(self._location), "first entries", self._digests["grid_entries"])
+        first = self._cache.get(key)
+        if first is None:
+            first = np.concatenate([[0], np.cumsum(self.array("grid_entries"))])
+            self._cache.put(key, first)
+        return first
 
     def chunk(self, number: int) -> Buffer:
         """Return a chunk of `counts` in compressed form; its checksum is not verified here."""
