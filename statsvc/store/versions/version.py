@@ -107,7 +107,6 @@ class Version(Table):
         self._cache = array_cache(sys.maxsize) if cache is None else cache
         self._zarr_arrays: dict[str, Any] = {}
         self._totals: Histogram | None = None
-        self._entries: NDArray[np.int64] | None = None
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
         """Return one whole array, verified and cached; read `counts` with `blocks` instead."""
@@ -284,9 +283,12 @@ class Version(Table):
 
     def _first_entries(self) -> NDArray[np.int64]:
         """Return the position of the first entry of each sample, and the number of entries, int64 [n + 1]."""
-        if self._entries is None:
-            self._entries = np.concatenate([[0], np.cumsum(self.array("grid_entries"))])
-        return self._entries
+        key = (str(self._location), "first entries", self._digests["grid_entries"])
+        first = self._cache.get(key)
+        if first is None:
+            first = np.concatenate([[0], np.cumsum(self.array("grid_entries"))])
+            self._cache.put(key, first)
+        return first
 
     def chunk(self, number: int) -> Buffer:
         """Return a chunk of `counts` in compressed form; its checksum is not verified here."""
