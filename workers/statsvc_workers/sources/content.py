@@ -20,8 +20,8 @@ import numpy as np
 from statsvc.common.object_urls import is_url
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import extension, open_label_map, peek
-from statsvc_workers.formats.base import as_unreadable
-from statsvc_workers.formats.png_structure import GRAY, PALETTE, read_header
+from statsvc_workers.formats.base import as_unreadable, equal_channels, packed_colors
+from statsvc_workers.formats.png_structure import GRAY, PALETTE, RGB, RGBA, read_header
 from statsvc_workers.samples.open_sample import open_bytes
 
 if TYPE_CHECKING:
@@ -123,15 +123,23 @@ def _chunks(
     """Return the chunks of a file, and the width of its rows. Raises `UnreadableSample`."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
-    if extension(path) == ".png" and not colors:
+    if extension(path) == ".png":
         # Pillow, because the reader of PNG compiles its loops on its first call, which takes seconds.
         header, _ = read_header(file, size)
-        if header.color_type in (GRAY, PALETTE) and (header.depth >= 8 or header.color_type == PALETTE):
+        gray16 = header.color_type == GRAY and header.depth == 16
+        if header.depth == 8 or (not colors and (gray16 or header.color_type == PALETTE)):
             from PIL.PngImagePlugin import PngImageFile
 
             file.seek(0)
             with decoding_errors(), PngImageFile(file) as image:
-                return [np.asarray(image)], header.width
+                if colors:
+                    return [packed_colors(np.asarray(image.convert("RGB")))], header.width
+                pixels = np.asarray(image)
+                if pixels.ndim == 3:
+                    pixels = (
+                        equal_channels(pixels, "PNG") if header.color_type in (RGB, RGBA) else pixels[..., 0]
+                    )
+                return [pixels], header.width
     file.seek(0)
     label_map = open_label_map(path, file, MAX_PIXELS, key=key, colors=colors)
     return label_map.chunks, label_map.width
