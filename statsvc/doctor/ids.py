@@ -258,7 +258,7 @@ def _share_of_ids(facts: Facts, pixels: Int64) -> NDArray[np.float64]:
     shares = np.zeros(256)
     known = (facts.raw_ids >= 0) & (facts.raw_ids < 256)
     shares[facts.raw_ids[known]] = pixels[known]
-    return shares / max(1.0, shares.sum())
+    return np.asarray(shares / max(1.0, shares.sum()), np.float64)
 
 
 def _similarity(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
