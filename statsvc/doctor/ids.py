@@ -255,11 +255,10 @@ def reduced_partly(facts: Facts) -> Finding | None:
 
 def _share_of_ids(facts: Facts, pixels: Int64) -> NDArray[np.float64]:
     """Return the share of the ids 0 … 255, float64 [256], given the pixels of raw ids, int64 [K]."""
-    pixels_of = np.zeros(256)
+    shares = np.zeros(256)
     known = (facts.raw_ids >= 0) & (facts.raw_ids < 256)
-    pixels_of[facts.raw_ids[known]] = pixels[known]
-    shares: NDArray[np.float64] = pixels_of / max(1.0, pixels_of.sum())
-    return shares
+    shares[facts.raw_ids[known]] = pixels[known]
+    return np.asarray(shares / max(1.0, shares.sum()), np.float64)
 
 
 def _similarity(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
