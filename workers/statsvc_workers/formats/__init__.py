@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 __all__ = ["FORMATS", "REVISION", "Format", "LabelMap", "Mode", "extension", "open_label_map", "peek"]
 
-REVISION = 3
+REVISION = 2
 """Increase this when a change makes any file count differently: rows of older revisions are not reused."""
 
 FORMATS: dict[str, Format] = {
