@@ -66,7 +66,9 @@ def calculate_class_weights(
     seed          seed of the draw
     num_workers   number of processes that read labels (a Torch `DataLoader`); it does not change the counts
     cache         JSON file that stores the counts. An entry is reused for any method if the dataset's
-                  fingerprint (see `statsvc.local.fingerprint`), `samples` and `seed` are the same
+                  fingerprint (see `statsvc.local.fingerprint`), `samples` and `seed` are the same. A changed
+                  label is noticed if its file is in a list of paths, or below a folder, that is an attribute
+                  of the dataset, and has another size or modification time; otherwise only by chance
     verbose       print the table of classes and the warnings; otherwise warnings go to the log
                   "statsvc.calculate"
     params        further parameters of `WeightSpec`, such as `normalize="none"` or `alpha=0.5`

@@ -1,10 +1,11 @@
 """The fingerprint of a dataset: decides whether cached counts are still valid.
 
 It covers what is visible without reading every label: the dataset's class, the code of its `__getitem__`,
-its length, its attributes (file lists with sizes and modification times, arrays, transforms, wrapped
-datasets), and the labels at a few evenly spaced indices. It misses these changes, unless they affect one of
-those labels: a file whose name, size and modification time stay the same; files whose names are not paths
-relative to the working directory; code that `__getitem__` calls. If in doubt, delete the cache file.
+its length, its attributes (file lists and the files in folders with sizes and modification times, arrays,
+transforms, wrapped datasets), and the labels at a few evenly spaced indices. It misses these changes, unless
+they affect one of those labels: a file whose name, size and modification time stay the same; files that are
+neither in a list of paths nor below a folder that is an attribute; code that `__getitem__` calls. If in
+doubt, delete the cache file.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from statsvc.dataset.splits import EXTENSIONS
 from statsvc.local.labels import label_array
 
 PROBES = 8
@@ -34,6 +36,12 @@ _MAX_ELEMENTS = 1 << 22
 
 _FILE_PROBES = 8
 """Number of items of a list that are tested for being paths of files."""
+
+_FILES = tuple(EXTENSIONS)
+"""Extensions of the files in a folder that belong to the fingerprint."""
+
+_MAX_FILES = 200_000
+"""Number of files and folders after which no further folder below an attribute is read."""
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -84,6 +92,7 @@ class _Description:
             for key in sorted(value, key=repr):
                 self.text(repr(key))
                 self.add(value[key], depth)
+                self._add_folder(value[key])
         elif isinstance(value, (set, frozenset)):
             self.text(repr(sorted(map(repr, value))))
         elif hasattr(value, "detach") and hasattr(value, "numpy"):
@@ -119,6 +128,22 @@ class _Description:
                 self.text(f"{item} {status.st_size} {status.st_mtime_ns}")
             else:
                 self.add(item, depth)
+
+    def _add_folder(self, folder: Any) -> None:
+        """Add the sizes and modification times of the arrays and images in a folder, such as a root."""
+        if not isinstance(folder, (str, PurePath)) or not str(folder) or "\0" in str(folder):
+            return
+        count = 0
+        for parent, folders, names in os.walk(folder):
+            folders.sort()
+            for name in sorted(names):
+                path = os.path.join(parent, name)  # noqa: PTH118 - creating a Path for each name is slow
+                # Other files, such as logs and the cache itself, change while the labels do not.
+                if name.lower().endswith(_FILES) and (status := _stat(path)) is not None:
+                    self.text(f"{path} {status.st_size} {status.st_mtime_ns}")
+            count += len(folders) + len(names)
+            if count > _MAX_FILES:
+                return
 
     def _add_array(self, array: np.ndarray[Any, Any]) -> None:
         self.text(f"{array.dtype.str} {array.shape}")

@@ -566,6 +566,27 @@ def test_sets_cycles_and_unusual_attributes_have_a_fingerprint() -> None:
     assert fingerprint(make()) == fingerprint(make())
 
 
+def test_the_cache_notices_a_label_file_that_changed_below_the_root(tmp_path: Path) -> None:
+    class Files:
+        def __init__(self) -> None:
+            self.root, self.names = str(tmp_path / "data"), [f"{n:03}.npy" for n in range(50)]
+
+        def __len__(self) -> int:
+            return len(self.names)
+
+        def __getitem__(self, index: int) -> tuple[None, np.ndarray[Any, Any]]:
+            return None, np.load(Path(self.root, "masks", self.names[index]))
+
+    (tmp_path / "data" / "masks").mkdir(parents=True)
+    for name in Files().names:
+        np.save(tmp_path / "data" / "masks" / name, np.arange(16).reshape(4, 4) // 8)
+    cache = tmp_path / "data" / "counts.json"
+    before = weights(Files(), cache=cache)
+    assert torch.equal(weights(Files(), cache=cache), before)
+    np.save(tmp_path / "data" / "masks" / "003.npy", np.zeros((4, 4), np.int64))
+    assert not torch.equal(weights(Files(), cache=cache), before)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
