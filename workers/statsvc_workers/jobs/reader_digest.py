@@ -9,7 +9,10 @@ import xxhash
 from statsvc.dataset.counting_rule import Counting
 from statsvc_workers.formats import REVISION
 
-_EXTENSIONS = [".bmp", ".gif", ".h5", ".hdf5", ".nii", ".nii.gz", ".npy", ".npz", ".png", ".tif", ".tiff", ".webp"]
+_EXTENSIONS = [
+    *(".bmp", ".gif", ".h5", ".hdf5", ".nii", ".nii.gz"),
+    *(".npy", ".npz", ".png", ".tif", ".tiff", ".webp"),
+]
 """Part of every digest, so that rows which earlier releases counted keep theirs.
 
 A format that is added later changes no row, because its files were no samples or could not be read.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from statsvc.common import object_urls
 from statsvc.common.object_urls import SCHEMES, is_url
 from statsvc.common.utf8 import printable
-from statsvc.dataset.counting_rule import ARITHMETIC, VALUE, Counting
+from statsvc.dataset.counting_rule import VALUE, Counting
 from statsvc.dataset.selection import FileGroup, Selection, quoted
 from statsvc.dataset.splits import Split
 from statsvc.errors import SourceError
@@ -49,8 +49,8 @@ def open_source(
     Raises `SourceError` where nothing can be counted or the files look like photographs, and
     `AmbiguousSource`, with one pattern for each kind, where the location contains several kinds of label map.
     """
-    # A channel or the classes along an axis do not look like a label map.
-    others = counting is not None and counting.rule not in (VALUE, *ARITHMETIC, "palette")
+    # Instance ids, a channel, or the classes along an axis do not look like class ids.
+    others = counting is not None and counting.rule not in (VALUE, "palette")
     return _Opening(pattern, counting, layout, trusted or others).open(location)
 
 
