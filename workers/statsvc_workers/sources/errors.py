@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from statsvc.common.object_urls import is_url
+from statsvc.common.one_line import one_line
 from statsvc.dataset.selection import quoted
 from statsvc.errors import AmbiguousSource, SourceError
 from statsvc_workers import containers
@@ -44,7 +45,7 @@ def no_match(root: str, pattern: str, names: list[str]) -> SourceError:
     """Return the error for a source in which no path matches the pattern."""
     if not names:
         return _empty(root)
-    examples = ", ".join(printable(name) for name in sorted(names)[:EXAMPLES])
+    examples = ", ".join(shown(name) for name in sorted(names)[:EXAMPLES])
     return SourceError(
         f"no file in {root} matches the pattern {quoted(pattern)}; its files are, for example: {examples}"
     )
@@ -56,7 +57,7 @@ def nothing_readable(root: str, names: list[str]) -> SourceError:
         return _empty(root)
     counts = Counter(Path(name).suffix.lower() for name in names)
     summary = ", ".join(
-        f"{count} {printable(extension) or 'files without an extension'}{' files' if extension else ''}"
+        f"{count} {shown(extension) or 'files without an extension'}{' files' if extension else ''}"
         for extension, count in counts.most_common(EXAMPLES)
     )
     annotations = [name for name in sorted(names) if name.lower().endswith(".json") and _is_coco(root, name)]
@@ -131,6 +132,11 @@ def photographs(root: str, kinds: Sequence[FileKind]) -> SourceError:
 def printable(name: str) -> str:
     """Return a file name as text; bytes that are not UTF-8 become escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def shown(name: str) -> str:
+    """Return a file name for a message, also without control characters."""
+    return one_line(printable(name))
 
 
 def _empty(root: str) -> SourceError:
