@@ -57,10 +57,11 @@ def _list_hdf5(file: BinaryIO, path: str, counting: Counting) -> list[Member]:
 def _list_zarr(root: str, path: str, counting: Counting) -> list[Member]:
     shape, grid, itemsize, array_path, chunk_file = zarr_arrays.layout(located(root, path), counting.key)
     base = f"{path}/{array_path}" if array_path else path
-    check_chunk_files(shape, grid)
     metadata = next(mark for mark in ("zarr.json", ".zarray") if exists(root, f"{base}/{mark}"))
     members = []
     for name, region in _regions(shape, grid, counting.rows):
+        if not members:  # `_regions` has checked the number of rows
+            _check_chunk_files(shape, grid)
         spans = (
             range(axis.start // side, -(-axis.stop // side)) for axis, side in zip(region, grid, strict=True)
         )
@@ -71,7 +72,7 @@ def _list_zarr(root: str, path: str, counting: Counting) -> list[Member]:
     return members
 
 
-def check_chunk_files(shape: Sequence[int], grid: Sequence[int]) -> None:
+def _check_chunk_files(shape: Sequence[int], grid: Sequence[int]) -> None:
     """Raise `UnreadableSample` for an array of too many chunk files, which are all listed."""
     files = math.prod(-(-length // max(1, side)) for length, side in zip(shape, grid, strict=True))
     if files > MAX_ROWS:

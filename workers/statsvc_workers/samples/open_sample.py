@@ -49,11 +49,9 @@ def located(root: str, path: str) -> str:
 
 
 def exists(root: str, path: str) -> bool:
-    """Whether the file or object exists. Raises `OSError`, and `OutsideRoots`."""
+    """Whether the file or object exists; one outside the roots does not. Raises `OSError`."""
     if is_url(root):
-        from statsvc_workers.samples.object_store import bucket
-
-        return bool(bucket(root).heads([path]))
+        return bool(existing(root, [path]))
     return stat.S_ISREG(_mode(root, path))
 
 
@@ -62,7 +60,8 @@ def existing(root: str, paths: Sequence[str]) -> list[str]:
     if is_url(root):
         from statsvc_workers.samples.object_store import bucket
 
-        return [path for path, _ in bucket(root).heads(paths)] if paths else []
+        allowed = [path for path in paths if roots.is_allowed_url(join(root, path))]
+        return [path for path, _ in bucket(root).heads(allowed)] if allowed else []
     return [path for path in paths if exists(root, path)]
 
 
@@ -81,8 +80,8 @@ def is_folder(root: str, path: str, containing: str) -> bool:
 
 
 def _mode(root: str, path: str) -> int:
-    """Return the mode of a file or folder; 0 if there is none."""
+    """Return the mode of a file or folder; 0 if there is none, or if it is outside the roots."""
     try:
         return roots.status(os.path.join(root, path)).st_mode  # noqa: PTH118
-    except OSError:
+    except (OSError, roots.OutsideRoots):
         return 0

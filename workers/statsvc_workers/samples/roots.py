@@ -83,11 +83,18 @@ def status(path: str, *, follow_symlinks: bool = True) -> os.stat_result:
         os.close(pinned)
 
 
-def check_url(url: str) -> None:
-    """Raise `OutsideRoots` for a URL, as `object_urls.join` returns it, that is outside the roots."""
+def is_allowed_url(url: str) -> bool:
+    """Whether a URL, as `object_urls.join` returns it, is below a root."""
     roots = _roots.get()
-    if roots is not None and not any(is_url(root) and is_below(url, root) for root in roots):
-        raise OutsideRoots(f"is outside the folders and URLs that may be read ({_listed(roots)})")
+    return roots is None or any(is_url(root) and is_below(url, root) for root in roots)
+
+
+def check_url(url: str) -> None:
+    """Raise `OutsideRoots` for a URL that is outside the roots."""
+    if not is_allowed_url(url):
+        raise OutsideRoots(
+            f"is outside the folders and URLs that may be read ({_listed(_roots.get() or ())})"
+        )
 
 
 def leads_to_root(path: str) -> list[str]:

@@ -14,6 +14,8 @@ from statsvc.errors import AmbiguousSource, SourceError
 from statsvc_workers import containers
 from statsvc_workers.formats import FORMATS
 from statsvc_workers.formats.convert import COMMANDS, advice
+from statsvc_workers.samples.open_sample import open_bytes
+from statsvc_workers.samples.roots import OutsideRoots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,9 +88,9 @@ def _is_coco(root: str, name: str) -> bool:
     if is_url(root):
         return False
     try:
-        with Path(root, name).open("rb") as file:
+        with open_bytes(root, name) as file:
             head = file.read(JSON_HEAD)
-    except OSError:
+    except (OSError, OutsideRoots):
         return False
     return sum(key in head for key in (b'"images"', b'"annotations"', b'"categories"')) > 1
 
