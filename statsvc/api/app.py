@@ -105,13 +105,13 @@ def build_app(
     page.install(app)
     # Requests pass the middleware in reverse order.
     app.add_middleware(BodyLimit)
+    app.add_middleware(OriginCheck)
     app.add_middleware(
         access.Access,
         tokens=lambda: service.watcher.snapshot.tokens,
         fresh=service.watcher.fresh,
         policy=policy,
     )
-    app.add_middleware(OriginCheck)
     app.add_middleware(HostCheck, allowed=allowed_hosts, any_address=any_address)
     app.add_middleware(Head)
     openapi.install(app, policy)

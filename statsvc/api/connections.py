@@ -31,7 +31,7 @@ RESERVED_FILES = 64
 """Files that the process may open apart from connections."""
 
 HEAD_SECONDS = 10.0
-"""Time for a request line and headers, from connecting or from the end of the previous response."""
+"""Time for a request line and headers, from connecting or from the first byte of a further request."""
 
 BODY_SECONDS = 60.0
 """Time for a request body."""
@@ -123,7 +123,8 @@ class _Guarded(H11Protocol):
             return
         self._counted = True
         self.limits.clients[self.address] += 1
-        self._wait_for_head()
+        self.limits.waiting[self] = None
+        self._deadline = self.loop.call_later(self.limits.head_seconds, self.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
@@ -136,11 +137,16 @@ class _Guarded(H11Protocol):
             return
         super().data_received(data)
         self._update()
+        if self in self.limits.waiting and self._deadline is None:
+            # A whole request, which is the rule, needs no timer.
+            self._deadline = self.loop.call_later(self.limits.head_seconds, self.abort)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if not self.transport.is_closing():
-            self._wait_for_head()
+            # uvicorn closes a connection that stays idle from now on.
+            self._cancel_deadline()
+            self.limits.waiting[self] = None
             self._update()  # the next request may have arrived already
 
     def pause_writing(self) -> None:
@@ -167,11 +173,6 @@ class _Guarded(H11Protocol):
             self.limits.clients[self.address] -= 1
             if not self.limits.clients[self.address]:
                 del self.limits.clients[self.address]
-
-    def _wait_for_head(self) -> None:
-        self._cancel_deadline()
-        self.limits.waiting[self] = None
-        self._deadline = self.loop.call_later(self.limits.head_seconds, self.abort)
 
     def _update(self) -> None:
         """Replace the deadline of the headers by that of the body, or remove it, as far as data arrived."""

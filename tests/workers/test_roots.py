@@ -171,7 +171,7 @@ def test_a_dataset_that_is_replaced_by_a_link_is_not_scanned(workspace: Workspac
     folder.symlink_to(tree / "secret")
     outcome, job = workspace.scan()
     assert job.state == "failed"
-    assert "outside the folders and URLs that may be read" in str(outcome.error)
+    assert "through a symbolic link outside the folders and URLs" in str(outcome.error)
 
 
 def test_no_content_of_another_file_is_in_a_message(tree: Path) -> None:

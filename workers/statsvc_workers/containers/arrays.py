@@ -58,7 +58,7 @@ def _list_zarr(root: str, path: str, counting: Counting) -> list[Member]:
     shape, grid, itemsize, array_path, chunk_file = zarr_arrays.layout(located(root, path), counting.key)
     base = f"{path}/{array_path}" if array_path else path
     metadata = next(mark for mark in ("zarr.json", ".zarray") if exists(root, f"{base}/{mark}"))
-    members = []
+    members: list[Member] = []
     for name, region in _regions(shape, grid, counting.rows):
         if not members:  # `_regions` has checked the number of rows
             _check_chunk_files(shape, grid)

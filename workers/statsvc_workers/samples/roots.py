@@ -153,9 +153,10 @@ def source_roots(source: str, roots: Sequence[str] | None, *, only: bool) -> tup
 
 
 def _refused(source: str, roots: Sequence[str], metavar: str) -> SourceError:
+    real = "" if is_url(source) or os.path.realpath(source) == source else " through a symbolic link"
     return SourceError(
-        f"{source} is outside the folders and URLs that may be read ({_listed(roots)}); allow another one "
-        f"by starting the server or runner with --root {metavar}"
+        f"{source} is{real} outside the folders and URLs that may be read ({_listed(roots)}); allow another "
+        f"one by starting the server or runner with --root {metavar}"
     )
 
 
