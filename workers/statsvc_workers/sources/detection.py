@@ -28,7 +28,7 @@ from statsvc.dataset.counting_rule import Counting
 from statsvc.dataset.selection import FileGroup
 from statsvc_workers.formats import FORMATS, extension, peek
 from statsvc_workers.samples.open_sample import exists, open_bytes
-from statsvc_workers.samples.roots import OutsideRoots
+from statsvc_workers.samples.roots import OutsideRoots, current_roots, restricted
 from statsvc_workers.sources.content import Content, Look, inspect
 from statsvc_workers.sources.grouping import pattern_of_group
 from statsvc_workers.sources.roles import VERSION, Role, folder_role, role_of, without_splits
@@ -347,6 +347,7 @@ class _Contents:
 
     def __init__(self, root: str, counting: Counting) -> None:
         self.root, self.counting = root, counting
+        self._roots = current_roots()  # also for the threads below
         self._headers: dict[str, tuple[str, bool] | None] = {}
         self._contents: dict[str, Content | None] = {}
 
@@ -389,7 +390,9 @@ class _Contents:
     def _inspect(self, path: str) -> Content | None:
         if path not in self._contents:
             counting = self.counting
-            self._contents[path] = inspect(self.root, path, counting.key, colors=counting.palette is not None)
+            colors = counting.palette is not None
+            with restricted(self._roots):
+                self._contents[path] = inspect(self.root, path, counting.key, colors=colors)
         return self._contents[path]
 
     def _read_some(self, files: Sequence[_File]) -> list[tuple[str, bool]]:
@@ -407,7 +410,7 @@ class _Contents:
     def _read(self, path: str) -> tuple[str, bool] | None:
         if path not in self._headers:
             header = None
-            with suppress(OSError, OutsideRoots):
+            with restricted(self._roots), suppress(OSError, OutsideRoots):
                 # Only regular files: reading a pipe would block.
                 if is_url(self.root) or exists(self.root, path):
                     with open_bytes(self.root, path) as file:
