@@ -33,6 +33,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -124,7 +125,15 @@ class LeaseLost(JobFailed):
     """This attempt no longer owns the job: another attempt took it over, or the job has ended."""
 
 
+MAX_COMPARED_NAMES = 200
+MAX_COMPARED_LENGTH = 100
+"""Known names that `nearest` compares, and the longest name: its time grows with both."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean X?)` for the known name most similar to `name`, or an empty string."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    if len(name) > MAX_COMPARED_LENGTH:
+        return ""
+    compared = itertools.islice((k for k in known if len(k) <= MAX_COMPARED_LENGTH), MAX_COMPARED_NAMES)
+    matches = difflib.get_close_matches(name, list(compared), n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 from statsvc._version import __version__
 from statsvc.api import openapi
 from statsvc.api.http import access, problems
-from statsvc.api.http.middleware import LOOPBACK_NAMES, MAX_BODY, BodyLimit, Head, HostCheck
+from statsvc.api.http.middleware import LOOPBACK_NAMES, BodyLimit, Head, HostCheck, OriginCheck
 from statsvc.api.routes import (
     changed,
     datasets,
@@ -84,6 +84,7 @@ def build_app(
         redirect_slashes=False,
     )
     app.state.service = service
+    app.state.policy = policy
     problems.install(app)
     for module in (
         weights,
@@ -103,7 +104,8 @@ def build_app(
         app.include_router(module.router)
     page.install(app)
     # Requests pass the middleware in reverse order.
-    app.add_middleware(BodyLimit, largest=MAX_BODY)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(OriginCheck)
     app.add_middleware(
         access.Access,
         tokens=lambda: service.watcher.snapshot.tokens,

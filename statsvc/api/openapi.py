@@ -54,6 +54,8 @@ def _completed(document: dict[str, Any], policy: Policy) -> dict[str, Any]:
         for method, operation in operations.items():
             _split_docstring(operation)
             _use_problem_media_type(operation["responses"])
+            if method != "get":
+                _add_problems(operation, problems.CROSS_ORIGIN)
             if policy.scope(method.upper(), path) is not None:
                 _require_token(operation)
     return document
@@ -90,7 +92,12 @@ def _use_problem_media_type(responses: dict[str, Any]) -> None:
 
 def _require_token(operation: dict[str, Any]) -> None:
     operation["security"] = [{"token": []}]
-    for kind in (problems.UNAUTHORIZED, problems.FORBIDDEN):
+    _add_problems(operation, problems.UNAUTHORIZED, problems.FORBIDDEN)
+
+
+def _add_problems(operation: dict[str, Any], *kinds: problems.ProblemType) -> None:
+    """Document responses of the middleware."""
+    for kind in kinds:
         response = problems.response_of(kind)
         del response["model"]
         content = response["content"][problems.MEDIA_TYPE]

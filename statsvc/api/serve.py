@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from statsvc.api.app import build_app
+from statsvc.api.connections import Limits, connection_limit, guarded_protocol
 from statsvc.api.http.access import Policy, audit
 from statsvc.api.http.middleware import LOOPBACK_NAMES
 from statsvc.errors import Conflict, InvalidParameter
@@ -74,6 +75,7 @@ def run(
     *,
     names: Sequence[str] = (),
     reads_need_token: bool = False,
+    proxies: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = (),
     ready: Callable[[int], None] | None = None,
     stopping: Callable[[int], None] | None = None,
 ) -> None:
@@ -81,6 +83,7 @@ def run(
 
     names             additional accepted host names
     reads_need_token  whether reads require a token, too
+    proxies           networks of the proxies whose forwarded client addresses are used
     ready             called with the port once the server accepts requests
     stopping          called with each signal to stop, in its handler
 
@@ -104,6 +107,11 @@ def run(
             log_level="warning",
             access_log=False,
             server_header=False,
+            http=guarded_protocol(Limits(connection_limit(), trusted=proxies)),
+            ws="none",
+            # Any client could send these headers; only those of a proxy say where a request comes from.
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=[str(network) for network in proxies],
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
         audit.setLevel(logging.INFO)

@@ -19,7 +19,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from statsvc.classes.class_maps import BUILTIN, IGNORE, builtin, make_class_map
+from statsvc.classes.class_maps import BUILTIN, IGNORE, MAX_CLASSES, builtin, make_class_map
 from statsvc.errors import InvalidParameter, NotFound, nearest
 
 if TYPE_CHECKING:
@@ -163,6 +163,8 @@ def _parse_names(value: Any, targets: dict[int, int]) -> tuple[str, ...]:
             name_of[class_id] = _parse_name(name, position)
         name_of = {class_id: name for class_id, name in name_of.items() if 0 <= class_id != IGNORE}
         classes = max(name_of, default=-1) + 1
+        if classes > MAX_CLASSES:
+            raise _Malformed(f"class id {classes - 1} is too large: a class id is at most {MAX_CLASSES - 1}")
         return tuple(name_of.get(class_id, str(class_id)) for class_id in range(classes))
     if not isinstance(value, list):
         raise _Malformed("names must be a list of strings, or a mapping of class id to string")
@@ -178,7 +180,13 @@ def _parse_name(value: Any, position: str) -> str:
 def _read_yaml(text: str) -> Any:
     import yaml
 
+    converted: set[int] = set()
+
     def convert(node: yaml.Node, depth: int) -> Any:
+        if id(node) in converted:
+            # An alias of an alias of … is exponentially large.
+            raise _Malformed(f"line {node.start_mark.line + 1}: write the value again instead of an alias")
+        converted.add(id(node))
         if isinstance(node, yaml.ScalarNode):
             return node.value
         if depth == _MAX_DEPTH:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from statsvc.cli._echo import echo
 from statsvc.cli._home import find_dataset
 from statsvc.errors import Unanswerable
 from statsvc.sampling import mixtures
@@ -69,11 +68,11 @@ def default_answer(table: Version) -> dict[str, Any] | None:
     try:
         return weights_response(table, WeightSpec())
     except Unanswerable as error:
-        click.echo(f"statsvc: no weights: {error}", err=True)
+        echo(f"statsvc: no weights: {error}", err=True)
         return None
 
 
 def print_warnings(answer: Mapping[str, Any]) -> None:
     """Print the warnings of an answer on stderr."""
     for warning in answer["warnings"]:
-        click.echo(f"statsvc: {warning['message']}", err=True)
+        echo(f"statsvc: {warning['message']}", err=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from statsvc.cli._echo import echo
 from statsvc.errors import AmbiguousSource, InvalidParameter, NotFound, StatsvcError, nearest
 
 if TYPE_CHECKING:
@@ -52,13 +53,13 @@ class SectionedGroup(click.Group):
             return super().invoke(ctx)
         except InvalidParameter as error:
             for name, message in error.errors:
-                click.echo(f"statsvc: {self._spelling(ctx, name)}: {message}", err=True)
+                echo(f"statsvc: {self._spelling(ctx, name)}: {message}", err=True)
             raise click.exceptions.Exit(USAGE) from error
         except (AmbiguousSource, NotFound) as error:
-            click.echo(f"statsvc: {error}", err=True)
+            echo(f"statsvc: {error}", err=True)
             raise click.exceptions.Exit(USAGE) from error
         except StatsvcError as error:
-            click.echo(f"statsvc: {error}", err=True)
+            echo(f"statsvc: {error}", err=True)
             raise click.exceptions.Exit(FAILED) from error
         except BrokenPipeError:
             # The reader of the pipe (head, less) has closed it.

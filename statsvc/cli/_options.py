@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from statsvc.cli._echo import echo
 from statsvc.common.durations import parse_schedule
+from statsvc.common.object_urls import is_url, normalized
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_UNPRINTABLE = re.compile(r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters that JSON does not require to be escaped."""
 
 MAX_LISTED = 10_000
 """Largest value of --limit."""
@@ -32,7 +38,9 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON to stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    # JSON has escapes of its own; a string in it contains no line break.
+    echo(_UNPRINTABLE.sub(lambda match: json.dumps(match[0])[1:-1], text))
 
 
 def version_number(text: str) -> int | str:
@@ -151,3 +159,33 @@ def trigger_changes(every: str | None, watch: bool | None) -> dict[str, float | 
     if watch is not None:
         changes["watch"] = watch
     return changes
+
+
+def _parse_roots(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> tuple[Path | str, ...]:
+    """Return each root as a URL or the path of an existing folder."""
+    roots: list[Path | str] = []
+    for value in values:
+        if is_url(value):
+            roots.append(normalized(value))
+        elif Path(value).is_dir():
+            roots.append(Path(value))
+        else:
+            raise click.BadParameter(
+                f"{value!r} is not a folder. Give an existing folder, or a URL such as s3://bucket/prefix."
+            )
+    return tuple(roots)
+
+
+def root_option(text: str) -> Decorator:
+    """Add --root with a help text; the command receives `roots`, existing folders and normalized URLs."""
+    return click.option(
+        "--root",
+        "roots",
+        multiple=True,
+        callback=_parse_roots,
+        metavar="FOLDER|URL",
+        show_default="current folder",
+        help=text,
+    )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from statsvc.cli._echo import echo
 from statsvc.errors import StatsvcError
 
 if TYPE_CHECKING:
@@ -36,4 +37,4 @@ def write_plot(save: Callable[[Path], None], output: Path) -> None:
         save(output)
     except OSError as error:
         raise StatsvcError(f"{output} cannot be written: {error.strerror or error}") from error
-    click.echo(f"Plot written to {output}", err=True)
+    echo(f"Plot written to {output}", err=True)

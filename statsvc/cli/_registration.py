@@ -16,6 +16,7 @@ import click
 
 from statsvc.classes import class_map_files
 from statsvc.cli._configuration import configuration_changes
+from statsvc.cli._echo import echo
 from statsvc.common.object_urls import is_url, normalized
 from statsvc.common.utf8 import printable
 from statsvc.dataset.splits import FOLDERS
@@ -203,7 +204,7 @@ def _move(
 def print_selection(selection: Selection | None) -> None:
     """Print on stderr which files are counted and which are skipped, if the source was inspected."""
     for line in selection.lines() if selection is not None else ():
-        click.echo(f"statsvc: {printable(line)}", err=True)
+        echo(f"statsvc: {printable(line)}", err=True)
 
 
 def _find_by_location(

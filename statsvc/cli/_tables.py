@@ -6,7 +6,8 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import click
+from statsvc.cli._echo import echo
+from statsvc.common.one_line import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,24 +27,25 @@ def text_of(value: Any) -> str:
         return "–"
     if isinstance(value, str) and value.endswith("+00:00"):
         return datetime.fromisoformat(value).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    return str(value)
+    return one_line(str(value))
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:
     """Print one name and value per line."""
     for name, value in fields.items():
-        click.echo(f"{name:<{FIELD_WIDTH}} {text_of(value)}")
+        echo(f"{name:<{FIELD_WIDTH}} {text_of(value)}")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print rows: a table on a terminal, tab-separated lines for another program."""
     if not sys.stdout.isatty():
         for row in (columns, *rows):
-            click.echo("\t".join(text_of(value) for value in row))
+            echo("\t".join(text_of(value) for value in row))
         return
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     numeric = {k for row in rows for k, value in enumerate(row) if isinstance(value, int)}
@@ -55,5 +57,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else text_of(value) for value in row))
+        # As `Text`, because rich would read a name in brackets as markup.
+        table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else text_of(value)) for value in row))
     Console().print(table)

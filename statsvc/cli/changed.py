@@ -8,6 +8,7 @@ import sys
 import click
 
 from statsvc.cli._completion import complete_dataset
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._jobs import job_to_dict
 from statsvc.cli._options import json_option, max_removed_option, print_json
@@ -45,6 +46,6 @@ def changed(
     if as_json:
         print_json(job_to_dict(job, dataset.name))
     else:
-        click.echo(job.id)
+        echo(job.id)
     status = "is queued" if created else "was already queued; it now includes this request"
-    click.echo(f"statsvc: job {job.id} {status}. Follow it with: statsvc jobs {job.id} --follow", err=True)
+    echo(f"statsvc: job {job.id} {status}. Follow it with: statsvc jobs {job.id} --follow", err=True)

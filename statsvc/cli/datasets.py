@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from statsvc.cli._completion import complete_dataset
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options, open_table
 from statsvc.cli._options import AUTOMATIC_SCANS, json_option, print_json, trigger_changes, trigger_options
 from statsvc.cli._tables import iso, print_fields, print_table
 from statsvc.common.durations import format_duration
+from statsvc.common.one_line import one_line
 from statsvc.dataset.selection import Selection
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def datasets(
             dataset = _configured(catalog, name, keep, triggers)
             _show(home, catalog, dataset, as_json)
             if any(triggers.values()):
-                click.echo(AUTOMATIC_SCANS, err=True)
+                echo(AUTOMATIC_SCANS, err=True)
 
 
 def _list(catalog: Catalog, as_json: bool) -> None:
@@ -85,14 +87,14 @@ def _list(catalog: Catalog, as_json: bool) -> None:
     elif rows:
         print_table(COLUMNS, rows)
     else:
-        click.echo("There is no dataset yet. Add one with: statsvc scan SOURCE", err=True)
+        echo("There is no dataset yet. Add one with: statsvc scan SOURCE", err=True)
 
 
 def _delete(catalog: Catalog, name: str, as_json: bool) -> None:
     catalog.delete_dataset(name)
     if as_json:
         print_json({"dataset": name, "deleted": True})
-    click.echo(f"Deleted {name}. Its version numbers will not be used again.", err=True)
+    echo(f"Deleted {name}. Its version numbers will not be used again.", err=True)
 
 
 def _configured(
@@ -118,7 +120,7 @@ def _show(home: Home, catalog: Catalog, dataset: Dataset, as_json: bool) -> None
         _print_description(description)
     for job, _ in jobs.recent(catalog, dataset, 1):
         if job.state == "failed":
-            click.echo(f"statsvc: the newest job, {job.id}, failed: {job.error}", err=True)
+            echo(f"statsvc: the newest job, {job.id}, failed: {job.error}", err=True)
 
 
 def _description(home: Home, catalog: Catalog, dataset: Dataset) -> dict[str, Any]:
@@ -163,6 +165,6 @@ def _print_description(description: dict[str, Any]) -> None:
         }
     )
     for subject, text in configuration.get("notes", {}).items():
-        click.echo(f"  {subject}: {text}")
+        echo(f"  {subject}: {text}")
     for failure in failures:
-        click.echo(f"  {failure['path']}: {failure['error']}")
+        echo(one_line(f"  {failure['path']}: {failure['error']}"))

@@ -9,6 +9,7 @@ import click
 
 from statsvc.cli._answers import answer_function
 from statsvc.cli._completion import complete_dataset
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, print_json, version_number
 from statsvc.cli._parameters import parameter_options, present_parameters
@@ -84,7 +85,7 @@ def diff(
     else:
         _print(result)
     for line in (*result["warnings"], *lines):
-        click.echo(f"statsvc: {line}", err=True)
+        echo(f"statsvc: {line}", err=True)
     if lines:
         raise click.exceptions.Exit(1)
 
@@ -114,7 +115,7 @@ def _print(result: Mapping[str, Any]) -> None:
     columns = ["id", "name"]
     columns += [f"{field} {key}" for field in FIELDS for key in ("from", "to")]
     print_table([*columns, "weight change"], rows)
-    click.echo(f"distance {result[DISTANCE]:.6f}")
+    echo(f"distance {result[DISTANCE]:.6f}")
 
 
 def _number(value: float | None) -> str | None:

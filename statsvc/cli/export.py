@@ -9,6 +9,7 @@ import click
 
 from statsvc.cli._answers import open_cached_table, print_warnings
 from statsvc.cli._completion import complete_dataset
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import version_option
 from statsvc.cli._parameters import parameter_options, pop_class_map_file, present_parameters
@@ -69,6 +70,6 @@ def export(
             file.write_bytes(content)
         except OSError as error:
             raise StatsvcError(f"{file} cannot be written: {error.strerror}") from error
-        click.echo(f"{file} written from version {table.version} of {table.dataset}", err=True)
+        echo(f"{file} written from version {table.version} of {table.dataset}", err=True)
     if answer is not None:
         print_warnings(answer)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, print_json
 from statsvc.common.durations import parse_duration
@@ -61,7 +62,7 @@ def gc(
         if resume:
             if restored:
                 skipped = retention.skip_numbers(catalog, home.store)
-                click.echo(f"Each dataset skips at least {skipped} version numbers.", err=True)
+                echo(f"Each dataset skips at least {skipped} version numbers.", err=True)
             retention.resume(home.store)
             _report_state(paused=False, as_json=as_json)
             return
@@ -69,18 +70,18 @@ def gc(
     if as_json:
         print_json(_to_dict(collected))
     else:
-        click.echo(
+        echo(
             f"{len(collected.expired)} versions marked, rows of {len(collected.removed)} deleted, "
             f"{len(collected.orphans)} orphans deleted, {collected.jobs} old jobs deleted"
         )
     for folder in collected.unknown:
-        click.echo(
+        echo(
             f"statsvc: {home.store / folder} belongs to no dataset in this catalog, so gc did not delete it. "
             "Check --database. If the catalog was lost, run: statsvc rebuild",
             err=True,
         )
     for damage in collected.damaged:
-        click.echo(f"statsvc: {damage}", err=True)
+        echo(f"statsvc: {damage}", err=True)
     if collected.damaged:
         raise click.exceptions.Exit(1)
 
@@ -89,9 +90,9 @@ def _report_state(*, paused: bool, as_json: bool) -> None:
     if as_json:
         print_json({"paused": paused})
     elif paused:
-        click.echo("gc is paused. Resume it with: statsvc gc --resume", err=True)
+        echo("gc is paused. Resume it with: statsvc gc --resume", err=True)
     else:
-        click.echo("gc is enabled again.", err=True)
+        echo("gc is enabled again.", err=True)
 
 
 def _to_dict(collected: Collected) -> dict[str, Any]:

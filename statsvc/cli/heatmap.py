@@ -9,6 +9,7 @@ import click
 
 from statsvc.cli._answers import open_cached_table
 from statsvc.cli._completion import complete_dataset
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, output_option, print_json, version_option
 from statsvc.cli._parameters import parameter_options, pop_class_map_file, present_parameters
@@ -64,6 +65,6 @@ def heatmap(
 def _print(result: dict[str, Any]) -> None:
     """Print the shares in percent: one block for each class, one line for each row of tiles."""
     for row in result["classes"]:
-        click.echo(f"{row['id']} {row['name']}, % of each tile")
+        echo(f"{row['id']} {row['name']}, % of each tile")
         for line in row["share"]:
-            click.echo(" ".join("    –" if share is None else f"{100 * share:5.1f}" for share in line))
+            echo(" ".join("    –" if share is None else f"{100 * share:5.1f}" for share in line))

@@ -10,6 +10,7 @@ import click
 
 from statsvc.cli._answers import default_answer
 from statsvc.cli._configuration import configuration_changes, configuration_options
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options, open_table
 from statsvc.cli._options import json_option, print_json
 
@@ -34,7 +35,7 @@ def import_counts(file: Path, name: str, as_json: bool, options: HomeOptions, **
         from statsvc.store.importing import import_counts as publish
 
         record = publish(catalog, home.store, name, counts, configuration_changes(**configuration))
-        click.echo(f"{name}: version {record.number} from {file}", err=True)
+        echo(f"{name}: version {record.number} from {file}", err=True)
         answer = default_answer(open_table(home, catalog, catalog.dataset(name)))
     if as_json:
         print_json({"dataset": name, "version": record.number, "weights": answer})

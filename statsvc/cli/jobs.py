@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._jobs import job_to_dict
 from statsvc.cli._options import json_option, limit_option, print_json
 from statsvc.cli._progress import show_progress, summary
 from statsvc.cli._tables import print_fields, print_table
+from statsvc.common.one_line import one_line
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
@@ -66,7 +68,7 @@ def jobs(
             return
         if cancel:
             queue.cancel(catalog, job_id)
-            click.echo(f"Job {job_id} is cancelled. The next job reuses what it has counted.", err=True)
+            echo(f"Job {job_id} is cancelled. The next job reuses what it has counted.", err=True)
         job = _follow(catalog, job_id) if follow else queue.get(catalog, job_id)
         description = job_to_dict(job, catalog.dataset_by_uid(job.dataset_uid).name)
         if as_json:
@@ -88,7 +90,7 @@ def _follow(catalog: Catalog, job_id: str) -> Job:
                 time.sleep(POLL_SECONDS)
                 job = queue.get(catalog, job_id)
     except KeyboardInterrupt:
-        click.echo(
+        echo(
             f"statsvc: job {job_id} is still running. Cancel it with: statsvc jobs {job_id} --cancel",
             err=True,
         )
@@ -107,7 +109,7 @@ def _show(description: dict[str, Any]) -> None:
     progress = description["progress"]
     print_fields(description | {"progress": summary(progress)})
     for failure in progress.get("failures", []):
-        click.echo(f"  {failure['path']}: {failure['error']}")
+        echo(one_line(f"  {failure['path']}: {failure['error']}"))
 
 
 def _list(descriptions: list[dict[str, Any]], as_json: bool) -> None:
@@ -120,6 +122,6 @@ def _list(descriptions: list[dict[str, Any]], as_json: bool) -> None:
         )
         for job in descriptions:
             if job["error"]:
-                click.echo(f"{job['id']}: {job['error']}")
+                echo(f"{job['id']}: {job['error']}")
     else:
-        click.echo("There are no jobs.", err=True)
+        echo("There are no jobs.", err=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from statsvc.cli._answers import print_warnings
+from statsvc.cli._echo import echo
 from statsvc.cli._options import json_option, print_json
 from statsvc.cli._parameters import parameter_options, present_parameters
 from statsvc.errors import InvalidParameter, StatsvcError
@@ -98,10 +99,10 @@ def prefetch(
         return
     for result, files in sampling:
         summary = f"{result.dataset} version {result.version}: {len(result)} images for {result.sampler}"
-        click.echo(f"{summary} in {' '.join(map(str, files))}")
+        echo(f"{summary} in {' '.join(map(str, files))}")
     for answer, file in weights:
         summary = f"{answer.dataset} version {answer.version}: {len(answer)} weights by {answer.method}"
-        click.echo(f"{summary} in {file}")
+        echo(f"{summary} in {file}")
     # The newest version is cached under two names: print its warnings once.
     for answer in {answer.digest: answer for answer, _ in weights}.values():
         print_warnings(answer.to_dict())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, print_json
 
@@ -25,9 +26,9 @@ def rebuild(as_json: bool, options: HomeOptions) -> None:
         print_json({"datasets": dict(sorted(rebuilt.datasets.items())), "left_out": list(rebuilt.left_out)})
     else:
         for dataset, count in sorted(rebuilt.datasets.items()):
-            click.echo(f"{dataset}: {count} versions")
+            echo(f"{dataset}: {count} versions")
         for line in rebuilt.left_out:
-            click.echo(f"statsvc: skipped {line}", err=True)
+            echo(f"statsvc: skipped {line}", err=True)
     if not rebuilt.datasets:
-        click.echo(f"statsvc: {home.store} contains no versions. Check --store.", err=True)
+        echo(f"statsvc: {home.store} contains no versions. Check --store.", err=True)
         raise click.exceptions.Exit(1)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 import click
 
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options, missing_extra
-from statsvc.cli._options import counting_options, quiet_option
+from statsvc.cli._options import counting_options, quiet_option, root_option
 from statsvc.common.durations import parse_duration
 
 NICENESS = 19
@@ -32,6 +34,7 @@ NICENESS = 19
     is_flag=True,
     help="Accept tcp:// beyond loopback. Anyone who can reach Dask can run code there.",
 )
+@root_option("Folder or URL below which sources are read. Can be repeated.")
 @click.option("--parent", type=int, hidden=True, help="Stop when this process ends.")
 @home_options
 def runner(
@@ -41,10 +44,15 @@ def runner(
     quiet: str,
     dask: str | None,
     allow_insecure_dask: bool,
+    roots: tuple[Path | str, ...],
     parent: int | None,
     options: HomeOptions,
 ) -> None:
-    """Run queued jobs until stopped, on this machine or on the workers of a Dask scheduler."""
+    """Run queued jobs until stopped, on this machine or on the workers of a Dask scheduler.
+
+    Only files below the roots are opened, whatever symbolic links exist there. Without --root, each dataset
+    is read below the current folder or its own source folder.
+    """
     try:
         from statsvc_workers.cluster.parent_death import end_with_parent
         from statsvc_workers.cluster.remote_cluster import checked_address
@@ -80,10 +88,15 @@ def runner(
     if parent is not None:
         end_with_parent(signal.SIGTERM, parent)
     else:
-        click.echo("The runner is waiting for jobs. Press Ctrl-C to stop it.", err=True)
+        echo("The runner is waiting for jobs. Press Ctrl-C to stop it.", err=True)
     run(
         home,
-        Settings(device, max_pixels or MAX_PIXELS),
+        Settings(
+            device,
+            max_pixels or MAX_PIXELS,
+            roots=tuple(map(str, roots or (Path.cwd(),))),
+            only_roots=bool(roots),
+        ),
         workers=workers,
         quiet=parse_duration("quiet", quiet),
         dask=dask,

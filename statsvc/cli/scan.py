@@ -13,6 +13,7 @@ import click
 from statsvc.cli._answers import default_answer
 from statsvc.cli._completion import complete_dataset
 from statsvc.cli._configuration import configuration_options
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options, missing_extra, open_table
 from statsvc.cli._options import (
     AUTOMATIC_SCANS,
@@ -172,14 +173,14 @@ def scan(
         dataset = catalog.dataset_by_uid(dataset.uid)
         progress = outcome.progress
         if outcome.error is not None:
-            click.echo(f"statsvc: {dataset.name}: {outcome.error}", err=True)
+            echo(f"statsvc: {dataset.name}: {outcome.error}", err=True)
             _print_failures(progress, already_printed=outcome.error)
             raise click.exceptions.Exit(1)
         _print_outcome(dataset, configured_version, outcome)
         if any(triggers_wanted.values()):
-            click.echo(AUTOMATIC_SCANS, err=True)
+            echo(AUTOMATIC_SCANS, err=True)
         for name, text in dataset.configuration.notes.items():
-            click.echo(f"statsvc: {name}: {text}", err=True)
+            echo(f"statsvc: {name}: {text}", err=True)
         has_weights = _print_weights(home, catalog, dataset, progress, as_json)
         if progress.failed or not has_weights:
             raise click.exceptions.Exit(1)
@@ -236,12 +237,12 @@ def _show_selection(
             }
         )
         return
-    click.echo(f"source: {source.root}")
-    click.echo(f"pattern: {quoted(source.pattern)}")
+    echo(f"source: {source.root}")
+    echo(f"pattern: {quoted(source.pattern)}")
     for line in source.selection.lines() if source.selection is not None else ():
-        click.echo(printable(line))
+        echo(printable(line))
     in_splits = "".join(f", {split} {count}" for split, count in samples.items())
-    click.echo(f"samples: {len(found)}{in_splits}")
+    echo(f"samples: {len(found)}{in_splits}")
 
 
 def _run_job(
@@ -274,7 +275,7 @@ def _run_job(
         # ends this process at once, and the kernel ends the workers.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        click.echo(
+        echo(
             "statsvc: stopped. The counts so far are saved, and the next scan continues from there.",
             err=True,
         )
@@ -292,7 +293,7 @@ def _follow_running_job(catalog: Catalog, dataset: Dataset) -> None:
     if not running:
         return
     job = running[0]
-    click.echo(
+    echo(
         f"statsvc: another process is running job {job.id} of {dataset.name}; waiting until it ends", err=True
     )
     with show_progress(lambda: dict(jobs.get(catalog, job.id).progress)):
@@ -320,7 +321,7 @@ def _print_outcome(dataset: Dataset, configured_version: int | None, outcome: Ou
     else:
         version = "no new version"
     speed = f" ({pixel_rate(progress.rate())})" if progress.pixels else ""
-    click.echo(f"{name}: {text}{speed}; {version}", err=True)
+    echo(f"{name}: {text}{speed}; {version}", err=True)
     _print_failures(progress, see=f". List them with: statsvc datasets {name}")
 
 
@@ -341,10 +342,10 @@ def _print_failures(progress: Progress, *, see: str = "", already_printed: str =
         if shown:
             more = f" and {others} other{'' if others == 1 else 's'}" if others > 0 else ""
             text = "the same reason" if is_printed else reason
-            click.echo(f"  {', '.join(shown)}{more}: {text}", err=True)
+            echo(f"  {', '.join(shown)}{more}: {text}", err=True)
     counted = sum(progress.reasons.get(reason, len(paths)) for reason, paths in paths_of.items())
     if (more_failed := progress.failed - counted) > 0:
-        click.echo(f"  … and {more_failed} more{see}", err=True)
+        echo(f"  … and {more_failed} more{see}", err=True)
 
 
 def _print_weights(home: Home, catalog: Catalog, dataset: Dataset, progress: Progress, as_json: bool) -> bool:
@@ -353,7 +354,7 @@ def _print_weights(home: Home, catalog: Catalog, dataset: Dataset, progress: Pro
 
     table = open_table(home, catalog, dataset)
     for warning in find_warnings(table):
-        click.echo(f"statsvc: {warning}", err=True)
+        echo(f"statsvc: {warning}", err=True)
     answer = default_answer(table)
     if as_json:
         print_json({"scan": progress.to_dict(), "weights": answer})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import signal
@@ -10,20 +11,23 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options, missing_extra
-from statsvc.cli._options import counting_options, quiet_option
+from statsvc.cli._options import counting_options, quiet_option, root_option
 from statsvc.common.durations import parse_duration
-from statsvc.common.object_urls import is_url, normalized
+from statsvc.common.private_folder import create_private_folder
 from statsvc.dataset.splits import advised_split
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from statsvc.store.home import Home
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 log = logging.getLogger(__name__)
 
@@ -34,21 +38,15 @@ STOP_SECONDS = 10.0
 """Time that the runner has to stop before it is killed: more than the runner gives its jobs."""
 
 
-def _parse_roots(
+def _parse_proxies(
     _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
-) -> tuple[Path | str, ...]:
-    """Return each root as a URL or the path of an existing folder."""
-    roots: list[Path | str] = []
-    for value in values:
-        if is_url(value):
-            roots.append(normalized(value))
-        elif Path(value).is_dir():
-            roots.append(Path(value))
-        else:
-            raise click.BadParameter(
-                f"{value!r} is not a folder. Give an existing folder, or a URL such as s3://bucket/prefix."
-            )
-    return tuple(roots)
+) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(value) for value in values)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{error}. Give an address or network such as 10.0.0.7 or 10.0.0.0/24."
+        ) from None
 
 
 @click.command(short_help="Serve class weights over HTTP.")
@@ -65,15 +63,7 @@ def _parse_roots(
     default=8000,
     help="Port to listen on, or 0 for any.",
 )
-@click.option(
-    "--root",
-    "roots",
-    multiple=True,
-    callback=_parse_roots,
-    metavar="FOLDER|URL",
-    show_default="current folder",
-    help="Folder or URL below which requests may register sources. Can be repeated.",
-)
+@root_option("Folder or URL below which requests may register, and jobs may read. Can be repeated.")
 @click.option(
     "--allow-host",
     "names",
@@ -83,6 +73,14 @@ def _parse_roots(
 )
 @click.option(
     "--require-token-for-reads", "reads_need_token", is_flag=True, help="Require a token for reads, too."
+)
+@click.option(
+    "--trusted-proxy",
+    "proxies",
+    multiple=True,
+    callback=_parse_proxies,
+    metavar="ADDRESS",
+    help="Address or network of a proxy whose X-Forwarded-For is used. Can be repeated.",
 )
 @click.option("--runner/--no-runner", "with_runner", default=True, help="Run queued jobs in a child process.")
 @counting_options
@@ -94,6 +92,7 @@ def serve(
     roots: tuple[Path | str, ...],
     names: tuple[str, ...],
     reads_need_token: bool,
+    proxies: tuple[Network, ...],
     with_runner: bool,
     device: str,
     workers: int | None,
@@ -110,10 +109,12 @@ def serve(
             raise missing_extra("service", error) from error
         home = options.resolve()
         parse_duration("quiet", quiet)
+        create_private_folder(home.folder)
         home.store.check(writing=with_runner)
         arguments = ["--device", device, "--quiet", quiet]
         arguments += [] if workers is None else ["--workers", str(workers)]
         arguments += [] if max_pixels is None else ["--max-pixels", str(max_pixels)]
+        arguments += [part for root in roots for part in ("--root", str(root))]
         child = _RunnerProcess(home, arguments) if with_runner else None
 
         def ready(bound_port: int) -> None:
@@ -128,6 +129,7 @@ def serve(
             roots or (Path.cwd(),),
             names=names,
             reads_need_token=reads_need_token,
+            proxies=proxies,
             ready=ready,
             stopping=None if child is None else child.handle_signal,
         )
@@ -145,15 +147,13 @@ def _announce(home: Home, host: str, port: int) -> None:
     published = [dataset for dataset in catalog.datasets() if dataset.current_number is not None]
     split = advised_split(catalog.version(published[0]).configuration.splits) if published else None
     catalog.close()
-    click.echo(f"Serving on {address} (API: {address}/docs). Press Ctrl-C to stop.", err=True)
+    echo(f"Serving on {address} (API: {address}/docs). Press Ctrl-C to stop.", err=True)
     if published:
         query = "method=sqrt_inv_freq" + (f"&dataset={published[0].name}" if len(published) > 1 else "")
         query += "" if split is None else f"&split={split}"
-        click.echo(f"Try:  curl '{address}/weights?{query}'", err=True)
+        echo(f"Try:  curl '{address}/weights?{query}'", err=True)
     else:
-        click.echo(
-            f"There is no dataset yet. Add one with: statsvc scan SOURCE --home {home.folder}", err=True
-        )
+        echo(f"There is no dataset yet. Add one with: statsvc scan SOURCE --home {home.folder}", err=True)
 
 
 class _RunnerProcess:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, print_json
 from statsvc.cli._tables import iso, print_table
@@ -41,8 +42,8 @@ def create(scope: str, name: str | None, as_json: bool, options: HomeOptions) ->
     if as_json:
         print_json({"id": created.id, "name": created.name, "scope": created.scope, "token": secret})
         return
-    click.echo(secret)
-    click.echo(
+    echo(secret)
+    echo(
         f"Token {created.id} for {created.name} has scope {created.scope}. It is not shown again. "
         "Clients read it from STATSVC_TOKEN, or send the header: Authorization: Bearer TOKEN",
         err=True,
@@ -63,7 +64,7 @@ def list_tokens(as_json: bool, options: HomeOptions) -> None:
     elif rows:
         print_table(COLUMNS, rows)
     else:
-        click.echo("There are no tokens. Create one with: statsvc token create --scope write", err=True)
+        echo("There are no tokens. Create one with: statsvc token create --scope write", err=True)
 
 
 def _row(token: Token) -> tuple[Any, ...]:
@@ -79,4 +80,4 @@ def revoke(token_id: str, options: HomeOptions) -> None:
         from statsvc.store.catalog import tokens
 
         revoked = tokens.revoke(catalog, token_id)
-    click.echo(f"Token {revoked.id} of {revoked.name} is revoked.", err=True)
+    echo(f"Token {revoked.id} of {revoked.name} is revoked.", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options, missing_extra
 
 
@@ -19,4 +20,4 @@ def upgrade(options: HomeOptions) -> None:
     except ModuleNotFoundError as error:
         raise missing_extra("store", error) from error
     upgrade_url(options.resolve().database)
-    click.echo(f"The catalog has schema {SCHEMA}.", err=True)
+    echo(f"The catalog has schema {SCHEMA}.", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from statsvc.cli._completion import complete_dataset
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, print_json
 
@@ -32,7 +33,7 @@ def verify(name: str | None, as_json: bool, options: HomeOptions) -> None:
         print_json({"checked": checked, "damaged": damaged})
     else:
         for version in damaged:
-            click.echo(version["damage"])
-        click.echo(f"{checked} versions checked, {len(damaged)} damaged", err=True)
+            echo(str(version["damage"]))
+        echo(f"{checked} versions checked, {len(damaged)} damaged", err=True)
     if damaged:
         raise click.exceptions.Exit(1)

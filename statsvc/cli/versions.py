@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from statsvc.cli._completion import complete_dataset
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, find_dataset, home_options
 from statsvc.cli._options import json_option, limit_option, print_json
 from statsvc.cli._tables import iso, print_table
@@ -66,7 +67,7 @@ def versions(
         return
     print_table(COLUMNS, rows)
     if records:
-        click.echo(f"Arrays of version {records[0].number} (Zarr group): {arrays[0]}", err=True)
+        echo(f"Arrays of version {records[0].number} (Zarr group): {arrays[0]}", err=True)
 
 
 def _parse_tag(item: str) -> tuple[int, str]:

@@ -9,6 +9,7 @@ import click
 
 from statsvc.cli._answers import answer_function, print_warnings
 from statsvc.cli._completion import complete_dataset
+from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, output_option, url_option, version_option
 from statsvc.cli._parameters import parameter_options, pop_class_map_file, present_parameters
@@ -96,4 +97,4 @@ def _write(output: Path, form: str | None, answer: dict[str, Any]) -> None:
         output.write_bytes(render(file_format, answer))
     except OSError as error:
         raise StatsvcError(f"{output} cannot be written: {error.strerror}") from error
-    click.echo(f"{len(answer['weights'])} weights written to {output}", err=True)
+    echo(f"{len(answer['weights'])} weights written to {output}", err=True)

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 Parse = Callable[[Any], Any]
 """Turns parsed JSON into a result; raises `LookupError` or `TypeError` if the JSON is not statsvc's."""
 
+MAX_RESPONSE_BYTES = 1 << 28
+"""Largest decompressed response: scores or draws of ten million samples."""
+
+_OF_ENCODED_BODY = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+
 _ERRORS: dict[str, type[errors.StatsvcError]] = {
     "not-found": errors.NotFound,
     "conflict": errors.Conflict,
@@ -91,8 +96,11 @@ def _send(url: str, headers: Mapping[str, str], timeout: float) -> httpx2.Respon
     extensions = {"trace": _deadline(timeout)}
     try:
         # Redirects are not followed: they could send the token to another host or end at a sign-in page.
-        with httpx2.Client(timeout=timeout, follow_redirects=False) as client:
-            return client.get(url, headers=dict(headers), extensions=extensions)
+        with (
+            httpx2.Client(timeout=timeout, follow_redirects=False) as client,
+            client.stream("GET", url, headers=dict(headers), extensions=extensions) as response,
+        ):
+            return _read(url, response)
     except httpx2.TimeoutException:
         error = ServerError(
             f"{url} did not respond within {round(timeout, 2):g} s. Check the server's log and firewalls "
@@ -109,6 +117,27 @@ def _send(url: str, headers: Mapping[str, str], timeout: float) -> httpx2.Respon
     except httpx2.HTTPError as problem:
         error = ServerError(f"{url} closed the connection or sent malformed HTTP: {problem}. Try again")
     raise Unavailable(error, retry=True) from None
+
+
+def _read(url: str, response: httpx2.Response) -> httpx2.Response:
+    """Return the response with its body. Raises `Unavailable` for a body that is too large."""
+    import httpx2
+
+    pieces, size = [], 0
+    # httpx2 decompresses each piece that it receives, so a piece can be a thousand times larger than sent.
+    for piece in response.iter_bytes():
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_RESPONSE_BYTES:
+            error = ServerError(
+                f"{url} sent more than {MAX_RESPONSE_BYTES} bytes. Check that the URL is that of a statsvc "
+                "server"
+            )
+            raise Unavailable(error, retry=False)
+    headers = [pair for pair in response.headers.multi_items() if pair[0].lower() not in _OF_ENCODED_BODY]
+    return httpx2.Response(
+        response.status_code, headers=headers, content=b"".join(pieces), request=response.request
+    )
 
 
 def _deadline(seconds: float) -> Callable[[str, dict[str, Any]], None]:

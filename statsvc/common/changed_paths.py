@@ -38,13 +38,13 @@ def normalize_paths(paths: Sequence[str]) -> list[str]:
                 f"{len(paths)} paths exceed the limit of {MAX_PATHS}; omit paths to check the whole source",
             )
         )
-    problems = [(f"paths.{index}", why) for index, path in enumerate(paths) if (why := _problem(path))]
+    problems = [(f"paths.{index}", why) for index, path in enumerate(paths) if (why := path_problem(path))]
     if problems:
         raise InvalidParameter(*problems[:MAX_ERRORS])
     return sorted({str(PurePosixPath(path)) for path in paths})
 
 
-def _problem(path: str) -> str:
+def path_problem(path: str) -> str:
     """Return why a path is invalid, or an empty string if it is valid."""
     if not is_encodable(path):
         return f"{printable(path)}: {NOT_ENCODABLE}"

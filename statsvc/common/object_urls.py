@@ -71,12 +71,12 @@ def normalized(url: str) -> str:
     path = unquote(parts.path).rstrip("/")
     if any(part in ("", ".", "..") for part in path.split("/")[1:]):
         raise SourceError(f"{url} contains an empty path component, '.' or '..'; write the path without them")
-    return f"{parts.scheme}://{parts.netloc}{_escaped(path)}"
+    return f"{parts.scheme}://{parts.netloc}{escaped(path)}"
 
 
 def join(root: str, path: str) -> str:
     """Return the URL of the unescaped relative `path` below `root`, a URL as `normalized` returns it."""
-    return f"{root}/{_escaped(path)}"
+    return f"{root}/{escaped(path)}"
 
 
 def parent(url: str) -> tuple[str, str]:
@@ -100,28 +100,27 @@ def is_listable(url: str) -> bool:
     return urlsplit(url).scheme not in ("https", "http")
 
 
-def _escaped(path: str) -> str:
+def escaped(path: str) -> str:
+    """Return a path with only %, ? and # escaped, as `normalized` returns it."""
     return path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
 
 
 def open_prefix(url: str, *, retries: int = RETRIES, timeout: float = TIMEOUT_SECONDS) -> Any:
-    """Return the obstore store of a URL, with object names relative to it. Sends no request.
+    """Return the obstore store of a listable URL, with object names relative to it. Sends no request.
 
     Raises `SourceError` for an invalid URL, plain HTTP to another machine, incomplete credentials in the
     environment, or a missing obstore.
     """
     try:
         from obstore.exceptions import BaseError
-        from obstore.store import HTTPStore, from_url
+        from obstore.store import from_url
     except ModuleNotFoundError as error:
         raise SourceError(f"{url}: obstore is not installed. Run: pip install 'statsvc[s3]'") from error
 
     url = normalized(url)
-    # `from_url` recognizes https URLs of cloud hosts and then requires credentials; plain HTTP needs none.
-    open_store = from_url if is_listable(url) else HTTPStore.from_url
-    allow_http = _allows_plain_http(url)
+    allow_http = allows_plain_http(url)
     try:
-        return open_store(
+        return from_url(
             url,
             client_options={"timeout": timedelta(seconds=timeout), "allow_http": allow_http},
             retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
@@ -149,7 +148,7 @@ def explain(url: str, error: BaseException) -> str:
     return f"{url}: {text[:MAX_ERROR_LENGTH]}"
 
 
-def _allows_plain_http(url: str, environment: Mapping[str, str] = os.environ) -> bool:
+def allows_plain_http(url: str, environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether requests may be sent without TLS, because the URL or the configured endpoint is http.
 
     Raises `SourceError` for an http URL of another machine, and for an endpoint that is not a URL.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import heapq
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from statsvc.common.globs import FOLDERS as ANY_FOLDERS
+from statsvc.common.globs import Automaton, Token, check_length, is_fast
 from statsvc.errors import InvalidParameter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
 
@@ -73,6 +76,12 @@ EXTENSIONS = [
 ]
 """Extensions of samples, longest first if one ends in another. A list entry without any of them is a name."""
 
+SORTED_AT_ONCE = 10_000
+"""Texts that are sorted in one step, which takes a few milliseconds."""
+
+_WILDCARDS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+"""Wildcard of a glob → regular expression."""
+
 
 @dataclass(frozen=True, slots=True)
 class Split:
@@ -97,8 +106,9 @@ class Split:
         if self.glob is not None:
             # A container counts as the folder of its samples and as a file: `train-*` matches its samples.
             container = CONTAINER.match(path)
+            matches = _matcher(self.glob)
             return any(
-                _expression(self.glob).fullmatch(text if "/" in self.glob else text.rpartition("/")[2])
+                matches(text if "/" in self.glob else text.rpartition("/")[2])
                 for text in (path, container.group(1) if container else path)
             )
         if path in self.paths:
@@ -122,8 +132,8 @@ class Split:
             return {"folder": self.folder}
         if self.glob is not None:
             return {"glob": self.glob}
-        named = {"names": sorted(self.names)} if self.names else {}
-        return ({"paths": sorted(self.paths)} if self.paths or not named else {}) | named
+        named = {"names": _sorted(self.names)} if self.names else {}
+        return ({"paths": _sorted(self.paths)} if self.paths or not named else {}) | named
 
     @classmethod
     def listed(cls, name: str, entries: Sequence[str]) -> Split:
@@ -145,6 +155,7 @@ class Split:
         if keys == {"glob"}:
             if not isinstance(value["glob"], str) or not value["glob"].strip("/"):
                 raise _invalid(name, f"glob must be a pattern such as 'aachen/*', got {value['glob']!r}")
+            check_length("splits", value["glob"])
             return cls(glob=value["glob"].lstrip("/"))
         if keys == {"folder"}:
             if value["folder"] not in FOLDERS.values():
@@ -163,6 +174,13 @@ class Split:
         if not names and not paths:
             raise _invalid(name, "the list is empty; add paths, or remove the split")
         return cls(paths=frozenset(paths), names=frozenset(names))
+
+
+def _sorted(texts: frozenset[str]) -> list[str]:
+    """Sort in steps: the server's other threads wait while a list is sorted."""
+    unsorted = list(texts)
+    steps = [sorted(unsorted[k : k + SORTED_AT_ONCE]) for k in range(0, len(unsorted), SORTED_AT_ONCE)]
+    return list(heapq.merge(*steps))
 
 
 def _invalid(name: str, message: str) -> InvalidParameter:
@@ -185,19 +203,41 @@ def is_glob(text: str) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def _expression(glob: str) -> re.Pattern[str]:
-    """Return the regular expression of a glob over relative paths; `*` and `?` do not match "/"."""
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", glob)
-    special = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    text = "".join(
-        special.get(part)
-        or (part.replace("[!", "[^", 1) if re.fullmatch(r"\[[^\]]+\]", part) else re.escape(part))
-        for part in parts
+def _matcher(glob: str) -> Callable[[str], bool]:
+    """Return whether a relative path matches a glob; `*` and `?` do not match "/"."""
+    parts = [part for part in re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", glob) if part]
+    expression = _expression(glob, parts)
+    if is_fast(glob) or expression.pattern == re.escape(glob):
+        return lambda path: expression.fullmatch(path) is not None
+    tokens: list[Token] = []
+    for part in parts:
+        if part == "**/":
+            tokens += ANY_FOLDERS
+        elif part in _WILDCARDS:
+            tokens.append(Token("one" if part == "?" else "many", _WILDCARDS[part].rstrip("*")))
+        elif _is_class(part):
+            tokens.append(Token("one", _class(part)))
+        else:
+            tokens += [Token("one", re.escape(letter)) for letter in part]
+    return Automaton(tokens).matches
+
+
+def _expression(glob: str, parts: Sequence[str]) -> re.Pattern[str]:
+    expression = "".join(
+        _WILDCARDS.get(part) or (_class(part) if _is_class(part) else re.escape(part)) for part in parts
     )
     try:
-        return re.compile(text)
+        return re.compile(expression)
     except re.error:
         return re.compile(re.escape(glob))
+
+
+def _is_class(part: str) -> bool:
+    return re.fullmatch(r"\[[^\]]+\]", part) is not None
+
+
+def _class(part: str) -> str:
+    return part.replace("[!", "[^", 1)
 
 
 def folder_split(path: str) -> str | None:

@@ -6,11 +6,12 @@ import csv
 import json
 import re
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.common.utf8 import is_encodable
+from statsvc.common.changed_paths import path_problem
 from statsvc.dataset.table import MAX_IDS, Histogram
 from statsvc.errors import InvalidParameter
 
@@ -98,9 +99,17 @@ def read_samples(value: list[Any] | Mapping[str, Any]) -> SampleCounts:
     """
     by_path: dict[str, Mapping[str, Any]] = {}
     for number, (path, stats) in enumerate(_named_samples(value)):
-        if not isinstance(path, str) or not path or "\0" in path or not is_encodable(path):
+        if not isinstance(path, str) or not path:
             raise _Malformed(
                 f', sample {number}: "{FILE_KEY}" must be the name of its label map, not {path!r}'
+            )
+        # The rules of a scan, whose samples are files below its source.
+        if problem := path_problem(path):
+            raise _Malformed(f', sample {number}: "{FILE_KEY}": {problem}')
+        if not path.isprintable() or str(PurePosixPath(path)) != path or "/." in f"/{path}":
+            raise _Malformed(
+                f', sample {number}: "{FILE_KEY}" must be a relative path without control characters, empty '
+                f"parts, and names that begin with a dot, not {path!r}"
             )
         if not isinstance(stats, dict):
             raise _Malformed(f", {path}: expected an object {{class id: pixels}}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from html import escape
 from typing import IO, TYPE_CHECKING, Any
+
+from statsvc.common.one_line import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +21,7 @@ MAX_ABSENT = 100
 """Most absent classes that a table shows; more are one line."""
 
 _NAME_WIDTH = 24
+_COLOR = re.compile(r"(\x1b\[[0-9;]*m)")
 # Replacements of the same width, for output that is not UTF-8.
 _ASCII = str.maketrans("·…█▉▊▋▌▍▎▏–×", "-~#####   -x")
 
@@ -34,14 +38,22 @@ def printed(make: Callable[[int], RenderableType], file: IO[str], max_width: int
     """Print to a file what `make` returns for the width of the terminal, at most `max_width` columns."""
     from rich.console import Console
 
-    console = Console(file=file, highlight=False)
+    console = Console(file=file, highlight=False, markup=False)
     with console.capture() as captured:
         console.print(make(min(console.width, max_width)))
-    text = "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+    lines = (line.rstrip() for line in captured.get().split("\n"))
+    # Names can contain control characters, which the terminal would obey; the others are colors.
+    text = (
+        "\n".join("".join(map(_without_controls, _COLOR.split(line))) for line in lines).rstrip("\n") + "\n"
+    )
     encoding = console.encoding
     if not encoding.startswith("utf"):
         text = text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
     console.file.write(text)
+
+
+def _without_controls(text: str) -> str:
+    return text if _COLOR.fullmatch(text) else one_line(text)
 
 
 def class_table(response: Mapping[str, Any], *, width: int | None = None) -> RenderableType:
@@ -62,7 +74,7 @@ def class_table(response: Mapping[str, Any], *, width: int | None = None) -> Ren
     if absent:
         parts.append(Text(f"{absent:,} of {len(response['classes']):,} classes are absent", "dim"))
     for number, warning in enumerate(response["warnings"]):
-        text = Text.assemble(("warning: ", "yellow"), warning["message"])
+        text = Text.assemble(("warning: ", "yellow"), one_line(warning["message"]))
         parts.append(Padding(text, (1 if number == 0 else 0, 0, 0, 0)))
     return Constrain(Group(*parts), width)
 
@@ -106,7 +118,7 @@ def _class_rows(response: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
         weight = weights[row["id"]]
         cells: list[RenderableType] = [str(row["id"])]
         if has_names:
-            cells.append(Text(row["name"]))
+            cells.append(Text(one_line(row["name"])))
         cells += [f"{round(row['pixels']):,}", _share(row["frequency"])]
         if is_estimate:
             cells.append(_interval(row.get("interval")))
@@ -141,7 +153,7 @@ def _heading(response: Mapping[str, Any]) -> RenderableType:
         parts.append((stream_text(response["stream"]), ""))
     else:
         parts.append(("exact", "") if response["exact"] else ("estimated", "yellow"))
-    return Text(" · ").join(Text(text, style) for text, style in parts)
+    return Text(" · ").join(Text(one_line(text), style) for text, style in parts)
 
 
 def stream_text(stream: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.common.csv_cells import csv_text
 from statsvc.errors import InvalidParameter, StatsvcError, Unanswerable
 from statsvc.weighting.response import files_response, interpret_for
 
@@ -134,7 +135,8 @@ def counts_csv(table: Table, spec: WeightSpec) -> bytes:
         class_cells: tuple[Any, ...] = ("", "", "")
         if is_class[k]:
             class_id = int(classes[k])
-            class_cells = (class_id, response["classes"][class_id]["name"], response["weights"][class_id])
+            name = csv_text(response["classes"][class_id]["name"])
+            class_cells = (class_id, name, response["weights"][class_id])
         rows.writerow([raw_id, int(totals.pixels[k]), images, *class_cells])
     return text.getvalue().encode("utf-8", "replace")
 

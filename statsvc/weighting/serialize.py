@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.common.csv_cells import csv_text
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,7 +28,11 @@ def _csv(response: dict[str, Any]) -> bytes:
     rows = csv.writer(text)
     rows.writerow(CSV_COLUMNS)
     for row in response["classes"]:
-        values = row | {flag: str(row.get(flag, False)).lower() for flag in ("ignored", "absent")}
+        values = (
+            row
+            | {"name": csv_text(row["name"])}
+            | {flag: str(row.get(flag, False)).lower() for flag in ("ignored", "absent")}
+        )
         rows.writerow(["" if values[column] is None else values[column] for column in CSV_COLUMNS])
     return text.getvalue().encode("utf-8", "replace")
 

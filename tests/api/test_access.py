@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import json
 import logging
 import os
+import stat
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
 
+from statsvc.api import serve
 from statsvc.api.app import build_app
 from statsvc.api.http.access import Policy
+from statsvc.api.http.descriptions import job_description
+from statsvc.api.state.job_events import JobEvents
 from statsvc.errors import InvalidParameter, NotFound
 from statsvc.store import home as homes
-from statsvc.store.catalog import tokens
+from statsvc.store.catalog import idempotency, jobs, tokens
+from statsvc.store.catalog.catalog import Catalog
 from support.commands import statsvc
 from support.contract import ApiClient
 from support.publishing import label_maps, publish, refresh_catalog_state
@@ -26,7 +34,6 @@ from support.waiting import TIMEOUT, wait_for
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.home import Home
 
 WRITES, READS = Policy(writes=True), Policy(reads=True)
@@ -179,6 +186,96 @@ def test_every_write_is_logged_without_secrets(
     assert "guess" not in caplog.text
 
 
+def test_a_web_page_of_another_origin_cannot_write(home: Home, catalog: Catalog) -> None:
+    job, _ = jobs.submit(catalog, catalog.dataset("street"))
+    cancel = f"/jobs/{job.id}/cancel"
+    with client_of(home, Policy()) as client:
+        for origin in ("http://evil.example", "null", "http://127.0.0.1:9999", ""):
+            response = client.post(cancel, headers={"Origin": origin})
+            assert (response.status_code, response.json()["type"]) == (403, "/problems/cross-origin")
+        assert client.post(cancel, content=b"x", headers={"Content-Type": "text/plain"}).status_code == 415
+        assert client.delete("/datasets/street", headers={"Origin": "http://evil.example"}).status_code == 403
+        assert client.get("/weights", headers={"Origin": "http://evil.example"}).status_code == 200
+        assert jobs.get(catalog, job.id).state == "queued"
+        assert client.post(cancel, headers={"Origin": "http://127.0.0.1"}).status_code == 200
+
+
+def test_an_event_stream_ends_when_its_token_is_revoked(home: Home, catalog: Catalog) -> None:
+    token, _ = tokens.create(catalog, "read", "ci")
+    valid = {token.id}
+    job, _ = jobs.submit(catalog, catalog.dataset("street"))
+    events = JobEvents(catalog)
+
+    async def read() -> list[bytes]:
+        received = []
+        description = job_description(job, "street")
+        async for event in events.stream(job.id, description, "10.0.0.1", lambda: token.id in valid):
+            received.append(event)
+            valid.clear()
+        await events.close()
+        return received
+
+    assert len(asyncio.run(asyncio.wait_for(read(), TIMEOUT))) == 1
+    assert events.has_place("10.0.0.1")
+
+
+def test_readiness_tells_a_client_without_a_token_nothing_more(home: Home, catalog: Catalog) -> None:
+    _, secret = tokens.create(catalog, "read", "ci")
+    for policy in (Policy(), WRITES, READS):
+        with client_of(home, policy) as client:
+            error = "s3://secret-bucket: cannot be reached"
+            client.app.state.service.store = SimpleNamespace(last_error=error)  # type: ignore[attr-defined]
+            assert client.get("/readyz", headers=bearer(secret)).json()["store"] == error
+            expected = error if policy == Policy() else "unavailable"
+            assert client.get("/readyz").json()["store"] == expected
+
+
+def test_idempotency_keys_of_two_tokens_are_independent(
+    home: Home, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "MAX_KEYS", 2)
+    publish(home, "other", label_maps(), num_classes=4)
+    secrets = [tokens.create(catalog, "write", name)[1] for name in ("ann", "bob")]
+    for dataset in ("street", "other"):
+        catalog.set_source(catalog.dataset(dataset), "/labels", "*.png")
+
+    def post(secret: str, dataset: str, key: str) -> Any:
+        headers = bearer(secret) | {"Idempotency-Key": key}
+        return client.post("/jobs", json={"dataset": dataset}, headers=headers)
+
+    with client_of(home, WRITES) as client:
+        assert post(secrets[0], "street", "k").status_code == 202
+        assert post(secrets[1], "other", "k").status_code == 202
+        refused = post(secrets[0], "other", "k")
+        assert refused.status_code == 409
+        assert "created job" not in refused.text
+        assert post(secrets[0], "other", "l").status_code == 202
+        assert "limit" in post(secrets[0], "other", "m").json()["detail"]
+        assert post(secrets[1], "other", "m").status_code == 202
+
+
+def test_forwarded_addresses_come_from_configured_proxies_only(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs: list[Any] = []
+    monkeypatch.setattr(serve._Server, "run", lambda server, sockets: configs.append(server.config))
+    serve.run(home, "127.0.0.1", 0, [])
+    serve.run(home, "127.0.0.1", 0, [], proxies=[ipaddress.ip_network("10.0.0.0/24")])
+    assert [config.proxy_headers for config in configs] == [False, True]
+    assert configs[1].forwarded_allow_ips == ["10.0.0.0/24"]
+
+
+def test_a_new_home_and_catalog_are_private(tmp_path: Path) -> None:
+    home = homes.resolve(str(tmp_path / "new" / "home"))
+    catalog = Catalog.open(home.database)
+    tokens.create(catalog, "read", "ci")
+    files = list(home.folder.iterdir())
+    assert len(files) >= 2  # SQLite's own files, too
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert stat.S_IMODE(home.folder.stat().st_mode) == 0o700
+    catalog.close()
+
+
 def test_openapi_documents_which_requests_require_a_token(home: Home) -> None:
     for policy, reads in ((Policy(), False), (WRITES, False), (READS, True)):
         schema = build_app(home, policy=policy).openapi()
@@ -228,7 +325,9 @@ def test_a_server_that_is_not_on_loopback_requires_tokens_for_writes_and_accepts
             assert httpx2.get(f"{url}/weights", headers={"Host": host}).status_code == status, host
         body = {"dataset": "street"}
         assert httpx2.post(f"{url}/jobs", json=body).status_code == 401
-        assert httpx2.post(f"{url}/jobs", json=body, headers=bearer(secret)).status_code == 202
+        # The address that a client claims to have is not that in the log.
+        forged = bearer(secret) | {"X-Forwarded-For": "10.9.8.7 token=deadbeef (admin)"}
+        assert httpx2.post(f"{url}/jobs", json=body, headers=forged).status_code == 202
         listed = json.loads(statsvc("token", "list", "--json", *home_option).stdout)
         assert [(token["name"], token["scope"], token["revoked"]) for token in listed] == [
             ("ci", "write", None)

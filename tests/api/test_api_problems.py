@@ -11,7 +11,7 @@ import pytest
 
 from statsvc import errors
 from statsvc.api.app import build_app
-from statsvc.api.http.middleware import BodyLimit
+from statsvc.api.http.middleware import MAX_BODY
 from support.contract import ApiClient
 from support.publishing import label_maps, publish, refresh_catalog_state
 
@@ -53,7 +53,7 @@ def test_errors_of_the_framework_are_problems(client: ApiClient) -> None:
     problem(client.get("/weights", headers={"Accept": "image/png"}), 406, "not-acceptable")
     problem(client.post("/jobs", content=b"{", headers=JSON), 400, "malformed-request")
     problem(client.post("/jobs", content=b"\xff\xfe{", headers=JSON), 400, "malformed-request")
-    problem(client.post("/jobs", content=b"[" * 100_000, headers=JSON), 400, "malformed-request")
+    problem(client.post("/jobs", content=b"[" * 60_000, headers=JSON), 400, "malformed-request")
     problem(client.post("/jobs", content=b"", headers=JSON), 422, "invalid-parameter")
     problem(client.post("/jobs", content=b"null", headers=JSON), 422, "invalid-parameter")
 
@@ -85,12 +85,10 @@ def test_a_body_of_another_media_type_than_json_is_415(client: ApiClient, media:
 
 
 def test_a_body_above_the_size_limit_is_413(client: ApiClient, home: Home) -> None:
-    too_long = {**JSON, "Content-Length": str(64 * 2**20 + 1)}
+    too_long = {**JSON, "Content-Length": str(MAX_BODY + 1)}
     problem(client.post("/jobs", content=b"{}", headers=too_long), 413, "content-too-large")
-    app = build_app(home)
-    app.add_middleware(BodyLimit, largest=1000)
-    with ApiClient(app) as small:
-        chunks = (b" " * 100 for _ in range(11))
+    with ApiClient(build_app(home)) as small:
+        chunks = (b" " * 1024 for _ in range(MAX_BODY // 1024 + 1))
         problem(small.post("/jobs", content=chunks, headers=JSON), 413, "content-too-large")
         assert small.post("/jobs", content=b'{"dataset": "street"}', headers=JSON).status_code == 202
 

@@ -98,7 +98,7 @@ def test_concurrent_requests_with_one_idempotency_key_create_one_job(home: Home,
 
     def send(_: int) -> str:
         own = Catalog.open(home.database)
-        job, _made = idempotency.submit_once(own, "k", dataset, full=False, max_removed=0.1)
+        job, _made = idempotency.submit_once(own, "", "k", dataset, full=False, max_removed=0.1)
         own.close()
         return job.id
 
@@ -111,11 +111,11 @@ def test_idempotency_keys_are_forgotten_after_their_retention(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = add_dataset(catalog)
-    first, _ = idempotency.submit_once(catalog, "k", dataset, full=False, max_removed=0.1)
+    first, _ = idempotency.submit_once(catalog, "", "k", dataset, full=False, max_removed=0.1)
     with pytest.raises(Conflict):
-        idempotency.submit_once(catalog, "k", dataset, full=True, max_removed=0.1)
+        idempotency.submit_once(catalog, "", "k", dataset, full=True, max_removed=0.1)
     monkeypatch.setattr(idempotency, "RETENTION_SECONDS", -1.0)
-    second, _ = idempotency.submit_once(catalog, "k", dataset, full=True, max_removed=0.1)
+    second, _ = idempotency.submit_once(catalog, "", "k", dataset, full=True, max_removed=0.1)
     assert (second.id, second.full) == (first.id, True)
 
 

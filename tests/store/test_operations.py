@@ -101,7 +101,7 @@ def test_looking_for_jobs_reads_an_index_however_many_have_ended(local: Home) ->
 
 def test_gc_deletes_old_jobs_except_those_that_something_refers_to(home: Home, catalog: Catalog) -> None:
     first, second = add_dataset(catalog, "first"), add_dataset(catalog, "second")
-    with_key, _ = idempotency.submit_once(catalog, "key", first, full=False, max_removed=0.1)
+    with_key, _ = idempotency.submit_once(catalog, "", "key", first, full=False, max_removed=0.1)
     jobs.cancel(catalog, with_key.id)
     old, new = add_jobs(catalog, first, 1200), add_jobs(catalog, second, 3)
     with catalog.engine.begin() as connection:

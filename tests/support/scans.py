@@ -38,6 +38,7 @@ class Workspace:
     catalog: Catalog
     cluster: Cluster
     device: str = "cpu"
+    roots: tuple[str, ...] | None = None
 
     @property
     def files(self) -> Path:
@@ -73,7 +74,7 @@ class Workspace:
         self, job: Job, stop: Callable[[], bool] = lambda: False, progress: Progress | None = None
     ) -> Outcome:
         """Run one attempt of a leased job."""
-        settings = Settings(device=self.device)
+        settings = Settings(device=self.device, roots=self.roots, only_roots=True)
         return execute(self.catalog, self.store, job, self.cluster, settings, progress or Progress(), stop)
 
     def version(self, name: str = "streets", number: int | None = None) -> Version:

@@ -196,3 +196,11 @@ def test_the_tables_of_the_experiment_follow_from_the_stored_runs(monkeypatch: p
     assert len(plain) >= 3
     assert float(cell[0]) == round(100 * statistics.mean(plain), 1)
     assert float(cell[1]) == round(100 * statistics.stdev(plain), 1)
+
+
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    page = (ROOT / "docs" / "explanation" / "threat-model.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", page))
+    tests = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 30
+    assert named <= set(re.findall(r"def (test_\w+)\(", tests))

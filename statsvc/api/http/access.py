@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import MutableHeaders
 
 from statsvc.api.http.problems import CATALOG_UNAVAILABLE, FORBIDDEN, UNAUTHORIZED, problem
+from statsvc.common.one_line import one_line
 from statsvc.store.catalog.tokens import find_token
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from statsvc.store.catalog.tokens import Token
 
 audit = logging.getLogger("statsvc.audit")
+
+CALLER = "statsvc.caller"
+"""Key in the ASGI scope: id of the request's valid token, or None."""
 
 PAGE_FILES = "/page/"
 """Path prefix of the page's style sheet and scripts."""
@@ -84,6 +88,7 @@ class Access:
         required = self._policy.scope(method, scope["path"])
         is_current = required is None or method in _READ_METHODS or await self._fresh()
         token = self._token(credentials)
+        scope[CALLER] = None if token is None else token.id
         rejection = self._rejection(required, credentials, token)
         if rejection is None and not is_current:
             rejection = problem(CATALOG_UNAVAILABLE, _UNCHECKED)
@@ -136,6 +141,6 @@ def _make_private(message: Message) -> None:
 def _log_write(scope: Scope, status: int, token: Token | None) -> None:
     # The line has neither the query string nor any header, because both can contain secrets.
     path = scope.get("raw_path", scope["path"].encode()).decode("ascii", "backslashreplace")
-    client = scope["client"][0] if scope.get("client") else "-"
-    label = "-" if token is None else f"{token.id} ({token.name})"
+    client = one_line(scope["client"][0]) if scope.get("client") else "-"
+    label = "-" if token is None else f"{token.id} ({one_line(token.name)})"
     audit.info("%s %s %d token=%s client=%s", scope["method"], path, status, label, client)

@@ -6,6 +6,12 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 
 
+async def no_form(request: Request) -> None:
+    """Reject a body of another type than JSON where no body is needed."""
+    if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
+        await json_only(request)
+
+
 async def json_only(request: Request) -> None:
     """Reject every media type except application/json with 415.
 

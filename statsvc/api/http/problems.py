@@ -19,7 +19,7 @@ from statsvc.api.schemas.problems import Problem
 from statsvc.store.catalog.sqlite import is_disk_full
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from fastapi import FastAPI
     from starlette.requests import Request
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+
+MAX_ERRORS = 20
+"""Invalid fields that one problem lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ TOO_LARGE = ProblemType(
     "content-too-large",
     413,
     "The request body is too large",
-    "the request body exceeds the limit of 67108864 bytes",
+    "the request body exceeds the limit of 2097152 bytes",
 )
 UNSUPPORTED_BODY = ProblemType(
     "unsupported-media-type",
@@ -162,6 +165,19 @@ _FULL = replace(
     CATALOG_UNAVAILABLE,
     detail="the disk of the catalog is full, so nothing can be changed; free space, for example with: "
     "statsvc gc",
+)
+TOO_MANY_STREAMS = ProblemType(
+    "too-many-streams",
+    429,
+    "Too many event streams are open",
+    "too many event streams are open; close some of them, or poll GET /jobs/{job_id} instead",
+    retry_after=5,
+)
+CROSS_ORIGIN = ProblemType(
+    "cross-origin",
+    403,
+    "A web page of another origin must not write",
+    "the request was sent by a web page of the origin 'https://other.example', not by this server's page",
 )
 STORE_UNAVAILABLE = ProblemType(
     "store-unavailable",
@@ -301,17 +317,25 @@ def _allowed_methods(request: Request) -> list[str]:
 
 async def _from_validation_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    parameters: list[tuple[str, str]] = []
-    for item in error.errors():
+    items = error.errors()
+    for item in items:
         if item["type"] == "json_invalid":
             reason, position = item["ctx"]["error"], item["loc"][-1]
             return problem(MALFORMED, f"the request body is not valid JSON: {reason} at character {position}")
+    parameters = parameters_of(items)
+    return problem(INVALID, "; ".join(f"{name}: {message}" for name, message in parameters), parameters)
+
+
+def parameters_of(items: Sequence[Any], prefix: tuple[str, ...] = ()) -> list[tuple[str, str]]:
+    """Return (parameter, message) of the first errors of a validation by pydantic."""
+    parameters: list[tuple[str, str]] = []
+    for item in items[:MAX_ERRORS]:
         cause = item.get("ctx", {}).get("error")
         if isinstance(cause, errors.InvalidParameter):
             parameters.extend(cause.errors)
         else:
-            parameters.append((_field_path(item["loc"]), item["msg"]))
-    return problem(INVALID, "; ".join(f"{name}: {message}" for name, message in parameters), parameters)
+            parameters.append((_field_path((*prefix, *item["loc"])), item["msg"]))
+    return parameters
 
 
 def _field_path(location: tuple[Any, ...]) -> str:

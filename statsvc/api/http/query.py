@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+MAX_PROBLEMS = 10
+"""Unknown names that one error lists."""
+
+MAX_SHOWN = 100
+"""Characters of an unknown name that an error shows."""
+
 INT64 = (-(2**63), 2**63 - 1)
 
 
@@ -71,7 +77,7 @@ def _documented_parameter(name: str, parameter: QueryParameter) -> dict[str, Any
 def read(request: Request, known: Mapping[str, QueryParameter]) -> dict[str, str]:
     """Return the parameters of a request as text; values of a repeatable parameter are joined with commas.
 
-    Raises `InvalidParameter` with every unknown or repeated parameter.
+    Raises `InvalidParameter` with the first unknown or repeated parameters.
     """
     return checked_names(request.query_params, known)
 
@@ -81,9 +87,11 @@ def checked_names(parameters: QueryParams, known: Mapping[str, QueryParameter]) 
     values: dict[str, str] = {}
     problems: dict[str, str] = {}
     for name, value in parameters.multi_items():
+        if len(problems) == MAX_PROBLEMS:
+            break
         if name not in known:
             hint = nearest(name, known) or f"; valid parameters: {', '.join(known) or 'none'}"
-            problems[name] = f"unknown parameter{hint}"
+            problems[name[:MAX_SHOWN]] = f"unknown parameter{hint}"
         elif name not in values:
             values[name] = value
         elif known[name].repeatable:

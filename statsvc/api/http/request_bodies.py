@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from statsvc.api.http.query import INT64
+from statsvc.api.http.query import INT64, MAX_PROBLEMS, MAX_SHOWN
 from statsvc.classes import class_maps
 from statsvc.classes.class_maps import MAX_CLASSES, ClassMap
 from statsvc.common.durations import parse_schedule
@@ -23,6 +25,13 @@ _SPLIT = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _RAW_ID = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 
 
+@dataclass(frozen=True, slots=True)
+class InvalidBody:
+    """A request body that has already been found invalid, and why."""
+
+    error: InvalidParameter
+
+
 class RequestBody(BaseModel):
     """A JSON object. Unknown fields and values of another type are rejected, not ignored or converted."""
 
@@ -31,6 +40,8 @@ class RequestBody(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _check_names(cls, value: Any) -> Any:
+        if isinstance(value, InvalidBody):
+            raise value.error
         if isinstance(value, dict):
             # JSON can contain a lone surrogate such as "\ud800", which UTF-8 cannot encode.
             surrogates = [
@@ -39,12 +50,14 @@ class RequestBody(BaseModel):
                 if not is_encodable([name, item])
             ]
             if surrogates:
-                raise InvalidParameter(*surrogates)
+                raise InvalidParameter(*surrogates[:MAX_PROBLEMS])
             known = cls.model_fields
             unknown = [
-                (name, f"unknown field{nearest(name, known) or '; valid fields: ' + ', '.join(known)}")
-                for name in value
-                if name not in known
+                (
+                    name[:MAX_SHOWN],
+                    f"unknown field{nearest(name, known) or '; valid fields: ' + ', '.join(known)}",
+                )
+                for name in itertools.islice((name for name in value if name not in known), MAX_PROBLEMS)
             ]
             if unknown:
                 raise InvalidParameter(*unknown)
@@ -79,14 +92,18 @@ class TriggerBody(RequestBody):
 class ConfigurationBody(RequestBody):
     """How the counts are interpreted; null restores the default."""
 
-    class_names: list[str] | None = Field(None, description="names of the class ids 0, 1, …")
+    class_names: list[str] | None = Field(
+        None, max_length=MAX_CLASSES, description="names of the class ids 0, 1, …"
+    )
     class_map: str | dict[str, Any] | None = Field(
         None,
         description='name of a built-in class map, or {"map": {"7": 0, "8": 1, "9": "ignore"}, "names": '
         '["road"]}; null: raw ids are class ids',
     )
     ignore_index: list[int] | None = Field(
-        None, description="ids after the class map that are not counted; null: 255 and every negative id"
+        None,
+        max_length=MAX_CLASSES,
+        description="ids after the class map that are not counted; null: 255 and every negative id",
     )
     num_classes: int | None = Field(
         None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from statsvc.common.globs import check_groups, check_length
 from statsvc.common.object_urls import is_below, is_url, normalized
 from statsvc.errors import InvalidParameter, SourceError
 
@@ -57,10 +58,15 @@ def _forbidden(source: str, roots: Sequence[Path | str], metavar: str) -> Forbid
 
 
 def checked_pattern(pattern: str) -> str:
-    """Return a glob relative to the source. Raises `InvalidParameter` if it can match outside the source."""
+    """Return a glob relative to the source. Raises `InvalidParameter` if it can match outside the source.
+
+    Also for a pattern that is too long, or whose matching could take too long.
+    """
     parts = PurePosixPath(pattern).parts
     if not parts or "\0" in pattern or pattern.startswith("/") or ".." in parts:
         raise InvalidParameter(
             ("pattern", f"{pattern!r} is not a glob relative to the source, such as **/*_labelIds.png")
         )
+    check_length("pattern", pattern)
+    check_groups("pattern", pattern)
     return pattern

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from statsvc.api.http import documentation, problems, query
 from statsvc.api.http.content_type import json_only
 from statsvc.api.http.documentation import DatasetName
+from statsvc.api.http.json_route import JsonRoute
 from statsvc.api.http.request_bodies import RequestBody
 from statsvc.api.http.responses import json_response
 from statsvc.api.routes.jobs import IDEMPOTENCY_KEY, MAX_REMOVED, queue_job
@@ -18,7 +19,7 @@ from statsvc.api.schemas.jobs import Job
 from statsvc.api.state.service import InjectedService
 from statsvc.common.changed_paths import MAX_PATHS, normalize_paths
 
-router = APIRouter(tags=["jobs"], default_response_class=Response)
+router = APIRouter(tags=["jobs"], default_response_class=Response, route_class=JsonRoute)
 
 
 class Changes(RequestBody):
@@ -26,6 +27,7 @@ class Changes(RequestBody):
 
     paths: list[str] | None = Field(
         None,
+        max_length=MAX_PATHS,
         description="files, folders or containers that were added, changed or removed, relative to the "
         f"source, at most {MAX_PATHS}: the job inspects only these. null: the job lists the whole source",
     )
@@ -60,7 +62,7 @@ async def report_changes(
     """
     query.read(request, {})
     changes = body or Changes.model_validate({})
-    paths = None if changes.paths is None else normalize_paths(changes.paths)
+    paths = None if changes.paths is None else await service.in_thread(normalize_paths, changes.paths)
     options: dict[str, Any] = {"full": False, "max_removed": changes.max_removed, "paths": paths}
     job = await queue_job(request, service, name, options)
     return json_response(job, 202, {"Location": f"/jobs/{job['id']}"})

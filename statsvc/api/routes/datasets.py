@@ -12,6 +12,7 @@ from statsvc.api.http import conditional, documentation, problems, query
 from statsvc.api.http.content_type import json_only
 from statsvc.api.http.descriptions import dataset_summary, job_description, job_summary
 from statsvc.api.http.documentation import DatasetName
+from statsvc.api.http.json_route import JsonRoute
 from statsvc.api.http.request_bodies import ConfigurationBody, TriggerBody
 from statsvc.api.http.responses import json_response
 from statsvc.api.http.roots import allowed_source, checked_pattern
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from statsvc.store.catalog.records import Dataset, Job, VersionRecord
     from statsvc.store.catalog.triggers import Trigger
 
-router = APIRouter(tags=["datasets"], default_response_class=Response)
+router = APIRouter(tags=["datasets"], default_response_class=Response, route_class=JsonRoute)
 
 PAGE_SIZE = 1000
 
@@ -150,15 +151,15 @@ async def list_datasets(request: Request, service: InjectedService) -> Response:
 async def create_dataset(request: Request, body: NewDataset, service: InjectedService) -> Response:
     """Register a dataset and queue its first scan."""
     query.read(request, {})
-    pattern = None if body.pattern is None else checked_pattern(body.pattern)
-    initial = Configuration(
-        counting=counting_rule.read(body.rule, body.key, body.rows, files=False),
-        selection=TRUSTED if body.rule == counting_rule.VALUE else None,
-    )
-    configuration = reconfigure.check_class_names(reconfigure.apply_changes(initial, body.changes()))
-    trigger_changes = body.triggers()
 
     def register() -> dict[str, Any]:
+        pattern = None if body.pattern is None else checked_pattern(body.pattern)
+        initial = Configuration(
+            counting=counting_rule.read(body.rule, body.key, body.rows, files=False),
+            selection=TRUSTED if body.rule == counting_rule.VALUE else None,
+        )
+        configuration = reconfigure.check_class_names(reconfigure.apply_changes(initial, body.changes()))
+        trigger_changes = body.triggers()
         source = allowed_source(body.source, service.roots)
         dataset = service.catalog.create_dataset(body.name, source, pattern, configuration)
         triggers.change(service.catalog, dataset, trigger_changes)
@@ -181,7 +182,7 @@ async def create_dataset(request: Request, body: NewDataset, service: InjectedSe
 async def get_dataset(request: Request, name: DatasetName, service: InjectedService) -> Response:
     """Return a dataset: configuration, warnings, current version, unreadable samples and newest jobs."""
     query.read(request, {})
-    return json_response(await _description(service, name))
+    return await _description(service, name)
 
 
 @router.patch(
@@ -209,13 +210,13 @@ async def update_dataset(
     current version are missing there (`max_removed`).
     """
     query.read(request, {})
-    changes, trigger_changes = body.changes(), body.triggers()
     sent = body.model_fields_set
     if "source" in sent and body.source is None:
         raise InvalidParameter(("source", "must not be null; leave the field out to keep the source"))
     pattern = None if body.pattern is None else checked_pattern(body.pattern)
 
     def configure() -> None:
+        changes, trigger_changes = body.changes(), body.triggers()
         dataset = service.catalog.dataset(name)
         source = None if body.source is None else allowed_source(body.source, service.roots)
         if "keep" in sent:
@@ -233,7 +234,7 @@ async def update_dataset(
 
     await service.in_thread(configure)
     await service.watcher.refresh()
-    return json_response(await _description(service, name))
+    return await _description(service, name)
 
 
 @router.delete(
@@ -254,7 +255,7 @@ async def delete_dataset(request: Request, name: DatasetName, service: InjectedS
     return Response(status_code=204)
 
 
-async def _description(service: Service, name: str) -> dict[str, Any]:
+async def _description(service: Service, name: str) -> Response:
     def read() -> tuple[Dataset, Trigger, VersionRecord | None, list[Job]]:
         dataset = service.catalog.dataset(name)
         record = None if dataset.current_number is None else service.catalog.version(dataset)
@@ -265,7 +266,7 @@ async def _description(service: Service, name: str) -> dict[str, Any]:
     failures: list[tuple[str, str]] = []
     warnings: list[str] = []
     if record is not None:
-        table = service.table(Published.of(name, record))
+        table = service.table(await service.in_thread(Published.of, name, record))
         try:
             if record.failed:
                 _, failures = await service.in_thread(table.failures, limit=MAX_FAILURES)
@@ -274,8 +275,13 @@ async def _description(service: Service, name: str) -> dict[str, Any]:
             # A corrupt version must not hide the description, which is where its owner looks for the cause.
             failures = [("", str(damage))]
         await service.watcher.refresh_operations()
-        warnings += service.watcher.warnings(Published.of(name, record))
-    return _details(dataset, trigger, record, failures, recent, warnings)
+        warnings += service.watcher.warnings(await service.in_thread(Published.of, name, record))
+
+    def render() -> Response:
+        return json_response(_details(dataset, trigger, record, failures, recent, warnings))
+
+    # In a thread, because a split can list many paths.
+    return await service.in_thread(render)
 
 
 def _details(

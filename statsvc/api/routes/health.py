@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from statsvc.api.http import documentation, query
+from statsvc.api.http.access import CALLER, OPEN
 from statsvc.api.http.responses import json_response
 from statsvc.api.schemas.service import Health, Readiness
 from statsvc.api.state.service import InjectedService
@@ -42,13 +43,17 @@ async def get_readiness(request: Request, service: InjectedService) -> Response:
 
     Otherwise the status is 503, but `for=reads` returns 200: the server goes on answering reads from memory.
     `store` is `ok`, or why the version store did not respond to the last request. The status is 200 all the
-    same: cached responses are still served, and other replicas use the same version store.
+    same: cached responses are still served, and other replicas use the same version store. Where requests
+    need tokens, a client without one learns only whether the server is ready.
     """
     values = query.read(request, PARAMETERS)
     if values.get("for", "reads") != "reads":
         raise InvalidParameter(("for", f"{values['for']!r} is unknown; the only value is 'reads'"))
     await service.watcher.fresh()
-    problem = service.watcher.problem
+    is_trusted = request.app.state.policy == OPEN or request.scope.get(CALLER) is not None
+    problem, store = service.watcher.problem, service.store.last_error
+    if not is_trusted:
+        problem, store = problem and "unavailable", store and "unavailable"
     if problem is not None and values.get("for") != "reads":
         raise CatalogError(problem)
     return json_response(
@@ -56,19 +61,21 @@ async def get_readiness(request: Request, service: InjectedService) -> Response:
             "status": "ok",
             "catalog": problem or "ok",
             "age": service.watcher.age,
-            "store": service.store.last_error or "ok",
-            **_scans(service.watcher.operations),
+            "store": store or "ok",
+            **_scans(service.watcher.operations, is_trusted),
         },
         headers={"Cache-Control": "no-store"},
     )
 
 
-def _scans(operations: Operations | None) -> dict[str, str]:
+def _scans(operations: Operations | None, is_trusted: bool) -> dict[str, str]:
     """Return whether runners are up and scans succeed. No names: this path needs no token."""
     if operations is None:
         return {"runners": "unknown", "scans": "unknown"}
-    failing = len(operations.failing)
+    missing, failing = operations.missing_runner(), len(operations.failing)
+    if not is_trusted:
+        return {"runners": "missing" if missing else "ok", "scans": "failing" if failing else "ok"}
     return {
-        "runners": operations.missing_runner() or "ok",
+        "runners": missing or "ok",
         "scans": f"the newest scan of {failing} dataset{'s'[: failing > 1]} failed" if failing else "ok",
     }

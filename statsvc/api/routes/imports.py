@@ -12,6 +12,7 @@ from statsvc.api.http import documentation, problems, query
 from statsvc.api.http.content_type import json_only
 from statsvc.api.http.descriptions import version_description
 from statsvc.api.http.documentation import DatasetName
+from statsvc.api.http.json_route import JsonRoute
 from statsvc.api.http.request_bodies import ConfigurationBody
 from statsvc.api.http.responses import json_response
 from statsvc.api.schemas.datasets import ImportedVersion
@@ -21,7 +22,7 @@ from statsvc.errors import InvalidParameter
 from statsvc.store import import_files
 from statsvc.store.importing import import_counts
 
-router = APIRouter(tags=["versions"], default_response_class=Response)
+router = APIRouter(tags=["versions"], default_response_class=Response, route_class=JsonRoute)
 
 
 class NewCounts(ConfigurationBody):
@@ -85,10 +86,9 @@ async def import_version(
     If there is no dataset of this name, it is created without a source.
     """
     query.read(request, {})
-    changes = body.changes()
 
     def publish() -> dict[str, Any]:
-        record = import_counts(service.catalog, service.store, name, body.read(), changes)
+        record = import_counts(service.catalog, service.store, name, body.read(), body.changes())
         return {"dataset": name} | version_description(record, [])
 
     version = await service.in_thread(publish)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -10,9 +11,11 @@ from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
 from statsvc.api.http import documentation, problems, query
-from statsvc.api.http.content_type import json_only
+from statsvc.api.http.access import CALLER
+from statsvc.api.http.content_type import json_only, no_form
 from statsvc.api.http.descriptions import job_description
 from statsvc.api.http.documentation import JobId
+from statsvc.api.http.json_route import JsonRoute
 from statsvc.api.http.request_bodies import RequestBody
 from statsvc.api.http.responses import json_response
 from statsvc.api.schemas.jobs import Job, JobPage
@@ -21,7 +24,7 @@ from statsvc.api.state.service import InjectedService, Service
 from statsvc.errors import Conflict, InvalidParameter
 from statsvc.store.catalog import idempotency, jobs
 
-router = APIRouter(tags=["jobs"], default_response_class=Response)
+router = APIRouter(tags=["jobs"], default_response_class=Response, route_class=JsonRoute)
 
 PAGE_SIZE = 100
 PARAMETERS = {
@@ -106,7 +109,8 @@ async def queue_job(request: Request, service: Service, name: str, options: dict
         if key is None:
             job, _ = jobs.submit(service.catalog, dataset, **options)
         else:
-            job, _ = idempotency.submit_once(service.catalog, key, dataset, **options)
+            user = str(request.scope.get(CALLER) or "")
+            job, _ = idempotency.submit_once(service.catalog, user, key, dataset, **options)
         return job_description(job, dataset.name)
 
     return await service.in_thread(submit)
@@ -170,7 +174,9 @@ async def get_job(request: Request, job_id: JobId, service: InjectedService) -> 
             },
         },
         **documentation.no_content(
-            problems.NOT_FOUND, description="The client has received the last event (Last-Event-ID)"
+            problems.NOT_FOUND,
+            problems.TOO_MANY_STREAMS,
+            description="The client has received the last event (Last-Event-ID)",
         ),
     },
 )
@@ -180,8 +186,11 @@ async def stream_job_events(request: Request, job_id: JobId, service: InjectedSe
     description = await service.in_thread(_description, service, job_id)
     if request.headers.get("last-event-id") == LAST:
         return Response(status_code=204)  # The EventSource of a browser reconnects until it receives 204.
+    client = request.client.host if request.client else ""
+    if not service.job_events.has_place(client):
+        return problems.problem(problems.TOO_MANY_STREAMS, problems.TOO_MANY_STREAMS.example)
     return StreamingResponse(
-        service.job_events.stream(job_id, description),
+        service.job_events.stream(job_id, description, client, partial(_is_allowed, request, service)),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
@@ -189,8 +198,13 @@ async def stream_job_events(request: Request, job_id: JobId, service: InjectedSe
 
 @router.post(
     "/jobs/{job_id}/cancel",
+    dependencies=[Depends(no_form)],
     responses=documentation.responses(
-        Job, problems.NOT_FOUND, problems.CONFLICT, description="The cancelled job."
+        Job,
+        problems.NOT_FOUND,
+        problems.CONFLICT,
+        problems.UNSUPPORTED_BODY,
+        description="The cancelled job.",
     ),
 )
 async def cancel_job(request: Request, job_id: JobId, service: InjectedService) -> Response:
@@ -201,6 +215,12 @@ async def cancel_job(request: Request, job_id: JobId, service: InjectedService) 
     query.read(request, {})
     await service.in_thread(jobs.cancel, service.catalog, job_id)
     return json_response(await service.in_thread(_description, service, job_id))
+
+
+def _is_allowed(request: Request, service: Service) -> bool:
+    """Whether the token of a request is still valid; True for a request without a token."""
+    token_id = request.scope.get(CALLER)
+    return token_id is None or any(token.id == token_id for token in service.watcher.snapshot.tokens)
 
 
 def _description(service: Service, job_id: str) -> dict[str, Any]:

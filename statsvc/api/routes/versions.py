@@ -12,13 +12,14 @@ from statsvc.api.http import documentation, problems, query
 from statsvc.api.http.content_type import json_only
 from statsvc.api.http.descriptions import version_description
 from statsvc.api.http.documentation import DatasetName
+from statsvc.api.http.json_route import JsonRoute
 from statsvc.api.http.request_bodies import RequestBody
 from statsvc.api.http.responses import json_response
 from statsvc.api.schemas.datasets import Tag, VersionPage
 from statsvc.api.state.service import InjectedService
 from statsvc.store.catalog import tags
 
-router = APIRouter(tags=["versions"], default_response_class=Response)
+router = APIRouter(tags=["versions"], default_response_class=Response, route_class=JsonRoute)
 
 PAGE_SIZE = 100
 

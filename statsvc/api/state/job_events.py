@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
@@ -13,7 +14,7 @@ from statsvc.store.catalog import jobs
 from statsvc.weighting.serialize import json_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from statsvc.store.catalog.catalog import Catalog
 
@@ -22,6 +23,10 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 HEARTBEAT_SECONDS = 15.0
 """Interval of comments on an idle stream: proxies close connections without traffic."""
+
+MAX_STREAMS = 256
+MAX_CLIENT_STREAMS = 64
+"""Most open streams, in total and of one address."""
 
 LAST = "end"
 """Id of the last event of a stream."""
@@ -35,14 +40,23 @@ class JobEvents:
         self._listeners: dict[str, set[asyncio.Queue[bytes | None]]] = {}
         self._polling: asyncio.Task[None] | None = None
         self._closed = False
+        self._clients: Counter[str] = Counter()
 
-    async def stream(self, job_id: str, description: dict[str, Any]) -> AsyncIterator[bytes]:
+    def has_place(self, client: str) -> bool:
+        """Whether a client, an address, may open another stream."""
+        return self._clients.total() < MAX_STREAMS and self._clients[client] < MAX_CLIENT_STREAMS
+
+    async def stream(
+        self, job_id: str, description: dict[str, Any], client: str, is_allowed: Callable[[], bool]
+    ) -> AsyncIterator[bytes]:
         """Yield server-sent events of a job until it ends: its current description, then every change.
 
-        `close` ends the stream, too; a client that reconnects continues with another server.
+        `close` ends the stream, too; a client that reconnects continues with another server. So does
+        `is_allowed` once it returns False, because the client's token was revoked.
         """
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._listeners.setdefault(job_id, set()).add(queue)
+        self._clients[client] += 1
         try:
             last = _event(description)
             yield b"retry: 2000\n\n" + last
@@ -52,14 +66,17 @@ class JobEvents:
                 try:
                     event = await asyncio.wait_for(queue.get(), HEARTBEAT_SECONDS)
                 except TimeoutError:
+                    if not is_allowed():
+                        return
                     yield b": keep-alive\n\n"
                     continue
-                if event is None:
+                if event is None or not is_allowed():
                     return
                 if event != last:
                     last = event
                     yield event
         finally:
+            self._clients -= Counter({client: 1})
             self._listeners[job_id].discard(queue)
             if not self._listeners[job_id]:
                 del self._listeners[job_id]

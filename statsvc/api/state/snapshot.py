@@ -66,7 +66,11 @@ class Published:
             record.failed,
             record.configuration.to_dict(),
         ]
-        return cls(dataset, record, xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode()))
+        digest = xxhash.xxh3_128()
+        # In pieces: other threads wait while a split of many paths is encoded or hashed as a whole.
+        for piece in json.JSONEncoder(sort_keys=True).iterencode(content):
+            digest.update(piece.encode())
+        return cls(dataset, record, digest.hexdigest())
 
     def digest_under(self, class_map: str | None) -> str:
         """Return the digest of responses under another class map.

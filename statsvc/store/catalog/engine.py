@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from statsvc.common.private_folder import create_private_folder
 from statsvc.errors import CatalogError, Conflict
 from statsvc.store.catalog import sqlite
 from statsvc.store.catalog.schema import metadata, schema_versions
@@ -97,7 +98,7 @@ def _open_sqlite(url: sa.URL) -> sa.Engine:
         raise CatalogError("the SQLite catalog must be a file, because the API and the runner share it")
     file = Path(url.database)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        create_private_folder(file.parent)
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
         mounts = ""  # not Linux
@@ -111,6 +112,9 @@ def _open_sqlite(url: sa.URL) -> sa.Engine:
             f"{file} is on a {kind} file system, where SQLite loses data if two hosts write; "
             "choose a --home on a local disk, or use PostgreSQL with --database postgresql://…"
         )
+    # The catalog contains digests of tokens. SQLite gives its other files the same permissions.
+    with suppress(OSError):  # SQLite reports a folder that it cannot use
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     engine = sqlite.create_engine(url)
     if not is_usable(engine):
         _migrate_sqlite(engine)

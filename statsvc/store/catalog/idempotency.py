@@ -25,8 +25,18 @@ RETENTION_SECONDS = 7 * 86400.0
 """How long a key is remembered: longer than any client repeats a request."""
 
 
+MAX_KEYS = 10_000
+"""Most keys of one user within that time."""
+
+
+def _stored_key(user: str, key: str) -> str:
+    # The key of a token may be anything, so only the first part, a digest, separates users.
+    return f"{xxhash.xxh3_64_hexdigest(user.encode())}:{key}"
+
+
 def submit_once(
     database: Database,
+    user: str,
     key: str,
     dataset: Dataset,
     *,
@@ -36,9 +46,13 @@ def submit_once(
 ) -> tuple[Job, bool]:
     """Queue a recompute as `jobs.submit` does; if the key was used before, return that request's job.
 
-    The key and the job are written in one transaction. Raises `Conflict` if the key was used for a different
-    request.
+    The key and the job are written in one transaction. A key belongs to one user, the id of a token: others
+    can neither see nor block it.
+
+    Raises `Conflict` if the key was used for a different request, or if the user has too many keys.
     """
+    shown, key = key, _stored_key(user, key)
+    prefix = _stored_key(user, "")
     parameters = [dataset.name, full, max_removed] + ([] if paths is None else [sorted(paths)])
     request = xxhash.xxh3_128_hexdigest(json.dumps(parameters).encode())
     while True:
@@ -49,11 +63,19 @@ def submit_once(
                 if known is not None:
                     if known.request != request:
                         raise Conflict(
-                            f"the idempotency key {key!r} was already used for a different request, which "
-                            f"created job {known.job_id}; use a new key for every new request"
+                            f"the idempotency key {shown!r} was already used for a different request; "
+                            "use a new key for every new request"
                         )
                     row = connection.execute(sa.select(jobs).where(jobs.c.id == known.job_id)).one()
                     return Job.from_row(row), False
+                used = connection.scalar(
+                    sa.select(sa.func.count()).select_from(keys).where(keys.c.key.startswith(prefix))
+                )
+                if (used or 0) >= MAX_KEYS:
+                    raise Conflict(
+                        f"{MAX_KEYS} idempotency keys were used within {RETENTION_SECONDS / 86400:.0f} days, "
+                        "the limit of one token; send the request without a key"
+                    )
                 job, is_new = queue.submit_in(
                     connection, dataset, full=full, max_removed=max_removed, paths=paths
                 )

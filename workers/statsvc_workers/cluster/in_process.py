@@ -21,6 +21,7 @@ from statsvc.errors import UnreadableSample
 from statsvc_workers.cluster.batches import POLL_SECONDS, BatchCutter
 from statsvc_workers.formats import extension, png
 from statsvc_workers.samples.open_file import open_file
+from statsvc_workers.samples.roots import restricted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -153,7 +154,8 @@ class ThreadedCount:
         """
         from statsvc_workers.cluster.tasks import UNREADABLE, count_samples
 
-        marks = {path: _checked_fingerprint(self._options, path) for path in paths}
+        with restricted(self._options.roots):
+            marks = {path: _checked_fingerprint(self._options, path) for path in paths}
         checked = [path for path in paths if marks[path] is not None]
         if not checked:
             return None, paths

@@ -13,6 +13,7 @@ from statsvc.errors import InvalidParameter, JobFailed, UnreadableSample
 from statsvc_workers.cluster.tasks import count_batch
 from statsvc_workers.kernels import device
 from statsvc_workers.samples.open_file import open_file
+from statsvc_workers.samples.roots import restricted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +61,9 @@ async def check_worker(options: CountOptions, sample: str | Member | None, versi
     """
 
     def problem() -> str:
-        return _problem(options, version) or ("" if sample is None else _read_problem(options.root, sample))
+        with restricted(options.roots):
+            unreadable = "" if sample is None else _read_problem(options.root, sample)
+        return _problem(options, version) or unreadable
 
     try:
         return await asyncio.wait_for(asyncio.to_thread(problem), CHECK_SECONDS)
@@ -120,7 +123,8 @@ def check(client: Client, address: str, options: CountOptions, sample: str | Mem
     """
     _check_versions(client, address)
     # A sample that this host cannot read either is reported by the scan.
-    readable_sample = None if _read_problem(options.root, sample) else sample
+    with restricted(options.roots):
+        readable_sample = None if _read_problem(options.root, sample) else sample
     # The function is pickled by reference, so a worker runs its own, now equal, version of statsvc.
     answers = client.run(check_worker, options, readable_sample, __version__, on_error="return")
     problems = {}

@@ -25,6 +25,7 @@ from statsvc_workers.kernels.tiles import TileCounter, merged_entries
 from statsvc_workers.samples.members import SCAN_AGAIN, Member, sample_name
 from statsvc_workers.samples.open_file import open_file
 from statsvc_workers.samples.open_sample import read_ahead
+from statsvc_workers.samples.roots import restricted
 from statsvc_workers.samples.stamps import SampleChanged
 
 if TYPE_CHECKING:
@@ -66,12 +67,15 @@ class CountOptions:
     device      where pixels are counted: "cpu", "cuda", or "auto", which uses CUDA only if a device exists
                 and the first batch, counted on both, was faster on it
     counting    the counting rule
+    roots       folders and URLs outside which no file is opened, as `restricted` expects them; None for no
+                restriction
     """
 
     root: str
     max_pixels: int
     device: str
     counting: Counting = field(default_factory=Counting)
+    roots: tuple[str, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -158,7 +162,7 @@ def count_samples(
     started = time.perf_counter()
     engine = Engine(options.device)
     samples: list[_Sample] = []
-    with read_ahead(options.root, paths) as ahead:
+    with restricted(options.roots), read_ahead(options.root, paths) as ahead:
         for path in paths:
             if should_stop is not None and should_stop():
                 break

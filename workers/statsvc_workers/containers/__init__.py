@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from statsvc.errors import UnreadableSample
 from statsvc_workers.containers import arrays, coco, parquet, tar
 from statsvc_workers.formats.base import as_unreadable
+from statsvc_workers.samples import roots
 from statsvc_workers.samples.stamps import combined, files_stamp, stamp_of
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def list_container(root: str, path: str, key: str | None) -> Contents:
     """
     try:
         contents = READERS[PurePosixPath(path).suffix.lower()](root, path, key)
-    except ModuleNotFoundError as error:
+    except Exception as error:
         raise as_unreadable(error) from error
     if not contents.members:
         raise UnreadableSample("contains no label maps; choose another file, or exclude it with --pattern")
@@ -72,9 +73,12 @@ def list_array_rows(root: str, path: str, counting: Counting) -> list[Member]:
 
 
 def fingerprint(root: str, member: Member) -> tuple[int, int, int]:
-    """Return (size, mtime_ns, ctime_ns) of all files that a member depends on. Raises `OSError`."""
+    """Return (size, mtime_ns, ctime_ns) of all files that a member depends on.
+
+    Raises `OSError`, and `OutsideRoots`.
+    """
     files = [os.path.join(root, file) for file in member.files]  # noqa: PTH118
     if member.in_folder:
         return files_stamp(files).fingerprint
     own_file = os.path.join(root, member.file)  # noqa: PTH118
-    return combined(stamp_of(os.stat(file)) for file in (own_file, *files)).fingerprint  # noqa: PTH116
+    return combined(stamp_of(roots.status(file)) for file in (own_file, *files)).fingerprint

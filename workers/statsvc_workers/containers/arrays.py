@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from statsvc_workers.formats.blocks import Region
 
 MAX_ROWS = 1 << 22
-"""Most rows of one array."""
+"""Most rows, and most chunk files, of one array."""
 
 
 def list_rows(root: str, path: str, counting: Counting) -> list[Member]:
@@ -58,8 +58,10 @@ def _list_zarr(root: str, path: str, counting: Counting) -> list[Member]:
     shape, grid, itemsize, array_path, chunk_file = zarr_arrays.layout(located(root, path), counting.key)
     base = f"{path}/{array_path}" if array_path else path
     metadata = next(mark for mark in ("zarr.json", ".zarray") if exists(root, f"{base}/{mark}"))
-    members = []
+    members: list[Member] = []
     for name, region in _regions(shape, grid, counting.rows):
+        if not members:  # `_regions` has checked the number of rows
+            _check_chunk_files(shape, grid)
         spans = (
             range(axis.start // side, -(-axis.stop // side)) for axis, side in zip(region, grid, strict=True)
         )
@@ -68,6 +70,13 @@ def _list_zarr(root: str, path: str, counting: Counting) -> list[Member]:
         length = _pixels(region) * itemsize
         members.append(Member(f"{path}/{name}", path, "zarr part", region, length, files))
     return members
+
+
+def _check_chunk_files(shape: Sequence[int], grid: Sequence[int]) -> None:
+    """Raise `UnreadableSample` for an array of too many chunk files, which are all listed."""
+    files = math.prod(-(-length // max(1, side)) for length, side in zip(shape, grid, strict=True))
+    if files > MAX_ROWS:
+        raise UnreadableSample(f"has {files} chunks, more than the limit of {MAX_ROWS}; use larger chunks")
 
 
 def _list_npy(file: BinaryIO, path: str, counting: Counting) -> list[Member]:

@@ -50,9 +50,11 @@ def list_members(root: str, path: str, _key: str | None) -> Contents:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, UnreadableSample):
             raise
+        # The text of other errors can quote the file, which may be no annotation file at all.
+        reason = f"KeyError: {error}" if isinstance(error, KeyError) else type(error).__name__
         raise UnreadableSample(
-            f"is not a COCO JSON file of panoptic, instance or stuff annotations "
-            f"({type(error).__name__}: {error}); pass the annotation file, or a folder of label maps"
+            f"is not a COCO JSON file of panoptic, instance or stuff annotations ({reason}); pass the "
+            "annotation file, or a folder of label maps"
         ) from None
 
 
@@ -74,17 +76,25 @@ def _panoptic(root: str, path: str, annotations: list[dict[str, Any]]) -> list[M
     json_folder = PurePosixPath(path).parent
     # COCO publishes panoptic_val2017.json next to a folder panoptic_val2017.
     same_name = json_folder / PurePosixPath(path).stem
-    first = str(annotations[0]["file_name"])
+    first = str(_relative(str(annotations[0]["file_name"])))
     folder = same_name if is_folder(root, str(same_name), first) else json_folder
     members = []
     for annotation in annotations:
-        name = PurePosixPath(str(annotation["file_name"]))
-        if name.is_absolute() or ".." in name.parts:
-            raise UnreadableSample(f"refers to the file {str(name)!r}, outside its own folder")
+        name = _relative(str(annotation["file_name"]))
         image = str(folder / name)
         segments = {int(info["id"]): int(info["category_id"]) for info in annotation["segments_info"]}
         members.append(Member(image, image, "panoptic", segments, PNG_BYTES, (path,)))
     return members
+
+
+def _relative(file_name: str) -> PurePosixPath:
+    """Return the name of an image. Raises `UnreadableSample` for one outside the folder of the images."""
+    name = PurePosixPath(file_name)
+    if name.is_absolute() or ".." in name.parts or not name.parts:
+        raise UnreadableSample(f"refers to the file {file_name!r}, outside its own folder")
+    if not file_name.isprintable():
+        raise UnreadableSample(f"refers to the file {file_name!r}, whose name contains control characters")
+    return name
 
 
 def _instances(
@@ -104,5 +114,6 @@ def _instances(
         size = (int(image["height"]), int(image["width"]))
         content = {"size": size, "background": background, "annotations": of_image.get(image["id"], [])}
         where = json.dumps(content).encode()
-        members.append(Member(f"{path}/{image['file_name']}", path, "annotations", where, len(where)))
+        name = _relative(str(image["file_name"]))
+        members.append(Member(f"{path}/{name}", path, "annotations", where, len(where)))
     return members

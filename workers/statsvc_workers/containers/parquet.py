@@ -20,6 +20,9 @@ from statsvc_workers.samples.open_sample import open_bytes
 if TYPE_CHECKING:
     from statsvc_workers.samples.stamps import Stamp
 
+MAX_ROWS = 1 << 20
+"""Most rows of a file: each is a sample in memory, and a page of a few bytes can claim millions."""
+
 MAX_COLUMN_BYTES = 1 << 30
 """Largest uncompressed column of a row group that is read."""
 
@@ -52,6 +55,10 @@ def list_members(root: str, path: str, key: str | None) -> Contents:
             raise UnreadableSample(f"is not a valid Parquet file ({error}); {COPY_AGAIN}") from None
         column = _labels_column(table, key)
         metadata = table.metadata
+        if metadata.num_rows > MAX_ROWS:
+            raise UnreadableSample(
+                f"has {metadata.num_rows} rows, more than the limit of {MAX_ROWS}; write several files"
+            )
         digits = len(str(max(0, metadata.num_rows - 1)))
         members, number = [], 0
         for group in range(metadata.num_row_groups):
@@ -100,13 +107,16 @@ def _values(file: BinaryIO, column: str, group: int) -> Any:
     import pyarrow.parquet as pq
 
     table = pq.ParquetFile(file)
-    size = _column_bytes(table.metadata.row_group(group), column)
+    _check_column_size(_column_bytes(table.metadata.row_group(group), column))
+    return table.read_row_group(group, columns=[column], use_threads=False)[column]
+
+
+def _check_column_size(size: int) -> None:
     if size > MAX_COLUMN_BYTES:
         raise UnreadableSample(
             f"is in a row group of {size} bytes, over the limit of {MAX_COLUMN_BYTES}; write smaller row "
             "groups"
         )
-    return table.read_row_group(group, columns=[column], use_threads=False)[column]
 
 
 def _column_bytes(group: Any, column: str) -> int:
@@ -137,7 +147,9 @@ def _labels_column(table: Any, key: str | None) -> str:
 
 
 def _is_jpeg(table: Any, column: str) -> bool:
-    """Whether the first image of a column is a JPEG."""
+    """Whether the first image of a column is a JPEG. Raises `UnreadableSample`."""
+    if table.metadata.num_row_groups:
+        _check_column_size(_column_bytes(table.metadata.row_group(0), column))
     for batch in table.iter_batches(batch_size=1, columns=[column], use_threads=False):
         item = batch.column(0)[0].as_py()
         data = item.get("bytes") if isinstance(item, dict) else item

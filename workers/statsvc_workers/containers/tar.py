@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tarfile
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import BinaryIO, cast
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.containers.contents import Contents
@@ -18,11 +18,14 @@ from statsvc_workers.formats.base import COPY_AGAIN
 from statsvc_workers.samples.members import Member
 from statsvc_workers.samples.open_sample import open_bytes
 
-if TYPE_CHECKING:
-    from typing import BinaryIO
-
 BLOCK = 512
 """Bytes of a tar block."""
+
+MAX_HEADER_BYTES = 1 << 20
+"""Largest header; an extended header contains a path and attributes."""
+
+MAX_FILES = 1 << 22
+"""Most files of a shard."""
 
 LISTED_EXTENSIONS = 8
 """Extensions that an error message lists."""
@@ -61,13 +64,32 @@ def _full_extension(name: str) -> str:
     return name.rpartition("/")[2].partition(".")[2].lower()
 
 
+class _Headers:
+    """A tar file of which only headers are read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, count: int) -> bytes:
+        if not 0 <= count <= MAX_HEADER_BYTES:
+            raise UnreadableSample(f"has a header of {count} bytes; {COPY_AGAIN}")
+        return self._file.read(count)
+
+
 def _index(file: BinaryIO) -> dict[str, tuple[int, int]]:
     """Return name → (offset, length) of the files in a tar."""
     ranges: dict[str, tuple[int, int]] = {}
     end = 0
     try:
-        with tarfile.open(fileobj=file, mode="r:") as archive:
-            for info in archive:
+        with tarfile.open(fileobj=cast("BinaryIO", _Headers(file)), mode="r:") as archive:
+            position = -1
+            while (info := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # they need more memory than ranges
+                # A negative size leads back to an earlier header, again and again.
+                if info.size < 0 or info.offset <= position or len(ranges) > MAX_FILES:
+                    raise UnreadableSample(f"is damaged after {len(ranges)} files; {COPY_AGAIN}")
+                position = info.offset
                 end = info.offset_data + -(-info.size // BLOCK) * BLOCK
                 if not info.isreg() or info.issparse():
                     continue
@@ -75,7 +97,9 @@ def _index(file: BinaryIO) -> dict[str, tuple[int, int]]:
                 hidden = any(part.startswith(".") for part in name.split("/"))
                 if name and not hidden and name.isprintable():
                     ranges[name] = (info.offset_data, info.size)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        if isinstance(error, UnreadableSample):
+            raise
         raise UnreadableSample(
             f"is not a valid tar file ({error}); {COPY_AGAIN}, without compressing the tar file as a whole"
         ) from None

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 NAME = "HDF5 file"
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
+MAX_LINKS = 16
+"""Soft links that are followed to a dataset."""
+
 LISTED_DATASETS = 8
 """Datasets that an error message lists."""
 
@@ -131,13 +134,8 @@ def _dataset(file: BinaryIO, key: str | None) -> Any:
             datasets[name] = item
 
     if key is not None:
-        link = opened.get(key, getlink=True)
-        if isinstance(link, h5py.ExternalLink):
-            raise UnreadableSample(f"has {key!r} as a link to another file; copy the dataset into this file")
-        item = opened.get(key)
+        item = _item(opened, key)
         if isinstance(item, h5py.Dataset):
-            if item.file.id != opened.id:
-                raise UnreadableSample(f"has {key!r} in another file; copy the dataset into this file")
             return item
     opened.visititems(visit)  # does not follow links to other files
     listed = list(datasets.items())[:LISTED_DATASETS]
@@ -147,6 +145,34 @@ def _dataset(file: BinaryIO, key: str | None) -> Any:
     if len(datasets) != 1:
         raise UnreadableSample(f"contains {len(datasets)} datasets ({names}); choose one with --key")
     return next(iter(datasets.values()))
+
+
+def _item(opened: Any, key: str) -> Any:
+    """Return the object at a path; None if there is none.
+
+    Raises `UnreadableSample` for a path through a link to another file, which is not opened.
+    """
+    import h5py
+
+    item = opened
+    parts = [part for part in key.split("/") if part not in ("", ".")]
+    links = 0
+    while parts:
+        name = parts.pop(0)
+        if not isinstance(item, h5py.Group):
+            return None
+        link = item.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise UnreadableSample(f"has {key!r} in another file; copy the dataset into this file")
+        if isinstance(link, h5py.SoftLink):
+            links += 1
+            if links > MAX_LINKS:
+                raise UnreadableSample(f"has {key!r} as a loop of links; choose another dataset with --key")
+            parts = [part for part in link.path.split("/") if part not in ("", ".")] + parts
+            item = opened if link.path.startswith("/") else item
+        else:
+            item = None if link is None else item.get(name)
+    return item
 
 
 def _chunks(dataset: Any, region: Region, corner: Corner | None) -> Iterator[NDArray[Any]]:

@@ -1,4 +1,7 @@
-"""Recognize the content of a file by its first bytes, for error messages about files of another format."""
+"""Recognize the content of a file by its first bytes, for error messages about files of another format.
+
+The messages are stored in a version, and clients of the API read them: they never quote the content.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +51,5 @@ def describe_content(head: bytes) -> str:
     except UnicodeDecodeError:
         text = ""
     if text and all(letter.isprintable() or letter in "\r\n\t" for letter in text):
-        line = text.splitlines()[0].strip()[:40]
-        return f"is a text file by its content (it begins with {line!r}); {COPY_AGAIN}"
-    return f"begins with the bytes {head[:8].hex(' ')}, which no known image format does; {COPY_AGAIN}"
+        return f"is a text file by its content; {COPY_AGAIN}"
+    return f"has the content of no known image format; {COPY_AGAIN}"

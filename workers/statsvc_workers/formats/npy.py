@@ -5,6 +5,7 @@ Format: NEP 1, https://numpy.org/doc/stable/reference/generated/numpy.lib.format
 
 from __future__ import annotations
 
+import io
 import math
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 NAME = "NumPy array"
 MAGIC = b"\x93NUMPY"
+
+MAX_HEADER_BYTES = 1 << 16
+"""Largest header; NumPy itself accepts 10,000 characters."""
 
 
 def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> LabelMap:
@@ -183,7 +187,12 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
         if version not in readers:
             # Version 3 is used only for field names outside Latin-1.
             raise UnreadableSample(f"has NPY version {version}, for records; save a plain integer array")
-        shape, fortran, dtype = readers[version](file)
+        # NumPy reads the whole header before it checks the length.
+        length_bytes = file.read(2 * version[0])
+        length = int.from_bytes(length_bytes, "little")
+        if length > MAX_HEADER_BYTES:
+            raise UnreadableSample(f"has a damaged NPY header ({length} bytes); {COPY_AGAIN}")
+        shape, fortran, dtype = readers[version](io.BytesIO(length_bytes + file.read(length)))
     except (ValueError, EOFError, SyntaxError, TypeError) as error:
         if isinstance(error, UnreadableSample):
             raise

@@ -5,6 +5,7 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.savez.html.
 
 from __future__ import annotations
 
+import io
 import zipfile
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 NAME = "NumPy archive"
 MAGIC = b"PK"
+
+MAX_READ_BYTES = 1 << 26
+"""Most bytes that are read in one step."""
 
 LISTED_NAMES = 8
 """Arrays that an error message lists."""
@@ -62,9 +66,26 @@ def open_array(file: BinaryIO, _size: int, max_pixels: int, key: str | None = No
 FORMAT = Format(NAME, (MAGIC,), open_label_map, peek, None, open_channels, open_array)
 
 
+class _Bounded:
+    """A zip file of which no part that is read in one step, such as the directory, is larger than a limit."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, count: int = -1) -> bytes:
+        remaining = max(0, self._size - self._file.tell())
+        length = remaining if count < 0 else min(count, remaining)
+        if length > MAX_READ_BYTES:
+            raise UnreadableSample(f"has a directory of {length} bytes; {COPY_AGAIN}")
+        return self._file.read(length)
+
+
 def _member(file: BinaryIO, key: str | None) -> tuple[BinaryIO, int]:
     """Return an array as a stream at its start, and its length in bytes."""
-    archive = zipfile.ZipFile(file)
+    archive = zipfile.ZipFile(cast("BinaryIO", _Bounded(file)))
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist() if not info.is_dir()}
     names = ", ".join(list(members)[:LISTED_NAMES]) or "none"
     if key is None and len(members) != 1:

@@ -59,6 +59,9 @@ NODATA_TAG = 42113
 SPARSE_TAGS = (42112, NODATA_TAG)
 """GDAL_METADATA, GDAL_NODATA: with one of them, a GeoTIFF may omit tiles."""
 
+MAX_STRUCTURE_BYTES = 1 << 26
+"""Largest tag: the offsets of eight million strips or tiles."""
+
 LISTED_SHAPES = 3
 """Shapes of images that an error message lists."""
 
@@ -67,14 +70,17 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class _Clipped:
-    """A file whose `read` never allocates more than the size of the file, even for a damaged tag."""
+    """A file for reading the structure: no tag allocates more than the size of the file, or than a limit."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.size = file, size
 
     def read(self, count: int = -1) -> bytes:
         remaining = max(0, self.size - self.file.tell())
-        return self.file.read(remaining if count < 0 else min(count, remaining))
+        length = remaining if count < 0 else min(count, remaining)
+        if length > MAX_STRUCTURE_BYTES:
+            raise UnreadableSample(f"has a tag of {length} bytes; {COPY_AGAIN}")
+        return self.file.read(length)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return self.file.seek(offset, whence)

@@ -7,7 +7,6 @@ https://zarr-specs.readthedocs.io/, https://ngff.openmicroscopy.org/.
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +35,7 @@ from statsvc_workers.formats.blocks import (
 )
 from statsvc_workers.formats.stacks import classes_advice, reject_classes
 from statsvc_workers.kernels.tiles import Corner
+from statsvc_workers.samples import roots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -112,7 +112,7 @@ def open_part(path: str, max_pixels: int, key: str | None, region: Region, files
         check_pixels(height, width, max_pixels)
         check_chunk_size(array.chunks, max_pixels)
         histogram = None
-        if array.dtype.kind in "biu" and not any(is_url(path) or Path(file).exists() for file in files):
+        if array.dtype.kind in "biu" and not any(is_url(path) or _exists(file) for file in files):
             histogram = partial(_fill_value_histogram, array.fill_value, height * width)
         corner = Corner() if is_plane(region_shape(region)) else None
         chunks = _chunks(array, region, corner)
@@ -140,12 +140,17 @@ def _node(path: str) -> Any:
     """Open the array or group at a path or URL, without consolidated metadata, which may be out of date."""
     import zarr
 
-    store: Any = zarr.storage.LocalStore(path, read_only=True)
-    if is_url(path):
-        from statsvc_workers.samples.object_store import bucket
+    from statsvc_workers.samples.zarr_store import open_store
 
-        store = zarr.storage.ObjectStore(bucket(path).store, read_only=True)
-    return zarr.open(store, mode="r")
+    return zarr.open(open_store(path), mode="r")
+
+
+def _exists(file: str) -> bool:
+    try:
+        roots.status(file)
+    except OSError:
+        return False
+    return True
 
 
 def _array(node: Any, key: str | None) -> Any:

@@ -25,11 +25,16 @@ class Settings:
     device         where pixels are counted: "cpu", "cuda" or "auto"
     max_pixels     a larger label map is rejected before it is decoded
     search_parent  read class names also from the folder that contains a source; only for the source's owner
+    roots          folders and URLs below which sources are read; None for no restriction, as in a local scan
+    only_roots     whether a source outside `roots` is refused; otherwise it is read, but no link that leaves
+                   it is followed
     """
 
     device: str = "auto"
     max_pixels: int = MAX_PIXELS
     search_parent: bool = False
+    roots: tuple[str, ...] | None = None
+    only_roots: bool = False
 
 
 @dataclass(frozen=True, slots=True)

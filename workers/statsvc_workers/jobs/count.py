@@ -17,6 +17,7 @@ from statsvc_workers.cluster.batches import POLL_SECONDS, stream
 from statsvc_workers.cluster.in_process import ThreadedCount
 from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.cluster.tasks import RACY_NS, UNREADABLE, CountOptions
+from statsvc_workers.samples.roots import current_roots
 from statsvc_workers.sources.diff import fingerprint, unchanged_files
 from statsvc_workers.sources.remote_listing import check_not_emptied
 
@@ -78,7 +79,7 @@ def count(
         return []
     assert dataset.source is not None
     settings, counting = attempt.settings, dataset.configuration.counting
-    options = CountOptions(dataset.source, settings.max_pixels, settings.device, counting)
+    options = CountOptions(dataset.source, settings.max_pixels, settings.device, counting, current_roots())
     # A new key for each call: an attempt counts twice if its base turns out to be damaged.
     key = f"{attempt.job.attempt:03d}-{uuid.uuid4().hex}"
     collector = _Collector(attempt.progress, dataset.source, _CheckpointWriter(folder, key, reader))

@@ -28,6 +28,7 @@ from statsvc_workers.jobs.plan import (
     make_plan,
 )
 from statsvc_workers.jobs.reader_digest import reader_digest
+from statsvc_workers.samples.roots import restricted, source_roots
 from statsvc_workers.sources.changed_paths import check_changed_paths
 from statsvc_workers.sources.class_files import ClassFiles
 from statsvc_workers.sources.list_samples import list_samples
@@ -51,10 +52,20 @@ log = logging.getLogger(__name__)
 def recompute(attempt: Attempt) -> VersionRecord | None:
     """Run one attempt; return the version that it published, or None where nothing changed.
 
-    Raises `SourceError` where the source cannot be listed, `JobFailed` where a version would lose samples
-    that nobody removed on purpose, and `LeaseLost` where another attempt has taken over.
+    Raises `SourceError` where the source cannot be listed or is outside the roots, `JobFailed` where a
+    version would lose samples that nobody removed on purpose, and `LeaseLost` where another attempt has taken
+    over.
     """
     dataset = attempt.catalog.dataset_by_uid(attempt.job.dataset_uid)
+    settings = attempt.settings
+    allowed = None
+    if dataset.source is not None:
+        allowed = source_roots(dataset.source, settings.roots, only=settings.only_roots)
+    with restricted(allowed):
+        return _recompute(attempt, dataset)
+
+
+def _recompute(attempt: Attempt, dataset: Dataset) -> VersionRecord | None:
     attempt.store.create()
     _remove_earlier_attempts(attempt, dataset)
     source, dataset = dataset_source(attempt.catalog, dataset)

@@ -6,47 +6,36 @@ way as a file that changes.
 
 from __future__ import annotations
 
-import errno
 import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
 import xxhash
 
 from statsvc.common import object_urls
+from statsvc_workers.samples import roots
+from statsvc_workers.samples.object_reader import WHOLE_BYTES, ObjectReader
 from statsvc_workers.samples.stamps import SampleChanged, Stamp, combined
+from statsvc_workers.samples.web_server import WebServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-IN_FLIGHT = 32
-"""Concurrent requests of one batch."""
-
-WHOLE_BYTES = 1 << 22
-"""An object larger than this is read in ranges, not with one request."""
+    from collections.abc import Iterator, Sequence
 
 
-class Unreachable(OSError):
-    """A request failed even after retries; `strerror` is one line with the URL and the next step."""
-
-
-class Bucket:
+class Bucket(ObjectReader):
     """All objects below a URL."""
 
-    def __init__(self, root: str) -> None:
-        self.root, self.store = root, object_urls.open_prefix(root)
+    @cached_property
+    def store(self) -> Any:
+        """The store of obstore, with object names relative to the URL."""
+        return object_urls.open_prefix(self.root)
 
     def get(self, path: str, start: int = 0, stop: int | None = None, etag: str = "") -> tuple[Stamp, bytes]:
-        """Return the stamp of an object and its bytes from `start` to `stop`, or all of them.
-
-        An object larger than `WHOLE_BYTES` is not read as a whole: the returned bytes are then empty.
-
-        Raises `SampleChanged` where `etag` is given and the object has another one now,
-        `FileNotFoundError`, and `Unreachable`.
-        """
+        """Return the stamp of an object and its bytes."""
         import obstore
 
+        self.check_url(path)
         options: dict[str, Any] = {} if stop is None else {"range": (start, stop)}
         if etag and not etag.startswith("W/"):  # If-Match never matches a weak ETag
             options["if_match"] = etag
@@ -60,63 +49,54 @@ class Bucket:
         except obstore.exceptions.PreconditionError as error:
             raise SampleChanged(path) from error
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise self._request_error(error, path) from error
+            raise self.request_error(error, path) from error
 
     def head(self, path: str) -> Stamp:
-        """Return the stamp of an object. Raises `FileNotFoundError`, `Unreachable`."""
+        """Return the stamp of an object."""
         import obstore
 
+        self.check_url(path)
         try:
             return stamp_of_object(obstore.head(self.store, path))
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise self._request_error(error, path) from error
-
-    def heads(self, paths: Sequence[str]) -> list[tuple[str, Stamp]]:
-        """Return (path, stamp) of those of `paths` that exist. Raises `Unreachable`."""
-
-        def head_or_none(path: str) -> Stamp | None:
-            try:
-                return self.head(path)
-            except FileNotFoundError:
-                return None
-
-        if len(paths) == 1:
-            stamps: Iterable[Stamp | None] = [head_or_none(paths[0])]
-        else:
-            with ThreadPoolExecutor(IN_FLIGHT, "statsvc-head") as pool:
-                stamps = list(pool.map(head_or_none, paths))
-        return [(path, stamp) for path, stamp in zip(paths, stamps, strict=True) if stamp is not None]
+            raise self.request_error(error, path) from error
 
     def list(self, folder: str = "") -> Iterator[tuple[str, Stamp]]:
-        """Yield (path, stamp) of every object below a folder. Raises `Unreachable`."""
+        """Yield (path, stamp) of every object below a folder."""
         import obstore
 
+        url = object_urls.join(self.root, folder) if folder else self.root
+        roots_below = roots.urls_below(url)
+        if not roots_below:
+            self.check_url(folder)
         try:
+            for root in roots_below:
+                # The source of a single object is the folder that contains it, which may be above the root.
+                path = unquote(root.removeprefix(self.root + "/"))
+                yield from self.heads([path])
+                yield from self.list(path)
+            if roots_below:
+                return
             for page in obstore.list(self.store, folder or None):
                 for meta in page:
                     yield meta["path"], stamp_of_object(meta)
         except (OSError, obstore.exceptions.BaseError) as error:
-            raise self._request_error(error, folder) from error
-
-    def _request_error(self, error: Exception, path: str) -> OSError:
-        """Return the error to raise for a failed request."""
-        if isinstance(error, (SampleChanged, Unreachable)):
-            return error
-        url = object_urls.join(self.root, path) if path else self.root
-        if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
-            return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
-        return Unreachable(errno.EIO, object_urls.explain(url, error), url)
+            raise self.request_error(error, folder) from error
 
 
-def bucket(root: str) -> Bucket:
+def bucket(root: str) -> ObjectReader:
     """Return the bucket at a URL; its connections are cached for as long as the credentials stay the same."""
     names = ("AWS_", "GOOGLE_", "AZURE_")
     return _bucket(root, hash(tuple((k, v) for k, v in sorted(os.environ.items()) if k.startswith(names))))
 
 
 @lru_cache(maxsize=8)
-def _bucket(root: str, _environment: int) -> Bucket:
-    return Bucket(root)
+def _bucket(root: str, _environment: int) -> ObjectReader:
+    if object_urls.is_listable(root):
+        opened = Bucket(root)
+        _ = opened.store  # reports invalid credentials in the environment
+        return opened
+    return WebServer(root)
 
 
 def stamp_of_object(meta: Any) -> Stamp:

@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING, BinaryIO
 
 from statsvc.errors import UnreadableSample
+from statsvc_workers.samples import roots
 from statsvc_workers.samples.stamps import Stamp, combined, files_stamp, folder_stamp, stamp_of
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class OpenSample:
     def stamp(self) -> Stamp:
         """Return the current stamp.
 
-        Raises `OSError`, and `UnreadableSample` for a device or pipe.
+        Raises `OSError`, and `UnreadableSample` for a device or pipe, or a file outside the roots.
         """
         if self.file is None:
             return folder_stamp(self.path) if not self.files else files_stamp(self.files)
@@ -47,16 +48,17 @@ class OpenSample:
         own_stamp = stamp_of(status)
         if not self.files:
             return own_stamp
-        return combined([own_stamp, *(stamp_of(os.stat(file)) for file in self.files)])  # noqa: PTH116
+        return combined([own_stamp, *(stamp_of(roots.status(file)) for file in self.files)])
 
 
 def open_file(root: str, path: str, files: Sequence[str] = (), *, folder: bool = False) -> OpenSample:
-    """Open a file, or a folder, by its path relative to `root`; so are `files`. Raises `OSError`."""
+    """Open a file, or a folder, by its path relative to `root`; so are `files`.
+
+    Raises `OSError`, and `OutsideRoots`.
+    """
     full = os.path.join(root, path)  # noqa: PTH118 - pathlib is too slow for a million files
     others = tuple(os.path.join(root, file) for file in files) if files else ()  # noqa: PTH118
-    return OpenSample(full, None if folder else open(full, "rb", opener=_open_nonblocking), others)
-
-
-def _open_nonblocking(path: str, flags: int) -> int:
-    # Opening a pipe that has replaced the sample would otherwise block forever.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if folder:
+        roots.status(full)
+        return OpenSample(full, None, others)
+    return OpenSample(full, open(full, "rb", opener=roots.open_descriptor), others)

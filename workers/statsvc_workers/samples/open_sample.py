@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, BinaryIO
 
 from statsvc.common.object_urls import is_listable, is_url, join
+from statsvc_workers.samples import roots
 from statsvc_workers.samples.open_file import open_file
 
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ def read_ahead(root: str, samples: Sequence[str | Member]) -> AbstractContextMan
 def open_bytes(root: str, path: str) -> Iterator[BinaryIO]:
     """Open a file or object for reading.
 
-    Raises `OSError`. A failed request raises its own error, not the decoder's error about missing bytes.
+    Raises `OSError`, and `OutsideRoots`. A failed request raises its own error, not the decoder's error about
+    missing bytes.
     """
     with read_ahead(root, [path]) as ahead, ahead.open(path) if ahead else open_file(root, path) as sample:
         assert sample.file is not None
@@ -46,12 +49,10 @@ def located(root: str, path: str) -> str:
 
 
 def exists(root: str, path: str) -> bool:
-    """Whether the file or object exists. Raises `OSError`."""
+    """Whether the file or object exists; one outside the roots does not. Raises `OSError`."""
     if is_url(root):
-        from statsvc_workers.samples.object_store import bucket
-
-        return bool(bucket(root).heads([path]))
-    return os.path.isfile(os.path.join(root, path))  # noqa: PTH113, PTH118
+        return bool(existing(root, [path]))
+    return stat.S_ISREG(_mode(root, path))
 
 
 def existing(root: str, paths: Sequence[str]) -> list[str]:
@@ -59,16 +60,28 @@ def existing(root: str, paths: Sequence[str]) -> list[str]:
     if is_url(root):
         from statsvc_workers.samples.object_store import bucket
 
-        return [path for path, _ in bucket(root).heads(paths)] if paths else []
+        allowed = [path for path in paths if roots.is_allowed_url(join(root, path))]
+        return [path for path, _ in bucket(root).heads(allowed)] if allowed else []
     return [path for path in paths if exists(root, path)]
 
 
 def is_folder(root: str, path: str, containing: str) -> bool:
-    """Whether a folder exists; where objects cannot be listed, whether the file `containing` exists in it."""
+    """Whether a folder exists; where objects cannot be listed, whether the file `containing` exists in it.
+
+    Raises `OSError`, and `OutsideRoots`.
+    """
     if is_url(root):
         from statsvc_workers.samples.object_store import bucket
 
         if not is_listable(root):
             return exists(root, f"{path}/{containing}")
         return next(bucket(root).list(path), None) is not None
-    return os.path.isdir(os.path.join(root, path))  # noqa: PTH112, PTH118
+    return stat.S_ISDIR(_mode(root, path))
+
+
+def _mode(root: str, path: str) -> int:
+    """Return the mode of a file or folder; 0 if there is none, or if it is outside the roots."""
+    try:
+        return roots.status(os.path.join(root, path)).st_mode  # noqa: PTH118
+    except (OSError, roots.OutsideRoots):
+        return 0

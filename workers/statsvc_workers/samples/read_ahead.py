@@ -10,12 +10,14 @@ import io
 import os
 from collections import OrderedDict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, cast
 
 from statsvc.common import object_urls
 from statsvc.errors import UnreadableSample
 from statsvc_workers.samples.members import sample_name
-from statsvc_workers.samples.object_store import IN_FLIGHT, WHOLE_BYTES, bucket, combined_objects
+from statsvc_workers.samples.object_reader import IN_FLIGHT, WHOLE_BYTES
+from statsvc_workers.samples.object_store import bucket, combined_objects
 from statsvc_workers.samples.open_file import OpenSample
 from statsvc_workers.samples.stamps import SampleChanged, Stamp
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from statsvc_workers.samples.members import Member
-    from statsvc_workers.samples.object_store import Bucket
+    from statsvc_workers.samples.object_reader import ObjectReader
 
 WAITING_SAMPLES = 2 * IN_FLIGHT
 WAITING_BYTES = 1 << 26
@@ -39,7 +41,9 @@ RANGES_CACHED = 4
 class ObjectRanges:
     """The bytes of one object, read in ranges that all have the same ETag; the latest ranges are cached."""
 
-    def __init__(self, source: Bucket, path: str, stamp: Stamp, start: int = 0, data: bytes = b"") -> None:
+    def __init__(
+        self, source: ObjectReader, path: str, stamp: Stamp, start: int = 0, data: bytes = b""
+    ) -> None:
         self.source, self.path, self.stamp = source, path, stamp
         self.failure: OSError | None = None
         self.first_bytes = len(data)
@@ -215,7 +219,7 @@ class ReadAhead:
             sample = next(self._unrequested, None)
             if sample is None:
                 return
-            future = self._pool.submit(self._request(sample))
+            future = self._pool.submit(copy_context().run, self._request(sample))
             future.add_done_callback(self._record_arrival)
             self._waiting[sample_name(sample)] = future
 

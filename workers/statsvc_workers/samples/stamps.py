@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
+from stat import S_ISDIR
 from typing import TYPE_CHECKING, NamedTuple
+
+from statsvc_workers.samples import roots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -68,22 +71,35 @@ def files_stamp(files: Iterable[str]) -> Stamp:
     stamps = []
     for file in files:
         with suppress(FileNotFoundError):
-            stamps.append(stamp_of(os.stat(file)))  # noqa: PTH116
+            stamps.append(stamp_of(roots.status(file)))
     return combined(stamps)
 
 
 def folder_stamp(path: str) -> Stamp:
-    """Return one stamp for a folder and every file and folder below it. Raises `OSError`."""
-    return combined(_stamps(path))
+    """Return one stamp for a folder and every file and folder below it.
+
+    Raises `OSError`, and `OutsideRoots` where a link leads outside the roots.
+    """
+    return combined(_stamps(path, frozenset()))
 
 
-def _stamps(path: str) -> Iterator[Stamp]:
-    status = os.stat(path)  # noqa: PTH116
-    # The size of a folder is meaningless; its times change when an entry is added or removed.
-    yield stamp_of(status)._replace(size=0)
-    with os.scandir(path) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _stamps(entry.path)
-            else:
-                yield stamp_of(entry.stat())
+def _stamps(path: str, above: frozenset[tuple[int, int]]) -> Iterator[Stamp]:
+    descriptor = roots.open_descriptor(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        status = os.fstat(descriptor)
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            return  # a link to a folder above it
+        # The size of a folder is meaningless; its times change when an entry is added or removed.
+        yield stamp_of(status)._replace(size=0)
+        with os.scandir(descriptor) as entries:
+            for entry in entries:
+                full = os.path.join(path, entry.name)  # noqa: PTH118
+                is_link = entry.is_symlink()
+                status = roots.status(full) if is_link else entry.stat(follow_symlinks=False)
+                if S_ISDIR(status.st_mode):
+                    yield from _stamps(full, above | {identity})
+                else:
+                    yield stamp_of(status)
+    finally:
+        os.close(descriptor)

@@ -7,15 +7,17 @@ import re
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from statsvc.common.object_urls import is_url
 from statsvc.errors import SourceError
+from statsvc_workers.samples import roots
 from statsvc_workers.sources.diff import fingerprint
 from statsvc_workers.sources.errors import listing_failed
-from statsvc_workers.sources.folders import PathEntry, is_zarr_folder, walk
+from statsvc_workers.sources.folders import OutsideEntry, PathEntry, is_zarr_folder, walk
 from statsvc_workers.sources.list_samples import list_samples
 from statsvc_workers.sources.listing import Listing
 
@@ -189,32 +191,44 @@ class _SourceTree:
         """Yield the existing files of these units in the form of `walk`."""
         for unit in units:
             entry = PathEntry(os.path.join(self.root, unit))  # noqa: PTH118
-            if not self._exists(unit):
-                self.has_missing = True
-            elif os.path.isdir(entry.path):  # noqa: PTH112
-                yield from walk(self.root, unit, entry)
-            else:
-                yield unit, entry
+            try:
+                if not self._exists(unit):
+                    self.has_missing = True
+                elif _is_folder(entry):
+                    yield from walk(self.root, unit, entry)
+                else:
+                    yield unit, entry
+            except roots.OutsideRoots:
+                yield unit, OutsideEntry(entry.path)
 
     def _folder_identity(self, path: str) -> tuple[int, int] | None:
         """Return (device, inode) of a folder; None for a Zarr folder, a file or a missing path."""
         full = Path(self.root, path)
         try:
-            if not full.is_dir() or is_zarr_folder(full):
+            status = roots.status(str(full))
+            if not S_ISDIR(status.st_mode) or is_zarr_folder(full):
                 return None
-            status = full.stat()
+        except (FileNotFoundError, NotADirectoryError, roots.OutsideRoots):
+            return None
         except OSError as error:
             raise listing_failed(self.root, error) from error
         return status.st_dev, status.st_ino
 
     def _exists(self, path: str) -> bool:
         try:
-            os.lstat(os.path.join(self.root, path))  # noqa: PTH118
+            roots.status(os.path.join(self.root, path), follow_symlinks=False)  # noqa: PTH118
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
             raise listing_failed(self.root, error) from error
         return True
+
+
+def _is_folder(entry: PathEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _is_empty(root: str) -> bool:

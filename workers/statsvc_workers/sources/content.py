@@ -12,7 +12,6 @@ import itertools
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -22,7 +21,8 @@ from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import extension, open_label_map, peek
 from statsvc_workers.formats.base import as_unreadable, equal_channels, packed_colors
 from statsvc_workers.formats.png_structure import GRAY, PALETTE, RGB, RGBA, read_header
-from statsvc_workers.samples.open_sample import open_bytes
+from statsvc_workers.samples.open_sample import exists, open_bytes
+from statsvc_workers.samples.roots import OutsideRoots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -100,9 +100,9 @@ def inspect(root: str, path: str, key: str | None = None, *, colors: bool = Fals
     colors  whether colors are decoded by a palette, so that an image of few colors is a label map
     """
     # Only regular files: reading a pipe would block.
-    if not is_url(root) and not Path(root, path).is_file():
+    if not is_url(root) and not exists(root, path):
         return None
-    with suppress(OSError, MemoryError), open_bytes(root, path) as file:
+    with suppress(OSError, MemoryError, OutsideRoots), open_bytes(root, path) as file:
         header = peek(path, file)
         if header is None:
             return None

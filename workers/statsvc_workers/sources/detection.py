@@ -20,7 +20,6 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from statsvc.common.object_urls import is_url
@@ -28,7 +27,8 @@ from statsvc.common.utf8 import printable
 from statsvc.dataset.counting_rule import Counting
 from statsvc.dataset.selection import FileGroup
 from statsvc_workers.formats import FORMATS, extension, peek
-from statsvc_workers.samples.open_sample import open_bytes
+from statsvc_workers.samples.open_sample import exists, open_bytes
+from statsvc_workers.samples.roots import OutsideRoots, current_roots, restricted
 from statsvc_workers.sources.content import Content, Look, inspect
 from statsvc_workers.sources.grouping import pattern_of_group
 from statsvc_workers.sources.roles import VERSION, Role, folder_role, role_of, without_splits
@@ -347,6 +347,7 @@ class _Contents:
 
     def __init__(self, root: str, counting: Counting) -> None:
         self.root, self.counting = root, counting
+        self._roots = current_roots()  # also for the threads below
         self._headers: dict[str, tuple[str, bool] | None] = {}
         self._contents: dict[str, Content | None] = {}
 
@@ -389,7 +390,9 @@ class _Contents:
     def _inspect(self, path: str) -> Content | None:
         if path not in self._contents:
             counting = self.counting
-            self._contents[path] = inspect(self.root, path, counting.key, colors=counting.palette is not None)
+            colors = counting.palette is not None
+            with restricted(self._roots):
+                self._contents[path] = inspect(self.root, path, counting.key, colors=colors)
         return self._contents[path]
 
     def _read_some(self, files: Sequence[_File]) -> list[tuple[str, bool]]:
@@ -407,9 +410,10 @@ class _Contents:
     def _read(self, path: str) -> tuple[str, bool] | None:
         if path not in self._headers:
             header = None
-            # Only regular files: reading a pipe would block.
-            if is_url(self.root) or Path(self.root, path).is_file():
-                with suppress(OSError), open_bytes(self.root, path) as file:
-                    header = peek(path, file)
+            with restricted(self._roots), suppress(OSError, OutsideRoots):
+                # Only regular files: reading a pipe would block.
+                if is_url(self.root) or exists(self.root, path):
+                    with open_bytes(self.root, path) as file:
+                        header = peek(path, file)
             self._headers[path] = None if header is None else (header.text, header.color)
         return self._headers[path]

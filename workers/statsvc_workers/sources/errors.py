@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from statsvc.common.object_urls import is_url
+from statsvc.common.one_line import one_line
 from statsvc.dataset.selection import quoted
 from statsvc.errors import AmbiguousSource, SourceError
 from statsvc_workers import containers
 from statsvc_workers.formats import FORMATS
 from statsvc_workers.formats.convert import COMMANDS, advice
+from statsvc_workers.samples.open_sample import open_bytes
+from statsvc_workers.samples.roots import OutsideRoots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +47,7 @@ def no_match(root: str, pattern: str, names: list[str]) -> SourceError:
     """Return the error for a source in which no path matches the pattern."""
     if not names:
         return _empty(root)
-    examples = ", ".join(printable(name) for name in sorted(names)[:EXAMPLES])
+    examples = ", ".join(shown(name) for name in sorted(names)[:EXAMPLES])
     return SourceError(
         f"no file in {root} matches the pattern {quoted(pattern)}; its files are, for example: {examples}"
     )
@@ -56,7 +59,7 @@ def nothing_readable(root: str, names: list[str]) -> SourceError:
         return _empty(root)
     counts = Counter(Path(name).suffix.lower() for name in names)
     summary = ", ".join(
-        f"{count} {printable(extension) or 'files without an extension'}{' files' if extension else ''}"
+        f"{count} {shown(extension) or 'files without an extension'}{' files' if extension else ''}"
         for extension, count in counts.most_common(EXAMPLES)
     )
     annotations = [name for name in sorted(names) if name.lower().endswith(".json") and _is_coco(root, name)]
@@ -85,9 +88,9 @@ def _is_coco(root: str, name: str) -> bool:
     if is_url(root):
         return False
     try:
-        with Path(root, name).open("rb") as file:
+        with open_bytes(root, name) as file:
             head = file.read(JSON_HEAD)
-    except OSError:
+    except (OSError, OutsideRoots):
         return False
     return sum(key in head for key in (b'"images"', b'"annotations"', b'"categories"')) > 1
 
@@ -131,6 +134,11 @@ def photographs(root: str, kinds: Sequence[FileKind]) -> SourceError:
 def printable(name: str) -> str:
     """Return a file name as text; bytes that are not UTF-8 become escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def shown(name: str) -> str:
+    """Return a file name for a message, also without control characters."""
+    return one_line(printable(name))
 
 
 def _empty(root: str) -> SourceError:

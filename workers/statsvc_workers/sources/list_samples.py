@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,13 +11,14 @@ from statsvc.common.object_urls import is_url
 from statsvc.dataset.counting_rule import Counting
 from statsvc.errors import SourceError, UnreadableSample
 from statsvc_workers import containers
+from statsvc_workers.samples import roots
 from statsvc_workers.samples.members import SCAN_AGAIN, Member
 from statsvc_workers.samples.stamps import folder_stamp, stamp_of
 from statsvc_workers.sources import class_masks, remote_listing
 from statsvc_workers.sources.errors import EXAMPLES, listing_failed, no_match, printable
-from statsvc_workers.sources.folders import file_fingerprint, walk
+from statsvc_workers.sources.folders import OutsideEntry, file_fingerprint, walk
 from statsvc_workers.sources.listing import Listing, ListingColumns
-from statsvc_workers.sources.patterns import matcher
+from statsvc_workers.sources.patterns import matcher, may_be_folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -48,7 +48,9 @@ def list_samples(
     folder_listing = _FolderListing(source.root, counting)
     unmatched: list[str] = []
     for path, entry in walk(source.root) if entries is None else entries:
-        if matches(path.rstrip("/")):
+        if matches(path.rstrip("/")) or (
+            isinstance(entry, OutsideEntry) and may_be_folder_of(source.pattern, path)
+        ):
             folder_listing.add(path, entry)
         elif len(unmatched) < EXAMPLES:
             unmatched.append(path.rstrip("/"))
@@ -76,6 +78,8 @@ class _FolderListing:
         if not path.isascii() and printable(path) != path:
             fingerprint, _ = file_fingerprint(self._root, entry)
             self._undecodable.append((printable(path), fingerprint))
+        elif isinstance(entry, OutsideEntry):
+            self._add_unreadable(path, *file_fingerprint(self._root, entry))
         elif self._counting.rows != "array" and not containers.is_container(path):
             self._add_array_rows(path, entry)
         elif walked_path.endswith("/"):
@@ -116,6 +120,10 @@ class _FolderListing:
     def _add_zarr_folder(self, path: str, entry: Entry) -> None:
         try:
             self._columns.add(path, folder_stamp(entry.path).fingerprint)
+        except UnreadableSample as error:
+            status = entry.stat(follow_symlinks=False)
+            self._add_unreadable(path, (0, status.st_mtime_ns, status.st_ctime_ns), str(error))
+            return
         except OSError as error:
             raise listing_failed(self._root, error) from error
         self._members[path] = Member(path, path, "zarr")
@@ -123,6 +131,7 @@ class _FolderListing:
     def _add_container(self, path: str, entry: Entry, fingerprint: Fingerprint) -> None:
         try:
             contents = containers.list_container(self._root, path, self._counting.key)
+            status = roots.status(entry.path)  # `entry.stat` may return a cached status
         except UnreadableSample as error:
             self._add_unreadable(path, fingerprint, str(error))
             return
@@ -131,7 +140,6 @@ class _FolderListing:
         self._class_names = self._class_names or contents.class_names
         if contents.note:
             self._notes[path] = contents.note
-        status = os.stat(entry.path)  # noqa: PTH116 - `entry.stat` returns a cached status
         changed = stamp_of(status).fingerprint != fingerprint
         for member in contents.members:
             member_fingerprint = fingerprint
@@ -140,6 +148,8 @@ class _FolderListing:
                     member_fingerprint = containers.fingerprint(self._root, member)
                 except OSError:
                     self._unreadable[member.path] = f"is listed in {path}, but missing; complete the folder"
+                except UnreadableSample as error:
+                    self._unreadable[member.path] = str(error)
             if changed:
                 self._unreadable[member.path] = f"{path} changed while it was being listed; {SCAN_AGAIN}"
             self._add_member(member, member_fingerprint)

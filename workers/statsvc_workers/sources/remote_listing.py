@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from statsvc.dataset.counting_rule import Counting
-    from statsvc_workers.samples.object_store import Bucket
+    from statsvc_workers.samples.object_reader import ObjectReader
     from statsvc_workers.samples.stamps import Stamp
 
 
@@ -101,7 +101,7 @@ def list_objects(
 
 
 def _list_matching(
-    bucket: Bucket, stamps: dict[str, Stamp], matches: Callable[[str], bool], counting: Counting
+    bucket: ObjectReader, stamps: dict[str, Stamp], matches: Callable[[str], bool], counting: Counting
 ) -> RemoteListing:
     listing = RemoteListing()
     names = _sample_paths(stamps)
@@ -133,7 +133,7 @@ def _list_matching(
 
 
 def _add_members(
-    bucket: Bucket,
+    bucket: ObjectReader,
     path: str,
     members: list[Member],
     stamps: dict[str, Stamp],
@@ -142,7 +142,8 @@ def _add_members(
 ) -> None:
     """Add the members of a container, or the rows of an array, with their stamps."""
     if not object_urls.is_listable(bucket.root):
-        needed = {file for member in members for file in (member.file, *member.files)}
+        needed = {file for member in members for file in member.files}
+        needed |= {member.file for member in members if not member.in_folder}
         stamps |= bucket.heads(sorted(needed - stamps.keys()))
     for listed_member in members:
         member = listed_member
@@ -157,7 +158,7 @@ def _add_members(
         listing.stamps[member.path], listing.members[member.path] = stamp, member
 
 
-def _zarr_member(bucket: Bucket, path: str, counting: Counting) -> Member:
+def _zarr_member(bucket: ObjectReader, path: str, counting: Counting) -> Member:
     """Return a Zarr array as one sample; where objects cannot be listed, with all files it may have."""
     if object_urls.is_listable(bucket.root):
         return Member(path, path, "zarr")
@@ -210,7 +211,7 @@ def _objects_by_folder(
     return objects_of
 
 
-def _zarr_or_file(bucket: Bucket, name: str) -> dict[str, Stamp]:
+def _zarr_or_file(bucket: ObjectReader, name: str) -> dict[str, Stamp]:
     """Return the metadata objects of the Zarr array of this name, or the file of this name, if they exist."""
     return dict(bucket.heads([f"{name}/{mark}" for mark in sorted(MARKS)])) or dict(bucket.heads([name]))
 
@@ -221,7 +222,7 @@ def _combined(objects: Sequence[tuple[str, Stamp]]) -> Stamp:
     return combined_objects(objects)
 
 
-def _bucket(root: str) -> Bucket:
+def _bucket(root: str) -> ObjectReader:
     from statsvc_workers.samples.object_store import bucket
 
     return bucket(root)
@@ -230,7 +231,7 @@ def _bucket(root: str) -> Bucket:
 @contextmanager
 def _source_errors(url: str) -> Iterator[None]:
     """Raise the failure of a request as `SourceError`."""
-    from statsvc_workers.samples.object_store import Unreachable
+    from statsvc_workers.samples.object_reader import Unreachable
 
     try:
         yield

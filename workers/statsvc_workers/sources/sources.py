@@ -19,6 +19,7 @@ from statsvc.dataset.splits import Split
 from statsvc.errors import SourceError
 from statsvc_workers import containers
 from statsvc_workers.formats import extension
+from statsvc_workers.samples import roots
 from statsvc_workers.sources import remote_listing
 from statsvc_workers.sources.detection import FileKind, candidates, kinds, photo_files
 from statsvc_workers.sources.errors import ambiguous, no_match, nothing_readable, photographs
@@ -202,7 +203,9 @@ def single_file_source(url: str) -> Source | None:
 def _mode(location: str, path: Path) -> int:
     """Return the mode of a file or folder. Raises `SourceError`."""
     try:
-        return path.stat().st_mode
+        return roots.status(str(path)).st_mode
+    except roots.OutsideRoots as error:
+        raise SourceError(f"{path} {error}") from error
     except FileNotFoundError as error:
         if re.match(r"\w+://", location):
             raise SourceError(
@@ -219,7 +222,7 @@ def _mode(location: str, path: Path) -> int:
 def _is_zarr(path: Path) -> bool:
     try:
         return is_zarr_folder(path)
-    except OSError:
+    except (OSError, roots.OutsideRoots):
         return False
 
 

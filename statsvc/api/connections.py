@@ -1,0 +1,192 @@
+"""Limits of connections: their number, in total and for each client, and deadlines for requests.
+
+uvicorn waits for a request without a limit, so a client could occupy connections by sending a byte now and
+then, until no other client can connect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import resource
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 1024
+"""Most open connections; fewer where the process may open fewer files."""
+
+MAX_CLIENT_CONNECTIONS = 256
+"""Most open connections of one address; a trusted proxy has no limit of its own."""
+
+RESERVED_FILES = 64
+"""Files that the process may open apart from connections."""
+
+HEAD_SECONDS = 10.0
+"""Time for a request line and headers, from connecting or from the first byte of a further request."""
+
+BODY_SECONDS = 60.0
+"""Time for a request body."""
+
+STALLED_SECONDS = 60.0
+"""Time without progress after which a client that does not read its response is disconnected."""
+
+_BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 1\r\n"
+    b"Cache-Control: no-store\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+)
+_BUSY_BODY = (
+    b'{"type":"/problems/busy","title":"The server has too many connections","status":503,'
+    b'"detail":"the server has too many connections; close idle ones, or try again","errors":[]}\n'
+)
+
+
+@dataclass(slots=True)
+class Limits:
+    """The open connections of a server.
+
+    trusted  networks of proxies
+    waiting  connections without a complete request, the oldest first
+    """
+
+    total: int = MAX_CONNECTIONS
+    per_client: int = MAX_CLIENT_CONNECTIONS
+    head_seconds: float = HEAD_SECONDS
+    body_seconds: float = BODY_SECONDS
+    trusted: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = ()
+    clients: Counter[str] = field(default_factory=Counter)
+    waiting: dict[_Guarded, None] = field(default_factory=dict)
+
+    def has_place(self, client: str) -> bool:
+        """Whether a client may open a connection; a waiting one of the same client is closed for it."""
+        if not self._is_trusted(client) and self.clients[client] >= self.per_client:
+            return self._close_oldest(lambda waiting: waiting.address == client)
+        return self.clients.total() < self.total or self._close_oldest(lambda _waiting: True)
+
+    def _close_oldest(self, chosen: Callable[[_Guarded], bool]) -> bool:
+        oldest = next((waiting for waiting in self.waiting if chosen(waiting)), None)
+        if oldest is None:
+            return False
+        oldest.abort()
+        return True
+
+    def _is_trusted(self, client: str) -> bool:
+        try:
+            address = ipaddress.ip_address(client)
+        except ValueError:
+            return False
+        return any(address in network for network in self.trusted)
+
+
+def connection_limit() -> int:
+    """Return the most connections that the process can open."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if files < 0 else max(1, min(MAX_CONNECTIONS, files - RESERVED_FILES))
+
+
+def guarded_protocol(limits: Limits) -> type[asyncio.Protocol]:
+    """Return a protocol class for `uvicorn.Config(http=…)` that applies the limits."""
+
+    class Protocol(_Guarded):
+        pass
+
+    Protocol.limits = limits
+    return Protocol
+
+
+class _Guarded(H11Protocol):
+    """A connection with limits and deadlines."""
+
+    limits: Limits
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.address = ""
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+        self._counted = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.address = self.client[0] if self.client else ""
+        if not self.limits.has_place(self.address):
+            transport.write(_BUSY % (len(_BUSY_BODY), _BUSY_BODY))
+            transport.close()
+            return
+        self._counted = True
+        self.limits.clients[self.address] += 1
+        self.limits.waiting[self] = None
+        self._deadline = self.loop.call_later(self.limits.head_seconds, self.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        if self._stalled is not None:
+            self._stalled.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        self._update()
+        if self in self.limits.waiting and self._deadline is None:
+            # A whole request, which is the rule, needs no timer.
+            self._deadline = self.loop.call_later(self.limits.head_seconds, self.abort)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            # uvicorn closes a connection that stays idle from now on.
+            self._cancel_deadline()
+            self.limits.waiting[self] = None
+            self._update()  # the next request may have arrived already
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(STALLED_SECONDS, self.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def abort(self) -> None:
+        """Close the connection without waiting for the client."""
+        self._forget()
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _forget(self) -> None:
+        self._cancel_deadline()
+        self.limits.waiting.pop(self, None)
+        if self._counted:
+            self._counted = False
+            self.limits.clients[self.address] -= 1
+            if not self.limits.clients[self.address]:
+                del self.limits.clients[self.address]
+
+    def _update(self) -> None:
+        """Replace the deadline of the headers by that of the body, or remove it, as far as data arrived."""
+        if self.cycle is None or self.cycle.response_complete:
+            return
+        if self in self.limits.waiting:
+            del self.limits.waiting[self]
+            self._cancel_deadline()
+            if self.cycle.more_body:
+                self._deadline = self.loop.call_later(self.limits.body_seconds, self.abort)
+        elif not self.cycle.more_body:
+            self._cancel_deadline()
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

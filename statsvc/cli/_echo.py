@@ -1,0 +1,19 @@
+"""Printing to the terminal, which would obey control characters in names."""
+
+from __future__ import annotations
+
+import click
+
+from statsvc.common.one_line import one_line
+
+
+def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print a text; control characters other than line breaks and tabs are printed as escapes."""
+    click.echo(printable_lines(text), err=err, nl=nl)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines with its control characters, except tabs, as escapes."""
+    if text.isprintable():
+        return text
+    return "\n".join("\t".join(one_line(cell) for cell in line.split("\t")) for line in text.split("\n"))

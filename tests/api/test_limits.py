@@ -1,0 +1,286 @@
+"""No request keeps the server from serving others: time in the event loop, connections, and event streams."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import ipaddress
+import json
+import socket
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+import uvicorn
+
+from statsvc.api.app import build_app
+from statsvc.api.connections import Limits, guarded_protocol
+from statsvc.api.http.json_route import loads
+from statsvc.api.http.middleware import MAX_BODY, MAX_DATASET_BODY
+from statsvc.api.state import job_events
+from statsvc.client import http as client_http
+from statsvc.client.client import Client
+from statsvc.errors import ServerError
+from statsvc.store.catalog import jobs
+from statsvc.store.catalog.catalog import Catalog
+from support.contract import ApiClient
+from support.http_server import Reply
+from support.http_server import serving as replying
+from support.publishing import label_maps, publish
+from support.waiting import TIMEOUT, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from statsvc.store.home import Home
+
+JSON = {"Content-Type": "application/json"}
+MAX_STALL = 0.05
+TRIES = 8
+"""A stall that a request causes occurs each time; one that the machine causes does not."""
+
+LONG_QUERY = "&".join(f"clas_ma{number}" for number in range(4000))
+LONG_VALUE = ",".join(map(str, range(9000)))
+
+
+def filled(start: str, item: Callable[[int], str], end: str, size: int) -> bytes:
+    """Return JSON of `size` bytes that repeats an item."""
+    text = start + item(0)
+    items, length = [], len(text) + len(end)
+    number = 1
+    while length < size - 200:
+        items.append("," + item(number))
+        length += len(items[-1])
+        number += 1
+    return (text + "".join(items) + end).encode().ljust(size)
+
+
+def largest_bodies(path: str, size: int) -> Iterator[bytes]:
+    yield filled("{", lambda k: f'"clas_ma{k}": 1', "}", size)
+    yield filled('{"class_names": [', lambda k: f'"{k}"', "]}", size)
+    if path.endswith("/import"):
+        sample = '{{"file": "{}.png", "0": 1200, "5": 17}}'
+        yield filled('{"samples": [', sample.format, "]}", size)
+    elif path.endswith("/changed"):
+        yield filled('{"paths": [', lambda k: f'"{k:0800d}"', "]}", size)
+    elif path.startswith("/datasets"):
+        fields = '"name": "big", "source": "/none", ' if path == "/datasets" else ""
+        paths = f'{{{fields}"splits": {{"train": ['
+        # In no order, because sorting them is the slowest step.
+        yield filled(paths, lambda k: f'"x/{k * 7919 % 1000003:07d}/000000{k}.png"', "]}}", size)
+
+
+def largest_requests(path: str, method: str, job_id: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the URL and the body of the largest requests for a route."""
+    names = {"{name}": "street", "{job_id}": job_id, "{tag}": "paper", "{asset}": "page.js"}
+    url = path
+    for placeholder, value in names.items():
+        url = url.replace(placeholder, value)
+    assert "{" not in url, f"add a value for the placeholder of {path}"
+    if method == "get":
+        yield f"{url}?{LONG_QUERY}", b""
+        yield f"{url}?ignore_index={LONG_VALUE}&class_map={'x' * 5000}&split={'y' * 5000}", b""
+        yield f"{path.replace('{', '').replace('}', 'z' * 5000)}", b""
+        return
+    size = MAX_DATASET_BODY if path.startswith("/datasets") and "/tags/" not in path else MAX_BODY
+    for body in largest_bodies(path, size):
+        yield url, body
+
+
+async def longest_stall(send: Callable[[], Any]) -> float:
+    """Return how long the event loop did not run during a request, in seconds.
+
+    In CPU time of this process: other processes of a busy machine do not count.
+    """
+    longest = 0.0
+    done = False
+
+    async def watch() -> None:
+        nonlocal longest
+        while not done:
+            started = time.process_time()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.process_time() - started)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0.01)
+    await send()
+    done = True
+    await watching
+    return longest
+
+
+async def stalls_of(home: Home) -> dict[str, float]:
+    """Return the longest stall of the largest requests for each route."""
+    app = build_app(home)
+    catalog = Catalog.open(home.database)
+    job, _ = jobs.submit(catalog, catalog.dataset("street"))
+    jobs.cancel(catalog, job.id)
+    catalog.close()
+    stalls: dict[str, float] = {}
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=120) as client,
+    ):
+        for path, operations in app.openapi()["paths"].items():
+            for method in operations:
+                for number, (url, body) in enumerate(largest_requests(path, method, job.id)):
+
+                    async def send(method: str = method, url: str = url, body: bytes = body) -> None:
+                        response = await client.request(method, url, content=body, headers=JSON)
+                        assert response.status_code < 500, (method, url[:80], response.text[:200])
+
+                    longest = await longest_stall(send)
+                    for _ in range(TRIES):
+                        if longest <= MAX_STALL:
+                            break
+                        longest = min(longest, await longest_stall(send))
+                    stalls[f"{method} {path} {number}"] = longest
+    return stalls
+
+
+def test_no_request_holds_the_event_loop(home: Home) -> None:
+    publish(home, "street", label_maps(), num_classes=4)
+    stalls = asyncio.run(stalls_of(home))
+    assert len(stalls) > 40
+    slow = {name: round(seconds, 3) for name, seconds in stalls.items() if seconds > MAX_STALL}
+    assert slow == {}
+
+
+def test_the_stepwise_json_parser_is_the_parser_of_the_standard_library() -> None:
+    for text in ('{"a": [1, -2.5e3, "\\u00e9\\n", null, true, {"b": []}]}', '"é"', "[]", " 1 "):
+        assert loads(text.encode()) == json.loads(text)
+    for bad in (b"{", b'{"a": }', b"[1,]", b""):
+        with pytest.raises(json.JSONDecodeError):
+            loads(bad)
+
+
+def test_unknown_names_are_reported_up_to_a_limit(home: Home) -> None:
+    publish(home, "street", label_maps(), num_classes=4)
+    with ApiClient(build_app(home)) as client:
+        body = client.get(f"/weights?{LONG_QUERY}").json()
+        assert len(body["errors"]) == 10
+        response = client.post("/jobs", json={f"x{number}": 1 for number in range(3000)})
+        assert (response.status_code, len(response.json()["errors"])) == (422, 10)
+
+
+def test_bodies_have_a_limit_for_each_path(home: Home) -> None:
+    with ApiClient(build_app(home)) as client:
+        for path, limit in (("/jobs", MAX_BODY), ("/datasets", MAX_DATASET_BODY)):
+            response = client.post(path, content=b" " * (limit + 1), headers=JSON)
+            assert response.status_code == 413
+            assert f"{limit} bytes" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("glob", ["nothing/*.png", "*a" * 12 + "*b.png"])
+def test_a_split_that_matches_nothing_is_a_clear_answer(home: Home, glob: str) -> None:
+    publish(home, "street", label_maps(), num_classes=4)
+    with ApiClient(build_app(home)) as client:
+        response = client.patch("/datasets/street", json={"splits": {"x": {"glob": glob}}})
+        assert response.status_code == 422
+        assert "matches none of the" in response.json()["detail"]
+
+
+@contextmanager
+def running(home: Home, limits: Limits) -> Iterator[int]:
+    """Serve a home with these limits; yield the port."""
+    config = uvicorn.Config(build_app(home), port=0, log_level="warning", http=guarded_protocol(limits))
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_for(lambda: server.started)
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def sent(port: int, data: bytes, count: int) -> Iterator[list[socket.socket]]:
+    """Open connections, and send these bytes on each."""
+    with ExitStack() as stack:
+        sockets = []
+        for _ in range(count):
+            sockets.append(
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT))
+            )
+            sockets[-1].sendall(data)
+        yield sockets
+
+
+def status(port: int) -> int:
+    return httpx2.get(f"http://127.0.0.1:{port}/healthz", timeout=TIMEOUT).status_code
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the server has closed a connection; waits for data or the end."""
+    try:
+        return connection.recv(1000) == b""
+    except ConnectionError:
+        return True
+
+
+HALF_HEAD = b"GET /healthz HTTP/1.1\r\nX-"
+HALF_BODY = (
+    b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("limits", [Limits(total=5), Limits(per_client=5)], ids=["total", "client"])
+def test_half_requests_do_not_keep_others_from_connecting(home: Home, limits: Limits) -> None:
+    with running(home, limits) as port, sent(port, HALF_HEAD, 20) as connections:
+        assert status(port) == 200
+        assert is_closed(connections[0])  # the oldest had to go
+
+
+@pytest.mark.parametrize("limits", [Limits(total=5), Limits(per_client=5)], ids=["total", "client"])
+def test_the_number_of_connections_is_limited(home: Home, limits: Limits) -> None:
+    with running(home, limits) as port:
+        with sent(port, HALF_BODY, 5):
+            wait_for(lambda: not limits.waiting and limits.clients.total() == 5)
+            assert status(port) == 503
+        wait_for(lambda: not limits.clients)
+        assert status(port) == 200
+
+
+def test_a_trusted_proxy_may_open_more_connections_than_a_client(home: Home) -> None:
+    limits = Limits(per_client=2, trusted=[ipaddress.ip_network("127.0.0.0/8")])
+    with running(home, limits) as port, sent(port, HALF_BODY, 5):
+        assert status(port) == 200
+
+
+@pytest.mark.parametrize("data", [b"", HALF_HEAD, HALF_BODY], ids=["nothing", "head", "body"])
+def test_a_request_has_a_deadline(home: Home, data: bytes) -> None:
+    limits = Limits(head_seconds=0.2, body_seconds=0.2)
+    with running(home, limits) as port, sent(port, data, 1) as (connection,):
+        assert is_closed(connection)
+
+
+def test_event_streams_are_limited(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_events, "MAX_CLIENT_STREAMS", 2)
+    publish(home, "street", label_maps(), num_classes=4)
+    catalog = Catalog.open(home.database)
+    job, _ = jobs.submit(catalog, catalog.dataset("street"))
+    catalog.close()
+    with running(home, Limits()) as port, ExitStack() as stack:
+        url = f"http://127.0.0.1:{port}/jobs/{job.id}/events"
+        streams = []
+        for _ in range(2):
+            response = stack.enter_context(httpx2.stream("GET", url, timeout=TIMEOUT))
+            assert response.status_code == 200
+            streams.append(response.iter_raw())
+            assert next(streams[-1])
+        refused = httpx2.get(url, timeout=TIMEOUT)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "5")
+
+
+def test_the_client_limits_what_it_decompresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_http, "MAX_RESPONSE_BYTES", 1 << 20)
+    bomb = Reply(200, gzip.compress(b" " * (64 << 20)), {"Content-Encoding": "gzip"})
+    with replying(lambda *_: bomb) as server, pytest.raises(ServerError, match="more than 1048576 bytes"):
+        Client(server.url).weights()

@@ -1,0 +1,151 @@
+"""A damaged or malicious file costs only itself while a source is listed: it is named, the rest counted."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tracemalloc
+import zipfile
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zarr
+
+from statsvc.classes import class_map_files
+from statsvc.dataset.counting_rule import Counting
+from statsvc.errors import InvalidParameter
+from statsvc_workers.sources.list_samples import list_samples
+from statsvc_workers.sources.listing import Source
+from statsvc_workers.sources.sources import open_source
+from support import damage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PNG = damage.png(np.zeros((4, 4), np.uint8))
+MEMORY = 100 << 20
+HUGE = 1 << 30
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < MEMORY
+    finally:
+        tracemalloc.stop()
+
+
+def tar_header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
+    """Return a tar header with a correct checksum; `size` is the raw field of 12 bytes."""
+    header = bytearray(512)
+    header[: len(name)] = name
+    header[100:124] = b"0000644\x000000000\x000000000\x00"
+    header[124:136], header[136:148] = size, b"00000000000\x00"
+    header[148:156], header[156:157], header[257:265] = b" " * 8, kind, b"ustar\x0000"
+    header[148:156] = b"%06o\x00 " % sum(header)
+    return bytes(header)
+
+
+def sparse(path: Path, start: bytes, size: int) -> None:
+    with path.open("wb") as file:
+        file.write(start)
+        file.truncate(size)
+
+
+def parquet(values: list[bytes]) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"label": pa.array(values, pa.binary())}), file, compression="none")
+    return file.getvalue()
+
+
+def unreadable(folder: Path, pattern: str, rows: str = "array") -> dict[str, str]:
+    """Return path → error of a listing."""
+    with little_memory():
+        return list_samples(Source(str(folder), pattern), Counting(rows=rows)).unreadable
+
+
+@pytest.mark.timeout(60)
+def test_damaged_tar_headers_are_named(tmp_path: Path) -> None:
+    negative = (-512 & ((1 << 96) - 1)).to_bytes(12, "big")
+    first = tar_header(b"a.png", b"00000000000\x00")
+    (tmp_path / "negative.tar").write_bytes(first + tar_header(b"b.png", negative) + bytes(1024))
+    for kind in (b"x", b"g", b"L"):
+        name = f"huge-{kind.decode()}.tar"
+        sparse(tmp_path / name, tar_header(b"x", b"%011o\x00" % HUGE, kind), HUGE + 2048)
+    good = tar_header(b"a.png", b"%011o\x00" % len(PNG)) + PNG.ljust(-(-len(PNG) // 512) * 512, b"\0")
+    (tmp_path / "good.tar").write_bytes(good + bytes(1024))
+    errors = unreadable(tmp_path, "*.tar")
+    assert set(errors) == {"negative.tar", "huge-x.tar", "huge-g.tar", "huge-L.tar"}
+    assert "damaged" in errors["negative.tar"]
+
+
+def test_each_changed_byte_of_a_parquet_file_costs_only_this_file(tmp_path: Path) -> None:
+    content = parquet([PNG, PNG])
+    (tmp_path / "good.parquet").write_bytes(content)
+    for position in range(4, len(content), max(1, len(content) // 150)):
+        changed = bytearray(content)
+        changed[position] ^= 0xFF
+        (tmp_path / "bad.parquet").write_bytes(changed)
+        listing = list_samples(Source(str(tmp_path), "*.parquet"))
+        assert {"good.parquet/0", "good.parquet/1"} <= set(listing.path)
+        assert set(listing.unreadable) <= {"bad.parquet"}
+
+
+def test_a_parquet_file_cannot_claim_millions_of_rows(tmp_path: Path) -> None:
+    repeated = pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(1 << 20, np.int8)), pa.array([b"\x89PNG"], pa.binary())
+    )
+    table = pa.table({"label": repeated})
+    with pq.ParquetWriter(
+        tmp_path / "a.parquet", table.schema, compression="zstd", store_schema=False
+    ) as out:
+        for _ in range(2):
+            out.write_table(table)
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000
+    assert "more than the limit" in unreadable(tmp_path, "*.parquet")["a.parquet"]
+
+
+def test_headers_that_promise_gigabytes_are_not_read(tmp_path: Path) -> None:
+    header = b"\x93NUMPY\x02\x00" + struct.pack("<I", HUGE)
+    sparse(tmp_path / "a.npy", header, HUGE + 12)
+    with zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", header + b" " * (200 << 20))
+    tags = [(256, 4, 1, 4), (257, 4, 1, 4), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    tags += [(270, 2, HUGE, 4096), (273, 4, 1, 200), (277, 3, 1, 1), (278, 4, 1, 4), (279, 4, 1, 16)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    sparse(tmp_path / "c.tif", b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries, HUGE + 4096)
+    (tmp_path / "d.png").write_bytes(PNG)
+    with little_memory():
+        for name in ("a.npy", "b.npz", "c.tif", "d.png"):
+            open_source(str(tmp_path / name), None)
+        for name in ("a.npy", "b.npz"):
+            folder = tmp_path / name[0]
+            folder.mkdir()
+            (tmp_path / name).rename(folder / name)
+            open_source(str(folder), None)  # reads the headers
+
+
+def test_a_zarr_array_cannot_claim_millions_of_chunks(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "a.zarr", shape=(1 << 12, 1 << 12), chunks=(1, 1), dtype="u1")
+    assert "chunks" in unreadable(tmp_path, "*.zarr", rows="index")["a.zarr"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("map: {7: 300000000}\nnames: {300000000: x}\n", "at most 65535"),
+        ("a: &a [1, 2]\nb: &b [*a, *a]\nc: [*b, *b]\n", "alias"),
+        ("map: &m {1: 0}\nnames: *m\n", "alias"),
+    ],
+)
+def test_a_small_class_map_file_cannot_need_much_memory(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "names.yaml").write_text(text)
+    with little_memory(), pytest.raises(InvalidParameter, match=message):
+        class_map_files.load(tmp_path / "names.yaml")
