@@ -269,7 +269,7 @@ def test_a_new_home_and_catalog_are_private(tmp_path: Path) -> None:
     home = homes.resolve(str(tmp_path / "new" / "home"))
     catalog = Catalog.open(home.database)
     tokens.create(catalog, "read", "ci")
-    files = list(home.folder.iterdir())
+    files = list(home.folder.glob("catalog.sqlite*"))
     assert len(files) >= 2  # SQLite's own files, too
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     assert stat.S_IMODE(home.folder.stat().st_mode) == 0o700
