@@ -256,7 +256,7 @@ def test_a_full_disk_can_be_read_and_relieved(tmp_path: Path, inodes: bool) -> N
     try:
         home = homes.resolve(str(disk / "home"))
         publish(home, "street", label_maps(), num_classes=4)
-        orphan = home.store / Catalog.open(home.database).dataset("street").uid / "dead-1"
+        orphan = home.store.folders()[0] / "dead-1"
         (orphan / "counts").write(bytes(1000))
         os.utime(str(orphan), (1, 1))
         os.utime(str(orphan / "counts"), (1, 1))

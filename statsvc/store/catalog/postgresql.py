@@ -80,9 +80,13 @@ def create_engine(url: sa.URL, *, statement_seconds: float | None = STATEMENT_SE
         connection = kind.connect(*args, **parameters)
         if statement_seconds is not None:
             # Not as a startup parameter, which connection poolers reject.
-            connection.autocommit = True
-            connection.execute(f"SET statement_timeout = {int(statement_seconds * 1000)}")
-            connection.autocommit = False
+            try:
+                connection.autocommit = True
+                connection.execute(f"SET statement_timeout = {int(statement_seconds * 1000)}")
+                connection.autocommit = False
+            except BaseException:
+                connection.close()
+                raise
         return connection
 
     return engine
