@@ -138,7 +138,7 @@ BAD = {
     ("null.yaml", "7:\n"): "line 1: expected a class id.*''",
     ("nested.yaml", "7: {8: 1}\n"): "line 1: expected a class id.*a mapping or list",
     ("deep.yaml", "a: [[[[1]]]]"): "too many nested levels",
-    ("loop.yaml", "&a [*a]"): "too many nested levels",
+    ("loop.yaml", "&a [*a]"): "line 1: write the value again instead of an alias",
     ("tag.yaml", "7: 0\n  8: 1\n"): "line 2: invalid YAML",
     ("two.yaml", "7: 0\n---\n8: 1\n"): "invalid YAML",
     ("broken.json", '{"7": 0,\n}'): "line 2: invalid JSON",

@@ -202,7 +202,7 @@ def test_an_image_of_exactly_the_limit_is_read() -> None:
         (b"<!DOCTYPE html><html>", "web page"),
         (b"II*\0\x08\0\0\0", "rename it to .tif"),
         (damage.npy(np.zeros(3, np.uint8)), "rename it to .npy"),
-        (b"\x01\x02\xfe\xff rubbish", "01 02 fe ff"),
+        (b"\x01\x02\xfe\xff rubbish", "no known image format"),
     ],
 )
 def test_a_foreign_file_named_png_is_identified_by_its_content(data: Any, words: Any) -> None:
@@ -213,7 +213,7 @@ def test_a_foreign_file_named_png_is_identified_by_its_content(data: Any, words:
 
 def test_an_unknown_extension_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(
-        UnreadableSample, match=r"'\.jpg', which is not supported; JPEG is lossy.*\.npz, \.png"
+        UnreadableSample, match=r"'\.jpg', which is not supported; JPEG is lossy.*\.npz.*\.png"
     ):
         open_label_map("a.jpg", io.BytesIO(b"\xff\xd8\xff"), LARGE)
 
