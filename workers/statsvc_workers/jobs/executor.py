@@ -44,6 +44,9 @@ PAUSE_SECONDS = 2.0
 IDLE_SECONDS = 60.0
 """How long worker processes stay alive after the last job."""
 
+READY = b"ready"
+"""What the process sends once it can run a job."""
+
 ENDED = b"ended"
 """What the process sends when its job has ended; the catalog says how."""
 
@@ -76,6 +79,7 @@ class Executor:
 
     def __init__(self, options: ExecutorOptions) -> None:
         self.job: Job | None = None
+        self._ready = False
         context = multiprocessing.get_context("spawn")
         self._connection, connection = context.Pipe()
         self._process = context.Process(
@@ -83,6 +87,14 @@ class Executor:
         )
         self._process.start()
         connection.close()
+
+    def ready(self) -> bool:
+        """Whether the process has started and can run a job.
+
+        Raises `EOFError` or `OSError` where the process died.
+        """
+        self._ready = self._ready or (self._connection.poll() and self._connection.recv_bytes() == READY)
+        return self._ready
 
     def start(self, job: Job) -> None:
         """Run a leased job; `ended` says when it is over."""
@@ -131,6 +143,7 @@ def _main(options: ExecutorOptions, connection: Connection, parent: int, level: 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging(level)
     # Imported here, because the runner imports this module and counts nothing.
+    import statsvc_workers.jobs.lease  # noqa: F401  (imports all that a job needs)
     from statsvc_workers.cluster.local_cluster import LocalCluster
     from statsvc_workers.cluster.remote_cluster import RemoteCluster
 
@@ -143,6 +156,7 @@ def _main(options: ExecutorOptions, connection: Connection, parent: int, level: 
     catalog = Catalog.open(home.database)
     last_job = time.monotonic()
     try:
+        connection.send_bytes(READY)
         while not stopping.is_set():
             if not connection.poll(POLL_SECONDS):
                 if cluster.running and time.monotonic() - last_job > IDLE_SECONDS:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from statsvc.errors import NotFound
+from statsvc.errors import LeaseLost, NotFound
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.records import RUNNING
 from statsvc_workers.jobs.executor import Executor, ExecutorOptions
@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 """Interval at which the runner checks the catalog for jobs, and the state of those that run."""
+
+HEARTBEAT_SECONDS = 1.0
+"""Interval at which the lease of a job is renewed whose process is starting."""
 
 KILL_SECONDS = 1.25
 """How long a job that was cancelled or taken over may continue before its process is killed."""
@@ -102,6 +105,8 @@ class _Running:
     progress      the job's progress in the catalog
     changed_at    when the progress changed last, in seconds of the monotonic clock
     lost_at       when the job was found cancelled or taken over
+    started       whether the executor has got the job
+    beat_at       when the runner renewed the lease last
     """
 
     executor: Executor
@@ -109,6 +114,8 @@ class _Running:
     progress: dict[str, Any] = field(default_factory=dict)
     changed_at: float = field(default_factory=time.monotonic)
     lost_at: float | None = None
+    started: bool = False
+    beat_at: float = field(default_factory=time.monotonic)
 
     @property
     def quiet_seconds(self) -> float:
@@ -140,35 +147,45 @@ class _Supervisor:
             return
         if full and stuck is not None:
             self._end(stuck, f"it made no progress for {stuck.quiet_seconds:.0f} s while other jobs waited")
-        self._start(job)
-
-    def _start(self, job: Job) -> None:
         executor, self._idle = self._idle, None
         if executor is not None and not executor.alive():
             executor.kill()
             executor = None
-        executor = executor or Executor(self._options)
-        running = _Running(executor, job)
-        self._running.append(running)
-        with contextlib.suppress(OSError):  # it died just now; `_check` finds out
-            executor.start(job)
+        self._running.append(_Running(executor or Executor(self._options), job))
+        self._check(self._running[-1])
 
     def _check(self, running: _Running) -> None:
-        """Handle the end of a job or of its process, and the loss of its lease."""
+        """Start the job when its process is ready; handle the end of either, and the loss of the lease."""
         try:
-            ended = running.executor.ended()
+            if not running.started:
+                self._start_when_ready(running)
+            elif running.executor.ended():
+                self._running.remove(running)
+                self._keep(running.executor)
+                return
         except (EOFError, OSError):
             self._end(running, f"the process that ran it {running.executor.exit_text()}")
             return
-        if ended:
-            self._running.remove(running)
-            self._keep(running.executor)
-            return
         if running.lost_at is None:
             self._poll(running)
+        elif not running.started:
+            self._running.remove(running)
+            self._keep(running.executor)
         elif time.monotonic() - running.lost_at > KILL_SECONDS:
             log.info("Ending the process of job %s, which does not stop", running.job.id)
             self._end(running, None)
+
+    def _start_when_ready(self, running: _Running) -> None:
+        """Start the job, or renew its lease: on a busy machine, a new process needs longer than it lasts."""
+        if running.lost_at is not None:
+            return
+        if running.executor.ready():
+            running.executor.start(running.job)
+            running.started = True
+        elif time.monotonic() - running.beat_at > HEARTBEAT_SECONDS:
+            running.beat_at = time.monotonic()
+            with contextlib.suppress(LeaseLost):  # `_poll` finds out
+                jobs.heartbeat(self._catalog, running.job, running.job.progress)
 
     def _poll(self, running: _Running) -> None:
         """Read the job's row: whether this attempt may continue, and its progress."""
