@@ -24,6 +24,7 @@ from statsvc.api.routes import (
     page,
     samples,
     sampling,
+    splits,
     versions,
     weights,
 )
@@ -91,6 +92,7 @@ def build_app(
         imports,
         samples,
         sampling,
+        splits,
         doctor,
         jobs,
         changed,

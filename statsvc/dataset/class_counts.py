@@ -174,7 +174,7 @@ def _why_empty(table: Table, name: str) -> str:
             f"{table.dataset}: none of the {failed} samples in split {name!r} could be read; fix the files "
             "and scan again"
         )
-    split = table.split(name)
+    split = table.find_split(name)
     if split.folder is not None:
         return (
             f"{table.dataset}: split {name!r} contains no samples, because no file is in a folder of that "

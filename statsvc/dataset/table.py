@@ -130,7 +130,7 @@ class Table(ABC):
         Raises `NotFound` for an unknown split, and `Unanswerable` for a split if there are no rows.
         """
         totals = self.totals()
-        selected = None if split is None else self.split(split)
+        selected = None if split is None else self.find_split(split)
         if selected is not None and not self.has_rows:
             raise Unanswerable(self.why_no_rows())
         if class_map is None:
@@ -154,7 +154,7 @@ class Table(ABC):
 
         Raises `NotFound` for an unknown split, and `Unanswerable` if there are no rows.
         """
-        selected = None if split is None else self.split(split)
+        selected = None if split is None else self.find_split(split)
         if not self.has_rows:
             raise Unanswerable(self.why_no_rows())
         for block in self.blocks():
@@ -175,7 +175,7 @@ class Table(ABC):
         del key
         return make()
 
-    def split(self, name: str) -> Split:
+    def find_split(self, name: str) -> Split:
         """Return the split with this name. Raises `NotFound` with the list of splits."""
         splits = self.configuration.splits
         if name not in splits:
@@ -194,7 +194,7 @@ class Table(ABC):
         """
         if self.failed() == 0:
             return 0, []
-        selected = None if split is None else self.split(split)
+        selected = None if split is None else self.find_split(split)
         count = 0
         examples: list[tuple[str, str]] = []
         for block in self.blocks():
@@ -217,7 +217,7 @@ class Table(ABC):
         paths: dict[int, list[str]] = {raw_id: [] for raw_id in raw_ids}
         if not self.has_rows or not paths:
             return paths
-        selected = None if split is None else self.split(split)
+        selected = None if split is None else self.find_split(split)
         column = {int(raw_id): k for k, raw_id in enumerate(self.raw_ids())}
         for block in self.blocks():
             incomplete = [raw_id for raw_id in paths if len(paths[raw_id]) < limit and raw_id in column]

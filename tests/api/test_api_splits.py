@@ -1,0 +1,86 @@
+"""Divisions and group rules over HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from statsvc.api.app import build_app
+from support.contract import ApiClient
+from support.publishing import label_maps, publish
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from statsvc.store.home import Home
+
+MAPS = label_maps(images=12)
+URL = "/datasets/street/splits"
+
+
+@pytest.fixture
+def client(home: Home) -> Iterator[ApiClient]:
+    publish(home, "street", MAPS, num_classes=4)
+    with ApiClient(build_app(home)) as client:
+        yield client
+
+
+def test_registered_folds_are_splits(client: ApiClient) -> None:
+    division = client.post(URL, json={"folds": 3}).json()
+    assert division["registered"] == 2
+    assert sorted(path for paths in division["samples"].values() for path in paths) == sorted(MAPS)
+    for name, paths in division["samples"].items():
+        answer = client.get(f"/weights?dataset=street&split={name}_val").json()
+        expected = sum(np.bincount(MAPS[path][1:].ravel(), minlength=4) for path in paths)
+        assert [row["pixels"] for row in answer["classes"]] == expected.tolist()
+    conflict = client.post(URL, json={"folds": 4})
+    assert conflict.status_code == 409
+    assert client.post(URL, json={"folds": 4, "replace": True}).json()["registered"] == 3
+
+
+def test_a_division_that_is_not_registered_changes_nothing(client: ApiClient) -> None:
+    body = {"parts": {"a": 0.5, "b": 0.5}, "seed": 3, "dry_run": True}
+    division = client.post(URL, json=body).json()
+    assert division["registered"] is None
+    assert [part["images"] for part in division["parts"]] == [6, 6]
+    assert client.post(URL, json=body).json() == division
+    assert client.get("/datasets/street").json()["version"] == 1
+
+
+def test_group_rules_are_configured_and_used(client: ApiClient) -> None:
+    rule = {"pattern": r"^(\d\d)"}
+    changed = client.patch("/datasets/street", json={"groups": {"tens": rule}})
+    assert changed.json()["configuration"]["groups"] == {"tens": rule}
+    division = client.post(URL, json={"folds": 2, "group": "tens", "dry_run": True}).json()
+    assert division["groups"]["count"] == 2
+    assert {
+        tuple(sorted({path.split("/")[1][:2] for path in paths})) for paths in division["samples"].values()
+    } == {
+        ("00",),
+        ("01",),
+    }
+    client.patch("/datasets/street", json={"groups": None})
+    assert "groups" not in client.get("/datasets/street").json()["configuration"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({}, 422, "either a number of folds"),
+        ({"folds": 2, "parts": {"a": 1}}, 422, "either a number of folds"),
+        ({"folds": 200}, 422, "2 to 100"),
+        ({"folds": 13}, 422, "cannot fill 13 parts"),
+        ({"folds": 2, "group": "(a)\\1"}, 422, "references"),
+        ({"folds": 2, "group": "city"}, 404, "no group rule"),
+        ({"folds": 2, "split": "x"}, 404, "no split"),
+        ({"folds": 2, "seeds": 1}, 422, "unknown field"),
+    ],
+)
+def test_a_request_that_cannot_be_answered_is_rejected(
+    client: ApiClient, body: dict[str, Any], status: int, message: str
+) -> None:
+    response = client.post(URL, json=body)
+    assert response.status_code == status
+    assert message in response.text
