@@ -33,7 +33,7 @@ def test_registered_folds_are_splits(client: ApiClient) -> None:
     assert sorted(path for paths in division["samples"].values() for path in paths) == sorted(MAPS)
     for name, paths in division["samples"].items():
         answer = client.get(f"/weights?dataset=street&split={name}_val").json()
-        expected = sum(np.bincount(MAPS[path][1:].ravel(), minlength=4) for path in paths)
+        expected = np.sum([np.bincount(MAPS[path][1:].ravel(), minlength=4) for path in paths], axis=0)
         assert [row["pixels"] for row in answer["classes"]] == expected.tolist()
     conflict = client.post(URL, json={"folds": 4})
     assert conflict.status_code == 409
