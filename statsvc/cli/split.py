@@ -37,7 +37,7 @@ _OUTPUT = "Write lists to a .json file (for folds: nnU-Net's splits_final.json),
 @click.option(
     "--seed", type=click.IntRange(0), metavar="N", default=0, help="Another seed gives another division."
 )
-@parameter_options(*COUNT_PARAMETERS)
+@parameter_options(*COUNT_PARAMETERS, without=("group",))
 @split_output_option(_OUTPUT + " Nothing is registered then.")
 @click.option("--dry-run", is_flag=True, help="Only print the report.")
 @click.option("--replace", "replace_existing", is_flag=True, help="Replace splits of the same names.")

@@ -180,6 +180,11 @@ def _why_empty(table: Table, name: str) -> str:
             f"{table.dataset}: split {name!r} contains no samples, because no file is in a folder of that "
             "name; add files, or define the split by a list or a glob"
         )
+    if split.group is not None:
+        return (
+            f"{table.dataset}: no sample is in the group {name!r}; GET /datasets/{table.dataset}/groups?by="
+            f"{name.partition(':')[0]} lists the groups"
+        )
     if split.glob is not None:
         return (
             f"{table.dataset}: split {name!r} matches no sample of the dataset; check the glob "

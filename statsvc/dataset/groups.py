@@ -25,6 +25,19 @@ _FOLDER = re.compile(r"folder:(-?[0-9]{1,3})")
 DEFAULT_NAME = "group"
 """Name of a rule that is given without one."""
 
+SUGGESTED = {
+    "city": r"^([a-z]+(?:-[a-z]+)*)_\d{6}_\d{6}_",
+    "sequence": r"^(\d{4}[A-Z0-9]{2})_f?\d{5,6}\b",
+    "drive": r"sequences/(\d{2,4})/",
+    "clip": r"(?:^|/)(\d{4})/\d{6}\.",
+    "patient": r"^(patient_?\d+)_",
+    "case": r"^(case_?\d+)_",
+}
+"""Rules for paths of Cityscapes, CamVid, SemanticKITTI, KITTI-STEP, ACDC, and slices of nnU-Net cases."""
+
+MIN_COVERED = 0.9
+"""Share of the paths that a suggested rule covers."""
+
 MAX_LEVEL = 100
 """Deepest folder level."""
 
@@ -136,6 +149,17 @@ def from_dict(value: Mapping[str, Any]) -> dict[str, Grouping]:
         if not _NAME.fullmatch(name):
             raise _invalid(name, "a name may contain letters, digits, '-', '_' and '.'")
     return {name: Grouping.from_dict(name, item) for name, item in value.items()}
+
+
+def suggest(paths: Sequence[str]) -> dict[str, Grouping]:
+    """Return the rules in `SUGGESTED` that divide these paths into at least two groups of several samples."""
+    result = {}
+    for name, pattern in SUGGESTED.items():
+        grouping = Grouping(pattern=pattern)
+        values = [value for value in grouping.of(paths) if value is not None]
+        if len(values) >= MIN_COVERED * len(paths) and 2 <= len(set(values)) < len(values):
+            result[name] = grouping
+    return result
 
 
 def is_name(text: str) -> bool:

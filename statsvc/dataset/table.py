@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from statsvc.dataset.splits import Split
 from statsvc.errors import NotFound, Unanswerable, nearest
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from statsvc.classes.class_maps import ClassMap
     from statsvc.dataset.configuration import Configuration
-    from statsvc.dataset.splits import Split
 
     Int64 = NDArray[np.int64]
 
@@ -176,8 +176,14 @@ class Table(ABC):
         return make()
 
     def find_split(self, name: str) -> Split:
-        """Return the split with this name. Raises `NotFound` with the list of splits."""
+        """Return the split with this name, or the group `RULE:VALUE` of a group rule of the dataset.
+
+        Raises `NotFound` with the list of splits or group rules.
+        """
         splits = self.configuration.splits
+        rule, colon, value = name.partition(":")
+        if colon and name not in splits:
+            return Split(group=(self.configuration.grouping(rule, files=False).of, value))
         if name not in splits:
             names = ", ".join(sorted(splits)) or "none"
             raise NotFound(

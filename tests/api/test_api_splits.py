@@ -84,3 +84,29 @@ def test_a_request_that_cannot_be_answered_is_rejected(
     response = client.post(URL, json=body)
     assert response.status_code == status
     assert message in response.text
+
+
+def test_groups_are_listed_with_their_shares_and_selected_by_weights(client: ApiClient) -> None:
+    client.patch("/datasets/street", json={"groups": {"tens": {"pattern": r"^(\d\d)"}}})
+    answer = client.get("/datasets/street/groups?by=tens").json()
+    assert [(row["group"], row["images"]) for row in answer["groups"]] == [("00", 10), ("01", 2)]
+    for row in answer["groups"]:
+        maps = [labels for path, labels in MAPS.items() if path.split("/")[1].startswith(row["group"])]
+        expected = np.sum([np.bincount(labels[1:].ravel(), minlength=4) for labels in maps], axis=0)
+        assert row["pixels"] == expected.sum()
+        assert row["shares"] == pytest.approx(
+            {str(c): n / expected.sum() for c, n in enumerate(expected) if n}
+        )
+        weights = client.get(f"/weights?dataset=street&group=tens:{row['group']}").json()
+        assert [entry["pixels"] for entry in weights["classes"]] == expected.tolist()
+        assert weights["images"] == row["images"]
+        for entry, weight in zip(answer["classes"], weights["weights"], strict=True):
+            assert entry["weight_min"] - 1e-9 <= weight <= entry["weight_max"] + 1e-9 or weight == 0
+    histogram = client.get("/datasets/street/histogram?group=tens:01").json()
+    assert histogram["images"] == 2
+    assert client.get("/weights?dataset=street&group=tens:99").status_code == 422
+    assert client.get("/weights?dataset=street&group=city:x").status_code == 404
+    listed = client.get("/datasets/street/groups").json()
+    assert listed["rules"] == {"tens": r"^(\d\d)"}
+    assert listed["groups"] == []
+    assert client.get("/datasets/street/groups?by=(%3F%3Da)").status_code == 422

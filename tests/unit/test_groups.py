@@ -13,7 +13,10 @@ from statsvc.common.linear_pattern import LinearPattern
 from statsvc.dataset import groups
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.groups import Grouping
+from statsvc.doctor.groups import held_by_one_group
+from statsvc.doctor.interpretation import Interpretation
 from statsvc.errors import InvalidParameter, NotFound
+from support.small_tables import table_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,3 +142,41 @@ def test_a_configuration_keeps_rules_and_finds_them_by_name() -> None:
     assert configuration.grouping("folder:2") == Grouping(folder=2)
     with pytest.raises(NotFound, match=r"no group rule 'citty' \(did you mean 'city'\?\)"):
         configuration.grouping("citty")
+
+
+@pytest.mark.parametrize(
+    ("name", "paths", "groups_of"),
+    [
+        (
+            "city",
+            ["zurich/zurich_000000_000019_x.png", "zurich_000001_000019_x.png", "ulm_000000_000019_x.png"],
+            2,
+        ),
+        ("sequence", ["train/0001TP_006690.png", "train/0001TP_006720.png", "val/0006R0_f00930.png"], 2),
+        ("drive", ["sequences/00/labels/0.npy", "sequences/00/labels/1.npy", "sequences/08/labels/0.npy"], 2),
+        ("clip", ["0002/000001.png", "0002/000002.png", "0014/000001.png"], 2),
+        (
+            "patient",
+            ["patient001_frame01.nii.gz", "patient001_frame12.nii.gz", "patient002_frame01.nii.gz"],
+            2,
+        ),
+    ],
+)
+def test_natural_groups_are_suggested(name: str, paths: list[str], groups_of: int) -> None:
+    suggested = groups.suggest(paths)
+    assert list(suggested) == [name]
+    assert len(set(suggested[name].of(paths))) == groups_of
+    assert groups.suggest([f"{k}.png" for k in range(9)]) == {}
+
+
+def test_a_class_that_only_one_group_contains_is_a_finding() -> None:
+    rows = [{0: 100}, {0: 90, 1: 10}, {0: 50, 1: 50}, {0: 100}]
+    rule = {"city": Grouping(pattern=r"^([a-z]+)_")}
+    table = table_of(
+        rows, ["a_1.png", "b_1.png", "b_2.png", "c_1.png"], groups=rule, class_names=("x", "pole")
+    )
+    (finding,) = held_by_one_group(table, Interpretation(table))
+    assert "pole in b" in finding.saw
+    assert (finding.ids, finding.count) == ((1,), 2)
+    everywhere = table_of([{0: 1, 1: 1}] * 3, ["a_1.png", "b_1.png", "b_2.png"], groups=rule)
+    assert list(held_by_one_group(everywhere, Interpretation(everywhere))) == []

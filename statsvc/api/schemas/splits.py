@@ -144,3 +144,62 @@ class Division(ResponseModel):
     samples: dict[str, list[str]] = Field(description="paths in each part; for folds, those to validate on")
     registered: int | None = Field(description="version with the registered splits; null if none were")
     schema_: int = Field(alias="schema", description="revision of this format")
+
+
+class Group(ResponseModel):
+    """One group of samples."""
+
+    group: str = Field(description="value of the group")
+    images: int = Field(description="images in the group")
+    pixels: int = Field(description="counted pixels in the group")
+    shares: dict[str, float] = Field(description="share of the group's pixels by class id")
+
+
+class GroupedClass(ResponseModel):
+    """How a class is spread over the groups."""
+
+    id: int = Field(description="class id")
+    name: str = Field(description="class name")
+    groups: int = Field(description="groups that contain the class")
+    largest_group: str | None = Field(description="group with the most pixels of the class; null if none")
+    largest_share: float = Field(description="share of the class's pixels in this group")
+    weight_min: float | None = Field(description="smallest weight of the class in a group that contains it")
+    weight_max: float | None = Field(description="largest weight of the class in a group that contains it")
+
+
+class Groups(ResponseModel):
+    """Groups of samples, and the rules that define groups."""
+
+    model_config = example(
+        {
+            "dataset": "cityscapes",
+            "version": 1,
+            "by": "city",
+            "rules": {"city": "^([a-z]+)_"},
+            "suggested": {},
+            "ungrouped": 0,
+            "groups": [{"group": "zurich", "images": 122, "pixels": 230000000, "shares": {"0": 0.39}}],
+            "classes": [
+                {
+                    "id": 0,
+                    "name": "road",
+                    "groups": 18,
+                    "largest_group": "hanover",
+                    "largest_share": 0.08,
+                    "weight_min": 0.11,
+                    "weight_max": 0.16,
+                }
+            ],
+            "schema": 2,
+        }
+    )
+
+    dataset: str = Field(description="name of the dataset")
+    version: int = Field(description="version number")
+    by: str | None = Field(description="the rule; null if only the rules are listed")
+    rules: dict[str, str] = Field(description="group rules of the dataset by name")
+    suggested: dict[str, str] = Field(description="without `by`: rules that suit the paths, by name")
+    ungrouped: int = Field(description="images to which the rule gives no group")
+    groups: list[Group] = Field(description="groups in order of their values")
+    classes: list[GroupedClass] = Field(description="classes that occur; weights are of `sqrt_inv_freq`")
+    schema_: int = Field(alias="schema", description="revision of this format")
