@@ -24,6 +24,7 @@ from statsvc.cli.rebuild import rebuild
 from statsvc.cli.runner import runner
 from statsvc.cli.scan import scan
 from statsvc.cli.serve import serve
+from statsvc.cli.split import split, subset
 from statsvc.cli.token import token
 from statsvc.cli.upgrade import upgrade
 from statsvc.cli.verify import verify
@@ -57,6 +58,7 @@ cli.add_sections(
     {
         "Count": (demo, scan, changed, import_counts),
         "Weights": (weights, compare, export, prefetch),
+        "Divide": (split, subset),
         "Inspect": (datasets, versions, diff, jobs, doctor, heatmap),
         "Operate": (serve, runner, token, verify, gc, rebuild, upgrade),
     }

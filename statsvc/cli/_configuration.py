@@ -20,8 +20,16 @@ if TYPE_CHECKING:
 
 
 def configuration_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --class-map, --class-names, --ignore-index and --num-classes."""
+    """Add --class-map, --class-names, --ignore-index, --num-classes and --group."""
     for option in (
+        click.option(
+            "--group",
+            "groups",
+            multiple=True,
+            metavar="NAME=RULE",
+            help="Groups of samples: NAME=EXPRESSION over the path, such as 'city=^(\\w+?)_', "
+            "NAME=folder:LEVEL, or NAME=FILE.csv with path and value.",
+        ),
         click.option(
             "--num-classes",
             type=click.IntRange(1, MAX_CLASSES),
@@ -60,10 +68,12 @@ def configuration_changes(
     ignore_index: tuple[str, ...],
     num_classes: int | None,
     grid: str | None = None,
+    groups: tuple[str, ...] = (),
     splits: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Return the configuration fields that the options set. Raises `InvalidParameter`."""
     from statsvc.classes import class_map_files
+    from statsvc.dataset.groups import read_option as read_group
     from statsvc.dataset.split_files import read_option
     from statsvc.weighting.parameters import WeightSpec
 
@@ -78,6 +88,8 @@ def configuration_changes(
         changes["num_classes"] = num_classes
     if grid is not None:
         changes["grid"] = grids.parse(grid)
+    if groups:
+        changes["groups"] = dict(read_group(text, files=True) for text in groups)
     if splits:
         configured: dict[str, Split] = {}
         for item in splits:

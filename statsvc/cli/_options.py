@@ -77,6 +77,12 @@ def output_option(description: str) -> Decorator:
     return click.option("-o", "--output", type=path, metavar="FILE", help=description)
 
 
+def split_output_option(description: str) -> Decorator:
+    """Add -o/--output of a file or folder with lists of paths."""
+    path = click.Path(path_type=Path)
+    return click.option("-o", "--output", type=path, metavar="PATH", help=description)
+
+
 def limit_option(noun: str) -> Decorator:
     """Add --limit, the number of newest rows to list."""
     return click.option(

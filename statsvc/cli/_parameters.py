@@ -19,13 +19,20 @@ if TYPE_CHECKING:
     from statsvc.weighting.parameter import Parameter
 
 
-def parameter_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add one option for each of these parameters of a weights request."""
+def parameter_options(
+    *names: str, without: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add one option for each of these parameters of a weights request.
+
+    without  aliases to leave out, because the command has another option of that name
+    """
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         for name in reversed(names):
             parameter = PARAMETERS[name]
-            flags = [f"--{flag.replace('_', '-')}" for flag in (name, *parameter.aliases)]
+            flags = [
+                f"--{flag.replace('_', '-')}" for flag in (name, *parameter.aliases) if flag not in without
+            ]
             command = click.option(
                 *flags,
                 name,

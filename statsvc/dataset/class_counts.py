@@ -174,11 +174,16 @@ def _why_empty(table: Table, name: str) -> str:
             f"{table.dataset}: none of the {failed} samples in split {name!r} could be read; fix the files "
             "and scan again"
         )
-    split = table.split(name)
+    split = table.find_split(name)
     if split.folder is not None:
         return (
             f"{table.dataset}: split {name!r} contains no samples, because no file is in a folder of that "
             "name; add files, or define the split by a list or a glob"
+        )
+    if split.group is not None:
+        return (
+            f"{table.dataset}: no sample is in the group {name!r}; GET /datasets/{table.dataset}/groups?by="
+            f"{name.partition(':')[0]} lists the groups"
         )
     if split.glob is not None:
         return (

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from statsvc.classes.class_maps import ClassMap
-from statsvc.dataset import splits
+from statsvc.dataset import groups, splits
 from statsvc.dataset.counting_rule import Counting
 from statsvc.dataset.selection import Selection
+from statsvc.errors import NotFound, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from statsvc.dataset.groups import Grouping
     from statsvc.dataset.splits import Split
 
 
@@ -29,6 +31,7 @@ class Configuration:
                   ids, except that 255 is a class if ids above it occur
     class_map     maps raw ids to class ids; None if raw ids are class ids
     splits        name → split
+    groups        name → rule that assigns samples to groups, such as cities
     counting      how pixels become raw ids; unlike the other fields, fixed when the dataset is registered
     notes         what the first scan read from files of the source, and why it did not use a file: field or
                   file → text for a person
@@ -40,6 +43,7 @@ class Configuration:
     ignore_index: tuple[int, ...] | None = None
     class_map: ClassMap | None = None
     splits: Mapping[str, Split] = field(default_factory=dict)
+    groups: Mapping[str, Grouping] = field(default_factory=dict)
     counting: Counting = field(default_factory=Counting)
     notes: Mapping[str, str] = field(default_factory=dict)
     selection: Selection | None = None
@@ -50,11 +54,31 @@ class Configuration:
             return self.class_names[class_id]
         return str(class_id)
 
+    def grouping(self, text: str, *, files: bool = True) -> Grouping:
+        """Return the rule of this name, or the rule that a text such as `^(\\w+?)_` or `folder:1` defines.
+
+        files  whether the text may name a CSV file to read
+
+        Raises `NotFound` for a name without a rule, and `InvalidParameter` for a malformed rule.
+        """
+        if text in self.groups:
+            return self.groups[text]
+        if groups.is_name(text):
+            known = ", ".join(sorted(self.groups)) or "none"
+            raise NotFound(
+                f"there is no group rule {text!r}{nearest(text, self.groups)}; group rules: {known}. Define "
+                f"one, for instance {text}=folder:1 or {text}=^(\\w+?)_"
+            )
+        return groups.read_option(text, files=files)[1]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, which `from_dict` parses."""
+        # Left out by default, so that configurations of earlier versions stay as they were written.
         optional: dict[str, Any] = {}
         if counting := self.counting.to_dict():
             optional["counting"] = counting
+        if self.groups:
+            optional["groups"] = {name: rule.to_dict() for name, rule in self.groups.items()}
         if self.notes:
             optional["notes"] = dict(self.notes)
         if self.selection is not None:
@@ -77,6 +101,7 @@ class Configuration:
             ignore_index=None if ignore is None else tuple(ignore),
             class_map=None if class_map is None else ClassMap.from_dict(class_map),
             splits=splits.from_dict(value["splits"]),
+            groups=groups.from_dict(value.get("groups", {})),
             counting=Counting.from_dict(value.get("counting", {})),
             notes=dict(value.get("notes", {})),
             selection=None if selection is None else Selection.from_dict(selection),

@@ -91,6 +91,8 @@ class Split:
             `train/val/a.png` is in train
     paths   paths of samples, relative to the source
     names   paths or file names without extension: `case_1` matches `a/case_1.nii.gz`
+    group   function from paths to groups, and a group: the samples in this group. It follows from a group
+            rule, and is not part of a configuration
     glob    pattern with `**`, `*`, `?` and `[…]`; without "/" it matches the file name in any folder
     """
 
@@ -98,11 +100,15 @@ class Split:
     paths: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
     glob: str | None = None
+    group: tuple[Callable[[Sequence[str]], Sequence[str | None]], str] | None = None
 
     def contains(self, path: str) -> bool:
         """Return whether the sample with this relative path is in the split."""
         if self.folder is not None:
             return folder_split(path) == self.folder
+        if self.group is not None:
+            values_of, value = self.group
+            return values_of([path])[0] == value
         if self.glob is not None:
             # A container counts as the folder of its samples and as a file: `train-*` matches its samples.
             container = CONTAINER.match(path)

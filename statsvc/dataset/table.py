@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from statsvc.dataset.splits import Split
 from statsvc.errors import NotFound, Unanswerable, nearest
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from statsvc.classes.class_maps import ClassMap
     from statsvc.dataset.configuration import Configuration
     from statsvc.dataset.grid import Cells, Grid
-    from statsvc.dataset.splits import Split
 
     Int64 = NDArray[np.int64]
     Shapes = tuple[Int64, Int64]
@@ -157,7 +157,7 @@ class Table(ABC):
         Raises `NotFound` for an unknown split, and `Unanswerable` for a split if there are no rows.
         """
         totals = self.totals()
-        selected = None if split is None else self.split(split)
+        selected = None if split is None else self.find_split(split)
         if selected is not None and not self.has_rows:
             raise Unanswerable(self.why_no_rows())
         if class_map is None:
@@ -181,7 +181,7 @@ class Table(ABC):
 
         Raises `NotFound` for an unknown split, and `Unanswerable` if there are no rows.
         """
-        selected = None if split is None else self.split(split)
+        selected = None if split is None else self.find_split(split)
         if not self.has_rows:
             raise Unanswerable(self.why_no_rows())
         for block in self.blocks():
@@ -200,7 +200,7 @@ class Table(ABC):
 
         Raises `NotFound` for an unknown split, and `Unanswerable` if a sample was not counted on a grid.
         """
-        selected = None if split is None else self.split(split)
+        selected = None if split is None else self.find_split(split)
         grid = self.grid
         if grid is None:
             raise Unanswerable(self.why_no_grid())
@@ -237,9 +237,15 @@ class Table(ABC):
         del key
         return make()
 
-    def split(self, name: str) -> Split:
-        """Return the split with this name. Raises `NotFound` with the list of splits."""
+    def find_split(self, name: str) -> Split:
+        """Return the split with this name, or the group `RULE:VALUE` of a group rule of the dataset.
+
+        Raises `NotFound` with the list of splits or group rules.
+        """
         splits = self.configuration.splits
+        rule, colon, value = name.partition(":")
+        if colon and name not in splits:
+            return Split(group=(self.configuration.grouping(rule, files=False).of, value))
         if name not in splits:
             names = ", ".join(sorted(splits)) or "none"
             raise NotFound(
@@ -256,7 +262,7 @@ class Table(ABC):
         """
         if self.failed() == 0:
             return 0, []
-        selected = None if split is None else self.split(split)
+        selected = None if split is None else self.find_split(split)
         count = 0
         examples: list[tuple[str, str]] = []
         for block in self.blocks():
@@ -279,7 +285,7 @@ class Table(ABC):
         paths: dict[int, list[str]] = {raw_id: [] for raw_id in raw_ids}
         if not self.has_rows or not paths:
             return paths
-        selected = None if split is None else self.split(split)
+        selected = None if split is None else self.find_split(split)
         column = {int(raw_id): k for k, raw_id in enumerate(self.raw_ids())}
         for block in self.blocks():
             incomplete = [raw_id for raw_id in paths if len(paths[raw_id]) < limit and raw_id in column]

@@ -29,6 +29,9 @@ from statsvc.errors import InvalidParameter, SourceError, Unanswerable
 from statsvc.sampling import result
 from statsvc.sampling.patches import Patches, class_patches
 from statsvc.sampling.weights import weights_response
+from statsvc.splitting.divide import divide_dataset
+from statsvc.splitting.request import DivisionRequest, SubsetRequest
+from statsvc.splitting.subset import choose_subset
 from statsvc.store.versions.checkpoints import concatenate
 from statsvc.weighting.class_weights import ClassWeights
 from statsvc.weighting.parameters import WeightSpec
@@ -37,8 +40,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from statsvc.dataset.grid import Grid
+    from statsvc.dataset.groups import Grouping
     from statsvc.dataset.splits import Split
     from statsvc.sampling.result import Sampling
+    from statsvc.splitting.result import SplitResult
     from statsvc_workers.cluster.tasks import BatchResult, CountOptions
     from statsvc_workers.samples.members import Member
 
@@ -94,6 +99,47 @@ class LocalTable(MemoryTable):
         `GET /datasets/{name}/sampling`. Raises `InvalidParameter`, `NotFound`, `Unanswerable`.
         """
         return result.of_table(self, sampler, params)
+
+    def split(
+        self,
+        *,
+        folds: int | None = None,
+        parts: Mapping[str, float] | str | None = None,
+        seed: int = 0,
+        group: str | Grouping | None = None,
+        **counts: Any,
+    ) -> SplitResult:
+        """Divide the images into parts that represent every class by its pixels and by its images.
+
+        folds   number of folds of equal size
+        parts   shares of the images, such as {"train": 0.8, "val": 0.2} or "train=0.8,val=0.2"
+        seed    another seed gives another division
+        group   what is never divided: "folder:1", a CSV file of path and value, or an expression over the
+                path whose first group is the value, such as "^(\\w+?)_"; see `statsvc.dataset.groups`
+        counts  `split`, `class_map`, `ignore_index` and `num_classes` of `WeightSpec`
+
+        Returns the paths of each part and a report. Raises `InvalidParameter`, `NotFound` for an unknown
+        split, and `Unanswerable` if there are fewer images or groups than parts.
+        """
+        grouping = self.configuration.grouping(group) if isinstance(group, str) else group
+        request = DivisionRequest.from_params(
+            folds=folds, parts=parts, seed=seed, grouping=grouping, **counts
+        )
+        return divide_dataset(self, request)
+
+    def subset(
+        self, images: int, target: str | Mapping[str, float] = "natural", *, seed: int = 0, **counts: Any
+    ) -> SplitResult:
+        """Choose images whose classes have wanted shares of the pixels.
+
+        target  "natural" for the shares in the dataset, "uniform", or shares by class name or id, such as
+                {"pole": 0.05} or "pole=0.05"; the other classes share the rest as in the dataset
+
+        The other arguments are those of `split`. Raises as `split` does.
+        """
+        return choose_subset(
+            self, SubsetRequest.from_params(images=images, target=target, seed=seed, **counts)
+        )
 
 
 def scan(

@@ -61,7 +61,7 @@ def class_patches(table: Table, class_id: int, spec: WeightSpec, min_pixels: int
     if interpreted.class_map is not None:
         ids, known = interpreted.class_map.apply(raw_ids)
     of_class = raw_ids[known & (ids == class_id)]
-    members = None if spec.split is None else table.split(spec.split)
+    members = None if spec.split is None else table.find_split(spec.split)
     paths: list[str] = []
     parts = [np.zeros((0, len(FIELDS)), np.int64)]
     for block, (heights, widths), cells in table.tiled_blocks():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +11,21 @@ from statsvc.dataset import splits
 from statsvc.dataset.num_classes import infer_num_classes
 from statsvc.errors import Conflict, InvalidParameter
 from statsvc.store.catalog.catalog import Stale
-from statsvc.store.publication import open_version
+from statsvc.store.publication import configure, open_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from statsvc.dataset.configuration import Configuration
     from statsvc.dataset.selection import Selection
+    from statsvc.dataset.splits import Split
     from statsvc.store.catalog.catalog import Catalog
-    from statsvc.store.catalog.records import Dataset
+    from statsvc.store.catalog.records import Dataset, VersionRecord
     from statsvc.store.versions.location import Location
+
+
+_FOLD = re.compile(r"fold[0-9]+_(train|val)")
+"""Names of the splits of folds."""
 
 
 def apply_changes(configuration: Configuration, changes: Mapping[str, Any]) -> Configuration:
@@ -37,7 +43,7 @@ def apply_changes(configuration: Configuration, changes: Mapping[str, Any]) -> C
     if "class_map" in values and values["class_map"] != configuration.class_map:
         values = {"class_names": None, "ignore_index": None, "num_classes": None} | values
     values["notes"] = {name: text for name, text in configuration.notes.items() if name not in values}
-    empty: dict[str, Any] = {"class_names": (), "num_classes": 0, "splits": {}}
+    empty: dict[str, Any] = {"class_names": (), "num_classes": 0, "splits": {}, "groups": {}}
     for name, value in empty.items():
         if name in values and values[name] is None:
             values[name] = value
@@ -91,6 +97,30 @@ def configuration_change(
         return check_class_names(result)
 
     return change
+
+
+def add_splits(
+    catalog: Catalog, store: Location, dataset: Dataset, added: Mapping[str, Split], *, replace_existing: bool
+) -> VersionRecord | None:
+    """Add splits to a dataset's configuration, which publishes a version over the same counts.
+
+    Returns the dataset's version after the change. Raises `Conflict` if one of the names has another split,
+    unless `replace_existing`; folds that the added ones replace are removed, also those with higher numbers.
+    """
+
+    def change(configuration: Configuration) -> Configuration:
+        present = configuration.splits
+        different = [name for name in added if name in present and present[name] != added[name]]
+        if different and not replace_existing:
+            raise Conflict(
+                f"{dataset.name} already has other splits named {', '.join(different)}. Replace them "
+                "(--replace), or choose other names"
+            )
+        new_folds = any(_FOLD.fullmatch(name) for name in different)
+        kept = {name: split for name, split in present.items() if not (new_folds and _FOLD.fullmatch(name))}
+        return replace(configuration, splits={**kept, **added})
+
+    return configure(catalog, store, dataset, change)[1]
 
 
 def change_source(

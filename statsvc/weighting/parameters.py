@@ -155,9 +155,10 @@ class WeightSpec:
         comparable=True,
     )
     split: str | None = parameter_field(
-        "Count only the samples of this split; by default all samples",
+        "Count only the samples of this split, or of a group RULE:VALUE such as city:zurich; by default all",
         Name(),
         scope="counts",
+        aliases=("group",),
         comparable=True,
     )
     clip: tuple[float, float] | None = parameter_field(

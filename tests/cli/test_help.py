@@ -46,7 +46,7 @@ def test_the_list_of_commands_has_one_complete_line_per_command() -> None:
         [line] = [line for line in lines if line.startswith(f"  {name} ")]
         assert line.split(None, 1)[1] == command.short_help
     sections = [line.rstrip(":") for line in lines if re.fullmatch(r"[A-Z][a-z]+:", line)]
-    assert sections == ["Options", "Count", "Weights", "Inspect", "Operate"]
+    assert sections == ["Options", "Count", "Weights", "Divide", "Inspect", "Operate"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

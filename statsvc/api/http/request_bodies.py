@@ -14,7 +14,7 @@ from statsvc.classes import class_maps
 from statsvc.classes.class_maps import MAX_CLASSES, ClassMap
 from statsvc.common.durations import parse_schedule
 from statsvc.common.utf8 import NOT_ENCODABLE, is_encodable, printable
-from statsvc.dataset import splits
+from statsvc.dataset import groups, splits
 from statsvc.errors import InvalidParameter, NotFound, nearest
 
 if TYPE_CHECKING:
@@ -116,6 +116,11 @@ class ConfigurationBody(RequestBody):
         description='split name → list of relative paths, {"folder": "train"} or {"glob": "*_val.png"}; '
         "null: the folders train, val and test",
     )
+    groups: dict[str, Any] | None = Field(
+        None,
+        description='group rule by name: {"pattern": "^(\\\\w+?)_"}, {"folder": 1} or '
+        '{"values": {path: group}}; null: none',
+    )
 
     def changes(self) -> dict[str, Any]:
         """Return the fields that were sent, as changes for `reconfigure.apply_changes`; None for null.
@@ -128,6 +133,7 @@ class ConfigurationBody(RequestBody):
             "ignore_index": _ignore_index,
             "num_classes": int,
             "splits": _splits,
+            "groups": groups.from_dict,
         }
         sent = {name: getattr(self, name) for name in parsers if name in self.model_fields_set}
         return {name: None if value is None else parsers[name](value) for name, value in sent.items()}

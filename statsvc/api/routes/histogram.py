@@ -22,7 +22,7 @@ router = APIRouter(tags=["statistics"], default_response_class=Response)
 _INTERPRETATION = ("split", "class_map", "ignore_index", "num_classes")
 PARAMETERS = {
     "version": query.VERSION,
-    **{name: query.SPEC[name] for name in (*_INTERPRETATION, "ignore", *CROP)},
+    **{name: query.SPEC[name] for name in (*_INTERPRETATION, "ignore", "group", *CROP)},
 }
 
 

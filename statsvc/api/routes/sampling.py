@@ -77,7 +77,7 @@ def page(
     """Return the images after a path and the start of the next page. Reads only the chunks that it needs."""
     version = table.stored
     paths, states = version.array("path"), version.array("status")
-    members = None if split is None else table.split(split)
+    members = None if split is None else table.find_split(split)
     start = 0 if after is None else bisect_right(paths, after)
     samples: list[dict[str, Any]] = []
     for low in range(start - start % ROWS_PER_CHUNK, len(paths), ROWS_PER_CHUNK):

@@ -30,6 +30,16 @@ class Split(ResponseModel):
     names: list[str] | None = Field(None, description="file names without extension")
 
 
+class GroupRule(ResponseModel):
+    """Rule that assigns samples to groups. Only one form is present."""
+
+    pattern: str | None = Field(
+        None, description="expression over the path, or over the file name if it does not contain `/`"
+    )
+    folder: int | None = Field(None, description="folder level: 1 is the outermost, -1 the innermost folder")
+    values: dict[str, str] | None = Field(None, description="group by path, or by name without extension")
+
+
 class Palette(ResponseModel):
     """Colors that encode ids."""
 
@@ -79,6 +89,9 @@ class Configuration(ResponseModel):
     )
     class_map: ClassMap | None = Field(description="class map; null if raw ids are class ids")
     splits: dict[str, Split] = Field(description="split by name")
+    groups: dict[str, GroupRule] | None = Field(
+        None, description="group rule by name; left out if there are none"
+    )
     counting: CountingRule | None = Field(None, description="left out if pixel values are raw ids")
     notes: dict[str, str] | None = Field(
         None,

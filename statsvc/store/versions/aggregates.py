@@ -110,7 +110,7 @@ class ExpiredVersion(Version):
         Under a class map that merges ids and is not the version's own, the presence counts are unknown.
         """
         if split is not None:
-            self.split(split)
+            self.find_split(split)
         if class_map is None:
             return self._histogram(split, _RAW)
         if class_map == self.configuration.class_map:

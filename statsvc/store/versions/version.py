@@ -233,7 +233,7 @@ class Version(Table):
         path, error = self.array("path"), self.array("error")
         rows = np.flatnonzero(self.array("status")).tolist()
         if split is not None:
-            chosen = self.split(split)
+            chosen = self.find_split(split)
             rows = [row for row in rows if chosen.contains(str(path[row]))]
         return len(rows), [(str(path[row]), str(error[row])) for row in rows[:limit]]
 

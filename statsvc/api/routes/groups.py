@@ -1,0 +1,52 @@
+"""GET /datasets/{name}/groups: what each group of samples contains."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from statsvc.api.http import conditional, documentation, problems, query
+from statsvc.api.http.documentation import DatasetName
+from statsvc.api.schemas.splits import Groups
+from statsvc.api.state.service import InjectedService
+from statsvc.store.versions.cached_table import CachedTable
+from statsvc.weighting.group_report import groups_response
+from statsvc.weighting.serialize import json_bytes
+
+router = APIRouter(tags=["statistics"], default_response_class=Response)
+
+PARAMETERS = {
+    "version": query.VERSION,
+    "by": query.QueryParameter(
+        r"name of a group rule of the dataset, `folder:LEVEL`, or an expression over the path such as "
+        r"`^(\w+?)_`; if left out, only the rules are listed"
+    ),
+}
+
+
+@router.get(
+    "/datasets/{name}/groups",
+    openapi_extra=documentation.parameters(PARAMETERS, documentation.IF_NONE_MATCH),
+    responses=documentation.cacheable(
+        Groups,
+        problems.NOT_FOUND,
+        problems.UNANSWERABLE,
+        *problems.OF_ARRAYS,
+        description="The groups.",
+    ),
+)
+async def get_groups(request: Request, name: DatasetName, service: InjectedService) -> Response:
+    """Return the images and class shares of each group, and the spread of the weights over the groups.
+
+    Without `by`, returns the group rules of the dataset, and rules that suit its paths.
+    """
+    values = query.read(request, PARAMETERS)
+    number = query.version(values, PARAMETERS)
+    by = values.get("by")
+    published = await service.published(name, number)
+
+    def render(table: CachedTable) -> bytes:
+        return json_bytes(groups_response(table, by))
+
+    tag = conditional.etag(published.digest, {"by": by}, "groups")
+    return await service.respond(request, tag, render, published, pinned=isinstance(number, int))
