@@ -75,7 +75,7 @@ def test_reusing_an_idempotency_key_for_another_request_is_a_conflict(
     for body in ({"full": True}, {"max_removed": 0.5}, {"dataset": "other"}):
         refused = keyed(client, "k", **body)
         assert (refused.status_code, refused.json()["type"]) == (409, "/problems/conflict")
-        assert made in refused.json()["detail"]
+        assert "already used for a different request" in refused.json()["detail"]
     assert [job["id"] for job in client.get("/jobs").json()["jobs"]] == [made]
 
 
