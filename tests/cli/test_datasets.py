@@ -47,7 +47,10 @@ def test_options_that_do_not_fit_the_dataset_are_reported(
     assert "''" in invoke("scan", labels, "--name", "", *home, code=2).stderr
 
     names = tmp_path / "names.json"
-    for text, reason in (('["sky", "road"', "line 1: invalid JSON"), ('{"0": "sky"}', "a JSON array of strings")):
+    for text, reason in (
+        ('["sky", "road"', "line 1: invalid JSON"),
+        ("[1, 2]", "expected the name of a class"),
+    ):
         names.write_text(text)
         stderr = invoke("scan", labels, "--class-names", names, *home, code=2).stderr
         assert f"--class-names: {names}" in stderr
