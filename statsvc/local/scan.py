@@ -32,7 +32,6 @@ from statsvc.sampling.weights import weights_response
 from statsvc.splitting.divide import divide_dataset
 from statsvc.splitting.request import DivisionRequest, SubsetRequest
 from statsvc.splitting.subset import choose_subset
-from statsvc.store.versions.checkpoints import concatenate
 from statsvc.weighting.class_weights import ClassWeights
 from statsvc.weighting.parameters import WeightSpec
 
@@ -345,6 +344,7 @@ def _assemble(
 
 def _tiles(paths: Sequence[str], batches: Sequence[BatchResult], grid: Grid) -> Tiles:
     """Return the shapes of all samples and their histograms on the grid, in the order of the paths."""
+    from statsvc.store.versions.checkpoints import concatenate
     from statsvc_workers.jobs.count import as_rows
 
     rows = concatenate([as_rows(batch) for batch in batches])

@@ -210,8 +210,10 @@ def test_malformed_arguments_are_rejected(tmp_path: Path, arguments: dict[str, A
 def test_instance_ids_are_rejected_with_advice(tmp_path: Path) -> None:
     ramp = np.arange(3000, dtype=np.uint16).reshape(50, 60)
     folder = write(tmp_path, {"a.png": ramp, "b.png": ramp + 3000})
-    with pytest.raises(Unanswerable, match="6000 different ids, from 0 to 5999"):
+    with pytest.raises(SourceError, match=r"(?s)looks like .* instance ids.*--rule value"):
         statsvc.scan(folder)
+    with pytest.raises(Unanswerable, match="6000 different ids, from 0 to 5999"):
+        statsvc.scan(folder, rule="value")
 
 
 def test_the_progress_callback_ends_with_all_samples(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from statsvc.errors import Busy, NotFound
 from statsvc.store.catalog import tags
 from statsvc.store.publication import open_version
 from statsvc.store.versions.cached_table import CachedTable
-from statsvc.store.versions.version import RowsNeeded, array_cache, may_read_rows
+from statsvc.store.versions.row_access import RowsNeeded, may_read_rows
+from statsvc.store.versions.version import array_cache
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

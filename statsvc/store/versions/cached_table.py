@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc.common.lru import Lru
 from statsvc.dataset.table import EXAMPLES, T, Table
-from statsvc.store.versions.version import may_read_rows
+from statsvc.store.versions.row_access import may_read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -27,6 +26,7 @@ from statsvc.store.versions.arrays import (
     open_group,
     read_chunk,
 )
+from statsvc.store.versions.row_access import check_may_read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -42,20 +42,6 @@ if TYPE_CHECKING:
 
 READ_BYTES = 32 * 2**20
 """Bytes of `counts` per read: several chunks, which Zarr requests concurrently."""
-
-may_read_rows: ContextVar[bool] = ContextVar("may_read_rows", default=True)
-"""False while a request is answered quickly or not at all; then `RowsNeeded` is raised instead of reading."""
-
-
-class RowsNeeded(Exception):
-    """The answer needs the rows of a version, so it may take long."""
-
-
-def check_may_read_rows() -> None:
-    """Raise `RowsNeeded` where rows must not be read."""
-    if not may_read_rows.get():
-        raise RowsNeeded
-
 
 ArrayCache: TypeAlias = Lru[tuple[str, str, str], "np.ndarray[Any, Any]"]
 """Verified arrays by location, name and digest."""
