@@ -251,7 +251,7 @@ def test_a_large_object_is_read_in_ranges_with_one_etag(server: S3Server, tmp_pa
     (tmp_path / "local").mkdir()
     np.save(tmp_path / "local" / "large.npy", labels)
     url = put(server, tmp_path / "local")
-    [row] = counts_by_path(library.scan(url)).values()
+    [row] = counts_by_path(library.scan(url, rule="value")).values()  # noise looks like a photograph
     assert row == dict(enumerate(np.bincount(labels.ravel()).tolist()))
 
 
@@ -410,8 +410,8 @@ def test_a_dataset_is_found_by_its_url_and_named_after_the_prefix(server: S3Serv
     arguments: list[str | Path] = ["--home", tmp_path / "home", "--workers", "1"]
     assert "camvid-labels: 12 counted" in statsvc("scan", url + "/", *arguments).stderr
     assert "12 unchanged" in statsvc("scan", url, *arguments).stderr
-    looked = statsvc("doctor", "camvid-labels", "--home", tmp_path / "home", code=1)
-    assert "In 8 of 8 label maps" in looked.stdout  # random pixels, so all edges are odd
+    looked = statsvc("doctor", "camvid-labels", "--home", tmp_path / "home")
+    assert "12 images" in looked.stdout
     moved = put(server, tmp_path / "local")
     assert "--move" in statsvc("scan", moved, "--name", "camvid-labels", *arguments, code=1).stderr
     statsvc("scan", moved, "--name", "camvid-labels", "--move", *arguments)
