@@ -65,10 +65,18 @@ def test_the_monitor_prints_what_is_wrong(
             writer=writer,
             train_one_epoch=lambda: next(epochs),
         )
-    first, second = capsys.readouterr().out.splitlines()
+    gain, first, second = capsys.readouterr().out.splitlines()
+    assert gain.startswith("class_up a class gained more than 2 points against the baseline: pole")
     assert first.startswith("class_at_zero IoU 0 after 3 epochs: person (weight ")
     assert second.startswith("frequent_class_down a frequent class lost more than 2 points")
-    for code in ("loss_not_finite", "loss_rising", "frequent_class_down", "class_at_zero"):
+    for code in (
+        "loss_not_finite",
+        "loss_rising",
+        "frequent_class_down",
+        "rare_class_down",
+        "class_up",
+        "class_at_zero",
+    ):
         assert f"| `{code}` |" in PAGE
 
 

@@ -8,7 +8,7 @@ class ClusterAway(Exception):
 
 
 def root_cause(error: BaseException) -> str:
-    """Return the text of the first error in a chain, which Dask wraps several times."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error) or type(error).__name__
+    """Return the type and text of the first error in a chain; Dask wraps it several times."""
+    while (earlier := error.__cause__ or error.__context__) is not None:
+        error = earlier
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
