@@ -196,8 +196,13 @@ def test_a_source_without_progress_does_not_block_other_datasets(
 def test_a_job_whose_process_dies_is_requeued_with_the_reason(tmp_path: Path, catalog: Catalog) -> None:
     labels = write_huge_arrays(tmp_path / "labels")
     job, _ = jobs.submit(catalog, catalog.create_dataset("huge", str(labels), "**", Configuration()))
-    [worker] = wait_for(lambda: readers(os.getpid(), labels))
-    [executor] = [pid for pid in descendants(os.getpid()) if worker in children(pid)]
+
+    def parents_of_workers() -> list[int]:
+        # The executor itself reads a few files before its workers do.
+        reading = set(readers(os.getpid(), labels))
+        return [pid for pid in descendants(os.getpid()) if reading & set(children(pid))]
+
+    [executor] = wait_for(parents_of_workers)
     os.kill(executor, signal.SIGKILL)
     wait_for(lambda: jobs.get(catalog, job.id).error)
     assert jobs.get(catalog, job.id).error == "the process that ran it was killed by signal 9"
