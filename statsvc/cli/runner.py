@@ -78,7 +78,9 @@ def runner(
     stopping = threading.Event()
 
     def stop(number: int, _frame: Any) -> None:
-        if stopping.is_set():
+        # Under `serve`, which kills it, a second signal says nothing: the kernel sends one for each thread of
+        # a server that was killed.
+        if stopping.is_set() and parent is None:
             os._exit(128 + number)  # the kernel kills the processes that count, and their jobs are requeued
         stopping.set()
 
