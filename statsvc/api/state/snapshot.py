@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import time
@@ -229,10 +228,15 @@ class CatalogWatcher:
         """Read whether scans work. A failing catalog is not an error here, because `refresh` reports it."""
         from sqlalchemy.exc import SQLAlchemyError
 
-        with contextlib.suppress(SQLAlchemyError):
+        try:
             self.operations = await anyio.to_thread.run_sync(
                 operations.read, self._catalog, limiter=self._threads
             )
+        except SQLAlchemyError:
+            pass
+        except Exception:
+            # As in `_read`: it must not end the task that refreshes the snapshot.
+            log.exception("the state of runners and scans could not be read")
 
     def warnings(self, published: Published) -> list[str]:
         """Return why the counts of a current version may be out of date."""
