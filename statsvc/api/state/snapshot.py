@@ -75,12 +75,13 @@ class Published:
         """Return the digest of responses under another class map.
 
         A version without rows gives other responses than before: it no longer knows which images contain
-        a class that the map merges from several raw ids.
+        a class that the map merges from several raw ids, nor, without its grid, whether crops matter.
 
         class_map  name of a built-in map, "none" for raw ids, None for the configured map
         """
         configured = self.record.configuration.class_map
-        if self.record.expired_at is None or class_map in (None, "none") or builtin(class_map) == configured:
+        is_own = class_map in (None, "none") or builtin(class_map) == configured
+        if self.record.expired_at is None or (is_own and "grid_shape" not in self.record.digests):
             return self.digest
         return f"{self.digest} without rows"
 
