@@ -79,8 +79,8 @@ def register(
         )
         if created:
             return dataset, None
-    # The grid is one of the changes: it may differ.
-    if counting is not None and counting != replace(dataset.configuration.counting, grid=None):
+    # The grid is one of the changes, so it may differ; the classes were found by the first scan.
+    if counting is not None and counting != replace(dataset.configuration.counting, grid=None, classes=()):
         raise Conflict(
             f"{dataset.name} is counted with {dataset.configuration.counting}, not {counting}. Other counts "
             "need another dataset: choose another name with --name."

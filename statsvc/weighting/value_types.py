@@ -313,7 +313,7 @@ class Bounds(ValueType):
 
 @dataclass(frozen=True, slots=True)
 class Size(ValueType):
-    """Height and width in pixels, as in `512x1024`; one number is both."""
+    """Height and width in pixels, as in `512x1024` or, from a list, `512,1024`; one number is both."""
 
     largest: int = 1 << 20
 
@@ -324,7 +324,7 @@ class Size(ValueType):
 
     def parse(self, value: Any) -> tuple[int, int]:
         """Return height and width."""
-        parts = value.lower().split("x") if isinstance(value, str) else value
+        parts = re.split("[x,]", value.lower()) if isinstance(value, str) else value
         if not isinstance(parts, (list, tuple)):
             parts = [parts]
         sides = [parse_integer(part.strip() if isinstance(part, str) else part) for part in parts]
@@ -338,12 +338,12 @@ class Size(ValueType):
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the text form."""
-        return {"type": "string", "pattern": "^[0-9]+([xX][0-9]+)?$", "examples": ["512x1024"]}
+        return {"type": "string", "pattern": "^[0-9]+([xX,][0-9]+)?$", "examples": ["512x1024"]}
 
 
 @dataclass(frozen=True, slots=True)
 class Range(ValueType):
-    """A range of positive factors, as in `0.5:2`; one number is both ends."""
+    """A range of positive factors, as in `0.5:2` or, from a list, `0.5,2`; one number is both ends."""
 
     low: float
     high: float
@@ -355,7 +355,7 @@ class Range(ValueType):
 
     def parse(self, value: Any) -> tuple[float, float]:
         """Return both ends."""
-        parts = value.split(":") if isinstance(value, str) else value
+        parts = re.split("[:,]", value) if isinstance(value, str) else value
         if not isinstance(parts, (list, tuple)):
             parts = [parts]
         ends = [parse_number(part.strip() if isinstance(part, str) else part) for part in parts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from statsvc.api.app import build_app
+from statsvc.api.state.snapshot import Published
 from statsvc.store import home as homes
 from support.commands import statsvc
 
@@ -46,6 +48,16 @@ def test_crops_have_their_own_answers_and_etags(client: TestClient) -> None:
     assert client.get("/weights?dataset=tiled&crop=100", headers=etag).status_code == 304
     assert client.get("/weights?dataset=tiled&crop=100&scale=2", headers=etag).status_code == 200
     assert [warning["code"] for warning in whole.json()["warnings"]] == ["crop_matters"]
+
+
+def test_without_its_grid_a_version_has_another_etag(client: TestClient) -> None:
+    """Its answers no longer warn that crops matter."""
+    snapshot = client.app.state.service.watcher.snapshot  # type: ignore[attr-defined]
+    for name, is_same in (("plain", True), ("tiled", False)):
+        _, published = snapshot.dataset(name)
+        expired = Published.of(name, replace(published.record, expired_at=1.0))
+        assert expired.digest == published.digest_under(None)
+        assert (expired.digest_under(None) == expired.digest) is is_same
 
 
 def test_a_histogram_of_crops_has_the_shares_of_the_weights(client: TestClient) -> None:

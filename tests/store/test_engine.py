@@ -161,6 +161,19 @@ def test_a_removed_catalog_is_an_error_and_a_replaced_one_is_opened(tmp_path: Pa
     catalog.close()
 
 
+def test_a_catalog_whose_folder_is_gone_is_unavailable_until_it_is_back(tmp_path: Path) -> None:
+    folder = tmp_path / "home"
+    catalog = Catalog.open(f"sqlite:///{folder / 'catalog.sqlite'}")
+    catalog.create_dataset("street", None, None, Configuration())
+    folder.rename(tmp_path / "away")
+    with pytest.raises(sa.exc.OperationalError, match="unable to open"):
+        catalog.datasets()
+    assert not folder.exists()
+    (tmp_path / "away").rename(folder)
+    assert [dataset.name for dataset in catalog.datasets()] == ["street"]
+    catalog.close()
+
+
 def test_a_silent_connection_is_closed_and_replaced(
     postgresql_server: PostgresServer, postgresql: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

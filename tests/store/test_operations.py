@@ -192,6 +192,23 @@ def test_a_missing_runner_and_failing_scans_show_in_answers(home: Home, catalog:
         assert operations.read(catalog).runners == 0
 
 
+def test_a_scan_that_succeeds_while_its_failures_are_read_is_no_failure(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = add_dataset(catalog)
+    add_jobs(catalog, dataset, 1, state="failed", error="disk gone")
+    add_jobs(catalog, dataset, 1)
+    monkeypatch.setattr(operations, "_failing", lambda _connection: [dataset.uid])
+    assert operations.read(catalog).failing == {}
+
+
+def test_an_unforeseen_error_does_not_end_the_refresh(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(home, "street", label_maps(), num_classes=4)
+    with ApiClient(build_app(home)) as client:
+        monkeypatch.setattr(operations, "read", lambda _catalog: 1 / 0)
+        assert client.get("/datasets/street").status_code == 200
+
+
 def test_a_job_that_no_runner_takes_is_reported(catalog: Catalog) -> None:
     jobs.submit(catalog, add_dataset(catalog))
     assert operations.read(catalog).missing_runner() is None

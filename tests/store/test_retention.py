@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from statsvc.api.app import build_app
 from statsvc.classes.class_maps import builtin
+from statsvc.dataset.groups import Grouping
 from statsvc.errors import Conflict, DamagedVersion, InvalidParameter, NotFound, Unanswerable
 from statsvc.store import home as homes
 from statsvc.store import publication, retention
@@ -80,7 +81,7 @@ def test_a_pinned_version_answers_the_same_bytes_after_it_has_expired(
 
 
 def test_requests_that_need_removed_rows_are_rejected_with_the_reason(home: Home, catalog: Catalog) -> None:
-    publish_versions(home, 2)
+    publish_versions(home, 2, groups={"top": Grouping(folder=1)})
     catalog.set_keep(catalog.dataset("street"), 1)
     foreign = ["/weights?version=1&class_map=binary", "/datasets/street/histogram?version=1&class_map=binary"]
     with TestClient(build_app(home), base_url="http://127.0.0.1") as client:
@@ -93,6 +94,8 @@ def test_requests_that_need_removed_rows_are_rejected_with_the_reason(home: Home
             "/weights?version=1&class_map=binary&method=median_freq",
             "/weights?version=1&sampler=repeat_factor",
             "/datasets/street/sampling?version=1&sampler=image_weights",
+            "/weights?version=1&group=top:train",
+            "/datasets/street/groups?version=1&by=top",
         ):
             refused = client.get(url)
             assert (refused.status_code, refused.json()["type"]) == (422, "/problems/unanswerable")

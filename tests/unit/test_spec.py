@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from statsvc.client.query import as_text
 from statsvc.errors import InvalidParameter
 from statsvc.weighting.beta import Beta
 from statsvc.weighting.methods import METHODS
@@ -209,3 +210,21 @@ def test_numpy_and_tensor_values_are_those_of_python() -> None:
     params = {"ignore_index": [0, 255], "clip": [0.25, 4.0], "num_classes": 19, "strength": 0.5}
     for form in (np.asarray, torch.tensor):
         assert spec(**{name: form(value) for name, value in params.items()}) == spec(**params)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"crop": (512, 256), "scale": (0.5, 2.0), "cat_max_ratio": 0.75},
+        {"clip": [0.1, 10], "ignore_index": (0, 255), "multiply": {"car": 2.0}},
+        {"sampler": "rare_class", "min_pixels": 20, "split": "city:zurich"},
+    ],
+)
+def test_the_text_that_the_client_sends_means_the_same_as_the_python_value(params: dict[str, Any]) -> None:
+    def sent(values: dict[str, Any]) -> WeightSpec:
+        return WeightSpec.from_params({name: as_text(value) for name, value in values.items()})
+
+    wanted = WeightSpec.from_params(params)
+    assert sent(params) == wanted
+    recorded = {name: value for name, value in wanted.to_dict().items() if value is not None}
+    assert sent(recorded) == wanted.resolved()

@@ -267,13 +267,19 @@ def test_pixels_in_several_masks_are_counted_apart(tmp_path: Path, ids: NDArray[
     assert str(overlap) in table.weights().warnings[0]["message"]
 
 
-def test_masks_that_are_not_binary_or_differ_in_size_are_rejected(
+def test_pictures_with_a_mask_that_cannot_be_used_are_rejected(
     tmp_path: Path, ids: NDArray[np.uint8]
 ) -> None:
-    masks(tmp_path, {"a": ids, "b": ids, "c": ids}, "{picture}/{name}.png")
+    masks(tmp_path, dict.fromkeys("abcd", ids), "{picture}/{name}.png")
     write(tmp_path / "a/car.png", ids)
     write(tmp_path / "b/car.png", np.minimum(ids, 1)[1:])
-    failures = dict(library.scan(tmp_path, rule="mask-per-class:file").failures()[1])
+    (tmp_path / "c/car.png").unlink()
+    (tmp_path / "c/car.png").symlink_to(tmp_path / "missing.png")
+    table = library.scan(tmp_path, rule="mask-per-class:file")
+    assert {path for path, counts in counts_by_path(table).items() if counts} == {"d"}
+    failures = dict(table.failures()[1])
+    assert failures.keys() == {*"abc"}
+    assert "has the mask car.png, which is a symbolic link to" in failures["c"]
     assert "car.png, which is not binary" in failures["a"]
     assert "30 x 20 pixels, but another one of 30 x 19" in failures["b"]
 
@@ -294,6 +300,6 @@ def test_later_scans_keep_the_ids_and_count_only_pictures_that_changed(
     assert [row["name"] for row in first["weights"]["classes"]] == list(NAMES)
     write(folder / "b/car.png", np.zeros_like(ids))
     write(folder / "c/boat.png", np.zeros_like(ids))
-    second = scan_json(*home, "--max-removed", 1, code=1)["scan"]
+    second = scan_json(folder, "--rule", "mask-per-class:file", *home, "--max-removed", 1, code=1)["scan"]
     assert (second["counted"], second["failed"]) == (1, 1)
     assert "'boat', which the dataset did not have" in second["failures"][0]["error"]

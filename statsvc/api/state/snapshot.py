@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import time
@@ -76,12 +75,13 @@ class Published:
         """Return the digest of responses under another class map.
 
         A version without rows gives other responses than before: it no longer knows which images contain
-        a class that the map merges from several raw ids.
+        a class that the map merges from several raw ids, nor, without its grid, whether crops matter.
 
         class_map  name of a built-in map, "none" for raw ids, None for the configured map
         """
         configured = self.record.configuration.class_map
-        if self.record.expired_at is None or class_map in (None, "none") or builtin(class_map) == configured:
+        is_own = class_map in (None, "none") or builtin(class_map) == configured
+        if self.record.expired_at is None or (is_own and "grid_shape" not in self.record.digests):
             return self.digest
         return f"{self.digest} without rows"
 
@@ -229,10 +229,15 @@ class CatalogWatcher:
         """Read whether scans work. A failing catalog is not an error here, because `refresh` reports it."""
         from sqlalchemy.exc import SQLAlchemyError
 
-        with contextlib.suppress(SQLAlchemyError):
+        try:
             self.operations = await anyio.to_thread.run_sync(
                 operations.read, self._catalog, limiter=self._threads
             )
+        except SQLAlchemyError:
+            pass
+        except Exception:
+            # As in `_read`: it must not end the task that refreshes the snapshot.
+            log.exception("the state of runners and scans could not be read")
 
     def warnings(self, published: Published) -> list[str]:
         """Return why the counts of a current version may be out of date."""

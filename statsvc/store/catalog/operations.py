@@ -118,7 +118,11 @@ def read(database: Database) -> Operations:
             running=len(busy),
             overdue=max((clock - row.due_at for row in automatic if row.due_at is not None), default=0.0),
             watched=sum(row.watch for row in automatic),
-            failing={uid: _failing_scans(connection, uid) for uid in _failing(connection)},
+            failing={
+                uid: scans
+                for uid in _failing(connection)
+                if (scans := _failing_scans(connection, uid)) is not None
+            },
         )
 
 
@@ -135,7 +139,11 @@ def _failing(connection: sa.Connection) -> list[str]:
     return list(connection.scalars(query))
 
 
-def _failing_scans(connection: sa.Connection, uid: str) -> FailingScans:
+def _failing_scans(connection: sa.Connection, uid: str) -> FailingScans | None:
+    """Return the failed scans since the last successful one; None if there is none.
+
+    On PostgreSQL, a scan may have succeeded since the statement that found the dataset.
+    """
     newest = connection.execute(
         sa.select(jobs.c.state, jobs.c.error, jobs.c.finished_at)
         .where(jobs.c.dataset_uid == uid, jobs.c.state.in_(("failed", "succeeded")))
@@ -143,6 +151,8 @@ def _failing_scans(connection: sa.Connection, uid: str) -> FailingScans:
         .limit(_MOST_FAILURES)
     ).all()
     failures = list(itertools.takewhile(lambda row: row.state == "failed", newest))
+    if not failures:
+        return None
     succeeded_at = newest[len(failures)].finished_at if len(failures) < len(newest) else None
     return FailingScans(len(failures), failures[0].error or "", succeeded_at)
 

@@ -96,7 +96,10 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def _is_full(folder: Path) -> bool:
-    status = os.statvfs(folder)
+    try:
+        status = os.statvfs(folder)
+    except OSError:  # the folder is gone, for instance because its disk was unmounted
+        return False
     return status.f_bavail * status.f_frsize < RESERVE_BYTES or (status.f_files > 0 and status.f_favail < 2)
 
 

@@ -108,9 +108,10 @@ class ExpiredVersion(Version):
         """Return the counts of a split after a class map, as `Table.histogram` does.
 
         Under a class map that merges ids and is not the version's own, the presence counts are unknown.
+        Raises `Unanswerable` for a group, which may be defined in any number of ways.
         """
-        if split is not None:
-            self.find_split(split)
+        if split is not None and self.find_split(split).group is not None:
+            raise Unanswerable(self.why_no_rows())
         if class_map is None:
             return self._histogram(split, _RAW)
         if class_map == self.configuration.class_map:

@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from statsvc.common.logs import configure_logging
+from statsvc.errors import NotFound
 from statsvc.store import home as homes
 from statsvc.store.catalog import jobs
-from statsvc.store.catalog.catalog import Catalog
 from statsvc_workers.cluster.parent_death import end_with_parent
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+    from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Job
     from statsvc_workers.cluster.cluster import Cluster
     from statsvc_workers.jobs.attempt import Settings
@@ -153,7 +154,7 @@ def _main(options: ExecutorOptions, connection: Connection, parent: int, level: 
     else:
         cluster = RemoteCluster(options.dask, allow_insecure=options.allow_insecure_dask)
     home = homes.resolve(options.home, options.database, options.store)
-    catalog = Catalog.open(home.database)
+    catalog = home.open_catalog()  # never creates an empty catalog where one was lost
     last_job = time.monotonic()
     try:
         connection.send_bytes(READY)
@@ -192,6 +193,8 @@ def _run_job(
         name = catalog.dataset_by_uid(job.dataset_uid).name
         log.info("%s: job %s, attempt %d", name, job.id, job.attempt)
         _report(name, execute(catalog, home.store, job, cluster, settings, Progress(), stopping.is_set))
+    except NotFound as error:
+        log.info("Job %s was cancelled before it began, and its dataset deleted: %s", job_id, error)
     except sa.exc.SQLAlchemyError as error:
         log.warning("The catalog became unavailable during job %s (%s). Its lease will expire", job_id, error)
         time.sleep(PAUSE_SECONDS)

@@ -37,6 +37,9 @@ HEARTBEAT_SECONDS = 1.0
 KILL_SECONDS = 1.25
 """How long a job that was cancelled or taken over may continue before its process is killed."""
 
+ENDING_SECONDS = 60.0
+"""How long the process of a job that has ended may tidy up, for instance remove its checkpoints."""
+
 STOP_SECONDS = 5.0
 """How long jobs may take to stop with the runner before their processes are killed."""
 
@@ -104,7 +107,8 @@ class _Running:
 
     progress      the job's progress in the catalog
     changed_at    when the progress changed last, in seconds of the monotonic clock
-    lost_at       when the job was found cancelled or taken over
+    lost_at       when the job was found cancelled, taken over or ended
+    patience      seconds after which its process is killed then
     started       whether the executor has got the job
     beat_at       when the runner renewed the lease last
     """
@@ -114,12 +118,26 @@ class _Running:
     progress: dict[str, Any] = field(default_factory=dict)
     changed_at: float = field(default_factory=time.monotonic)
     lost_at: float | None = None
+    patience: float = 0.0
     started: bool = False
     beat_at: float = field(default_factory=time.monotonic)
 
     @property
     def quiet_seconds(self) -> float:
         return time.monotonic() - self.changed_at
+
+    @property
+    def lost_seconds(self) -> float:
+        return 0.0 if self.lost_at is None else time.monotonic() - self.lost_at
+
+    @property
+    def busy(self) -> bool:
+        """Whether to wait for the job, or for its process to be free, before another job is started."""
+        return self.quiet_seconds < SLOW_SECONDS and self.lost_seconds <= KILL_SECONDS
+
+    def lose(self, patience: float) -> None:
+        """Record that the job's process must end with the job, or be killed after these seconds."""
+        self.lost_at, self.patience = time.monotonic(), patience
 
 
 class _Supervisor:
@@ -136,7 +154,7 @@ class _Supervisor:
         """Check the running jobs, and start a job if one may run."""
         for running in list(self._running):
             self._check(running)
-        if any(running.quiet_seconds < SLOW_SECONDS for running in self._running):
+        if any(running.busy for running in self._running):
             return
         full = len(self._running) >= MAX_JOBS
         stuck = max(self._running, key=lambda running: running.quiet_seconds, default=None)
@@ -171,7 +189,7 @@ class _Supervisor:
         elif not running.started:
             self._running.remove(running)
             self._keep(running.executor)
-        elif time.monotonic() - running.lost_at > KILL_SECONDS:
+        elif running.lost_seconds > running.patience:
             log.info("Ending the process of job %s, which does not stop", running.job.id)
             self._end(running, None)
 
@@ -191,11 +209,13 @@ class _Supervisor:
         """Read the job's row: whether this attempt may continue, and its progress."""
         try:
             current = jobs.get(self._catalog, running.job.id)
-        except NotFound:  # deleted with its dataset
-            running.lost_at = time.monotonic()
+        except NotFound:  # removed by gc after it ended
+            running.lose(KILL_SECONDS)
             return
-        if current.state != RUNNING or current.attempt != running.job.attempt:
-            running.lost_at = time.monotonic()
+        if current.state == "cancelled" or current.attempt != running.job.attempt:
+            running.lose(KILL_SECONDS)
+        elif current.state != RUNNING:
+            running.lose(ENDING_SECONDS)  # the process has recorded the end itself
         elif dict(current.progress) != running.progress:
             running.progress, running.changed_at = dict(current.progress), time.monotonic()
 

@@ -29,7 +29,10 @@ from statsvc_workers.samples.members import Member
 from statsvc_workers.sources.listing import Listing, ListingColumns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    _Reader = Callable[[Iterable[str]], dict[str, tuple[str, str]]]
+    """From paths to (picture, class) of each path that is named like a mask."""
 
 BACKGROUND = "background"
 
@@ -48,7 +51,8 @@ def group(listing: Listing, rule: str, classes: Sequence[str]) -> Listing:
     Raises `SourceError` where the file names do not show which masks belong to one picture.
     """
     paths = [path for path in listing.path if path not in listing.unreadable]
-    names = _arrangement(paths, rule)
+    read_names = _arrangement(paths, rule)
+    names = read_names(paths)
     occurring = sorted({name for _, name in names.values()} - {BACKGROUND}, key=_order)
     id_of = {BACKGROUND: 0} | {name: k for k, name in enumerate(classes or occurring, 1)}
     if len(id_of) > MAX_CLASSES:
@@ -64,9 +68,14 @@ def group(listing: Listing, rule: str, classes: Sequence[str]) -> Listing:
             )
         masks_of[picture].append((id_of.get(name, 0), path))
     columns, members = ListingColumns(), {}
-    for path in listing.unreadable:
-        row = row_of[path]
-        columns.add(path, _fingerprint(listing, [row]))
+    unreadable_names = read_names(listing.unreadable)
+    for path, reason in listing.unreadable.items():
+        picture, _ = unreadable_names.get(path, ("", ""))
+        if picture in masks_of:  # without this mask, its pixels would count as background
+            unreadable[picture] = f"has the mask {path.rpartition('/')[2]}, which {reason}"
+        else:
+            columns.add(path, _fingerprint(listing, [row_of[path]]))
+            unreadable[path] = reason
     for picture, masks in masks_of.items():
         masks.sort()
         (_, first), *others = masks
@@ -77,7 +86,7 @@ def group(listing: Listing, rule: str, classes: Sequence[str]) -> Listing:
         length = fingerprint[0]
         members[picture] = Member(picture, first, "masks", ids, length, files, listed=fingerprint)
     class_names = (BACKGROUND, *(classes or occurring))
-    return Listing(*columns.take_sorted(), {**listing.unreadable, **unreadable}, members, class_names)
+    return Listing(*columns.take_sorted(), unreadable, members, class_names)
 
 
 def looks_like_masks(paths: Sequence[str]) -> bool:
@@ -95,8 +104,8 @@ def looks_like_masks(paths: Sequence[str]) -> bool:
     return not splits and _fits(by_file, paths) and _classes_are_few(by_file)
 
 
-def _arrangement(paths: Sequence[str], rule: str) -> dict[str, tuple[str, str]]:
-    """Return path → (picture, class). Raises `SourceError`."""
+def _arrangement(paths: Sequence[str], rule: str) -> _Reader:
+    """Return the function that reads the names of all these masks. Raises `SourceError`."""
     readers = {"tag": _by_tag, "folder": _by_folder, "file": _by_file, "suffix": _by_suffix}
     wanted = rule.removeprefix(MASKS).removeprefix(":")
     if wanted:
@@ -104,13 +113,13 @@ def _arrangement(paths: Sequence[str], rule: str) -> dict[str, tuple[str, str]]:
         if len(names) < len(paths):
             path = next(path for path in paths if path not in names)
             raise SourceError(f"--rule {rule} does not apply to {path}; exclude it with --pattern")
-        return names
+        return readers[wanted]
     tagged = _by_tag(paths)
     if len(tagged) >= SHARE * len(paths):
         if len(tagged) < len(paths):
             path = next(path for path in paths if path not in tagged)
             raise SourceError(f"{path} is not named like the other masks; exclude it with --pattern")
-        return tagged
+        return _by_tag
     fitting = {by: names for by in ("folder", "file", "suffix") if _fits(names := readers[by](paths), paths)}
     if len(fitting) > 1:
         # A class occurs in many pictures, so there are fewer classes than pictures.
@@ -122,7 +131,7 @@ def _arrangement(paths: Sequence[str], rule: str) -> dict[str, tuple[str, str]]:
             f"the file names do not show which masks belong to one picture, for example {examples}; choose "
             f"one of the rules {options}"
         )
-    return next(iter(fitting.values()))
+    return readers[next(iter(fitting))]
 
 
 def _fits(names: Mapping[str, tuple[str, str]], paths: Sequence[str]) -> bool:
