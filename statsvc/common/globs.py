@@ -89,7 +89,7 @@ def check_groups(parameter: str, glob: str) -> None:
 
 
 class Automaton:
-    """Matches whole texts against tokens. Thread-safe: a transition is the same whoever adds it."""
+    """Matches whole texts against tokens. Thread-safe: a transition is the same whichever thread adds it."""
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self._tokens = tokens

@@ -133,7 +133,7 @@ class Table(ABC):
         if not self.has_rows:
             return self.why_no_rows()
         return (
-            f"{self.dataset} was counted without a grid, but this request needs the places of the classes in "
+            f"{self.dataset} was counted without a grid, but this request needs the positions of classes in "
             f"the images; count it again with: statsvc scan --name {self.dataset} --grid 8x8"
         )
 

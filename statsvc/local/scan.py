@@ -231,8 +231,7 @@ def scan(
     tiles = None if counting.grid is None else _tiles(list(listing.path), batches, counting.grid)
     if block.status.all():
         raise SourceError(
-            f"None of the {len(block.path)} label maps in {source.root} could be read. First error: "
-            f"{block.path[0]}: {block.error[0]}"
+            f"No label map in {source.root} could be read. First error: {block.path[0]}: {block.error[0]}"
         )
     if splits is None:
         configuration = replace(configuration, splits=dict(source.splits) or detect(listing.path))

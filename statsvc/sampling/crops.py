@@ -40,7 +40,7 @@ LINEAR_PARTS = 8
 """Fewest parts of an axis for which the density within a part follows from the parts next to it."""
 
 _CROP_VALUES = 1 << 20
-"""Numbers that the lattice of one group of images holds at once."""
+"""Numbers that the lattice of one group of images holds at a time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,12 @@ def test_group_rules_are_configured_and_used(client: ApiClient) -> None:
     assert "groups" not in client.get("/datasets/street").json()["configuration"]
 
 
+def test_every_request_for_a_split_accepts_a_group(client: ApiClient) -> None:
+    for path, methods in client.get("/openapi.json").json()["paths"].items():
+        names = {parameter["name"] for parameter in methods.get("get", {}).get("parameters", [])}
+        assert ("split" in names) is ("group" in names), path
+
+
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [

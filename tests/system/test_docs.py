@@ -158,6 +158,44 @@ def test_the_api_page_lists_exactly_the_endpoints(tmp_path: Path) -> None:
     assert listed == endpoints
 
 
+def codes(page: str) -> set[str]:
+    """Return what the first column of the tables of a reference page has in code font."""
+    rows = re.findall(r"^\| (`.*?) \|", (DOCS / page).read_text(), re.MULTILINE)
+    return {code for row in rows for code in re.findall(r"`([^`]+)`", row)}
+
+
+def test_every_warning_is_described() -> None:
+    files = ("weighting/weight_warnings.py", "sampling/draw_warnings.py", "sampling/weights.py")
+    source = "".join((ROOT / "statsvc" / file).read_text() for file in files)
+    found = set(re.findall(r'yield \(\s*"(\w+)",', source))
+    found |= {f"effective_num_{kind}" for kind in re.findall(r'return "(\w+)", ', source)}
+    assert len(found) > 20
+    assert found <= codes("reference/weights.md")
+
+
+def test_every_finding_is_described() -> None:
+    source = "".join(file.read_text() for file in (ROOT / "statsvc" / "doctor").glob("*.py"))
+    found = set(re.findall(r'Finding\(\s*"(\w+)",', source))
+    assert len(found) > 20
+    assert found <= codes("how-to/check-a-dataset.md")
+
+
+def test_every_problem_type_is_described() -> None:
+    from statsvc.api.http import problems
+
+    found = {kind.name for kind in vars(problems).values() if isinstance(kind, problems.ProblemType)}
+    assert found <= codes("reference/http-api.md")
+
+
+def test_every_layout_and_extension_is_described() -> None:
+    from statsvc_workers.formats import FORMATS
+    from statsvc_workers.sources.layouts import LAYOUTS
+
+    described = codes("reference/formats.md")
+    assert {layout.name for layout in LAYOUTS} <= described
+    assert set(FORMATS) <= described
+
+
 def test_the_tables_of_methods_and_recipes_are_those_that_the_code_prints() -> None:
     command = [sys.executable, "scripts/methods_table.py"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
 SMALL_BYTES = 1 << 15
-"""A body up to this size is parsed at once, which takes less than a millisecond."""
+"""A body up to this size is parsed in one step, which takes less than a millisecond."""
 
 STEP_BYTES = 1 << 20
 """Bytes that are decoded in one step."""

@@ -19,7 +19,7 @@ router = APIRouter(tags=["statistics"], default_response_class=Response)
 PARAMETERS = {
     "version": query.VERSION,
     "class_id": query.integer_parameter("only this class, after the class map; by default all", 0),
-    **{name: query.SPEC[name] for name in (*COUNTS, "ignore")},
+    **{name: query.SPEC[name] for name in (*COUNTS, "ignore", "group")},
 }
 
 

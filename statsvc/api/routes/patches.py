@@ -28,7 +28,7 @@ PARAMETERS = {
     ),
     "limit": query.integer_parameter(f"patches per page; default {PAGE_SIZE}", high=100_000),
     "after": query.integer_parameter("only patches after this rank: `next` of the previous page", 0),
-    **{name: query.SPEC[name] for name in _SELECTION},
+    **{name: query.SPEC[name] for name in (*_SELECTION, "group")},
 }
 
 
@@ -56,7 +56,7 @@ async def get_patches(request: Request, name: DatasetName, service: InjectedServ
     min_pixels = query.integer(values, "min_pixels", PARAMETERS) or 1
     limit = query.integer(values, "limit", PARAMETERS) or PAGE_SIZE
     after = query.integer(values, "after", PARAMETERS) or 0
-    spec = WeightSpec.from_params({key: values[key] for key in _SELECTION if key in values})
+    spec = WeightSpec.from_params({key: values[key] for key in (*_SELECTION, "group") if key in values})
     published = await service.published(name, number)
 
     def render(table: CachedTable) -> bytes:

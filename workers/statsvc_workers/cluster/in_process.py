@@ -1,4 +1,4 @@
-"""Count files in threads of this process, at once, so that small scans start no cluster.
+"""Count files in threads of this process, immediately, so that small scans start no cluster.
 
 Worker processes exist because decoding a file may crash the process or use up its memory. So this process
 counts only files that need nothing but our own loops and libdeflate, which release the GIL, and whose header

@@ -139,7 +139,7 @@ class LocalCluster:
         return sorted(self.client().run(os.getpid).values())
 
     def abandon(self, _futures: Sequence[Any]) -> None:
-        """End the processes at once, because nobody waits for their results any longer.
+        """End the processes immediately, because nobody waits for their results any longer.
 
         A cancelled batch would run until its current sample is counted, and a decoder cannot be interrupted.
         """

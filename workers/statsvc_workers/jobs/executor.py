@@ -129,7 +129,7 @@ class Executor:
         return not self._process.is_alive()
 
     def kill(self) -> None:
-        """End the process at once, and with it its worker processes."""
+        """End the process immediately, and with it its worker processes."""
         self._process.kill()
         self._process.join()
         self._connection.close()

@@ -218,6 +218,8 @@ def _check_any_readable(attempt: Attempt) -> None:
     progress = attempt.progress
     if progress.failed == progress.total:
         path, error = progress.failures[0]
+        if progress.total == 1:
+            raise JobFailed(f"the label map could not be read. {path}: {error}")
         raise JobFailed(
             f"none of the {progress.total} label maps could be read. The first one, {path}: {error}"
         )
