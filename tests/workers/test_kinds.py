@@ -262,6 +262,12 @@ def noise(classes: int) -> NDArray[np.uint8]:
     return ids
 
 
+def parcels(block: int) -> NDArray[np.int32]:
+    """Return a map of 74 FreeSurfer ids in blocks without any order."""
+    ids = np.array([0, 4, *range(1000, 1036), *range(2000, 2036)], np.int32)
+    return np.kron(np.random.default_rng(0).choice(ids, (64, 64)), np.ones((block, block), np.int32))
+
+
 def scan_on_black() -> NDArray[np.int16]:
     """Return a scan of an object that fills a tenth of the picture."""
     picture = np.zeros((128, 128), np.int16)
@@ -276,6 +282,9 @@ def scan_on_black() -> NDArray[np.int16]:
         (soft_edges, Look.LABELS),
         (lambda: noise(19), Look.LABELS),
         (lambda: noise(150), Look.LABELS),
+        (lambda: parcels(1), Look.LABELS),
+        (lambda: parcels(2), Look.LABELS),
+        (lambda: np.kron(noise(117), np.ones((2, 2), np.uint8)), Look.LABELS),
         (lambda: gray(0), Look.PHOTO),
         (lambda: gray(0) // 4, Look.PHOTO),
         (lambda: np.random.default_rng(0).integers(0, 256, (16, 16)).astype(np.uint8), Look.PHOTO),
