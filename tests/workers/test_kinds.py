@@ -143,6 +143,34 @@ TREES: dict[str, Tree] = {
         choices=("labels", "ids16", "colors"),
         images=("x_000000_000019", "x_000001_000019"),
     ),
+    "cityscapes, fine and coarse": Tree(
+        {
+            "fine": "gtFine/train/x/{}_gtFine_labelIds.png",
+            "coarse": "gtCoarse/train/x/{}_gtCoarse_labelIds.png",
+        },
+        choices=("fine", "coarse"),
+        images=("x_000000_000019", "x_000001_000019"),
+        content={"fine": "labels", "coarse": "labels"},
+    ),
+    "two experts, CHASE": Tree(
+        {"first": "Image_{}L_1stHO.png", "second": "Image_{}L_2ndHO.png"},
+        choices=("first", "second"),
+        content={"first": "labels", "second": "labels"},
+    ),
+    "suffixes of the number of classes": Tree(
+        {"two": "{}_2class.png", "three": "{}_3class.png"},
+        choices=("two", "three"),
+        content={"two": "labels", "three": "labels"},
+    ),
+    "other extension and name": Tree(
+        {"scan": "p{}/t1.nii.gz", "labels": "p{}/seg.npy"},
+        counted="labels",
+        images=NUMBERS,
+        content={"scan": "gray"},
+    ),
+    "prefixes without a known name": Tree(
+        {"gray": "x_{}.npy", "labels": "y_{}.npy"}, counted="labels", images=NUMBERS
+    ),
     "two sets of classes": Tree(
         {"two": "semantic_2class/{}.tif", "three": "semantic_3class/{}.tif", "rgb": "s2_images/{}.tif"},
         choices=("two", "three"),

@@ -2,7 +2,7 @@
 
 They have gray values, palette indices or three equal channels.
 
-GIF stores gray images with a palette, whose indices each writer chooses: a palette of grays gives gray values.
+GIF stores gray images with a palette, whose indices each writer chooses, so a gray palette gives its grays.
 
 WebP supports neither gray nor a palette: a WebP label map is lossless and has three equal channels.
 """

@@ -181,7 +181,7 @@ class _Measure:
         )
 
     def is_noise(self) -> bool:
-        """Whether the values are so many, or fill so wide a range, as without any correlation of neighbors."""
+        """Whether the values are as many, or fill as wide a range, as those of noise."""
         count = len(self.values)
         dense = count >= DENSE * self.spread or 4 * count >= self.pixels
         return count >= MANY_VALUES or (self.spread >= WIDE_RANGE and dense)
