@@ -84,6 +84,14 @@ def test_lossless_gray_webp_is_read_and_any_other_webp_is_rejected() -> None:
     same(read("a.webp", saved(grey, "WEBP", lossless=True, exif=b"Exif\0\0II*\0"))[1], LABELS)
 
 
+def test_a_gif_of_grays_gives_gray_values_whatever_indices_its_writer_chose() -> None:
+    ids = np.array([0, 1, 7, 19, 254, 255], np.uint8)[LABELS]
+    for picture in (ids, ids[:, ::-1], np.where(LABELS > 2, 255, 0).astype(np.uint8)):
+        same(read("a.gif", saved(Image.fromarray(picture), "GIF"))[1], picture)
+    # Indices remain ids where grays do not distinguish them, and where one color occurs.
+    same(read("a.gif", saved(palette_image(LABELS, np.zeros((256, 3), np.uint8)), "GIF"))[1], LABELS)
+
+
 def test_an_animated_gif_is_rejected() -> None:
     frames = [palette_image(np.roll(LABELS, k), COLOURS) for k in range(3)]
     assert "animation of 3 frames" in refusal(

@@ -143,6 +143,34 @@ TREES: dict[str, Tree] = {
         choices=("labels", "ids16", "colors"),
         images=("x_000000_000019", "x_000001_000019"),
     ),
+    "cityscapes, fine and coarse": Tree(
+        {
+            "fine": "gtFine/train/x/{}_gtFine_labelIds.png",
+            "coarse": "gtCoarse/train/x/{}_gtCoarse_labelIds.png",
+        },
+        choices=("fine", "coarse"),
+        images=("x_000000_000019", "x_000001_000019"),
+        content={"fine": "labels", "coarse": "labels"},
+    ),
+    "two experts, CHASE": Tree(
+        {"first": "Image_{}L_1stHO.png", "second": "Image_{}L_2ndHO.png"},
+        choices=("first", "second"),
+        content={"first": "labels", "second": "labels"},
+    ),
+    "suffixes of the number of classes": Tree(
+        {"two": "{}_2class.png", "three": "{}_3class.png"},
+        choices=("two", "three"),
+        content={"two": "labels", "three": "labels"},
+    ),
+    "other extension and name": Tree(
+        {"scan": "p{}/t1.nii.gz", "labels": "p{}/seg.npy"},
+        counted="labels",
+        images=NUMBERS,
+        content={"scan": "gray"},
+    ),
+    "prefixes without a known name": Tree(
+        {"gray": "x_{}.npy", "labels": "y_{}.npy"}, counted="labels", images=NUMBERS
+    ),
     "two sets of classes": Tree(
         {"two": "semantic_2class/{}.tif", "three": "semantic_3class/{}.tif", "rgb": "s2_images/{}.tif"},
         choices=("two", "three"),
@@ -262,6 +290,12 @@ def noise(classes: int) -> NDArray[np.uint8]:
     return ids
 
 
+def parcels(block: int) -> NDArray[np.int32]:
+    """Return a map of 74 FreeSurfer ids in blocks without any order."""
+    ids = np.array([0, 4, *range(1000, 1036), *range(2000, 2036)], np.int32)
+    return np.kron(np.random.default_rng(0).choice(ids, (64, 64)), np.ones((block, block), np.int32))
+
+
 def scan_on_black() -> NDArray[np.int16]:
     """Return a scan of an object that fills a tenth of the picture."""
     picture = np.zeros((128, 128), np.int16)
@@ -276,6 +310,9 @@ def scan_on_black() -> NDArray[np.int16]:
         (soft_edges, Look.LABELS),
         (lambda: noise(19), Look.LABELS),
         (lambda: noise(150), Look.LABELS),
+        (lambda: parcels(1), Look.LABELS),
+        (lambda: parcels(2), Look.LABELS),
+        (lambda: np.kron(noise(117), np.ones((2, 2), np.uint8)), Look.LABELS),
         (lambda: gray(0), Look.PHOTO),
         (lambda: gray(0) // 4, Look.PHOTO),
         (lambda: np.random.default_rng(0).integers(0, 256, (16, 16)).astype(np.uint8), Look.PHOTO),

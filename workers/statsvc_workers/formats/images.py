@@ -2,6 +2,8 @@
 
 They have gray values, palette indices or three equal channels.
 
+GIF stores gray images with a palette, whose indices each writer chooses, so a gray palette gives its grays.
+
 WebP supports neither gray nor a palette: a WebP label map is lossless and has three equal channels.
 """
 
@@ -170,8 +172,29 @@ def _strips(image: Any) -> Iterator[Any]:
 
 
 def _rows(image: Any) -> Iterator[NDArray[Any]]:
+    grays: NDArray[np.uint8] | None = None
     for strip in _strips(image):
-        yield np.asarray(strip)
+        if grays is None:
+            grays = _grays(image)
+        pixels = np.asarray(strip)
+        yield pixels if image.mode != "P" else grays[pixels]
+
+
+def _grays(image: Any) -> NDArray[np.uint8]:
+    """Return index → id, uint8 [256], of a decoded image: gray values for a GIF whose palette is gray.
+
+    Indices are ids in every other image, and where two indices that occur have the same gray.
+    """
+    indices = np.arange(256, dtype=np.uint8)
+    if image.mode != "P" or image.format != "GIF":
+        return indices
+    palette = np.zeros((256, 3), np.uint8)
+    entries = np.array(image.getpalette(), np.uint8).reshape(-1, 3)
+    palette[: len(entries)] = entries
+    occurring = [index for _, index in image.getcolors(256)]
+    used = palette[occurring]
+    is_gray = bool((used == used[:, :1]).all())
+    return palette[:, 0] if is_gray and len(np.unique(used[:, 0])) == len(used) else indices
 
 
 def _colors(image: Any) -> Iterator[NDArray[Any]]:

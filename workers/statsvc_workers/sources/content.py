@@ -61,7 +61,10 @@ CHANGES_IN_FOREGROUND = 0.6
 """The same, among the pixels that do not belong to the most frequent value: a scan on a black background."""
 
 SMOOTH = 0.6
-"""Neighbors of a photograph differ by less than this, relative to any two of its pixels."""
+"""Neighbors of a photograph that differ do so by less than this, relative to any two of its pixels."""
+
+DENSE = 0.6
+"""Noise takes at least this share of the values of its range; class ids such as 1001 to 2035 leave gaps."""
 
 FRACTIONS = "is not an integer"
 """The part of a reader's message that means: the values are floating-point numbers with fractions."""
@@ -160,7 +163,8 @@ class _Measure:
 
     changes     share of neighboring pixels that differ, along the axis in which more of them do
     foreground  the same, without pairs in which both have the most frequent value
-    smooth      mean difference of neighbors, relative to that of any two pixels
+    smooth      mean difference of neighbors that differ, relative to that of any two pixels that differ
+    spread      range of the values, without the lowest and the highest 5 %
     """
 
     pixels: int
@@ -176,6 +180,12 @@ class _Measure:
             self.changes >= CHANGES or self.foreground >= CHANGES_IN_FOREGROUND
         )
 
+    def is_noise(self) -> bool:
+        """Whether the values are as many, or fill as wide a range, as those of noise."""
+        count = len(self.values)
+        dense = count >= DENSE * self.spread or 4 * count >= self.pixels
+        return count >= MANY_VALUES or (self.spread >= WIDE_RANGE and dense)
+
 
 def _content(header: Peek, measure: _Measure, *, as_colors: bool, palette: bool) -> Content:
     count = len(measure.values)
@@ -188,9 +198,7 @@ def _content(header: Peek, measure: _Measure, *, as_colors: bool, palette: bool)
         flat = Look.LABELS if palette or not header.color else Look.COLORS
         return Content(header.text, Look.PHOTO if photo else flat, count)
     photo = (
-        measure.continuous()
-        and count >= FEWEST_VALUES
-        and (count >= MANY_VALUES or measure.spread >= WIDE_RANGE or measure.smooth <= SMOOTH)
+        measure.continuous() and count >= FEWEST_VALUES and (measure.is_noise() or measure.smooth <= SMOOTH)
     )
     lowest, highest = int(measure.values[0]), int(measure.values[-1])
     return Content(header.text, Look.PHOTO if photo else Look.LABELS, count, lowest, highest)
@@ -219,8 +227,8 @@ def _measure(chunks: Iterable[NDArray[Any]], width: int) -> _Measure:
                     pairs[axis] += len(first), foreground
             if len(block) > 1:
                 numbers = block.astype(np.float64)
-                near += float(np.abs(np.diff(numbers)).mean())
-                far += float(np.abs(numbers - np.random.default_rng(0).permutation(numbers)).mean())
+                near += _mean_difference(numbers[1:], numbers[:-1])
+                far += _mean_difference(numbers, np.random.default_rng(0).permutation(numbers))
             ids = block[block != 255]
             if len(ids):
                 bounds = np.percentile(ids, (5, 95))
@@ -228,6 +236,16 @@ def _measure(chunks: Iterable[NDArray[Any]], width: int) -> _Measure:
     shares = np.divide(differing, pairs, out=np.zeros((2, 2)), where=pairs > 0).max(axis=0)
     smooth = near / far if far else 1.0
     return _Measure(pixels, values, float(shares[0]), float(shares[1]), smooth, float(max(0.0, high - low)))
+
+
+def _mean_difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Return the mean difference of the pixels [n] that differ; 0 if none does.
+
+    Without the equal ones, because flat regions of ids without any order are not smooth.
+    """
+    differences = np.abs(first - second)
+    differing = differences[differences > 0]
+    return float(differing.mean()) if len(differing) else 0.0
 
 
 def _blocks(chunk: NDArray[Any]) -> Iterator[NDArray[Any]]:

@@ -9,7 +9,7 @@ separated by
 2. a prefix with a role, such as `mask_`, if the same images occur with another prefix;
 3. the role of their folder, such as `labels`, and sibling folders of one role with the same images;
 4. the extension, if the same images occur with another extension;
-5. what they contain: folders of photographs, and folders of label maps.
+5. what they contain: folders, prefixes or extensions of photographs, and others of label maps.
 """
 
 from __future__ import annotations
@@ -37,9 +37,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 SUFFIX = re.compile(
-    r"[_\-.](?:[A-Za-z](?:[A-Za-z0-9]*[A-Za-z])?|t[12]|(?:gt|manual|mask|label|seg)\d)$", re.IGNORECASE
+    r"[_\-.](?:[A-Za-z](?:[A-Za-z0-9]*[A-Za-z])?|t[12]|\d(?:st|nd|rd|th)[A-Za-z]*|\d+_?class(?:es)?"
+    r"|(?:gt|manual|mask|label|seg|rater|annotator|expert|observer|reader)\d)$",
+    re.IGNORECASE,
 )
-"""A suffix of the stem, such as `_labelIds`. A final digit usually means a number, as in `0006R0_f00930`."""
+"""A suffix of the stem, such as `_labelIds`, `_2ndHO` or `_3class`.
+
+A final digit usually means a number, as in `0006R0_f00930`.
+"""
 
 PREFIX = re.compile(r"[A-Za-z]+(?=[\W_\d]|$)")
 """A prefix of the stem, such as `mask` in `mask_1` and `mask1`, or the whole stem."""
@@ -61,6 +66,9 @@ REQUESTS = 16
 
 MANY_SUFFIXES = 16
 """More suffixes than this after one stem are names of images, not kinds."""
+
+MANY_NAMES = 8
+"""More prefixes or extensions than this are not inspected, because each takes the pixels of a file."""
 
 MINORITY = 0.1
 """A smaller share of color images among label maps is a set of bad samples, not a kind."""
@@ -113,7 +121,7 @@ def kinds(root: str, paths: Sequence[str], counting: Counting | None = None) -> 
     files = [_file(path) for path in paths]
     contents = _Contents(root, counting or Counting())
     groups = [files]
-    for split in (_by_suffix, _by_prefix, _by_folder, _by_extension, _by_content):
+    for split in (_by_suffix, _by_prefix, _by_folder, _by_extension, _by_look, _by_content):
         groups = [part for group in groups for part in split(group, contents)]
     groups.sort(key=lambda group: (-len(group), group[0].path))
     roles = [_name_role(group[0]) for group in groups]
@@ -239,8 +247,14 @@ def _parallel_folders(folders: dict[str, list[_File]]) -> set[str]:
         for first, second in itertools.combinations(sorted(folder_of)[:MANY_SUFFIXES], 2):
             if not VERSION.match(first) and without_splits(first) == without_splits(second):
                 continue
-            stems = [{file.stem for file in folders[folder_of[name]]} for name in (first, second)]
-            if 2 * len(stems[0] & stems[1]) >= min(len(stems[0]), len(stems[1])):
+            files = [folders[folder_of[name]] for name in (first, second)]
+            stems = [{file.stem for file in group} for group in files]
+            # Files may repeat the name of their folder, such as gtFine/x_gtFine_labelIds.png.
+            images = [
+                {file.stem.replace(name, "") for file in group}
+                for name, group in zip((first, second), files, strict=True)
+            ]
+            if any(2 * len(a & b) >= min(len(a), len(b)) for a, b in (stems, images)):
                 parallel |= {first, second}
     return parallel
 
@@ -260,6 +274,24 @@ def _by_extension(files: list[_File], _contents: _Contents) -> list[list[_File]]
         else:
             merged.append(group)
     return merged
+
+
+def _by_look(files: list[_File], contents: _Contents) -> list[list[_File]]:
+    """Split files by extension or prefix into images and label maps: `case1/t1.nii.gz`, `case1/seg.npy`."""
+    keys: list[Callable[[_File], str]] = [lambda file: file.group, _prefix]
+    for key in keys:
+        groups = _grouped(files, key)
+        if not 1 < len(groups) <= MANY_NAMES or min(map(len, groups.values())) < 2:
+            continue
+        images = {name for name, group in groups.items() if contents.are_photos(group, 1)}
+        if 0 < len(images) < len(groups):
+            return [[file for file in files if (key(file) in images) is image] for image in (True, False)]
+    return [files]
+
+
+def _prefix(file: _File) -> str:
+    match = PREFIX.match(file.stem)
+    return match.group() if match else ""
 
 
 def _by_content(files: list[_File], contents: _Contents) -> list[list[_File]]:

@@ -39,7 +39,8 @@ WORDS: dict[Role, str] = {
     Role.LABELS: (
         "label labels labelled lbl lbls mask masks bitmask bitmasks msk annotation annotations annot annots "
         "anno ann gt gts groundtruth truth target targets seg segs segm segmentation segmentations segmap "
-        "segmaps semantic semantics semseg sem trimap trimaps annotator rater manual fine coarse"
+        "segmaps semantic semantics semseg sem trimap trimaps annotator annotators rater raters "
+        "expert experts observer observers binary multiclass manual fine coarse"
     ),
     Role.IMAGES: (
         "image images img imgs imaging jpeg jpegs photo photos picture pictures rgb rgba input inputs volume "
