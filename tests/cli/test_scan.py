@@ -248,7 +248,7 @@ def test_a_failure_to_start_workers_is_one_line_and_does_not_block_the_dataset(t
     def few_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
 
-    command = [sys.executable, "-m", "statsvc", "scan", labels, "--name", "street", *home]
+    command = [sys.executable, "-m", "statsvc", "scan", str(labels), "--name", "street", *map(str, home)]
     scan = subprocess.run(command, stderr=subprocess.PIPE, text=True, preexec_fn=few_files, timeout=TIMEOUT)
     assert scan.returncode == 1
     # With so few files, Python's garbage collection and the cache of compiled code may complain as well.
