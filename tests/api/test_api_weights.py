@@ -248,7 +248,7 @@ def test_openapi_documents_every_parameter(client: ApiClient) -> None:
     document = client.get("/openapi.json").json()
     parameters = document["paths"]["/weights"]["get"]["parameters"]
     names = {parameter["name"] for parameter in parameters if parameter["in"] == "query"}
-    assert names == {*PARAMETERS, "ignore", "dataset", "version", "format"}
+    assert names == {*PARAMETERS, "ignore", "group", "dataset", "version", "format"}
     assert all(parameter["description"] for parameter in parameters)
     responses = document["paths"]["/weights"]["get"]["responses"]
     assert set(responses["200"]["content"]) == {"application/json", "text/csv", "application/x-npy"}

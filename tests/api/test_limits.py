@@ -19,7 +19,7 @@ import uvicorn
 from statsvc.api.app import build_app
 from statsvc.api.connections import Limits, guarded_protocol
 from statsvc.api.http.json_route import loads
-from statsvc.api.http.middleware import MAX_BODY, MAX_DATASET_BODY
+from statsvc.api.http.middleware import MAX_BODY, MAX_DATASET_BODY, largest_body
 from statsvc.api.state import job_events
 from statsvc.client import http as client_http
 from statsvc.client.client import Client
@@ -85,7 +85,7 @@ def largest_requests(path: str, method: str, job_id: str) -> Iterator[tuple[str,
         yield f"{url}?ignore_index={LONG_VALUE}&class_map={'x' * 5000}&split={'y' * 5000}", b""
         yield f"{path.replace('{', '').replace('}', 'z' * 5000)}", b""
         return
-    size = MAX_DATASET_BODY if path.startswith("/datasets") and "/tags/" not in path else MAX_BODY
+    size = largest_body(path)
     for body in largest_bodies(path, size):
         yield url, body
 

@@ -140,7 +140,9 @@ class BodyLimit:
 
 def largest_body(path: str) -> int:
     """Return the size limit of request bodies for a path, in bytes."""
-    is_list = path == "/datasets" or (path.startswith("/datasets/") and "/tags/" not in path)
+    is_list = path == "/datasets" or (
+        path.startswith("/datasets/") and "/tags/" not in path and not path.endswith("/splits")
+    )
     return MAX_DATASET_BODY if is_list else MAX_BODY
 
 

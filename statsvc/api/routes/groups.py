@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from statsvc.api.http import conditional, documentation, problems, query
 from statsvc.api.http.documentation import DatasetName
-from statsvc.api.schemas.splits import Groups
+from statsvc.api.schemas.splits import GroupList
 from statsvc.api.state.service import InjectedService
 from statsvc.store.versions.cached_table import CachedTable
 from statsvc.weighting.group_report import groups_response
@@ -28,7 +28,7 @@ PARAMETERS = {
     "/datasets/{name}/groups",
     openapi_extra=documentation.parameters(PARAMETERS, documentation.IF_NONE_MATCH),
     responses=documentation.cacheable(
-        Groups,
+        GroupList,
         problems.NOT_FOUND,
         problems.UNANSWERABLE,
         *problems.OF_ARRAYS,

@@ -70,13 +70,13 @@ async def create_splits(
     query.read(request, {})
     published = await service.published(name, None)
     table = service.table(published)
-    grouping = None if body.group is None else table.configuration.grouping(body.group, files=False)
-    counts = {key: getattr(body, key) for key in COUNT_PARAMETERS}
-    wanted = DivisionRequest.from_params(
-        folds=body.folds, parts=body.parts, seed=body.seed, grouping=grouping, **counts
-    )
 
     def divide() -> dict[str, Any]:
+        grouping = None if body.group is None else table.configuration.grouping(body.group, files=False)
+        counts = {key: getattr(body, key) for key in COUNT_PARAMETERS}
+        wanted = DivisionRequest.from_params(
+            folds=body.folds, parts=body.parts, seed=body.seed, grouping=grouping, **counts
+        )
         result = divide_dataset(table, wanted)
         registered = None
         if not body.dry_run:

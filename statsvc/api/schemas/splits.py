@@ -167,7 +167,7 @@ class GroupedClass(ResponseModel):
     weight_max: float | None = Field(description="largest weight of the class in a group that contains it")
 
 
-class Groups(ResponseModel):
+class GroupList(ResponseModel):
     """Groups of samples, and the rules that define groups."""
 
     model_config = example(
