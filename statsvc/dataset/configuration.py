@@ -100,7 +100,7 @@ class Configuration:
             class_names=tuple(value["class_names"]),
             ignore_index=None if ignore is None else tuple(ignore),
             class_map=None if class_map is None else ClassMap.from_dict(class_map),
-            splits=splits.from_dict(value["splits"]),
+            splits=splits.from_dict(value["splits"], stored=True),
             groups=groups.from_dict(value.get("groups", {})),
             counting=Counting.from_dict(value.get("counting", {})),
             notes=dict(value.get("notes", {})),

@@ -152,8 +152,10 @@ class Split:
         return cls.from_dict(name, {"paths": paths, "names": names})
 
     @classmethod
-    def from_dict(cls, name: str, value: Any) -> Split:
+    def from_dict(cls, name: str, value: Any, *, stored: bool = False) -> Split:
         """Parse `{"folder": "train"}`, `{"glob": "val_*"}`, `{"paths": [], "names": []}` or a list of paths.
+
+        stored  whether it is part of a configuration, which an earlier release may have accepted
 
         Raises `InvalidParameter` with the name of the split.
         """
@@ -161,7 +163,8 @@ class Split:
         if keys == {"glob"}:
             if not isinstance(value["glob"], str) or not value["glob"].strip("/"):
                 raise _invalid(name, f"glob must be a pattern such as 'aachen/*', got {value['glob']!r}")
-            check_length("splits", value["glob"])
+            if not stored:
+                check_length("splits", value["glob"])
             return cls(glob=value["glob"].lstrip("/"))
         if keys == {"folder"}:
             if value["folder"] not in FOLDERS.values():
@@ -301,6 +304,6 @@ def check_not_empty(splits: Mapping[str, Split], paths: Sequence[str] | np.ndarr
             )
 
 
-def from_dict(value: Mapping[str, Any]) -> dict[str, Split]:
+def from_dict(value: Mapping[str, Any], *, stored: bool = False) -> dict[str, Split]:
     """Parse the JSON form of several splits, name → split. Raises `InvalidParameter`."""
-    return {name: Split.from_dict(name, item) for name, item in value.items()}
+    return {name: Split.from_dict(name, item, stored=stored) for name, item in value.items()}

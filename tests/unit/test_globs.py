@@ -10,6 +10,7 @@ import pytest
 from wcmatch import glob as wcmatch
 
 from statsvc.common.globs import check_groups
+from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.splits import Split
 from statsvc.errors import InvalidParameter, SourceError
 from statsvc_workers.sources.patterns import matcher
@@ -96,3 +97,9 @@ def test_ordinary_groups_are_accepted(glob: str) -> None:
 def test_a_long_glob_is_refused() -> None:
     with pytest.raises(InvalidParameter, match="limit of 1000"):
         Split.from_dict("x", {"glob": "a" * 1001})
+
+
+def test_a_long_glob_in_the_catalog_of_an_earlier_release_is_kept() -> None:
+    """One such split must not make the whole catalog unreadable."""
+    configuration = Configuration(splits={"x": Split(glob="a" * 1001)})
+    assert Configuration.from_dict(configuration.to_dict()) == configuration
