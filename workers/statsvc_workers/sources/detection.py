@@ -82,11 +82,17 @@ PHOTOS = {".jpg", ".jpeg"}
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
-    """One kind of file, and whether its files are images (photographs, scans), which are never counted."""
+    """One kind of file.
+
+    image   whether its files are images (photographs, scans), which are never counted
+    photo   whether its pixels show that
+    binary  whether the inspected files have no values but 0, 1 and 255, at most two in a file
+    """
 
     group: FileGroup
     image: bool = False
     photo: bool = False
+    binary: bool = False
 
     @property
     def pattern(self) -> str:
@@ -344,7 +350,8 @@ def _kind(
     pattern = pattern_of_group(paths, [file.path for file in everything], _name_globs(files, everything))
     text = contents.describe(files, found)
     group = FileGroup(pattern, len(files), role.value if role else None, text, printable(min(paths)))
-    return FileKind(group, image, photo)
+    binary = bool(found) and all(content.look is Look.LABELS and content.is_binary for content in found)
+    return FileKind(group, image, photo, binary)
 
 
 def _name_role(file: _File) -> Role | None:
