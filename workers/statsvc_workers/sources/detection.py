@@ -71,7 +71,7 @@ MANY_NAMES = 8
 """More prefixes or extensions than this are not inspected, because each takes the pixels of a file."""
 
 MINORITY = 0.1
-"""A smaller share of color images among label maps is a set of bad samples, not a kind."""
+"""A smaller share of images among label maps is a set of bad samples, not a kind."""
 
 UNKNOWN_HEADER = "unreadable"
 """Description of files whose headers cannot be read."""
@@ -178,6 +178,10 @@ def _by_prefix(files: list[_File], _contents: _Contents) -> list[list[_File]]:
         match = PREFIX.match(file.stem)
         if match and role_of(match.group()) is not None:
             prefix_of[file.path] = match.group()
+    frequency = Counter(prefix_of.values())
+    prefix_of = {
+        path: prefix for path, prefix in prefix_of.items() if frequency[prefix] >= MINORITY * len(files)
+    }
     prefixes = _parallel(
         (f"{file.folder}/{file.stem[len(prefix) :].lstrip('_-. ')}", prefix)
         for file in files
