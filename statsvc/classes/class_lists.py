@@ -69,6 +69,9 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,10}")
 _CVAT_LINE = re.compile(r"([^:]*):\s*([0-9]+\s*,\s*[0-9]+\s*,\s*[0-9]+)?\s*:[^:]*:.*")
 _ID_AND_NAME = re.compile(r"([0-9]{1,10})(?:\s*[:;,\t]\s*|\s+)(\S.*)")
 _COLOR_AND_NAME = re.compile(r"([0-9]{1,3})[\s,]+([0-9]{1,3})[\s,]+([0-9]{1,3})[\s,]+([^\s\d].*)")
+_LABELME_IGNORED = "__ignore__"
+"""First line of labelme's `labels.txt`, whose id is −1: https://github.com/wkentaro/labelme."""
+
 _FILE = re.compile(r"\.(png|jpe?g|tiff?|npy|npz|nii|bmp|gif|webp|h5)\b", re.IGNORECASE)
 
 
@@ -325,7 +328,10 @@ def _parse_text(text: str) -> ClassList:
         )
     if numbered := _all_match(_ID_AND_NAME, lines):
         return _class_list(((f"line {n}", int(i), name, None) for n, (i, name) in numbered), explicit=True)
-    return _class_list(((f"line {n}", k, line, None) for k, (n, line) in enumerate(lines)), explicit=False)
+    first = -1 if lines[0][1] == _LABELME_IGNORED else 0
+    return _class_list(
+        ((f"line {n}", k, line, None) for k, (n, line) in enumerate(lines, first)), explicit=False
+    )
 
 
 def _all_match(pattern: re.Pattern[str], lines: list[tuple[int, str]]) -> list[tuple[int, tuple[str, ...]]]:

@@ -25,6 +25,7 @@ LISTS = {
     "road:50,183,250::\n",
     "label_colors.txt": "0 0 0 background\n250 50 83\tcar\n50 183 250 road\n",
     "classes.txt": "\ufeffbackground\r\n\r\ncar\r\nroad\r\n",
+    "labels.txt": "__ignore__\nbackground\ncar\nroad\n",
     "header.txt": "class_name\nbackground\ncar\nroad\n",
     "numbered.txt": "0: background\n1: car\n2: road\n",
     "objectInfo.txt": "Idx\tRatio\tName\n0\t0.5\tbackground\n1\t0.1\tcar\n2\t0.4\troad\n",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from statsvc.dataset.counting_rule import Counting
 from statsvc.errors import AmbiguousSource, SourceError
 from statsvc_workers.sources.content import Look, inspect
 from statsvc_workers.sources.list_samples import list_samples
@@ -268,6 +269,22 @@ def test_a_pattern_that_joins_two_kinds_of_label_map_is_noted(tmp_path: Path) ->
     (note,) = selection.notes
     assert "matches 2 kinds" in note
     assert "SegmentationObject" in note
+
+
+def test_masks_of_classes_with_a_scan_next_to_them_are_merged_by_the_rule_that_is_offered(
+    tmp_path: Path,
+) -> None:
+    for seed, organ in enumerate(("liver", "spleen", "kidney_left", "kidney_right")):
+        for patient in ("s0", "s1", "s2"):
+            write(tmp_path / patient / "ct.nii.gz", "gray", seed)
+            write(tmp_path / patient / "segmentations" / f"{organ}.nii.gz", "mask", seed)
+    with pytest.raises(AmbiguousSource, match="--rule mask-per-class"):
+        open_source(str(tmp_path), None)
+    counting = Counting(rule="mask-per-class")
+    source = open_source(str(tmp_path), None, counting)
+    listing = list_samples(source, counting=counting)
+    assert list(listing.path) == [f"s{k}/segmentations" for k in range(3)]
+    assert listing.class_names == ("background", "kidney_left", "kidney_right", "liver", "spleen")
 
 
 def superpixels() -> NDArray[np.uint16]:

@@ -104,6 +104,11 @@ def looks_like_masks(paths: Sequence[str]) -> bool:
     return not splits and _fits(by_file, paths) and _classes_are_few(by_file)
 
 
+def may_be_masks(paths: Sequence[str]) -> bool:
+    """Whether binary label maps of several kinds may be one mask per class, because pictures have several."""
+    return any(_fits(read(paths), paths) for read in (_by_folder, _by_file, _by_suffix))
+
+
 def _arrangement(paths: Sequence[str], rule: str) -> _Reader:
     """Return the function that reads the names of all these masks. Raises `SourceError`."""
     readers = {"tag": _by_tag, "folder": _by_folder, "file": _by_file, "suffix": _by_suffix}

@@ -95,6 +95,11 @@ class Content:
     lowest: int = 0
     highest: int = 0
 
+    @property
+    def is_binary(self) -> bool:
+        """Whether the values are those of a binary mask."""
+        return 0 < self.values <= 2 and {self.lowest, self.highest} <= {0, 1, 255}
+
 
 def inspect(root: str, path: str, key: str | None = None, *, colors: bool = False) -> Content | None:
     """Return what the file at `path` below `root` contains; None where its header cannot be read.

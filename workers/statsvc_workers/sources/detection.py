@@ -71,7 +71,7 @@ MANY_NAMES = 8
 """More prefixes or extensions than this are not inspected, because each takes the pixels of a file."""
 
 MINORITY = 0.1
-"""A smaller share of color images among label maps is a set of bad samples, not a kind."""
+"""A smaller share of images among label maps is a set of bad samples, not a kind."""
 
 UNKNOWN_HEADER = "unreadable"
 """Description of files whose headers cannot be read."""
@@ -82,11 +82,17 @@ PHOTOS = {".jpg", ".jpeg"}
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
-    """One kind of file, and whether its files are images (photographs, scans), which are never counted."""
+    """One kind of file.
+
+    image   whether its files are images (photographs, scans), which are never counted
+    photo   whether its pixels show that
+    binary  whether the inspected files have no values but 0, 1 and 255, at most two in a file
+    """
 
     group: FileGroup
     image: bool = False
     photo: bool = False
+    binary: bool = False
 
     @property
     def pattern(self) -> str:
@@ -172,6 +178,10 @@ def _by_prefix(files: list[_File], _contents: _Contents) -> list[list[_File]]:
         match = PREFIX.match(file.stem)
         if match and role_of(match.group()) is not None:
             prefix_of[file.path] = match.group()
+    frequency = Counter(prefix_of.values())
+    prefix_of = {
+        path: prefix for path, prefix in prefix_of.items() if frequency[prefix] >= MINORITY * len(files)
+    }
     prefixes = _parallel(
         (f"{file.folder}/{file.stem[len(prefix) :].lstrip('_-. ')}", prefix)
         for file in files
@@ -344,7 +354,8 @@ def _kind(
     pattern = pattern_of_group(paths, [file.path for file in everything], _name_globs(files, everything))
     text = contents.describe(files, found)
     group = FileGroup(pattern, len(files), role.value if role else None, text, printable(min(paths)))
-    return FileKind(group, image, photo)
+    binary = bool(found) and all(content.look is Look.LABELS and content.is_binary for content in found)
+    return FileKind(group, image, photo, binary)
 
 
 def _name_role(file: _File) -> Role | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from statsvc.common.object_urls import is_url
 from statsvc.common.one_line import one_line
+from statsvc.dataset.counting_rule import MASKS
 from statsvc.dataset.selection import quoted
 from statsvc.errors import AmbiguousSource, SourceError
 from statsvc_workers import containers
@@ -96,12 +97,18 @@ def _is_coco(root: str, name: str) -> bool:
 
 
 def ambiguous(
-    root: str, kinds: Sequence[FileKind], pattern: str | None = None, *, layout: Layout | None = None
+    root: str,
+    kinds: Sequence[FileKind],
+    pattern: str | None = None,
+    *,
+    layout: Layout | None = None,
+    masks: bool = False,
 ) -> AmbiguousSource:
     """Return the error for a source with several kinds of label map; it lists a --pattern for each.
 
     pattern  the pattern that matched all of them, if the user gave one
     layout   the detected layout
+    masks    whether the label maps may be one binary mask per class
     """
     choices = [kind for kind in kinds if not kind.image] or list(kinds)
     skipped = [kind for kind in kinds if kind not in choices]
@@ -109,6 +116,10 @@ def ambiguous(
     lines = [f"  --pattern {quoted(kind.pattern):<{width}}  {printable(str(kind.group))}" for kind in choices]
     if layout is not None:
         lines.append(f"  --layout {layout.name:<{width + 1}}  {layout.title}: {quoted(layout.pattern)}")
+    if masks:
+        lines.append(
+            f"  --rule {MASKS:<{width + 3}}  if each file is the mask of one class: merges those of a picture"
+        )
     lines += [f"  (images: {quoted(kind.pattern)}  {printable(str(kind.group))})" for kind in skipped]
     where = root if pattern is None else f"the pattern {quoted(pattern)} in {root}"
     contains = "contains several kinds of label map" if pattern is None else "matches several kinds of file"

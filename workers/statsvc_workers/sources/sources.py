@@ -21,9 +21,11 @@ from statsvc_workers import containers
 from statsvc_workers.formats import extension
 from statsvc_workers.samples import roots
 from statsvc_workers.sources import remote_listing
+from statsvc_workers.sources.class_masks import may_be_masks
 from statsvc_workers.sources.detection import FileKind, candidates, kinds, photo_files
 from statsvc_workers.sources.errors import ambiguous, no_match, nothing_readable, photographs
 from statsvc_workers.sources.folders import is_zarr_folder, walk
+from statsvc_workers.sources.grouping import pattern_of_group
 from statsvc_workers.sources.layouts import detect_layout
 from statsvc_workers.sources.listing import Source
 from statsvc_workers.sources.patterns import matcher, pattern_of
@@ -98,14 +100,21 @@ class _Opening:
 
     def _folder(self, root: str, names: list[str]) -> Source:
         if self.counting is not None and self.counting.masks and self.pattern is None:
-            # All files with the most frequent extension are masks of the classes of pictures.
-            extensions = Counter(map(extension, candidates(names)))
-            if not extensions:
-                raise nothing_readable(root, names)
-            return Source(root, f"*{extensions.most_common(1)[0][0]}")
+            return self._masks(root, names)
         return (
             self._detect(root, names) if self.pattern is None else self._matching(root, self.pattern, names)
         )
+
+    def _masks(self, root: str, names: list[str]) -> Source:
+        """Return the source of all files with the most frequent extension that are not images."""
+        extensions = Counter(map(extension, candidates(names)))
+        if not extensions:
+            raise nothing_readable(root, names)
+        ending = extensions.most_common(1)[0][0]
+        paths = [path for path in candidates(names) if extension(path) == ending and path[-1] != "/"]
+        is_image = [matcher(kind.pattern) for kind in kinds(root, paths, self.counting) if kind.photo]
+        masks = [path for path in paths if not any(matches(path) for matches in is_image)]
+        return Source(root, pattern_of_group(masks or paths, paths, [f"*{ending}"]))
 
     def _matching(self, root: str, pattern: str, names: list[str]) -> Source:
         """Return the source of a pattern; Zarr folders end in "/".
@@ -157,7 +166,9 @@ class _Opening:
             label_maps = [kind for kind in found if self.trusted or not kind.photo]
         layout = detect_layout(names)
         if len(label_maps) > 1:
-            raise ambiguous(root, found, layout=layout)
+            paths = [path for kind in label_maps for path in filter(matcher(kind.pattern), readable)]
+            masks = all(kind.binary for kind in label_maps) and may_be_masks(paths)
+            raise ambiguous(root, found, layout=layout, masks=masks)
         pattern = label_maps[0].pattern
         skipped = [kind.group for kind in found if kind is not label_maps[0]] + photo_files(names)
         matches = matcher(pattern)
