@@ -277,7 +277,7 @@ def test_instances_are_drawn_as_pycocotools_draws_them_later_ones_over_earlier(t
             "category_id": 1,
             "segmentation": {"size": [height, width], "counts": coded["counts"].decode()},
         },
-        {"image_id": 7, "category_id": 3, "segmentation": polygons},
+        {"image_id": 7, "category_id": 3, "segmentation": [[1, 1, 2, 2], *polygons]},
         {"image_id": 9, "category_id": 200, "segmentation": {"size": [height, width], "counts": runs}},
     ]
     images = [{"id": k, "height": height, "width": width, "file_name": f"{k}.jpg"} for k in (7, 8, 9)]
@@ -296,7 +296,7 @@ def test_annotations_of_a_wrong_size_fail_one_sample_without_being_drawn(tmp_pat
         "runs": {"size": [4, 4], "counts": [1 << 40]},
         "size": {"size": [1 << 20, 1 << 20], "counts": "abc"},
         "coded": {"size": [4, 4], "counts": "PPPPPPPPPPPPPPPPPPP0"},
-        "polygon": [[1, 2]],
+        "polygon": [[1, 2, 3, 4, 5, 6, 7]],
         "far": [[0, 0, 1e18, 0, 0, 1e18]],
     }
     images = [{"id": k, "height": 4, "width": 4, "file_name": name} for k, name in enumerate(bad)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.containers.contents import Contents
+from statsvc_workers.formats.annotations import POLYGON_NUMBERS
 from statsvc_workers.formats.base import COPY_AGAIN
 from statsvc_workers.samples.members import Member
 from statsvc_workers.samples.open_sample import is_folder, open_bytes
@@ -36,7 +37,7 @@ PNG_BYTES = 1 << 16
 def list_members(root: str, path: str, _key: str | None) -> Contents:
     """Return the images that a COCO JSON file annotates, and the names of its categories.
 
-    Objects without segmentation are left out.
+    Objects without segmentation are left out, and so are polygons of fewer than three points.
 
     Raises `UnreadableSample` for any other JSON.
     """
@@ -51,7 +52,7 @@ def list_members(root: str, path: str, _key: str | None) -> Contents:
         if annotations and "segments_info" in annotations[0]:
             return Contents(_panoptic(root, path, annotations), names)
         members = _instances(path, content["images"], annotations, names)
-        boxes = sum(not annotation.get("segmentation") for annotation in annotations)
+        boxes = sum(not _segmentation(annotation) for annotation in annotations)
         if 0 < boxes == len(annotations):
             raise UnreadableSample("contains boxes without segmentation; export the annotations with masks")
         note = f"{boxes} of {len(annotations)} objects are boxes without segmentation and were left out"
@@ -118,6 +119,17 @@ def _relative(file_name: str) -> PurePosixPath:
     return name
 
 
+def _segmentation(annotation: dict[str, Any]) -> Any:
+    """Return the segmentation of an object, without polygons of fewer than three points; falsy without any.
+
+    Annotation tools export such polygons for clicks and lines. They contain no pixels.
+    """
+    segmentation = annotation.get("segmentation")
+    if not isinstance(segmentation, list):
+        return segmentation
+    return [p for p in segmentation if not (isinstance(p, list) and len(p) < POLYGON_NUMBERS)]
+
+
 def _instances(
     path: str, images: list[dict[str, Any]], annotations: list[dict[str, Any]], names: tuple[str, ...]
 ) -> list[Member]:
@@ -126,7 +138,7 @@ def _instances(
         category = int(annotation["category_id"])
         if not 0 <= category < len(names):
             raise UnreadableSample(f"annotates the category {category}, which its list of categories lacks")
-        if segmentation := annotation.get("segmentation"):
+        if segmentation := _segmentation(annotation):
             of_image[annotation["image_id"]].append({"category": category, "segmentation": segmentation})
     # Background pixels have id 0 by convention, and −1 where the dataset uses category 0 as a class.
     background = -1 if names[0] != "0" else 0
