@@ -155,7 +155,9 @@ def _class_list(
 def _checked_name(name: Any, position: str) -> str:
     text = name.strip() if isinstance(name, str) else ""
     if not text or not text.isprintable() or len(text) > MAX_NAME_LENGTH:
-        raise ValueError(f"{position}: expected the name of a class, got {str(name)[:40]!r}")
+        # A list can be exponentially large, because YAML has aliases.
+        shown = repr(name[:40]) if isinstance(name, str) else f"a value of type {type(name).__name__}"
+        raise ValueError(f"{position}: expected the name of a class, got {shown}")
     if _FILE.search(text):
         raise ValueError(f"{position}: {text[:40]!r} is the name of a file, so this is not a list of classes")
     return text

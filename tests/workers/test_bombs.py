@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import resource
 import struct
 import tracemalloc
 import zipfile
+import zlib
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from statsvc.classes import class_map_files
+from statsvc.classes import class_lists, class_map_files
 from statsvc.dataset.counting_rule import Counting
-from statsvc.errors import InvalidParameter
+from statsvc.errors import InvalidParameter, UnreadableSample
+from statsvc_workers.formats import open_label_map, peek
+from statsvc_workers.samples import roots
+from statsvc_workers.sources import content
 from statsvc_workers.sources.list_samples import list_samples
 from statsvc_workers.sources.listing import Source
 from statsvc_workers.sources.sources import open_source
@@ -25,7 +32,6 @@ from support import damage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 PNG = damage.png(np.zeros((4, 4), np.uint8))
 MEMORY = 100 << 20
@@ -132,6 +138,64 @@ def test_headers_that_promise_gigabytes_are_not_read(tmp_path: Path) -> None:
             open_source(str(folder), None)  # reads the headers
 
 
+def test_chunks_of_png_files_and_large_images_are_not_decoded_to_detect_photographs(tmp_path: Path) -> None:
+    header = PNG[: PNG.index(b"IDAT") - 4]
+    sparse(tmp_path / "text.png", header + struct.pack(">I", 2 * MEMORY) + b"zTXt", 2 * MEMORY + 200)
+    large = struct.pack(">IIBBBBB", 1 << 15, 1 << 15, 8, 0, 0, 0, 0)
+    crc = struct.pack(">I", zlib.crc32(b"IHDR" + large))
+    (tmp_path / "large.png").write_bytes(PNG[:16] + large + crc + PNG[33:])
+    (tmp_path / "good.png").write_bytes(PNG)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, hard))  # Pillow allocates outside of Python
+    try:
+        inspected = [content.inspect(str(tmp_path), f"{name}.png") for name in ("text", "large", "good")]
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert [found and found.look for found in inspected] == [content.Look.UNKNOWN] * 2 + [content.Look.LABELS]
+
+
+@pytest.mark.timeout(60)
+def test_a_sparse_json_file_is_not_read_as_annotations(tmp_path: Path) -> None:
+    sparse(tmp_path / "a.json", b'{"images": [], "annotations": [', HUGE)
+    assert "null bytes" in unreadable(tmp_path, "*.json")["a.json"]
+
+
+def test_an_npy_header_that_is_nested_deeply_is_damaged(tmp_path: Path) -> None:
+    header = b"{'descr': " + b"-" * 9000 + b"1"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+    with (tmp_path / "a.npy").open("rb") as file, pytest.raises(UnreadableSample, match="damaged NPY header"):
+        open_label_map("a.npy", file, 1 << 20)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_an_archive_that_expands_in_one_step_is_not_read(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", method) as archive:
+        archive.writestr("x.npy", bytes(128 << 20))
+    with little_memory(), (tmp_path / "a.npz").open("rb") as file:
+        assert peek("a.npz", file) is None
+        with pytest.raises(UnreadableSample, match="compressed with method"):
+            open_label_map("a.npz", file, 1 << 20)
+
+
+def test_nested_lists_in_a_file_of_splits_are_not_a_list_of_splits(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    (tmp_path / "splits_final.json").write_text("[" * 100_000)
+    assert not open_source(str(tmp_path), None).splits
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+def test_metadata_of_a_zarr_array_is_a_small_file(tmp_path: Path, restricted: bool) -> None:
+    (tmp_path / "pipe.zarr").mkdir()
+    os.mkfifo(tmp_path / "pipe.zarr" / ".zarray")
+    (tmp_path / "sparse.zarr").mkdir()
+    sparse(tmp_path / "sparse.zarr" / ".zarray", b"{", HUGE)
+    with roots.restricted([str(tmp_path)] if restricted else None):
+        errors = unreadable(tmp_path, "*.zarr", rows="index")
+    assert set(errors) == {"pipe.zarr", "sparse.zarr"}
+    assert "bytes of metadata" in errors["sparse.zarr"]
+
+
 def test_a_zarr_array_cannot_claim_millions_of_chunks(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "a.zarr", shape=(1 << 12, 1 << 12), chunks=(1, 1), dtype="u1")
     assert "chunks" in unreadable(tmp_path, "*.zarr", rows="index")["a.zarr"]
@@ -149,3 +213,10 @@ def test_a_small_class_map_file_cannot_need_much_memory(tmp_path: Path, text: st
     (tmp_path / "names.yaml").write_text(text)
     with little_memory(), pytest.raises(InvalidParameter, match=message):
         class_map_files.load(tmp_path / "names.yaml")
+
+
+@pytest.mark.timeout(60)
+def test_a_small_class_list_cannot_need_much_memory() -> None:
+    lines = ["x0: &x0 [a, a]", *(f"x{k}: &x{k} [{', '.join([f'*x{k - 1}'] * 50)}]" for k in range(1, 9))]
+    with little_memory(), pytest.raises(ValueError, match="type list"):
+        class_lists.parse("names.yaml", "\n".join([*lines, "names: *x8"]).encode())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.containers.contents import Contents
@@ -17,8 +17,17 @@ from statsvc_workers.formats.base import COPY_AGAIN
 from statsvc_workers.samples.members import Member
 from statsvc_workers.samples.open_sample import is_folder, open_bytes
 
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
 MAX_CATEGORY_IDS = 65536
 """Category ids must be smaller than this."""
+
+MAX_JSON_BYTES = 1 << 31
+"""Largest JSON file, which is parsed as a whole; the annotations of COCO have 0.5 GB."""
+
+BLOCK = 1 << 20
+"""Bytes that are read in one step."""
 
 PNG_BYTES = 1 << 16
 """Assumed size of a panoptic PNG file, which the JSON does not contain."""
@@ -33,7 +42,7 @@ def list_members(root: str, path: str, _key: str | None) -> Contents:
     """
     try:
         with open_bytes(root, path) as file:
-            content = json.loads(file.read())
+            content = json.loads(_read(file))
     except (ValueError, RecursionError) as error:
         raise UnreadableSample(f"is not valid JSON ({error}); {COPY_AGAIN}") from None
     try:
@@ -56,6 +65,18 @@ def list_members(root: str, path: str, _key: str | None) -> Contents:
             f"is not a COCO JSON file of panoptic, instance or stuff annotations ({reason}); pass the "
             "annotation file, or a folder of label maps"
         ) from None
+
+
+def _read(file: BinaryIO) -> bytes:
+    """Return the text of a JSON file. Raises `UnreadableSample` for a sparse file and other binary data."""
+    blocks: list[bytes] = []
+    while block := file.read(BLOCK):
+        blocks.append(block)
+        if len(blocks) * BLOCK > MAX_JSON_BYTES:
+            raise UnreadableSample(f"has more than {MAX_JSON_BYTES} bytes; split it into several files")
+        if b"\0" in block:
+            raise UnreadableSample(f"is not valid JSON (it contains null bytes); {COPY_AGAIN}")
+    return b"".join(blocks)
 
 
 def _category_names(categories: list[dict[str, Any]]) -> tuple[str, ...]:

@@ -193,10 +193,11 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
         if length > MAX_HEADER_BYTES:
             raise UnreadableSample(f"has a damaged NPY header ({length} bytes); {COPY_AGAIN}")
         shape, fortran, dtype = readers[version](io.BytesIO(length_bytes + file.read(length)))
-    except (ValueError, EOFError, SyntaxError, TypeError) as error:
+    except (ValueError, EOFError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        # Python's parser raises MemoryError, too, for an expression that is nested too deeply.
         if isinstance(error, UnreadableSample):
             raise
-        reason = str(error).splitlines()[0][:120]
+        reason = (str(error) or "it is nested too deeply").splitlines()[0][:120]
         raise UnreadableSample(f"has a damaged NPY header ({reason}); {COPY_AGAIN}") from None
     if any(length < 0 for length in shape):
         raise UnreadableSample(f"has a damaged NPY header (shape {shape}); {COPY_AGAIN}")

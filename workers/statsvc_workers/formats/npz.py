@@ -94,6 +94,9 @@ def _member(file: BinaryIO, key: str | None) -> tuple[BinaryIO, int]:
     if name not in members:
         raise UnreadableSample(f"contains no array {name!r}, only {names}; choose one with --key")
     info = members[name]
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # NumPy never writes them, and zipfile would expand a block of any size in one step.
+        raise UnreadableSample(f"is compressed with method {info.compress_type}; save it with numpy.savez")
     stream: IO[bytes] = archive.open(info)
     if stream.read(len(npy.MAGIC)) != npy.MAGIC:
         raise UnreadableSample(f"stores something other than a NumPy array as {name!r}; {COPY_AGAIN}")

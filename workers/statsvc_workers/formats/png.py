@@ -60,9 +60,6 @@ if TYPE_CHECKING:
 NAME = "PNG"
 MAGIC = b"\x89PNG\r\n\x1a\n"
 
-IEND = b"\0\0\0\0IEND\xaeB`\x82"
-"""The last chunk of every file."""
-
 AT_ONCE = 1 << 26
 """Most bytes of image data that are decompressed in one call."""
 
@@ -341,11 +338,8 @@ def _pillow_strips(image: Image, header: Header) -> Iterator[Any]:
     from PIL.PngImagePlugin import PngImageFile
 
     check_stream(image, header)  # Pillow would fill missing rows with zeros, which would count as class 0
-    length = len(image.stream).to_bytes(4, "big")
-    crc = zlib.crc32(image.stream, zlib.crc32(b"IDAT")).to_bytes(4, "big")
-    file = b"".join((image.head, length, b"IDAT", image.stream, crc, IEND))
     rows = max(1, CHUNK_PIXELS // header.width)
-    with PngImageFile(io.BytesIO(file)) as opened:
+    with PngImageFile(image.file()) as opened:
         opened.load()
         for top in range(0, header.height, rows):
             yield opened.crop((0, top, header.width, min(top + rows, header.height)))

@@ -5,6 +5,7 @@ Format: Portable Network Graphics (PNG) Specification, Third Edition, https://ww
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ DEPTHS = {GRAY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GRAY_ALPH
 # Adam7 interlacing: first column, first row, column step, row step of each pass.
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
+IEND = b"\0\0\0\0IEND\xaeB`\x82"
+"""The last chunk of every file."""
+
 HEADER_BYTES = 33
 """Bytes of the signature and the IHDR chunk."""
 
@@ -43,6 +47,12 @@ class Image:
 
     head: bytes
     stream: bytes
+
+    def file(self) -> BinaryIO:
+        """Return a PNG file of these chunks, for a decoder that might expand or misread others."""
+        length = len(self.stream).to_bytes(4, "big")
+        crc = zlib.crc32(self.stream, zlib.crc32(b"IDAT")).to_bytes(4, "big")
+        return io.BytesIO(b"".join((self.head, length, b"IDAT", self.stream, crc, IEND)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
@@ -11,6 +12,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, ObjectStore
 
 from statsvc.common.object_urls import is_url
+from statsvc.errors import UnreadableSample
 from statsvc_workers.samples import roots
 
 if TYPE_CHECKING:
@@ -21,16 +23,50 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
 
 
+METADATA = frozenset({".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"})
+"""Names of the files with metadata, which are parsed as a whole."""
+
+MAX_METADATA_BYTES = 1 << 24
+"""Largest file with metadata."""
+
+
 def open_store(path: str) -> Store:
     """Return the store of a folder or URL; it keeps the roots of this context. Raises `OutsideRoots`."""
     if not is_url(path):
         # zarr's own store is faster, and opens whatever a link leads to.
-        return LocalStore(path, read_only=True) if roots.current_roots() is None else _FolderStore(path)
+        return _LocalStore(path, read_only=True) if roots.current_roots() is None else _FolderStore(path)
     from statsvc_workers.samples.object_store import Bucket, bucket
 
     roots.check_url(path)
     reader = bucket(path)
     return ObjectStore(reader.store, read_only=True) if isinstance(reader, Bucket) else _WebStore(path)
+
+
+class _LocalStore(LocalStore):
+    """A folder that its owner reads. Metadata has a limit, and a pipe is not opened."""
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """Return a value, or a range of it; None where it does not exist."""
+        try:
+            _check(key, (self.root / key).stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return await super().get(key, prototype, byte_range)
+
+
+def _check(key: str, status: os.stat_result) -> None:
+    """Raise `UnreadableSample` for a device or pipe, and for metadata that is too large to be parsed."""
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise UnreadableSample(f"contains {key}, which is a device or pipe, not a file")
+    if status.st_size > MAX_METADATA_BYTES and key.rpartition("/")[2] in METADATA:
+        raise UnreadableSample(
+            f"has {status.st_size} bytes of metadata in {key}, over the limit of {MAX_METADATA_BYTES}"
+        )
 
 
 class _ReadOnlyStore(Store):
@@ -124,6 +160,7 @@ class _FolderStore(_ReadOnlyStore):
     def _read(self, key: str) -> bytes | None:
         try:
             with open(os.path.join(self._path, key), "rb", opener=roots.open_descriptor) as file:  # noqa: PTH118
+                _check(key, os.fstat(file.fileno()))
                 return file.read()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None

@@ -19,6 +19,7 @@ from statsvc.classes import class_lists
 from statsvc.classes.class_maps import IGNORE
 from statsvc.classes.palettes import OVERLAP, of_class_list
 from statsvc.common.object_urls import is_listable, is_url
+from statsvc.common.one_line import one_line
 from statsvc.dataset.counting_rule import MASKS, VALUE
 from statsvc.dataset.num_classes import infer_num_classes
 from statsvc.errors import UnreadableSample
@@ -49,6 +50,9 @@ EXAMPLE_PIXELS = 1 << 26
 
 HEADERS, REMOTE_HEADERS = 64, 8
 """GeoTIFF and NIfTI files whose headers are read for nodata values and scales; in an object store, fewer."""
+
+MAX_REASON = 300
+"""Most characters of the reason why a class list is not used."""
 
 OVERRIDE = "--ignore-index overrides this"
 
@@ -233,7 +237,8 @@ def _parse(path: str, file: BinaryIO, parsed: dict[str, ClassList], notes: dict[
     try:
         classes = class_lists.parse(name, file.read(class_lists.MAX_BYTES + 1))
     except ValueError as error:
-        notes[path] = f"not used: {error}"
+        # The message can quote a line of any length, and is stored with the dataset.
+        notes[path] = f"not used: {one_line(str(error))[:MAX_REASON]}"
         return
     if name.startswith("data."):
         # Ultralytics numbers objects from 0, where label maps often have the background.

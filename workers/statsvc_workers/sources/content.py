@@ -19,8 +19,8 @@ import numpy as np
 from statsvc.common.object_urls import is_url
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import extension, open_label_map, peek
-from statsvc_workers.formats.base import as_unreadable, equal_channels, packed_colors
-from statsvc_workers.formats.png_structure import GRAY, PALETTE, RGB, RGBA, read_header
+from statsvc_workers.formats.base import as_unreadable, check_pixels, equal_channels, packed_colors
+from statsvc_workers.formats.png_structure import GRAY, PALETTE, RGB, RGBA, read_header, read_image
 from statsvc_workers.samples.open_sample import exists, open_bytes
 from statsvc_workers.samples.roots import OutsideRoots
 
@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 1 << 31
 """Larger files are not inspected; counting rejects or streams them."""
+
+MAX_DECODED = 1 << 28
+"""The same for files that are decoded as a whole: pixels of an image, or bytes of a PNG file's pixels."""
+
+DECODED = frozenset({".png", ".bmp", ".gif", ".webp", ".pgm", ".pbm", ".tga"})
+"""Extensions of files that are decoded as a whole."""
 
 CHUNKS = 8
 """Most chunks of a file that are inspected."""
@@ -128,13 +134,13 @@ def _chunks(
     file.seek(0)
     if extension(path) == ".png":
         # Pillow, because the reader of PNG compiles its loops on its first call, which takes seconds.
-        header, _ = read_header(file, size)
+        header, start = read_header(file, size)
+        check_pixels(1, header.stream_bytes(), MAX_DECODED)
         gray16 = header.color_type == GRAY and header.depth == 16
         if header.depth == 8 or (not colors and (gray16 or header.color_type == PALETTE)):
             from PIL.PngImagePlugin import PngImageFile
 
-            file.seek(0)
-            with decoding_errors(), PngImageFile(file) as image:
+            with decoding_errors(), PngImageFile(read_image(file, size, header, start).file()) as image:
                 if colors:
                     return [packed_colors(np.asarray(image.convert("RGB")))], header.width
                 pixels = np.asarray(image)
@@ -144,7 +150,8 @@ def _chunks(
                     )
                 return [pixels], header.width
     file.seek(0)
-    label_map = open_label_map(path, file, MAX_PIXELS, key=key, colors=colors)
+    max_pixels = MAX_DECODED if extension(path) in DECODED else MAX_PIXELS
+    label_map = open_label_map(path, file, max_pixels, key=key, colors=colors)
     return label_map.chunks, label_map.width
 
 

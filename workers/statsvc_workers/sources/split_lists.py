@@ -44,7 +44,7 @@ def listed_splits(root: str, paths: Iterable[str], samples: Sequence[str]) -> tu
                 entries.setdefault(match.group(1), []).extend(names)
             else:
                 folds |= folds_of(json.loads(text), path)
-        except (OSError, ValueError, InvalidParameter):
+        except (OSError, ValueError, RecursionError, InvalidParameter):
             continue
     splits = folds | {name: Split.listed(name, names) for name, names in entries.items() if names}
     splits = {name: split for name, split in splits.items() if _contains_any(name, split, samples)}
