@@ -78,14 +78,17 @@ def check_groups(parameter: str, glob: str) -> None:
         )
     if not _GROUP_START.search(glob):
         return
-    # A group counts as its alternative with the most wildcards; !(a|b) itself matches like one more.
-    cost = _GROUP.sub(
-        lambda match: "*" * ((match[1] == "!") + max(part.count("*") for part in match[2].split("|"))), glob
-    )
+    cost = _GROUP.sub(lambda match: "*" * _wildcards(match[1], match[2].split("|")), glob)
     if cost.count("**/") > 1 or any(part.count("*") > MAX_GROUPED_STARS for part in cost.split("/")):
         raise InvalidParameter(
             (parameter, f"{glob!r} has too many wildcards next to a group; use fewer, or {{a,b}}")
         )
+
+
+def _wildcards(kind: str, alternatives: Sequence[str]) -> int:
+    """Return how many wildcards a group counts as: those of an alternative, and one for a choice of lengths."""
+    several_lengths = kind in "!?" or len(set(map(len, alternatives))) > 1
+    return several_lengths + max(part.count("*") for part in alternatives)
 
 
 class Automaton:
