@@ -30,6 +30,12 @@ MAX_CLIENT_CONNECTIONS = 256
 RESERVED_FILES = 64
 """Files that the process may open apart from connections."""
 
+ACCEPTED_AT_ONCE = 8
+"""Connections that the event loop accepts before the limit is applied to them; fewer than `RESERVED_FILES`.
+
+Beyond the limit of open files, asyncio logs an error for each of them, which would fill the disk.
+"""
+
 HEAD_SECONDS = 10.0
 """Time for a request line and headers, from connecting or from the first byte of a further request."""
 
@@ -87,8 +93,12 @@ class Limits:
 
 
 def connection_limit() -> int:
-    """Return the most connections that the process can open."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """Return the most connections that the process can open; raise its limit of open files for them."""
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + RESERVED_FILES
+    if 0 <= files < wanted:
+        files = wanted if most < 0 else max(files, min(most, wanted))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
     return MAX_CONNECTIONS if files < 0 else max(1, min(MAX_CONNECTIONS, files - RESERVED_FILES))
 
 
@@ -113,6 +123,7 @@ class _Guarded(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._counted = False
+        self._reads_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -146,6 +157,7 @@ class _Guarded(H11Protocol):
         if not self.transport.is_closing():
             # uvicorn closes a connection that stays idle from now on.
             self._cancel_deadline()
+            self._reads_body = False
             self.limits.waiting[self] = None
             self._update()  # the next request may have arrived already
 
@@ -178,13 +190,14 @@ class _Guarded(H11Protocol):
         """Replace the deadline of the headers by that of the body, or remove it, as far as data arrived."""
         if self.cycle is None or self.cycle.response_complete:
             return
-        if self in self.limits.waiting:
-            del self.limits.waiting[self]
+        if not self.cycle.more_body:
+            self._reads_body = False
+            self.limits.waiting.pop(self, None)
             self._cancel_deadline()
-            if self.cycle.more_body:
-                self._deadline = self.loop.call_later(self.limits.body_seconds, self.abort)
-        elif not self.cycle.more_body:
+        elif not self._reads_body:
+            self._reads_body = True
             self._cancel_deadline()
+            self._deadline = self.loop.call_later(self.limits.body_seconds, self.abort)
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from statsvc.api.app import build_app
-from statsvc.api.connections import Limits, connection_limit, guarded_protocol
+from statsvc.api.connections import ACCEPTED_AT_ONCE, Limits, connection_limit, guarded_protocol
 from statsvc.api.http.access import Policy, audit
 from statsvc.api.http.middleware import LOOPBACK_NAMES
 from statsvc.errors import Conflict, InvalidParameter
@@ -58,6 +58,9 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
+        for listening in sockets or ():
+            # asyncio listens with the number of connections that it accepts at once, which is much smaller.
+            listening.listen(BACKLOG)
         if self.started and self._ready is not None:
             self._ready(self.servers[0].sockets[0].getsockname()[1])
 
@@ -113,6 +116,7 @@ def run(
             proxy_headers=bool(proxies),
             forwarded_allow_ips=[str(network) for network in proxies],
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            backlog=ACCEPTED_AT_ONCE,
         )
         audit.setLevel(logging.INFO)
         _Server(config, app.state.service.job_events, ready, stopping).run(sockets=[listening])

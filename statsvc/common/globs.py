@@ -86,7 +86,7 @@ def check_groups(parameter: str, glob: str) -> None:
 
 
 def _wildcards(kind: str, alternatives: Sequence[str]) -> int:
-    """Return how many wildcards a group counts as: those of an alternative, and one for a choice of lengths."""
+    """Return the wildcards that a group counts as: those of an alternative, and one for several lengths."""
     several_lengths = kind in "!?" or len(set(map(len, alternatives))) > 1
     return several_lengths + max(part.count("*") for part in alternatives)
 

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import ipaddress
 import json
+import resource
 import socket
 import threading
 import time
@@ -17,7 +18,7 @@ import pytest
 import uvicorn
 
 from statsvc.api.app import build_app
-from statsvc.api.connections import Limits, guarded_protocol
+from statsvc.api.connections import MAX_CONNECTIONS, Limits, connection_limit, guarded_protocol
 from statsvc.api.http.json_route import loads
 from statsvc.api.http.middleware import MAX_BODY, MAX_DATASET_BODY, largest_body
 from statsvc.api.state import job_events
@@ -30,10 +31,12 @@ from support.contract import ApiClient
 from support.http_server import Reply
 from support.http_server import serving as replying
 from support.publishing import label_maps, publish
+from support.servers import responds, serving
 from support.waiting import TIMEOUT, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from statsvc.store.home import Home
 
@@ -229,23 +232,47 @@ HALF_HEAD = b"GET /healthz HTTP/1.1\r\nX-"
 HALF_BODY = (
     b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
 )
+HALF_CHUNK = HALF_BODY.replace(b"Content-Length: 9", b"Transfer-Encoding: chunked") + b"1\r\n{\r\n"
 
 
-@pytest.mark.parametrize("limits", [Limits(total=5), Limits(per_client=5)], ids=["total", "client"])
-def test_half_requests_do_not_keep_others_from_connecting(home: Home, limits: Limits) -> None:
-    with running(home, limits) as port, sent(port, HALF_HEAD, 20) as connections:
+@pytest.mark.parametrize("limit", ["total", "per_client"])
+@pytest.mark.parametrize("data", [HALF_HEAD, HALF_BODY, HALF_CHUNK], ids=["head", "body", "chunk"])
+def test_half_requests_do_not_keep_others_from_connecting(home: Home, limit: str, data: bytes) -> None:
+    with running(home, Limits(**{limit: 5})) as port, sent(port, data, 20) as connections:
         assert status(port) == 200
         assert is_closed(connections[0])  # the oldest had to go
 
 
 @pytest.mark.parametrize("limits", [Limits(total=5), Limits(per_client=5)], ids=["total", "client"])
 def test_the_number_of_connections_is_limited(home: Home, limits: Limits) -> None:
+    publish(home, "street", label_maps(), num_classes=4)
+    catalog = Catalog.open(home.database)
+    job, _ = jobs.submit(catalog, catalog.dataset("street"))
+    catalog.close()
+    events = f"GET /jobs/{job.id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     with running(home, limits) as port:
-        with sent(port, HALF_BODY, 5):
+        with sent(port, events, 5):
             wait_for(lambda: not limits.waiting and limits.clients.total() == 5)
             assert status(port) == 503
         wait_for(lambda: not limits.clients)
         assert status(port) == 200
+
+
+def test_many_connections_fill_no_log_where_few_files_can_be_open(home: Home, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with serving(home, files=100, log=log) as url, sent(int(url.rpartition(":")[2]), b"", 300):
+        assert responds(f"{url}/healthz")
+    assert "Too many open files" not in log.read_text()
+
+
+def test_the_limit_of_open_files_is_raised_for_connections() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+        assert connection_limit() == MAX_CONNECTIONS
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > MAX_CONNECTIONS
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_trusted_proxy_may_open_more_connections_than_a_client(home: Home) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from statsvc.store.home import Home
 
 SERVER_PROGRAM = """
-import sys
+import resource, sys
 from pathlib import Path
 from statsvc.api.serve import run
 from statsvc.store.versions.open_location import open_location
 from statsvc.store.home import Home
 
-folder, database, store, port, *roots = sys.argv[1:]
+files, folder, database, store, port, *roots = sys.argv[1:]
+if int(files):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(files), int(files)))
 home = Home(Path(folder), database, open_location(store))
 run(home, "127.0.0.1", int(port), [Path(r) for r in roots], ready=lambda _port: print("ready", flush=True))
 """
@@ -46,16 +48,24 @@ def responds(url: str) -> bool:
 
 
 @contextmanager
-def serving(home: Home, roots: Sequence[Path] = ()) -> Iterator[str]:
-    """Run a server for a home directory in a separate process; yield its URL when it is ready."""
+def serving(
+    home: Home, roots: Sequence[Path] = (), *, files: int = 0, log: Path | None = None
+) -> Iterator[str]:
+    """Run a server for a home directory in a separate process; yield its URL when it is ready.
+
+    files  limit of open files, 0 for that of this process
+    log    file for its log; None for the standard error of this process
+    """
     port = free_port()
-    arguments = [str(home.folder), home.database, str(home.store), str(port), *map(str, roots)]
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER_PROGRAM, *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
+    arguments = [str(files), str(home.folder), home.database, str(home.store), str(port), *map(str, roots)]
+    with nullcontext() if log is None else log.open("a") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVER_PROGRAM, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "ready\n"
