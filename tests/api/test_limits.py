@@ -238,7 +238,9 @@ HALF_CHUNK = HALF_BODY.replace(b"Content-Length: 9", b"Transfer-Encoding: chunke
 @pytest.mark.parametrize("limit", ["total", "per_client"])
 @pytest.mark.parametrize("data", [HALF_HEAD, HALF_BODY, HALF_CHUNK], ids=["head", "body", "chunk"])
 def test_half_requests_do_not_keep_others_from_connecting(home: Home, limit: str, data: bytes) -> None:
-    with running(home, Limits(**{limit: 5})) as port, sent(port, data, 20) as connections:
+    limits = Limits()
+    setattr(limits, limit, 5)
+    with running(home, limits) as port, sent(port, data, 20) as connections:
         assert status(port) == 200
         assert is_closed(connections[0])  # the oldest had to go
 
