@@ -33,7 +33,7 @@ def gray(seed: int) -> NDArray[np.uint8]:
 
 
 def write(path: Path, content: str, seed: int) -> None:
-    """Write labels, mask, float, ids16, palette, gray, rgb or colors; the suffix is the format of the file."""
+    """Write labels, mask, float, ids16, palette, gray, rgb or colors in the format of the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture: NDArray[Any] = labels(seed)
     if content == "ids16":
