@@ -33,13 +33,15 @@ def gray(seed: int) -> NDArray[np.uint8]:
 
 
 def write(path: Path, content: str, seed: int) -> None:
-    """Write a file with labels, mask, ids16, palette, gray, rgb or colors; the suffix is the format."""
+    """Write labels, mask, float, ids16, palette, gray, rgb or colors in the format of the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture: NDArray[Any] = labels(seed)
     if content == "ids16":
         picture = labels(seed).astype(np.uint16) * 256 + seed % 3
     elif content == "mask":
         picture = labels(seed, 2)
+    elif content == "float":
+        picture = gray(seed) / np.float32(3)
     elif content == "gray":
         picture = gray(seed)
     elif content == "rgb":

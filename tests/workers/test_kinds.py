@@ -169,6 +169,12 @@ TREES: dict[str, Tree] = {
         images=NUMBERS,
         content={"scan": "gray"},
     ),
+    "floating-point scans": Tree(
+        {"scan": "p{}/t1.npy", "labels": "p{}/seg.npy"},
+        counted="labels",
+        images=NUMBERS,
+        content={"scan": "float"},
+    ),
     "prefixes without a known name": Tree(
         {"gray": "x_{}.npy", "labels": "y_{}.npy"}, counted="labels", images=NUMBERS
     ),

@@ -400,9 +400,10 @@ class _Contents:
         return 2 * sum(color for _, color in headers) > len(headers) if headers else False
 
     def are_photos(self, files: Sequence[_File], most: int) -> bool:
-        """Whether most of the first readable files, at most `most`, look like photographs."""
+        """Whether most of `most` readable files look like photographs, or contain fractions as scans do."""
         found = self.of(files, most)
-        return 2 * sum(content.look is Look.PHOTO for content in found) > len(found) > 0
+        images = sum(content.look in (Look.PHOTO, Look.FRACTIONS) for content in found)
+        return 2 * images > len(found) > 0
 
     def of(self, files: Sequence[_File], most: int = CONTENTS) -> list[Content]:
         """Return the contents of a few files, evenly spread."""
