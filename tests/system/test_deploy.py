@@ -174,7 +174,7 @@ def test_the_proxy_serves_reads_while_no_server_can_use_the_catalog(home: Home) 
             assert (rejected.status_code, rejected.json()["type"]) == (503, "/problems/catalog-unavailable")
             rename("hidden", "datasets")
             wait_for(lambda: responds(f"{url}/readyz"))
-            assert "age" not in httpx2.get(f"{url}/weights").headers
+            wait_for(lambda: "age" not in httpx2.get(f"{url}/weights").headers)
         finally:
             proxy.terminate()
             proxy.wait(60)

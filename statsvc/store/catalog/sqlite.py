@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ RESERVE_BYTES, RESERVE_FILES = 2**20, 4
 
 BUSY_SECONDS = 30
 """How long an SQLite statement waits for another process's lock."""
+
+_RETRY_SECONDS = 0.02
 
 _PRAGMAS = (
     "journal_mode=WAL",
@@ -82,12 +85,26 @@ def _connect(file: Path, *, create: bool) -> sqlite3.Connection:
     )
     try:
         for pragma in _PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
+            _set(connection, pragma)
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()  # creates the two files
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _set(connection: sqlite3.Connection, pragma: str) -> None:
+    """Execute a pragma; SQLite does not wait for other connections before it changes the journal's mode."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
+        else:
+            return
 
 
 def is_disk_full(error: BaseException | None) -> bool:
