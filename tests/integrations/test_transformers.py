@@ -126,8 +126,10 @@ def test_the_weights_are_logged_to_the_mlflow_run_of_the_trainer(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs.db")
     train(tmp_path, weights, max_steps=1, report_to=["mlflow"])
+    import mlflow
     from mlflow import MlflowClient
 
+    mlflow.end_run()  # or the callback ends it later, in the default database
     (run,) = MlflowClient().search_runs(["0"])
     assert run.data.params["class_weights/_digest"] == weights.digest
     assert run.data.params["class_weights/_method"] == "sqrt_inv_freq"
