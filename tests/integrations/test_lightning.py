@@ -14,18 +14,15 @@ import torch
 from torch import nn
 
 from statsvc.losses import CombinedLoss
-from support.lightning_runs import Net, fit, loader
+from support.heavy_imports import heavy_import
 from support.small_segmentation import NAMES, weights_of
 from support.torchrun import run_ranks, subprocess_environment
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # raised by the imports of torchmetrics
-    from torchmetrics.classification import MulticlassJaccardIndex
-
-from statsvc.integrations.lightning import ClassWeightsCallback
-
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from statsvc.integrations.lightning import ClassWeightsCallback
+    from support.lightning_runs import Net
 
 # Lightning itself warns about workers, log intervals and deprecations.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -33,8 +30,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClassWeightsCallback, Net]:
+    fit = heavy_import("support.lightning_runs").fit
     folder = tmp_path_factory.mktemp("run")
-    callback = ClassWeightsCallback(
+    callback = heavy_import("statsvc.integrations.lightning").ClassWeightsCallback(
         weights_of(),
         iou=lambda module: module.iou.compute(),
         loss="train_loss",
@@ -61,8 +59,9 @@ def test_the_metrics_of_each_epoch_and_the_weights_are_logged(
     assert [float(row["epoch"]) for row in rows] == [0, 1]
     losses = [float(sum(loss for *_, loss in net.steps[first : first + 4]) / 4) for first in (0, 4)]
     assert [float(row["monitor/loss"]) for row in rows] == pytest.approx(losses, rel=1e-5)
-    metric = MulticlassJaccardIndex(4, average="none", ignore_index=255)
-    for images, labels in loader():
+    classification = heavy_import("torchmetrics.classification")
+    metric = classification.MulticlassJaccardIndex(4, average="none", ignore_index=255)
+    for images, labels in heavy_import("support.lightning_runs").loader():
         metric.update(net.net(images).argmax(1), labels)
     expected = metric.compute().tolist()
     assert [float(rows[-1][f"iou/{name}"]) for name in NAMES] == pytest.approx(expected, rel=1e-5)
@@ -75,6 +74,9 @@ def test_the_metrics_of_each_epoch_and_the_weights_are_logged(
 def test_a_checkpoint_has_the_weights_and_resuming_with_others_warns(
     run: tuple[Path, ClassWeightsCallback, Net], tmp_path: Path
 ) -> None:
+    from statsvc.integrations.lightning import ClassWeightsCallback
+    from support.lightning_runs import fit
+
     folder, callback, _ = run
     saved = torch.load(folder / "last.ckpt", weights_only=False)
     assert saved["callbacks"]["ClassWeightsCallback"]["record"] == callback.weights.to_dict()

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from support.small_segmentation import batch, weights_of
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # raised by MONAI's own imports
-    from monai.data import MetaTensor
-    from monai.losses import DeepSupervisionLoss, DiceCELoss
-
 from statsvc.errors import InvalidParameter
 from statsvc.integrations.monai import MonaiLoss
 from statsvc.losses import CombinedLoss
+from support.heavy_imports import heavy_import
+from support.small_segmentation import batch, weights_of
 
 if TYPE_CHECKING:
     import statsvc
@@ -36,7 +30,9 @@ def test_monais_loss_with_the_weights_equals_statsvcs(weights: statsvc.ClassWeig
     """Both divide cross-entropy by the sum of the weights; Dice is equal if the mean weight is 1."""
     label = batch(0)[1][:, None].clamp(max=3)  # MONAI's Dice has no ignored id
     assert sum(weights.to_list()) == pytest.approx(4)  # normalize=mean
-    theirs = DiceCELoss(to_onehot_y=True, softmax=True, weight=weights.tensor(), smooth_nr=1.0, smooth_dr=1.0)
+    theirs = heavy_import("monai.losses").DiceCELoss(
+        to_onehot_y=True, softmax=True, weight=weights.tensor(), smooth_nr=1.0, smooth_dr=1.0
+    )
     ours = MonaiLoss(
         CombinedLoss(ce_weight=1, dice_weight=1, smooth=1.0, class_weights=weights, absent="penalise")
     )
@@ -44,12 +40,13 @@ def test_monais_loss_with_the_weights_equals_statsvcs(weights: statsvc.ClassWeig
 
 
 def test_label_maps_of_monai_need_no_conversion(weights: statsvc.ClassWeights) -> None:
+    meta = heavy_import("monai.data").MetaTensor
     criterion = CombinedLoss(class_weights=weights)
     label = torch.randint(0, 4, (2, 5, 6, 7), generator=torch.Generator().manual_seed(0))
     label[:, 0] = 255
     expected = criterion(logits(2, 5, 6, 7), label)
     leaf = logits(2, 5, 6, 7).requires_grad_()
-    loss = MonaiLoss(criterion)(MetaTensor(leaf), MetaTensor(label[:, None].float()))
+    loss = MonaiLoss(criterion)(meta(leaf), meta(label[:, None].float()))
     assert type(loss) is torch.Tensor
     assert torch.equal(loss.detach(), expected)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -63,7 +60,8 @@ def test_it_works_inside_monais_deep_supervision(weights: statsvc.ClassWeights) 
     criterion = CombinedLoss(class_weights=weights)
     label = batch(0)[1]
     outputs = [logits(1, 8, 8), logits(2, 4, 4)]
-    loss = DeepSupervisionLoss(MonaiLoss(criterion))(outputs, label[:, None].float())
+    deep = heavy_import("monai.losses").DeepSupervisionLoss(MonaiLoss(criterion))
+    loss = deep(outputs, label[:, None].float())
     # Weights are halved at each scale, and labels are resized to the nearest pixel.
     expected = criterion(outputs[0], label) + criterion(outputs[1], label[:, 1::2, 1::2]) / 2
     torch.testing.assert_close(loss, expected)

@@ -14,11 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from monai.losses import DiceCELoss
-from monai.losses import DiceLoss as MonaiDice
-from monai.losses import TverskyLoss as MonaiTversky
 
 from statsvc.losses import CombinedLoss, DiceLoss, TverskyLoss
+from support.heavy_imports import heavy_import
 from support.loss_inputs import logits_of, target_of, value_and_gradient
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +47,7 @@ def test_without_weights_the_combined_loss_equals_that_of_monai(
     logits = logits_of(shape)
     target = target_of(logits, ignored=0)
     target[target == 2] = 1  # MONAI penalizes predictions of an absent class
-    monai = DiceCELoss(
+    monai = heavy_import("monai.losses").DiceCELoss(
         include_background=background,
         to_onehot_y=True,
         softmax=True,
@@ -72,7 +70,7 @@ def test_tversky_equals_that_of_monai_and_segmentation_models_pytorch(
 ) -> None:
     logits = logits_of((3, 4, 9, 7))
     target = target_of(logits, ignored=0)
-    monai = MonaiTversky(
+    monai = heavy_import("monai.losses").TverskyLoss(
         to_onehot_y=True, softmax=True, alpha=alpha, beta=beta, smooth_nr=0.5, smooth_dr=0.5, batch=True
     )
     smp = benchmark.smp_losses().TverskyLoss("multiclass", smooth=0.5, alpha=alpha, beta=beta)
@@ -85,7 +83,9 @@ def test_monais_weighted_dice_divides_by_the_number_of_classes_and_ours_by_the_s
     logits = logits_of((2, 4, 8, 8))
     target = target_of(logits, ignored=0)
     weight = torch.tensor(WEIGHTS, dtype=torch.float64)
-    monai = MonaiDice(to_onehot_y=True, softmax=True, smooth_nr=1.0, smooth_dr=1.0, weight=weight)
+    monai = heavy_import("monai.losses").DiceLoss(
+        to_onehot_y=True, softmax=True, smooth_nr=1.0, smooth_dr=1.0, weight=weight
+    )
     ours = DiceLoss(class_weights=WEIGHTS, absent="penalise")
     scale = weight.sum() / len(weight)
     assert_same(lambda x, t: ours(x, t) * scale, lambda x, t: monai(x, t[:, None]), logits, target)
