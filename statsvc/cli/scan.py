@@ -272,7 +272,7 @@ def _run_job(
             return execute(catalog, home.store, job, cluster, settings, progress, retry=False)
     except KeyboardInterrupt:
         # Only the workers remain to be stopped, so a second Ctrl-C must not interrupt that. A second SIGTERM
-        # ends this process at once, and the kernel ends the workers.
+        # ends this process immediately, and the kernel ends the workers.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         echo(

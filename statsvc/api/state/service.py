@@ -87,7 +87,7 @@ class Service:
         """Return a version of a dataset by number or tag; by default the current version.
 
         Unless the request names a number, whose version never changes, the catalog is read after the request
-        arrived, so that whoever was told of a version gets it from every replica. If the catalog does not
+        arrived, so that a client that knows a version gets it from every replica. If the catalog does not
         answer, the response has an `Age`. The catalog record of an older version is cached until its dataset
         changes.
 

@@ -263,7 +263,7 @@ def exclusive(engine: sa.Engine, task: str, *, wait: bool = False) -> Iterator[N
                 try:
                     yield
                 finally:
-                    # Unlock at once: a server takes a while to notice that a connection was closed.
+                    # Unlock explicitly: a server takes a while to notice that a connection was closed.
                     with suppress(sa.exc.SQLAlchemyError):
                         connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), key)
             finally:

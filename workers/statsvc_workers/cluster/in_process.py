@@ -4,7 +4,7 @@ Worker processes exist because decoding a file may crash the process or use up i
 counts only files that need nothing but our own loops and libdeflate, which release the GIL, and whose header
 limits the memory in advance: PNG files that are not interlaced. The cluster counts all other files.
 
-Worker processes are started meanwhile if they are needed for other files, or if the remaining files take
+Worker processes start in parallel if they are needed for other files, or if the remaining files take
 longer than the start of the workers is worth: they take over when they are ready.
 """
 
