@@ -59,7 +59,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         for listening in sockets or ():
-            # asyncio listens with the number of connections that it accepts in one step, which is much smaller.
+            # asyncio listens with the number of connections that it accepts per step, which is much smaller.
             listening.listen(BACKLOG)
         if self.started and self._ready is not None:
             self._ready(self.servers[0].sockets[0].getsockname()[1])

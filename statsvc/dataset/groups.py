@@ -7,12 +7,12 @@ counts are read, so defining groups needs no scan.
 from __future__ import annotations
 
 import csv
+import functools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from statsvc.common.linear_pattern import LinearPattern
 from statsvc.dataset.splits import path_stem
 from statsvc.errors import InvalidParameter
 
@@ -38,6 +38,9 @@ SUGGESTED = {
 MIN_COVERED = 0.9
 """Share of the paths that a suggested rule covers."""
 
+MAX_LENGTH = 500
+"""Longest expression."""
+
 MAX_LEVEL = 100
 """Deepest folder level."""
 
@@ -46,7 +49,7 @@ MAX_LEVEL = 100
 class Grouping:
     """A rule that assigns a value to each path. Exactly one of the three forms is set.
 
-    pattern  regular expression: the value is its first group, or the whole match without groups. An
+    pattern  regular expression of RE2: the value is its first group, or the whole match without groups. An
              expression that contains "/" is applied to the whole path, any other one to the file name
     folder   level of a folder: 1 is the outermost folder, −1 the one that contains the file
     values   value of each path, or of each name without extension
@@ -61,7 +64,7 @@ class Grouping:
         if self.pattern is not None:
             compiled = _compiled(self.pattern)
             whole = "/" in self.pattern
-            return [compiled.value(path if whole else path.rpartition("/")[2]) or None for path in paths]
+            return [_value(compiled, path if whole else path.rpartition("/")[2]) for path in paths]
         if self.folder is not None:
             return [_folder(path, self.folder) for path in paths]
         return [self._listed(path) for path in paths]
@@ -121,16 +124,29 @@ def _is_mapping_of_text(value: Any) -> bool:
     )
 
 
-_PATTERNS: dict[str, LinearPattern] = {}
+@functools.lru_cache(maxsize=64)
+def _compiled(text: str) -> Any:
+    """Return a compiled expression. Raises `ValueError` with the reason.
+
+    RE2 searches in linear time, so an expression from a request cannot stop the server.
+    """
+    import re2
+
+    if len(text) > MAX_LENGTH:
+        raise ValueError(f"the expression is longer than {MAX_LENGTH} characters")
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(text, options)
+    except re2.error as error:
+        reason = error.args[0].decode(errors="replace")
+        raise ValueError(f"{text!r} is not a regular expression of RE2: {reason}") from None
 
 
-def _compiled(text: str) -> LinearPattern:
-    """Return a compiled expression. Raises `ValueError` with the reason."""
-    if text not in _PATTERNS:
-        if len(_PATTERNS) >= 64:
-            _PATTERNS.clear()
-        _PATTERNS[text] = LinearPattern(text)
-    return _PATTERNS[text]
+def _value(pattern: Any, text: str) -> str | None:
+    """Return the first group of the first match, or the whole match without groups; None without one."""
+    match = pattern.search(text)
+    return None if match is None else match.group(1 if pattern.groups else 0) or None
 
 
 def _folder(path: str, level: int) -> str | None:

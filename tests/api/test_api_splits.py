@@ -78,7 +78,7 @@ def test_every_request_for_a_split_accepts_a_group(client: ApiClient) -> None:
         ({"folds": 2, "parts": {"a": 1}}, 422, "either a number of folds"),
         ({"folds": 200}, 422, "2 to 100"),
         ({"folds": 13}, 422, "cannot fill 13 parts"),
-        ({"folds": 2, "group": "(a)\\1"}, 422, "references"),
+        ({"folds": 2, "group": "(a)\\1"}, 422, "invalid escape sequence"),
         ({"folds": 2, "group": "city"}, 404, "no group rule"),
         ({"folds": 2, "split": "x"}, 404, "no split"),
         ({"folds": 2, "seeds": 1}, 422, "unknown field"),
