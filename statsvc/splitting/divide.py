@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.dataset import class_counts
+from statsvc.splitting.request import described, interpret
 from statsvc.splitting.result import SplitResult
 from statsvc.splitting.stratify import divide
 from statsvc.weighting.class_names import class_name
-from statsvc.weighting.response import SCHEMA, class_map_name
+from statsvc.weighting.response import SCHEMA
 
 if TYPE_CHECKING:
     from statsvc.dataset.table import Table
@@ -27,13 +27,7 @@ def divide_dataset(table: Table, request: DivisionRequest) -> SplitResult:
     Raises as `statsvc.splitting.stratify.divide` and `statsvc.dataset.class_counts.interpret` do.
     """
     spec = request.spec
-    interpreted = class_counts.interpret(
-        table,
-        split=spec.split,
-        class_map=spec.class_map,
-        ignore_index=spec.ignore_index,
-        num_classes=spec.num_classes,
-    )
+    interpreted = interpret(table, spec)
     groups = None if request.grouping is None else request.grouping.of
     division = divide(table, interpreted, spec.split, list(request.shares.values()), request.seed, groups)
     paths: dict[str, list[str]] = {name: [] for name in request.shares}
@@ -42,12 +36,7 @@ def divide_dataset(table: Table, request: DivisionRequest) -> SplitResult:
         lists[part].append(path)
     names = [class_name(interpreted.names, class_id) for class_id in division.units.class_id.tolist()]
     report = {
-        "dataset": table.dataset,
-        "version": table.version,
-        "split": spec.split,
-        "class_map": class_map_name(interpreted),
-        "ignore_index": list(interpreted.ignore),
-        "seed": request.seed,
+        **described(table, spec, interpreted, request.seed),
         "images": len(division.units.paths),
         "failed": table.failures(spec.split)[0],
         "groups": _groups(division, request),

@@ -7,13 +7,17 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from statsvc.dataset import class_counts
 from statsvc.errors import InvalidParameter
 from statsvc.weighting.parameters import COUNTS, WeightSpec
+from statsvc.weighting.response import class_map_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from statsvc.dataset.class_counts import InterpretedCounts
     from statsvc.dataset.groups import Grouping
+    from statsvc.dataset.table import Table
 
 MAX_PARTS = 100
 """Largest number of parts."""
@@ -25,6 +29,23 @@ UNIFORM, NATURAL = "uniform", "natural"
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,80}")
 _ROUNDING = 1e-6
+
+
+def interpret(table: Table, spec: WeightSpec) -> InterpretedCounts:
+    """Return the counts that a request selects. Raises as `statsvc.dataset.class_counts.interpret` does."""
+    return class_counts.interpret(table, **{name: getattr(spec, name) for name in COUNT_PARAMETERS})
+
+
+def described(table: Table, spec: WeightSpec, counts: InterpretedCounts, seed: int) -> dict[str, Any]:
+    """Return the fields that begin every report: of what, and with which parameters."""
+    return {
+        "dataset": table.dataset,
+        "version": table.version,
+        "split": spec.split,
+        "class_map": class_map_name(counts),
+        "ignore_index": list(counts.ignore),
+        "seed": seed,
+    }
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from statsvc.dataset import class_counts
 from statsvc.errors import InvalidParameter, Unanswerable, nearest
 from statsvc.splitting import search
-from statsvc.splitting.request import NATURAL, UNIFORM
+from statsvc.splitting.request import NATURAL, UNIFORM, described, interpret
 from statsvc.splitting.result import SplitResult
 from statsvc.splitting.units import MAX_UNITS, count_units, find_units
 from statsvc.weighting.class_names import class_name
-from statsvc.weighting.response import SCHEMA, class_map_name
+from statsvc.weighting.response import SCHEMA
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,13 +41,7 @@ def choose_subset(table: Table, request: SubsetRequest) -> SplitResult:
     unknown class, `NotFound` for an unknown split, and `Unanswerable` if there are no rows or too few images.
     """
     spec = request.spec
-    interpreted = class_counts.interpret(
-        table,
-        split=spec.split,
-        class_map=spec.class_map,
-        ignore_index=spec.ignore_index,
-        num_classes=spec.num_classes,
-    )
+    interpreted = interpret(table, spec)
     units = find_units(table, interpreted, spec.split, None)
     names = [class_name(interpreted.names, class_id) for class_id in units.class_id.tolist()]
     natural = units.pixels / units.pixels.sum(dtype=np.float64)
@@ -73,12 +66,7 @@ def choose_subset(table: Table, request: SubsetRequest) -> SplitResult:
     pixels, images = final.sums[0][0][0], final.sums[0][1][0]
     shares = pixels / max(int(pixels.sum()), 1)
     report = {
-        "dataset": table.dataset,
-        "version": table.version,
-        "split": spec.split,
-        "class_map": class_map_name(interpreted),
-        "ignore_index": list(interpreted.ignore),
-        "seed": request.seed,
+        **described(table, spec, interpreted, request.seed),
         "images": request.images,
         "of": total,
         "target": request.target if isinstance(request.target, str) else dict(request.target),
