@@ -45,6 +45,9 @@ PAUSE_SECONDS = 2.0
 IDLE_SECONDS = 60.0
 """How long worker processes stay alive after the last job."""
 
+KILLED_SECONDS = 5.0
+"""How long a killed process may take to end before the runner goes on."""
+
 READY = b"ready"
 """What the process sends once it can run a job."""
 
@@ -131,7 +134,8 @@ class Executor:
     def kill(self) -> None:
         """End the process immediately, and with it its worker processes."""
         self._process.kill()
-        self._process.join()
+        # A process that waits for a disk ends when the disk answers; the runner does not wait for that.
+        self._process.join(KILLED_SECONDS)
         self._connection.close()
 
 
