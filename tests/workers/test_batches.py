@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -43,3 +45,17 @@ def test_the_samples_of_a_batch_whose_worker_was_killed_run_one_by_one() -> None
     killed = KilledWorker("count-key-0", None, 3)
     assert scan._handle_error([*PATHS], killed, was_alone=False) is None
     assert scan.suspects == [["a.png"], ["b.png"]]
+
+
+def test_dask_and_its_event_loop_print_no_errors() -> None:
+    program = (
+        "import logging\n"
+        "from statsvc_workers.cluster.dask_settings import quiet_dask\n"
+        "quiet_dask()\n"
+        "import distributed\n"
+        "for name in ('distributed.worker', 'asyncio', 'tornado.application'):\n"
+        "    logging.getLogger(name).error('Exception in callback')\n"
+        "print('printed')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("printed\n", "")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+QUIET = ("distributed", "asyncio", "tornado.application")
+"""Loggers of Dask and of its event loop, which report each lost connection with a traceback."""
+
 
 def quiet_dask() -> None:
     """Silence Dask's log messages about events that the scan reports itself, such as a broken worker.
@@ -10,5 +13,4 @@ def quiet_dask() -> None:
     """
     import dask
 
-    # Its event loop logs each failed connection.
-    dask.config.set({"logging.distributed": "critical", "logging.asyncio": "critical"})
+    dask.config.set({"logging": dask.config.get("logging", {}) | dict.fromkeys(QUIET, "critical")})
