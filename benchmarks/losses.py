@@ -1,9 +1,10 @@
-"""Compare CombinedLoss with other implementations: values, gradients, time and memory, in one run.
+"""Compare the losses with other implementations: values, gradients, time and memory, in one run.
 
-    python benchmarks/losses.py [--shape 4,19,512,512] [--repeats 9] [--json FILE]
+    python benchmarks/losses.py [--shape 4,19,512,512] [--repeats 9] [--only TEXT] [--json FILE]
 
 Forward and backward pass on the CPU in float32. Within a group all losses have the same logits, target and
-options, and run alternately, so that other load on the machine affects all of them. Memory is the largest
+options, and run alternately, so that other load on the machine affects all of them. The first loss of a group
+is that of statsvc. Memory is the largest
 increase of the resident set during one forward and backward pass, each loss in a separate process (Linux).
 Peers: MONAI; segmentation-models-pytorch (only its losses, see `smp_losses`); the usual implementation with
 softmax and one-hot targets. The table names peers that are not installed.
@@ -26,7 +27,7 @@ import torch.nn.functional as F  # noqa: N812
 from measuring import Row, at_most, report
 from torch import Tensor
 
-from statsvc.losses import CombinedLoss
+from statsvc.losses import CombinedLoss, CrossEntropyLoss, DiceLoss, TverskyLoss
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 CE, DICE = 0.6, 0.4
 IGNORE = 255
+ONE_CHANNEL = "one channel"
 
 
 def smp_losses() -> Any:
@@ -80,19 +82,16 @@ def one_hot(batch: bool, weight: Tensor | None) -> Loss:
     return loss
 
 
-def monai(batch: bool) -> Loss:
-    from monai.losses import DiceCELoss
+def monai(name: str, scale: float = 1, **options: Any) -> Loss:
+    """Return `scale` · a loss of MONAI, for targets without a channel."""
+    import monai.losses
 
-    loss = DiceCELoss(
-        softmax=True,
-        to_onehot_y=True,
-        smooth_nr=1.0,
-        smooth_dr=1.0,
-        batch=batch,
-        lambda_ce=CE,
-        lambda_dice=DICE,
-    )
-    return lambda logits, target: loss(logits, target[:, None])
+    loss = getattr(monai.losses, name)(**options)
+    return lambda logits, target: scale * loss(logits, target[:, None])
+
+
+def monai_dice_ce(**options: Any) -> Loss:
+    return monai("DiceCELoss", smooth_nr=1.0, smooth_dr=1.0, lambda_ce=CE, lambda_dice=DICE, **options)
 
 
 def smp(weight: Tensor | None, ignored: bool) -> Loss:
@@ -118,7 +117,7 @@ def data(shape: tuple[int, ...], ignored: bool) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(shape, generator=generator)
     coarse = [shape[0], *(-(-size // 16) for size in shape[2:])]
-    target = torch.randint(shape[1], coarse, generator=generator)
+    target = torch.randint(max(shape[1], 2), coarse, generator=generator)
     if ignored:
         target[torch.rand(coarse, generator=generator) < 0.1] = IGNORE
     for axis, size in enumerate(shape[2:], start=1):
@@ -130,13 +129,17 @@ def weights(classes: int) -> Tensor:
     return torch.linspace(0.2, 3, classes)
 
 
-# All losses of a group have the same options. The other values are compared with those of statsvc.
+SOFTMAX = {"softmax": True, "to_onehot_y": True}
+TVERSKY = {"alpha": 0.3, "beta": 0.7}
+BATCH: dict[str, Any] = {"batch_dice": True, "absent": "penalise"}
+
+# All losses of a group have the same options. The other values are compared with those of the first.
 GROUPS: dict[str, tuple[bool, dict[str, Callable[[int], Loss]]]] = {
     "unweighted, Dice of each sample": (
         False,
         {
             "statsvc CombinedLoss": lambda _: ours(False, None),
-            "MONAI DiceCELoss": lambda _: monai(False),
+            "MONAI DiceCELoss": lambda _: monai_dice_ce(**SOFTMAX),
             "one-hot form": lambda _: one_hot(False, None),
             "cross-entropy only": lambda _: cross_entropy_only(None),
         },
@@ -145,7 +148,7 @@ GROUPS: dict[str, tuple[bool, dict[str, Callable[[int], Loss]]]] = {
         False,
         {
             "statsvc CombinedLoss": lambda _: ours(True, None),
-            "MONAI DiceCELoss": lambda _: monai(True),
+            "MONAI DiceCELoss": lambda _: monai_dice_ce(**SOFTMAX, batch=True),
             "smp DiceLoss + cross-entropy": lambda _: smp(None, False),
             "one-hot form": lambda _: one_hot(True, None),
         },
@@ -159,7 +162,76 @@ GROUPS: dict[str, tuple[bool, dict[str, Callable[[int], Loss]]]] = {
             "cross-entropy only": lambda classes: cross_entropy_only(weights(classes)),
         },
     ),
+    "Dice of the batch": (
+        False,
+        {
+            "statsvc DiceLoss": lambda _: DiceLoss(**BATCH),
+            "MONAI DiceLoss": lambda _: monai(
+                "DiceLoss", smooth_nr=1.0, smooth_dr=1.0, batch=True, **SOFTMAX
+            ),
+            "smp DiceLoss": lambda _: smp_losses().DiceLoss("multiclass", smooth=0.5),
+        },
+    ),
+    "Tversky of the batch": (
+        False,
+        {
+            "statsvc TverskyLoss": lambda _: TverskyLoss(**TVERSKY, **BATCH),
+            "MONAI TverskyLoss": lambda _: monai(
+                "TverskyLoss", smooth_nr=0.5, smooth_dr=0.5, batch=True, **TVERSKY, **SOFTMAX
+            ),
+            "smp TverskyLoss": lambda _: smp_losses().TverskyLoss("multiclass", smooth=0.5, **TVERSKY),
+        },
+    ),
+    "focal loss, gamma 2": (
+        False,
+        {
+            "statsvc CrossEntropyLoss": lambda _: CrossEntropyLoss(gamma=2),
+            # The mean of MONAI is also over classes.
+            "MONAI FocalLoss": lambda classes: monai(
+                "FocalLoss", scale=classes, gamma=2.0, use_softmax=True, to_onehot_y=True
+            ),
+        },
+    ),
+    "label smoothing 0.1, a tenth ignored": (
+        True,
+        {
+            "statsvc CrossEntropyLoss": lambda _: CrossEntropyLoss(label_smoothing=0.1),
+            "Torch CrossEntropyLoss": lambda _: torch.nn.CrossEntropyLoss(
+                ignore_index=IGNORE, label_smoothing=0.1
+            ),
+        },
+    ),
+    f"{ONE_CHANNEL}, Dice of each sample": (
+        False,
+        {
+            "statsvc CombinedLoss": lambda _: ours(False, None),
+            "MONAI DiceCELoss": lambda _: monai_dice_ce(sigmoid=True),
+        },
+    ),
+    f"{ONE_CHANNEL}, Dice of the batch": (
+        False,
+        {
+            "statsvc DiceLoss": lambda _: DiceLoss(**BATCH),
+            "MONAI DiceLoss": lambda _: monai(
+                "DiceLoss", smooth_nr=1.0, smooth_dr=1.0, batch=True, sigmoid=True
+            ),
+            "smp DiceLoss": lambda _: smp_losses().DiceLoss("binary", smooth=0.5),
+        },
+    ),
+    f"{ONE_CHANNEL}, focal loss, gamma 2": (
+        False,
+        {
+            "statsvc CrossEntropyLoss": lambda _: CrossEntropyLoss(gamma=2, alpha=[0.75, 0.25]),
+            "MONAI FocalLoss": lambda _: monai("FocalLoss", gamma=2.0, alpha=0.25),
+            "smp FocalLoss": lambda _: smp_losses().FocalLoss("binary", gamma=2.0, alpha=0.25),
+        },
+    ),
 }
+
+
+def shape_of(group: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of the logits of a group."""
+    return (shape[0], 1, *shape[2:]) if group.startswith(ONE_CHANNEL) else shape
 
 
 def step(loss: Loss, logits: Tensor, target: Tensor) -> tuple[float, Tensor]:
@@ -178,6 +250,7 @@ def resident(field: str) -> int:
 def peak_memory(group: str, name: str, shape: tuple[int, ...]) -> int:
     """Return the bytes by which the resident set rises at most; run in a process of its own."""
     ignored, losses = GROUPS[group]
+    shape = shape_of(group, shape)
     loss = losses[name](shape[1])
     small = (shape[0], shape[1], *(32 for _ in shape[2:]))
     step(loss, *data(small, ignored))  # code is loaded before
@@ -185,7 +258,7 @@ def peak_memory(group: str, name: str, shape: tuple[int, ...]) -> int:
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
     step(loss, logits, target)
-    return resident("VmHWM") - before
+    return max(resident("VmHWM") - before, 1)
 
 
 def peak_of(group: str, name: str, shape: tuple[int, ...]) -> int:
@@ -195,10 +268,12 @@ def peak_of(group: str, name: str, shape: tuple[int, ...]) -> int:
     return int(process.stdout)
 
 
-def measured(shape: tuple[int, ...], repeats: int) -> list[dict[str, Any]]:
+def measured(shape: tuple[int, ...], repeats: int, only: str) -> list[dict[str, Any]]:
     rows = []
     for group, (ignored, makers) in GROUPS.items():
-        logits, target = data(shape, ignored)
+        if only not in group:
+            continue
+        logits, target = data(shape_of(group, shape), ignored)
         losses, steps = {}, {}
         for name, make in makers.items():
             try:
@@ -213,7 +288,7 @@ def measured(shape: tuple[int, ...], repeats: int) -> list[dict[str, Any]]:
                 start = time.perf_counter()
                 step(loss, logits, target)
                 times[name].append(1000 * (time.perf_counter() - start))
-        value, gradient = steps["statsvc CombinedLoss"]
+        value, gradient = steps[next(iter(makers))]
         rows += [
             {
                 "group": group,
@@ -230,24 +305,30 @@ def measured(shape: tuple[int, ...], repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def compared_with_monai(rows: list[dict[str, Any]]) -> list[Row]:
-    """Compare time and memory with MONAI in each group, if MONAI is installed."""
-    by_loss = {(row["group"], row["loss"]): row for row in rows if "missing" not in row}
+def compared_with_peers(rows: list[dict[str, Any]]) -> list[Row]:
+    """Compare time and memory with MONAI and segmentation-models-pytorch, if they are installed."""
     comparisons = []
-    for group in GROUPS:
-        ours, theirs = by_loss[group, "statsvc CombinedLoss"], by_loss.get((group, "MONAI DiceCELoss"))
-        if theirs is None:
+    for row in rows:
+        if "missing" in row or not row["loss"].startswith(("MONAI", "smp")):
             continue
-        comparisons.append(at_most(f"{group}: MONAI's time", theirs["ms"], ours["ms"], 0.5, "ms"))
-        peaks = (theirs["peak_bytes"] / 2**20, ours["peak_bytes"] / 2**20)
-        comparisons.append(at_most(f"{group}: MONAI's memory beyond the input", *peaks, 0.45, "MiB"))
+        first = reference_of(rows, row["group"])
+        name = f"{row['group']}: {row['loss']}"
+        comparisons.append(at_most(f"{name}, time", row["ms"], first["ms"], 0.5, "ms"))
+        peaks = (row["peak_bytes"] / 2**20, first["peak_bytes"] / 2**20)
+        comparisons.append(at_most(f"{name}, memory beyond the input", *peaks, 0.45, "MiB"))
     return comparisons
+
+
+def reference_of(rows: list[dict[str, Any]], group: str) -> dict[str, Any]:
+    """Return the row of statsvc."""
+    return next(row for row in rows if row["group"] == group and row["loss"].startswith("statsvc"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--shape", default="4,19,512,512", metavar="N,C,H,W")
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--only", default="", metavar="TEXT", help="only groups whose name contains TEXT")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--peak", nargs=2, metavar=("GROUP", "LOSS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -255,7 +336,7 @@ def main() -> None:
     if options.peak:
         print(peak_memory(*options.peak, shape))
         return
-    rows = measured(shape, options.repeats)
+    rows = measured(shape, options.repeats, options.only)
     logits = 4 * torch.Size(shape).numel()
     print(
         f"{list(shape)} float32, logits of {logits / 2**20:.0f} MiB, {torch.get_num_threads()} threads, "
@@ -265,7 +346,7 @@ def main() -> None:
     for row in rows:
         if row["group"] != group:
             group = row["group"]
-            reference = next(r for r in rows if r["group"] == group and r["loss"] == "statsvc CombinedLoss")
+            reference = reference_of(rows, group)
             print(
                 f"\n{group}\n{'':30} {'value':>9}  {'max |Δ grad|':>12}  {'ms':>7}  {'ours/theirs':>11}  "
                 f"{'peak MiB':>8}  {'ours/theirs':>11}"
@@ -278,10 +359,10 @@ def main() -> None:
             f"{reference['ms'] / row['ms']:11.2f}  {row['peak_bytes'] / 2**20:8.0f}  "
             f"{reference['peak_bytes'] / row['peak_bytes']:11.2f}"
         )
-    goals = compared_with_monai(rows)
+    goals = compared_with_peers(rows)
     print()
-    title = f"CombinedLoss {list(shape)} compared with MONAI's DiceCELoss with the same options"
-    table = report(title, goals, missing=[] if goals else ["MONAI is not installed"])
+    title = f"losses of logits {list(shape)} compared with the same losses of MONAI and smp"
+    table = report(title, goals, missing=[] if goals else ["MONAI and smp are not installed"])
     if options.json is not None:
         options.json.write_text(json.dumps(table | {"losses": rows}, indent=2) + "\n", encoding="utf-8")
 

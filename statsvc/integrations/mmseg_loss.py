@@ -54,7 +54,7 @@ class StatsvcLoss(nn.Module):
                     "StatsvcLoss does not support pixel weights; remove the sampler of the decode head",
                 )
             )
-        if ignore_index != self.criterion.ignore_index:
+        if ignore_index not in self.criterion.ignored_ids:
             raise InvalidParameter(
                 (
                     "ignore_index",

@@ -14,7 +14,7 @@ from statsvc.errors import InvalidParameter
 from statsvc.integrations import trackers
 from statsvc.integrations.checkpoints import warn_if_different
 from statsvc.integrations.ranks import require_same
-from statsvc.losses import CombinedLoss, DiceLoss
+from statsvc.losses import CombinedLoss
 from statsvc.weighting.class_weights import ClassWeights
 
 try:
@@ -62,13 +62,12 @@ def compute_loss_func(criterion: nn.Module) -> Callable[..., Tensor]:
             logits = interpolate(logits, size=labels.shape[1:], mode=mode, align_corners=False)
         loss_of = criterion.to(logits.device)
         shares = None if num_items_in_batch is None else totals.shares(labels)
-        if shares is not None and isinstance(loss_of, CombinedLoss):
+        if shares is not None:
+            assert isinstance(loss_of, CombinedLoss)
             return loss_of.with_shares(logits, labels, *shares)
         loss: Tensor = loss_of(logits, labels)
         if num_items_in_batch is None:
             return loss
-        if shares is not None:
-            return loss * shares[1]
         return loss * (labels != -100).sum() / max(num_items_in_batch, 1)
 
     return compute
@@ -90,7 +89,7 @@ class _Totals:
     def shares(self, labels: Tensor) -> tuple[float, float] | None:
         """Return a batch's part of Σ w over valid pixels and of the samples with one; None if unknown."""
         found = _accumulated_batches() if torch.is_grad_enabled() else None
-        if found is None or not isinstance(self._criterion, CombinedLoss | DiceLoss):
+        if found is None or not isinstance(self._criterion, CombinedLoss):
             return None
         trainer, batches = found
         if batches is not self._batches:
@@ -105,7 +104,7 @@ class _Totals:
 
     def _amounts(self, labels: Tensor) -> Tensor:
         """Return Σ w over the valid pixels and the number of samples with a valid pixel, float64 [2]."""
-        valid = labels != self._criterion.ignore_index
+        valid = self._criterion.valid_pixels(labels)
         weight = self._criterion.weight
         class_ids = labels[valid].long()
         if isinstance(weight, Tensor):

@@ -1,13 +1,15 @@
-"""Losses for semantic segmentation in 2-D and 3-D: cross-entropy, Dice and Tversky, with class weights.
+"""Losses for semantic segmentation: cross-entropy, focal loss, Dice and Tversky, with class weights.
 
 ::
 
     criterion = statsvc.losses.CombinedLoss(class_weights=weights, ignore_index=255)
     loss = criterion(logits, target)  # [N, C, *spatial] and [N, *spatial]
 
+`CrossEntropyLoss`, `DiceLoss` and `TverskyLoss` are its terms, each of them alone.
+
 ::
 
-    modules     CombinedLoss, DiceLoss and TverskyLoss
+    modules     the losses
     class_sums  the only passes over the logits, forward and backward
     plain_sums  the same sums for torch.func and forward-mode derivatives
     terms       cross-entropy, Dice and Tversky, computed from the [N, C] results of `class_sums`
@@ -24,6 +26,6 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("PyTorch is not installed. Run: pip install 'statsvc[torch]'") from error
 
-from statsvc.losses.modules import CombinedLoss, DiceLoss, TverskyLoss
+from statsvc.losses.modules import CombinedLoss, CrossEntropyLoss, DiceLoss, TverskyLoss
 
-__all__ = ["CombinedLoss", "DiceLoss", "TverskyLoss"]
+__all__ = ["CombinedLoss", "CrossEntropyLoss", "DiceLoss", "TverskyLoss"]

@@ -1,21 +1,26 @@
-"""The sums over pixels from which cross-entropy and Dice are computed, and their gradient.
+"""The sums over pixels from which every loss is computed, and their gradient.
 
-With p the softmax over classes, summed over the valid pixels (target other than `ignore_index`)::
+With p the softmax over classes, summed over the valid pixels (targets that are not ignored)::
 
-    nll[n, c]      Σ −ln p_c  over the pixels of class c
+    nll[n, c]      Σ −ln p_c  over the pixels of class c; with `gamma`, Σ −(1 − p_c)^γ_c·ln p_c
     overlap[n, c]  Σ p_c      over the pixels of class c
     mass[n, c]     Σ p_c      over all valid pixels; Σ p_c² with `square`
+    spread[n, c]   Σ −ln p_c  over all valid pixels with `smoothing`, and else 0
     pixels[n, c]   number of pixels of class c
 
-Both losses are functions of these [N, C] arrays, so every operation on a tensor of the logits' size is in
-this module. The backward pass has a closed form. With g, b and a the gradients with respect to nll, overlap
-and mass, the gradient at a pixel of class t is ::
+All losses are functions of these [N, C] arrays, so every operation on a tensor of the logits' size is in
+this module. The backward pass has a closed form. With g, b, a and h the gradients with respect to nll,
+overlap, mass and spread, the gradient at a pixel of class t is ::
 
-    ∂/∂x_c = p_c·(a_c + g_t − q) + [c = t]·(b_t·p_t − g_t),    q = Σ_k a_k·p_k + b_t·p_t
+    ∂/∂x_c = p_c·(a_c + g_t + Σ_k h_k − q) − h_c + [c = t]·(b_t·p_t − g_t),    q = Σ_k a_k·p_k + b_t·p_t
 
-where `square` replaces a_c by 2·a_c·p_c. It recomputes p from the logits and one saved number per pixel,
-ln Σ exp x. Forward and backward pass therefore allocate only one tensor of the logits' size, the gradient.
-Every temporary tensor has the size of a block of pixels, which fits the CPU cache.
+where `square` replaces a_c by 2·a_c·p_c, and `gamma` replaces g_t by g_t·m, see `focal_slope`. It recomputes
+p from the logits and one saved number per pixel, ln Σ exp x. Forward and backward pass therefore allocate
+only one tensor of the logits' size, the gradient. Every temporary tensor has the size of a block of pixels,
+which fits the CPU cache.
+
+`softmax` and `sigmoid` compute both passes for a block of pixels. Logits of one channel are those of C = 2
+classes, see `sigmoid`.
 
 The functions are custom operators, which `torch.compile` does not trace: it neither unrolls the loop over
 blocks nor breaks the graph at the check of targets. Their backward pass has no derivative; autograd raises.
@@ -24,6 +29,9 @@ blocks nor breaks the graph at the check of targets. Their backward pass has no 
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Sequence  # noqa: TC003  the operators' schema is read from the annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +39,8 @@ import torch
 from torch import Tensor
 
 from statsvc.errors import InvalidParameter
+from statsvc.losses.sigmoid import sigmoid_gradient, sigmoid_sums
+from statsvc.losses.softmax import softmax_gradient, softmax_sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,61 +57,60 @@ NAMED_TARGETS = 5
 
 @torch.library.custom_op("statsvc::class_sums", mutates_args=())
 def class_sums(
-    logits: Tensor, target: Tensor, offset: Tensor | None, ignore_index: int, square: bool, check: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return (nll, overlap, mass, pixels, log_sum, ends).
+    logits: Tensor,
+    target: Tensor,
+    offset: Tensor | None,
+    gamma: Tensor | None,
+    ignored_ids: Sequence[int],
+    square: bool,
+    smoothing: bool,
+    check: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return (nll, overlap, mass, spread, pixels, log_sum, ends).
 
-    logits  floating point [N, C, *spatial]
-    target  integer [N, *spatial]
-    offset  [C], added to the logits of every pixel, or None; it gets no gradient
-    square  whether mass is Σ p_c² instead of Σ p_c
-    check   whether to raise for invalid targets
+    logits       floating point [N, C, *spatial], or [N, 1, *spatial] for C = 2
+    target       integer [N, *spatial]
+    offset       [C], added to the logits of every pixel, or None; it gets no gradient
+    gamma        [] or [C], at least 0, or None for 0; it gets no gradient
+    ignored_ids  targets of ignored pixels
+    square       whether mass is Σ p_c² instead of Σ p_c
+    smoothing    whether to compute spread
+    check        whether to raise for invalid targets
 
-    nll, overlap and mass are [N, C], float64 for float64 logits and else float32. pixels is int64 [N, C].
-    log_sum [N, pixels] is ln Σ exp x for the backward pass, and +inf at ignored pixels, where it makes p 0.
-    ends, int64 [2], are the lowest and the highest target, ignored pixels excluded.
+    nll, overlap, mass and spread are [N, C], float64 for float64 logits and else float32. pixels is int64
+    [N, C]. log_sum [N, pixels] is ln Σ exp x for the backward pass, and +inf at ignored pixels, where it
+    makes p 0; it is empty for one channel. ends, int64 [2], are the lowest and the highest target, ignored
+    pixels excluded.
 
-    With `check`, raises `InvalidParameter` for targets that are neither `ignore_index` nor in 0 … C−1, naming
-    their values. Without, they count as the nearest class, and the caller must call `check_targets`.
+    With `check`, raises `InvalidParameter` for targets that are neither ignored nor in 0 … C−1, naming their
+    values. Without, they count as the nearest class, and the caller must call `check_targets`.
     """
     flat, labels = logits.flatten(2), target.flatten(1)
-    samples, classes, _ = flat.shape
+    samples, classes = len(flat), class_count(logits)
     dtype = sum_dtype(logits)
-    nll, overlap, mass = (flat.new_zeros((samples, classes), dtype=dtype) for _ in range(3))
+    nll, overlap, mass, spread = (flat.new_zeros((samples, classes), dtype=dtype) for _ in range(4))
     pixels = flat.new_zeros((samples, classes), dtype=torch.int64)
-    log_sum = flat.new_empty(labels.shape, dtype=dtype)
+    log_sum = flat.new_empty(_log_sum_shape(logits), dtype=dtype)
     extremes: list[Tensor] = []
     for at, span in _blocks(flat):
-        x, (label, ignored) = flat[at, :, span], _labels(labels[at, span], ignore_index)
+        x, (label, ignored) = flat[at, :, span], _labels(labels[at, span], ignored_ids)
         extremes += label.aminmax()
         label.clamp_(0, classes - 1)
-        if offset is not None:
-            x = x + offset[:, None]
-        top = x.amax(1, keepdim=True)
-        if _needs_cleaning(ignored, top):
-            x = x.masked_fill(ignored, 0)
-            top = x.amax(1, keepdim=True)
-        top = top.to(dtype)
-        p = x - top
-        of_label = p.gather(1, label)
-        total = p.exp_().sum(1, keepdim=True)
-        log_total = total.log()
-        pixel_nll = (log_total - of_label)[:, 0]
-        log_sum[at, span] = log_total.add_(top).masked_fill_(ignored, torch.inf)[:, 0]
-        p.mul_(total.reciprocal_().masked_fill_(ignored, 0))
-        by_class = _by_class_on_cpu if flat.device.type == "cpu" else _by_class
-        class_pixels, class_nll, class_overlap = by_class(
-            label[:, 0], ignored[:, 0], pixel_nll, (-pixel_nll).exp_(), classes
-        )
-        pixels[at] += class_pixels
-        nll[at] += class_nll
-        overlap[at] += class_overlap
-        mass[at] += (p.square_() if square else p).sum(2)
+        block: Sequence[Tensor]
+        if flat.shape[1] == 1:
+            x = _one_channel(x, offset, dtype)
+            block = sigmoid_sums(x, label[:, 0], ignored[:, 0], gamma, square, smoothing)
+        else:
+            x = x if offset is None else x + offset[:, None]
+            block_log_sum, *block = softmax_sums(x, label, ignored, gamma, square, smoothing, dtype)
+            log_sum[at, span] = block_log_sum
+        for total, part in zip((nll, overlap, mass, spread, pixels), block, strict=True):
+            total[at] += part
     ends = torch.stack(torch.stack(extremes).aminmax()) if extremes else pixels.new_zeros(2)
     if check:
         # The only transfer from the device in a call, after every kernel has been launched.
-        check_targets(target, ends, ignore_index, classes)
-    return nll, overlap, mass, pixels, log_sum, ends
+        check_targets(target, ends, ignored_ids, classes)
+    return nll, overlap, mass, spread, pixels, log_sum, ends
 
 
 @torch.library.custom_op("statsvc::class_sums_gradient", mutates_args=())
@@ -109,40 +118,40 @@ def class_sums_gradient(
     logits: Tensor,
     target: Tensor,
     offset: Tensor | None,
+    gamma: Tensor | None,
     log_sum: Tensor,
     nll_gradient: Tensor,
     overlap_gradient: Tensor,
     mass_gradient: Tensor,
-    ignore_index: int,
+    spread_gradient: Tensor | None,
+    ignored_ids: Sequence[int],
     square: bool,
 ) -> Tensor:
     """Return the gradient with respect to the logits, of their shape and dtype.
 
     The module's docstring has the formula. The other arguments are those and the results of `class_sums`;
-    nll_gradient, overlap_gradient and mass_gradient are g, b and a, [N, C].
+    nll_gradient, overlap_gradient, mass_gradient and spread_gradient are g, b, a and h, [N, C]; h is None
+    without `smoothing`.
     """
     flat, labels = logits.flatten(2), target.flatten(1)
     gradient = torch.empty_like(flat)
     for at, span in _blocks(flat):
-        x, (label, ignored) = flat[at, :, span], _labels(labels[at, span], ignore_index)
-        if offset is not None:
-            x = x + offset[:, None]
-        p = (x - log_sum[at, None, span]).exp_()
-        g = nll_gradient[at].gather(1, label[:, 0])[:, None].masked_fill_(ignored, 0)
-        b_p = overlap_gradient[at].gather(1, label[:, 0])[:, None] * p.gather(1, label)
-        gradient_block = gradient[at, :, span]
-        out = gradient_block if gradient_block.dtype == p.dtype else torch.empty_like(p)
-        torch.mul(p, mass_gradient[at, :, None], out=out)
-        if square:
-            out.mul_(p).mul_(2)
-        a_p = out.sum(1, keepdim=True)
-        out.addcmul_(p, g - a_p - b_p)
-        out.scatter_add_(1, label, b_p - g)
-        if _needs_cleaning(ignored, a_p):
-            out.masked_fill_(ignored, 0)
-        if out is not gradient_block:
-            gradient_block.copy_(out)
+        x, (label, ignored) = flat[at, :, span], _labels(labels[at, span], ignored_ids)
+        h = None if spread_gradient is None else spread_gradient[at]
+        gradients = (nll_gradient[at], overlap_gradient[at], mass_gradient[at], h)
+        out = gradient[at, :, span]
+        if flat.shape[1] == 1:
+            x = _one_channel(x, offset, log_sum.dtype)
+            out[:, 0] = sigmoid_gradient(x, label[:, 0], ignored[:, 0], gamma, gradients, square)
+        else:
+            x = x if offset is None else x + offset[:, None]
+            softmax_gradient(x, label, ignored, gamma, log_sum[at, None, span], gradients, square, out)
     return gradient.view(logits.shape)
+
+
+def class_count(logits: Tensor) -> int:
+    """Return C: the number of channels, or 2 for one channel."""
+    return 2 if logits.shape[1] == 1 else logits.shape[1]
 
 
 def sum_dtype(logits: Tensor) -> torch.dtype:
@@ -152,8 +161,8 @@ def sum_dtype(logits: Tensor) -> torch.dtype:
 
 def _blocks(flat: Tensor) -> Iterator[Block]:
     """Yield slices (samples, pixels) of each block: part of one sample's pixels, or whole samples."""
-    samples, classes, size = flat.shape
-    limit = (CPU_BLOCK if flat.device.type == "cpu" else DEVICE_BLOCK) // classes
+    samples, _, size = flat.shape
+    limit = (CPU_BLOCK if flat.device.type == "cpu" else DEVICE_BLOCK) // class_count(flat)
     step = min(max(limit, 1), max(size, 1))
     whole_samples = max(limit // max(size, 1), 1)
     for sample in range(0, samples, whole_samples):
@@ -161,50 +170,30 @@ def _blocks(flat: Tensor) -> Iterator[Block]:
             yield slice(sample, sample + whole_samples), slice(start, start + step)
 
 
-def _labels(block: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+def _one_channel(block: Tensor, offset: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Return the logits of class 1, [n, k], less those of class 0."""
+    x = block[:, 0].to(dtype)
+    return x if offset is None else x + offset.to(dtype).diff()
+
+
+def _log_sum_shape(logits: Tensor) -> tuple[int, int]:
+    return (len(logits), 0 if logits.shape[1] == 1 else math.prod(logits.shape[2:]))
+
+
+def _labels(block: Tensor, ignored_ids: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Return int64 labels, with 0 at ignored pixels, and a bool mask of ignored pixels, both [n, 1, k]."""
     label = block[:, None].to(torch.int64)  # before the comparison: −100 equals 156 as uint8
-    ignored = label == ignore_index
+    ignored = is_one_of(label, ignored_ids)
     return label.masked_fill(ignored, 0), ignored
 
 
-def _needs_cleaning(ignored: Tensor, values: Tensor) -> bool:
-    """Return whether ignored pixels may have inf or NaN in `values`, one number per pixel.
-
-    On the CPU, the check is cheaper than cleaning. On other devices it would have to wait for the device, so
-    the answer there is always True.
-    """
-    return values.device.type != "cpu" or not bool(values.where(ignored, 0).sum().isfinite())
+def is_one_of(label: Tensor, ids: Sequence[int]) -> Tensor:
+    """Return a bool mask of the labels that are one of the ids."""
+    masks = [label == class_id for class_id in ids]
+    return functools.reduce(torch.bitwise_or, masks) if masks else torch.zeros_like(label, dtype=torch.bool)
 
 
-def _by_class_on_cpu(
-    label: Tensor, ignored: Tensor, nll: Tensor, of_label: Tensor, classes: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the number of pixels, Σ nll and Σ of_label of each class, [n, C], from labels [n, k].
-
-    `bincount` sums in float64 and in a fixed order. Ignored pixels go to an extra bin.
-    """
-    bins = len(label) * classes
-    first = torch.arange(0, bins, classes)[:, None]
-    bin_index = (label + first).masked_fill_(ignored, bins).flatten()
-    sums = [
-        torch.bincount(bin_index, values, bins + 1)[:bins].view(-1, classes)
-        for values in (None, nll.flatten().double(), of_label.flatten().double())
-    ]
-    return sums[0], sums[1], sums[2]
-
-
-def _by_class(
-    label: Tensor, ignored: Tensor, nll: Tensor, of_label: Tensor, classes: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Do the same by masked sums, for devices on which atomic additions to one address are slow."""
-    ids = torch.arange(classes, device=label.device)[:, None]
-    belongs = (label[:, None] == ids) & ~ignored[:, None]
-    of_class = [torch.where(belongs, values[:, None], 0).sum(2) for values in (nll, of_label)]
-    return belongs.sum(2), of_class[0], of_class[1]
-
-
-def check_targets(target: Tensor, ends: Tensor, ignore_index: int, classes: int) -> None:
+def check_targets(target: Tensor, ends: Tensor, ignored_ids: Sequence[int], classes: int) -> None:
     """Raise `InvalidParameter` naming the targets outside 0 … C−1.
 
     ends  the lowest and the highest target, int64 [2], ignored pixels excluded
@@ -213,27 +202,29 @@ def check_targets(target: Tensor, ends: Tensor, ignore_index: int, classes: int)
     if lowest >= 0 and highest < classes:
         return
     label = target.to(torch.int64)
-    outside = label[(label != ignore_index) & ((label < 0) | (label >= classes))]
+    outside = label[~is_one_of(label, ignored_ids) & ((label < 0) | (label >= classes))]
     ids, pixels = np.unique(outside.cpu().numpy(), return_counts=True)
     first = zip(ids[:NAMED_TARGETS], pixels[:NAMED_TARGETS], strict=True)
     listed = ", ".join(f"{value} ({count} pixels)" for value, count in first)
     more = ", …" if len(ids) > NAMED_TARGETS else ""
+    plural = "s" if len(ignored_ids) > 1 else ""
+    ignorable = f" or the ignored id{plural} {', '.join(map(str, ignored_ids))}" if ignored_ids else ""
     raise InvalidParameter(
         (
             "target",
-            f"contains {listed}{more}; expected class ids 0 … {classes - 1} or the ignored id "
-            f"{ignore_index}. Map the labels to class ids, or set ignore_index",
+            f"contains {listed}{more}; expected class ids 0 … {classes - 1}{ignorable}. Map the labels to "
+            "class ids, or set ignore_index",
         )
     )
 
 
 @class_sums.register_fake
-def _(logits: Tensor, target: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    shape, dtype = logits.shape[:2], sum_dtype(logits)
-    sums = [logits.new_empty(shape, dtype=dtype) for _ in range(3)]
+def _(logits: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    shape, dtype = (len(logits), class_count(logits)), sum_dtype(logits)
+    sums = [logits.new_empty(shape, dtype=dtype) for _ in range(4)]
     pixels = logits.new_empty(shape, dtype=torch.int64)
-    log_sum = logits.new_empty(target.flatten(1).shape, dtype=dtype)
-    return sums[0], sums[1], sums[2], pixels, log_sum, pixels.new_empty(2)
+    log_sum = logits.new_empty(_log_sum_shape(logits), dtype=dtype)
+    return *sums, pixels, log_sum, pixels.new_empty(2)
 
 
 @class_sums_gradient.register_fake
@@ -242,18 +233,19 @@ def _(logits: Tensor, *_: Any) -> Tensor:
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    logits, target, offset, ctx.ignore_index, ctx.square, _ = inputs
+    logits, target, offset, gamma, ctx.ignored_ids, ctx.square, ctx.smoothing, _ = inputs
     *_, pixels, log_sum, ends = output
-    ctx.save_for_backward(logits, target, offset, log_sum)
+    ctx.save_for_backward(logits, target, offset, gamma, log_sum)
     ctx.mark_non_differentiable(pixels, log_sum, ends)
 
 
-def _backward(ctx: Any, nll: Tensor, overlap: Tensor, mass: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    logits, target, offset, log_sum = ctx.saved_tensors
+def _backward(
+    ctx: Any, nll: Tensor, overlap: Tensor, mass: Tensor, spread: Tensor, *_: Any
+) -> tuple[Tensor | None, ...]:
     gradient = class_sums_gradient(
-        logits, target, offset, log_sum, nll, overlap, mass, ctx.ignore_index, ctx.square
+        *ctx.saved_tensors, nll, overlap, mass, spread if ctx.smoothing else None, ctx.ignored_ids, ctx.square
     )
-    return gradient, None, None, None, None, None
+    return gradient, *[None] * 7
 
 
 class_sums.register_autograd(_backward, setup_context=_save_for_backward)

@@ -1,7 +1,8 @@
-"""The loss modules: Dice and Tversky loss, and the weighted sum of Dice and cross-entropy."""
+"""The loss modules: the weighted sum of cross-entropy and Dice, and each of them alone."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import warnings
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from statsvc.common.plain_values import plain
 from statsvc.errors import InvalidParameter
-from statsvc.losses.class_sums import class_sums
+from statsvc.losses.class_sums import class_count, class_sums, is_one_of
 from statsvc.losses.plain_sums import detached, plain_sums, requires_plain_sums
 from statsvc.losses.processes import several_processes, sum_over_processes
 from statsvc.losses.terms import Sums, cross_entropy, dice
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
     from statsvc.losses.weighting import AnyWeights, Kind
 
+    Factors = float | Sequence[float] | Tensor
+
 
 RECORD = "provenance_record"
 """Name of the buffer with the provenance of the weights, and of its entry in checkpoints."""
@@ -41,39 +44,107 @@ RECORD = "provenance_record"
 Constructor = TypeVar("Constructor", bound="Callable[..., None]")
 
 
-class _ClassLoss(nn.Module):
-    """Base of the losses: their common options, the weights and the provenance of the weights."""
+class CombinedLoss(nn.Module):
+    """`ce_weight` · cross-entropy + `dice_weight` · Dice loss, in 1-D to 3-D, with class weights.
+
+    ::
+
+        CE   = Σ w_t·α_t·(1 − p_t)^γ_t·(−ln p_t) / Σ w_t          summed over the valid pixels, of class t
+        D_c  = (2·TP + smooth) / (2·TP + 2·α_c·FP + 2·β_c·FN + smooth)
+        Dice = Σ w_c·(1 − D_c)^γ / Σ w_c                          summed over the included classes
+
+    Here p is the softmax of the logits, y the one-hot target and w the class weights, and TP = Σ p_c·y_c,
+    FP = Σ p_c·(1 − y_c) and FN = Σ (1 − p_c)·y_c are sums over the valid pixels. By default, CE is that of
+    `torch.nn.CrossEntropyLoss`, and D_c = (2·Σ p_c·y_c + smooth) / (Σ p_c + Σ y_c + smooth).
+
+    ce_weight           factor of cross-entropy, at least 0
+    dice_weight         factor of the Dice loss, at least 0
+    smooth              smoothing term of numerator and denominator, at least 0
+    ignore_index        the target value of invalid pixels, or several values. These pixels contribute neither
+                        loss nor gradient, even if their logits are inf or NaN. An ignored class takes no part
+                        in Dice
+    class_weights       one number of at least 0 for each class: a tensor, array, list or `ClassWeights`
+    square_denominator  use Σ p² + Σ y² in the denominator (V-Net, Milletari et al. 2016). Do not change it
+                        during a run: losses before and after are not comparable
+    batch_dice          False: compute the loss of each sample, and average over the samples that have a valid
+                        pixel. True: sum over the batch first, in distributed training over the batches of all
+                        processes, so that both terms and, with DistributedDataParallel, the gradient are
+                        those of the joined batch. Forward and backward pass are then collectives, except
+                        without gradients (`torch.no_grad()`). An invalid target on one process raises on all
+    include_background  False: exclude class 0 from Dice
+    absent              what happens in Dice to a class without a pixel in the sample (or batch): 'skip'
+                        excludes it, 'penalise' counts every prediction of it as an error, as MONAI does
+    kind                'weights', or 'additive': add `class_weights` (of `logit_adjustment`) to the logits,
+                        during training only. Predictions use the unchanged logits (Menon et al. 2021)
+    focal_gamma         γ of cross-entropy, at least 0: a number, or one for each class. Above 0 it is focal
+                        loss (Lin et al. 2017)
+    focal_alpha         α of cross-entropy, at least 0, likewise. Unlike a class weight it is not part of the
+                        denominator
+    label_smoothing     ε in 0 … 1, as in `torch.nn.CrossEntropyLoss`; not together with focal_gamma and
+                        focal_alpha
+    tversky_alpha       α of Dice, the factor of false positives, at least 0: a number, or one for each class
+    tversky_beta        β of Dice, the factor of false negatives, likewise
+    tversky_gamma       γ of Dice, above 0
+
+    `loss(logits, target)` takes floating-point logits [N, C, *spatial] and an integer target [N, *spatial].
+    Logits of one channel, [N, 1, *spatial], are those of a sigmoid: the target is 0 or 1, class weights have
+    two numbers, and Dice is that of class 1.
+
+    It returns a scalar, float64 for float64 logits and else float32; half-precision logits are summed in
+    float32. Without valid pixels, or if all weights are 0, loss and gradient are 0. NaN in the logits of a
+    valid pixel makes the loss NaN. `torch.func` and forward-mode derivatives of any order are available; they
+    take more memory than `backward()`, which has no second derivative.
+
+    `last` has the detached terms of the last call: "ce", "dice" and "loss", scalars, and "dice_per_class",
+    [C]: 1 − D_c (to the power γ), averaged over the samples in which the class takes part, and NaN for a
+    class that takes part in none.
+
+    The constructor raises `InvalidParameter` for an option out of range, and if both factors are 0. A call
+    raises `InvalidParameter` for shapes that do not match, and for a target that is neither a class id nor
+    ignored, naming its value; on a GPU, that check waits for the device once per call.
+
+    The weights are a buffer that moves with the model, stays float32 and is not saved in checkpoints. Their
+    provenance (dataset, version, method, spec) and a digest are saved, and loading these into a loss with
+    other weights warns. Tensors that `statsvc.class_weights` returned have a provenance, too.
+    """
 
     weight: Tensor | None
     offset: Tensor | None
     provenance_record: Tensor
+    focal_gamma: Tensor
 
     def __init__(
         self,
         *,
+        ce_weight: float = 0.6,
+        dice_weight: float = 0.4,
         smooth: float = 1.0,
-        ignore_index: int = 255,
+        ignore_index: int | Sequence[int] = 255,
         class_weights: AnyWeights = None,
         square_denominator: bool = False,
         batch_dice: bool = False,
         include_background: bool = True,
         absent: Literal["skip", "penalise"] = "skip",
         kind: Kind = "weights",
+        focal_gamma: Factors = 0.0,
+        focal_alpha: Factors = 1.0,
+        label_smoothing: float = 0.0,
+        tversky_alpha: Factors = 0.5,
+        tversky_beta: Factors = 0.5,
+        tversky_gamma: float = 1.0,
     ) -> None:
         super().__init__()
+        self.ce_weight = _non_negative("ce_weight", ce_weight)
+        self.dice_weight = _non_negative("dice_weight", dice_weight)
+        if self.ce_weight == self.dice_weight == 0:
+            raise InvalidParameter(
+                ("ce_weight", "is 0 and so is dice_weight, so the loss would be 0; increase one of them")
+            )
         if absent not in ("skip", "penalise"):
             raise InvalidParameter(("absent", f"must be 'skip' or 'penalise', not {absent!r}"))
-        ignore_index = plain(ignore_index)
-        if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
-            raise InvalidParameter(
-                (
-                    "ignore_index",
-                    f"must be an integer, not {ignore_index!r}; give one that no label has, such as -100, to "
-                    "ignore nothing",
-                )
-            )
+        self.ignored_ids = _ids(plain(ignore_index))
+        self.ignore_index = self.ignored_ids if len(self.ignored_ids) != 1 else self.ignored_ids[0]
         self.smooth = _non_negative("smooth", smooth)
-        self.ignore_index = ignore_index
         self.square_denominator = square_denominator
         self.batch_dice = batch_dice
         self.include_background = include_background
@@ -82,8 +153,95 @@ class _ClassLoss(nn.Module):
         # Not persistent: loading a checkpoint must not replace the weights that the script asked for.
         self.register_buffer("weight", vector if kind == "weights" else None, persistent=False)
         self.register_buffer("offset", vector if kind == "additive" else None, persistent=False)
+        for name, value in (
+            ("focal_gamma", focal_gamma),
+            ("focal_alpha", focal_alpha),
+            ("tversky_alpha", tversky_alpha),
+            ("tversky_beta", tversky_beta),
+        ):
+            self.register_buffer(name, _factors(name, value), persistent=False)
+        self.label_smoothing = _non_negative("label_smoothing", label_smoothing)
+        self.tversky_gamma = _non_negative("tversky_gamma", tversky_gamma)
+        self._focal = bool(self.focal_gamma.any())
+        self._check_terms()
         self._record = record_of(class_weights, vector)
         self.register_buffer(RECORD, packed(self._record))
+        self.last: dict[str, Tensor] = {}
+
+    def _check_terms(self) -> None:
+        """Raise `InvalidParameter` for options that have no meaning together."""
+        if self.label_smoothing > 1:
+            raise InvalidParameter(("label_smoothing", f"must be at most 1, not {self.label_smoothing:g}"))
+        if self.label_smoothing and (self._focal or self._differs("focal_alpha", 1)):
+            raise InvalidParameter(
+                (
+                    "label_smoothing",
+                    "is not defined for focal loss; set it, or gamma and alpha, to the default",
+                )
+            )
+        if self.tversky_gamma == 0:
+            raise InvalidParameter(("gamma", "is 0, so the loss would be constant; give a number above 0"))
+        if self.square_denominator and (
+            self._differs("tversky_alpha", 0.5) or self._differs("tversky_beta", 0.5)
+        ):
+            raise InvalidParameter(("square_denominator", "is not defined for Tversky loss; use Dice"))
+
+    def _differs(self, name: str, value: float) -> bool:
+        factors = self._buffers[name]
+        return factors is not None and bool((factors != value).any())
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss, a scalar."""
+        return self.with_shares(logits, target, 1, 1)
+
+    def with_shares(self, logits: Tensor, target: Tensor, ce_share: float, dice_share: float) -> Tensor:
+        """Return this batch's part of the loss of several batches, a scalar: the sum of these is a mean.
+
+        ce_share    this batch's part of Σ w over the valid pixels of all batches
+        dice_share  this batch's part of the samples with a valid pixel of all batches
+        """
+        sums = self._sums(logits, target)
+        ones = sums.mass.new_ones(sums.mass.shape[1])
+        weight = ones if self.weight is None else self.weight.to(ones)
+        ce = cross_entropy(
+            sums, weight, self._of_each_class("focal_alpha", logits).to(ones), self.label_smoothing
+        )
+        ids = torch.arange(len(ones), device=ones.device)
+        included = ~is_one_of(ids, self.ignored_ids)
+        if not self.include_background or logits.shape[1] == 1:
+            included &= ids > 0
+        dice_loss, per_class = dice(
+            sums,
+            weight,
+            included,
+            self.smooth,
+            self.absent == "skip",
+            self._of_each_class("tversky_alpha", logits).to(ones),
+            self._of_each_class("tversky_beta", logits).to(ones),
+            self.tversky_gamma,
+        )
+        loss = torch.zeros_like(ce)
+        for term, factor in ((ce, self.ce_weight * ce_share), (dice_loss, self.dice_weight * dice_share)):
+            if factor > 0:
+                # Unlike factor * term, this keeps the dtype of a forward-mode tangent.
+                loss = torch.add(loss, term, alpha=factor)
+        terms = {"ce": ce, "dice": dice_loss, "loss": loss, "dice_per_class": per_class}
+        self.last = {name: detached(term) for name, term in terms.items()}
+        return loss
+
+    def _of_each_class(self, name: str, logits: Tensor) -> Tensor:
+        """Return a number or one for each class, float32 [] or [C], on the device of the logits."""
+        factors = self._buffers[name]
+        assert factors is not None
+        if factors.ndim and len(factors) != class_count(logits):
+            raise InvalidParameter(
+                (name, f"has {len(factors)} numbers, but the logits have {class_count(logits)} classes")
+            )
+        return factors.to(logits.device)
+
+    def valid_pixels(self, target: Tensor) -> Tensor:
+        """Return a bool mask of the pixels that are not ignored."""
+        return ~is_one_of(target.to(torch.int64), self.ignored_ids)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the buffers with the model, but keep their dtypes: `model.half()` would round the weights."""
@@ -103,8 +261,9 @@ class _ClassLoss(nn.Module):
         # No collective without gradients, so that a single process can validate.
         training = torch.is_grad_enabled() and logits.requires_grad
         across_processes = self.batch_dice and training and several_processes()
-        plain = requires_plain_sums(logits)
-        if plain:
+        gamma = self._of_each_class("focal_gamma", logits) if self._focal else None
+        options = (offset, gamma, self.ignored_ids, self.square_denominator, bool(self.label_smoothing))
+        if requires_plain_sums(logits):
             if self.batch_dice and several_processes():
                 raise InvalidParameter(
                     (
@@ -113,31 +272,16 @@ class _ClassLoss(nn.Module):
                         "use backward(), or batch_dice=False",
                     )
                 )
-            nll, overlap, mass, pixels = plain_sums(
-                logits, target, offset, self.ignore_index, self.square_denominator
-            )
+            *floats, pixels = plain_sums(logits, target, *options)
         else:
-            nll, overlap, mass, pixels, _, ends = class_sums(
-                logits, target, offset, self.ignore_index, self.square_denominator, not across_processes
-            )
-        sums = Sums(nll, overlap, mass, pixels.to(mass.dtype))
+            *floats, pixels, _, ends = class_sums(logits, target, *options, not across_processes)
+        sums = Sums(*[*floats, pixels.to(floats[0].dtype)])
         if not self.batch_dice:
             return sums
         total = sums.of_the_batch()
         if across_processes:
-            total = sum_over_processes(total, target, ends, self.ignore_index)
+            total = sum_over_processes(total, target, ends, self.ignored_ids)
         return Sums(*total.unbind())
-
-    def _class_weight(self, sums: Sums) -> Tensor:
-        """Return the class weights, [C], of the dtype of the sums; ones without weights."""
-        return sums.mass.new_ones(sums.mass.shape[1]) if self.weight is None else self.weight.to(sums.mass)
-
-    def _dice(self, sums: Sums, weight: Tensor, **tversky: Any) -> Tensor:
-        ids = torch.arange(len(weight), device=weight.device)
-        included = ids != self.ignore_index
-        if not self.include_background:
-            included &= ids != 0
-        return dice(sums, weight * included, self.smooth, skip_absent=self.absent == "skip", **tversky)
 
     @property
     def provenance(self) -> dict[str, Any] | None:
@@ -173,9 +317,16 @@ class _ClassLoss(nn.Module):
                 )
 
     def extra_repr(self) -> str:
-        """Return the options, for `print(model)`."""
-        names = ("smooth", "ignore_index", "square_denominator", "batch_dice", "include_background", "absent")
-        options = [f"{name}={getattr(self, name)!r}" for name in names]
+        """Return the options that differ from the defaults, for `print(model)`."""
+        options = []
+        for name, option in inspect.signature(CombinedLoss).parameters.items():
+            if name in ("ce_weight", "dice_weight") and type(self) is not CombinedLoss:
+                continue
+            value = getattr(self, name, option.default)
+            if isinstance(value, Tensor):
+                value = value.double().mul(1e6).round().div(1e6).tolist()
+            if value != option.default:
+                options.append(f"{name}={value!r}")
         if self.offset is not None:
             options.append("kind='additive'")
         if self._record is not None:
@@ -183,178 +334,113 @@ class _ClassLoss(nn.Module):
         return ", ".join(options)
 
 
-def _with_common_options(init: Constructor) -> Constructor:
-    """Replace `**options` in the signature of a subclass's constructor by the options of `_ClassLoss`."""
-    signature = inspect.signature(init)
-    own = [option for option in signature.parameters.values() if option.kind is not option.VAR_KEYWORD]
-    common = list(inspect.signature(_ClassLoss.__init__).parameters.values())[1:]
-    init.__signature__ = signature.replace(parameters=[*own, *common])  # type: ignore[attr-defined]
-    return init
+def _options(*names: str) -> Callable[[Constructor], Constructor]:
+    """Replace `**options` of a constructor by these options of `CombinedLoss`; others raise `TypeError`."""
+
+    def with_options(init: Constructor) -> Constructor:
+        parameters = list(inspect.signature(init).parameters.values())[:-1]
+        known = inspect.signature(CombinedLoss.__init__).parameters
+        signature = inspect.Signature([*parameters, *(known[name] for name in names)])
+
+        @functools.wraps(init)
+        def checked(self: CombinedLoss, **options: Any) -> None:
+            signature.bind(self, **options)
+            init(self, **options)
+
+        checked.__signature__ = signature  # type: ignore[attr-defined]
+        return checked  # type: ignore[return-value]
+
+    return with_options
 
 
-class DiceLoss(_ClassLoss):
-    """Dice loss of a softmax over classes, in 2-D or 3-D.
+_COMMON = ("ignore_index", "class_weights", "kind")
+_DICE = (
+    "smooth",
+    "ignore_index",
+    "class_weights",
+    "square_denominator",
+    "batch_dice",
+    "include_background",
+    "absent",
+    "kind",
+)
 
-    ::
 
-        D_c  = (2·Σ p_c·y_c + smooth) / (Σ p_c + Σ y_c + smooth)       summed over the valid pixels
-        loss = Σ w_c·(1 − D_c) / Σ w_c                                 summed over the included classes
+class CrossEntropyLoss(CombinedLoss):
+    """Cross-entropy and focal loss (Lin et al. 2017), the first term of `CombinedLoss`.
 
-    Here p is the softmax of the logits, y the one-hot target and w the class weights.
+    gamma            its `focal_gamma`: 0 is cross-entropy, 2 a common choice for focal loss
+    alpha            its `focal_alpha`. With one channel, alpha=[1, w] is pos_weight=w of
+                     `torch.nn.BCEWithLogitsLoss`, and [1 − a, a] is α = a of the usual focal loss
+    label_smoothing  as in `torch.nn.CrossEntropyLoss`
+    options          as in `CombinedLoss`
 
-    smooth              smoothing term of numerator and denominator, at least 0
-    ignore_index        the target value of invalid pixels. They contribute neither loss nor gradient, even if
-                        their logits are inf or NaN. If it is a class id, that class is excluded
-    class_weights       one number of at least 0 for each class: a tensor, array, list or `ClassWeights`
-    square_denominator  use Σ p² + Σ y² in the denominator (V-Net, Milletari et al. 2016). Do not change it
-                        during a run: losses before and after are not comparable
-    batch_dice          False: compute the loss of each sample, and average over the samples that have a valid
-                        pixel. True: sum over the batch first, in distributed training over the batches of all
-                        processes, so that the loss and, with DistributedDataParallel, the gradient are those
-                        of the joined batch. Forward and backward pass are then collectives, except without
-                        gradients (`torch.no_grad()`). An invalid target on one process raises on all of them
-    include_background  False: exclude class 0
-    absent              what happens to a class without a pixel in the sample (or batch): 'skip' excludes it,
-                        'penalise' counts every prediction of it as an error, as MONAI does
-    kind                'weights', or 'additive': add `class_weights` (of `logit_adjustment`) to the logits,
-                        during training only. Predictions use the unchanged logits (Menon et al. 2021)
-
-    `loss(logits, target)` takes floating-point logits [N, C, *spatial] and an integer target [N, *spatial].
-    It returns a scalar, float64 for float64 logits and else float32; half-precision logits are summed in
-    float32. Without valid pixels, or if all weights are 0, loss and gradient are 0. NaN in the logits of a
-    valid pixel makes the loss NaN. `torch.func` and forward-mode derivatives of any order are available; they
-    take more memory than `backward()`, which has no second derivative.
-
-    The constructor raises `InvalidParameter` for an option out of range. A call raises `InvalidParameter` for
-    shapes that do not match, and for a target that is neither a class id nor ignored, naming its value; on a
-    GPU, that check waits for the device once per call.
-
-    The weights are a buffer that moves with the model, stays float32 and is not saved in checkpoints. Their
-    provenance (dataset, version, method, spec) and a digest are saved, and loading these into a loss with
-    other weights warns. Tensors that `statsvc.class_weights` returned have a provenance, too.
+    For logit adjustment (Menon et al. 2021), pass the answer of the method `logit_adjustment` as
+    `class_weights`, with kind='additive'.
     """
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss, a scalar."""
-        sums = self._sums(logits, target)
-        return self._dice(sums, self._class_weight(sums))
+    @_options(*_COMMON)
+    def __init__(
+        self, *, gamma: Factors = 0.0, alpha: Factors = 1.0, label_smoothing: float = 0.0, **options: Any
+    ) -> None:
+        super().__init__(
+            ce_weight=1,
+            dice_weight=0,
+            focal_gamma=_factors("gamma", gamma),
+            focal_alpha=_factors("alpha", alpha),
+            label_smoothing=label_smoothing,
+            **options,
+        )
 
 
-class TverskyLoss(_ClassLoss):
-    """Tversky and focal Tversky loss (Salehi et al. 2017; Abraham and Khan 2019), in 2-D or 3-D.
+class DiceLoss(CombinedLoss):
+    """Dice loss, the second term of `CombinedLoss`.
 
-    ::
+    options  as in `CombinedLoss`
+    """
 
-        T_c  = (2·TP + smooth) / (2·TP + 2α_c·FP + 2β_c·FN + smooth)
-        loss = Σ w_c·(1 − T_c)^γ / Σ w_c                               summed over the included classes
+    @_options(*_DICE)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(ce_weight=0, dice_weight=1, **options)
 
-    TP = Σ p_c·y_c, FP = Σ p_c·(1 − y_c) and FN = Σ (1 − p_c)·y_c are sums over the valid pixels.
+
+class TverskyLoss(CombinedLoss):
+    """Tversky and focal Tversky loss (Salehi et al. 2017; Abraham and Khan 2019): Dice with α, β and γ.
 
     alpha    factor of false positives, at least 0: a number, or one for each class
     beta     factor of false negatives, likewise. A larger beta than alpha favors recall
     gamma    exponent, above 0. Above 1 it gives classes that are segmented badly more influence
-    options  all options of `DiceLoss`, with the same defaults, except `square_denominator`
+    options  as in `CombinedLoss`, except `square_denominator`
 
     With alpha = beta = 0.5 and gamma = 1 it is `DiceLoss`. Other definitions use half of `smooth`, and an
-    exponent of 1/γ for the γ of Abraham and Khan. The rest is as in `DiceLoss`.
-
-    Raises `InvalidParameter` as `DiceLoss` does.
+    exponent of 1/γ for the γ of Abraham and Khan.
     """
 
-    alpha: Tensor
-    beta: Tensor
-
-    @_with_common_options
+    @_options(*_DICE)
     def __init__(
-        self,
-        *,
-        alpha: float | Sequence[float] | Tensor = 0.3,
-        beta: float | Sequence[float] | Tensor = 0.7,
-        gamma: float = 1.0,
-        **options: Any,
+        self, *, alpha: Factors = 0.3, beta: Factors = 0.7, gamma: float = 1.0, **options: Any
     ) -> None:
-        super().__init__(**options)
-        if self.square_denominator:
-            raise InvalidParameter(("square_denominator", "is not defined for TverskyLoss; use DiceLoss"))
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            self.register_buffer(name, _factors(name, value), persistent=False)
-        self.gamma = _non_negative("gamma", gamma)
-        if self.gamma == 0:
-            raise InvalidParameter(("gamma", "is 0, so the loss would be constant; give a number above 0"))
+        super().__init__(
+            ce_weight=0,
+            dice_weight=1,
+            tversky_alpha=_factors("alpha", alpha),
+            tversky_beta=_factors("beta", beta),
+            tversky_gamma=_non_negative("gamma", gamma),
+            **options,
+        )
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss, a scalar."""
-        sums = self._sums(logits, target)
-        weight = self._class_weight(sums)
-        alpha, beta = (self._of_each_class(name, sums.mass) for name in ("alpha", "beta"))
-        return self._dice(sums, weight, alpha=alpha, beta=beta, gamma=self.gamma)
 
-    def _of_each_class(self, name: str, mass: Tensor) -> Tensor:
-        factors = self._buffers[name]
-        assert factors is not None
-        if factors.ndim and len(factors) != mass.shape[1]:
-            raise InvalidParameter(
-                (name, f"has {len(factors)} numbers, but the logits have {mass.shape[1]} classes")
+def _ids(ignore_index: Any) -> tuple[int, ...]:
+    """Return the ignored ids as a tuple. Raises `InvalidParameter` unless all are integers."""
+    ids = tuple(map(plain, ignore_index)) if isinstance(ignore_index, list | tuple) else (ignore_index,)
+    if any(isinstance(class_id, bool) or not isinstance(class_id, int) for class_id in ids):
+        raise InvalidParameter(
+            (
+                "ignore_index",
+                f"must be an integer or a list of integers, not {ignore_index!r}; give [] to ignore nothing",
             )
-        return factors.to(mass)
-
-    def extra_repr(self) -> str:
-        """Return the options, for `print(model)`."""
-        factors = f"alpha={self.alpha.tolist()}, beta={self.beta.tolist()}, gamma={self.gamma}"
-        return f"{factors}, {super().extra_repr()}"
-
-
-class CombinedLoss(_ClassLoss):
-    """`ce_weight` · cross-entropy + `dice_weight` · Dice loss, in 2-D or 3-D.
-
-    ce_weight    factor of cross-entropy, at least 0
-    dice_weight  factor of the Dice loss, at least 0
-    options      all options of `DiceLoss`, with the same defaults
-
-    Cross-entropy is Σ w·ℓ / Σ w over the valid pixels of all classes, as in `torch.nn.CrossEntropyLoss`, with
-    the same class weights. The rest is as in `DiceLoss`. With `batch_dice` in distributed training, both
-    terms are those of the joined batch.
-
-    `last` has the detached terms of the last call: "ce", "dice" and "loss".
-
-    Raises `InvalidParameter` as `DiceLoss` does, and if both factors are 0.
-    """
-
-    @_with_common_options
-    def __init__(self, *, ce_weight: float = 0.6, dice_weight: float = 0.4, **options: Any) -> None:
-        super().__init__(**options)
-        self.ce_weight = _non_negative("ce_weight", ce_weight)
-        self.dice_weight = _non_negative("dice_weight", dice_weight)
-        if self.ce_weight == self.dice_weight == 0:
-            raise InvalidParameter(
-                ("ce_weight", "is 0 and so is dice_weight, so the loss would be 0; increase one of them")
-            )
-        self.last: dict[str, Tensor] = {}
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return the loss, a scalar."""
-        return self.with_shares(logits, target, 1, 1)
-
-    def with_shares(self, logits: Tensor, target: Tensor, ce_share: float, dice_share: float) -> Tensor:
-        """Return this batch's part of the loss of several batches, a scalar: the sum of these is a mean.
-
-        ce_share    this batch's part of Σ w over the valid pixels of all batches
-        dice_share  this batch's part of the samples with a valid pixel of all batches
-        """
-        sums = self._sums(logits, target)
-        weight = self._class_weight(sums)
-        ce, dice_loss = cross_entropy(sums, weight), self._dice(sums, weight)
-        loss = torch.zeros_like(ce)
-        for term, factor in ((ce, self.ce_weight * ce_share), (dice_loss, self.dice_weight * dice_share)):
-            if factor > 0:
-                # Unlike factor * term, this keeps the dtype of a forward-mode tangent.
-                loss = torch.add(loss, term, alpha=factor)
-        self.last = {"ce": detached(ce), "dice": detached(dice_loss), "loss": detached(loss)}
-        return loss
-
-    def extra_repr(self) -> str:
-        """Return the options, for `print(model)`."""
-        return f"ce_weight={self.ce_weight}, dice_weight={self.dice_weight}, {super().extra_repr()}"
+        )
+    return ids
 
 
 def _non_negative(name: str, value: float) -> float:
@@ -407,18 +493,13 @@ def _check_shapes(logits: Tensor, target: Tensor, vector: Tensor | None) -> None
                 f"has shape {labels}, but logits of shape {shape} require {[shape[0], *shape[2:]]}{hint}",
             )
         )
-    if shape[1] < 2:
-        raise InvalidParameter(
-            (
-                "logits",
-                "have one class, so the softmax is always 1; give two classes or use BCEWithLogitsLoss",
-            )
-        )
-    if vector is not None and len(vector) != shape[1]:
+    classes = class_count(logits)
+    if vector is not None and len(vector) != classes:
+        channel = "; one channel has two classes, background and foreground" if shape[1] == 1 else ""
         raise InvalidParameter(
             (
                 "class_weights",
-                f"has {len(vector)} numbers, but the logits have {shape[1]} classes (shape {shape}); give "
-                f"one number for each class, including absent ones (num_classes={shape[1]})",
+                f"has {len(vector)} numbers, but the logits have {classes} classes (shape {shape}); give one "
+                f"number for each class, including absent ones (num_classes={classes}){channel}",
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence  # noqa: TC003  the operator's schema is read from the annotations
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ def several_processes() -> bool:
 
 
 @torch.library.custom_op("statsvc::sum_over_processes", mutates_args=())
-def sum_over_processes(values: Tensor, target: Tensor, ends: Tensor, ignore_index: int) -> Tensor:
+def sum_over_processes(values: Tensor, target: Tensor, ends: Tensor, ignored_ids: Sequence[int]) -> Tensor:
     """Return the sum of `values`, [..., C], over all processes. Both forward and backward are collectives.
 
     If every process computes the same loss from the sum, each process gets the gradient of the sum of these
@@ -37,7 +38,7 @@ def sum_over_processes(values: Tensor, target: Tensor, ends: Tensor, ignore_inde
     dist.all_reduce(total)
     ranks = total[values.numel() :].nonzero().flatten().tolist()
     if ranks:
-        check_targets(target, ends, ignore_index, classes)
+        check_targets(target, ends, ignored_ids, classes)
         rank_list = ", ".join(map(str, ranks))
         raise InvalidParameter(
             (

@@ -81,7 +81,8 @@ def _check_kind(weights: ClassWeights, kind: str) -> None:
             (
                 "class_weights",
                 f"{weights.method} is for torch.nn.BCEWithLogitsLoss(pos_weight=…), which has a sigmoid for "
-                "each class; this loss has a softmax over the classes, so choose another method",
+                "each class; this loss has a softmax over the classes, so choose another method. For logits "
+                "of one channel, CrossEntropyLoss(alpha=[1, weights[1]]) is the same loss",
             )
         )
     if weights.kind != kind:

@@ -15,17 +15,23 @@ from torch import Tensor
 
 import statsvc
 from statsvc.errors import InvalidParameter
-from statsvc.losses import CombinedLoss, DiceLoss, TverskyLoss, class_sums
+from statsvc.losses import CombinedLoss, CrossEntropyLoss, DiceLoss, TverskyLoss, class_sums
 from support.loss_inputs import logits_of, target_of, value_and_gradient, weights_of
 from support.reference_losses import reference_losses
 
 
+def factors(draw: Any, classes: int, values: list[float]) -> Any:
+    number = st.sampled_from(values)
+    return draw(number | st.lists(number, min_size=classes, max_size=classes))
+
+
 @st.composite
 def loss_calls(draw: Any) -> tuple[Tensor, Tensor, dict[str, Any], int]:
-    classes = draw(st.integers(2, 5))
+    channels = draw(st.integers(1, 5))
+    classes = max(channels, 2)
     space = draw(st.lists(st.integers(1, 5), min_size=1, max_size=3))
-    logits = logits_of((draw(st.integers(1, 3)), classes, *space), draw(st.integers(0, 99)))
-    ignore_index = draw(st.sampled_from([255, -100, 0, 1]))
+    logits = logits_of((draw(st.integers(1, 3)), channels, *space), draw(st.integers(0, 99)))
+    ignore_index = draw(st.sampled_from([255, -100, 0, 1, [255, -100], [1, 255, 254], []]))
     target = target_of(logits, draw(st.integers(0, 99)), draw(st.sampled_from([0, 0.3, 0.9])), ignore_index)
     options = {
         "ce_weight": draw(st.sampled_from([0.6, 1.0, 0.0])),
@@ -38,6 +44,15 @@ def loss_calls(draw: Any) -> tuple[Tensor, Tensor, dict[str, Any], int]:
         "absent": draw(st.sampled_from(["skip", "penalise"])),
         "kind": draw(st.sampled_from(["weights", "additive"])),
     }
+    if draw(st.booleans()):
+        options["label_smoothing"] = draw(st.sampled_from([0.1, 1.0]))
+    else:
+        options["focal_gamma"] = factors(draw, classes, [0.0, 0.5, 2.0])
+        options["focal_alpha"] = factors(draw, classes, [0.0, 0.25, 1.0])
+    if not options["square_denominator"]:
+        options["tversky_alpha"] = factors(draw, classes, [0.0, 0.3, 1.0])
+        options["tversky_beta"] = factors(draw, classes, [0.5, 0.7])
+        options["tversky_gamma"] = draw(st.sampled_from([0.75, 1.0, 2.0]))
     numbers = st.sampled_from([0.0, 0.25, 1.0, 7.5])
     vectors = st.lists(numbers, min_size=classes, max_size=classes)
     class_weights = draw(vectors if options["kind"] == "additive" else st.none() | vectors)
@@ -64,7 +79,7 @@ def test_value_terms_and_gradient_equal_those_of_the_plain_implementation(
     assert not any(term.requires_grad for term in criterion.last.values())
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 5, 3), (1, 3, 2, 3, 4)])
+@pytest.mark.parametrize("shape", [(2, 4, 3, 3), (1, 3, 2, 2, 3)])
 @pytest.mark.parametrize("square", [False, True])
 @pytest.mark.parametrize("batch", [False, True])
 def test_gradients_equal_finite_differences(shape: tuple[int, ...], square: bool, batch: bool) -> None:
@@ -72,10 +87,18 @@ def test_gradients_equal_finite_differences(shape: tuple[int, ...], square: bool
     target = target_of(logits)
     weights = [0.5, 2.0, 0.0, 1.0][: shape[1]]
     for criterion in (
-        CombinedLoss(class_weights=weights, square_denominator=square, batch_dice=batch),
+        CombinedLoss(class_weights=weights, square_denominator=square, batch_dice=batch, label_smoothing=0.2),
+        CombinedLoss(focal_gamma=[0.0, 0.5, 2.0, 1.0][: shape[1]], batch_dice=batch, tversky_gamma=0.75),
         DiceLoss(class_weights=weights, square_denominator=square, batch_dice=batch, absent="penalise"),
     ):
         assert torch.autograd.gradcheck(lambda x, c=criterion: c(x, target), logits)
+    one_channel, binary = logits_of((shape[0], 1, *shape[2:])), target.where(target == 255, target % 2)
+    for criterion in (
+        CombinedLoss(class_weights=[0.5, 2], square_denominator=square, batch_dice=batch),
+        CrossEntropyLoss(gamma=[0.5, 2], alpha=[0.75, 0.25]),
+        CrossEntropyLoss(label_smoothing=0.2),
+    ):
+        assert torch.autograd.gradcheck(lambda x, c=criterion: c(x, binary), one_channel)
 
 
 def test_dice_loss_is_the_dice_term_of_the_combined_loss() -> None:
@@ -147,15 +170,152 @@ def test_focal_tversky_is_finite_at_0_and_nan_for_nan() -> None:
         TverskyLoss(alpha=[1, 2, 3])(perfect, target)
 
 
-def test_cross_entropy_equals_that_of_torch() -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("weights", [None, [0.5, 3.0, 1.0, 0.1]])
+def test_cross_entropy_equals_that_of_torch(smoothing: float, weights: list[float] | None) -> None:
     logits = logits_of((2, 4, 6, 6))
-    target, weight = target_of(logits), torch.tensor([0.5, 3, 1, 0.1])
-    ours = CombinedLoss(ce_weight=1, dice_weight=0, class_weights=weight)
-    theirs = torch.nn.CrossEntropyLoss(weight.double(), ignore_index=255)
+    target = target_of(logits)
+    vector = None if weights is None else torch.tensor(weights).double()
+    theirs = torch.nn.CrossEntropyLoss(vector, ignore_index=255, label_smoothing=smoothing)
+    expected = value_and_gradient(theirs, logits, target)
+    for ours in (
+        CombinedLoss(ce_weight=1, dice_weight=0, class_weights=weights, label_smoothing=smoothing),
+        CrossEntropyLoss(class_weights=weights, label_smoothing=smoothing),
+    ):
+        for actual, wanted in zip(value_and_gradient(ours, logits, target), expected, strict=True):
+            torch.testing.assert_close(actual, wanted)
+
+
+def test_focal_loss_with_gamma_0_is_exactly_cross_entropy() -> None:
+    logits = logits_of((2, 3, 5, 5), dtype=torch.float32)
+    target = target_of(logits)
+    several: list[dict[str, Any]] = [{}, {"class_weights": [1.0, 0.0, 3.0]}]
+    for options in several:
+        plain = value_and_gradient(CrossEntropyLoss(**options), logits, target)
+        gammas: list[Any] = [0, [0, 0, 0]]
+        for gamma in gammas:
+            focal = CrossEntropyLoss(gamma=gamma, alpha=1, **options)
+            assert all(map(torch.equal, value_and_gradient(focal, logits, target), plain))
+        one_of_them = CrossEntropyLoss(gamma=[0, 2, 0], alpha=[1, 0, 1], **options)
+        without = target.masked_fill(target == 1, 255)
+        torch.testing.assert_close(
+            value_and_gradient(one_of_them, logits, without),
+            value_and_gradient(CrossEntropyLoss(**options), logits, without),
+        )
+
+
+def test_focal_loss_is_finite_for_certain_predictions_of_either_kind() -> None:
+    logits = torch.tensor([[[[200.0, -200.0]], [[-200.0, 200.0]]]])
+    for correct in (True, False):
+        target = torch.tensor([[[0, 1]]] if correct else [[[1, 0]]])
+        for x in (logits, logits[:, 1:]):
+            for gamma in (0.5, 2):
+                value, gradient = value_and_gradient(CrossEntropyLoss(gamma=gamma), x, target)
+                assert value == (0 if correct else (400 if x is logits else 200))
+                assert gradient.isfinite().all()
+                assert bool(gradient.any()) != correct
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cross_entropy_of_one_channel_equals_torchs_for_binary_logits(dtype: torch.dtype) -> None:
+    logits = logits_of((2, 1, 6, 5), dtype=dtype)
+    target = target_of(torch.zeros(2, 2, 6, 5))
+
+    def theirs(x: Tensor, t: Tensor) -> Tensor:
+        pixels = x[:, 0][t != 255]
+        return torch.nn.functional.binary_cross_entropy_with_logits(
+            pixels, t[t != 255].to(dtype), pos_weight=torch.tensor(3.5, dtype=dtype)
+        )
+
+    ours = CrossEntropyLoss(alpha=[1, 3.5])
     for actual, expected in zip(
         value_and_gradient(ours, logits, target), value_and_gradient(theirs, logits, target), strict=True
     ):
         torch.testing.assert_close(actual, expected)
+
+
+def test_logit_adjustment_from_counts_is_cross_entropy_of_the_adjusted_logits() -> None:
+    counts = torch.tensor([1850.0, 140, 10]).double()  # of weights_of
+    criterion = CrossEntropyLoss(class_weights=weights_of("logit_adjustment"), kind="additive")
+    logits = logits_of((2, 3, 5, 5))
+    target = target_of(logits)
+    shifted = logits + (counts / counts.sum()).log()[:, None, None]
+    expected = torch.nn.functional.cross_entropy(shifted, target, ignore_index=255)
+    torch.testing.assert_close(criterion(logits, target), expected, rtol=1e-6, atol=0)
+
+
+def test_pixels_of_every_ignored_id_have_neither_loss_nor_gradient() -> None:
+    logits = logits_of((2, 3, 6, 6))
+    target = target_of(logits)
+    several = target.clone()
+    several[target == 255] = torch.tensor([255, -1, 7])[torch.arange(int((target == 255).sum())) % 3]
+    expected = value_and_gradient(CombinedLoss(), logits, target)
+    forms: list[Any] = [[255, -1, 7], (7, 255, -1), np.array([-1, 7, 255]), torch.tensor([255, 7, -1])]
+    for ids in forms:
+        criterion = CombinedLoss(ignore_index=ids)
+        assert all(map(torch.equal, value_and_gradient(criterion, logits, several), expected))
+        assert torch.equal(criterion.valid_pixels(several), target != 255)
+    with pytest.raises(InvalidParameter, match=r"contains -1 .*class ids 0 … 2 or the ignored ids 7, 255\."):
+        CombinedLoss(ignore_index=[7, 255])(logits, several)
+    with pytest.raises(InvalidParameter, match=r"contains 255 .*expected class ids 0 … 2\. Map"):
+        CombinedLoss(ignore_index=[])(logits, target)
+
+
+def test_last_has_the_dice_loss_of_each_class() -> None:
+    logits = logits_of((3, 4, 6, 6))
+    target = target_of(logits)
+    target[target == 3] = 0
+    target[1, target[1] == 2] = 1
+    criterion = CombinedLoss()
+    criterion(logits, target)
+    samples = [CombinedLoss(batch_dice=True) for _ in logits]
+    for one, x, t in zip(samples, logits, target, strict=True):
+        one(x[None], t[None])
+    expected = torch.stack([one.last["dice_per_class"] for one in samples])
+    assert expected[1].isnan().tolist() == [False, False, True, True]
+    per_class = criterion.last["dice_per_class"]
+    torch.testing.assert_close(per_class, expected.nanmean(0), equal_nan=True)
+    assert per_class[3].isnan()
+    for c in range(3):  # the textbook form, for each sample with the class
+        losses = []
+        for x, t in zip(logits.softmax(1), target, strict=True):
+            p, y = x[c][t != 255], (t[t != 255] == c).double()
+            if y.any():
+                losses.append(1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1))
+        torch.testing.assert_close(per_class[c], torch.stack(losses).mean().detach())
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.5, 3.0]])
+def test_every_loss_is_a_term_of_the_combined_loss_and_terms_combine_freely(
+    weights: list[float] | None,
+) -> None:
+    logits = logits_of((2, 4, 6, 6))
+    target = target_of(logits)
+    common: dict[str, Any] = {"class_weights": weights, "ignore_index": [255, 3]}
+    pixel_terms: list[tuple[Any, dict[str, Any]]] = [
+        (CrossEntropyLoss(**common), {}),
+        (CrossEntropyLoss(gamma=2, alpha=0.25, **common), {"focal_gamma": 2, "focal_alpha": 0.25}),
+        (CrossEntropyLoss(label_smoothing=0.1, **common), {"label_smoothing": 0.1}),
+    ]
+    region_terms: list[tuple[Any, dict[str, Any]]] = [
+        (DiceLoss(**common), {}),
+        (
+            TverskyLoss(gamma=0.75, **common),
+            {"tversky_alpha": 0.3, "tversky_beta": 0.7, "tversky_gamma": 0.75},
+        ),
+    ]
+    for first, first_options in pixel_terms:
+        for second, second_options in region_terms:
+            combined = CombinedLoss(ce_weight=0.3, dice_weight=2, **common, **first_options, **second_options)
+            torch.testing.assert_close(
+                value_and_gradient(combined, logits, target),
+                value_and_gradient(
+                    lambda x, t, a=first, b=second: 0.3 * a(x, t) + 2 * b(x, t), logits, target
+                ),
+            )
+            for name in ("ce", "dice", "dice_per_class"):
+                source = first if name == "ce" else second
+                torch.testing.assert_close(combined.last[name], source.last[name], equal_nan=True)
 
 
 def test_dice_with_normalized_weights_has_the_textbook_form() -> None:
@@ -208,7 +368,7 @@ def test_without_valid_pixels_or_weights_loss_and_gradient_are_0(
         value, gradient = value_and_gradient(criterion, logits, target)
         assert value == 0
         assert not gradient.any()
-        assert all(term == 0 for term in criterion.last.values())
+        assert all(criterion.last[name] == 0 for name in ("ce", "dice", "loss"))
 
 
 NAN_OPTIONS: list[dict[str, Any]] = [
@@ -239,13 +399,42 @@ def test_nan_or_infinite_logits_of_a_valid_pixel_make_the_loss_and_every_term_na
             TverskyLoss(**{**options, "square_denominator": False}, gamma=0.75),
             CombinedLoss(ce_weight=0, dice_weight=1, **options),
             CombinedLoss(ce_weight=1, dice_weight=0, **options),
+            CombinedLoss(ce_weight=1, dice_weight=0, label_smoothing=0.1, **options),
+            CombinedLoss(ce_weight=1, dice_weight=0, focal_gamma=[0, 0.5, 2], **options),
         ):
             value, gradient = value_and_gradient(criterion, logits, target)
             assert value.isnan()
             assert gradient.isnan().any()
-            assert all(term.isnan() for term in getattr(criterion, "last", {}).values())
+            assert all(term.isnan().all() for term in criterion.last.values())
             with torch.no_grad():
                 assert criterion(logits, target).isnan()
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"ce_weight": 1, "dice_weight": 0}, {"ce_weight": 0}, {"focal_gamma": 2}, {"label_smoothing": 0.1}],
+    ids=str,
+)
+def test_a_logit_of_one_channel_that_is_not_finite_makes_the_loss_nan_unless_it_is_ignored(
+    poison: float, options: dict[str, Any]
+) -> None:
+    logits = logits_of((2, 1, 3, 4)).detach()
+    criterion = CombinedLoss(**options)
+    for label in (0, 1):
+        target = target_of(torch.zeros(2, 2, 3, 4))
+        target[0, 0, 0] = label
+        poisoned = logits.clone()
+        poisoned[0, 0, 0, 0] = poison
+        value, gradient = value_and_gradient(criterion, poisoned, target)
+        assert value.isnan()
+        assert gradient[0, 0, 0, 0].isnan()
+        assert torch.func.grad(lambda x, t=target: criterion(x, t))(poisoned)[0, 0, 0, 0].isnan()
+        assert all(criterion.last[name].isnan() for name in ("ce", "dice", "loss"))
+        target[0, 0, 0] = 255
+        actual = value_and_gradient(criterion, poisoned, target)
+        assert all(map(torch.equal, actual, value_and_gradient(criterion, logits, target)))
+        assert actual[1][0, 0, 0, 0] == 0
 
 
 def test_a_factor_of_0_excludes_an_infinite_term() -> None:
@@ -337,7 +526,11 @@ def test_the_ignored_id_minus_100_does_not_match_156_in_a_uint8_target() -> None
             (2,),
             r"logits: are torch.float32 of shape \[2, 3\]; give floating-point \[N, C, \*spatial\]",
         ),
-        ((2, 1, 4, 4), (2, 4, 4), "logits: have one class"),
+        (
+            (2, 1, 4, 4),
+            (2, 4, 4),
+            "has 3 numbers, but the logits have 2 classes.*one channel has two classes, background and",
+        ),
         ((2, 3, 4, 4), (2, 1, 4, 4), r"target: has shape \[2, 1, 4, 4\].*give target.squeeze\(1\)"),
         ((2, 3, 4, 4), (2, 4, 5), r"target: has shape .*require \[2, 4, 4\]$"),
         (
@@ -366,7 +559,7 @@ def test_numpy_and_tensor_scalars_are_options() -> None:
         with pytest.raises(InvalidParameter, match="smooth: must be a finite number"):
             CombinedLoss(smooth=value)
     with pytest.raises(InvalidParameter, match="ignore_index: must be an integer"):
-        CombinedLoss(ignore_index=np.float64(255))
+        CombinedLoss(ignore_index=np.float64(255))  # type: ignore[arg-type]
 
 
 class ModelOutput(dict[str, Tensor]):
@@ -409,7 +602,14 @@ def test_targets_of_other_dtypes_than_integers_are_rejected(dtype: torch.dtype) 
         ({"ce_weight": math.inf}, "ce_weight: must be .* not inf"),
         ({"dice_weight": "0.4"}, "dice_weight: must be .* not '0.4'"),
         ({"ce_weight": 0, "dice_weight": 0}, "ce_weight: is 0 and so is dice_weight"),
-        ({"ignore_index": None}, "ignore_index: must be an integer, not None"),
+        ({"ignore_index": None}, "ignore_index: must be an integer or a list of integers, not None"),
+        ({"ignore_index": [255, 1.5]}, "ignore_index: must be an integer or a list of integers, not"),
+        ({"focal_gamma": -1}, "focal_gamma: must be a finite number of at least 0"),
+        ({"focal_alpha": [0.5, math.inf]}, "focal_alpha: must be a finite number of at least 0"),
+        ({"label_smoothing": 1.5}, "label_smoothing: must be at most 1"),
+        ({"label_smoothing": 0.1, "focal_gamma": 2}, "label_smoothing: is not defined for focal loss"),
+        ({"label_smoothing": 0.1, "focal_alpha": [1, 2]}, "label_smoothing: is not defined for focal loss"),
+        ({"square_denominator": True, "tversky_beta": 0.7}, "square_denominator: is not defined for Tversky"),
         ({"absent": "ignore"}, "absent: must be 'skip' or 'penalise', not 'ignore'"),
         ({"kind": "pos_weight"}, "kind: must be 'weights' or 'additive', not 'pos_weight'"),
         ({"kind": "additive"}, "class_weights: is missing: kind='additive' requires"),
@@ -422,6 +622,19 @@ def test_targets_of_other_dtypes_than_integers_are_rejected(dtype: torch.dtype) 
 def test_the_error_for_an_option_out_of_range_names_the_option(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidParameter, match=message):
         CombinedLoss(**options)
+
+
+def test_a_loss_rejects_options_that_only_another_loss_has() -> None:
+    for make, option in ((CrossEntropyLoss, "smooth"), (DiceLoss, "gamma"), (TverskyLoss, "label_smoothing")):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{option}'"):
+            make(**{option: 0.5})
+    logits, target = torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2).long()
+    for name in ("gamma", "alpha"):
+        with pytest.raises(InvalidParameter, match=f"^{name}: must be a finite number"):
+            CrossEntropyLoss(**{name: -1})
+        two: dict[str, Any] = {name: [1, 2]}
+        with pytest.raises(InvalidParameter, match=f"{name}: has 2 numbers, but the logits have 3 classes"):
+            CrossEntropyLoss(**two)(logits, target)
 
 
 def test_weights_can_be_a_tensor_an_array_a_list_or_class_weights() -> None:
@@ -493,12 +706,16 @@ def test_losses_is_an_attribute_of_statsvc_but_not_part_of_a_star_import() -> No
     assert "losses" not in statsvc.__all__
 
 
-def test_the_signature_of_the_combined_loss_includes_the_options_of_dice_loss() -> None:
+def test_the_signature_of_the_combined_loss_includes_the_options_of_every_loss() -> None:
     combined = inspect.signature(CombinedLoss).parameters
     dice = inspect.signature(DiceLoss).parameters
-    assert list(combined) == ["ce_weight", "dice_weight", *dice]
-    assert all(combined[name] == option for name, option in dice.items())
+    assert list(combined)[:10] == ["ce_weight", "dice_weight", *dice]
+    assert list(inspect.signature(TverskyLoss).parameters) == ["alpha", "beta", "gamma", *dice]
+    own = {"gamma", "alpha", "beta"}
+    for loss in (CrossEntropyLoss, DiceLoss, TverskyLoss):
+        options = inspect.signature(loss).parameters
+        assert all(combined[name] == option for name, option in options.items() if name not in own)
     assert all(option.kind is option.KEYWORD_ONLY for option in combined.values())
     assert (combined["ce_weight"].default, combined["dice_weight"].default) == (0.6, 0.4)
     with pytest.raises(TypeError, match="unexpected keyword argument 'smoth'"):
-        CombinedLoss(smoth=1)
+        CombinedLoss(smoth=1)  # type: ignore[call-arg]

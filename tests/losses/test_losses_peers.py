@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from statsvc.losses import CombinedLoss, DiceLoss, TverskyLoss
+from statsvc.losses import CombinedLoss, CrossEntropyLoss, DiceLoss, TverskyLoss
 from support.heavy_imports import heavy_import
 from support.loss_inputs import logits_of, target_of, value_and_gradient
 
@@ -77,6 +77,68 @@ def test_tversky_equals_that_of_monai_and_segmentation_models_pytorch(
     ours = TverskyLoss(alpha=alpha, beta=beta, batch_dice=True)
     assert_same(ours, lambda x, t: monai(x, t[:, None]), logits, target)
     assert_same(ours, smp, logits, target)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_loss_equals_that_of_monai_but_for_its_mean_over_classes(gamma: float) -> None:
+    logits = logits_of((3, 4, 9, 7), dtype=torch.float32)
+    target = target_of(logits, ignored=0)
+    options = {"to_onehot_y": True, "use_softmax": True, "gamma": gamma, "alpha": [0.5, 2.0, 1.0, 0.25]}
+    monai = heavy_import("monai.losses").FocalLoss(**options)
+    ours = CrossEntropyLoss(gamma=gamma, alpha=[0.5, 2.0, 1.0, 0.25])
+    assert_same(ours, lambda x, t: 4 * monai(x, t[:, None]), logits, target)
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
+def test_label_smoothing_equals_that_of_segmentation_models_pytorch(smoothing: float, benchmark: Any) -> None:
+    logits = logits_of((3, 4, 9, 7))
+    target = target_of(logits, ignored=0)
+    theirs = benchmark.smp_losses().SoftCrossEntropyLoss(smooth_factor=smoothing)
+    assert_same(CrossEntropyLoss(label_smoothing=smoothing), theirs, logits, target)
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 9, 7), (2, 1, 3, 5, 4)])
+def test_losses_of_one_channel_equal_those_of_monai(shape: tuple[int, ...]) -> None:
+    logits = logits_of(shape, dtype=torch.float32)
+    target = target_of(logits, ignored=0)
+    losses = heavy_import("monai.losses")
+    smooth = {"smooth_nr": 1.0, "smooth_dr": 1.0}
+    half = {"smooth_nr": 0.5, "smooth_dr": 0.5}
+    penalise: dict[str, Any] = {"absent": "penalise"}
+    for ours, monai in (
+        (
+            CombinedLoss(**penalise, square_denominator=True),
+            losses.DiceCELoss(sigmoid=True, squared_pred=True, lambda_dice=0.4, lambda_ce=0.6, **smooth),
+        ),
+        (DiceLoss(**penalise), losses.DiceLoss(sigmoid=True, **smooth)),
+        (
+            TverskyLoss(**penalise, batch_dice=True),
+            losses.TverskyLoss(sigmoid=True, alpha=0.3, beta=0.7, batch=True, **half),
+        ),
+        (CrossEntropyLoss(gamma=1.5, alpha=[0.75, 0.25]), losses.FocalLoss(gamma=1.5, alpha=0.25)),
+    ):
+        assert_same(ours, lambda x, t, m=monai: m(x, t[:, None].to(x.dtype)), logits, target)
+
+
+@pytest.mark.parametrize("ignored", [0, 0.3])
+def test_losses_of_one_channel_equal_those_of_segmentation_models_pytorch(
+    ignored: float, benchmark: Any
+) -> None:
+    logits = logits_of((3, 1, 9, 7))
+    target = target_of(logits, ignored=ignored)
+    losses = benchmark.smp_losses()
+    for ours, theirs in (
+        (DiceLoss(batch_dice=True), losses.DiceLoss("binary", smooth=0.5, ignore_index=255)),
+        (
+            TverskyLoss(batch_dice=True, gamma=1.5),
+            losses.TverskyLoss("binary", smooth=0.5, alpha=0.3, beta=0.7, gamma=1.5, ignore_index=255),
+        ),
+        (
+            CrossEntropyLoss(gamma=2, alpha=[0.75, 0.25]),
+            losses.FocalLoss("binary", alpha=0.25, gamma=2.0, ignore_index=255),
+        ),
+    ):
+        assert_same(ours, theirs, logits, target)
 
 
 def test_monais_weighted_dice_divides_by_the_number_of_classes_and_ours_by_the_sum_of_weights() -> None:
@@ -144,3 +206,4 @@ def test_the_benchmark_compares_equal_losses_and_names_a_missing_peer(
     output = capsys.readouterr().out
     assert "smp DiceLoss + cross-entropy   not compared: No module named 'no_such_package'" in output
     assert "MONAI DiceCELoss" in output
+    assert "smp FocalLoss" in output

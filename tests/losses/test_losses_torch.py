@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import subprocess
 import sys
 import textwrap
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from statsvc.losses import CombinedLoss, DiceLoss, class_sums
+from statsvc.losses import CombinedLoss, CrossEntropyLoss, DiceLoss, class_sums, softmax
 from statsvc.weighting.class_weights import ClassWeights
 from support.loss_inputs import logits_of, target_of, value_and_gradient, weights_of
 from support.reference_losses import reference_losses
@@ -22,6 +24,24 @@ from support.torchrun import subprocess_environment
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = [0.5, 2.0, 1.0, 0.25]
+
+
+@pytest.mark.parametrize("options", [{}, {"focal_gamma": [0.5, 2, 1, 0]}, {"label_smoothing": 0.1}], ids=str)
+@pytest.mark.parametrize("channels", [1, 4])
+def test_every_term_of_half_precision_logits_has_a_loss_in_float32(
+    channels: int, options: dict[str, Any]
+) -> None:
+    logits = logits_of((2, channels, 64, 64), dtype=torch.float16)
+    target = target_of(logits)
+    if channels == 1 and "focal_gamma" in options:
+        options = {"focal_gamma": [0.5, 2]}
+    value, gradient = value_and_gradient(CombinedLoss(**options), logits, target)
+    exact = logits.detach().double().requires_grad_()
+    loss, _, _ = reference_losses(exact, target, **options)
+    assert (value.dtype, gradient.dtype) == (torch.float32, torch.float16)
+    torch.testing.assert_close(value, loss.float(), rtol=1e-6, atol=0)
+    expected = torch.autograd.grad(loss, exact)[0]
+    torch.testing.assert_close(gradient, expected.half(), rtol=1e-2, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -74,7 +94,12 @@ def test_the_precision_of_matrix_products_does_not_affect_the_loss() -> None:
 # A warning of Torch itself, from a module that its compiler imports.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(
-    ("make", "backend"), [(CombinedLoss, "inductor"), (CombinedLoss, "aot_eager"), (DiceLoss, "aot_eager")]
+    ("make", "backend"),
+    [
+        (CombinedLoss, "inductor"),
+        (CombinedLoss, "aot_eager"),
+        (partial(CombinedLoss, focal_gamma=2), "aot_eager"),
+    ],
 )
 def test_the_compiled_loss_is_a_single_graph_with_the_same_result(make: Any, backend: str) -> None:
     torch._dynamo.reset()
@@ -86,8 +111,7 @@ def test_the_compiled_loss_is_a_single_graph_with_the_same_result(make: Any, bac
         expected = value_and_gradient(criterion, logits, target)
         actual = value_and_gradient(compiled, logits, target)
         torch.testing.assert_close(actual, expected)
-        if make is CombinedLoss:
-            torch.testing.assert_close(criterion.last["loss"], actual[0])
+        torch.testing.assert_close(criterion.last["loss"], actual[0])
     with pytest.raises(ValueError, match="target: contains 77"):
         compiled(logits, target.masked_fill(target == 2, 77))  # type: ignore[no-untyped-call]
 
@@ -114,13 +138,29 @@ def test_model_and_loss_compiled_together_have_the_same_gradients() -> None:
 def test_the_custom_operators_pass_torchs_own_checks() -> None:
     logits = logits_of((2, 4, 5, 3))
     offset = torch.tensor([0.0, -1, -2, -3], dtype=torch.float64)
+    gamma = torch.tensor([0.0, 0.5, 1, 2])
     sums: Any = class_sums.class_sums
     for arguments in (
-        (logits, target_of(logits), None, 255, False, True),
-        (logits, target_of(logits), offset, 255, True, False),
+        (logits, target_of(logits), None, None, [255], False, False, True),
+        (logits, target_of(logits), offset, gamma, [255, 254], True, True, False),
+        (logits[:, :1], target_of(logits[:, :1]), offset[:2], gamma[:2], [255], False, True, True),
     ):
         results = torch.library.opcheck(sums, arguments)
         assert set(results.values()) == {"SUCCESS"}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+def test_the_compiled_loss_of_one_channel_is_a_single_graph_with_the_same_result() -> None:
+    torch._dynamo.reset()
+    criterion = CombinedLoss(focal_gamma=[0.5, 2], ignore_index=[255, 254], class_weights=[1, 3])
+    compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")
+    for height in (6, 9):
+        logits = logits_of((2, 1, height, 5), dtype=torch.float32)
+        target = target_of(logits, ignore_index=[255, 254])
+        expected = value_and_gradient(criterion, logits, target)
+        torch.testing.assert_close(value_and_gradient(compiled, logits, target), expected)
+    with pytest.raises(ValueError, match=r"target: contains 2 .*class ids 0 … 1"):
+        compiled(logits, target + 2)
 
 
 @pytest.mark.parametrize("space", [(6, 5), (3, 4, 5)])
@@ -154,7 +194,7 @@ def test_sums_by_class_of_the_cpu_and_of_other_devices_are_equal() -> None:
     nll, of_label = (torch.rand((2, 3, 40), generator=generator).double() * ~ignored).unbind()
     sums = [
         by_class(label.where(~ignored, 0), ignored, nll, of_label, 5)
-        for by_class in (class_sums._by_class_on_cpu, class_sums._by_class)
+        for by_class in (softmax._by_class_on_cpu, softmax._by_class)
     ]
     for on_cpu, elsewhere in zip(*sums, strict=True):
         torch.testing.assert_close(on_cpu, elsewhere)
@@ -191,6 +231,8 @@ TRANSFORMED: list[Any] = [
     lambda: CombinedLoss(class_weights=WEIGHTS),
     lambda: DiceLoss(batch_dice=True, square_denominator=True, absent="penalise"),
     lambda: CombinedLoss(class_weights=[0.0, -1, -2, 3], kind="additive"),
+    lambda: CombinedLoss(class_weights=WEIGHTS, label_smoothing=0.1, tversky_beta=0.7),
+    lambda: CombinedLoss(focal_gamma=[0, 0.5, 1, 2], focal_alpha=0.3, tversky_gamma=0.75),
 ]
 
 
@@ -199,7 +241,8 @@ TRANSFORMED: list[Any] = [
 @pytest.mark.parametrize("make", TRANSFORMED)
 def test_torch_func_and_forward_mode_derivatives_equal_those_of_the_plain_implementation(make: Any) -> None:
     criterion = make()
-    options = {name: getattr(criterion, name) for name in ("batch_dice", "square_denominator", "absent")}
+    names = set(inspect.signature(CombinedLoss).parameters) - {"class_weights", "kind"}
+    options = {name: getattr(criterion, name) for name in names}
     vector = criterion.weight if criterion.offset is None else criterion.offset
     options |= {"class_weights": None if vector is None else vector.tolist()}
     options |= {"kind": "weights" if criterion.offset is None else "additive"}
@@ -209,8 +252,7 @@ def test_torch_func_and_forward_mode_derivatives_equal_those_of_the_plain_implem
         return value
 
     def reference(x: Tensor) -> Tensor:
-        total, _, dice = reference_losses(x, target, **options)
-        return dice if isinstance(criterion, DiceLoss) else total
+        return reference_losses(x, target, **options)[0]
 
     autograd: Any = torch.autograd.functional
     logits = logits_of((2, 4, 3, 2)).detach()
@@ -242,7 +284,11 @@ def test_torch_func_and_forward_mode_derivatives_equal_those_of_the_plain_implem
 def test_the_tangent_of_a_loss_has_its_dtype(dtype: torch.dtype) -> None:
     logits = logits_of((2, 4, 3, 2), dtype=dtype).detach()
     target = target_of(logits)
-    for criterion in (CombinedLoss(class_weights=WEIGHTS), DiceLoss()):
+    for criterion in (
+        CombinedLoss(class_weights=WEIGHTS),
+        CrossEntropyLoss(gamma=[0, 0.5, 1, 2]),
+        DiceLoss(),
+    ):
         result: Any = torch.func.jvp(lambda x, c=criterion: c(x, target), (logits,), (logits,))
         value, tangent = result
         assert value.dtype == tangent.dtype

@@ -18,11 +18,18 @@ def logits_of(shape: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.
     return (3 * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype).requires_grad_()
 
 
-def target_of(logits: Tensor, seed: int = 0, ignored: float = 0.2, ignore_index: int = 255) -> Tensor:
+def target_of(
+    logits: Tensor, seed: int = 0, ignored: float = 0.2, ignore_index: int | list[int] = 255
+) -> Tensor:
+    """Return class ids, and in a share of the pixels an ignored id: each of them, if there are several."""
     generator = torch.Generator().manual_seed(seed)
     shape = logits.shape[:1] + logits.shape[2:]
-    target = torch.randint(logits.shape[1], shape, generator=generator)
-    return target.masked_fill(torch.rand(shape, generator=generator) < ignored, ignore_index)
+    target = torch.randint(max(logits.shape[1], 2), shape, generator=generator)
+    if ignore_index == []:
+        return target
+    ids = torch.tensor(ignore_index).reshape(-1)
+    void = ids[torch.randint(len(ids), shape, generator=generator)] if len(ids) > 1 else ids.expand(shape)
+    return torch.where(torch.rand(shape, generator=generator) < ignored, void, target)
 
 
 def value_and_gradient(criterion: Any, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
