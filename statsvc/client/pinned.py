@@ -72,7 +72,7 @@ def _requested_spec(weights: ClassWeights, texts: Mapping[str, str]) -> dict[str
     method_parameters = {
         name: value
         for name, value in spec.items()
-        if value is not None and name in PARAMETERS and PARAMETERS[name].method is not None
+        if value is not None and name in PARAMETERS and PARAMETERS[name].method == weights.method
     }
     # A parameter that only the server knows is in the record's spec and is compared as it is. A misspelled
     # one is in neither, and the parser rejects it.

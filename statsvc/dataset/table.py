@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from statsvc.dataset.objects import ObjectAggregator
 from statsvc.dataset.splits import Split
 from statsvc.errors import NotFound, Unanswerable, nearest
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from statsvc.classes.class_maps import ClassMap
     from statsvc.dataset.configuration import Configuration
     from statsvc.dataset.grid import Cells, Grid
+    from statsvc.dataset.objects import Objects, ObjectTotals
 
     Int64 = NDArray[np.int64]
     Shapes = tuple[Int64, Int64]
@@ -55,9 +57,10 @@ class Histogram:
     images        int64 [K], number of samples in which each id occurs; None if unknown
     cooccurrence  int64 [K, K], `[c, k]` = pixels of id k in the samples that contain id c; None if unknown
     samples       number of counted samples; None if unknown
+    objects       number and sizes of the objects of each id; None if unknown
 
-    The last three are unknown in imported totals. `images` and `cooccurrence` are also unknown if the totals
-    are known only per raw id and the class map merges ids.
+    The last four are unknown in imported totals. `images`, `cooccurrence` and `objects` are also unknown if
+    the totals are known only per raw id and the class map merges ids.
     """
 
     class_id: Int64
@@ -66,6 +69,7 @@ class Histogram:
     images: Int64 | None
     cooccurrence: Int64 | None
     samples: int | None
+    objects: ObjectTotals | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,16 @@ class Table(ABC):
         """
         raise Unanswerable(self.why_no_grid())
 
+    @property
+    def has_objects(self) -> bool:
+        """Whether the objects of each counted sample are known."""
+        return False
+
+    def object_blocks(self) -> Iterator[tuple[Block, Objects | None]]:
+        """Yield `blocks`, each with the objects of its samples; with None unless `has_objects`."""
+        for block in self.blocks():
+            yield block, None
+
     def why_no_grid(self) -> str:
         """Return an error message for a request that needs a grid, where no sample was counted on one."""
         if not self.has_rows:
@@ -135,6 +149,14 @@ class Table(ABC):
         return (
             f"{self.dataset} was counted without a grid, but this request needs the positions of classes in "
             f"the images; count it again with: statsvc scan --name {self.dataset} --grid 8x8"
+        )
+
+    def why_no_objects(self) -> str:
+        """Return an error message for a request that needs objects, where they are unknown."""
+        return (
+            f"the objects of {self.dataset} are not known. They are counted in COCO panoptic and instance "
+            "files and, with a rule such as 'id // 1000', in label maps of instance ids; a dataset that an "
+            "earlier release counted must be scanned again"
         )
 
     def why_no_rows(self) -> str:
@@ -170,7 +192,7 @@ class Table(ABC):
                 return _permute(totals, columns)
             if not self.has_rows:
                 return map_histogram(totals, class_map)
-        return aggregate(self.blocks(), columns, selected)
+        return aggregate(self.object_blocks(), columns, selected, totals.class_id)
 
     def sample_counts(
         self, split: str | None = None, class_map: ClassMap | None = None
@@ -341,11 +363,12 @@ def _permute(totals: Histogram, columns: _Columns) -> Histogram:
         None if totals.images is None else totals.images[order],
         None if totals.cooccurrence is None else totals.cooccurrence[np.ix_(order, order)],
         totals.samples,
+        None if totals.objects is None else totals.objects.take(order),
     )
 
 
 def map_histogram(totals: Histogram, class_map: ClassMap) -> Histogram:
-    """Return a histogram over raw ids after a class map; without presence if the map merges ids."""
+    """Return a histogram over raw ids after a class map; without presence and objects if it merges ids."""
     columns = _map_columns(totals.class_id, class_map)
     if columns.order is not None:
         return _permute(totals, columns)
@@ -400,15 +423,31 @@ class Aggregator:
         return Histogram(class_id, mapped, self.pixels, self.images, self.cooccurrence, self.samples)
 
 
-def aggregate(blocks: Iterable[Block], columns: _Columns, split: Split | None) -> Histogram:
-    """Return the histogram of the counted samples of a split (None: all samples)."""
-    total = Aggregator(len(columns.class_id))
-    for block in blocks:
+def aggregate(
+    blocks: Iterable[tuple[Block, Objects | None]], columns: _Columns, split: Split | None, raw_ids: Int64
+) -> Histogram:
+    """Return the histogram of the counted samples of a split (None: all samples).
+
+    raw_ids  the raw id of each column of `Block.counts`, ascending
+    """
+    total, objects, known = Aggregator(len(columns.class_id)), ObjectAggregator(len(columns.class_id)), False
+    for block, block_objects in blocks:
         rows = _counted_rows(block, split)
+        known = block_objects is not None
         if rows.any():
             total.add(_merge(block.counts[rows], columns))
+            if block_objects is not None:
+                selected = block_objects.take(np.flatnonzero(rows))
+                column = np.searchsorted(raw_ids, selected.class_id)
+                objects.add(column if columns.target is None else columns.target[column], selected.pixels)
     return Histogram(
-        columns.class_id, columns.mapped, total.pixels, total.images, total.cooccurrence, total.samples
+        columns.class_id,
+        columns.mapped,
+        total.pixels,
+        total.images,
+        total.cooccurrence,
+        total.samples,
+        objects.totals() if known else None,
     )
 
 
@@ -424,10 +463,11 @@ class Tiles:
 class MemoryTable(Table):
     """A table in memory, for counts that are not stored.
 
-    raw_id  int64 [K], raw ids, ascending
-    rows    all samples, with `counts` int64 [n, K]
-    exact   see `Table`
-    tiles   histograms on a grid of these samples; None where only whole images were counted
+    raw_id   int64 [K], raw ids, ascending
+    rows     all samples, with `counts` int64 [n, K]
+    exact    see `Table`
+    tiles    histograms on a grid of these samples; None where only whole images were counted
+    objects  objects of these samples; None where the source does not number them
     """
 
     def __init__(
@@ -438,12 +478,13 @@ class MemoryTable(Table):
         rows: Block,
         exact: bool = True,
         tiles: Tiles | None = None,
+        objects: Objects | None = None,
     ) -> None:
-        self._tiles = tiles
+        self._tiles, self._objects = tiles, objects
         self.dataset, self.version = dataset, None
         self.configuration, self.exact = configuration, exact
         self.rows = rows
-        self._totals = aggregate([rows], _identity(raw_id), None)
+        self._totals = aggregate([(rows, objects)], _identity(raw_id), None, raw_id)
 
     def totals(self) -> Histogram:
         """Return the histogram of all counted samples over raw ids."""
@@ -463,6 +504,15 @@ class MemoryTable(Table):
         if self._tiles is None:
             raise Unanswerable(self.why_no_grid())
         yield self.rows, self._tiles.shapes, self._tiles.cells
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether the objects of the samples are known."""
+        return self._objects is not None
+
+    def object_blocks(self) -> Iterator[tuple[Block, Objects | None]]:
+        """Yield all rows as one block, with their objects."""
+        yield self.rows, self._objects
 
     def why_no_grid(self) -> str:
         """Return an error message for a request that needs a grid."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from statsvc.dataset import class_counts
-from statsvc.doctor import classes, edges, files, groups, ids, positions, repeats, swaps
+from statsvc.doctor import classes, edges, files, groups, ids, objects, positions, repeats, swaps
 from statsvc.doctor.facts import FileFacts, gather
 from statsvc.doctor.finding import SERIOUS, Finding
 from statsvc.doctor.interpretation import SPEC, Interpretation
@@ -49,6 +49,7 @@ def examine(
         facts = gather(table, FileFacts.of(array))
         found += findings(facts)
         found += groups.held_by_one_group(table, facts.interpretation)
+        found += objects.small_objects(table, facts.interpretation)
         found += repeats.repeated(facts, read_pixels)
         if read_pixels is not None and not any(finding.code == "interpolated" for finding in found):
             finding, files_read = edges.blended(facts, read_pixels)

@@ -17,6 +17,7 @@ from statsvc.classes import class_map_files
 from statsvc.classes.class_maps import ClassMap
 from statsvc.common.object_urls import is_url
 from statsvc.dataset import grid as grids
+from statsvc.dataset import objects as object_entries
 from statsvc.dataset import split_files
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.counting_rule import VALUE
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from statsvc.dataset.grid import Grid
     from statsvc.dataset.groups import Grouping
+    from statsvc.dataset.objects import Objects
     from statsvc.dataset.splits import Split
     from statsvc.sampling.result import Sampling
     from statsvc.splitting.result import SplitResult
@@ -241,7 +243,10 @@ def scan(
         _log.warning("%s: %s: %s", source.root, subject, text)
     if configuration.num_classes == 0:
         configuration = replace(configuration, num_classes=infer_num_classes(raw_id, configuration))
-    return LocalTable(name or source.root.rpartition("/")[2], configuration, raw_id, block, tiles=tiles)
+    objects = _objects(list(listing.path), block.status, batches)
+    return LocalTable(
+        name or source.root.rpartition("/")[2], configuration, raw_id, block, tiles=tiles, objects=objects
+    )
 
 
 def _configuration(
@@ -320,7 +325,8 @@ def _assemble(
     paths: Sequence[str], unreadable: Mapping[str, str], batches: Sequence[BatchResult]
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Block]:
     """Return the K raw ids that occur, int64 [K] ascending, and a block with one row per path, in order."""
-    raw_id = np.unique(np.concatenate([np.zeros(0, np.int64), *(batch.ids for batch in batches)]))
+    ids = [values for batch in batches for values in (batch.ids, batch.objects.class_id)]
+    raw_id = np.unique(np.concatenate([np.zeros(0, np.int64), *ids]))
     if len(raw_id) > MAX_IDS:
         raise Unanswerable(
             f"The label maps have {len(raw_id)} different ids, from {raw_id[0]} to {raw_id[-1]}, but at most "
@@ -339,6 +345,19 @@ def _assemble(
             errors[row_of[path]] = error
     status[[row for row, error in enumerate(errors) if error]] = 1
     return raw_id, Block(list(paths), status, errors, counts)
+
+
+def _objects(
+    paths: Sequence[str], status: np.ndarray[Any, Any], batches: Sequence[BatchResult]
+) -> Objects | None:
+    """Return the objects of all samples, in the order of the paths; None if one of them is unknown."""
+    row_of = {path: row for row, path in enumerate(path for batch in batches for path in batch.path)}
+    objects = object_entries.concatenate([batch.objects for batch in batches])
+    order = np.array([row_of.get(path, -1) for path in paths], np.int64)
+    lengths = np.where(order >= 0, objects.lengths[order], 0)
+    if (lengths[status == 0] == object_entries.UNKNOWN).any():
+        return None
+    return replace(objects.take(order[order >= 0]), lengths=lengths)
 
 
 def _tiles(paths: Sequence[str], batches: Sequence[BatchResult], grid: Grid) -> Tiles:

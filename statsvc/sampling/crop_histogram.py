@@ -42,6 +42,7 @@ def crop_histogram_response(table: Table, spec: WeightSpec) -> dict[str, Any]:
     total = sum(pixels)
     for row, count in zip(response["classes"], pixels, strict=True):
         row |= {"pixels": count, "images": None, "share": count / total if total else 0.0}
+        row.pop("objects", None)  # a crop cuts objects
     assert spec.crop is not None
     return response | {
         "exact": False,

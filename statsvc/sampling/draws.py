@@ -10,6 +10,7 @@ import numpy as np
 from statsvc.errors import Unanswerable
 from statsvc.sampling import crops, scores
 from statsvc.sampling.crops import Crop
+from statsvc.weighting.class_columns import object_counts
 from statsvc.weighting.methods import METHODS
 from statsvc.weighting.parameters import CROP, STREAM
 from statsvc.weighting.schemes import MIN_PIXELS
@@ -86,6 +87,7 @@ def cache_key(interpreted: InterpretedCounts, spec: WeightSpec, sampler: str | N
     return (
         sampler,
         spec.split,
+        spec.unit,
         interpreted.class_map,
         interpreted.ignore,
         interpreted.num_classes,
@@ -176,7 +178,18 @@ def _repeat_factor(table: Table, interpreted: InterpretedCounts, spec: WeightSpe
     if histogram.images is None or histogram.samples is None:
         raise Unanswerable(table.why_no_rows())
     images = histogram.images[columns]
-    factors = scores.repeat_factors(images, histogram.samples, spec.threshold)
+    numbers = {"images": images}
+    if spec.unit == "objects":
+        objects = object_counts(histogram)
+        if objects is None:
+            raise Unanswerable(table.why_no_objects())
+        numbers["objects"] = objects[columns]
+        factors = scores.repeat_factors(numbers["objects"], int(numbers["objects"].sum()), spec.threshold)
+    elif spec.unit == "pixels":
+        pixels = histogram.pixels[columns]
+        factors = scores.repeat_factors(pixels, int(pixels.sum()), spec.threshold)
+    else:
+        factors = scores.repeat_factors(images, histogram.samples, spec.threshold)
     draws = Draws(
         "repeat_factor",
         {"threshold": spec.threshold},
@@ -184,7 +197,7 @@ def _repeat_factor(table: Table, interpreted: InterpretedCounts, spec: WeightSpe
         lambda counts: scores.repeat_factor_scores(counts, factors),
         1.0,
         0,
-        {"images": images, "repeats": factors},
+        {**numbers, "repeats": factors},
     )
     return _with_total(table, interpreted, spec, draws)
 
@@ -205,7 +218,8 @@ def _with_total(table: Table, interpreted: InterpretedCounts, spec: WeightSpec, 
 
 def needs_presence(spec: WeightSpec) -> bool:
     """Whether the weights of a resolved spec depend on the images in which a class occurs."""
-    return METHODS[spec.method].needs_images or spec.unit == "images"
+    method = METHODS[spec.method]
+    return method.needs_images or (method.name == "effective_num" and spec.unit == "images")
 
 
 def crop_of(spec: WeightSpec) -> Crop | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from statsvc.dataset.table import Table
     from statsvc.sampling.draws import Draws
 
-_PARAMETERS = {*COUNTS, *STREAM} - {"sampler"}
+_PARAMETERS = {*COUNTS, *STREAM, *(name for name, each in PARAMETERS.items() if each.too)} - {"sampler"}
 """The parameters of samplers that do not use class weights."""
 
 
@@ -117,6 +117,7 @@ def plan_sampling(table: Table, request: SamplingRequest) -> SamplingPlan:
     params |= {name: value for name, value in draws.parameters.items() if name in params}
     warnings = [
         *weight_warnings.about_files(interpreted, unexpected, failures),
+        *weight_warnings.about_objects(interpreted, spec),
         *weight_warnings.about_splits(table, spec),
         *about_draws(interpreted, draws, 0),
     ]

@@ -62,12 +62,13 @@ def rare_class_scores(counts: Int64, probability: Float64, images: Int64, min_pi
     return result
 
 
-def repeat_factors(images: Int64, samples: int, threshold: float) -> Float64:
-    """Return r_c = max(1, √(t/f_c)) of each class, float64 [C]; 1 for a class without images.
+def repeat_factors(counts: Int64, total: int, threshold: float) -> Float64:
+    """Return r_c = max(1, √(t/f_c)) of each class, float64 [C]; 1 for a class that does not occur.
 
-    images   int64 [C], images in which each class occurs, of `samples` images
+    counts  int64 [C], images in which each class occurs, its pixels or its objects; f_c is their share of
+            `total`
     """
-    f = images / float(samples)
+    f = counts / float(max(1, total))
     result: Float64 = np.sqrt(np.divide(threshold, f, out=np.ones(len(f)), where=f > 0)).clip(min=1.0)
     return result
 

@@ -281,6 +281,7 @@ def _warnings(
 
     for source, failed in zip(sources, failures, strict=True):
         yield from named(source, weight_warnings.about_files(source.interpreted, source.unexpected, failed))
+        yield from named(source, weight_warnings.about_objects(source.interpreted, spec))
     yield from weight_warnings.about_weights(counts, spec, result)
     for source in sources:
         yield from named(source, weight_warnings.about_splits(source.table, spec))

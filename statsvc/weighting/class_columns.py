@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from statsvc.dataset.class_counts import InterpretedCounts
+    from statsvc.dataset.table import Histogram
     from statsvc.weighting.parameters import WeightSpec
 
 
@@ -53,6 +54,18 @@ def ignored_classes(ignored_ids: Iterable[int], classes: int) -> NDArray[np.bool
     return ignored
 
 
+def object_counts(histogram: Histogram) -> NDArray[np.int64] | None:
+    """Return the objects of each id, int64 [K]; None if they are unknown.
+
+    An id that is not divided into objects, such as road or sky, counts once per image that contains it, as
+    one segment of COCO panoptic does.
+    """
+    if histogram.objects is None or histogram.images is None:
+        return None
+    count = histogram.objects.count
+    return np.where(count > 0, count, histogram.images)
+
+
 def class_counts(interpreted: InterpretedCounts, spec: WeightSpec) -> ClassCounts:
     """Return the counts of classes 0 … C−1 that a resolved spec needs."""
     histogram, columns = interpreted.histogram, ClassColumns.of(interpreted)
@@ -63,12 +76,14 @@ def class_counts(interpreted: InterpretedCounts, spec: WeightSpec) -> ClassCount
             cooccurrence = cooccurrence[:, interpreted.counted]
         image_pixels = columns.by_class(cooccurrence.sum(axis=1, dtype=np.float64))
     counted = spec.denominator == "counted"
+    objects = object_counts(histogram)
     return ClassCounts(
         pixels=columns.by_class(histogram.pixels),
         ignored=ignored_classes(interpreted.ignore, interpreted.num_classes),
         total=interpreted.pixels(interpreted.counted) if counted else interpreted.all_pixels(),
         images=None if histogram.images is None else columns.by_class(histogram.images),
         image_pixels=image_pixels,
+        objects=None if objects is None else columns.by_class(objects),
         samples=histogram.samples,
         names=interpreted.names,
     )

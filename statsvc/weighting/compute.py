@@ -1,9 +1,9 @@
 """The arithmetic from counts to weights, without I/O.
 
 Notation: n pixels of a class, N the denominator, p = n/N, I pixels of the images in which the class
-occurs, m the number of those images, C the number of classes, absent ones included. Order of the steps:
-method → strength → normalize over present classes → multiply → clip → absent policy. All in float64. The
-sources of the formulas are in `statsvc.weighting.methods`.
+occurs, m the number of those images, o the number of its objects, C the number of classes, absent ones
+included. Order of the steps: method → strength → normalize over present classes → multiply → clip → absent
+policy. All in float64. The sources of the formulas are in `statsvc.weighting.methods`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class ClassCounts:
     image_pixels  float64 [C], pixels of those images, all or counted ones as `denominator` says; None where
                   unknown
     samples       number of images; None where unknown
+    objects       int64 [C], number of objects, see `statsvc.weighting.class_columns.object_counts`; None
+                  where unknown
     names         names of classes 0 … n−1, for messages and `multiply`
     """
 
@@ -53,6 +55,7 @@ class ClassCounts:
     images: NDArray[np.int64] | Float64 | None = None
     image_pixels: Float64 | None = None
     samples: int | None = None
+    objects: NDArray[np.int64] | None = None
     names: tuple[str, ...] = ()
 
     def name(self, class_id: int) -> str:
@@ -158,6 +161,7 @@ class _Input:
     n: Float64
     p: Float64
     m: Float64 | None
+    o: Float64 | None
     i: Float64 | None
     present: NDArray[np.bool_]
     total: float
@@ -182,10 +186,15 @@ class _Input:
         if counts.images is not None:
             samples = float(counts.images.max() if counts.samples is None else counts.samples)
             images = np.where(is_present, counts.images[included].astype(np.float64), EPS * samples)
+        objects = None
+        if counts.objects is not None:
+            objects = counts.objects[included].astype(np.float64)
+            objects = np.where(is_present, objects, EPS * objects.sum())
         return cls(
             n=np.where(is_present, counts.pixels[included].astype(np.float64), EPS * total),
             p=np.where(is_present, frequency[included], EPS),
             m=images,
+            o=objects,
             i=None if counts.image_pixels is None else counts.image_pixels[included],
             present=is_present,
             total=total,
@@ -205,6 +214,10 @@ def _effective_num(x: _Input, spec: WeightSpec) -> tuple[Float64, float | None]:
         if x.m is None:
             raise _needs_images("effective_num with unit=images")
         n = x.m
+    elif spec.unit == "objects":
+        if x.o is None:
+            raise Unanswerable("effective_num with unit=objects needs the number of objects of each class")
+        n = x.o
     else:
         n = x.n
     assert isinstance(spec.beta, Beta)

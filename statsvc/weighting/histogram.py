@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from statsvc.dataset import class_counts
+from statsvc.dataset.objects import STRIDES
 from statsvc.weighting.response import SCHEMA, class_map_name
 
 if TYPE_CHECKING:
     from statsvc.dataset.class_counts import InterpretedCounts
+    from statsvc.dataset.objects import ObjectTotals
     from statsvc.dataset.table import Table
 
 
@@ -22,7 +26,8 @@ def histogram_response(
 ) -> dict[str, Any]:
     """Return the counts of every id of a table, after the class map (`class_map="none"`: raw ids).
 
-    `share` refers to all pixels. An id has `ignored` or `unexpected` only where true.
+    `share` refers to all pixels. An id has `ignored` or `unexpected` only where true, and `objects` only
+    where the source numbers them, see `object_row`.
 
     Raises `NotFound` for an unknown split or class map, `Unanswerable` where the request needs counts of each
     sample and the table does not have them.
@@ -47,6 +52,27 @@ def histogram_response(
     }
 
 
+def object_row(objects: ObjectTotals, column: int) -> dict[str, Any]:
+    """Return the number and sizes of the objects of one id, as JSON.
+
+    count               number of objects
+    smallest, median    size in pixels; null without objects
+    below_16, below_32  share of objects of fewer than 16² and 32² pixels, which can be smaller than one cell
+                        of an output with this stride; null without objects
+    sizes               number of objects of 2^k to 2^(k+1) − 1 pixels, k = 0, 1, … up to the largest
+    """
+    sizes = objects.sizes[column]
+    count = int(sizes.sum())
+    below = {f"below_{stride}": int(objects.below(stride)[column]) for stride in STRIDES}
+    return {
+        "count": count,
+        "smallest": int(objects.smallest[column]) if count else None,
+        "median": float(objects.median[column]) if count else None,
+        **{name: number / count if count else None for name, number in below.items()},
+        "sizes": np.trim_zeros(sizes, "b").tolist(),
+    }
+
+
 def _id_rows(interpreted: InterpretedCounts) -> list[dict[str, Any]]:
     histogram, names = interpreted.histogram, interpreted.names
     total = interpreted.all_pixels()
@@ -63,6 +89,8 @@ def _id_rows(interpreted: InterpretedCounts) -> list[dict[str, Any]]:
             "images": images[k],
             "share": pixels / total if total else 0.0,
         }
+        if histogram.objects is not None:
+            row["objects"] = object_row(histogram.objects, k)
         if interpreted.ignored[k]:
             row["ignored"] = True
         elif interpreted.unexpected[k]:

@@ -33,6 +33,7 @@ class Parameter:
     required    True where the parameter's method has no default for it
     method      the only method that takes the parameter; None for all methods
     sampler     the only sampler that takes the parameter; None for all samplers
+    too         a sampler that takes the parameter of a method, too, and its default there; None for none
     repeatable  True where repeating the parameter adds values
     aliases     other names
     comparable  True where `statsvc compare` applies one value to all methods
@@ -46,6 +47,7 @@ class Parameter:
     required: bool = False
     method: str | None = None
     sampler: str | None = None
+    too: tuple[str, Any] | None = None
     repeatable: bool = False
     aliases: tuple[str, ...] = ()
     comparable: bool = False
@@ -59,7 +61,7 @@ class Parameter:
         if self.scope == "crop":
             return crop is not None
         if self.method is not None:
-            return self.method == method.name
+            return self.method == method.name or self.suits_sampler(sampler)
         if self.scope == "stream":
             return sampler is not None and self.sampler in (None, sampler)
         return self.suits(method)
@@ -68,11 +70,19 @@ class Parameter:
         """Return whether the scope includes what the method returns."""
         return method.kind in _SCOPE_KINDS.get(self.scope, (method.kind,))
 
+    def suits_sampler(self, sampler: str | None) -> bool:
+        """Return whether the parameter is one of a sampler."""
+        return sampler is not None and sampler in (self.sampler, self.too and self.too[0])
+
+    def default_for(self, sampler: str | None) -> Any:
+        """Return the default in a spec with this sampler."""
+        return self.too[1] if self.too is not None and self.suits_sampler(sampler) else self.default
+
     @property
     def owner(self) -> str:
         """The only method or sampler that takes the parameter, as `method=power`; empty for others."""
         if self.method is not None:
-            return f"method={self.method}"
+            return f"method={self.method}" + (f" or sampler={self.too[0]}" if self.too else "")
         return "" if self.sampler is None else f"sampler={self.sampler}"
 
     def help(self) -> str:
@@ -98,11 +108,12 @@ class Parameter:
         default = {} if self.default is None else {"default": self.type.to_json(self.default)}
         return {**self.type.schema(), **default}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, for `GET /methods` and `GET /samplers`."""
+    def to_dict(self, sampler: str | None = None) -> dict[str, Any]:
+        """Return the JSON form, for `GET /methods` and, of a sampler, for `GET /samplers`."""
+        default = self.default_for(sampler)
         return {
             "name": self.name,
-            "default": None if self.default is None else self.type.to_json(self.default),
+            "default": None if default is None else self.type.to_json(default),
             "required": self.required,
             "range": self.type.range,
             "description": self.description,

@@ -96,10 +96,12 @@ class WeightSpec:
         "Smallest weight before normalization", Number(0), default=0.0, method="log_inv_freq"
     )
     unit: str | None = parameter_field(
-        "What n counts; images needs image counts",
-        Choice(("pixels", "images")),
+        "What n counts, and what the shares of classes in repeat_factor count (images by default); objects "
+        "needs a source that numbers them",
+        Choice(("pixels", "images", "objects")),
         default="pixels",
         method="effective_num",
+        too=("repeat_factor", "images"),
         comparable=True,
     )
     strength: float | None = parameter_field(
@@ -190,7 +192,7 @@ class WeightSpec:
         comparable=True,
     )
     threshold: float | None = parameter_field(
-        "Repeat images with a class that occurs in a smaller share of the images",
+        "Repeat images with a class that has a smaller share of the images, pixels or objects",
         Number(0, 1, low_inclusive=False, high_inclusive=True),
         default=0.001,
         sampler="repeat_factor",
@@ -291,7 +293,7 @@ def _resolved(spec: WeightSpec) -> WeightSpec:
     method, sampler, crop = METHODS[values["method"]], values["sampler"], values["crop"]
     for name, parameter in PARAMETERS.items():
         if values[name] is None and parameter.applies(method, sampler, crop):
-            values[name] = parameter.default
+            values[name] = parameter.default_for(sampler)
     if values["recipe"] is not None and values["ignore_index"] is None:
         values["ignore_index"] = RECIPES[values["recipe"]].ignore_index
     return WeightSpec(**values)
@@ -338,8 +340,8 @@ def _contradictions(values: Mapping[str, Any], malformed: set[str]) -> Iterable[
                     f"recipe {recipe} sets {name}={RECIPES[str(recipe)].settings[name]}; leave out either "
                     f"recipe or {name}",
                 )
-        elif parameter.method is not None and parameter.method != method.name:
-            yield name, f"{name} belongs to method={parameter.method}, not to {method.name}; leave it out"
+        elif parameter.method is not None and not parameter.applies(method, values.get("sampler"), None):
+            yield name, f"{name} belongs to {parameter.owner}, not to {method.name}; leave it out"
         elif not parameter.suits(method):
             yield name, f"{method.name} returns {method.kind}, not class weights; leave out {name}"
     yield from _sampler_contradictions(values, malformed, method)

@@ -35,9 +35,9 @@ def describe_samplers() -> list[dict[str, Any]]:
             "formula": scheme.formula,
             "summary": scheme.summary,
             "parameters": [
-                {key: value for key, value in parameter.to_dict().items() if key != "required"}
+                {key: value for key, value in parameter.to_dict(scheme.name).items() if key != "required"}
                 for parameter in PARAMETERS.values()
-                if parameter.sampler == scheme.name
+                if parameter.suits_sampler(scheme.name)
             ],
             "reference": scheme.reference,
             "stream": scheme.stream,

@@ -63,10 +63,13 @@ def weights_body(
 
     `weights[i]` and `classes[i]` belong to class id i; a class's `pixels` are the counted ones. A class has
     `ignored` or `absent` only where true. `loss_share` and `expected_weight` are null for methods that
-    do not return class weights; `images` is null where unknown. `seen` is present for a stream only, and null
-    for a class that the files do not contain.
+    do not return class weights; `images` is null where unknown. `objects` is present with unit=objects only,
+    and `seen` for a stream only; `seen` is null for a class that the files do not contain.
     """
     classes = _class_rows(counts, result)
+    if spec.method == "effective_num" and spec.unit == "objects" and counts.objects is not None:
+        for row, objects in zip(classes, counts.objects.tolist(), strict=True):
+            row["objects"] = objects
     for row, seen in zip(classes, basis.seen or (), strict=basis.seen is not None):
         row["seen"] = seen
     return {
@@ -110,7 +113,11 @@ def files_response(table: Table, spec: WeightSpec) -> dict[str, Any]:
     try:
         result = compute_weights(counts, spec)
     except Unanswerable as problem:
-        reason = "" if counts.images is not None or table.has_rows else f" ({table.why_no_rows()})"
+        reason = ""
+        if spec.unit == "objects" and table.totals().objects is None:
+            reason = f" ({table.why_no_objects()})"
+        elif counts.images is None and not table.has_rows:
+            reason = f" ({table.why_no_rows()})"
         raise Unanswerable(f"{table.dataset}: {problem}{reason}") from None
     failures = table.failures(spec.split)
     basis = Basis(

@@ -40,7 +40,8 @@ _SCHEMES = (
         "repeat_factor",
         "q_i proportional to r_i = max over c in i of max(1, sqrt(threshold/f_c))",
         "Draws each image once, and images with a class that few images contain more than once.",
-        "Gupta et al., LVIS, CVPR 2019; Mahajan et al., ECCV 2018",
+        "Gupta et al., LVIS, CVPR 2019; Mahajan et al., ECCV 2018; with the share of objects: Yaman et al., "
+        "Instance-Aware Repeat Factor Sampling, 2023",
     ),
     Scheme(
         "image_weights",

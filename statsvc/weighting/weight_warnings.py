@@ -8,7 +8,7 @@ import numpy as np
 
 from statsvc.dataset.splits import advised_split
 from statsvc.weighting.beta import Beta
-from statsvc.weighting.class_names import listed
+from statsvc.weighting.class_names import class_name, listed
 from statsvc.weighting.compute import compute_weights, effective_num
 from statsvc.weighting.parameters import WeightSpec
 
@@ -55,6 +55,7 @@ def collect(
     return as_dicts(
         [
             *about_files(interpreted, unexpected, failures),
+            *about_objects(interpreted, spec),
             *about_weights(counts, spec, result, exact=table.exact),
             *about_splits(table, spec),
         ]
@@ -80,6 +81,21 @@ def about_files(
     if unexpected:
         yield ("unexpected_ids", unexpected_text(unexpected, interpreted))
     yield from _about_ids(interpreted)
+
+
+def about_objects(interpreted: InterpretedCounts, spec: WeightSpec) -> Iterator[WarningText]:
+    """Yield a warning where objects are asked for, and some classes are not divided into objects."""
+    objects = interpreted.histogram.objects
+    if spec.unit != "objects" or objects is None:
+        return
+    undivided = interpreted.counted & (interpreted.histogram.pixels > 0) & (objects.count == 0)
+    if undivided.any():
+        ids = interpreted.histogram.class_id[undivided].tolist()
+        yield (
+            "without_objects",
+            f"the label maps do not divide {listed([class_name(interpreted.names, each) for each in ids])} "
+            "into objects; each counts once per image that contains it",
+        )
 
 
 def about_weights(
@@ -225,15 +241,19 @@ def _about_effective_num(
 ) -> Iterator[WarningText]:
     """Warn where effective_num equals a simpler method, and suggest parameters with which it does not."""
     pixels = counts.pixels[result.present].astype(np.float64)
-    images = None if counts.images is None else counts.images[result.present].astype(np.float64)
-    n = images if spec.unit == "images" and images is not None else pixels
+    images, objects = (
+        None if values is None else values[result.present].astype(np.float64)
+        for values in (counts.images, counts.objects)
+    )
+    n = {"images": images, "objects": objects}.get(str(spec.unit))
+    n = pixels if n is None else n
     assert isinstance(spec.beta, Beta)
     complement = spec.beta.complement_for(n)
     # Equal counts give equal weights with every beta, so there is nothing to warn about.
     if n.max() < _NEARLY_EQUAL * n.min() or (equivalent := _equivalent(n, complement)) is None:
         return
     suggestions = []
-    for unit, unit_counts in (("pixels", pixels), ("images", images)):
+    for unit, unit_counts in (("pixels", pixels), ("images", images), ("objects", objects)):
         if unit_counts is None:
             continue
         automatic = 1 / float(np.median(unit_counts))
@@ -255,7 +275,7 @@ def _about_effective_num(
 def _equivalent(n: NDArray[np.float64], complement: float) -> tuple[str, str] | None:
     """Return a code and a text for a simpler method that effective_num equals within 1 %, or None.
 
-    n           number of pixels or images of each present class, [classes]
+    n           number of pixels, images or objects of each present class, [classes]
     complement  1 − β
     """
     w = effective_num(n, complement)

@@ -10,6 +10,20 @@ from statsvc.api.schemas.base import ResponseModel, example
 from statsvc.api.schemas.weights import Approximation, Number, UnexpectedId
 
 
+class ObjectSizes(ResponseModel):
+    """Number and sizes of the objects of one id."""
+
+    count: int = Field(description="number of objects")
+    smallest: int | None = Field(description="size of the smallest object in pixels; null without objects")
+    median: float | None = Field(description="median size in pixels; null without objects")
+    below_16: float | None = Field(
+        description="share of objects of fewer than 16x16 pixels, which an output with a stride of 16 may "
+        "not resolve; null without objects"
+    )
+    below_32: float | None = Field(description="share of objects of fewer than 32x32 pixels")
+    sizes: list[int] = Field(description="number of objects of 2^k to 2^(k+1) - 1 pixels, from k = 0 on")
+
+
 class HistogramRow(ResponseModel):
     """Counts of one id."""
 
@@ -18,6 +32,9 @@ class HistogramRow(ResponseModel):
     pixels: Number = Field(description="pixels with this id; for crops, the expected number")
     images: int | None = Field(description="images that contain the id; null if unknown")
     share: float = Field(description="share of all pixels, 0 to 1")
+    objects: ObjectSizes | None = Field(
+        None, description="objects of the id; left out if the label maps do not number them"
+    )
     ignored: bool = Field(False, description="true if the id is ignored; otherwise left out")
     unexpected: bool = Field(False, description="true if the id is unexpected; otherwise left out")
 

@@ -71,6 +71,11 @@ class ClassWeight(ResponseModel):
     loss_share: float | None = Field(
         description="frequency times weight, as a share of all classes; null if `kind` is not weights"
     )
+    objects: int | None = Field(
+        None,
+        description="only with effective_num and unit=objects: its objects, or the images that contain it if "
+        "it is not divided into objects",
+    )
     ignored: bool = Field(False, description="true if the class id is ignored; otherwise left out")
     absent: bool = Field(False, description="true if the class has no pixels; otherwise left out")
     seen: float | None = Field(
@@ -317,6 +322,11 @@ class SamplingClass(ResponseModel):
     name: str = Field(description="class name, or the class id as text if it has no name")
     images: int | None = Field(
         None, description="rare_class: images with at least min_pixels of it; repeat_factor: with any pixel"
+    )
+    objects: int | None = Field(
+        None,
+        description="repeat_factor with unit=objects: its objects, or the images that contain it if it is "
+        "not divided into objects",
     )
     probability: float | None = Field(None, description="rare_class: probability of choosing the class")
     repeats: float | None = Field(None, description="repeat_factor: repeat factor of the class, at least 1")

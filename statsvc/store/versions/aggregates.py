@@ -14,7 +14,7 @@ import numpy as np
 from statsvc.dataset.table import EXAMPLES, Histogram, map_histogram
 from statsvc.errors import DamagedVersion, NotFound, Unanswerable
 from statsvc.store.versions import checked_npz
-from statsvc.store.versions.arrays import CLASS_ARRAYS, class_arrays
+from statsvc.store.versions.arrays import CLASS_ARRAYS, class_arrays, object_totals
 from statsvc.store.versions.version import Version
 
 if TYPE_CHECKING:
@@ -50,6 +50,9 @@ def write_aggregates(version: Version, group: Location) -> None:
             for name in ("class_id", "mapped", "pixels", "images", "cooccurrence"):
                 values = getattr(histogram, name)
                 if values is not None:
+                    arrays[f"{number}.{kind}.{name}"] = values
+            for name, values in class_arrays(histogram).items():
+                if name.startswith("object_"):
                     arrays[f"{number}.{kind}.{name}"] = values
         failed, failures = version.failures(split)
         index["" if split is None else split] = {
@@ -137,6 +140,11 @@ class ExpiredVersion(Version):
         raise Unanswerable(self.why_no_rows())
 
     @property
+    def has_objects(self) -> bool:
+        """False: the objects of each sample are removed with the rows; their totals remain."""
+        return False
+
+    @property
     def grid(self) -> Grid | None:
         """None: the histograms on a grid are removed with the rows."""
         return None
@@ -163,6 +171,7 @@ class ExpiredVersion(Version):
         entry = self._index(split)
         _, arrays = self._load_once()
         prefix = f"{entry['number']}.{kind}"
+        objects = {name: arrays[f"{prefix}.{name}"] for name in CLASS_ARRAYS if f"{prefix}.{name}" in arrays}
         return Histogram(
             arrays[f"{prefix}.class_id"],
             arrays[f"{prefix}.mapped"],
@@ -170,6 +179,7 @@ class ExpiredVersion(Version):
             arrays.get(f"{prefix}.images"),
             arrays.get(f"{prefix}.cooccurrence"),
             entry["samples"],
+            object_totals(objects),
         )
 
     def _load_once(self) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:

@@ -16,7 +16,11 @@ from zarr.codecs import ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
+from statsvc.dataset.objects import ObjectTotals
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from zarr.core.buffer import Buffer
 
     from statsvc.dataset.table import Histogram
@@ -55,8 +59,11 @@ CLASS_ARRAYS: dict[str, tuple[str, ...]] = {
     "class_images": ("class",),
     # xarray rejects an array with two dimensions of the same name.
     "cooccurrence": ("present_class", "class"),
+    "object_sizes": ("class", "object_size"),
+    "object_smallest": ("class",),
+    "object_median": ("class",),
 }
-"""Per-class int64 arrays and their dimension names."""
+"""Per-class arrays and their dimension names. Those of objects exist where the source numbers them."""
 
 
 GRID_ARRAYS: dict[str, tuple[np.dtype[Any], str]] = {
@@ -72,25 +79,52 @@ GRID_ARRAYS: dict[str, tuple[np.dtype[Any], str]] = {
 other arrays have one value per entry, in the order of samples, ids and tiles.
 """
 
+OBJECT_ARRAYS = {
+    "objects": ("sample", "class"),
+    "object_entries": ("sample",),
+    "object_class_id": ("object",),
+    "object_pixels": ("object",),
+}
+"""Per-sample int64 arrays of a version with objects and their dimension names.
+
+`objects` is the number of objects of each raw id in each sample, `object_entries` that of all ids. The others
+have one value per object, in the order of samples, ids and sizes.
+"""
+
 ENTRIES_PER_CHUNK = 1 << 18
 """Entries in one chunk of each array of entries."""
 
 
+OBJECT_TOTALS = ("sizes", "smallest", "median")
+"""Fields of `ObjectTotals`, which are stored as `object_sizes` and so on."""
+
+
 def dtype_of(name: str) -> np.dtype[Any]:
     """Return the dtype of an array; every array that is in no table is int64."""
+    if name == "object_median":
+        return np.dtype("float64")
     tables = (SAMPLE_ARRAYS, GRID_ARRAYS)
     return next((table[name][0] for table in tables if name in table), np.dtype("int64"))
 
 
 def class_arrays(totals: Histogram) -> dict[str, np.ndarray[Any, Any]]:
     """Return the per-class arrays that are known, by the names of `CLASS_ARRAYS`."""
-    arrays = {
+    arrays: dict[str, np.ndarray[Any, Any] | None] = {
         "class_id": totals.class_id,
         "class_pixels": totals.pixels,
         "class_images": totals.images,
         "cooccurrence": totals.cooccurrence,
     }
+    if totals.objects is not None:
+        arrays |= {f"object_{name}": getattr(totals.objects, name) for name in OBJECT_TOTALS}
     return {name: values for name, values in arrays.items() if values is not None}
+
+
+def object_totals(arrays: Mapping[str, np.ndarray[Any, Any]]) -> ObjectTotals | None:
+    """Return the totals of objects from the arrays that `class_arrays` returns; None without them."""
+    if "object_sizes" not in arrays:
+        return None
+    return ObjectTotals(*(arrays[f"object_{name}"] for name in OBJECT_TOTALS))
 
 
 def create_group(location: Location, attributes: dict[str, Any]) -> zarr.Group:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from statsvc.classes.class_maps import ClassMap
     from statsvc.dataset.grid import Cells, Grid
+    from statsvc.dataset.objects import Objects
     from statsvc.dataset.table import Block, Histogram, Shapes
     from statsvc.store.versions.version import Version
 
@@ -59,6 +60,15 @@ class CachedTable(Table):
     def tiled_blocks(self) -> Iterator[tuple[Block, Shapes, Cells]]:
         """Yield all rows with their histograms on the grid, as `Table.tiled_blocks`."""
         return self.stored.tiled_blocks()
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether the objects of each counted sample are known."""
+        return self.stored.has_objects
+
+    def object_blocks(self) -> Iterator[tuple[Block, Objects | None]]:
+        """Yield all rows with their objects, as `Table.object_blocks`."""
+        return self.stored.object_blocks()
 
     def why_no_grid(self) -> str:
         """Return why there is no grid, as `Table.why_no_grid`."""
@@ -127,5 +137,6 @@ def _size(histogram: Histogram) -> int:
         histogram.pixels,
         histogram.images,
         histogram.cooccurrence,
+        None if histogram.objects is None else histogram.objects.sizes,
     )
     return sum(array.nbytes for array in arrays if array is not None)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.dataset import objects as object_entries
 from statsvc.dataset.grid import Cells
+from statsvc.dataset.objects import Objects
 from statsvc.store.versions import checked_npz
 from statsvc.store.versions.arrays import SAMPLE_ARRAYS
 
@@ -45,6 +47,7 @@ class CountedRows:
     ids      integers [nnz], raw id of each entry; an id has one entry, or one for each of its tiles
     counts   integers [nnz], pixels of the id, in the tile
     tile     integers [nnz], tile of a grid; −1 in a row without a grid
+    objects  objects of the samples
     """
 
     columns: dict[str, np.ndarray[Any, Any]]
@@ -52,6 +55,7 @@ class CountedRows:
     ids: NDArray[Any]
     counts: NDArray[Any]
     tile: NDArray[Any]
+    objects: Objects
 
     @classmethod
     def without_grid(
@@ -61,8 +65,9 @@ class CountedRows:
         ids: NDArray[np.int64],
         counts: NDArray[np.int64],
     ) -> CountedRows:
-        """Return rows that have no grid."""
-        return cls(columns, offsets, ids, counts, np.full(len(ids), -1, np.int64))
+        """Return rows that have no grid, and whose objects are unknown."""
+        no_tile = np.full(len(ids), -1, np.int64)
+        return cls(columns, offsets, ids, counts, no_tile, object_entries.unknown(len(offsets) - 1))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -77,6 +82,7 @@ class CountedRows:
             self.ids[entries],
             self.counts[entries],
             self.tile[entries],
+            self.objects.take(rows),
         )
 
     def _entries(self, rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -123,7 +129,7 @@ def concatenate(blocks: list[CountedRows]) -> CountedRows:
     """Return the rows of all blocks, in order."""
     if not blocks:
         empty = np.zeros(0, np.int64)
-        return CountedRows(blank(0), np.zeros(1, np.int64), empty, empty, empty)
+        return CountedRows.without_grid(blank(0), np.zeros(1, np.int64), empty, empty)
     lengths = [np.diff(block.offsets) for block in blocks]
     return CountedRows(
         {name: np.concatenate([block.columns[name] for block in blocks]) for name in (*COLUMNS, *TEXTS)},
@@ -131,6 +137,7 @@ def concatenate(blocks: list[CountedRows]) -> CountedRows:
         np.concatenate([block.ids for block in blocks]),
         np.concatenate([block.counts for block in blocks]),
         np.concatenate([block.tile for block in blocks]),
+        object_entries.concatenate([block.objects for block in blocks]),
     )
 
 
@@ -142,6 +149,9 @@ def write_checkpoint(folder: Location, name: str, reader: str, rows: CountedRows
         "ids": rows.ids,
         "counts": rows.counts,
         "tile": rows.tile,
+        "object_entries": rows.objects.lengths,
+        "object_class_id": rows.objects.class_id,
+        "object_pixels": rows.objects.pixels,
     }
     arrays |= {column: rows.columns[column] for column in COLUMNS}
     for column in TEXTS:
@@ -183,4 +193,7 @@ def _rows(arrays: Mapping[str, np.ndarray[Any, Any]]) -> CountedRows:
     histograms = arrays["offsets"], arrays["ids"], arrays["counts"]
     if "tile" not in arrays:  # written by a release without grids
         return CountedRows.without_grid(columns, *histograms)
-    return CountedRows(columns, *histograms, arrays["tile"])
+    objects = object_entries.unknown(n)
+    if "object_entries" in arrays:  # written by a release that counts objects
+        objects = Objects(*(arrays[f"object_{name}"] for name in ("entries", "class_id", "pixels")))
+    return CountedRows(columns, *histograms, arrays["tile"], objects)

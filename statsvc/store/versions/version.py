@@ -11,6 +11,7 @@ import numpy as np
 
 from statsvc.common.lru import Lru
 from statsvc.dataset.grid import Cells, Grid
+from statsvc.dataset.objects import Objects
 from statsvc.dataset.table import EXAMPLES, Block, Histogram, Table
 from statsvc.errors import DamagedVersion, StoreError, Unanswerable
 from statsvc.store.versions.arrays import (
@@ -23,6 +24,7 @@ from statsvc.store.versions.arrays import (
     Digest,
     digest,
     dtype_of,
+    object_totals,
     open_group,
     read_chunk,
 )
@@ -64,7 +66,7 @@ class Version(Table):
 
     Every array except `counts` must match its digest in the catalog; each row of `counts` must add up to its
     `pixels`. The tiles of a sample must add up to its row of `counts`; the digests of the entries of a grid
-    are compared by `verify` alone. Otherwise
+    and of the objects are compared by `verify` alone. Otherwise
     `DamagedVersion` is raised, which names the array. `StoreError` is raised if the version store cannot be
     read.
 
@@ -202,6 +204,7 @@ class Version(Table):
                 arrays.get("class_images"),
                 arrays.get("cooccurrence"),
                 samples,
+                object_totals(arrays),
             )
         return self._totals
 
@@ -247,7 +250,7 @@ class Version(Table):
         counts  rows [start, stop) of `counts`, where the caller has read them
         """
         counts = self.counts(start, stop) if counts is None else counts
-        first = self._first_entries()
+        first = self._first_entries("grid_entries")
         entries = slice(int(first[start]), int(first[stop]))
         lengths = self.array("grid_entries")[start:stop]
         names = ("grid_tile", "grid_class_id", "grid_pixels")
@@ -267,12 +270,35 @@ class Version(Table):
             raise self._damaged("grid_pixels", f"rows {start} to {stop - 1} do not add up to their counts")
         return cells
 
-    def _first_entries(self) -> NDArray[np.int64]:
-        """Return the position of the first entry of each sample, and the number of entries, int64 [n + 1]."""
-        key = (str(self._location), "first entries", self._digests["grid_entries"])
+    @property
+    def has_objects(self) -> bool:
+        """Whether the objects of each counted sample are known."""
+        return "object_entries" in self._digests
+
+    def objects(self, start: int, stop: int) -> Objects:
+        """Return the objects of rows [start, stop)."""
+        check_may_read_rows()
+        first = self._first_entries("object_entries")
+        entries = slice(int(first[start]), int(first[stop]))
+        names = ("object_class_id", "object_pixels")
+        objects = Objects(
+            self.array("object_entries")[start:stop], *(self._slice(name, entries) for name in names)
+        )
+        if not np.isin(objects.class_id, self.totals().class_id).all():
+            raise self._damaged("object_class_id", "contains ids that are not in class_id")
+        if (objects.pixels < 1).any():
+            raise self._damaged("object_pixels", "contains numbers below 1")
+        return objects
+
+    def _first_entries(self, lengths: str) -> NDArray[np.int64]:
+        """Return the position of the first entry of each sample, and the number of entries, int64 [n + 1].
+
+        lengths  array of the number of entries of each sample
+        """
+        key = (str(self._location), f"first of {lengths}", self._digests[lengths])
         first = self._cache.get(key)
         if first is None:
-            first = np.concatenate([[0], np.cumsum(self.array("grid_entries"))])
+            first = np.concatenate([[0], np.cumsum(self.array(lengths))])
             self._cache.put(key, first)
         return first
 
@@ -314,6 +340,14 @@ class Version(Table):
             yield block, (height[start:stop], width[start:stop]), self.cells(start, stop, block.counts)
             start = stop
 
+    def object_blocks(self) -> Iterator[tuple[Block, Objects | None]]:
+        """Yield all rows in path order with their objects; with None unless `has_objects`."""
+        start = 0
+        for block in self.blocks():
+            stop = start + len(block.path)
+            yield block, self.objects(start, stop) if self.has_objects else None
+            start = stop
+
     def verify(self) -> None:
         """Read every array; raise `DamagedVersion`, which names the first damaged one.
 
@@ -337,12 +371,29 @@ class Version(Table):
         if not np.array_equal(total, self.totals().pixels):
             raise self._damaged("counts", "does not add up to class_pixels")
         if self.grid is not None:
-            self._verify_entries()
+            self._verify_entries("grid_entries", "grid_tile", "grid_class_id", "grid_pixels")
+        if self.has_objects:
+            self._verify_entries("object_entries", "object_class_id", "object_pixels")
+            self._verify_objects()
 
-    def _verify_entries(self) -> None:
-        """Compare the entries of the grid with their digests, chunk by chunk."""
-        entries = int(self._first_entries()[-1])
-        for name in ("grid_tile", "grid_class_id", "grid_pixels"):
+    def _verify_objects(self) -> None:
+        """Compare `objects` with the objects of each sample, and their sum with the totals."""
+        class_id, count = self.totals().class_id, np.zeros(len(self.totals().class_id), np.int64)
+        samples = len(self.array("object_entries"))
+        for start in range(0, samples, ROWS_PER_CHUNK):
+            stop = min(start + ROWS_PER_CHUNK, samples)
+            rows = self._slice("objects", slice(start, stop))
+            if not np.array_equal(rows, self.objects(start, stop).dense(class_id)):
+                raise self._damaged("objects", f"rows {start} to {stop - 1} differ from the objects")
+            count += rows.sum(axis=0)
+        objects = self.totals().objects
+        if objects is None or not np.array_equal(objects.count, count):
+            raise self._damaged("object_sizes", "does not add up to the objects")
+
+    def _verify_entries(self, lengths: str, *names: str) -> None:
+        """Compare arrays of entries with their digests, chunk by chunk."""
+        entries = int(self._first_entries(lengths)[-1])
+        for name in names:
             values = Digest()
             for start in range(0, entries, ENTRIES_PER_CHUNK):
                 values.add(self._slice(name, slice(start, min(start + ENTRIES_PER_CHUNK, entries))))

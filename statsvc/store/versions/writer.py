@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.dataset import objects as object_entries
 from statsvc.dataset.grid import Cells, concatenate
+from statsvc.dataset.objects import ObjectAggregator, Objects
 from statsvc.dataset.table import Aggregator, Histogram
 from statsvc.store.versions.arrays import (
     CLASS_ARRAYS,
     ENTRIES_PER_CHUNK,
     GRID_ARRAYS,
+    OBJECT_ARRAYS,
     ROWS_PER_CHUNK,
     SAMPLE_ARRAYS,
     STRING,
@@ -21,6 +25,7 @@ from statsvc.store.versions.arrays import (
     create_array,
     create_group,
     digest,
+    dtype_of,
     write_chunk,
 )
 
@@ -42,6 +47,7 @@ class VersionWriter:
     class_id  int64 [C], the raw id of each column, ascending
     samples   number of rows that will be appended
     grid      the grid, and the number of entries of each sample, int64 [samples]; None without a grid
+    objects   number of objects of each sample, int64 [samples]; None where they are unknown
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class VersionWriter:
         samples: int,
         attributes: dict[str, Any],
         grid: tuple[Grid, NDArray[np.int64]] | None = None,
+        objects: NDArray[np.int64] | None = None,
     ) -> None:
         self._location = group
         self._group = create_group(group, attributes)
@@ -72,12 +79,19 @@ class VersionWriter:
                 for name, (dtype, fill) in SAMPLE_ARRAYS.items()
             }
             self._grid = None if grid is None else _GridWriter(self._group, *grid)
+            self._objects = None if objects is None else _ObjectWriter(self._group, class_id, objects)
 
     def append_cells(self, cells: Cells) -> None:
         """Write the histograms on the grid of the next samples; may be called before or after `append`."""
         assert self._grid is not None
         with self._location.translated_errors():
             self._grid.append(cells)
+
+    def append_objects(self, objects: Objects) -> None:
+        """Write the objects of the next chunk of samples; may be called before or after `append`."""
+        assert self._objects is not None
+        with self._location.translated_errors():
+            self._objects.append(objects)
 
     def append(self, columns: Mapping[str, np.ndarray[Any, Any]], counts: NDArray[np.int64]) -> None:
         """Write the next rows: exactly one chunk of `ROWS_PER_CHUNK` rows, or fewer in the last call.
@@ -140,11 +154,15 @@ class VersionWriter:
             raise AssertionError(f"{self._written} of {self._samples} rows were appended")
         self._flush()
         totals = self._total.histogram(self._class_id)
+        if self._objects is not None:
+            totals = replace(totals, objects=self._objects.totals.totals())
         digests = {name: values.hexdigest() for name, values in self._digests.items()}
         with self._location.translated_errors():
             digests |= write_totals(self._group, totals)
             if self._grid is not None:
                 digests |= self._grid.finish()
+            if self._objects is not None:
+                digests |= self._objects.finish()
         return totals, digests
 
 
@@ -201,6 +219,62 @@ class _GridWriter:
         self._written, self._waiting = self._written + count, self._waiting - count
 
 
+class _ObjectWriter:
+    """Writes the arrays of `OBJECT_ARRAYS`, and aggregates them in `totals`.
+
+    class_id  int64 [C], the raw id of each column, ascending
+    lengths   int64 [samples], number of objects of each sample
+    """
+
+    def __init__(self, group: zarr.Group, class_id: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+        samples, entries = len(lengths), int(lengths.sum())
+        columns = max(1, len(class_id))
+        layout = {
+            "objects": ((samples, len(class_id)), (ROWS_PER_CHUNK, columns)),
+            "object_entries": ((samples,), (VALUES_PER_CHUNK,)),
+            "object_class_id": ((entries,), (ENTRIES_PER_CHUNK,)),
+            "object_pixels": ((entries,), (ENTRIES_PER_CHUNK,)),
+        }
+        self._arrays = {
+            name: create_array(group, name, shape, chunks, np.dtype("int64"), -1, OBJECT_ARRAYS[name])
+            for name, (shape, chunks) in layout.items()
+        }
+        self._arrays["object_entries"][...] = lengths
+        self._digests = {name: Digest() for name in OBJECT_ARRAYS}
+        self._digests["object_entries"].add(lengths)
+        self.totals = ObjectAggregator(len(class_id))
+        self._class_id, self._entries = class_id, entries
+        self._samples = self._written = 0
+        self._buffered: list[Objects] = []
+
+    def append(self, objects: Objects) -> None:
+        """Write the objects of the next samples, and buffer them until a chunk is complete."""
+        dense, stop = objects.dense(self._class_id), self._samples + len(objects.lengths)
+        self._arrays["objects"][self._samples : stop] = dense
+        self._digests["objects"].add(dense)
+        self._samples = stop
+        self.totals.add(np.searchsorted(self._class_id, objects.class_id), objects.pixels)
+        self._buffered.append(objects)
+        waiting = sum(len(each.pixels) for each in self._buffered)
+        if waiting >= ENTRIES_PER_CHUNK:
+            self._write(waiting // ENTRIES_PER_CHUNK * ENTRIES_PER_CHUNK)
+
+    def finish(self) -> dict[str, str]:
+        """Write what is buffered; return the digest of every array."""
+        self._write(self._entries - self._written)
+        return {name: values.hexdigest() for name, values in self._digests.items()}
+
+    def _write(self, count: int) -> None:
+        waiting = object_entries.concatenate(self._buffered)
+        for name, values in (("object_class_id", waiting.class_id), ("object_pixels", waiting.pixels)):
+            if count:
+                self._arrays[name][self._written : self._written + count] = values[:count]
+                self._digests[name].add(values[:count])
+        self._written += count
+        rest = slice(count, None)
+        self._buffered = [Objects(np.zeros(0, np.int64), waiting.class_id[rest], waiting.pixels[rest])]
+
+
 def write_totals(group: Any, totals: Histogram) -> dict[str, str]:
     """Write the per-class arrays that are known to a Zarr group; return their digests."""
     digests = {}
@@ -210,7 +284,7 @@ def write_totals(group: Any, totals: Histogram) -> dict[str, str]:
             name,
             array.shape,
             tuple(max(1, size) for size in array.shape),
-            np.dtype("int64"),
+            dtype_of(name),
             -1,
             CLASS_ARRAYS[name],
         )

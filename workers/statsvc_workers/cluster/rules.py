@@ -31,6 +31,16 @@ RAW_IDS: dict[str, Callable[[Int64], Int64]] = {
 }
 """Counting rule → function from the numbers in a file to raw ids, int64 [k] each."""
 
+IS_OBJECT: dict[str, Callable[[Int64], NDArray[np.bool_]]] = {
+    # https://github.com/mcordts/cityscapesScripts: an id below 1000 is a class, or a group of its objects
+    "id // 1000": lambda ids: ids >= 1000,
+    # The instance 0 is the class itself: https://www.cvlibs.net/datasets/kitti/eval_semantics.php
+    "id // 256": lambda ids: ids % 256 != 0,
+    # https://www.semantic-kitti.org/dataset.html: the upper 16 bits are the instance
+    "id % 65536": lambda ids: ids // 65536 != 0,
+}
+"""Counting rule → function from the numbers in a file to whether each is an object, int64 [k] to bool [k]."""
+
 MAX_UNKNOWN_COLORS = 32
 """Most colors outside the palette in one label map; more are blurred edges, or a photograph."""
 
@@ -72,6 +82,11 @@ def segment_ids(category_of: Mapping[int, int], ids: Int64) -> Int64:
         )
     categories = [category_of[int(segment)] if segment else VOID for segment in segments]
     return np.array(categories, np.int64)
+
+
+def is_segment(ids: Int64) -> NDArray[np.bool_]:
+    """Return which colors are segments of COCO's panoptic format, bool [k]; 0 means that there is none."""
+    return np.asarray(ids != 0, np.bool_)
 
 
 def too_many_colors() -> UnreadableSample:

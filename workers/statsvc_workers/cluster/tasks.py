@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 
 from statsvc.common.object_urls import is_listable
+from statsvc.dataset import objects as object_entries
 from statsvc.dataset.counting_rule import VALUE, Counting
+from statsvc.dataset.objects import Objects
 from statsvc.errors import UnreadableSample
 from statsvc_workers.cluster import rules
 from statsvc_workers.cluster.failures import explain
@@ -50,6 +52,9 @@ NO_TILE = -1
 """The tile of an entry that counts a whole label map."""
 
 NO_ENTRIES: Entries = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
+
+_NO_OBJECTS = Objects(np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
+"""The objects of an unreadable sample."""
 
 READ_ATTEMPTS = 3
 """How often a file that keeps changing is read before it is reported as unreadable."""
@@ -97,6 +102,7 @@ class BatchResult:
     offsets                   int64 [n + 1], sample i has the ids `ids[offsets[i]:offsets[i + 1]]`
     ids, tile, counts         int64 [nnz], raw id, tile of the grid and pixels of each entry, ascending by id
                               and tile within each sample; tile −1 is the whole of a label map without a grid
+    objects                   objects of the samples
     seconds, bytes_read       duration of the batch, and bytes read
     """
 
@@ -116,6 +122,7 @@ class BatchResult:
     ids: NDArray[np.int64]
     tile: NDArray[np.int64]
     counts: NDArray[np.int64]
+    objects: Objects
     seconds: float
     bytes_read: int
 
@@ -138,6 +145,8 @@ class _Sample:
     meaning: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
     bytes_read: int = 0
     entries: Entries = NO_ENTRIES
+    separate_objects: Callable[[], tuple[Int64, Int64]] | None = None
+    objects: Objects = field(default_factory=lambda: object_entries.unknown(1))
 
 
 class _Cancelled(BaseException):
@@ -277,7 +286,7 @@ def _count(options: CountOptions, sample: _Sample, source: OpenSample, engine: E
         else:
             label_map = open_member(member, source, file, options.max_pixels, counting)
         sample.height, sample.width, sample.mode = label_map.height, label_map.width, label_map.mode
-        sample.meaning = label_map.meaning
+        sample.meaning, sample.separate_objects = label_map.meaning, label_map.objects
         label_map.chunks = _until_cancelled(sample, label_map.chunks)
         for chunk in _counted_chunks(options, sample, label_map, engine):
             if data is None:
@@ -335,32 +344,64 @@ def _entries(sample: _Sample, engine: Engine) -> Entries:
     return sample.entries
 
 
-def _conversions(options: CountOptions, sample: _Sample) -> Iterator[Conversion]:
-    """Yield the functions from the numbers of the file to raw ids, in the order of their application."""
-    if sample.meaning is not None:
-        meaning = sample.meaning
-        yield lambda ids, _counts: meaning(ids)
+def _conversion(options: CountOptions, sample: _Sample) -> Conversion | None:
+    """Return the function from the numbers that a file represents to raw ids; None if they are raw ids."""
     if sample.member is not None and sample.member.kind == "panoptic":
         category_of = sample.member.where
-        yield lambda ids, _counts: rules.segment_ids(category_of, ids)
-    elif options.counting.rule != VALUE:
-        yield partial(rules.raw_ids, options.counting)
+        return lambda ids, _counts: rules.segment_ids(category_of, ids)
+    if options.counting.rule != VALUE:
+        return partial(rules.raw_ids, options.counting)
+    return None
+
+
+def _by_number(entries: Entries) -> tuple[Int64, Int64, Int64]:
+    """Return the distinct numbers of entries, ascending, the pixels of each, and the number of each entry.
+
+    They are int64 [k], int64 [k] and, as positions in the first, int64 [e].
+    """
+    _, ids, counts = entries
+    distinct, position = np.unique(ids, return_inverse=True)
+    pixels = np.zeros(len(distinct), np.int64)
+    np.add.at(pixels, position, counts)
+    return distinct, pixels, position
 
 
 def _converted(entries: Entries, convert: Conversion) -> Entries:
     """Return the entries after a conversion of their ids."""
-    tile, ids, counts = entries
-    distinct, position = np.unique(ids, return_inverse=True)
-    pixels = np.zeros(len(distinct), np.int64)
-    np.add.at(pixels, position, counts)
-    return merged_entries(tile, convert(distinct, pixels)[position], counts)
+    distinct, pixels, position = _by_number(entries)
+    return merged_entries(entries[0], convert(distinct, pixels)[position], entries[2])
+
+
+def _objects(options: CountOptions, sample: _Sample, entries: Entries, convert: Conversion | None) -> Objects:
+    """Return the objects of a sample, given its entries before the conversion to raw ids.
+
+    A chunk of an array contains parts of objects, so nothing is known about their number.
+    """
+    if sample.separate_objects is not None:
+        ids, pixels = sample.separate_objects()
+        return Objects(np.array([len(ids)]), ids, pixels)
+    is_object = rules.IS_OBJECT.get(options.counting.rule)
+    if sample.member is not None and sample.member.kind == "panoptic":
+        is_object = rules.is_segment
+    if is_object is None or convert is None or options.counting.rows == "chunk":
+        return object_entries.unknown(1)
+    numbers, pixels, _ = _by_number(entries)
+    selected = is_object(numbers)
+    ids, pixels = convert(numbers, pixels)[selected], pixels[selected]
+    order = np.lexsort((pixels, ids))
+    return Objects(np.array([len(order)]), ids[order], pixels[order])
 
 
 def _finish(options: CountOptions, sample: _Sample, engine: Engine) -> None:
     """Apply the counting rule to the sample's entries, and check their sum against the sample's shape."""
     try:
         entries = _entries(sample, engine)
-        for convert in _conversions(options, sample):
+        if sample.meaning is not None:
+            meaning = sample.meaning
+            entries = _converted(entries, lambda ids, _counts: meaning(ids))
+        convert = _conversion(options, sample)
+        sample.objects = _objects(options, sample, entries, convert)
+        if convert is not None:
             entries = _converted(entries, convert)
     except UnreadableSample as error:
         sample.error = str(error)
@@ -378,6 +419,7 @@ def _finish(options: CountOptions, sample: _Sample, engine: Engine) -> None:
 def _batch_result(samples: list[_Sample], seconds: float) -> BatchResult:
     counted = [not sample.error for sample in samples]
     entries = [NO_ENTRIES if sample.error else sample.entries for sample in samples]
+    objects = [_NO_OBJECTS if sample.error else sample.objects for sample in samples]
     lengths = [len(counts) for _, _, counts in entries]
     # np.concatenate needs at least one array.
     tile, ids, counts = (np.concatenate(values) for values in zip(NO_ENTRIES, *entries, strict=True))
@@ -402,6 +444,7 @@ def _batch_result(samples: list[_Sample], seconds: float) -> BatchResult:
         ids=ids,
         tile=tile,
         counts=counts,
+        objects=object_entries.concatenate(objects),
         seconds=seconds,
         bytes_read=sum(sample.bytes_read for sample in samples),
     )

@@ -41,10 +41,21 @@ def open_annotations(file: BinaryIO, max_pixels: int) -> LabelMap:
     if height < 0 or width < 0:
         raise UnreadableSample(f"has the size {width} x {height}; use the JSON file as published")
     check_pixels(height, width, max_pixels)
-    return LabelMap(Mode.ARRAY, height, width, _drawn(image, height, width), layout="rows")
+    objects: list[tuple[int, int]] = []
+
+    def sizes() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        ids, pixels = np.array(sorted(objects), np.int64).reshape(-1, 2).T
+        return ids, pixels
+
+    chunks = _drawn(image, height, width, objects)
+    return LabelMap(Mode.ARRAY, height, width, chunks, layout="rows", objects=sizes)
 
 
-def _drawn(image: dict[str, Any], height: int, width: int) -> Iterator[NDArray[Any]]:
+def _drawn(
+    image: dict[str, Any], height: int, width: int, objects: list[tuple[int, int]]
+) -> Iterator[NDArray[Any]]:
+    """Yield the label map; append the category and pixels of each object that has pixels to `objects`."""
+    objects.clear()
     canvas = np.full((height, width), image["background"], np.int32)
     for number, annotation in enumerate(image["annotations"]):
         try:
@@ -54,6 +65,8 @@ def _drawn(image: dict[str, Any], height: int, width: int) -> Iterator[NDArray[A
                 f"has an invalid annotation, number {number} of the image: {error}"
             ) from None
         canvas[mask] = annotation["category"]
+        if pixels := int(np.count_nonzero(mask)):
+            objects.append((annotation["category"], pixels))
     yield canvas
 
 

@@ -59,6 +59,8 @@ class LabelMap:
     axes       number of axes of an array; 2 for an image
     layout     for a two-dimensional label map, where the pixels of `chunks` are; None for any other array
     tiles      as `histogram`, but a function that returns the histogram of each tile of a grid
+    objects    for a file of separate objects: a function that returns, after `chunks` was iterated, the id
+               and the pixels of each object, int64 [k] each; an object may be covered by others
     """
 
     mode: Mode
@@ -70,6 +72,7 @@ class LabelMap:
     axes: int = 2
     layout: Layout | None = None
     tiles: Callable[[Grid], Entries] | None = None
+    objects: Callable[[], Histogram] | None = None
 
 
 @dataclass(frozen=True, slots=True)

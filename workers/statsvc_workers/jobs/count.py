@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.common.object_urls import is_listable, is_url
+from statsvc.dataset.objects import Objects
 from statsvc.dataset.table import MAX_IDS
 from statsvc.errors import JobFailed
 from statsvc.store.versions import checkpoints
@@ -237,7 +238,9 @@ def as_rows(batch: BatchResult) -> CountedRows:
     columns |= {name: np.array(getattr(batch, name), object) for name in checkpoints.TEXTS}
     # All rows of a scan are in memory, and a grid has hundreds of entries per row.
     ids, counts = (_narrowed(values) for values in (batch.ids, batch.counts))
-    return checkpoints.CountedRows(columns, batch.offsets, ids, counts, batch.tile.astype(np.int16))
+    return checkpoints.CountedRows(
+        columns, batch.offsets, ids, counts, batch.tile.astype(np.int16), batch.objects
+    )
 
 
 def _narrowed(values: NDArray[np.int64]) -> NDArray[Any]:
@@ -253,4 +256,6 @@ def failed_row(path: str, error: str) -> CountedRows:
     columns["path"][0], columns["error"][0] = path, error
     columns["status"][0] = UNREADABLE
     empty = np.zeros(0, np.int64)
-    return checkpoints.CountedRows(columns, np.zeros(2, np.int64), empty, empty, empty)
+    return checkpoints.CountedRows(
+        columns, np.zeros(2, np.int64), empty, empty, empty, Objects(np.zeros(1, np.int64), empty, empty)
+    )

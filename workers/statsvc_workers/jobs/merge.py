@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.dataset import objects as object_entries
 from statsvc.dataset.grid import concatenate
 from statsvc.dataset.table import Aggregator
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK, SAMPLE_ARRAYS
 from statsvc.store.versions.writer import VersionWriter, strings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from statsvc.dataset.grid import Cells, Grid
+    from statsvc.dataset.objects import Objects
     from statsvc.dataset.table import Histogram
     from statsvc.store.versions.checkpoints import CountedRows
     from statsvc.store.versions.location import Location
@@ -60,7 +62,8 @@ def merge_rows(
     class_id = _class_ids(comparison, rows, fresh_row)
     lengths = None if grid is None else _grid_entries(comparison, rows, fresh_row)
     on_grid = None if grid is None or lengths is None else (grid, lengths)
-    writer = VersionWriter(folder, class_id, len(listing.path), {}, on_grid)
+    objects = _object_entries(comparison, rows, fresh_row)
+    writer = VersionWriter(folder, class_id, len(listing.path), {}, on_grid, objects)
     base_counts = base_columns = None
     if comparison.base is not None and comparison.reused.any():
         base_counts = _BaseCounts(comparison.base, class_id)
@@ -78,6 +81,8 @@ def merge_rows(
             merge.write_chunk(writer, start, stop)
         if grid is not None:
             writer.append_cells(merge.cells(start, stop))
+        if objects is not None:
+            writer.append_objects(merge.objects(start, stop))
     if base_columns is not None:
         base_columns.finish()
     totals, digests = writer.finish()
@@ -117,13 +122,28 @@ class _Merge:
         """Return the histograms on the grid of ascending base rows."""
         base = self.comparison.base
         assert base is not None
-        parts = []
+        return concatenate(
+            [base.cells(start, stop).take(rows) for start, stop, rows in self._base_chunks(base_rows)]
+        )
+
+    def objects(self, start: int, stop: int) -> Objects:
+        """Return the objects of a chunk of samples."""
+        fresh_row = self.fresh_row[start:stop]
+        fresh, reused = np.flatnonzero(fresh_row >= 0), np.flatnonzero(fresh_row < 0)
+        parts = [self.rows.objects.take(fresh_row[fresh])]
+        if len(reused):
+            base = self.comparison.base
+            assert base is not None
+            chunks = self._base_chunks(self.comparison.base_row[start:stop][reused])
+            parts += [base.objects(first, end).take(rows) for first, end, rows in chunks]
+        return object_entries.concatenate(parts).take(np.argsort(np.concatenate([fresh, reused])))
+
+    def _base_chunks(self, base_rows: NDArray[np.int64]) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+        """Yield the chunks of ascending base rows: first row, end, and the rows counted from the first."""
         for chunk in np.unique(base_rows // ROWS_PER_CHUNK).tolist():
             first = chunk * ROWS_PER_CHUNK
             in_chunk = base_rows[base_rows // ROWS_PER_CHUNK == chunk] - first
-            stop = min(first + ROWS_PER_CHUNK, self.comparison.base_samples)
-            parts.append(base.cells(first, stop).take(in_chunk))
-        return concatenate(parts)
+            yield first, min(first + ROWS_PER_CHUNK, self.comparison.base_samples), in_chunk
 
     def write_chunk(self, writer: VersionWriter, start: int, stop: int) -> None:
         """Write a chunk of samples, of which some rows are fresh and the others come from the base."""
@@ -160,6 +180,18 @@ def _grid_entries(
     return lengths
 
 
+def _object_entries(
+    comparison: Comparison, rows: CountedRows, fresh_row: NDArray[np.int64]
+) -> NDArray[np.int64] | None:
+    """Return the number of objects of each sample, int64 [n]; None if it is unknown for one of them."""
+    lengths = np.full(len(fresh_row), object_entries.UNKNOWN)
+    fresh, reused = np.flatnonzero(fresh_row >= 0), np.flatnonzero(fresh_row < 0)
+    lengths[fresh] = rows.objects.lengths[fresh_row[fresh]]
+    if comparison.base is not None and len(reused) and comparison.base.has_objects:
+        lengths[reused] = comparison.base.array("object_entries")[comparison.base_row[reused]]
+    return None if (lengths == object_entries.UNKNOWN).any() else lengths
+
+
 def _same_chunks(
     comparison: Comparison, fresh_row: NDArray[np.int64], class_id: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
@@ -194,7 +226,9 @@ def _class_ids(comparison: Comparison, rows: CountedRows, fresh_row: NDArray[np.
     lengths = np.diff(rows.offsets)
     used = np.zeros(len(lengths), bool)
     used[fresh_row[fresh_row >= 0]] = True
-    present = np.unique(rows.ids[np.repeat(used, lengths)]).astype(np.int64)
+    objects = rows.objects.take(np.flatnonzero(used))
+    # An object that others cover may have an id of which no pixel is left.
+    present = np.union1d(rows.ids[np.repeat(used, lengths)], objects.class_id).astype(np.int64)
     if comparison.base is None or not comparison.reused.any():
         return present
     totals = comparison.base.totals()
@@ -202,9 +236,16 @@ def _class_ids(comparison: Comparison, rows: CountedRows, fresh_row: NDArray[np.
     kept = np.zeros(comparison.base_samples, bool)
     kept[comparison.base_row[comparison.reused]] = True
     leaving = np.flatnonzero(~kept)
+    if totals.objects is not None:
+        remaining += totals.objects.count
     reader = _BaseCounts(comparison.base, totals.class_id)
-    for chunk in np.unique(leaving // ROWS_PER_CHUNK):
-        remaining -= reader.rows(leaving[leaving // ROWS_PER_CHUNK == chunk]).sum(axis=0)
+    for chunk in np.unique(leaving // ROWS_PER_CHUNK).tolist():
+        in_chunk = leaving[leaving // ROWS_PER_CHUNK == chunk]
+        remaining -= reader.rows(in_chunk).sum(axis=0)
+        if totals.objects is not None:
+            first = chunk * ROWS_PER_CHUNK
+            objects = comparison.base.objects(first, min(first + ROWS_PER_CHUNK, comparison.base_samples))
+            remaining -= objects.take(in_chunk - first).dense(totals.class_id).sum(axis=0)
     return np.union1d(present, totals.class_id[remaining > 0]).astype(np.int64)
 
 

@@ -73,7 +73,7 @@ def make_plan(
     class_files: ClassFiles,
 ) -> Plan:
     """Compare a listing with the current version. Raises `DamagedVersion`."""
-    reader = reader_digest(dataset.configuration.counting)
+    reader = reader_digest(dataset.configuration.counting, dataset.pattern or "")
     record = current.record
     reuse = record is not None and record.reader == reader and not job.full
     comparison = compare(listing, current.base, reuse=reuse)

@@ -7,6 +7,7 @@ import json
 import xxhash
 
 from statsvc.dataset.counting_rule import Counting
+from statsvc_workers.cluster.rules import IS_OBJECT
 from statsvc_workers.formats import REVISION
 
 _EXTENSIONS = [
@@ -19,8 +20,17 @@ A format that is added later changes no row, because its files were no samples o
 """
 
 
-def reader_digest(counting: Counting | None = None) -> str:
-    """Return the digest of the counting rule and of the revision of the decoders."""
-    rule = (counting or Counting()).to_dict()
-    described = {"formats": _EXTENSIONS, "rule": rule, "revision": REVISION}
+OBJECTS = 1
+"""Revision of how objects are counted, where a source numbers them."""
+
+
+def reader_digest(counting: Counting | None = None, pattern: str = "") -> str:
+    """Return the digest of the counting rule and of the revision of the decoders.
+
+    pattern  pattern of the source, which tells annotation files from label maps
+    """
+    counting = counting or Counting()
+    described = {"formats": _EXTENSIONS, "rule": counting.to_dict(), "revision": REVISION}
+    if counting.rule in IS_OBJECT or ".json" in pattern.lower():
+        described["objects"] = OBJECTS
     return xxhash.xxh3_128_hexdigest(json.dumps(described, sort_keys=True).encode())
