@@ -47,7 +47,7 @@ def _parse_limits(
     return limits
 
 
-@click.command(short_help="Compare two versions, splits or datasets.")
+@click.command(short_help="Compare versions, splits, groups or datasets.")
 @click.argument("first", shell_complete=complete_dataset)
 @click.argument("second", shell_complete=complete_dataset)
 @parameter_options(*(name for name in PARAMETERS if name not in ("split", "sampler", "recipe")))
@@ -72,8 +72,9 @@ def diff(
 ) -> None:
     """Show how the classes of SECOND differ from those of FIRST.
 
-    Each is NAME, NAME@VERSION or NAME@TAG, and may end in /SPLIT: street@3/train. The distance is the
-    Jensen-Shannon distance of the shares of pixels, from 0 to 1.
+    Each is NAME, NAME@VERSION or NAME@TAG, and may end in /SPLIT, in a group /RULE:VALUE, or in both:
+    street@3/train, street/city:zurich, street/train/city:zurich. The distance is the Jensen-Shannon distance
+    of the shares of pixels, from 0 to 1.
     """
     request = present_parameters(params)
     with options.open() as (home, catalog):

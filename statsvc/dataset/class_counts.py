@@ -11,6 +11,7 @@ from statsvc.classes import class_maps
 from statsvc.classes.class_maps import IGNORE, MAX_CLASSES
 from statsvc.classes.palettes import unknown_color
 from statsvc.dataset.configuration import Configuration
+from statsvc.dataset.groups import GroupName
 from statsvc.dataset.table import EXAMPLES
 from statsvc.errors import Unanswerable
 
@@ -180,10 +181,11 @@ def _why_empty(table: Table, name: str) -> str:
             f"{table.dataset}: split {name!r} contains no samples, because no file is in a folder of that "
             "name; add files, or define the split by a list or a glob"
         )
-    if split.group is not None:
+    if split.group is not None and (group := GroupName.parse(name, table.configuration.splits)):
+        within = "" if group.split is None else f" of split {group.split!r}"
         return (
-            f"{table.dataset}: no sample is in the group {name!r}; GET /datasets/{table.dataset}/groups?by="
-            f"{name.partition(':')[0]} lists the groups"
+            f"{table.dataset}: no sample{within} is in the group {group.rule}:{group.value}; GET "
+            f"/datasets/{table.dataset}/groups?by={group.rule} lists the groups"
         )
     if split.glob is not None:
         return (

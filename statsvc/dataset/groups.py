@@ -17,9 +17,10 @@ from statsvc.dataset.splits import path_stem
 from statsvc.errors import InvalidParameter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_GROUP = re.compile(r"(folder:-?[0-9]{1,3}|[^:]+):(.+)", re.DOTALL)
 _FOLDER = re.compile(r"folder:(-?[0-9]{1,3})")
 
 DEFAULT_NAME = "group"
@@ -157,6 +158,31 @@ def _folder(path: str, level: int) -> str | None:
 
 def _invalid(name: str, message: str) -> InvalidParameter:
     return InvalidParameter(("groups", f"{name}: {message}"))
+
+
+@dataclass(frozen=True, slots=True)
+class GroupName:
+    """One group of samples, as a request names it: `RULE:VALUE`, or `SPLIT/RULE:VALUE` for those in a split.
+
+    split  name of the split; None for all samples
+    rule   name of a rule of the dataset, or its text
+    value  value of the group
+    """
+
+    split: str | None
+    rule: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str, splits: Iterable[str]) -> GroupName | None:
+        """Return the group that a text names; None if it cannot be one.
+
+        splits  names of the splits of the dataset
+        """
+        within = [name for name in splits if text.startswith(f"{name}/")]
+        split = max(within, key=len, default=None)
+        match = _GROUP.fullmatch(text if split is None else text[len(split) + 1 :])
+        return None if match is None else cls(split, match[1], match[2])
 
 
 def from_dict(value: Mapping[str, Any]) -> dict[str, Grouping]:

@@ -93,6 +93,7 @@ class Split:
     names   paths or file names without extension: `case_1` matches `a/case_1.nii.gz`
     group   function from paths to groups, and a group: the samples in this group. It follows from a group
             rule, and is not part of a configuration
+    within  a group's samples are only those in this split; None for all
     glob    pattern with `**`, `*`, `?` and `[…]`; without "/" it matches the file name in any folder
     """
 
@@ -101,6 +102,7 @@ class Split:
     names: frozenset[str] = frozenset()
     glob: str | None = None
     group: tuple[Callable[[Sequence[str]], Sequence[str | None]], str] | None = None
+    within: Split | None = None
 
     def contains(self, path: str) -> bool:
         """Return whether the sample with this relative path is in the split."""
@@ -108,7 +110,7 @@ class Split:
             return folder_split(path) == self.folder
         if self.group is not None:
             values_of, value = self.group
-            return values_of([path])[0] == value
+            return (self.within is None or self.within.contains(path)) and values_of([path])[0] == value
         if self.glob is not None:
             # A container counts as the folder of its samples and as a file: `train-*` matches its samples.
             container = CONTAINER.match(path)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from statsvc.dataset.groups import GroupName
 from statsvc.dataset.objects import ObjectAggregator
 from statsvc.dataset.splits import Split
 from statsvc.errors import NotFound, Unanswerable, nearest
@@ -260,14 +261,20 @@ class Table(ABC):
         return make()
 
     def find_split(self, name: str) -> Split:
-        """Return the split with this name, or the group `RULE:VALUE` of a group rule of the dataset.
+        """Return the split with this name, or a group, see `GroupName`.
 
         Raises `NotFound` with the list of splits or group rules.
         """
         splits = self.configuration.splits
-        rule, colon, value = name.partition(":")
-        if colon and name not in splits:
-            return Split(group=(self.configuration.grouping(rule, files=False).of, value))
+        group = None if name in splits else GroupName.parse(name, splits)
+        if group is not None and group.split is None:
+            before, slash, rule_name = group.rule.rpartition("/")
+            if slash and rule_name in self.configuration.groups:
+                name, group = before, None  # a group in a split that does not exist
+        if group is not None:
+            rule = self.configuration.grouping(group.rule, files=False)
+            within = None if group.split is None else splits[group.split]
+            return Split(group=(rule.of, group.value), within=within)
         if name not in splits:
             names = ", ".join(sorted(splits)) or "none"
             raise NotFound(

@@ -24,24 +24,36 @@ if TYPE_CHECKING:
 SPEC = WeightSpec(absent="zero")
 """Weights whose spread over the groups is reported: the default method."""
 
+INTERPRETATION = ("split", "class_map", "ignore_index", "num_classes")
+"""The parameters of a `WeightSpec` that select and interpret the counts of groups."""
 
-def groups_response(table: Table, by: str | None) -> dict[str, Any]:
+
+def groups_response(table: Table, by: str | None, spec: WeightSpec = SPEC) -> dict[str, Any]:
     """Return the groups of a rule, by name or as text; None for the rules that exist and suggested ones.
 
-    Raises `NotFound` for an unknown rule, `InvalidParameter` for a malformed one, and `Unanswerable` if there
-    are no rows or too many groups.
+    spec  split, class map, ignored ids and number of classes
+
+    Raises `NotFound` for an unknown rule or split, `InvalidParameter` for a malformed rule, and
+    `Unanswerable` if there are no rows or too many groups.
     """
     if not table.has_rows:
         raise Unanswerable(table.why_no_rows())
     rules = {name: rule.describe() for name, rule in table.configuration.groups.items()}
-    head = {"dataset": table.dataset, "version": table.version, "by": by, "rules": rules, "schema": SCHEMA}
+    head = {
+        "dataset": table.dataset,
+        "version": table.version,
+        "by": by,
+        "split": spec.split,
+        "rules": rules,
+        "schema": SCHEMA,
+    }
     if by is None:
         paths = [path for block in table.blocks() for path in map(str, block.path)]
         suggested = {name: rule.describe() for name, rule in groups.suggest(paths).items()}
         return head | {"suggested": suggested, "ungrouped": 0, "groups": [], "classes": []}
     grouping = table.configuration.grouping(by, files=False)
-    interpreted = class_counts.interpret(table)
-    counts = count_groups(table, interpreted, None, grouping)
+    interpreted = class_counts.interpret(table, **{name: getattr(spec, name) for name in INTERPRETATION})
+    counts = count_groups(table, interpreted, spec.split, grouping)
     columns = np.flatnonzero(interpreted.counted & (interpreted.histogram.pixels > 0))
     class_id, pixels = interpreted.histogram.class_id[columns], counts.pixels[:, columns]
     weights = np.array([_weights(row) for row in pixels]).reshape(pixels.shape)

@@ -19,7 +19,18 @@ from statsvc.weighting.beta import Beta, BetaType
 from statsvc.weighting.methods import DEFAULT, METHODS
 from statsvc.weighting.parameter import Parameter, parameter_field
 from statsvc.weighting.recipes import RECIPES
-from statsvc.weighting.value_types import Bounds, Choice, Factors, Ids, Integer, Name, Number, Range, Size
+from statsvc.weighting.value_types import (
+    Bounds,
+    Choice,
+    Factors,
+    Ids,
+    Integer,
+    Name,
+    Number,
+    Range,
+    Size,
+    clean_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -157,7 +168,8 @@ class WeightSpec:
         comparable=True,
     )
     split: str | None = parameter_field(
-        "Count only the samples of this split, or of a group RULE:VALUE such as city:zurich; by default all",
+        "Count only the samples of this split, of a group RULE:VALUE such as city:zurich, or of a group in a "
+        "split: train/city:zurich; by default all",
         Name(),
         scope="counts",
         aliases=("group",),
@@ -302,7 +314,7 @@ def _resolved(spec: WeightSpec) -> WeightSpec:
 def _parsed(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     values: dict[str, Any] = {}
     problems: list[tuple[str, str]] = []
-    for key, value in params.items():
+    for key, value in _with_group_of_split(params).items():
         name = ALIASES.get(key, key)
         if name not in PARAMETERS:
             problems.append((key, f"unknown parameter{nearest(key, [*PARAMETERS, *ALIASES])}"))
@@ -316,6 +328,15 @@ def _parsed(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, 
             except ValueError as problem:
                 problems.append((key, str(problem)))
     return values, problems
+
+
+def _with_group_of_split(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the parameters with a split and a group as one text, `train/city:zurich`."""
+    split, group = params.get("split"), params.get("group")
+    if not isinstance(split, str) or not isinstance(group, str) or not (split.strip() and group.strip()):
+        return params
+    joined = f"{clean_text(split)}/{clean_text(group)}"
+    return {name: joined if name == "split" else value for name, value in params.items() if name != "group"}
 
 
 def _settings(recipe: str | None) -> dict[str, Any]:

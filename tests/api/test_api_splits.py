@@ -112,6 +112,22 @@ def test_groups_are_listed_with_their_shares_and_selected_by_weights(client: Api
     assert histogram["images"] == 2
     assert client.get("/weights?dataset=street&group=tens:99").status_code == 422
     assert client.get("/weights?dataset=street&group=city:x").status_code == 404
+    # Within a split: the samples that are in both.
+    client.patch("/datasets/street", json={"splits": {"train": {"folder": "train"}}})
+    in_train = [path for path in MAPS if path.startswith("train/00")]
+    expected = np.sum([np.bincount(MAPS[path][1:].ravel(), minlength=4) for path in in_train], axis=0)
+    for query in ("split=train&group=tens:00", "group=train/tens:00", "split=train/tens:00"):
+        weights = client.get(f"/weights?dataset=street&{query}").json()
+        assert weights["split"] == weights["spec"]["split"] == "train/tens:00"
+        assert [entry["pixels"] for entry in weights["classes"]] == expected.tolist()
+    answer = client.get("/datasets/street/groups?by=tens&split=train").json()
+    assert answer["split"] == "train"
+    assert (answer["groups"][0]["images"], answer["groups"][0]["pixels"]) == (len(in_train), expected.sum())
+    folder = client.get("/weights?dataset=street&split=train&group=folder:1:train").json()
+    assert folder["images"] == sum(path.startswith("train/") for path in MAPS)
+    empty = client.get("/weights?dataset=street&split=train&group=tens:99")
+    assert "no sample of split 'train' is in the group tens:99" in empty.json()["detail"]
+    assert client.get("/weights?dataset=street&split=absent&group=tens:00").status_code == 404
     listed = client.get("/datasets/street/groups").json()
     assert listed["rules"] == {"tens": r"^(\d\d)"}
     assert listed["groups"] == []

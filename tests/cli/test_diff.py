@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from statsvc.dataset.groups import Grouping
 from statsvc.dataset.splits import detect
 from statsvc.weighting.difference import difference, exceeding
 from support.command_line import invoke
@@ -50,6 +51,21 @@ def test_the_changes_are_those_of_the_label_maps(drifted: Home) -> None:
     entropy = [float(-(x * np.log2(x)).sum()) for x in ((p + q) / 2, p, q)]
     assert result["distance"] == pytest.approx((entropy[0] - (entropy[1] + entropy[2]) / 2) ** 0.5)
     assert (result["from"]["version"], result["to"]["version"]) == (1, 2)
+
+
+def test_groups_are_compared_with_each_other_and_within_a_split(home: Home) -> None:
+    maps = label_maps(images=12)
+    groups = {"tens": Grouping(pattern=r"^(\d\d)")}
+    publish(home, "street", maps, num_classes=4, splits=detect(maps), groups=groups)
+
+    def counted(folder: str, group: str) -> list[int]:
+        return pixels_of(*(m for path, m in maps.items() if f"/{group}" in path and path.startswith(folder)))
+
+    for prefix, folder in (("", ""), ("train/", "train/")):
+        result = run(home, f"street/{prefix}tens:00", f"street/{prefix}tens:01")
+        assert [row["pixels"]["from"] for row in result["classes"]] == counted(folder, "00")
+        assert [row["pixels"]["to"] for row in result["classes"]] == counted(folder, "01")
+        assert (result["from"]["split"], result["to"]["split"]) == (f"{prefix}tens:00", f"{prefix}tens:01")
 
 
 def test_the_exit_code_reports_drift_beyond_the_limit(drifted: Home) -> None:

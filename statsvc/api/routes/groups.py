@@ -10,7 +10,8 @@ from statsvc.api.http.documentation import DatasetName
 from statsvc.api.schemas.splits import GroupList
 from statsvc.api.state.service import InjectedService
 from statsvc.store.versions.cached_table import CachedTable
-from statsvc.weighting.group_report import groups_response
+from statsvc.weighting.group_report import INTERPRETATION, groups_response
+from statsvc.weighting.parameters import WeightSpec
 from statsvc.weighting.serialize import json_bytes
 
 router = APIRouter(tags=["statistics"], default_response_class=Response)
@@ -21,6 +22,7 @@ PARAMETERS = {
         r"name of a group rule of the dataset, `folder:LEVEL`, or an expression over the path such as "
         r"`^(\w+?)_`; if left out, only the rules are listed"
     ),
+    **{name: query.SPEC[name] for name in (*INTERPRETATION, "ignore", "group")},
 }
 
 
@@ -42,11 +44,14 @@ async def get_groups(request: Request, name: DatasetName, service: InjectedServi
     """
     values = query.read(request, PARAMETERS)
     number = query.version(values, PARAMETERS)
-    by = values.get("by")
+    by = values.pop("by", None)
+    values.pop("version", None)
+    spec = WeightSpec.from_params(values)
+    interpretation = {key: getattr(spec, key) for key in INTERPRETATION}
     published = await service.published(name, number)
 
     def render(table: CachedTable) -> bytes:
-        return json_bytes(groups_response(table, by))
+        return json_bytes(groups_response(table, by, spec))
 
-    tag = conditional.etag(published.digest, {"by": by}, "groups")
+    tag = conditional.etag(published.digest_under(spec.class_map), {"by": by, **interpretation}, "groups")
     return await service.respond(request, tag, render, published, pinned=isinstance(number, int))

@@ -175,6 +175,7 @@ class GroupList(ResponseModel):
             "dataset": "cityscapes",
             "version": 1,
             "by": "city",
+            "split": None,
             "rules": {"city": "^([a-z]+)_"},
             "suggested": {},
             "ungrouped": 0,
@@ -196,6 +197,7 @@ class GroupList(ResponseModel):
 
     dataset: str = Field(description="name of the dataset")
     version: int = Field(description="version number")
+    split: str | None = Field(description="the split that was grouped; null for all samples")
     by: str | None = Field(description="the rule; null if only the rules are listed")
     rules: dict[str, str] = Field(description="group rules of the dataset by name")
     suggested: dict[str, str] = Field(description="without `by`: rules that suit the paths, by name")
