@@ -14,7 +14,6 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from statsvc.classes import class_map_files
 from statsvc.cli._configuration import configuration_changes
 from statsvc.cli._echo import echo
 from statsvc.common.object_urls import is_url, normalized
@@ -24,11 +23,11 @@ from statsvc.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
     from statsvc.dataset.counting_rule import Counting
+    from statsvc.dataset.known_layouts import Layout
     from statsvc.dataset.selection import Selection
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset
     from statsvc.store.home import Home
-    from statsvc_workers.sources.layouts import Layout
 
 GENERIC_FOLDERS = {*FOLDERS, "labels", "label", "masks", "mask", "annotations", "gtfine", "gt"}
 """Folder names that do not identify a dataset: its default name starts with the parent folder's name."""
@@ -62,10 +61,7 @@ def register(
     changes = configuration_changes(splits=splits, **configuration)
     if layout is not None:
         pattern = layout.pattern if pattern is None else pattern
-        if layout.class_map is not None:
-            changes.setdefault("class_map", class_map_files.resolve(layout.class_map))
-        if layout.ignore is not None:
-            changes.setdefault("ignore_index", layout.ignore)
+        changes = layout.changes() | changes
     location = None if source is None else _location(source)
     if name is None:
         dataset = _find_by_location(catalog, location, pattern)

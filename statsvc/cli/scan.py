@@ -33,13 +33,13 @@ from statsvc.dataset.selection import quoted
 from statsvc.errors import Conflict
 
 if TYPE_CHECKING:
+    from statsvc.dataset.known_layouts import Layout
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset
     from statsvc.store.home import Home
     from statsvc_workers.jobs.attempt import Settings
     from statsvc_workers.jobs.lease import Outcome
     from statsvc_workers.jobs.progress import Progress
-    from statsvc_workers.sources.layouts import Layout
 
 LISTED_PATHS = 5
 """Samples that are named for each reason why samples could not be read."""
@@ -127,9 +127,9 @@ def scan(
     """
     try:
         import statsvc_workers.jobs.lease  # noqa: F401  (imports all that a scan needs)
+        from statsvc.dataset.known_layouts import find_layout
         from statsvc_workers.jobs.attempt import MAX_PIXELS, Settings
         from statsvc_workers.kernels.device import require
-        from statsvc_workers.sources.layouts import find_layout
     except ModuleNotFoundError as error:
         raise missing_extra("workers", error) from error
     if source is None and name is None:

@@ -62,6 +62,11 @@ class Selection:
     layout: str | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def inspected(self) -> bool:
+        """Whether the source was inspected; before that, only what its user says is known."""
+        return bool(self.counted)
+
     def lines(self) -> list[str]:
         """Return the selection as text, one line per group."""
         lines = [f"layout: {self.layout}"] if self.layout else []
@@ -87,8 +92,14 @@ class Selection:
         return cls(counted, skipped, value["layout"], tuple(value["notes"]))
 
 
-TRUSTED = Selection(notes=("the rule `value` was given: the values are class ids",))
-"""The selection of a dataset whose values are class ids by the word of its user, before it is inspected."""
+TRUSTED_NOTE = "the rule `value` was given: the values are class ids"
+
+
+def declared(layout: str | None, *, trusted: bool) -> Selection | None:
+    """Return what is known of a source before it is inspected: its layout, and whether its values are ids."""
+    if layout is None and not trusted:
+        return None
+    return Selection(layout=layout, notes=(TRUSTED_NOTE,) if trusted else ())
 
 
 def quoted(text: str) -> str:

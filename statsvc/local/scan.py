@@ -191,10 +191,10 @@ def scan(
     `ImportError` if `statsvc[workers]` is not installed.
     """
     try:
+        from statsvc.dataset.known_layouts import find_layout
         from statsvc_workers.cluster.machine import cores
         from statsvc_workers.cluster.tasks import CountOptions
         from statsvc_workers.sources import class_files
-        from statsvc_workers.sources.layouts import find_layout
         from statsvc_workers.sources.list_samples import list_samples
         from statsvc_workers.sources.sources import open_source
     except ModuleNotFoundError as error:

@@ -32,7 +32,10 @@ def gray(seed: int) -> NDArray[np.uint8]:
     return np.clip(ramp + random.normal(0, 6, SHAPE), 0, 255).astype(np.uint8)
 
 
-def write(path: Path, content: str, seed: int) -> None:
+COLORS = ((0, 0, 0), (128, 0, 0), (0, 128, 0))
+
+
+def write(path: Path, content: str, seed: int, colors: tuple[tuple[int, int, int], ...] = COLORS) -> None:
     """Write labels, mask, float, ids16, palette, gray, rgb or colors in the format of the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture: NDArray[Any] = labels(seed)
@@ -47,7 +50,7 @@ def write(path: Path, content: str, seed: int) -> None:
     elif content == "rgb":
         picture = np.stack([gray(seed), gray(seed + 1), gray(seed + 2)], -1)
     elif content == "colors":
-        picture = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], np.uint8)[labels(seed)]
+        picture = np.array(colors, np.uint8)[labels(seed)]
     if path.name.endswith((".nii.gz", ".nii")):
         import nibabel
 

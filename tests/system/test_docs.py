@@ -188,8 +188,8 @@ def test_every_problem_type_is_described() -> None:
 
 
 def test_every_layout_and_extension_is_described() -> None:
+    from statsvc.dataset.known_layouts import LAYOUTS
     from statsvc_workers.formats import FORMATS
-    from statsvc_workers.sources.layouts import LAYOUTS
 
     described = codes("reference/formats.md")
     assert {layout.name for layout in LAYOUTS} <= described

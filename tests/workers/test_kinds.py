@@ -1,9 +1,8 @@
-"""Which files of a folder are counted: trees of public datasets, written by the test, and photographs."""
+"""Patterns of the kinds of file, photographs, and the look of pixels."""
 
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from statsvc.errors import AmbiguousSource, SourceError
 from statsvc_workers.sources.content import Look, inspect
 from statsvc_workers.sources.list_samples import list_samples
 from statsvc_workers.sources.sources import open_source
+from support.dataset_trees import TREES
 from support.label_trees import SHAPE, gray, write
 
 if TYPE_CHECKING:
@@ -22,220 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class Tree:
-    """A folder tree: for each group of files its content and paths, of which `{}` is the image's name.
-
-    counted  the groups that are counted without a question; None if the user is asked
-    choices  the groups that the user is asked to choose from, each with a pattern of its own
-    """
-
-    groups: dict[str, str]
-    counted: str | None = None
-    choices: tuple[str, ...] = ()
-    images: tuple[str, ...] = ("a_0", "b_1", "c_2")
-    content: dict[str, str] = field(default_factory=dict)
-
-    def create(self, root: Path) -> None:
-        """Write the files."""
-        seed = 0
-        for group, template in self.groups.items():
-            for image in self.images:
-                seed += 1
-                write(root / template.format(image), self.content.get(group, group), seed)
-
-    def paths(self, group: str) -> list[str]:
-        """Return the paths of a group."""
-        return sorted(self.groups[group].format(image) for image in self.images)
-
-
-NUMBERS = ("0", "1", "2")
-CASES = ("case_00000", "case_00001", "case_00002")
-
-TREES: dict[str, Tree] = {
-    "voc": Tree(
-        {
-            "class": "SegmentationClass/{}.png",
-            "object": "SegmentationObject/{}.png",
-            "jpg": "JPEGImages/{}.jpg",
-        },
-        choices=("class", "object"),
-        content={"class": "palette", "object": "palette"},
-    ),
-    "nnunet": Tree(
-        {
-            "image": "imagesTr/{}_0000.nii.gz",
-            "label": "labelsTr/{}.nii.gz",
-            "test": "imagesTs/t{}_0000.nii.gz",
-        },
-        counted="label",
-        content={"image": "gray", "test": "gray"},
-    ),
-    "kits": Tree(
-        {"image": "{}/imaging.nii.gz", "label": "{}/segmentation.nii.gz"},
-        counted="label",
-        images=CASES,
-        content={"image": "gray"},
-    ),
-    "lits": Tree(
-        {"image": "volume-{}.nii", "label": "segmentation-{}.nii"},
-        counted="label",
-        images=NUMBERS,
-        content={"image": "gray"},
-    ),
-    "lits batches": Tree(
-        {"image": "Training Batch 1/volume-{}.nii", "label": "Training Batch 1/segmentation-{}.nii"},
-        counted="label",
-        images=NUMBERS,
-        content={"image": "gray"},
-    ),
-    "gray images": Tree(
-        {"gray": "images/{}.png", "labels": "masks/{}.png"},
-        counted="labels",
-    ),
-    "gray images without a known name": Tree(
-        {"gray": "one/{}.png", "labels": "two/{}.png"},
-        counted="labels",
-    ),
-    "prefixes": Tree(
-        {"gray": "image_{}.png", "labels": "mask_{}.png"},
-        counted="labels",
-        images=NUMBERS,
-    ),
-    "suffixes": Tree({"gray": "{}.tif", "labels": "{}-seg.tif"}, counted="labels"),
-    "brats": Tree(
-        {
-            "t1": "{0}/{0}_t1.nii.gz",
-            "t2": "{0}/{0}_t2.nii.gz",
-            "flair": "{0}/{0}_flair.nii.gz",
-            "seg": "{0}/{0}_seg.nii.gz",
-        },
-        counted="seg",
-        images=("BraTS_001", "BraTS_002"),
-        content={"t1": "gray", "t2": "gray", "flair": "gray"},
-    ),
-    "kitti": Tree(
-        {
-            "rgb": "training/image_2/{}_10.png",
-            "ids16": "training/instance/{}_10.png",
-            "labels": "training/semantic/{}_10.png",
-        },
-        choices=("ids16", "labels"),
-    ),
-    "mapillary": Tree(
-        {
-            "jpg": "training/images/{}.jpg",
-            "old": "training/v1.2/labels/{}.png",
-            "new": "training/v2.0/labels/{}.png",
-            "ids16": "training/v2.0/instances/{}.png",
-        },
-        choices=("old", "new", "ids16"),
-        content={"old": "palette", "new": "palette"},
-    ),
-    "cityscapes": Tree(
-        {
-            "rgb": "leftImg8bit/train/x/{}_leftImg8bit.png",
-            "labels": "gtFine/train/x/{}_gtFine_labelIds.png",
-            "ids16": "gtFine/train/x/{}_gtFine_instanceIds.png",
-            "colors": "gtFine/train/x/{}_gtFine_color.png",
-        },
-        choices=("labels", "ids16", "colors"),
-        images=("x_000000_000019", "x_000001_000019"),
-    ),
-    "cityscapes, fine and coarse": Tree(
-        {
-            "fine": "gtFine/train/x/{}_gtFine_labelIds.png",
-            "coarse": "gtCoarse/train/x/{}_gtCoarse_labelIds.png",
-        },
-        choices=("fine", "coarse"),
-        images=("x_000000_000019", "x_000001_000019"),
-        content={"fine": "labels", "coarse": "labels"},
-    ),
-    "two experts, CHASE": Tree(
-        {"first": "Image_{}L_1stHO.png", "second": "Image_{}L_2ndHO.png"},
-        choices=("first", "second"),
-        content={"first": "labels", "second": "labels"},
-    ),
-    "suffixes of the number of classes": Tree(
-        {"two": "{}_2class.png", "three": "{}_3class.png"},
-        choices=("two", "three"),
-        content={"two": "labels", "three": "labels"},
-    ),
-    "other extension and name": Tree(
-        {"scan": "p{}/t1.nii.gz", "labels": "p{}/seg.npy"},
-        counted="labels",
-        images=NUMBERS,
-        content={"scan": "gray"},
-    ),
-    "floating-point scans": Tree(
-        {"scan": "p{}/t1.npy", "labels": "p{}/seg.npy"},
-        counted="labels",
-        images=NUMBERS,
-        content={"scan": "float"},
-    ),
-    "prefixes without a known name": Tree(
-        {"gray": "x_{}.npy", "labels": "y_{}.npy"}, counted="labels", images=NUMBERS
-    ),
-    "two sets of classes": Tree(
-        {"two": "semantic_2class/{}.tif", "three": "semantic_3class/{}.tif", "rgb": "s2_images/{}.tif"},
-        choices=("two", "three"),
-        content={"two": "labels", "three": "labels"},
-    ),
-    "predictions": Tree(
-        {"labels": "gt/{}.png", "pred": "pred/{}.png"},
-        choices=("labels", "pred"),
-        content={"pred": "labels"},
-    ),
-    "augmented": Tree(
-        {
-            "gray": "train/image/{}.png",
-            "labels": "train/label/{}.png",
-            "aug image": "train/aug/image_{}.png",
-            "aug mask": "train/aug/mask_{}.png",
-        },
-        choices=("labels", "aug mask"),
-        images=NUMBERS,
-        content={"aug image": "gray", "aug mask": "labels"},
-    ),
-    "depth": Tree(
-        {"depth": "depth/{}.png", "labels": "label/{}.png"}, counted="labels", content={"depth": "gray"}
-    ),
-    "segnet camvid": Tree(
-        {"rgb": "train/{}.png", "labels": "trainannot/{}.png"},
-        counted="labels",
-    ),
-    "change detection": Tree(
-        {"A": "train/A/{}.png", "B": "train/B/{}.png", "labels": "train/label/{}.png"},
-        counted="labels",
-        content={"A": "rgb", "B": "rgb"},
-    ),
-    "characters of shells and globs": Tree(
-        {"labels": "it's a [1] $HOME & (x)/{}.png", "ids16": 'it\'s a "2" {{y}}, ‘z’!/instance/{}.png'},
-        choices=("labels", "ids16"),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", TREES)
-def test_the_label_maps_of_a_dataset_are_chosen_or_asked_for(tmp_path: Path, name: str) -> None:
-    tree = TREES[name]
-    tree.create(tmp_path)
-    if tree.counted is not None:
-        source = open_source(str(tmp_path), None)
-        assert list(list_samples(source).path) == tree.paths(tree.counted)
-        assert source.selection is not None
-        assert sum(group.files for group in source.selection.skipped) == sum(
-            len(tree.paths(group)) for group in tree.groups if group != tree.counted
-        )
-        return
-    with pytest.raises(AmbiguousSource) as caught:
-        open_source(str(tmp_path), None)
-    offered = [
-        list(list_samples(open_source(str(tmp_path), pattern)).path) for pattern in caught.value.patterns
-    ]
-    assert sorted(offered) == sorted(tree.paths(group) for group in tree.choices)
 
 
 def test_a_pattern_is_printed_so_that_a_shell_passes_it_on_unchanged(tmp_path: Path) -> None:
@@ -262,17 +48,17 @@ def test_photographs_are_rejected(tmp_path: Path, content: str, pattern: str | N
 
 
 def test_a_pattern_that_matches_images_and_label_maps_is_rejected(tmp_path: Path) -> None:
-    TREES["nnunet"].create(tmp_path)
+    TREES["nnU-Net v2"].create(tmp_path)
     with pytest.raises(AmbiguousSource, match="matches images as well as label maps") as caught:
         open_source(str(tmp_path), "*.nii.gz")
     assert caught.value.patterns == ("labelsTr/**/*.nii.gz",)
 
 
 def test_a_pattern_that_joins_two_kinds_of_label_map_is_noted(tmp_path: Path) -> None:
-    TREES["voc"].create(tmp_path)
+    TREES["Pascal VOC"].create(tmp_path)
     selection = open_source(str(tmp_path), "*.png").selection
     assert selection is not None
-    (note,) = selection.notes
+    note = selection.notes[0]
     assert "matches 2 kinds" in note
     assert "SegmentationObject" in note
 

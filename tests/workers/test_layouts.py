@@ -1,9 +1,7 @@
-"""Known layouts: each on a tree that the test writes, with counts from Pillow, nibabel and NumPy."""
+"""Known layouts: what an entry sets, and splits from folders, shards and globs."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,165 +10,14 @@ from PIL import Image
 
 import statsvc
 from statsvc.classes import class_maps
+from statsvc.dataset.known_layouts import LAYOUTS, find_layout
 from statsvc.dataset.splits import Split, detect
-from statsvc.errors import AmbiguousSource, InvalidParameter
-from statsvc_workers.sources.layouts import LAYOUTS, find_layout
-from statsvc_workers.sources.sources import open_source
-from support.label_trees import labels, write
+from statsvc.errors import InvalidParameter
+from support.dataset_trees import TREES
+from support.label_trees import write
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@dataclass(frozen=True)
-class Example:
-    """A small dataset in a known layout.
-
-    counted  paths of the label maps
-    others   paths of other files → their content, as `write` makes it
-    texts    paths of text files → their content
-    splits   split → samples, as the layout defines them
-    asks     whether a scan without `--layout` asks
-    """
-
-    counted: tuple[str, ...]
-    others: dict[str, str] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
-    splits: dict[str, int] = field(default_factory=dict)
-    asks: bool = False
-
-
-def both(template: str) -> tuple[str, str]:
-    """Return two paths of one folder."""
-    return template.format(0), template.format(1)
-
-
-EXAMPLES: dict[str, Example] = {
-    "voc": Example(
-        both("VOC2012/SegmentationClass/2007_00000{}.png"),
-        others={"VOC2012/SegmentationObject/2007_000000.png": "labels", "VOC2012/JPEGImages/a.jpg": "jpg"},
-        texts={
-            "VOC2012/ImageSets/Segmentation/train.txt": "2007_000000\n",
-            "VOC2012/ImageSets/Segmentation/val.txt": "2007_000001\n",
-            "VOC2012/ImageSets/Segmentation/trainval.txt": "2007_000000\n2007_000001\n",
-            "VOC2012/ImageSets/Segmentation/test.txt": "2008_000009\n",
-        },
-        splits={"train": 1, "val": 1, "trainval": 2},
-        asks=True,
-    ),
-    "cvat": Example(
-        both("SegmentationClass/{}.png"), texts={"labelmap.txt": "# label:color_rgb:parts:actions"}
-    ),
-    "voc-export": Example(
-        both("SegmentationClass/{}.png"), others={"SegmentationObject/0.png": "labels"}, asks=True
-    ),
-    "cityscapes": Example(
-        ("gtFine/train/x/x_0_gtFine_labelIds.png", "gtFine/val/y/y_0_gtFine_labelIds.png"),
-        others={
-            "gtFine/train/x/x_0_gtFine_instanceIds.png": "ids16",
-            "gtFine/val/y/y_0_gtFine_instanceIds.png": "ids16",
-            "leftImg8bit/train/x/x_0_leftImg8bit.png": "rgb",
-        },
-        splits={"train": 1, "val": 1},
-        asks=True,
-    ),
-    "nnunet": Example(
-        both("labelsTr/case_{}.nii.gz"),
-        others={"imagesTr/case_0_0000.nii.gz": "gray", "imagesTr/case_1_0000.nii.gz": "gray"},
-        texts={
-            "dataset.json": "{}",
-            "splits_final.json": json.dumps([{"train": ["case_0"], "val": ["case_1"]}]),
-        },
-        splits={"fold0_train": 1, "fold0_val": 1},
-    ),
-    "kits": Example(
-        both("case_0000{}/segmentation.nii.gz"),
-        others={"case_00000/imaging.nii.gz": "gray", "case_00001/imaging.nii.gz": "gray"},
-    ),
-    "lits": Example(both("segmentation-{}.nii"), others={"volume-0.nii": "gray", "volume-1.nii": "gray"}),
-    "kitti": Example(
-        both("training/semantic/00000{}_10.png"),
-        others={"training/instance/000000_10.png": "ids16", "training/image_2/000000_10.png": "rgb"},
-        splits={"train": 2},
-        asks=True,
-    ),
-    "mapillary": Example(
-        ("training/labels/a.png", "validation/labels/b.png"),
-        others={"training/instances/a.png": "ids16", "validation/instances/b.png": "ids16"},
-        splits={"train": 1, "val": 1},
-        asks=True,
-    ),
-    "mapillary-v2": Example(
-        ("training/v2.0/labels/a.png", "validation/v2.0/labels/b.png"),
-        others={"training/v1.2/labels/a.png": "labels", "training/v2.0/instances/a.png": "ids16"},
-        splits={"train": 1, "val": 1},
-        asks=True,
-    ),
-    "ade20k": Example(
-        ("annotations/training/ADE_train_00000001.png", "annotations/validation/ADE_val_00000001.png"),
-        others={"images/training/ADE_train_00000001.jpg": "jpg"},
-        splits={"train": 1, "val": 1},
-    ),
-    "bdd100k": Example(
-        ("labels/sem_seg/masks/train/a.png", "labels/sem_seg/masks/val/b.png"),
-        others={
-            "labels/sem_seg/colormaps/train/a.png": "colors",
-            "labels/sem_seg/colormaps/val/b.png": "colors",
-        },
-        splits={"train": 1, "val": 1},
-        asks=True,
-    ),
-    "camvid": Example(
-        ("trainannot/0001.png", "valannot/0002.png", "testannot/0003.png"),
-        others={"train/0001.png": "rgb", "val/0002.png": "rgb", "test/0003.png": "rgb"},
-        splits={"train": 1, "val": 1, "test": 1},
-    ),
-    "roboflow": Example(
-        ("train/a_mask.png", "valid/b_mask.png", "test/c_mask.png"),
-        others={"train/a.jpg": "jpg", "valid/b.jpg": "jpg", "test/c.jpg": "jpg"},
-        texts={"train/_classes.csv": "Pixel Value, Class\n0, background\n"},
-        splits={"train": 1, "val": 1, "test": 1},
-    ),
-    "coco-stuff": Example(
-        ("train2017/000000000009.png", "val2017/000000000139.png"), splits={"train": 1, "val": 1}
-    ),
-    "landcover-ai": Example(
-        both("masks/M-33-20-D-c-4-{}.tif"),
-        others={"images/M-33-20-D-c-4-0.tif": "rgb", "images/M-33-20-D-c-4-1.tif": "rgb"},
-    ),
-    "loveda": Example(
-        ("Train/Urban/masks_png/0.png", "Val/Rural/masks_png/1.png"),
-        others={"Train/Urban/images_png/0.png": "rgb", "Val/Rural/images_png/1.png": "rgb"},
-        splits={"train": 1, "val": 1},
-    ),
-    "levir-cd": Example(
-        ("train/label/train_1.png", "test/label/test_1.png"),
-        others={f"{split}/{side}/{split}_1.png": "rgb" for split in ("train", "test") for side in ("A", "B")},
-        splits={"train": 1, "test": 1},
-    ),
-    "inria": Example(
-        both("train/gt/austin{}.tif"),
-        others={"train/images/austin0.tif": "rgb", "test/images/bloomington0.tif": "rgb"},
-        splits={"train": 2},
-    ),
-}
-
-
-def create(root: Path, example: Example) -> dict[int, int]:
-    """Write a dataset; return the pixels of each id in its label maps."""
-    pixels: dict[int, int] = {}
-    for seed, path in enumerate(example.counted):
-        write(root / path, "labels", seed)
-        copies = 3 if path.endswith((".nii", ".nii.gz")) else 1
-        ids, counts = np.unique(labels(seed), return_counts=True)
-        for each, count in zip(ids.tolist(), counts.tolist(), strict=True):
-            pixels[each] = pixels.get(each, 0) + count * copies
-    for seed, (path, content) in enumerate(example.others.items()):
-        write(root / path, content, 100 + seed)
-    for path, text in example.texts.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(text)
-    return pixels
 
 
 def counted(table: statsvc.LocalTable) -> dict[int, int]:
@@ -179,32 +26,18 @@ def counted(table: statsvc.LocalTable) -> dict[int, int]:
     return {int(i): int(n) for i, n in zip(totals.class_id, totals.pixels, strict=True) if n}
 
 
-def split_sizes(table: statsvc.LocalTable) -> dict[str, int]:
-    """Return the number of samples of each split."""
-    paths = list(table.rows.path)
-    return {name: sum(map(split.contains, paths)) for name, split in table.configuration.splits.items()}
+LABELS = {layout: tree for tree in TREES.values() for layout in (tree.layout,) if layout is not None}
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_a_layout_is_detected_and_counted(tmp_path: Path, name: str) -> None:
-    example, layout = EXAMPLES[name], find_layout(name)
-    pixels = create(tmp_path, example)
-    if example.asks:
-        with pytest.raises(AmbiguousSource, match=f"--layout {name} "):
-            open_source(str(tmp_path), None)
-    else:
-        table = statsvc.scan(tmp_path)
-        assert table.configuration.selection is not None
-        assert table.configuration.selection.layout == name
-        assert list(table.rows.path) == sorted(example.counted)
-        assert counted(table) == pixels
-        assert split_sizes(table) == example.splits
+@pytest.mark.parametrize("name", [name for name in LABELS if find_layout(name).rule is None])
+def test_a_layout_sets_what_its_entry_says(tmp_path: Path, name: str) -> None:
+    tree, layout = LABELS[name], find_layout(name)
+    tree.create(tmp_path)
     table = statsvc.scan(tmp_path, layout=name)
-    assert list(table.rows.path) == sorted(example.counted)
-    assert counted(table) == pixels
-    assert split_sizes(table) == example.splits
+    group = (tree.counted or tree.choices)[0]
+    assert list(table.rows.path) == tree.paths(group)
     assert (table.configuration.class_map and table.configuration.class_map.name) == layout.class_map
-    assert table.configuration.ignore_index == layout.ignore
+    assert layout.ignore in (None, table.configuration.ignore_index)
 
 
 def test_camvid_colors_are_decoded_by_the_rule_of_the_layout(tmp_path: Path) -> None:

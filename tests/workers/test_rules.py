@@ -180,7 +180,7 @@ def test_every_table_names_its_source_and_numbers_its_classes_without_a_gap(name
         "cityscapes": 19,
         "kitti": 19,
     }
-    expected |= {"bdd100k": 19, "bdd100k_panoptic": 19, "semantickitti": 20}
+    expected |= {"bdd100k": 19, "bdd100k_panoptic": 19, "semantickitti": 20, "isaid": 16, "isprs": 6}
     assert len(table.classes) == expected[name]
 
 

@@ -348,7 +348,7 @@ def test_detection_reads_few_headers_where_each_image_has_its_own_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from statsvc_workers.formats import peek
-    from statsvc_workers.sources import detection
+    from statsvc_workers.sources import inspection
 
     fill(tmp_path, grey=[f"case{n:04}/label.png" for n in range(600)])
     seen: list[str] = []
@@ -357,9 +357,9 @@ def test_detection_reads_few_headers_where_each_image_has_its_own_folder(
         seen.append(name)
         return peek(name, file)
 
-    monkeypatch.setattr(detection, "peek", counted_peek)
+    monkeypatch.setattr(inspection, "peek", counted_peek)
     assert len(listed(tmp_path)) == 600
-    assert len(seen) <= 2 * detection.FOLDERS
+    assert len(seen) <= 2 * inspection.FOLDERS
 
 
 def test_camvid_is_one_kind() -> None:

@@ -24,7 +24,8 @@ from statsvc.dataset import counting_rule
 from statsvc.dataset import grid as grids
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.configuration_warnings import find_warnings
-from statsvc.dataset.selection import TRUSTED
+from statsvc.dataset.known_layouts import find_layout
+from statsvc.dataset.selection import declared
 from statsvc.errors import DamagedVersion, InvalidParameter
 from statsvc.store import publication, reconfigure
 from statsvc.store.catalog import jobs, overview, triggers
@@ -77,6 +78,11 @@ class NewDataset(ScanBody):
         None,
         description='counting rule from pixel values to raw ids: "id // 1000" or the name of a palette; '
         "null: the pixel value is the raw id",
+    )
+    layout: str | None = Field(
+        None,
+        description="known layout of the source, such as voc: sets what the other fields do not of pattern, "
+        "splits, class map, rule and ignored ids",
     )
     key: str | None = Field(None, description="array, member or column that holds the labels")
     rows: str | None = Field(
@@ -153,12 +159,18 @@ async def create_dataset(request: Request, body: NewDataset, service: InjectedSe
     query.read(request, {})
 
     def register() -> dict[str, Any]:
-        pattern = None if body.pattern is None else checked_pattern(body.pattern)
+        layout = None if body.layout is None else find_layout(body.layout)
+        pattern, rule, changes = body.pattern, body.rule, body.changes()
+        if layout is not None:
+            pattern = layout.pattern if pattern is None else pattern
+            rule = layout.rule if rule is None else rule
+            changes = layout.changes() | changes
+        pattern = None if pattern is None else checked_pattern(pattern)
         initial = Configuration(
-            counting=counting_rule.read(body.rule, body.key, body.rows, files=False),
-            selection=TRUSTED if body.rule == counting_rule.VALUE else None,
+            counting=counting_rule.read(rule, body.key, body.rows, files=False),
+            selection=declared(body.layout, trusted=body.rule == counting_rule.VALUE),
         )
-        configuration = reconfigure.check_class_names(reconfigure.apply_changes(initial, body.changes()))
+        configuration = reconfigure.check_class_names(reconfigure.apply_changes(initial, changes))
         trigger_changes = body.triggers()
         source = allowed_source(body.source, service.roots)
         dataset = service.catalog.create_dataset(body.name, source, pattern, configuration)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from statsvc.dataset import splits
 from statsvc.dataset.num_classes import infer_num_classes, with_masks, with_source_names
-from statsvc.dataset.selection import TRUSTED
 from statsvc.errors import JobFailed
 from statsvc.store.catalog.catalog import Stale
 from statsvc_workers.sources import class_files
@@ -69,7 +68,7 @@ def complete_configuration(plan: Plan, class_id: NDArray[np.int64], dataset: Dat
             "was being counted. Nothing was published; scan again"
         )
     configuration = dataset.configuration
-    if configuration.selection in (None, TRUSTED):
+    if configuration.selection is None or not configuration.selection.inspected:
         configuration = replace(configuration, selection=counted.configuration.selection)
     if dataset.current_number is None and not configuration.splits:
         configuration = replace(configuration, splits=counted.configuration.splits)

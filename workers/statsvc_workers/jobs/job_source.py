@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from statsvc.common.object_urls import is_url
-from statsvc.dataset.selection import TRUSTED
+from statsvc.dataset.known_layouts import find_layout
+from statsvc.dataset.selection import TRUSTED_NOTE
 from statsvc.errors import AmbiguousSource, JobFailed, SourceError
 from statsvc.store.catalog.catalog import Stale
 from statsvc_workers.sources.listing import Source
@@ -38,7 +39,7 @@ def dataset_source(catalog: Catalog, dataset: Dataset) -> tuple[Source, Dataset]
     if dataset.source is None:
         raise JobFailed(f"{dataset.name} contains imported counts, so there are no label maps to count")
     selection = dataset.configuration.selection
-    inspected = dataset.current_number is not None or selection not in (None, TRUSTED)
+    inspected = dataset.current_number is not None or (selection is not None and selection.inspected)
     if dataset.pattern is not None and (inspected or dataset.pattern.startswith("/")):
         return Source(dataset.source, dataset.pattern), dataset
     try:
@@ -46,7 +47,8 @@ def dataset_source(catalog: Catalog, dataset: Dataset) -> tuple[Source, Dataset]
             dataset.source,
             dataset.pattern,
             dataset.configuration.counting,
-            trusted=selection == TRUSTED,
+            layout=find_layout(selection.layout) if selection is not None and selection.layout else None,
+            trusted=selection is not None and TRUSTED_NOTE in selection.notes,
         )
     except AmbiguousSource as ambiguous:
         patterns = ", ".join(ambiguous.patterns)

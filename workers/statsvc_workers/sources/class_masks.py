@@ -26,6 +26,7 @@ from statsvc.dataset.splits import FOLDERS
 from statsvc.errors import SourceError
 from statsvc_workers.formats import extension
 from statsvc_workers.samples.members import Member
+from statsvc_workers.sources.file_names import Stems
 from statsvc_workers.sources.listing import Listing, ListingColumns
 
 if TYPE_CHECKING:
@@ -104,6 +105,21 @@ def looks_like_masks(paths: Sequence[str]) -> bool:
     return not splits and _fits(by_file, paths) and _classes_are_few(by_file)
 
 
+def are_named_masks(paths: Sequence[str]) -> bool:
+    """Whether binary label maps have names of classes: `s0001/liver.nii.gz`, `task-1-tag-Car-0.png`."""
+    if paths and len(_by_tag(paths)) >= SHARE * len(paths):
+        return True
+    names = _by_file(paths)
+    folders = {picture for picture, _ in names.values()}
+    files = Counter(name for _, name in names.values())
+    return (
+        len(folders) > 1
+        and _fits(names, paths)
+        and all(2 * count >= len(folders) for count in files.values())
+        and Stems(files).words
+    )
+
+
 def may_be_masks(paths: Sequence[str]) -> bool:
     """Whether binary label maps of several kinds may be one mask per class, because pictures have several."""
     return any(_fits(read(paths), paths) for read in (_by_folder, _by_file, _by_suffix))
@@ -128,7 +144,9 @@ def _arrangement(paths: Sequence[str], rule: str) -> _Reader:
     fitting = {by: names for by in ("folder", "file", "suffix") if _fits(names := readers[by](paths), paths)}
     if len(fitting) > 1:
         # A class occurs in many pictures, so there are fewer classes than pictures.
-        fitting = {by: names for by, names in fitting.items() if _classes_are_few(names)} or fitting
+        several = {by: names for by, names in fitting.items() if len({p for p, _ in names.values()}) > 1}
+        few = {by: names for by, names in fitting.items() if _classes_are_few(names)}
+        fitting = few or several or fitting
     if len(fitting) != 1:
         examples = ", ".join(sorted(paths)[:3])
         options = ", ".join(f"{MASKS}:{by}" for by in fitting or MASKS_BY)

@@ -131,6 +131,18 @@ def inspect(root: str, path: str, key: str | None = None, *, colors: bool = Fals
     return None
 
 
+def sample(root: str, path: str, key: str | None = None) -> NDArray[np.int64] | None:
+    """Return ids [n] at positions that are the same in each file of this size; None if it cannot be read."""
+    if not is_url(root) and not exists(root, path):
+        return None
+    with suppress(OSError, MemoryError, OutsideRoots, UnreadableSample), open_bytes(root, path) as file:
+        chunks, _ = _chunks(path, file, key, colors=False)
+        parts = [chunk.reshape(-1) for chunk in itertools.islice(chunks, CHUNKS)]
+        step = 1 + sum(map(len, parts)) // BLOCK
+        return np.concatenate([part[::step] for part in parts]).astype(np.int64)
+    return None
+
+
 def _chunks(
     path: str, file: BinaryIO, key: str | None, *, colors: bool
 ) -> tuple[Iterable[NDArray[Any]], int]:

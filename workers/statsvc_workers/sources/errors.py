@@ -21,8 +21,8 @@ from statsvc_workers.samples.roots import OutsideRoots
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from statsvc.dataset.known_layouts import Layout
     from statsvc_workers.sources.detection import FileKind
-    from statsvc_workers.sources.layouts import Layout
 
 JSON_HEAD = 1 << 20
 """Bytes of a JSON file that are searched for the keys of COCO annotations."""
@@ -123,6 +123,8 @@ def ambiguous(
     lines += [f"  (images: {quoted(kind.pattern)}  {printable(str(kind.group))})" for kind in skipped]
     where = root if pattern is None else f"the pattern {quoted(pattern)} in {root}"
     contains = "contains several kinds of label map" if pattern is None else "matches several kinds of file"
+    if masks and len(choices) == 1:
+        contains = "contains binary masks that are named like one mask per class"
     if pattern is not None and len(choices) == 1:
         contains = "matches images as well as label maps"
     return AmbiguousSource(

@@ -20,6 +20,7 @@ class Role(Enum):
     INSTANCES = "instances"
     PREDICTIONS = "predictions"
     VISUALIZATIONS = "visualizations"
+    COPIES = "copies"
     AUGMENTED = "augmented copies"
     AUXILIARY = "auxiliary maps"
 
@@ -30,6 +31,7 @@ WORDS: dict[Role, str] = {
         "color colors colour colours colored coloured colormap colormaps vis viz visual visualization "
         "visualizations visualisation overlay overlays preview previews"
     ),
+    Role.COPIES: "backup backups bak copy copies old archive archived deprecated obsolete",
     Role.AUGMENTED: "aug augmented augmentation augmentations",
     Role.INSTANCES: "instance instances inst ins panoptic pan",
     Role.AUXILIARY: (
@@ -40,7 +42,7 @@ WORDS: dict[Role, str] = {
         "label labels labelled lbl lbls mask masks bitmask bitmasks msk annotation annotations annot annots "
         "anno ann gt gts groundtruth truth target targets seg segs segm segmentation segmentations segmap "
         "segmaps semantic semantics semseg sem trimap trimaps annotator annotators rater raters "
-        "expert experts observer observers binary multiclass manual fine coarse"
+        "expert experts observer observers exp binary multiclass manual fine coarse"
     ),
     Role.IMAGES: (
         "image images img imgs imaging jpeg jpegs photo photos picture pictures rgb rgba input inputs volume "
@@ -55,15 +57,21 @@ WHOLE: dict[str, Role] = {
     "segmentationclassaug": Role.LABELS,
     "segmentationclassraw": Role.LABELS,
     "segmentationobject": Role.INSTANCES,
+    "im1": Role.IMAGES,
+    "im2": Role.IMAGES,
     "postevent": Role.IMAGES,
     "preevent": Role.IMAGES,
     "labeledapprovedfull": Role.VISUALIZATIONS,
 }
 """Roles of whole names, in lower case and without separators."""
 
+VARIANTS = {"raw", "original", "originals", "resampled", "resized", "input", "inputs"}
+"""Words that also name variants of label maps: they give no role inside a folder of label maps."""
+
 SPECIAL = (
     Role.PREDICTIONS,
     Role.VISUALIZATIONS,
+    Role.COPIES,
     Role.AUGMENTED,
     Role.INSTANCES,
     Role.AUXILIARY,
@@ -124,6 +132,11 @@ def role_of(name: str) -> Role | None:
     return next((role for role in PRECEDENCE if role in roles), None)
 
 
+def has_outer_labels(folder: str) -> bool:
+    """Whether a folder of images lies in one of label maps, as in `Semantic_masks/images`."""
+    return any(role_of(part) is Role.LABELS for part in folder.split("/")[:-1])
+
+
 @functools.lru_cache(maxsize=1 << 16)
 def folder_role(folder: str) -> tuple[Role | None, str]:
     """Return the role of a folder by its relative path, and the name in the path that gives it the role.
@@ -136,7 +149,15 @@ def folder_role(folder: str) -> tuple[Role | None, str]:
     for role, part in roles:
         if role in SPECIAL:
             return role, part
-    return next(((role, part) for role, part in roles if role is not None), (None, ""))
+    labels = any(role is Role.LABELS for role, _ in roles)
+    return next(
+        (
+            (role, part)
+            for role, part in roles
+            if role is not None and not (labels and VARIANTS.issuperset(words(part)))
+        ),
+        (None, ""),
+    )
 
 
 def without_splits(name: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from statsvc_workers import containers
 from statsvc_workers.formats import extension
 from statsvc_workers.samples import roots
 from statsvc_workers.sources import remote_listing
-from statsvc_workers.sources.class_masks import may_be_masks
+from statsvc_workers.sources.class_masks import are_named_masks, may_be_masks
 from statsvc_workers.sources.detection import FileKind, candidates, kinds, photo_files
 from statsvc_workers.sources.errors import ambiguous, no_match, nothing_readable, photographs
 from statsvc_workers.sources.folders import is_zarr_folder, walk
@@ -29,10 +29,14 @@ from statsvc_workers.sources.grouping import pattern_of_group
 from statsvc_workers.sources.layouts import detect_layout
 from statsvc_workers.sources.listing import Source
 from statsvc_workers.sources.patterns import matcher, pattern_of
+from statsvc_workers.sources.roles import Role
 from statsvc_workers.sources.split_lists import listed_splits
 
 if TYPE_CHECKING:
-    from statsvc_workers.sources.layouts import Layout
+    from statsvc.dataset.known_layouts import Layout
+
+MANY_LABELS = 1.5
+"""So many label maps per image are noted: they may be masks of single objects."""
 
 
 def open_source(
@@ -157,7 +161,7 @@ class _Opening:
         readable = candidates(path for path in names if not path.endswith("/"))
         if not readable:
             return Source(root, _container_pattern(root, names))
-        found = kinds(root, readable, self.counting)
+        found = kinds(root, readable, self.counting, names)
         label_maps = [kind for kind in found if not kind.image]
         if not label_maps:
             # A folder whose name says that it contains images may contain label maps all the same.
@@ -165,18 +169,23 @@ class _Opening:
                 self._reject_photographs(root, found)
             label_maps = [kind for kind in found if self.trusted or not kind.photo]
         layout = detect_layout(names)
-        if len(label_maps) > 1:
-            paths = [path for kind in label_maps for path in filter(matcher(kind.pattern), readable)]
-            masks = all(kind.binary for kind in label_maps) and may_be_masks(paths)
-            raise ambiguous(root, found, layout=layout, masks=masks)
+        paths = [path for kind in label_maps for path in filter(matcher(kind.pattern), readable)]
+        binary = all(kind.binary for kind in label_maps)
+        masks = binary and are_named_masks(paths)
+        if len(label_maps) > 1 or masks:
+            raise ambiguous(root, found, layout=layout, masks=masks or (binary and may_be_masks(paths)))
         pattern = label_maps[0].pattern
         skipped = [kind.group for kind in found if kind is not label_maps[0]] + photo_files(names)
-        matches = matcher(pattern)
-        samples = [path for path in readable if matches(path)]
-        selection = Selection((label_maps[0].group,), tuple(skipped))
-        if layout is not None:
-            notes = (layout.advice,) if layout.advice else ()
-            selection = replace(selection, layout=layout.name, notes=notes)
+        samples = paths
+        notes = label_maps[0].notes
+        images = sum(group.files for group in skipped if group.role == Role.IMAGES.value)
+        if 0 < MANY_LABELS * images <= len(samples):
+            notes = (*notes, f"{len(samples)} label maps but {images} images; each label map is counted")
+        if layout is not None and layout.advice:
+            notes = (*notes, layout.advice)
+        selection = Selection(
+            (label_maps[0].group,), tuple(skipped), None if layout is None else layout.name, notes
+        )
         opening = replace(self, layout=layout)
         return opening._with_splits(Source(root, pattern, selection), names, samples)
 
