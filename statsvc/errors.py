@@ -6,6 +6,7 @@
     │
     │   Correct the request
     ├── InvalidParameter (ValueError)    a parameter is unknown, malformed or out of range; see `errors`
+    │   └── Inapplicable                 valid parameters contradict each other or the dataset
     ├── NotFound (LookupError)           no dataset, version, class map or job has that name
     ├── Unanswerable (ValueError)        the request is valid, but these counts cannot answer it
     ├── Conflict (RuntimeError)          the request contradicts the current state, such as a name in use
@@ -60,6 +61,10 @@ class InvalidParameter(StatsvcError, ValueError):
     def __reduce__(self) -> tuple[type[InvalidParameter], tuple[tuple[str, str], ...]]:
         # By default an exception is pickled with its message, which this constructor does not accept.
         return type(self), tuple(self.errors)
+
+
+class Inapplicable(InvalidParameter):
+    """Every parameter is valid, but they contradict each other or the dataset."""
 
 
 class NotFound(StatsvcError, LookupError):

@@ -50,6 +50,7 @@ def pytest_configure() -> None:
 
 SLOW_MODULES = {
     *("test_api_freshness", "test_api_memory", "test_api_server", "test_generated_client", "test_limits"),
+    *("test_schemathesis", "test_listing_faults"),
     *("test_datasets", "test_demo", "test_import", "test_json", "test_missing_extras", "test_prefetch"),
     *("test_scan", "test_serve", "test_terminal", "test_weights_command"),
     *(

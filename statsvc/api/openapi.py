@@ -49,6 +49,7 @@ def _completed(document: dict[str, Any], policy: Policy) -> dict[str, Any]:
         "scheme": "bearer",
         "description": "Create a token with: statsvc token create --scope read|write|admin",
     }
+    _restore_integers(document["components"]["schemas"])
     _restore_examples(document["components"]["schemas"])
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -59,6 +60,20 @@ def _completed(document: dict[str, Any], policy: Policy) -> dict[str, Any]:
             if policy.scope(method.upper(), path) is not None:
                 _require_token(operation)
     return document
+
+
+def _restore_integers(schema: Any) -> None:
+    """FastAPI turns limits into floating-point numbers, which do not have the digits of 64-bit integers."""
+    if isinstance(schema, list):
+        for item in schema:
+            _restore_integers(item)
+    elif isinstance(schema, dict):
+        for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
+            value = schema.get(key)
+            if isinstance(value, float) and value.is_integer():
+                schema[key] = int(value)
+        for item in schema.values():
+            _restore_integers(item)
 
 
 def _restore_examples(schemas: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from statsvc.classes import tables
-from statsvc.errors import InvalidParameter, NotFound, nearest
+from statsvc.errors import Inapplicable, InvalidParameter, NotFound, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,7 @@ MAX_CLASSES = 65536
 """Maximum number of classes, the length of a weights vector; every class id is below it."""
 
 _INT64 = range(-(2**63), 2**63)
-_MIN_CLASS_ID = -(2**31)
+MIN_CLASS_ID = -(2**31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +109,9 @@ def make_class_map(
             raise ValueError(f"raw id {raw} does not fit in 64 bits; give an id below 2^63")
         if raw in table:
             raise ValueError(f"raw id {raw} occurs twice, mapped to {table[raw]} and to {target}; keep one")
-        if not _MIN_CLASS_ID <= target < MAX_CLASSES:
+        if not MIN_CLASS_ID <= target < MAX_CLASSES:
             raise ValueError(
-                f"raw id {raw} is mapped to {target}, but class ids range from {_MIN_CLASS_ID} to "
+                f"raw id {raw} is mapped to {target}, but class ids range from {MIN_CLASS_ID} to "
                 f"{MAX_CLASSES - 1}"
             )
         table[raw] = target
@@ -152,7 +152,7 @@ def _parse_dict(value: Any) -> ClassMap:
     try:
         return make_class_map(name, targets, tuple(names), colors, source, otherwise)
     except ValueError as error:
-        raise _invalid(str(error)) from None
+        raise Inapplicable(("class_map", str(error))) from None
 
 
 def _invalid(message: str) -> InvalidParameter:

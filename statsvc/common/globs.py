@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from statsvc.errors import InvalidParameter
+from statsvc.errors import Inapplicable, InvalidParameter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ def check_groups(parameter: str, glob: str) -> None:
     """
     outside = _GROUP.sub("", glob)
     if _GROUP_START.search(outside):
-        raise InvalidParameter(
+        raise Inapplicable(
             (
                 parameter,
                 f"{glob!r} contains a repeated or nested group; use {{a,b}}, or !(a|b) without another group "
@@ -80,7 +80,7 @@ def check_groups(parameter: str, glob: str) -> None:
         return
     cost = _GROUP.sub(lambda match: "*" * _wildcards(match[1], match[2].split("|")), glob)
     if cost.count("**/") > 1 or any(part.count("*") > MAX_GROUPED_STARS for part in cost.split("/")):
-        raise InvalidParameter(
+        raise Inapplicable(
             (parameter, f"{glob!r} has too many wildcards next to a group; use fewer, or {{a,b}}")
         )
 

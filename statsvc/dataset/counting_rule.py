@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from statsvc.dataset import grid as grids
-from statsvc.errors import InvalidParameter, nearest
+from statsvc.errors import Inapplicable, InvalidParameter, nearest
 
 if TYPE_CHECKING:
     from statsvc.classes.palettes import Palette
@@ -147,7 +147,7 @@ def read(rule: str | None, key: str | None, rows: str | None = None, *, files: b
             return Counting(known, key, rows=rows)
     if (stack := _stack_rule(without_spaces)) is not None:
         if rows != "array":
-            raise InvalidParameter(("rows", f"{rows!r} does not apply to {stack}; omit rows, or omit rule"))
+            raise Inapplicable(("rows", f"{rows!r} does not apply to {stack}; omit rows, or omit rule"))
         return Counting(stack, key)
     from statsvc.classes import palettes
 
@@ -161,7 +161,7 @@ def read(rule: str | None, key: str | None, rows: str | None = None, *, files: b
             ("rule", f"no rule {rule!r}{nearest(rule, names)}; the rules are {', '.join(names)}{or_file}")
         )
     if rows != "array":
-        raise InvalidParameter(
+        raise Inapplicable(
             ("rows", f"{rows!r} does not apply to color-coded label maps; omit rows, or omit rule")
         )
     return Counting("palette", key, palette)

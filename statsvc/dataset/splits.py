@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc.common.globs import FOLDERS as ANY_FOLDERS
 from statsvc.common.globs import Automaton, Token, check_length, is_fast
-from statsvc.errors import InvalidParameter
+from statsvc.errors import Inapplicable, InvalidParameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -293,11 +293,11 @@ def _named_after_split(part: str) -> Iterator[tuple[str, str]]:
 
 
 def check_not_empty(splits: Mapping[str, Split], paths: Sequence[str] | np.ndarray[Any, Any]) -> None:
-    """Raise `InvalidParameter` for a split that matches none of the samples of a dataset, at least one."""
+    """Raise `Inapplicable` for a split that matches none of the samples of a dataset, at least one."""
     for name, split in splits.items():
         if not any(map(split.contains, paths)):
             example = f"for example {paths[0]}"
-            raise InvalidParameter(
+            raise Inapplicable(
                 (
                     "splits",
                     f"{name}: {split} matches none of the {len(paths)} samples, {example}. Correct the "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.errors import InvalidParameter, Unanswerable
+from statsvc.errors import Inapplicable, Unanswerable
 from statsvc.weighting.class_columns import ClassColumns
 from statsvc.weighting.class_names import class_name
 from statsvc.weighting.response import SCHEMA, class_map_name, interpret_for
@@ -55,7 +55,7 @@ def heatmap_response(table: Table, spec: WeightSpec, class_id: int | None = None
         name = class_name(interpreted.names, int(ids[column]))
         classes.append({"id": int(ids[column]), "name": name, "share": rows})
     if class_id is not None and not classes:
-        raise InvalidParameter(
+        raise Inapplicable(
             ("class_id", f"{class_id} is not a class that occurs and is counted; use the id of one")
         )
     return {

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from statsvc.errors import InvalidParameter
+from statsvc.errors import Inapplicable, InvalidParameter
 
 _FORM = "use dataset:share pairs, as in a:0.7,b:0.3, or with versions, as in a@3:0.7,b@12:0.3"
 _SHARE = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
@@ -45,7 +45,7 @@ def parse(text: str | None) -> tuple[MixturePart, ...] | None:
     names = [part.dataset for part in parts]
     for name in names:
         if names.count(name) > 1:
-            raise _invalid(f"{name} occurs twice; use one share for each dataset")
+            raise Inapplicable(("dataset", f"{name} occurs twice; use one share for each dataset"))
     total = math.fsum(part.share for part in parts)
     return tuple(MixturePart(part.dataset, part.number, part.share / total) for part in parts)
 
@@ -61,7 +61,7 @@ def text_of(parts: tuple[MixturePart, ...]) -> str:
 def without_version(number: int | str | None) -> None:
     """Raise `InvalidParameter` if a request for a mixture also has the parameter `version`."""
     if number is not None:
-        raise InvalidParameter(
+        raise Inapplicable(
             (
                 "version",
                 "a mixture has no version of its own; write versions after the names, as in a@3:0.7,b@12:0.3",

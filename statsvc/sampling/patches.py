@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.errors import InvalidParameter, Unanswerable
+from statsvc.errors import Inapplicable, Unanswerable
 from statsvc.weighting.class_names import class_name
 from statsvc.weighting.response import SCHEMA, class_map_name, interpret_for
 
@@ -53,7 +53,7 @@ def class_patches(table: Table, class_id: int, spec: WeightSpec, min_pixels: int
         raise Unanswerable(table.why_no_grid())
     interpreted, _ = interpret_for(table, spec)
     if not 0 <= class_id < interpreted.num_classes:
-        raise InvalidParameter(
+        raise Inapplicable(
             ("class_id", f"{class_id} is not a class; use an id from 0 to {interpreted.num_classes - 1}")
         )
     raw_ids = table.raw_ids()

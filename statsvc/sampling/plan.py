@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.errors import InvalidParameter, Unanswerable, nearest
+from statsvc.errors import Inapplicable, InvalidParameter, Unanswerable, nearest
 from statsvc.sampling import draws as drawing
 from statsvc.sampling.draw_warnings import about_draws
 from statsvc.sampling.weights import weights_response
@@ -47,7 +47,7 @@ class SamplingRequest:
         if not schemes.SCHEMES[sampler].stream:
             spec = WeightSpec.from_params(params)
             if spec.kind != "weights":
-                raise InvalidParameter(
+                raise Inapplicable(
                     ("method", f"{spec.method} returns {spec.kind}, but {sampler} needs class weights")
                 )
             return cls(sampler, spec.resolved())
@@ -64,17 +64,13 @@ class SamplingRequest:
 
 def _refuse_unknown(params: Mapping[str, Any]) -> None:
     known = {*_PARAMETERS, *(alias for alias, name in ALIASES.items() if name in _PARAMETERS)}
-    problems = []
-    for name, value in params.items():
-        if value is None or name in known:
-            continue
-        hint = nearest(name, known)
-        if name in PARAMETERS:
-            problems.append((name, f"only sampler=image_weights takes {name}{hint}; leave it out"))
-        else:
-            problems.append((name, f"unknown parameter{hint}"))
-    if problems:
-        raise InvalidParameter(*problems)
+    others = [name for name, value in params.items() if value is not None and name not in known]
+    unknown = [name for name in others if name not in PARAMETERS]
+    if unknown:
+        raise InvalidParameter(*((name, f"unknown parameter{nearest(name, known)}") for name in unknown))
+    if others:
+        reason = "only sampler=image_weights takes {}{}; leave it out"
+        raise Inapplicable(*((name, reason.format(name, nearest(name, known))) for name in others))
 
 
 @dataclass(frozen=True, slots=True)

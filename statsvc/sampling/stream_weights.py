@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.errors import InvalidParameter, Unanswerable
+from statsvc.errors import Inapplicable, Unanswerable
 from statsvc.sampling import draws as drawing
 from statsvc.sampling import mixtures
 from statsvc.sampling.draw_warnings import about_draws
@@ -70,7 +70,7 @@ def stream_response(parts: Sequence[tuple[Table, float]], spec: WeightSpec) -> d
     spec = spec.resolved()
     method = METHODS[spec.method]
     if method.needs_absolute_counts:
-        raise InvalidParameter(("method", method.unusable_for_streams()))
+        raise Inapplicable(("method", method.unusable_for_streams()))
     sources = [_source(table, share, spec) for table, share in parts]
     interpreted = _common_classes(sources)
     counts = _class_counts(sources, interpreted, spec)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from statsvc.dataset import class_counts
-from statsvc.errors import InvalidParameter
+from statsvc.errors import Inapplicable, InvalidParameter
 from statsvc.weighting.parameters import COUNTS, WeightSpec
 from statsvc.weighting.response import class_map_name
 
@@ -77,7 +77,7 @@ class DivisionRequest:
     ) -> DivisionRequest:
         """Return a checked request. Raises `InvalidParameter`."""
         if (folds is None) == (parts is None):
-            raise InvalidParameter(
+            raise Inapplicable(
                 ("folds", "give either a number of folds, such as 5, or parts, such as train=0.8,val=0.2")
             )
         if folds is None:
@@ -159,10 +159,10 @@ def _shares(parts: Mapping[str, float]) -> dict[str, float]:
     ]
     if not problems and not 2 <= len(parts) <= MAX_PARTS:
         problems.append(f"expected 2 to {MAX_PARTS} parts, not {len(parts)}")
-    if not problems and abs(sum(parts.values()) - 1) > _ROUNDING:
-        problems.append(f"the shares add up to {sum(parts.values()):g}; they must add up to 1")
     if problems:
         raise InvalidParameter(*(("parts", problem) for problem in problems))
+    if abs(sum(parts.values()) - 1) > _ROUNDING:
+        raise Inapplicable(("parts", f"the shares add up to {sum(parts.values()):g}; they must add up to 1"))
     total = sum(parts.values())
     return {name: share / total for name, share in parts.items()}
 

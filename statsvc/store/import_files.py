@@ -77,6 +77,10 @@ class _Malformed(ValueError):
     """An error in the counts. The text continues the name of their file: `, line 3: …` or `: …`."""
 
 
+class Contradiction(_Malformed):
+    """Well-formed counts that contradict each other."""
+
+
 def read_totals(counts: Mapping[str, Any], images: Mapping[str, Any] | None = None) -> Histogram:
     """Return totals from `{raw id: pixels}` and optionally `{raw id: images in which it occurs}`.
 
@@ -88,7 +92,7 @@ def read_totals(counts: Mapping[str, Any], images: Mapping[str, Any] | None = No
     image_counts = _by_id("images of ", images)
     if set(image_counts) != set(pixels):
         raw_id = min(set(image_counts) ^ set(pixels))
-        raise _Malformed(f": id {raw_id} must be in both counts and images")
+        raise Contradiction(f": id {raw_id} must be in both counts and images")
     return _totals({raw_id: (count, image_counts[raw_id]) for raw_id, count in pixels.items()})
 
 
@@ -114,7 +118,7 @@ def read_samples(value: list[Any] | Mapping[str, Any]) -> SampleCounts:
         if not isinstance(stats, dict):
             raise _Malformed(f", {path}: expected an object {{class id: pixels}}")
         if path in by_path:
-            raise _Malformed(f": {path!r} occurs twice")
+            raise Contradiction(f": {path!r} occurs twice")
         by_path[path] = stats
     paths, offsets, ids, counts = sorted(by_path), [0], [], []
     for path in paths:
@@ -124,7 +128,7 @@ def read_samples(value: list[Any] | Mapping[str, Any]) -> SampleCounts:
         counts += [row[raw_id] for raw_id in occurring]
         offsets.append(len(ids))
     if not ids:
-        raise _Malformed(" contains no counts above 0")
+        raise Contradiction(" contains no counts above 0")
     _check_sum(counts)
     _check_number_of_ids(len(set(ids)))
     return SampleCounts(
@@ -138,7 +142,7 @@ def _by_id(where: str, counts: Mapping[str, Any]) -> dict[int, int]:
     for key, count in counts.items():
         raw_id = _integer(f"{where}id {key!r}", key)
         if raw_id in by_id:
-            raise _Malformed(f", {where}id {key!r}: id {raw_id} occurs twice")
+            raise Contradiction(f", {where}id {key!r}: id {raw_id} occurs twice")
         by_id[raw_id] = _count(f"{where}id {key!r}", count)
     return by_id
 
@@ -156,7 +160,7 @@ def _named_samples(value: list[Any] | Mapping[str, Any]) -> Iterable[tuple[Any, 
 def _totals(rows: dict[int, tuple[int, int | None]]) -> Histogram:
     _check_number_of_ids(len(rows))
     if not any(pixels for pixels, _ in rows.values()):
-        raise _Malformed(" contains no counts above 0")
+        raise Contradiction(" contains no counts above 0")
     order = sorted(rows)
     pixels = [rows[raw_id][0] for raw_id in order]
     _check_sum(pixels)
@@ -168,14 +172,14 @@ def _totals(rows: dict[int, tuple[int, int | None]]) -> Histogram:
 
 def _check_number_of_ids(ids: int) -> None:
     if ids > MAX_IDS:
-        raise _Malformed(
+        raise Contradiction(
             f" contains more than {MAX_IDS} different ids; are these instance ids instead of class ids?"
         )
 
 
 def _check_sum(pixels: list[int]) -> None:
     if sum(pixels) > MAX_COUNT:
-        raise _Malformed(f": the sum of all pixels exceeds {MAX_COUNT}")
+        raise Contradiction(f": the sum of all pixels exceeds {MAX_COUNT}")
 
 
 def _json(text: str) -> Any:

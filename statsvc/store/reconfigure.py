@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from statsvc.common.utf8 import NOT_ENCODABLE, is_encodable
 from statsvc.dataset import splits
 from statsvc.dataset.num_classes import infer_num_classes
-from statsvc.errors import Conflict, InvalidParameter
+from statsvc.errors import Conflict, Inapplicable, InvalidParameter
 from statsvc.store.catalog.catalog import Stale
 from statsvc.store.publication import configure, open_version
 
@@ -57,10 +57,10 @@ def apply_changes(configuration: Configuration, changes: Mapping[str, Any]) -> C
 
 
 def check_class_names(configuration: Configuration) -> Configuration:
-    """Return the configuration. Raises `InvalidParameter` if it has more class names than classes."""
+    """Return the configuration. Raises `Inapplicable` if it has more class names than classes."""
     names, classes = len(configuration.class_names), configuration.num_classes
     if classes and names > classes:
-        raise InvalidParameter(
+        raise Inapplicable(
             (
                 "class_names",
                 f"there are {names} names for {classes} classes (ids 0 to {classes - 1}); "

@@ -111,7 +111,10 @@ class BetaType(ValueType):
         return {
             "anyOf": [
                 {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
-                {"type": "string", "pattern": r"^(auto|1-[0-9.]+([eE][+-]?[0-9]+)?)$"},
+                {
+                    "type": "string",
+                    "pattern": r"^(auto|1-(1|0?\.[0-9]{0,30}[1-9]|[1-9](\.[0-9]{1,20})?[eE]-[1-9][0-9]?))$",
+                },
             ],
             "examples": [0.9999, "1-1e-7", "auto"],
         }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.errors import InvalidParameter, Unanswerable, nearest
+from statsvc.errors import Inapplicable, Unanswerable, nearest
 from statsvc.weighting.beta import Beta
 from statsvc.weighting.class_names import class_name, listed
 from statsvc.weighting.methods import METHODS
@@ -339,7 +339,7 @@ def _multiply(
     for key, factor in spec.multiply:
         class_id = _class_of(key, counts)
         if class_id in seen:
-            raise InvalidParameter(
+            raise Inapplicable(
                 ("multiply", f"{seen[class_id]} and {key} name the same class; use only one of them")
             )
         seen[class_id] = key
@@ -357,9 +357,9 @@ def _class_of(key: str, counts: ClassCounts) -> int:
     if counts.names.count(key) == 1 and counts.names.index(key) < classes:
         return counts.names.index(key)
     if counts.names.count(key) > 1:
-        raise InvalidParameter(("multiply", f"several classes are named {key!r}; use the id instead"))
+        raise Inapplicable(("multiply", f"several classes are named {key!r}; use the id instead"))
     hint = nearest(key, counts.names)
-    raise InvalidParameter(
+    raise Inapplicable(
         ("multiply", f"{key!r} is not a class{hint}; use a class name, or an id from 0 to {classes - 1}")
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc.classes.class_maps import BUILTIN, MAX_CLASSES
 from statsvc.common.plain_values import plain
-from statsvc.errors import InvalidParameter, nearest
+from statsvc.errors import Inapplicable, InvalidParameter, nearest
 from statsvc.weighting import schemes
 from statsvc.weighting.beta import Beta, BetaType
 from statsvc.weighting.methods import DEFAULT, METHODS
@@ -239,10 +239,12 @@ class WeightSpec:
 
         Raises `InvalidParameter` with every problem found.
         """
-        values, problems = _parsed(params)
-        problems += _contradictions(values, {name for name, _ in problems})
+        values, problems, repeated = _parsed(params)
+        contradictions = [*repeated, *_contradictions(values, {name for name, _ in (*problems, *repeated)})]
         if problems:
-            raise InvalidParameter(*problems)
+            raise InvalidParameter(*problems, *contradictions)
+        if contradictions:
+            raise Inapplicable(*contradictions)
         return cls(**{**_settings(values.get("recipe")), **values})
 
     @property
@@ -311,9 +313,13 @@ def _resolved(spec: WeightSpec) -> WeightSpec:
     return WeightSpec(**values)
 
 
-def _parsed(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+def _parsed(
+    params: Mapping[str, Any],
+) -> tuple[dict[str, Any], list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return the values, invalid parameters, and those that were given under two names."""
     values: dict[str, Any] = {}
     problems: list[tuple[str, str]] = []
+    repeated: list[tuple[str, str]] = []
     for key, value in _with_group_of_split(params).items():
         name = ALIASES.get(key, key)
         if name not in PARAMETERS:
@@ -321,13 +327,13 @@ def _parsed(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, 
         elif value is not None:
             if name in values:
                 alias = key if key in ALIASES else next(iter(PARAMETERS[name].aliases))
-                problems.append((key, f"{alias} is another name of {name}; use only one of them"))
+                repeated.append((key, f"{alias} is another name of {name}; use only one of them"))
                 continue
             try:
                 values[name] = PARAMETERS[name].parse(plain(value))
             except ValueError as problem:
                 problems.append((key, str(problem)))
-    return values, problems
+    return values, problems, repeated
 
 
 def _with_group_of_split(params: Mapping[str, Any]) -> Mapping[str, Any]:

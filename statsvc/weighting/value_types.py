@@ -240,7 +240,7 @@ class Name(ValueType):
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema."""
-        return {"type": "string", "minLength": 1}
+        return {"type": "string", "pattern": r"\S", "maxLength": _MAX_CHARACTERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +276,8 @@ class Ids(ValueType):
         """Return the JSON schema of the text form."""
         return {
             "type": "string",
-            "pattern": r"^(none|[+-]?[0-9]+(,[+-]?[0-9]+)*)$",
+            "pattern": r"^(none|[+-]?[0-9]{1,18}(,[+-]?[0-9]{1,18})*)$",
+            "maxLength": _MAX_CHARACTERS,
             "examples": ["255,254", "none"],
         }
 
@@ -308,7 +309,7 @@ class Bounds(ValueType):
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the text form."""
-        return {"type": "string", "examples": ["0.1,10"]}
+        return {"type": "string", "format": "bounds", "examples": ["0.1,10"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +339,11 @@ class Size(ValueType):
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the text form."""
-        return {"type": "string", "pattern": "^[0-9]+([xX,][0-9]+)?$", "examples": ["512x1024"]}
+        return {
+            "type": "string",
+            "pattern": "^[1-9][0-9]{0,5}([xX,][1-9][0-9]{0,5})?$",
+            "examples": ["512x1024"],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +374,7 @@ class Range(ValueType):
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the text form."""
-        return {"type": "string", "examples": ["0.5:2"]}
+        return {"type": "string", "format": "factor-range", "examples": ["0.5:2"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +408,7 @@ class Factors(ValueType):
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the text form."""
-        return {"type": "string", "examples": ["person:2,11:1.5"]}
+        return {"type": "string", "format": "class-factors", "examples": ["person:2,11:1.5"]}
 
     def to_json(self, value: Any) -> dict[str, float] | None:
         """Return class → factor; null without factors."""

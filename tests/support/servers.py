@@ -23,11 +23,18 @@ from statsvc.api.serve import run
 from statsvc.store.versions.open_location import open_location
 from statsvc.store.home import Home
 
-files, folder, database, store, port, *roots = sys.argv[1:]
+files, reads_need_token, folder, database, store, port, *roots = sys.argv[1:]
 if int(files):
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(files), int(files)))
 home = Home(Path(folder), database, open_location(store))
-run(home, "127.0.0.1", int(port), [Path(r) for r in roots], ready=lambda _port: print("ready", flush=True))
+run(
+    home,
+    "127.0.0.1",
+    int(port),
+    [Path(root) for root in roots],
+    reads_need_token=bool(int(reads_need_token)),
+    ready=lambda _port: print("ready", flush=True),
+)
 """
 
 
@@ -49,15 +56,29 @@ def responds(url: str) -> bool:
 
 @contextmanager
 def serving(
-    home: Home, roots: Sequence[Path] = (), *, files: int = 0, log: Path | None = None
+    home: Home,
+    roots: Sequence[Path] = (),
+    *,
+    files: int = 0,
+    log: Path | None = None,
+    reads_need_token: bool = False,
 ) -> Iterator[str]:
     """Run a server for a home directory in a separate process; yield its URL when it is ready.
 
     files  limit of open files, 0 for that of this process
     log    file for its log; None for the standard error of this process
+    reads_need_token  whether every request needs a token
     """
     port = free_port()
-    arguments = [str(files), str(home.folder), home.database, str(home.store), str(port), *map(str, roots)]
+    arguments = [
+        str(files),
+        str(int(reads_need_token)),
+        str(home.folder),
+        home.database,
+        str(home.store),
+        str(port),
+        *map(str, roots),
+    ]
     with nullcontext() if log is None else log.open("a") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-c", SERVER_PROGRAM, *arguments],

@@ -263,12 +263,15 @@ def problem(
     detail: str,
     parameters: Iterable[tuple[str, str]] = (),
     headers: Mapping[str, str] | None = None,
+    *,
+    schema_valid: bool = False,
 ) -> Response:
     """Return a problem response, never to be cached; `parameters` are (parameter, message) pairs."""
     extra = {"Cache-Control": "no-store", **(headers or {})}
     if kind.retry_after is not None:
         extra["Retry-After"] = str(kind.retry_after)
-    return json_response(kind.body(detail, parameters), kind.status, extra, media_type=MEDIA_TYPE)
+    body = kind.body(detail, parameters) | ({"schema_valid": True} if schema_valid else {})
+    return json_response(body, kind.status, extra, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
@@ -286,7 +289,7 @@ async def _from_table(request: Request, error: Exception) -> Response:
     if kind.status >= 500:
         log.error("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
     parameters = error.errors if isinstance(error, errors.InvalidParameter) else ()
-    return problem(kind, str(error), parameters)
+    return problem(kind, str(error), parameters, schema_valid=isinstance(error, errors.Inapplicable))
 
 
 async def _from_http_exception(request: Request, error: Exception) -> Response:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from statsvc.errors import InvalidParameter, nearest
-from statsvc.store.catalog.tags import validate_tag
+from statsvc.store.catalog.tags import TAG, validate_tag
 from statsvc.weighting.parameters import ALIASES, PARAMETERS
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class QueryParameter:
     description: str
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
     repeatable: bool = False
+    required: bool = False
 
 
 def integer_parameter(description: str, low: int = 1, high: int = 2**31 - 1) -> QueryParameter:
@@ -42,7 +43,12 @@ def integer_parameter(description: str, low: int = 1, high: int = 2**31 - 1) -> 
 
 VERSION = QueryParameter(
     "version number or tag; the current version if left out",
-    {"type": ["integer", "string"], "minimum": 0, "maximum": 2**31 - 1},
+    {
+        "anyOf": [
+            {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+            {"type": "string", "pattern": f"^{TAG.pattern}$"},
+        ]
+    },
 )
 
 SPEC = {
@@ -68,7 +74,7 @@ def _documented_parameter(name: str, parameter: QueryParameter) -> dict[str, Any
     return {
         "name": name,
         "in": "query",
-        "required": False,
+        "required": parameter.required,
         "description": parameter.description + default,
         "schema": schema,
     }
@@ -116,7 +122,9 @@ def integer(values: Mapping[str, str], name: str, known: Mapping[str, QueryParam
     text = values.get(name)
     if text is None:
         return None
-    low, high = known[name].schema["minimum"], known[name].schema["maximum"]
+    schema = known[name].schema
+    schema = schema.get("anyOf", [schema])[0]
+    low, high = schema["minimum"], schema["maximum"]
     if not _INTEGER.fullmatch(text):
         raise InvalidParameter((name, f"expected an integer, not {text!r}"))
     if not low <= int(text) <= high:

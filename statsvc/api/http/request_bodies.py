@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from statsvc.api.http.body_schemas import ClassMapValue, ClassName, Groups, Id, Interval, NumClasses, Splits
 from statsvc.api.http.query import INT64, MAX_PROBLEMS, MAX_SHOWN
 from statsvc.classes import class_maps
 from statsvc.classes.class_maps import MAX_CLASSES, ClassMap
@@ -67,8 +68,10 @@ class RequestBody(BaseModel):
 class TriggerBody(RequestBody):
     """Automatic scans of a dataset; null restores the default."""
 
-    every: str | None = Field(
-        None, description="interval of scheduled scans, such as 30s, 10m, 2h or 1d; null or none: no schedule"
+    every: Interval | None = Field(
+        None,
+        description="interval of scheduled scans, such as 30s, 10m, 2h or 1d, at most 366d; "
+        "null or none: no schedule",
     )
     watch: bool | None = Field(
         None,
@@ -92,31 +95,29 @@ class TriggerBody(RequestBody):
 class ConfigurationBody(RequestBody):
     """How the counts are interpreted; null restores the default."""
 
-    class_names: list[str] | None = Field(
+    class_names: list[ClassName] | None = Field(
         None, max_length=MAX_CLASSES, description="names of the class ids 0, 1, …"
     )
-    class_map: str | dict[str, Any] | None = Field(
+    class_map: ClassMapValue | None = Field(
         None,
         description='name of a built-in class map, or {"map": {"7": 0, "8": 1, "9": "ignore"}, "names": '
         '["road"]}; null: raw ids are class ids',
     )
-    ignore_index: list[int] | None = Field(
+    ignore_index: list[Id] | None = Field(
         None,
         max_length=MAX_CLASSES,
         description="ids after the class map that are not counted; null: 255 and every negative id",
     )
-    num_classes: int | None = Field(
+    num_classes: NumClasses | None = Field(
         None,
-        ge=1,
-        le=MAX_CLASSES,
         description="number of classes; null: infer it from the label maps, as the highest counted id + 1",
     )
-    splits: dict[str, Any] | None = Field(
+    splits: Splits | None = Field(
         None,
         description='split name → list of relative paths, {"folder": "train"} or {"glob": "*_val.png"}; '
         "null: the folders train, val and test",
     )
-    groups: dict[str, Any] | None = Field(
+    groups: Groups | None = Field(
         None,
         description='group rule by name: {"pattern": "^(\\\\w+?)_"}, {"folder": 1} or '
         '{"values": {path: group}}; null: none',

@@ -9,7 +9,8 @@ from pydantic import Field
 from starlette.responses import Response
 
 from statsvc.api.http import documentation, problems, query
-from statsvc.api.http.content_type import json_only
+from statsvc.api.http.body_schemas import RelativePath
+from statsvc.api.http.content_type import no_form
 from statsvc.api.http.documentation import DatasetName
 from statsvc.api.http.json_route import JsonRoute
 from statsvc.api.http.request_bodies import RequestBody
@@ -25,8 +26,9 @@ router = APIRouter(tags=["jobs"], default_response_class=Response, route_class=J
 class Changes(RequestBody):
     """What has changed in the source of a dataset."""
 
-    paths: list[str] | None = Field(
+    paths: list[RelativePath] | None = Field(
         None,
+        min_length=1,
         max_length=MAX_PATHS,
         description="files, folders or containers that were added, changed or removed, relative to the "
         f"source, at most {MAX_PATHS}: the job inspects only these. null: the job lists the whole source",
@@ -37,7 +39,7 @@ class Changes(RequestBody):
 @router.post(
     "/datasets/{name}/changed",
     status_code=202,
-    dependencies=[Depends(json_only)],
+    dependencies=[Depends(no_form)],
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
     responses=documentation.responses(
         Job,

@@ -9,6 +9,8 @@ from pydantic import Field
 from starlette.responses import Response
 
 from statsvc.api.http import conditional, documentation, problems, query
+from statsvc.api.http.body_schemas import DatasetName as DatasetNameText
+from statsvc.api.http.body_schemas import GridText, Keep, Key, LayoutName, Pattern, Rows, Rule, Source
 from statsvc.api.http.content_type import json_only
 from statsvc.api.http.descriptions import dataset_summary, job_description, job_summary
 from statsvc.api.http.documentation import DatasetName
@@ -26,10 +28,10 @@ from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.configuration_warnings import find_warnings
 from statsvc.dataset.known_layouts import find_layout
 from statsvc.dataset.selection import declared
-from statsvc.errors import DamagedVersion, InvalidParameter
+from statsvc.errors import DamagedVersion
 from statsvc.store import publication, reconfigure
 from statsvc.store.catalog import jobs, overview, triggers
-from statsvc.store.catalog.catalog import KEEP, MOST_KEPT
+from statsvc.store.catalog.catalog import KEEP
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.records import Dataset, Job, VersionRecord
@@ -49,7 +51,7 @@ MAX_JOBS = 10
 class ScanBody(TriggerBody, ConfigurationBody):
     """What a dataset of label maps has in addition to the interpretation of its counts."""
 
-    grid: str | None = Field(
+    grid: GridText | None = Field(
         None,
         description="grid of tiles, such as 8x8, whose histograms are counted too; a change counts every "
         "label map again with the next job; null or none: no grid",
@@ -65,27 +67,27 @@ class ScanBody(TriggerBody, ConfigurationBody):
 class NewDataset(ScanBody):
     """A dataset of label maps to register."""
 
-    name: str = Field(description="name of the dataset: letters, digits, '-', '_' and '.'")
-    source: str = Field(
+    name: DatasetNameText = Field(description="name of the dataset: letters, digits, '-', '_' and '.'")
+    source: Source = Field(
         description="absolute path of a folder on the server, or a URL, below one of its roots"
     )
-    pattern: str | None = Field(
+    pattern: Pattern | None = Field(
         None,
         description="glob of label maps, relative to the source; null: the first scan detects the kind "
         "of label map",
     )
-    rule: str | None = Field(
+    rule: Rule | None = Field(
         None,
         description='counting rule from pixel values to raw ids: "id // 1000" or the name of a palette; '
         "null: the pixel value is the raw id",
     )
-    layout: str | None = Field(
+    layout: LayoutName | None = Field(
         None,
         description="known layout of the source, such as voc: sets what the other fields do not of pattern, "
         "splits, class map, rule and ignored ids",
     )
-    key: str | None = Field(None, description="array, member or column that holds the labels")
-    rows: str | None = Field(
+    key: Key | None = Field(None, description="array, member or column that holds the labels")
+    rows: Rows | None = Field(
         None, description="which part of an array is one sample: the whole array (null), index or chunk"
     )
 
@@ -93,16 +95,14 @@ class NewDataset(ScanBody):
 class DatasetChanges(ScanBody):
     """Changes to a dataset. A field that is left out stays as it is."""
 
-    source: str | None = Field(
-        None, description="new location of the label maps: absolute path of a folder, or URL, below a root"
+    source: Source = Field(
+        "", description="new location of the label maps: absolute path of a folder, or URL, below a root"
     )
-    pattern: str | None = Field(
+    pattern: Pattern | None = Field(
         None, description="glob of label maps, relative to the source; null: the next scan detects it"
     )
-    keep: int | None = Field(
+    keep: Keep | None = Field(
         None,
-        ge=1,
-        le=MOST_KEPT,
         description=f"number of newest versions that keep their per-sample counts; null: {KEEP}. "
         "`statsvc gc` removes those of older versions without a tag; their totals stay",
     )
@@ -223,14 +223,12 @@ async def update_dataset(
     """
     query.read(request, {})
     sent = body.model_fields_set
-    if "source" in sent and body.source is None:
-        raise InvalidParameter(("source", "must not be null; leave the field out to keep the source"))
     pattern = None if body.pattern is None else checked_pattern(body.pattern)
 
     def configure() -> None:
         changes, trigger_changes = body.changes(), body.triggers()
         dataset = service.catalog.dataset(name)
-        source = None if body.source is None else allowed_source(body.source, service.roots)
+        source = allowed_source(body.source, service.roots) if "source" in sent else None
         if "keep" in sent:
             dataset = service.catalog.set_keep(dataset, KEEP if body.keep is None else body.keep)
         triggers.change(service.catalog, dataset, trigger_changes)

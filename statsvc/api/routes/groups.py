@@ -9,6 +9,7 @@ from statsvc.api.http import conditional, documentation, problems, query
 from statsvc.api.http.documentation import DatasetName
 from statsvc.api.schemas.splits import GroupList
 from statsvc.api.state.service import InjectedService
+from statsvc.dataset.groups import MAX_LENGTH
 from statsvc.store.versions.cached_table import CachedTable
 from statsvc.weighting.group_report import INTERPRETATION, groups_response
 from statsvc.weighting.parameters import WeightSpec
@@ -20,7 +21,8 @@ PARAMETERS = {
     "version": query.VERSION,
     "by": query.QueryParameter(
         r"name of a group rule of the dataset, `folder:LEVEL`, or an expression over the path such as "
-        r"`^(\w+?)_`; if left out, only the rules are listed"
+        r"`^(\w+?)_`; if left out, only the rules are listed",
+        {"type": "string", "format": "re2", "maxLength": MAX_LENGTH},
     ),
     **{name: query.SPEC[name] for name in (*INTERPRETATION, "ignore", "group")},
 }

@@ -9,6 +9,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from statsvc.api.http import documentation, problems, query
+from statsvc.api.http.body_schemas import Samples, Totals
 from statsvc.api.http.content_type import json_only
 from statsvc.api.http.descriptions import version_description
 from statsvc.api.http.documentation import DatasetName
@@ -18,7 +19,7 @@ from statsvc.api.http.responses import json_response
 from statsvc.api.schemas.datasets import ImportedVersion
 from statsvc.api.state.service import InjectedService
 from statsvc.dataset.table import Histogram
-from statsvc.errors import InvalidParameter
+from statsvc.errors import Inapplicable, InvalidParameter
 from statsvc.store import import_files
 from statsvc.store.importing import import_counts
 
@@ -28,15 +29,15 @@ router = APIRouter(tags=["versions"], default_response_class=Response, route_cla
 class NewCounts(ConfigurationBody):
     """Counts of a whole dataset or of each sample, and how they are interpreted."""
 
-    counts: dict[str, Any] | None = Field(
+    counts: Totals | None = Field(
         None, description='raw id → pixels in the whole dataset, such as {"7": 2036416525}'
     )
-    images: dict[str, Any] | None = Field(
+    images: Totals | None = Field(
         None,
         description="raw id → images that contain it; without this field, methods that need image counts are "
         "rejected with 422",
     )
-    samples: list[Any] | dict[str, Any] | None = Field(
+    samples: Samples | None = Field(
         None,
         description="counts of each label map, instead of `counts`, as in DAFormer's "
         'sample_class_stats.json: [{"file": "a.png", "0": 1200, "5": 17}]',
@@ -45,9 +46,9 @@ class NewCounts(ConfigurationBody):
     def read(self) -> Histogram | import_files.SampleCounts:
         """Return the counts. Raises `InvalidParameter`."""
         if (self.counts is None) == (self.samples is None):
-            raise InvalidParameter(("counts", "send either counts (of the whole dataset) or samples"))
+            raise Inapplicable(("counts", "send either counts (of the whole dataset) or samples"))
         if self.samples is not None and self.images is not None:
-            raise InvalidParameter(
+            raise Inapplicable(
                 (
                     "images",
                     "leave it out: it is computed from samples",
@@ -59,6 +60,8 @@ class NewCounts(ConfigurationBody):
                 return import_files.read_samples(self.samples)
             assert self.counts is not None
             return import_files.read_totals(self.counts, self.images)
+        except import_files.Contradiction as problem:
+            raise Inapplicable((field, str(problem).lstrip(",: "))) from None
         except ValueError as problem:
             raise InvalidParameter((field, str(problem).lstrip(",: "))) from None
 

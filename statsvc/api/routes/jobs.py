@@ -31,7 +31,7 @@ PARAMETERS = {
     "dataset": query.QueryParameter("only jobs of this dataset"),
     "state": query.QueryParameter("only jobs in this state", {"type": "string", "enum": list(jobs.STATES)}),
     "limit": query.integer_parameter(f"jobs per page; default {PAGE_SIZE}", high=1000),
-    "before": query.QueryParameter("only jobs older than this one: `next` of the previous page"),
+    "before": query.QueryParameter("only jobs older than this one: `next` of the previous page; else 404"),
 }
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -42,7 +42,7 @@ IDEMPOTENCY_KEY = {
     "description": "a unique text of up to 255 printable ASCII characters, remembered for seven days: "
     "a repeated request with the same key returns the job of the first one; "
     "another request with the same key is rejected with 409",
-    "schema": {"type": "string", "maxLength": 255},
+    "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
 }
 LAST_EVENT_ID = {
     "name": "Last-Event-ID",
@@ -51,6 +51,21 @@ LAST_EVENT_ID = {
     "description": f"id of the last event that the client received; `{LAST}`: no more events, 204",
     "schema": {"type": "string"},
 }
+
+EVENT = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string", "enum": ["job"]},
+        "retry": {"type": "integer"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/Job"},
+        },
+    },
+}
+"""Schema of one event."""
 
 MAX_REMOVED = Field(
     jobs.MAX_REMOVED,
@@ -168,7 +183,8 @@ async def get_job(request: Request, job_id: JobId, service: InjectedService) -> 
             "that `GET /jobs/{job_id}` returns.",
             "content": {
                 "text/event-stream": {
-                    "schema": {"type": "string"},
+                    # Of OpenAPI 3.2: the schema of each event.
+                    "itemSchema": EVENT,
                     "example": 'retry: 2000\n\nid: 1\nevent: job\ndata: {"id":"1f0b","state":"running"}\n\n',
                 }
             },

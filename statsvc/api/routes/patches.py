@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -22,7 +24,7 @@ PAGE_SIZE = 1000
 _SELECTION = ("split", "class_map")
 PARAMETERS = {
     "version": query.VERSION,
-    "class_id": query.integer_parameter("class id, after the class map", 0),
+    "class_id": replace(query.integer_parameter("class id, after the class map", 0), required=True),
     "min_pixels": query.integer_parameter(
         "only tiles with at least this many pixels of the class; default 1"
     ),

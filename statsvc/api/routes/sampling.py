@@ -29,7 +29,7 @@ PAGE_SIZE = 1000
 PARAMETERS = {
     "version": query.VERSION,
     "sampler": query.QueryParameter(
-        "sampler that draws the images", {"type": "string", "enum": list(schemes.SCHEMES)}
+        "sampler that draws the images", {"type": "string", "enum": list(schemes.SCHEMES)}, required=True
     ),
     "limit": query.integer_parameter(f"images per page; default {PAGE_SIZE}", high=100_000),
     "after": query.QueryParameter("only images after this path: `next` of the previous page"),

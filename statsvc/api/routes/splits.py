@@ -9,6 +9,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from statsvc.api.http import documentation, problems, query
+from statsvc.api.http.body_schemas import BuiltinClassMap, Expression, Folds, Id, NumClasses, Parts, Seed
 from statsvc.api.http.content_type import json_only
 from statsvc.api.http.documentation import DatasetName
 from statsvc.api.http.request_bodies import RequestBody
@@ -26,20 +27,20 @@ router = APIRouter(tags=["datasets"], default_response_class=Response)
 class NewSplits(RequestBody):
     """How to divide a dataset."""
 
-    folds: int | None = Field(None, description=f"number of folds of equal size, 2 to {MAX_PARTS}")
-    parts: dict[str, float] | None = Field(
+    folds: Folds | None = Field(None, description=f"number of folds of equal size, 2 to {MAX_PARTS}")
+    parts: Parts | None = Field(
         None, description='instead of folds: share of the images by part, such as {"train": 0.8, "val": 0.2}'
     )
-    seed: int = Field(0, ge=0, description="another seed gives another division")
-    group: str | None = Field(
+    seed: Seed = Field(0, description="another seed gives another division")
+    group: Expression | None = Field(
         None,
         description="what is never divided: the name of a group rule of the dataset, `folder:LEVEL`, or an "
         r"expression over the path whose first group is the value, such as `^(\w+?)_`",
     )
-    split: str | None = Field(None, description=PARAMETERS["split"].documentation())
-    class_map: str | None = Field(None, description=PARAMETERS["class_map"].documentation())
-    ignore_index: list[int] | None = Field(None, description=PARAMETERS["ignore_index"].documentation())
-    num_classes: int | None = Field(None, description=PARAMETERS["num_classes"].documentation())
+    split: str | None = Field(None, min_length=1, description=PARAMETERS["split"].documentation())
+    class_map: BuiltinClassMap | None = Field(None, description=PARAMETERS["class_map"].documentation())
+    ignore_index: list[Id] | None = Field(None, description=PARAMETERS["ignore_index"].documentation())
+    num_classes: NumClasses | None = Field(None, description=PARAMETERS["num_classes"].documentation())
     dry_run: bool = Field(
         False, description="return the division without registering its parts, or fold0_train, …, as splits"
     )

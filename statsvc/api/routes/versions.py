@@ -9,6 +9,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from statsvc.api.http import documentation, problems, query
+from statsvc.api.http.body_schemas import VersionNumber
 from statsvc.api.http.content_type import json_only
 from statsvc.api.http.descriptions import version_description
 from statsvc.api.http.documentation import DatasetName
@@ -28,13 +29,20 @@ PARAMETERS = {
     "before": query.integer_parameter("only versions below this number: `next` of the previous page"),
 }
 
-TagName = Annotated[str, Path(description="name of the tag", examples=["paper"])]
+TagName = Annotated[
+    str,
+    Path(
+        description="name of the tag",
+        json_schema_extra={"pattern": f"^{tags.TAG.pattern}$"},
+        examples=["paper"],
+    ),
+]
 
 
 class TagTarget(RequestBody):
     """The version that a tag names."""
 
-    version: int = Field(ge=1, le=2**31 - 1, description="version number")
+    version: VersionNumber = Field(description="version number")
 
 
 @router.get(

@@ -21,11 +21,15 @@ from statsvc.weighting.parameters import WeightSpec
 
 router = APIRouter(tags=["weights"], default_response_class=Response)
 
+_SHARE = r"(0?\.[0-9]{0,9}[1-9]|[1-9][0-9]{0,5}(\.[0-9]{1,9})?)"
+_PART = rf"[A-Za-z0-9][A-Za-z0-9_.-]*(@([1-9][0-9]{{0,8}}|[A-Za-z][A-Za-z0-9_.-]*))?:{_SHARE}"
+
 PARAMETERS = {
     "dataset": query.QueryParameter(
         "name of the dataset; optional if there is only one. `a:0.7,b:0.3` is a mixture: the stream that "
         "draws these shares of images from each dataset. `a@3:0.7,b@paper:0.3` mixes versions, by number or "
-        "tag"
+        "tag",
+        {"type": "string", "pattern": f"^([^:]*|{_PART}(,{_PART}){{1,99}})$"},
     ),
     "version": query.VERSION,
     **query.SPEC,

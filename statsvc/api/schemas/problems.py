@@ -24,3 +24,8 @@ class Problem(ResponseModel):
     errors: list[ParameterProblem] = Field(
         description="the rejected parameters; empty unless `type` is `/problems/invalid-parameter`"
     )
+    schema_valid: bool = Field(
+        False,
+        description="true if the request conforms to this document, and its values contradict each other or "
+        "the dataset; left out otherwise",
+    )

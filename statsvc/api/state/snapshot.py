@@ -14,7 +14,7 @@ import anyio.to_thread
 import xxhash
 
 from statsvc.classes.class_maps import builtin
-from statsvc.errors import InvalidParameter, NotFound, StatsvcError, nearest
+from statsvc.errors import Inapplicable, NotFound, StatsvcError, nearest
 from statsvc.store.catalog import operations, overview, tags, tokens
 from statsvc.store.catalog.engine import SCHEMA, is_usable
 
@@ -129,7 +129,7 @@ class Snapshot:
         available = ", ".join(names[:MAX_NAMES]) or "none; add one with POST /datasets or statsvc scan SOURCE"
         if name is None:
             if len(names) > 1:
-                raise InvalidParameter(
+                raise Inapplicable(
                     ("dataset", f"required, because there are {len(names)} datasets: {available}")
                 )
             if not names:

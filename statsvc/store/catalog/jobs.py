@@ -250,7 +250,7 @@ def recent(
     state   only jobs in this state
     before  only jobs older than the job with this id
 
-    Raises `InvalidParameter` for an unknown state, or an unknown job in `before`.
+    Raises `InvalidParameter` for an unknown state, `NotFound` for an unknown job in `before`.
     """
     query = _with_dataset_name()
     if dataset is not None:
@@ -265,8 +265,8 @@ def recent(
                 sa.select(jobs.c.created_at, jobs.c.id).where(jobs.c.id == before)
             ).first()
             if last is None:
-                raise InvalidParameter(
-                    ("before", f"there is no job {before!r}; use the value of `next` in the previous page")
+                raise NotFound(
+                    f"there is no job {before!r} to page from; use the value of `next` in the previous page"
                 )
             query = query.where(sa.tuple_(jobs.c.created_at, jobs.c.id) < sa.tuple_(*last))
         rows = connection.execute(

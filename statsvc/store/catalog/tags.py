@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from statsvc.store.catalog.database import Database
     from statsvc.store.catalog.records import Dataset
 
-_TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
+TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
 """A tag starts with a letter, so that it cannot be confused with a version number."""
 
 
 def validate_tag(tag: str, parameter: str = "tag") -> str:
     """Return the tag. Raises `InvalidParameter`, which names `parameter`, if it is malformed."""
-    if not _TAG.fullmatch(tag):
+    if not TAG.fullmatch(tag):
         raise InvalidParameter(
             (
                 parameter,
