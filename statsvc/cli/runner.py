@@ -54,11 +54,11 @@ def runner(
     is read below the current folder or its own source folder.
     """
     try:
-        from statsvc_workers.cluster.parent_death import end_with_parent
         from statsvc_workers.cluster.remote_cluster import checked_address
         from statsvc_workers.jobs.attempt import MAX_PIXELS, Settings
         from statsvc_workers.jobs.runner import run
         from statsvc_workers.kernels.device import require
+        from statsvc_workers.processes.parent_death import end_with_parent
     except ModuleNotFoundError as error:
         raise missing_extra("workers", error) from error
     if dask is None:

@@ -193,6 +193,10 @@ def test_a_web_page_of_another_origin_cannot_write(home: Home, catalog: Catalog)
         for origin in ("http://evil.example", "null", "http://127.0.0.1:9999", ""):
             response = client.post(cancel, headers={"Origin": origin})
             assert (response.status_code, response.json()["type"]) == (403, "/problems/cross-origin")
+        for site in ("cross-site", "same-site", ""):
+            for own in ({}, {"Origin": "http://127.0.0.1"}):
+                response = client.post(cancel, headers={"Sec-Fetch-Site": site} | own)
+                assert (response.status_code, response.json()["type"]) == (403, "/problems/cross-origin")
         assert client.post(cancel, content=b"x", headers={"Content-Type": "text/plain"}).status_code == 415
         assert client.delete("/datasets/street", headers={"Origin": "http://evil.example"}).status_code == 403
         assert client.get("/weights", headers={"Origin": "http://evil.example"}).status_code == 200

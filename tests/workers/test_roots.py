@@ -7,6 +7,7 @@ import json
 import shutil
 import socketserver
 import threading
+import time
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,9 @@ from statsvc_workers.sources.changed_paths import check_changed_paths
 from statsvc_workers.sources.list_samples import list_samples
 from statsvc_workers.sources.listing import Source
 from statsvc_workers.sources.sources import open_source
+from statsvc_workers.sources.watching import SourceWatcher
 from support import damage
+from support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -253,3 +256,29 @@ def test_a_source_outside_the_roots_is_refused_or_read_below_itself(
     else:
         chosen = roots.source_roots(str(tree / source), [str(tree / allowed)], only=only)
         assert chosen == (str(tree / expected),)
+
+
+def test_only_changes_within_the_roots_count_where_a_source_is_watched(tmp_path: Path) -> None:
+    inside, outside, other = (tmp_path / name for name in ("inside", "outside", "other"))
+    for folder in (inside / "labels", outside, other):
+        folder.mkdir(parents=True)
+    (inside / "labels" / "link").symlink_to(outside)
+
+    def has_changed() -> bool:
+        watcher.poll()
+        return watcher.since is not None
+
+    watcher = SourceWatcher("street", (str(inside / "labels"), None), 0.1, [str(inside)], only_roots=True)
+    try:
+        watcher.poll()
+        watcher.since = None  # that watching began counts as a change
+        (outside / "a.png").write_bytes(b"a")
+        assert not watcher._is_relevant(str(inside / "labels" / "link" / "a.png"))
+        (inside / "labels" / "b.png").write_bytes(b"b")
+        wait_for(has_changed)
+        shutil.rmtree(inside / "labels")
+        (inside / "labels").symlink_to(other)  # the source is replaced by a link out of the roots
+        watcher._check(time.monotonic())
+        assert watcher._events is None
+    finally:
+        watcher.close()

@@ -347,17 +347,16 @@ def test_a_folder_of_color_images_is_one_kind_whose_samples_fail(tmp_path: Path)
 def test_detection_reads_few_headers_where_each_image_has_its_own_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from statsvc_workers.formats import peek
-    from statsvc_workers.sources import inspection
+    from statsvc_workers.sources import content, inspection
 
     fill(tmp_path, grey=[f"case{n:04}/label.png" for n in range(600)])
     seen: list[str] = []
 
-    def counted_peek(name: str, file: Any) -> Any:
-        seen.append(name)
-        return peek(name, file)
+    def counted_header(root: str, path: str) -> Any:
+        seen.append(path)
+        return content.header(root, path)
 
-    monkeypatch.setattr(inspection, "peek", counted_peek)
+    monkeypatch.setattr(inspection, "header", counted_header)
     assert len(listed(tmp_path)) == 600
     assert len(seen) <= 2 * inspection.FOLDERS
 

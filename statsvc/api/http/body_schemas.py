@@ -98,9 +98,7 @@ Rule = Annotated[
     ),
 ]
 Key = Annotated[str, WithJsonSchema({"type": "string", "pattern": r"\S"})]
-LayoutName = Annotated[
-    str, WithJsonSchema({"type": "string", "enum": [layout.name for layout in LAYOUTS]})
-]
+LayoutName = Annotated[str, WithJsonSchema({"type": "string", "enum": [layout.name for layout in LAYOUTS]})]
 Rows = Annotated[str, WithJsonSchema({"type": "string", "enum": list(counting_rule.ROWS)})]
 _SIDE = "|".join(str(side) for side in range(MAX_SIDE, 0, -1))
 GridText = Annotated[str, WithJsonSchema({"type": "string", "pattern": f"^(none|({_SIDE})x({_SIDE}))$"})]

@@ -30,6 +30,9 @@ takes less than 50 ms.
 """
 
 
+OWN_SITES = ("same-origin", "none")
+"""Values of Sec-Fetch-Site for a request of our own page, and of the user without any page."""
+
 MAX_DIGITS = 18
 """Longest Content-Length that is converted to a number; Python refuses to convert very long ones."""
 
@@ -81,7 +84,8 @@ class OriginCheck:
     """Rejects writes that a web page of another origin sends.
 
     A page on another website can send simple requests, such as a POST without a body, to any server that the
-    browser reaches. Browsers say so in the Origin header; other clients do not send it.
+    browser reaches. Browsers say so in the headers Origin and Sec-Fetch-Site; other clients send neither. The
+    second one also tells http from https, and remains where a proxy or an extension removes the first.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -93,10 +97,13 @@ class OriginCheck:
             headers = Headers(scope=scope)
             origins = headers.getlist("origin")
             own = headers.get("host", "").lower()
-            if any(origin.lower().partition("://")[2] != own for origin in origins):
+            sites = headers.getlist("sec-fetch-site")
+            if any(origin.lower().partition("://")[2] != own for origin in origins) or any(
+                site not in OWN_SITES for site in sites
+            ):
+                origin = origins[0][:100] if origins else "unknown"
                 detail = (
-                    f"the request was sent by a web page of the origin {origins[0][:100]!r}, not by this "
-                    "server's page"
+                    f"the request was sent by a web page of the origin {origin!r}, not by this server's page"
                 )
                 await problem(CROSS_ORIGIN, detail)(scope, receive, send)
                 return

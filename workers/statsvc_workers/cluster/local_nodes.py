@@ -7,7 +7,7 @@ from typing import Any
 from distributed import Nanny, Scheduler, Worker
 
 from statsvc_workers.cluster import unix_sockets
-from statsvc_workers.cluster.parent_death import end_with_parent
+from statsvc_workers.processes.parent_death import end_with_parent
 
 PROTOCOL = unix_sockets.SCHEME
 

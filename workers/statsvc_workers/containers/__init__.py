@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from statsvc.errors import UnreadableSample
 from statsvc_workers.containers import arrays, coco, parquet, tar
 from statsvc_workers.formats.base import as_unreadable
+from statsvc_workers.processes import isolated
 from statsvc_workers.samples import roots
 from statsvc_workers.samples.stamps import combined, files_stamp, stamp_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from statsvc.dataset.counting_rule import Counting
     from statsvc_workers.containers.contents import Contents
@@ -47,13 +48,18 @@ def is_container(path: str, extensions: tuple[str, ...] = EXTENSIONS) -> bool:
 
 
 def list_container(root: str, path: str, key: str | None) -> Contents:
-    """Return the samples of the container at `path` below `root`.
+    """Return the samples of the container at `path` below `root`, listed in a child process.
 
     `key` chooses among several members or columns. Raises `OSError`, and `UnreadableSample`, whose text is
     about the container.
     """
+    return isolated.call(_list_container, roots.current_roots(), root, path, key)
+
+
+def _list_container(allowed: Sequence[str] | None, root: str, path: str, key: str | None) -> Contents:
     try:
-        contents = READERS[PurePosixPath(path).suffix.lower()](root, path, key)
+        with roots.restricted(allowed):
+            contents = READERS[PurePosixPath(path).suffix.lower()](root, path, key)
     except Exception as error:
         raise as_unreadable(error) from error
     if not contents.members:
@@ -62,12 +68,19 @@ def list_container(root: str, path: str, key: str | None) -> Contents:
 
 
 def list_array_rows(root: str, path: str, counting: Counting) -> list[Member]:
-    """Return the rows of the array at `path`: its indices along the first axis, or its chunks.
+    """Return the rows of the array at `path`, listed in a child process.
+
+    Rows are its indices along the first axis, or its chunks.
 
     Raises `OSError`, and `UnreadableSample` for a file that is not an NPY, HDF5 or Zarr array.
     """
+    return isolated.call(_list_array_rows, roots.current_roots(), root, path, counting)
+
+
+def _list_array_rows(allowed: Sequence[str] | None, root: str, path: str, counting: Counting) -> list[Member]:
     try:
-        return arrays.list_rows(root, path, counting)
+        with roots.restricted(allowed):
+            return arrays.list_rows(root, path, counting)
     except Exception as error:
         raise as_unreadable(error) from error
 

@@ -23,7 +23,7 @@ from statsvc.common.logs import configure_logging
 from statsvc.errors import NotFound
 from statsvc.store import home as homes
 from statsvc.store.catalog import jobs
-from statsvc_workers.cluster.parent_death import end_with_parent
+from statsvc_workers.processes.parent_death import end_with_parent
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

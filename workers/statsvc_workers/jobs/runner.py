@@ -78,7 +78,7 @@ def run(
         *(str(home.folder), home.database, str(home.store), settings, workers, dask, allow_insecure_dask)
     )
     catalog = home.open_catalog()
-    triggers = Triggers(catalog, quiet)
+    triggers = Triggers(catalog, settings, quiet)
     supervisor = _Supervisor(catalog, options)
     unavailable = False
     try:

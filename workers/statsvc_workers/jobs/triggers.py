@@ -19,6 +19,7 @@ from statsvc_workers.sources.watching import QUIET_SECONDS, SourceWatcher
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset
+    from statsvc_workers.jobs.attempt import Settings
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,8 @@ class Triggers:
     finds all changes that nothing has watched.
     """
 
-    def __init__(self, catalog: Catalog, quiet: float = QUIET_SECONDS) -> None:
-        self._catalog, self._quiet = catalog, quiet
+    def __init__(self, catalog: Catalog, settings: Settings, quiet: float = QUIET_SECONDS) -> None:
+        self._catalog, self._settings, self._quiet = catalog, settings, quiet
         self._owner, self._next_report = process_identity(), 0.0
         self._watchers: dict[str, tuple[Dataset, SourceWatcher]] = {}
         self._next_catalog_check = 0.0
@@ -113,6 +114,12 @@ class Triggers:
         for uid, dataset in datasets.items():
             if uid not in self._watchers:
                 assert dataset.source is not None
-                watcher = SourceWatcher(dataset.name, (dataset.source, dataset.pattern), self._quiet)
+                watcher = SourceWatcher(
+                    dataset.name,
+                    (dataset.source, dataset.pattern),
+                    self._quiet,
+                    self._settings.roots,
+                    only_roots=self._settings.only_roots,
+                )
                 self._watchers[uid] = (dataset, watcher)
                 log.info("%s: watching its source", dataset.name)

@@ -139,7 +139,7 @@ def source_roots(source: str, roots: Sequence[str] | None, *, only: bool) -> tup
     real = os.path.realpath(source)
     folders = [root for root in allowed if not is_url(root)]
     # The source of a single Zarr folder is its parent, which may be above the root.
-    if any(_is_inside(real, root) or (only and _is_inside(root, real)) for root in folders):
+    if any(is_inside(real, root) or (only and is_inside(root, real)) for root in folders):
         return allowed
     if only:
         raise _refused(source, allowed, "FOLDER")
@@ -166,7 +166,7 @@ def _open_path(path: str, roots: Sequence[str], flags: int = 0) -> int:
         descriptor = os.open(path, flags | (_NONBLOCK if _PATH_ONLY is None else _PATH_ONLY))
     except OSError:
         # Whether something exists outside the roots must not be visible.
-        if not any(not is_url(root) and _is_inside(os.path.realpath(path), root) for root in roots):
+        if not any(not is_url(root) and is_inside(os.path.realpath(path), root) for root in roots):
             raise _outside(roots) from None
         raise
     return _checked(descriptor, path, roots)
@@ -179,7 +179,7 @@ def _checked(descriptor: int, path: str, roots: Sequence[str]) -> int:
     except OSError as error:
         os.close(descriptor)
         raise OSError(error.errno, error.strerror, path) from error
-    if any(not is_url(root) and _is_inside(real, root) for root in roots):
+    if any(not is_url(root) and is_inside(real, root) for root in roots):
         return descriptor
     os.close(descriptor)
     raise _outside(roots)
@@ -194,7 +194,8 @@ def _real_path(descriptor: int) -> str:
     return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - Path would normalize it
 
 
-def _is_inside(path: str, folder: str) -> bool:
+def is_inside(path: str, folder: str) -> bool:
+    """Whether a path is a folder, or below it; both without links."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 

@@ -24,8 +24,11 @@ from statsvc.dataset.counting_rule import MASKS, VALUE
 from statsvc.dataset.num_classes import infer_num_classes
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import FORMATS, extension, nifti, open_label_map, peek, tiff
+from statsvc_workers.processes import isolated
 from statsvc_workers.samples.open_sample import existing, open_bytes
+from statsvc_workers.samples.roots import current_roots, restricted
 from statsvc_workers.sources import class_masks
+from statsvc_workers.sources.content import READ_HERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -303,7 +306,18 @@ def _example(
 ) -> tuple[Peek | None, dict[int, int] | None, dict[int, int] | None]:
     """Return the header of a label map, its ids and its colors with their pixels; None if not readable."""
     try:
-        with open_bytes(root, path) as file:
+        if extension(path) in READ_HERE:
+            return _read_example(current_roots(), root, path, key)
+        return isolated.call(_read_example, current_roots(), root, path, key)
+    except (OSError, UnreadableSample):
+        return None, None, None
+
+
+def _read_example(
+    allowed: Sequence[str] | None, root: str, path: str, key: str | None
+) -> tuple[Peek | None, dict[int, int] | None, dict[int, int] | None]:
+    try:
+        with restricted(allowed), open_bytes(root, path) as file:
             header = peek(path, file)
             file.seek(0)
             ids = _histogram(path, file, key, colors=False)
@@ -337,9 +351,19 @@ def _scaled(root: str, paths: Sequence[str]) -> str:
     chosen = _spread(volumes, REMOTE_HEADERS if is_url(root) else HEADERS)
     scaled = 0
     for path in chosen:
-        with suppress(OSError), open_bytes(root, path) as file:
-            scaled += nifti.has_scale(file)
+        with suppress(OSError, UnreadableSample):
+            scaled += isolated.call(_has_scale, current_roots(), root, path)
     return f"{scaled} of {len(chosen)} NIfTI files examined have a scale" if scaled else ""
+
+
+def _has_scale(allowed: Sequence[str] | None, root: str, path: str) -> bool:
+    with restricted(allowed), open_bytes(root, path) as file:
+        return nifti.has_scale(file)
+
+
+def _nodata_of(allowed: Sequence[str] | None, root: str, path: str) -> int | None:
+    with restricted(allowed), open_bytes(root, path) as file:
+        return tiff.nodata(file)
 
 
 def _nodata(root: str, paths: Sequence[str]) -> tuple[dict[int, int], int]:
@@ -348,9 +372,9 @@ def _nodata(root: str, paths: Sequence[str]) -> tuple[dict[int, int], int]:
     chosen = _spread(list(paths), REMOTE_HEADERS if is_url(root) else HEADERS)
     examined = 0
     for path in chosen:
-        with suppress(OSError), open_bytes(root, path) as file:
+        with suppress(OSError, UnreadableSample):
             examined += 1
-            if (value := tiff.nodata(file)) is not None:
+            if (value := isolated.call(_nodata_of, current_roots(), root, path)) is not None:
                 found[value] += 1
     return dict(found), examined
 

@@ -21,11 +21,12 @@ from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import extension, open_label_map, peek
 from statsvc_workers.formats.base import as_unreadable, check_pixels, equal_channels, packed_colors
 from statsvc_workers.formats.png_structure import GRAY, PALETTE, RGB, RGBA, read_header, read_image
+from statsvc_workers.processes import isolated
 from statsvc_workers.samples.open_sample import exists, open_bytes
-from statsvc_workers.samples.roots import OutsideRoots
+from statsvc_workers.samples.roots import OutsideRoots, current_roots, restricted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -39,6 +40,9 @@ MAX_DECODED = 1 << 28
 
 DECODED = frozenset({".png", ".bmp", ".gif", ".webp", ".pgm", ".pbm", ".tga"})
 """Extensions of files that are decoded as a whole."""
+
+READ_HERE = frozenset({".png", ".npy"})
+"""Extensions of files that are read in this process, within limits of our own; others in a child process."""
 
 CHUNKS = 8
 """Most chunks of a file that are inspected."""
@@ -116,7 +120,40 @@ def inspect(root: str, path: str, key: str | None = None, *, colors: bool = Fals
     # Only regular files: reading a pipe would block.
     if not is_url(root) and not exists(root, path):
         return None
-    with suppress(OSError, MemoryError, OutsideRoots), open_bytes(root, path) as file:
+    if extension(path) in READ_HERE:
+        return _inspect(current_roots(), root, path, key, colors=colors)
+    try:
+        return isolated.call(_inspect, current_roots(), root, path, key, colors=colors)
+    except UnreadableSample:
+        return None  # reported when it is counted
+
+
+def header(root: str, path: str) -> Peek | None:
+    """Return what the header of the file at `path` below `root` says; None where it cannot be read."""
+    if not is_url(root) and not exists(root, path):
+        return None
+    if extension(path) in READ_HERE:
+        return _header(current_roots(), root, path)
+    try:
+        return isolated.call(_header, current_roots(), root, path)
+    except UnreadableSample:
+        return None
+
+
+def _header(allowed: Sequence[str] | None, root: str, path: str) -> Peek | None:
+    with restricted(allowed), suppress(OSError, OutsideRoots), open_bytes(root, path) as file:
+        return peek(path, file)
+    return None
+
+
+def _inspect(
+    allowed: Sequence[str] | None, root: str, path: str, key: str | None, *, colors: bool
+) -> Content | None:
+    with (
+        restricted(allowed),
+        suppress(OSError, MemoryError, OutsideRoots),
+        open_bytes(root, path) as file,
+    ):
         header = peek(path, file)
         if header is None:
             return None
@@ -135,11 +172,26 @@ def sample(root: str, path: str, key: str | None = None) -> NDArray[np.int64] | 
     """Return ids [n] at positions that are the same in each file of this size; None if it cannot be read."""
     if not is_url(root) and not exists(root, path):
         return None
-    with suppress(OSError, MemoryError, OutsideRoots, UnreadableSample), open_bytes(root, path) as file:
+    if extension(path) in READ_HERE:
+        values = _sample(current_roots(), root, path, key)
+    else:
+        try:
+            values = isolated.call(_sample, current_roots(), root, path, key)
+        except UnreadableSample:
+            return None
+    return None if values is None else np.frombuffer(values, np.int64)
+
+
+def _sample(allowed: Sequence[str] | None, root: str, path: str, key: str | None) -> bytes | None:
+    with (
+        restricted(allowed),
+        suppress(OSError, MemoryError, OutsideRoots, UnreadableSample),
+        open_bytes(root, path) as file,
+    ):
         chunks, _ = _chunks(path, file, key, colors=False)
         parts = [chunk.reshape(-1) for chunk in itertools.islice(chunks, CHUNKS)]
         step = 1 + sum(map(len, parts)) // BLOCK
-        return np.concatenate([part[::step] for part in parts]).astype(np.int64)
+        return np.concatenate([part[::step] for part in parts]).astype(np.int64).tobytes()
     return None
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from statsvc.common.object_urls import is_url
-from statsvc_workers.formats import peek
-from statsvc_workers.samples.open_sample import exists, open_bytes
-from statsvc_workers.samples.roots import OutsideRoots, current_roots, restricted
-from statsvc_workers.sources.content import Content, Look, inspect, sample
+from statsvc_workers.samples.roots import current_roots, restricted
+from statsvc_workers.sources.content import Content, Look, header, inspect, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -115,17 +112,13 @@ class Inspection:
                 headers = list(pool.map(self._read, [file.path for file in chosen]))
         else:
             headers = [self._read(file.path) for file in chosen]
-        return [header for header in headers if header is not None]
+        return [found for found in headers if found is not None]
 
     def _read(self, path: str) -> tuple[str, bool] | None:
         if path not in self._headers:
-            header = None
-            with restricted(self._roots), suppress(OSError, OutsideRoots):
-                # Only regular files: reading a pipe would block.
-                if is_url(self.root) or exists(self.root, path):
-                    with open_bytes(self.root, path) as file:
-                        header = peek(path, file)
-            self._headers[path] = None if header is None else (header.text, header.color)
+            with restricted(self._roots):
+                found = header(self.root, path)
+            self._headers[path] = None if found is None else (found.text, found.color)
         return self._headers[path]
 
 

@@ -12,9 +12,11 @@ import watchfiles
 
 from statsvc.common.object_urls import is_url
 from statsvc.store.catalog.engine import UNSAFE_FILE_SYSTEMS, file_system
+from statsvc_workers.samples import roots
+from statsvc_workers.samples.roots import OutsideRoots, is_inside, restricted, source_roots
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     from watchfiles.main import FileChange
 
@@ -50,11 +52,22 @@ class SourceWatcher:
     name    name of the dataset, for log messages
     source  the dataset's `source` and `pattern`
     quiet   quiet period in seconds
+    allowed, only_roots  the arguments of `source_roots`: no change outside these roots counts
     since   time of the last change for which no job was queued; None if there is none
     """
 
-    def __init__(self, name: str, source: tuple[str, str | None], quiet: float = QUIET_SECONDS) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: tuple[str, str | None],
+        quiet: float = QUIET_SECONDS,
+        allowed: Sequence[str] | None = None,
+        *,
+        only_roots: bool = False,
+    ) -> None:
         self.source = source
+        self._roots, self._only_roots = allowed, only_roots
+        self._allowed: tuple[str, ...] | None = ()
         self.since: float | None = None
         self._name, self._quiet, self._target = name, quiet, _target(*source)
         self._first_change = 0.0
@@ -106,8 +119,13 @@ class SourceWatcher:
         self.since = now
 
     def _is_relevant(self, path: str) -> bool:
-        """Whether a scan includes a path: it skips names that begin with a dot."""
-        return not any(part.startswith(".") for part in path.removeprefix(self._target).split("/"))
+        """Whether a scan includes a path: not names that begin with a dot, nor links out of the roots."""
+        if any(part.startswith(".") for part in path.removeprefix(self._target).split("/")):
+            return False
+        folder = path.rpartition("/")[0]
+        return self._allowed is None or any(
+            is_inside(os.path.realpath(folder), root) for root in self._allowed
+        )
 
     def _check(self, now: float) -> None:
         """Start watching a source that exists, and again after it was replaced.
@@ -115,9 +133,11 @@ class SourceWatcher:
         Changes before that are unknown, so starting counts as a change.
         """
         try:
-            status = os.stat(self._target)  # noqa: PTH116
+            self._allowed = source_roots(self.source[0], self._roots, only=self._only_roots)
+            with restricted(self._allowed):
+                status = roots.status(self._target)
             identity = (status.st_dev, status.st_ino)
-        except OSError as error:
+        except (OSError, OutsideRoots) as error:
             if self._events is not None:
                 # Probably an unmounted disk; the job queued for this change reports it.
                 self._record_change(now)
@@ -125,7 +145,7 @@ class SourceWatcher:
             if not self._missing:
                 log.warning(
                     "%s: %s cannot be watched (%s). Is the disk mounted? Watching starts once it exists",
-                    *(self._name, self._target, error.strerror),
+                    *(self._name, self._target, getattr(error, "strerror", None) or error),
                 )
             self._missing = True
             return
