@@ -1,6 +1,10 @@
 """Entry point of the command line: `statsvc` and `python -m statsvc`."""
 
+import atexit
+import os
 import signal
+import sys
+import threading
 
 
 def main() -> None:
@@ -12,7 +16,28 @@ def main() -> None:
     from statsvc.cli import main as run_cli
 
     signal.signal(signal.SIGINT, handler)
-    run_cli()
+    try:
+        run_cli()
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            _end(end.code or 0)
+        raise
+
+
+def _end(code: int) -> None:
+    """End the process, unless threads are running, after all that would be done at exit.
+
+    Only the modules are not freed one by one, which takes 0.1 s.
+    """
+    if threading.active_count() > 1:
+        return
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return  # Python reports it
+    os._exit(code)
 
 
 if __name__ == "__main__":

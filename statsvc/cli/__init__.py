@@ -8,28 +8,6 @@ import click
 
 from statsvc._version import __version__
 from statsvc.cli._group import SectionedGroup
-from statsvc.cli.changed import changed
-from statsvc.cli.compare import compare
-from statsvc.cli.datasets import datasets
-from statsvc.cli.demo import demo
-from statsvc.cli.diff import diff
-from statsvc.cli.doctor import doctor
-from statsvc.cli.export import export
-from statsvc.cli.gc import gc
-from statsvc.cli.heatmap import heatmap
-from statsvc.cli.import_counts import import_counts
-from statsvc.cli.jobs import jobs
-from statsvc.cli.prefetch import prefetch
-from statsvc.cli.rebuild import rebuild
-from statsvc.cli.runner import runner
-from statsvc.cli.scan import scan
-from statsvc.cli.serve import serve
-from statsvc.cli.split import split, subset
-from statsvc.cli.token import token
-from statsvc.cli.upgrade import upgrade
-from statsvc.cli.verify import verify
-from statsvc.cli.versions import versions
-from statsvc.cli.weights import weights
 from statsvc.common.logs import configure_logging
 
 EPILOG = """\b
@@ -56,12 +34,13 @@ def cli(verbose: bool) -> None:
 
 cli.add_sections(
     {
-        "Count": (demo, scan, changed, import_counts),
-        "Weights": (weights, compare, export, prefetch),
-        "Divide": (split, subset),
-        "Inspect": (datasets, versions, diff, jobs, doctor, heatmap),
-        "Operate": (serve, runner, token, verify, gc, rebuild, upgrade),
-    }
+        "Count": ("demo", "scan", "changed", "import"),
+        "Weights": ("weights", "compare", "export", "prefetch"),
+        "Divide": ("split", "subset"),
+        "Inspect": ("datasets", "versions", "diff", "jobs", "doctor", "heatmap"),
+        "Operate": ("serve", "runner", "token", "verify", "gc", "rebuild", "upgrade"),
+    },
+    modules={"import": "import_counts", "subset": "split"},
 )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
+from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,26 +19,68 @@ if TYPE_CHECKING:
 FAILED, USAGE = 1, 2
 """Exit codes: the command failed; the command line is wrong."""
 
+ONE_THREAD = frozenset({"scan"})
+"""Commands that multiply only small matrices."""
+
+
+class _Commands(MutableMapping[str, click.Command]):
+    """Commands by name; the module of each is imported when it is used.
+
+    modules  name → module of this package, which defines the command under the name of the module
+    """
+
+    def __init__(self) -> None:
+        self.modules: dict[str, str] = {}
+        self._loaded: dict[str, click.Command] = {}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self._loaded:
+            module = self.modules[name]
+            if name in ONE_THREAD:
+                # OpenBLAS starts its threads when NumPy is imported, and they wait actively.
+                os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+            attribute = module if name == "import" else name
+            self._loaded[name] = getattr(importlib.import_module(f"statsvc.cli.{module}"), attribute)
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self.modules[name], self._loaded[name] = "", command
+
+    def __delitem__(self, name: str) -> None:
+        del self.modules[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.modules)
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
 
 class SectionedGroup(click.Group):
     """A group of commands that `--help` lists in sections, in order of use."""
 
-    sections: Mapping[str, Sequence[click.Command]] = {}
+    sections: Mapping[str, Sequence[str]] = {}
 
-    def add_sections(self, sections: Mapping[str, Sequence[click.Command]]) -> None:
-        """Add the commands of each section, listed under its heading."""
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.commands: _Commands = _Commands()
+
+    def add_sections(self, sections: Mapping[str, Sequence[str]], modules: Mapping[str, str]) -> None:
+        """Add the commands of each section by name, listed under its heading.
+
+        modules  the modules of those commands whose module has another name
+        """
         self.sections = sections
-        for commands in sections.values():
-            for command in commands:
-                self.add_command(command)
+        for names in sections.values():
+            self.commands.modules |= {name: modules.get(name, name) for name in names}
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write one line per command below the heading of its section."""
         width = max(len(name) for name in self.commands)
-        for heading, commands in self.sections.items():
+        for heading, names in self.sections.items():
             with formatter.section(heading):
                 formatter.write_dl(
-                    [(f"{command.name:<{width}}", command.get_short_help_str()) for command in commands]
+                    [(f"{name:<{width}}", self.commands[name].get_short_help_str()) for name in names]
                 )
 
     def resolve_command(

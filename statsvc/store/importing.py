@@ -16,9 +16,10 @@ from statsvc.store.catalog.records import NewVersion
 from statsvc.store.import_files import SampleCounts
 from statsvc.store.publication import IMPORTED, publish
 from statsvc.store.reconfigure import apply_changes, check_class_names
-from statsvc.store.versions.arrays import ROWS_PER_CHUNK, SAMPLE_ARRAYS, create_group
+from statsvc.store.versions.arrays import ATTRIBUTES, ROWS_PER_CHUNK, SAMPLE_ARRAYS
 from statsvc.store.versions.checkpoints import CountedRows, blank
 from statsvc.store.versions.writer import VersionWriter, strings, write_totals
+from statsvc.store.versions.zarr_files import create_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,9 +106,8 @@ def _write(
     """Write the arrays of the new group; return the totals and the digests."""
     if isinstance(counts, SampleCounts):
         return _write_rows(location, counts, occurring)
-    group = create_group(location, {})
-    with location.translated_errors():
-        return counts, write_totals(group, counts)
+    create_group(location, {ATTRIBUTES: {}})
+    return counts, write_totals(location, counts)
 
 
 def _write_rows(

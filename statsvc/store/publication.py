@@ -11,8 +11,9 @@ from statsvc.errors import StatsvcError
 from statsvc.store.catalog.catalog import Stale
 from statsvc.store.catalog.records import NewVersion
 from statsvc.store.versions.aggregates import ExpiredVersion
-from statsvc.store.versions.arrays import ATTRIBUTES, create_group
+from statsvc.store.versions.arrays import ATTRIBUTES
 from statsvc.store.versions.version import Version
+from statsvc.store.versions.zarr_files import METADATA, create_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 IMPORTED = "import"
 """The reader digest of imported counts."""
-
-_METADATA = "zarr.json"
 
 
 def open_version(
@@ -126,7 +125,7 @@ def _make_durable(group: Location, store: Location, values: dict[str, Any], *, c
     """
     try:
         if create:
-            create_group(group, {})
+            create_group(group, {ATTRIBUTES: {}})
         write_attributes(group, values)
         group.make_durable(store)
     except BaseException:
@@ -136,14 +135,14 @@ def _make_durable(group: Location, store: Location, values: dict[str, Any], *, c
 
 def write_attributes(group: Location, values: dict[str, Any]) -> None:
     """Write a group's attributes; its arrays stay unchanged."""
-    metadata = json.loads((group / _METADATA).read())
+    metadata = json.loads((group / METADATA).read())
     metadata["attributes"] = {ATTRIBUTES: values}
-    (group / _METADATA).write(json.dumps(metadata, indent=2, ensure_ascii=False).encode())
+    (group / METADATA).write(json.dumps(metadata, indent=2, ensure_ascii=False).encode())
 
 
 def group_attributes(group: Location) -> dict[str, Any]:
     """Return a group's attributes. Raises `OSError`, `ValueError`, `KeyError` or `StoreError`."""
-    metadata = json.loads((group / _METADATA).read())
+    metadata = json.loads((group / METADATA).read())
     values: dict[str, Any] = metadata["attributes"][ATTRIBUTES]
     return values
 

@@ -18,7 +18,7 @@ from statsvc.store import publication
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.catalog.records import NewVersion
-from statsvc.store.versions.arrays import create_group
+from statsvc.store.versions.zarr_files import create_group
 from statsvc_workers.jobs.progress import Progress
 from support.label_maps import random_labels, write_folder, write_png
 from support.scans import Workspace, assert_matches_folder

@@ -131,12 +131,12 @@ def test_every_array_is_compressed_with_a_checksum_and_not_sharded(published: Pu
 
 
 def test_chunks_equal_to_the_fill_value_are_written(tmp_path: Path) -> None:
-    from statsvc.store.versions.arrays import create_array, create_group
+    from statsvc.store.versions.zarr_files import create_array, create_group
 
-    array = create_array(
-        create_group(FolderLocation(tmp_path / "g"), {}), "a", (4,), (2,), np.dtype("int64"), -1, ("sample",)
-    )
-    array[...] = np.full(4, -1)
+    group = FolderLocation(tmp_path / "g")
+    create_group(group, {})
+    array = create_array(group, "a", (4,), 2, np.dtype("int64"), -1, ("sample",))
+    array.write(0, np.full(4, -1))
     assert sorted(file.name for file in (tmp_path / "g" / "a" / "c").iterdir()) == ["0", "1"]
 
 

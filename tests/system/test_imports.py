@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import statsvc
+from support.label_maps import random_labels, write_png
+from support.waiting import wait_until_stable
 
 HEAVY = [
     "PIL",
@@ -60,7 +62,7 @@ def packages_loaded_by(code: str) -> set[str]:
         cwd=Path(statsvc.__file__).parents[1],
         check=True,
     )
-    return set(json.loads(process.stdout))
+    return set(json.loads(process.stdout.splitlines()[-1]))
 
 
 def test_importing_statsvc_loads_only_the_standard_library() -> None:
@@ -75,6 +77,38 @@ def test_importing_a_public_name_loads_no_heavy_package(name: str) -> None:
 
 def test_the_check_detects_a_heavy_package() -> None:
     assert "yaml" in packages_loaded_by("import yaml")
+
+
+STORED = {"click", "numpy", "sqlalchemy", "typing_extensions", "xxhash", "zstandard"}
+"""What any command that reads the catalog and versions needs."""
+
+BUDGETS = {
+    "--help": {"click", "numpy"},
+    "scan FOLDER": STORED | {"PIL", "bracex", "imagecodecs", "llvmlite", "rich", "wcmatch"},
+    "scan FOLDER --json": STORED | {"bracex", "imagecodecs", "wcmatch"},
+    "datasets": STORED - {"xxhash", "zstandard"},
+    "weights": STORED,
+    "verify": STORED,
+    "gc": STORED,
+}
+"""Third-party packages that a command may load, in the order in which the test runs them."""
+
+
+def test_each_command_loads_only_the_packages_that_it_needs(tmp_path: Path) -> None:
+    write_png(tmp_path / "labels" / "a.png", random_labels(0))
+    wait_until_stable(tmp_path / "labels")
+    for command, allowed in BUDGETS.items():
+        arguments = command.replace("FOLDER", str(tmp_path / "labels")).split()
+        if command != "--help":
+            arguments += ["--home", str(tmp_path / "home")]
+        code = f"import contextlib, sys; sys.argv[1:] = {arguments}\nfrom statsvc.cli import main\n"
+        code += "with contextlib.suppress(SystemExit): main()"
+        before = packages_loaded_by("pass")
+        loaded = packages_loaded_by(code) - before - sys.stdlib_module_names - {"statsvc", "statsvc_workers"}
+        compiled = {
+            name for name in loaded if name.startswith(("_cython", "cython", "_shared", "__mp", "_sysconfig"))
+        }
+        assert loaded - compiled <= allowed, command
 
 
 def test_the_public_names_do_not_change() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import zarr
 from PIL import Image
 
 from statsvc.dataset.counting_rule import Counting
@@ -14,7 +15,6 @@ from statsvc.errors import DamagedVersion, Unanswerable
 from statsvc.store import retention
 from statsvc.store.publication import configure
 from statsvc.store.reconfigure import configuration_change
-from statsvc.store.versions.arrays import open_group
 from support.label_maps import expected_counts, write_folder, write_png
 from support.scans import Workspace, scan_numbers
 from support.waiting import wait_until_stable
@@ -126,8 +126,6 @@ def test_verify_finds_damaged_tiles_and_retention_removes_them(workspace: Worksp
         next(expired.tiled_blocks())
     assert_tiles_match(workspace, folder, dataset.current_number)
 
-    import zarr
-
     uri = workspace.files / workspace.record().arrays_uri
     for name in ("grid_tile", "grid_class_id", "grid_pixels", "grid_entries"):
         array = zarr.open_array(str(uri / name), mode="r+")
@@ -137,4 +135,6 @@ def test_verify_finds_damaged_tiles_and_retention_removes_them(workspace: Worksp
             workspace.version().verify()
         array[:] = values
     workspace.version().verify()
-    assert "entry" in str(open_group(workspace.store / workspace.record().arrays_uri)["grid_tile"].metadata)
+    assert "entry" in str(
+        zarr.open_group(workspace.files / workspace.record().arrays_uri, mode="r")["grid_tile"].metadata
+    )

@@ -98,7 +98,7 @@ def test_ids_that_lie_far_apart_are_counted_exactly() -> None:
 GUARDED = """
 import ctypes, mmap
 import numpy as np
-from statsvc_workers.kernels import png_rows, run_lengths as kernels
+from statsvc_workers.kernels import machine_code, png_rows, run_lengths as kernels
 from statsvc_workers.kernels.histogram import COUNTERS
 
 PAGE, LENGTH = mmap.PAGESIZE, 8 * mmap.PAGESIZE
@@ -119,9 +119,10 @@ for width in range(1, 80):
             data = memory[-rows.size :]
             for whole in (width, width - 1):
                 data[:] = rows.ravel()
-                before = np.zeros(width, np.uint8)
                 columns = np.array([0, whole // 3, whole // 3, whole])
-                assert png_rows.count_rows(data, height, width, columns, counts, tails, before) == -1
+                for loop in (png_rows.count_rows, machine_code.count_rows):
+                    before = np.zeros(width, np.uint8)
+                    assert loop(data, height, width, columns, counts, tails, before) == -1
             data[:] = rows.ravel()
             pixels = np.empty((height, width), np.uint8)
             before = np.zeros(width, np.uint8)
@@ -209,8 +210,13 @@ print("whole")
 """
 
 
-def test_mutated_files_are_rejected_or_counted_completely_within_bounds(tmp_path: Path) -> None:
-    environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+@pytest.mark.parametrize("boundscheck", ["0", "1"])
+def test_mutated_files_are_rejected_or_counted_completely_within_bounds(
+    boundscheck: str, tmp_path: Path
+) -> None:
+    environment = os.environ | {"NUMBA_BOUNDSCHECK": boundscheck}
+    if boundscheck == "1":
+        environment["NUMBA_CACHE_DIR"] = str(tmp_path)  # code compiled with checks is not kept
     done = subprocess.run(
         [sys.executable, "-c", MUTATED],
         env=environment,
@@ -263,3 +269,56 @@ def test_loops_run_whatever_state_their_cache_is_in(tmp_path: Path, cache: str) 
         assert "cannot be stored" in first.stderr
     else:
         assert list(folder.rglob("*.nbc"))
+
+
+COUNT = """
+import io, sys
+import numpy as np
+sys.path.insert(0, "tests")
+from support.png_files import GRAY, filtered_rows, png
+from statsvc_workers.formats import open_label_map
+
+data = png(GRAY, 8, 50, filtered_rows(np.random.default_rng(1), 9, 50, 5, 0.9), 9)
+print(int(open_label_map("x.png", io.BytesIO(data), 1 << 20).histogram()[1].sum()), "numba" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("cache", ["writable", "damaged", "full"])
+def test_a_png_is_counted_without_numba_once_the_loop_is_compiled(tmp_path: Path, cache: str) -> None:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def run(limit: str = "true") -> subprocess.CompletedProcess[str]:
+        command = ["sh", "-c", f'{limit}; exec "$0" -c "$1"', sys.executable, COUNT]
+        return subprocess.run(
+            command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True
+        )
+
+    first = run("ulimit -f 0" if cache == "full" else "true")
+    assert first.stdout == "450 True\n", first.stderr
+    files = list((tmp_path / "cache").rglob("count-*.o"))
+    if cache == "full":
+        assert "cannot be stored" in first.stderr
+        assert [file.read_bytes() for file in files] == []
+        return
+    [file] = files
+    if cache == "damaged":
+        file.write_bytes(file.read_bytes()[:-1] + b"!")
+        damaged = run()
+        assert damaged.stdout == "450 True\n", damaged.stderr
+        assert "compiling it again" in damaged.stderr
+    assert run().stdout == "450 False\n"
+
+
+def test_the_loop_refuses_arrays_that_are_shorter_than_it_reads() -> None:
+    from statsvc_workers.kernels import machine_code
+
+    def count(length: int, row: int) -> int:
+        numbers = [np.zeros(256, np.int64) for _ in range(2)]
+        return machine_code.count_rows(
+            np.zeros(length, np.uint8), 3, 8, np.array([0, 8]), *numbers, np.zeros(row, np.uint8)
+        )
+
+    assert count(27, 8) == -1
+    for length, row in ((26, 8), (27, 7)):
+        with pytest.raises(ValueError, match="shorter"):
+            count(length, row)

@@ -37,13 +37,13 @@ datasets = sa.Table(
         comment="number of newest versions that keep their rows",
     ),
 )
-# A deleted dataset keeps its row, so that its version numbers are never reused.
+# A deleted dataset keeps its row, so that its version numbers are never reused. Options of PostgreSQL are not
+# repeated here: SQLAlchemy would load its dialects, and only the migrations create tables there.
 sa.Index(
     "uq_datasets_live_name",
     datasets.c.name,
     unique=True,
     sqlite_where=datasets.c.deleted_at.is_(None),
-    postgresql_where=datasets.c.deleted_at.is_(None),
 )
 
 jobs = sa.Table(
@@ -79,7 +79,6 @@ for _state in ("queued", "running"):
         jobs.c.dataset_uid,
         unique=True,
         sqlite_where=jobs.c.state == _state,
-        postgresql_where=jobs.c.state == _state,
     )
 
 versions = sa.Table(

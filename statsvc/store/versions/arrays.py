@@ -11,20 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
-import zarr
-from zarr.codecs import ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
 from statsvc.dataset.objects import ObjectTotals
+from statsvc.store.versions.zarr_files import STRING, encoded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from zarr.core.buffer import Buffer
-
     from statsvc.dataset.table import Histogram
-    from statsvc.store.versions.location import Location
 
 ROWS_PER_CHUNK = 2048
 """Samples in one chunk of `counts`."""
@@ -34,8 +28,6 @@ VALUES_PER_CHUNK = 65536
 
 ATTRIBUTES = "statsvc"
 """The group attribute that holds a version's description."""
-
-STRING = np.dtypes.StringDType()
 
 SAMPLE_ARRAYS: dict[str, tuple[np.dtype[Any], Any]] = {
     "path": (STRING, "\0"),
@@ -127,75 +119,15 @@ def object_totals(arrays: Mapping[str, np.ndarray[Any, Any]]) -> ObjectTotals | 
     return ObjectTotals(*(arrays[f"object_{name}"] for name in OBJECT_TOTALS))
 
 
-def create_group(location: Location, attributes: dict[str, Any]) -> zarr.Group:
-    """Create a new Zarr group at a location that must not contain one yet. Raises `StoreError`."""
-    with location.translated_errors():
-        return zarr.create_group(
-            **location.zarr(read_only=False), zarr_format=3, attributes={ATTRIBUTES: attributes}
-        )
-
-
-def open_group(location: Location) -> zarr.Group:
-    """Open a group for reading."""
-    return zarr.open_group(**location.zarr(read_only=True), mode="r", zarr_format=3)
-
-
-def create_array(
-    group: zarr.Group,
-    name: str,
-    shape: tuple[int, ...],
-    chunks: tuple[int, ...],
-    dtype: np.dtype[Any],
-    fill_value: Any,
-    dimensions: tuple[str, ...],
-) -> zarr.Array[Any]:
-    """Create one array with the codecs and settings of every version."""
-    return group.create_array(
-        name,
-        shape=shape,
-        chunks=chunks,
-        dtype="string" if dtype == STRING else dtype,
-        fill_value=fill_value,
-        dimension_names=dimensions,
-        compressors=[ZstdCodec(level=3, checksum=True)],
-        # Write a chunk even if it equals the fill value, so that a missing chunk always means lost data.
-        config={"write_empty_chunks": True},
-    )
-
-
-def read_chunk(array: zarr.Array[Any], number: int) -> Buffer | None:
-    """Return a chunk of rows of a two-dimensional array, compressed; None if it is missing."""
-    path = array.store_path / array.metadata.encode_chunk_key((number, 0))
-    return sync(path.get(default_buffer_prototype()))
-
-
-def write_chunk(array: zarr.Array[Any], number: int, chunk: Buffer) -> None:
-    """Write a compressed chunk that `read_chunk` returned for an array of the same dtype and columns."""
-    sync((array.store_path / array.metadata.encode_chunk_key((number, 0))).set(chunk))
-
-
 class Digest:
     """xxh3 (128 bits) of an array's values in order, however they are split into calls of `add`."""
 
     def __init__(self) -> None:
         self._hash = xxhash.xxh3_128()
 
-    def add(self, values: np.ndarray[Any, Any]) -> None:
-        """Add the next values: little-endian bytes of numbers, length-prefixed UTF-8 of strings."""
-        if values.dtype == STRING:
-            for start in range(0, len(values), VALUES_PER_CHUNK):
-                self._add_strings(values[start : start + VALUES_PER_CHUNK])
-        else:
-            little = values.dtype.newbyteorder("<")
-            self._hash.update(np.ascontiguousarray(values, little).tobytes())
-
-    def _add_strings(self, values: np.ndarray[Any, Any]) -> None:
-        if not values.astype(bool).any():
-            self._hash.update(bytes(4 * len(values)))  # fast path: most `error` arrays are empty
-            return
-        for text in values.tolist():
-            data = text.encode()
-            self._hash.update(len(data).to_bytes(4, "little") + data)
+    def add(self, values: np.ndarray[Any, Any] | bytes) -> None:
+        """Add the next values, or what `zarr_files.encoded` returns for them."""
+        self._hash.update(values if isinstance(values, bytes) else encoded(values))
 
     def hexdigest(self) -> str:
         """Return the digest as 32 hexadecimal digits."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,15 @@ from statsvc.errors import SourceError, StoreError, StoreUnavailable
 from statsvc.store.versions.location import Location
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 log = logging.getLogger(__name__)
 
 SHORT_RETRIES, SHORT_TIMEOUT_SECONDS = 2, 5.0
 """Retries, and timeout of one request, while an HTTP client waits for the response."""
+
+CONCURRENT_READS = 16
+"""Objects that are requested at the same time."""
 
 _REJECTIONS = ("PermissionDeniedError", "UnauthenticatedError", "NotSupportedError", "NotImplementedError")
 """Errors of obstore that a retry cannot fix."""
@@ -99,23 +103,11 @@ class BucketLocation(Location):
     def __hash__(self) -> int:
         return hash(str(self))
 
-    def zarr(self, *, read_only: bool) -> dict[str, Any]:
-        """Return the store and path of the group for Zarr.
-
-        Readers share one client for all groups. A writer gets a store rooted at the group: Zarr writes a
-        metadata object for every prefix of its store that is above a group.
-        """
-        from zarr.storage import ObjectStore
-
-        if read_only:
-            return {"store": ObjectStore(self._service.client(), read_only=True), "path": self._key}
-        return {"store": ObjectStore(_Service(str(self), self._service.short_timeouts).client()), "path": ""}
-
     @contextmanager
-    def translated_errors(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         """Translate obstore's errors into `StoreError`; a missing object is a `FileNotFoundError`."""
         self._service.client()  # raises the error that names the missing extra, before the import below
-        from obstore.exceptions import BaseError
+        from obstore.exceptions import AlreadyExistsError, BaseError
 
         try:
             yield
@@ -124,6 +116,9 @@ class BucketLocation(Location):
                 raise self._service.record_failure(error) from error
             self._service.record_success()
             raise
+        except AlreadyExistsError as error:
+            self._service.record_success()
+            raise FileExistsError(f"{self} already exists") from error
         except BaseError as error:
             raise self._service.record_failure(error) from error
         else:
@@ -132,20 +127,33 @@ class BucketLocation(Location):
     def read(self) -> bytes:
         """Return the object's content."""
         client = self._service.client()
-        with self.translated_errors():
+        with self._translated_errors():
             return bytes(client.get(self._key).bytes())
+
+    def read_all(self, names: Sequence[str]) -> list[bytes]:
+        """Return the contents of objects below, which are requested concurrently."""
+        if len(names) < 2:
+            return super().read_all(names)
+        with ThreadPoolExecutor(min(CONCURRENT_READS, len(names))) as threads:
+            return list(threads.map(lambda name: (self / name).read(), names))
+
+    def write_new(self, data: bytes, *, exclusive: bool = False) -> None:
+        """Put the object; with `exclusive`, only if the key is free."""
+        client = self._service.client()
+        with self._translated_errors():
+            client.put(self._key, data, mode="create" if exclusive else "overwrite")
 
     def write(self, data: bytes, *, lasting: bool = True) -> None:  # noqa: ARG002 - every object is durable
         """Put the object."""
         client = self._service.client()
-        with self.translated_errors():
+        with self._translated_errors():
             client.put(self._key, data)
 
     def exists(self) -> bool:
         """Whether an object of this key exists."""
         client = self._service.client()
         try:
-            with self.translated_errors():
+            with self._translated_errors():
                 client.head(self._key)
         except FileNotFoundError:
             return False
@@ -154,7 +162,7 @@ class BucketLocation(Location):
     def folders(self) -> list[Location]:
         """Return the prefixes directly below."""
         client = self._service.client()
-        with self.translated_errors():
+        with self._translated_errors():
             prefixes = client.list_with_delimiter(self._key or None)["common_prefixes"]
         return [BucketLocation(self._service, key) for key in sorted(prefixes)]
 
@@ -173,7 +181,7 @@ class BucketLocation(Location):
         try:
             client = self._service.client()
             if keys := [item["path"] for item in self._objects(include_self=True)]:
-                with self.translated_errors():
+                with self._translated_errors():
                     client.delete(keys)
         except StoreError as error:
             log.warning("%s could not be removed: %s", self, error)
@@ -198,7 +206,7 @@ class BucketLocation(Location):
 
     def _objects(self, *, include_self: bool = False) -> list[Any]:
         client = self._service.client()
-        with self.translated_errors():
+        with self._translated_errors():
             objects = list(client.list(self._key or None).collect())
             if include_self and self._key:
                 try:

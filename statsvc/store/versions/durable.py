@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+SYNC_THREADS = 8
+"""Files and folders that are flushed at the same time."""
 
 
 def sync_path(path: Path) -> None:
@@ -23,13 +27,18 @@ def sync_path(path: Path) -> None:
 def sync_tree(folder: Path, upto: Path) -> None:
     """Flush `folder` with everything below it, then its parents up to and including `upto`.
 
-    Zarr does not flush what it writes. A folder is flushed after its content, so that after a power failure
-    no name refers to missing content.
+    A folder is flushed after its content, so that after a power failure no name refers to missing content.
     """
-    for parent, _folders, files in os.walk(folder, topdown=False):
-        for name in files:
-            sync_path(folder.__class__(parent) / name)
-        sync_path(folder.__class__(parent))
+    files: list[Path] = []
+    folders: dict[int, list[Path]] = {}
+    for parent, _folders, names in os.walk(folder):
+        path = folder.__class__(parent)
+        files += (path / name for name in names)
+        folders.setdefault(len(path.parts), []).append(path)
+    # Concurrently, because a file system writes its journal once for all that wait for it.
+    with ThreadPoolExecutor(SYNC_THREADS) as threads:
+        for group in (files, *(folders[depth] for depth in sorted(folders, reverse=True))):
+            list(threads.map(sync_path, group))
     current = folder
     while current != upto:
         current = current.parent

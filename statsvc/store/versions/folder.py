@@ -7,7 +7,7 @@ import shutil
 import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from statsvc.errors import StoreError, StoreUnavailable
 from statsvc.store.versions import durable
@@ -37,14 +37,8 @@ class FolderLocation(Location):
     def __str__(self) -> str:
         return str(self.path)
 
-    def zarr(self, *, read_only: bool) -> dict[str, Any]:
-        """Return the folder as Zarr's store."""
-        from zarr.storage import LocalStore
-
-        return {"store": LocalStore(self.path, read_only=read_only), "path": ""}
-
     @contextmanager
-    def translated_errors(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         """Translate errors of the file system into `StoreUnavailable` or `StoreError`."""
         try:
             yield
@@ -57,23 +51,35 @@ class FolderLocation(Location):
 
     def read(self) -> bytes:
         """Return the file's content."""
-        with self.translated_errors():
+        with self._translated_errors():
             return self.path.read_bytes()
+
+    def write_new(self, data: bytes, *, exclusive: bool = False) -> None:
+        """Write the file; create its folders."""
+        mode = "xb" if exclusive else "wb"
+        with self._translated_errors():
+            try:
+                file = self.path.open(mode)
+            except FileNotFoundError:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                file = self.path.open(mode)
+            with file:
+                file.write(data)
 
     def write(self, data: bytes, *, lasting: bool = True) -> None:
         """Write a temporary file and rename it; create its folder if needed."""
-        with self.translated_errors():
+        with self._translated_errors():
             durable.make_folder(self.path.parent)
             durable.replace(self.path, data, lasting=lasting)
 
     def exists(self) -> bool:
         """Whether the file exists."""
-        with self.translated_errors():
+        with self._translated_errors():
             return self.path.exists()
 
     def folders(self) -> list[Location]:
         """Return the direct subfolders."""
-        with self.translated_errors():
+        with self._translated_errors():
             try:
                 return [FolderLocation(path) for path in sorted(self.path.iterdir()) if path.is_dir()]
             except FileNotFoundError:
@@ -81,7 +87,7 @@ class FolderLocation(Location):
 
     def files(self, suffix: str) -> list[Location]:
         """Return the files below whose names end in `suffix`."""
-        with self.translated_errors():
+        with self._translated_errors():
             return [FolderLocation(path) for path in sorted(self.path.rglob(f"*{suffix}"))]
 
     def modified_at(self) -> float | None:
@@ -105,13 +111,13 @@ class FolderLocation(Location):
 
     def create(self) -> None:
         """Create the folder, durably."""
-        with self.translated_errors():
+        with self._translated_errors():
             durable.make_folder(self.path)
 
     def make_durable(self, store: Location) -> None:
         """Flush every file and folder, and the parent folders up to the store's root."""
         assert isinstance(store, FolderLocation)
-        with self.translated_errors():
+        with self._translated_errors():
             durable.sync_tree(self.path, store.path)
 
     def with_short_timeouts(self) -> FolderLocation:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from collections.abc import Sequence
 
 
 class Location(ABC):
@@ -33,16 +33,19 @@ class Location(ABC):
     def __str__(self) -> str: ...
 
     @abstractmethod
-    def zarr(self, *, read_only: bool) -> dict[str, Any]:
-        """Return the `store` and `path` arguments with which Zarr opens a group here."""
-
-    @abstractmethod
-    def translated_errors(self) -> AbstractContextManager[None]:
-        """Translate the storage errors that Zarr passes through into the errors of this class."""
-
-    @abstractmethod
     def read(self) -> bytes:
         """Return the content of a file. Raises `FileNotFoundError`."""
+
+    def read_all(self, names: Sequence[str]) -> list[bytes]:
+        """Return the contents of files below this location. Raises `FileNotFoundError`."""
+        return [(self / name).read() for name in names]
+
+    @abstractmethod
+    def write_new(self, data: bytes, *, exclusive: bool = False) -> None:
+        """Create a file of a group that no reader sees yet; it is durable once `make_durable` was called.
+
+        With `exclusive`, raise `FileExistsError` if it exists.
+        """
 
     @abstractmethod
     def write(self, data: bytes, *, lasting: bool = True) -> None:
@@ -77,7 +80,7 @@ class Location(ABC):
 
     @abstractmethod
     def make_durable(self, store: Location) -> None:
-        """Flush everything below, which Zarr wrote, to disk; `store` is the root of the version store."""
+        """Flush everything below, which `write_new` wrote, to disk; `store` is the version store's root."""
 
     @abstractmethod
     def with_short_timeouts(self) -> Location:

@@ -19,28 +19,24 @@ from statsvc.store.versions.arrays import (
     ENTRIES_PER_CHUNK,
     ROWS_PER_CHUNK,
     SAMPLE_ARRAYS,
-    STRING,
     VALUES_PER_CHUNK,
     Digest,
     digest,
     dtype_of,
     object_totals,
-    open_group,
-    read_chunk,
 )
 from statsvc.store.versions.row_access import check_may_read_rows
+from statsvc.store.versions.zarr_files import STRING, StoredChunk, check_group, open_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from types import EllipsisType
 
-    import zarr
     from numpy.typing import NDArray
-    from zarr.core.buffer import Buffer
 
     from statsvc.dataset.configuration import Configuration
     from statsvc.dataset.table import Shapes
     from statsvc.store.versions.location import Location
+    from statsvc.store.versions.zarr_files import StoredArray
 
 READ_BYTES = 32 * 2**20
 """Bytes of `counts` per read: several chunks, which Zarr requests concurrently."""
@@ -91,9 +87,8 @@ class Version(Table):
         self.has_rows = "path" in digests
         self._location, self._digests, self._failed = arrays, digests, failed
         self._lock = threading.Lock()
-        self._group: zarr.Group | None = None
         self._cache = array_cache(sys.maxsize) if cache is None else cache
-        self._zarr_arrays: dict[str, Any] = {}
+        self._stored_arrays: dict[str, StoredArray] = {}
         self._totals: Histogram | None = None
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
@@ -112,7 +107,7 @@ class Version(Table):
 
     def read(self, name: str) -> np.ndarray[Any, Any]:
         """Return one whole array, verified, as `array` does, but do not cache it."""
-        values = self._read(name, ...)
+        values = self._read(name)
         if values.dtype != dtype_of(name) or digest(values) != self._digests[name]:
             raise self._damaged(name, "does not match its digest")
         values.setflags(write=False)
@@ -124,18 +119,31 @@ class Version(Table):
         The digests can only be verified after the last chunk: if `DamagedVersion` is raised, the caller must
         discard everything it has derived from earlier chunks.
         """
+        for start, rows in self.stored_chunks(names):
+            yield start, {name: self.decoded(name, rows[name].data) for name in names}
+
+    def stored_chunks(self, names: Sequence[str]) -> Iterator[tuple[int, dict[str, StoredChunk]]]:
+        """Yield per-sample arrays as `chunks` does, as they are stored; `decoded` returns their values."""
         digests = {name: Digest() for name in names}
         with self._reading(names[0]):
-            samples = int(self._zarr_array(names[0]).shape[0])
-        for start in range(0, samples, VALUES_PER_CHUNK):
-            values = {}
+            samples = self._stored_array(names[0]).shape[0]
+        for number in range(-(-samples // VALUES_PER_CHUNK)):
+            rows = {}
             for name in names:
-                values[name] = self._slice(name, slice(start, min(start + VALUES_PER_CHUNK, samples)))
-                digests[name].add(values[name])
-            yield start, values
+                with self._reading(name):
+                    array = self._stored_array(name)
+                    [compressed] = array.compressed(number, number + 1)
+                    rows[name] = StoredChunk(array.data(number, compressed), compressed)
+                digests[name].add(rows[name].data)
+            yield number * VALUES_PER_CHUNK, rows
         for name in names:
             if digests[name].hexdigest() != self._digests[name]:
                 raise self._damaged(name, "does not match its digest")
+
+    def decoded(self, name: str, data: bytes) -> np.ndarray[Any, Any]:
+        """Return the values of a per-sample array from `StoredChunk.data`."""
+        with self._reading(name):
+            return self._check_dtype(name, self._stored_array(name).decode(data))
 
     def take(self, name: str, rows: NDArray[np.int64]) -> np.ndarray[Any, Any]:
         """Return the values of a per-sample array at some ascending row numbers.
@@ -150,29 +158,30 @@ class Version(Table):
         return np.concatenate(values_by_chunk)
 
     def _slice(self, name: str, rows: slice) -> np.ndarray[Any, Any]:
-        values = self._read(name, rows)
+        return self._check_dtype(name, self._read(name, rows.start, rows.stop))
+
+    def _check_dtype(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if values.dtype != dtype_of(name):
             raise self._damaged(name, f"has dtype {values.dtype}, not {dtype_of(name)}")
         return values
 
-    def _zarr_array(self, name: str) -> Any:
+    def _stored_array(self, name: str) -> StoredArray:
         # The metadata is read once, not for every chunk: each read is a request to an object store.
-        if self._group is None:
-            self._group = open_group(self._location)
-        if name not in self._zarr_arrays:
-            self._zarr_arrays[name] = self._group[name]
-        return self._zarr_arrays[name]
+        if not self._stored_arrays:
+            check_group(self._location)
+        if name not in self._stored_arrays:
+            self._stored_arrays[name] = open_array(self._location, name)
+        return self._stored_arrays[name]
 
-    def _read(self, name: str, rows: slice | EllipsisType) -> np.ndarray[Any, Any]:
+    def _read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray[Any, Any]:
         with self._reading(name):
-            return np.asarray(self._zarr_array(name)[rows])
+            return self._stored_array(name).read(start, stop)
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
         """Translate errors while reading an array: `StoreError` stays, everything else is damage."""
         try:
-            with self._location.translated_errors():
-                yield
+            yield
         except StoreError as error:
             raise type(error)(f"{self.dataset} version {self.version} cannot be read: {error}") from error
         except Exception as error:
@@ -232,7 +241,7 @@ class Version(Table):
 
     def _counts(self, start: int, stop: int, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
         check_may_read_rows()
-        rows = self._read("counts", slice(start, stop))
+        rows = self._read("counts", start, stop)
         if rows.dtype != dtype_of("counts") or rows.shape[1:] != self.totals().class_id.shape:
             raise self._damaged("counts", f"has dtype {rows.dtype} and columns {rows.shape[1:]}")
         if (rows < 0).any() or not np.array_equal(rows.sum(axis=1), pixels):
@@ -302,13 +311,11 @@ class Version(Table):
             self._cache.put(key, first)
         return first
 
-    def chunk(self, number: int) -> Buffer:
+    def chunk(self, number: int) -> bytes:
         """Return a chunk of `counts` in compressed form; its checksum is not verified here."""
         with self._reading("counts"):
-            chunk = read_chunk(self._zarr_array("counts"), number)
-        if chunk is None:
-            raise self._damaged("counts", f"lacks the chunk of the rows from {number * ROWS_PER_CHUNK} on")
-        return chunk
+            [chunk] = self._stored_array("counts").compressed(number, number + 1)
+            return chunk
 
     def blocks(self) -> Iterator[Block]:
         """Yield all rows in path order, one chunk at a time."""
@@ -359,8 +366,8 @@ class Version(Table):
         if not self.has_rows:
             return
         total = np.zeros_like(self.totals().pixels)
-        for first, columns in self.chunks(tuple(SAMPLE_ARRAYS)):
-            pixels = columns["pixels"]
+        for first, columns in self.stored_chunks(tuple(SAMPLE_ARRAYS)):
+            pixels = self.decoded("pixels", columns["pixels"].data)
             for start in range(0, len(pixels), ROWS_PER_CHUNK):
                 chunk_pixels = pixels[start : start + ROWS_PER_CHUNK]
                 stop = start + len(chunk_pixels)

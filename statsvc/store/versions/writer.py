@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -11,33 +11,34 @@ from statsvc.dataset import objects as object_entries
 from statsvc.dataset.grid import Cells, concatenate
 from statsvc.dataset.objects import ObjectAggregator, Objects
 from statsvc.dataset.table import Aggregator, Histogram
+from statsvc.store.versions import zarr_files
 from statsvc.store.versions.arrays import (
+    ATTRIBUTES,
     CLASS_ARRAYS,
     ENTRIES_PER_CHUNK,
     GRID_ARRAYS,
     OBJECT_ARRAYS,
     ROWS_PER_CHUNK,
     SAMPLE_ARRAYS,
-    STRING,
     VALUES_PER_CHUNK,
     Digest,
     class_arrays,
-    create_array,
-    create_group,
     digest,
     dtype_of,
-    write_chunk,
 )
+from statsvc.store.versions.zarr_files import STRING, StoredChunk, create_array, encoded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import zarr
     from numpy.typing import NDArray
-    from zarr.core.buffer import Buffer
 
     from statsvc.dataset.grid import Grid
     from statsvc.store.versions.location import Location
+    from statsvc.store.versions.zarr_files import StoredArray
+
+
+Columns: TypeAlias = "Mapping[str, np.ndarray[Any, Any] | StoredChunk]"
 
 
 class VersionWriter:
@@ -59,39 +60,34 @@ class VersionWriter:
         grid: tuple[Grid, NDArray[np.int64]] | None = None,
         objects: NDArray[np.int64] | None = None,
     ) -> None:
-        self._location = group
-        self._group = create_group(group, attributes)
-        self._class_id, self._samples, self._written = class_id, samples, 0
+        self._group = group
+        self._class_id, self._samples = class_id, samples
         self._total = Aggregator(len(class_id))
         self._digests = {name: Digest() for name in SAMPLE_ARRAYS}
         self._buffered: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in SAMPLE_ARRAYS}
-        self._flushed = 0
+        self._written = self._appended = self._flushed = 0  # rows of counts; of columns; and those written
         self.failed = 0
-        shape, chunks = (samples, len(class_id)), (ROWS_PER_CHUNK, max(1, len(class_id)))
-        with group.translated_errors():
-            self._counts = create_array(
-                self._group, "counts", shape, chunks, np.dtype("int64"), -1, ("sample", "class")
-            )
-            self._arrays = {
-                name: create_array(
-                    self._group, name, (samples,), (VALUES_PER_CHUNK,), dtype, fill, ("sample",)
-                )
-                for name, (dtype, fill) in SAMPLE_ARRAYS.items()
-            }
-            self._grid = None if grid is None else _GridWriter(self._group, *grid)
-            self._objects = None if objects is None else _ObjectWriter(self._group, class_id, objects)
+        zarr_files.create_group(group, {ATTRIBUTES: attributes})
+        shape = (samples, len(class_id))
+        self._counts = create_array(
+            group, "counts", shape, ROWS_PER_CHUNK, np.dtype("int64"), -1, ("sample", "class")
+        )
+        self._arrays = {
+            name: create_array(group, name, (samples,), VALUES_PER_CHUNK, dtype, fill, ("sample",))
+            for name, (dtype, fill) in SAMPLE_ARRAYS.items()
+        }
+        self._grid = None if grid is None else _GridWriter(group, *grid)
+        self._objects = None if objects is None else _ObjectWriter(group, class_id, objects)
 
     def append_cells(self, cells: Cells) -> None:
         """Write the histograms on the grid of the next samples; may be called before or after `append`."""
         assert self._grid is not None
-        with self._location.translated_errors():
-            self._grid.append(cells)
+        self._grid.append(cells)
 
     def append_objects(self, objects: Objects) -> None:
         """Write the objects of the next chunk of samples; may be called before or after `append`."""
         assert self._objects is not None
-        with self._location.translated_errors():
-            self._objects.append(objects)
+        self._objects.append(objects)
 
     def append(self, columns: Mapping[str, np.ndarray[Any, Any]], counts: NDArray[np.int64]) -> None:
         """Write the next rows: exactly one chunk of `ROWS_PER_CHUNK` rows, or fewer in the last call.
@@ -99,26 +95,25 @@ class VersionWriter:
         columns  every array of `SAMPLE_ARRAYS`, each [n]
         counts   int64 [n, C], pixels; zeros for an unreadable sample
         """
-        with self._location.translated_errors():
-            self._counts[self._written : self._written + len(counts)] = counts
-        self._total.add(counts[columns["status"] == 0])
-        self._append(columns, len(counts))
+        self.append_counts(counts, columns["status"])
+        self.append_columns(columns, len(counts))
 
-    def append_chunk(
-        self, columns: Mapping[str, np.ndarray[Any, Any]], chunk: Buffer, totals: Histogram | None = None
-    ) -> None:
-        """Write the next chunk of rows, whose counts are copied in compressed form from another version.
+    def append_counts(self, counts: NDArray[np.int64], status: NDArray[np.uint8]) -> None:
+        """Write the counts of the next rows, as `append` does."""
+        self._counts.write(self._written, counts)
+        self._total.add(counts[status == 0])
+        self._written += len(counts)
 
-        chunk   from `Version.chunk`, of a version with the same raw ids
-        totals  totals of these rows; None if a call of `add` includes them
+    def append_chunk(self, chunk: bytes) -> None:
+        """Write the next chunk of counts, which `Version.chunk` of a version with the same raw ids returned.
+
+        A call of `add` must include its totals.
         """
-        if self._written % ROWS_PER_CHUNK:
+        number, rest = divmod(self._written, ROWS_PER_CHUNK)
+        if rest:
             raise AssertionError("a compressed chunk can only follow complete chunks")
-        with self._location.translated_errors():
-            write_chunk(self._counts, self._written // ROWS_PER_CHUNK, chunk)
-        if totals is not None:
-            self.add(totals)
-        self._append(columns, len(columns["status"]))
+        self._counts.write_compressed(number, chunk)
+        self._written += self._counts.length(number)
 
     def add(self, totals: Histogram, sign: int = 1) -> None:
         """Add the totals of rows whose counts were not passed to `append`; subtract them with sign −1."""
@@ -130,39 +125,54 @@ class VersionWriter:
         self._total.cooccurrence += sign * totals.cooccurrence
         self._total.samples += sign * totals.samples
 
-    def _append(self, columns: Mapping[str, np.ndarray[Any, Any]], n: int) -> None:
-        self._written += n
-        self.failed += int(np.count_nonzero(columns["status"]))
+    def append_columns(self, columns: Columns, n: int) -> None:
+        """Write the columns of the next n rows.
+
+        A `StoredChunk` has all rows of a chunk; it can only follow complete chunks, as can the other columns
+        of the same call.
+        """
+        self._appended += n
         for name, (dtype, _fill) in SAMPLE_ARRAYS.items():
-            values = np.asarray(columns[name], dtype)
-            self._digests[name].add(values)
-            self._buffered[name].append(values)
-        if self._written - self._flushed >= VALUES_PER_CHUNK:
+            column = columns[name]
+            if isinstance(column, StoredChunk):
+                assert not self._buffered[name]
+                self._digests[name].add(column.data)
+                self._arrays[name].write_compressed(self._flushed // VALUES_PER_CHUNK, column.compressed)
+                if name == "status":
+                    self.failed += n - column.data.count(0)
+            else:
+                self._buffered[name].append(np.asarray(column, dtype))
+        if self._appended - self._flushed >= VALUES_PER_CHUNK:
             self._flush()
 
     def _flush(self) -> None:
         for name, buffered in self._buffered.items():
             if buffered:
-                with self._location.translated_errors():
-                    self._arrays[name][self._flushed : self._written] = np.concatenate(buffered)
+                values = buffered[0] if len(buffered) == 1 else np.concatenate(buffered)
+                data = encoded(values)
+                self._digests[name].add(data)
+                self._arrays[name].write(self._flushed, data if values.dtype == STRING else values)
+                if name == "status":
+                    self.failed += int(np.count_nonzero(values))
                 buffered.clear()
-        self._flushed = self._written
+        self._flushed = self._appended
 
     def finish(self) -> tuple[Histogram, dict[str, str]]:
         """Write what is buffered; return the totals and the digest of every array except `counts`."""
-        if self._written != self._samples:
-            raise AssertionError(f"{self._written} of {self._samples} rows were appended")
+        if not self._written == self._appended == self._samples:
+            raise AssertionError(
+                f"{self._written} and {self._appended} of {self._samples} rows were appended"
+            )
         self._flush()
         totals = self._total.histogram(self._class_id)
         if self._objects is not None:
             totals = replace(totals, objects=self._objects.totals.totals())
         digests = {name: values.hexdigest() for name, values in self._digests.items()}
-        with self._location.translated_errors():
-            digests |= write_totals(self._group, totals)
-            if self._grid is not None:
-                digests |= self._grid.finish()
-            if self._objects is not None:
-                digests |= self._objects.finish()
+        digests |= write_totals(self._group, totals)
+        if self._grid is not None:
+            digests |= self._grid.finish()
+        if self._objects is not None:
+            digests |= self._objects.finish()
         return totals, digests
 
 
@@ -172,18 +182,18 @@ class _GridWriter:
     lengths  int64 [samples], number of entries of each sample
     """
 
-    def __init__(self, group: zarr.Group, grid: Grid, lengths: NDArray[np.int64]) -> None:
+    def __init__(self, group: Location, grid: Grid, lengths: NDArray[np.int64]) -> None:
         whole = {"grid_shape": np.array(grid, np.int64), "grid_entries": lengths}
         self._digests = {name: Digest() for name in GRID_ARRAYS}
         self._entries = int(lengths.sum())
-        self._arrays: dict[str, Any] = {}
+        self._arrays: dict[str, StoredArray] = {}
         for name, (dtype, dimension) in GRID_ARRAYS.items():
             length = len(whole[name]) if name in whole else self._entries
             chunk = VALUES_PER_CHUNK if name in whole else ENTRIES_PER_CHUNK
-            fill = np.iinfo(dtype).max if dtype.kind == "u" else -1
-            array = create_array(group, name, (length,), (chunk,), dtype, fill, (dimension,))
+            fill = int(np.iinfo(dtype).max) if dtype.kind == "u" else -1
+            array = create_array(group, name, (length,), chunk, dtype, fill, (dimension,))
             if name in whole:
-                array[...] = whole[name]
+                array.write(0, whole[name])
                 self._digests[name].add(whole[name])
             else:
                 self._arrays[name] = array
@@ -210,7 +220,7 @@ class _GridWriter:
         for name, values in columns.items():
             if count:
                 stored = values[:count].astype(GRID_ARRAYS[name][0])
-                self._arrays[name][self._written : self._written + count] = stored
+                self._arrays[name].write(self._written, stored)
                 self._digests[name].add(stored)
         rest = slice(count, None)
         self._buffered = [
@@ -226,20 +236,19 @@ class _ObjectWriter:
     lengths   int64 [samples], number of objects of each sample
     """
 
-    def __init__(self, group: zarr.Group, class_id: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+    def __init__(self, group: Location, class_id: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
         samples, entries = len(lengths), int(lengths.sum())
-        columns = max(1, len(class_id))
         layout = {
-            "objects": ((samples, len(class_id)), (ROWS_PER_CHUNK, columns)),
-            "object_entries": ((samples,), (VALUES_PER_CHUNK,)),
-            "object_class_id": ((entries,), (ENTRIES_PER_CHUNK,)),
-            "object_pixels": ((entries,), (ENTRIES_PER_CHUNK,)),
+            "objects": ((samples, len(class_id)), ROWS_PER_CHUNK),
+            "object_entries": ((samples,), VALUES_PER_CHUNK),
+            "object_class_id": ((entries,), ENTRIES_PER_CHUNK),
+            "object_pixels": ((entries,), ENTRIES_PER_CHUNK),
         }
         self._arrays = {
-            name: create_array(group, name, shape, chunks, np.dtype("int64"), -1, OBJECT_ARRAYS[name])
-            for name, (shape, chunks) in layout.items()
+            name: create_array(group, name, shape, rows, np.dtype("int64"), -1, OBJECT_ARRAYS[name])
+            for name, (shape, rows) in layout.items()
         }
-        self._arrays["object_entries"][...] = lengths
+        self._arrays["object_entries"].write(0, lengths)
         self._digests = {name: Digest() for name in OBJECT_ARRAYS}
         self._digests["object_entries"].add(lengths)
         self.totals = ObjectAggregator(len(class_id))
@@ -250,7 +259,7 @@ class _ObjectWriter:
     def append(self, objects: Objects) -> None:
         """Write the objects of the next samples, and buffer them until a chunk is complete."""
         dense, stop = objects.dense(self._class_id), self._samples + len(objects.lengths)
-        self._arrays["objects"][self._samples : stop] = dense
+        self._arrays["objects"].write(self._samples, dense)
         self._digests["objects"].add(dense)
         self._samples = stop
         self.totals.add(np.searchsorted(self._class_id, objects.class_id), objects.pixels)
@@ -268,27 +277,21 @@ class _ObjectWriter:
         waiting = object_entries.concatenate(self._buffered)
         for name, values in (("object_class_id", waiting.class_id), ("object_pixels", waiting.pixels)):
             if count:
-                self._arrays[name][self._written : self._written + count] = values[:count]
+                self._arrays[name].write(self._written, values[:count])
                 self._digests[name].add(values[:count])
         self._written += count
         rest = slice(count, None)
         self._buffered = [Objects(np.zeros(0, np.int64), waiting.class_id[rest], waiting.pixels[rest])]
 
 
-def write_totals(group: Any, totals: Histogram) -> dict[str, str]:
-    """Write the per-class arrays that are known to a Zarr group; return their digests."""
+def write_totals(group: Location, totals: Histogram) -> dict[str, str]:
+    """Write the per-class arrays that are known to a group; return their digests."""
     digests = {}
     for name, array in class_arrays(totals).items():
         stored = create_array(
-            group,
-            name,
-            array.shape,
-            tuple(max(1, size) for size in array.shape),
-            dtype_of(name),
-            -1,
-            CLASS_ARRAYS[name],
+            group, name, array.shape, max(1, len(array)), dtype_of(name), -1, CLASS_ARRAYS[name]
         )
-        stored[...] = array
+        stored.write(0, array)
         digests[name] = digest(array)
     return digests
 

@@ -233,10 +233,10 @@ def _count_bytes(
 
     Returns int64 [tiles, 256], row by row.
     """
-    from statsvc_workers.kernels import png_rows  # numba takes 0.3 s to import; listing does not need it
+    from statsvc_workers.kernels import machine_code  # listing does not need it
 
     row = header.row_bytes()
-    counts = np.zeros((len(rows) - 1, (len(columns) - 1) * png_rows.IDS), np.int64)
+    counts = np.zeros((len(rows) - 1, (len(columns) - 1) * machine_code.IDS), np.int64)
     previous_row, top, tile_row = np.zeros(row, np.uint8), 0, 0
     for band in _bands(image, header):
         start = 0
@@ -246,10 +246,10 @@ def _count_bytes(
             height = min((len(band) - start) // (1 + row), int(rows[tile_row + 1]) - top)
             part, table = band[start : start + height * (1 + row)], counts[tile_row]
             start += len(part)
-            invalid = png_rows.count_rows(part, height, row, columns, table, tails, previous_row)
+            invalid = machine_code.count_rows(part, height, row, columns, table, tails, previous_row)
             _check_filter_type(top, invalid)
             top += height
-    return counts.reshape(-1, png_rows.IDS)
+    return counts.reshape(-1, machine_code.IDS)
 
 
 def _chunks(image: Image, header: Header) -> Iterator[NDArray[Any]]:

@@ -10,11 +10,11 @@ import numpy as np
 from statsvc.dataset import objects as object_entries
 from statsvc.dataset.grid import concatenate
 from statsvc.dataset.table import Aggregator
-from statsvc.store.versions.arrays import ROWS_PER_CHUNK, SAMPLE_ARRAYS
+from statsvc.store.versions.arrays import ROWS_PER_CHUNK, SAMPLE_ARRAYS, VALUES_PER_CHUNK
 from statsvc.store.versions.writer import VersionWriter, strings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from statsvc.store.versions.checkpoints import CountedRows
     from statsvc.store.versions.location import Location
     from statsvc.store.versions.version import Version
+    from statsvc.store.versions.writer import Columns
+    from statsvc.store.versions.zarr_files import StoredChunk
     from statsvc_workers.sources.diff import Comparison
     from statsvc_workers.sources.listing import Listing
 
@@ -72,13 +74,16 @@ def merge_rows(
     same = _same_chunks(comparison, fresh_row, class_id)
     if same.any() and comparison.base is not None:
         _add_totals(writer, comparison.base, np.flatnonzero(same))
+    for start in range(0, len(listing.path), VALUES_PER_CHUNK):
+        stop = min(start + VALUES_PER_CHUNK, len(listing.path))
+        writer.append_columns(merge.columns(start, stop), stop - start)
     for start in range(0, len(listing.path), ROWS_PER_CHUNK):
         check()
         stop = min(start + ROWS_PER_CHUNK, len(listing.path))
-        if same[start // ROWS_PER_CHUNK]:
-            merge.copy_chunk(writer, start, stop)
+        if same[start // ROWS_PER_CHUNK] and comparison.base is not None:
+            writer.append_chunk(comparison.base.chunk(start // ROWS_PER_CHUNK))
         else:
-            merge.write_chunk(writer, start, stop)
+            merge.write_counts(writer, start, stop)
         if grid is not None:
             writer.append_cells(merge.cells(start, stop))
         if objects is not None:
@@ -101,13 +106,36 @@ class _Merge:
     base_counts: _BaseCounts | None
     base_columns: _BaseColumns | None
 
-    def copy_chunk(self, writer: VersionWriter, start: int, stop: int) -> None:
-        """Copy a chunk of samples from the base, with its compressed counts."""
-        assert self.comparison.base is not None
-        assert self.base_columns is not None
-        columns = self.base_columns.rows(np.arange(start, stop))
-        columns["path"] = strings(self.listing.path[start:stop])
-        writer.append_chunk(columns, self.comparison.base.chunk(start // ROWS_PER_CHUNK))
+    def columns(self, start: int, stop: int) -> Columns:
+        """Return the columns of a chunk of samples; what does not change stays as the base stores it."""
+        fresh_row = self.fresh_row[start:stop]
+        fresh, reused = np.flatnonzero(fresh_row >= 0), np.flatnonzero(fresh_row < 0)
+        base_row, counted = self.comparison.base_row[start:stop], fresh_row[fresh]
+        stored: Mapping[str, StoredChunk] | None = None
+        if self.base_columns is not None and np.array_equal(base_row, np.arange(start, stop)):
+            stored = self.base_columns.chunk(start, stop)
+        base_values: Mapping[str, np.ndarray[Any, Any]] = {}
+        if stored is None and self.base_columns is not None and len(reused):
+            base_values = self.base_columns.rows(base_row[reused])
+        columns: dict[str, np.ndarray[Any, Any] | StoredChunk] = {}
+        for name, (dtype, fill) in SAMPLE_ARRAYS.items():
+            if name == "path":
+                columns[name] = stored[name] if stored else strings(self.listing.path[start:stop])
+                continue
+            values = self.rows.columns[name][counted].astype(dtype)
+            if stored is None:
+                column = np.full(stop - start, fill, dtype)
+                if base_values:
+                    column[reused] = base_values[name]
+            else:
+                assert self.base_columns is not None
+                if not len(fresh) or np.array_equal(self.base_columns.values(name)[fresh], values):
+                    columns[name] = stored[name]
+                    continue
+                column = self.base_columns.values(name).copy()
+            column[fresh] = values
+            columns[name] = column
+        return columns
 
     def cells(self, start: int, stop: int) -> Cells:
         """Return the histograms on the grid of a chunk of samples."""
@@ -145,27 +173,20 @@ class _Merge:
             in_chunk = base_rows[base_rows // ROWS_PER_CHUNK == chunk] - first
             yield first, min(first + ROWS_PER_CHUNK, self.comparison.base_samples), in_chunk
 
-    def write_chunk(self, writer: VersionWriter, start: int, stop: int) -> None:
-        """Write a chunk of samples, of which some rows are fresh and the others come from the base."""
+    def write_counts(self, writer: VersionWriter, start: int, stop: int) -> None:
+        """Write the counts of samples, of which some rows are fresh and the others come from the base."""
         fresh_row = self.fresh_row[start:stop]
         fresh, reused = np.flatnonzero(fresh_row >= 0), np.flatnonzero(fresh_row < 0)
-        counted_rows = fresh_row[fresh]
-        base_rows = self.comparison.base_row[start:stop][reused]
         counts = np.zeros((stop - start, len(self.class_id)), np.int64)
-        counts[fresh] = self.rows.dense(counted_rows, self.class_id)
+        counts[fresh] = self.rows.dense(fresh_row[fresh], self.class_id)
+        status = np.zeros(stop - start, np.uint8)
+        status[fresh] = self.rows.columns["status"][fresh_row[fresh]]
         if self.base_counts is not None:
+            base_rows = self.comparison.base_row[start:stop][reused]
             counts[reused] = self.base_counts.rows(base_rows)
-        base_values = {} if self.base_columns is None else self.base_columns.rows(base_rows)
-        columns: dict[str, np.ndarray[Any, Any]] = {"path": strings(self.listing.path[start:stop])}
-        for name, (dtype, fill) in SAMPLE_ARRAYS.items():
-            if name == "path":
-                continue
-            column = np.full(stop - start, fill, dtype)
-            column[fresh] = self.rows.columns[name][counted_rows].astype(dtype)
-            if base_values:
-                column[reused] = base_values[name]
-            columns[name] = column
-        writer.append(columns, counts)
+            assert self.comparison.base is not None
+            status[reused] = self.comparison.base.array("status")[base_rows]
+        writer.append_counts(counts, status)
 
 
 def _grid_entries(
@@ -253,21 +274,42 @@ class _BaseColumns:
     """The base's per-sample arrays, read once in row order; `finish` verifies their digests."""
 
     def __init__(self, base: Version) -> None:
-        self._chunks = base.chunks([name for name in SAMPLE_ARRAYS if name != "path"])
-        self._first, self._columns = next(self._chunks)
+        self._base = base
+        self._chunks = base.stored_chunks(tuple(SAMPLE_ARRAYS))
+        self._next()
+
+    def _next(self) -> None:
+        self._first, self._stored = next(self._chunks)
+        self._values: dict[str, np.ndarray[Any, Any]] = {}
+        self._stop = self._first + len(self.values("status"))
+
+    def values(self, name: str) -> np.ndarray[Any, Any]:
+        """Return the values of the chunk that was read last."""
+        if name not in self._values:
+            self._values[name] = self._base.decoded(name, self._stored[name].data)
+        return self._values[name]
+
+    def chunk(self, start: int, stop: int) -> Mapping[str, StoredChunk] | None:
+        """Return the chunk of the base that consists of these rows, which must not have been passed.
+
+        None if its last chunk has other rows than these.
+        """
+        while self._first < start:
+            self._next()
+        return self._stored if self._stop == stop else None
 
     def rows(self, rows: NDArray[np.int64]) -> dict[str, np.ndarray[Any, Any]]:
         """Return the values of ascending base rows; later calls must ask for later rows."""
+        names = [name for name in SAMPLE_ARRAYS if name != "path"]
         parts: list[dict[str, np.ndarray[Any, Any]]] = []
         while True:
-            stop = self._first + len(self._columns["status"])
-            in_chunk = rows[rows < stop] - self._first
-            parts.append({name: values[in_chunk] for name, values in self._columns.items()})
+            in_chunk = rows[rows < self._stop] - self._first
+            parts.append({name: self.values(name)[in_chunk] for name in names})
             rows = rows[len(in_chunk) :]
             if not len(rows):
                 break
-            self._first, self._columns = next(self._chunks)
-        return {name: np.concatenate([part[name] for part in parts]) for name in self._columns}
+            self._next()
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
     def finish(self) -> None:
         """Read the remaining rows. Raises `DamagedVersion` where an array is not as it was written."""

@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
-import tempfile
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
+
+from statsvc_workers.kernels.compiled_folder import compiled_folder, warn_uncached
 
 log = logging.getLogger(__name__)
 
 
-def _folder() -> Path | None:
-    """Return a folder for compiled code: in the user's cache folder, or else in the temporary folder.
-
-    None if neither can be written to.
-    """
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - never raises
-    temporary = Path(tempfile.gettempdir()) / f"statsvc-compiled-{os.geteuid()}"
-    for folder in (Path(cache) / "statsvc" / "compiled", temporary):
-        if folder.is_absolute() and _is_usable(folder, private=folder == temporary):
-            return folder
-    return None
-
-
-def _is_usable(folder: Path, *, private: bool) -> bool:
-    """Whether files can be created in a folder, and with `private`, by this user only.
-
-    The folder contains machine code, so one that another user prepared must not be used.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.stat(follow_symlinks=False)
-        if private and (status.st_uid != os.geteuid() or status.st_mode & 0o077):
-            return False
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
-
-
 # By default numba writes next to the source, where an installed package may be read-only. numba reads the
 # variable on import.
-if "NUMBA_CACHE_DIR" not in os.environ and (_cache_folder := _folder()) is not None:
+if "NUMBA_CACHE_DIR" not in os.environ and (_cache_folder := compiled_folder()) is not None:
     os.environ["NUMBA_CACHE_DIR"] = str(_cache_folder)
 
 import numba  # noqa: E402 - the variable must be set first
@@ -72,22 +42,13 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             log.warning("Compiled code cannot be stored in %s: %s", self.cache_path, error)
 
 
-@functools.cache
-def _warn_uncached() -> None:
-    """Log once per process that compiled code is not stored."""
-    log.warning(
-        "Every process compiles the counting loops again, because no folder for compiled code is writable. "
-        "Set NUMBA_CACHE_DIR"
-    )
-
-
 def kernel(function):
     """Compile a loop on its first call with new argument types. NUMBA_BOUNDSCHECK=1 checks every index."""
     compiled = numba.njit(nogil=True, boundscheck=None)(function)
     try:
         compiled._cache = _Cache(function)  # what `njit(cache=True)` does, with its own class
     except RuntimeError:  # numba found no folder that it can write to
-        _warn_uncached()
+        warn_uncached()
     return compiled
 
 

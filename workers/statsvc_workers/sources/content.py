@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -290,7 +291,7 @@ def _measure(chunks: Iterable[NDArray[Any]], width: int) -> _Measure:
     for chunk in itertools.islice(chunks, CHUNKS):
         row = chunk.shape[-1] if chunk.ndim > 1 else width
         for block in _blocks(chunk):
-            found, counts = np.unique(block, return_counts=True)
+            found, counts = _counts(block)
             values = np.union1d(values, found)
             common = found[counts.argmax()]
             pixels += len(block)
@@ -302,26 +303,52 @@ def _measure(chunks: Iterable[NDArray[Any]], width: int) -> _Measure:
                     differing[axis] += differs.sum()
                     pairs[axis] += len(first), foreground
             if len(block) > 1:
-                numbers = block.astype(np.float64)
-                near += _mean_difference(numbers[1:], numbers[:-1])
-                far += _mean_difference(numbers, np.random.default_rng(0).permutation(numbers))
-            ids = block[block != 255]
-            if len(ids):
-                bounds = np.percentile(ids, (5, 95))
-                low, high = min(low, bounds[0]), max(high, bounds[1])
+                near += _mean_difference(block)
+                far += _mean_difference_of_any(found, counts)
+            ids = found != 255
+            if ids.any():
+                low = min(low, _percentile(found[ids], counts[ids], 5))
+                high = max(high, _percentile(found[ids], counts[ids], 95))
     shares = np.divide(differing, pairs, out=np.zeros((2, 2)), where=pairs > 0).max(axis=0)
     smooth = near / far if far else 1.0
     return _Measure(pixels, values, float(shares[0]), float(shares[1]), smooth, float(max(0.0, high - low)))
 
 
-def _mean_difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Return the mean difference of the pixels [n] that differ; 0 if none does.
+def _counts(block: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the values of pixels [n], ascending, and how often each occurs."""
+    if block.dtype != np.uint8:
+        return np.unique(block, return_counts=True)
+    counts = np.bincount(block)
+    found = np.flatnonzero(counts)
+    return found.astype(np.uint8), counts[found]
+
+
+def _mean_difference(block: NDArray[Any]) -> float:
+    """Return the mean difference of neighbors in pixels [n] that differ; 0 if none does.
 
     Without the equal ones, because flat regions of ids without any order are not smooth.
     """
-    differences = np.abs(first - second)
-    differing = differences[differences > 0]
-    return float(differing.mean()) if len(differing) else 0.0
+    wide = np.int16 if block.dtype == np.uint8 else np.float64
+    differences = np.abs(np.subtract(block[1:], block[:-1], dtype=wide))
+    differing = np.count_nonzero(differences)
+    return float(differences.sum(dtype=np.float64)) / differing if differing else 0.0
+
+
+def _mean_difference_of_any(values: NDArray[Any], counts: NDArray[np.int64]) -> float:
+    """Return the mean difference of any two pixels that differ, from the count of each ascending value."""
+    numbers, n = values.astype(np.float64), counts.astype(np.float64)
+    smaller = np.cumsum(n) - n
+    total = float((n * (numbers * smaller - (np.cumsum(n * numbers) - n * numbers))).sum())
+    pairs = float((n * smaller).sum())
+    return total / pairs if pairs else 0.0
+
+
+def _percentile(values: NDArray[Any], counts: NDArray[np.int64], percent: float) -> float:
+    """Return `np.percentile` of pixels from the count of each ascending value."""
+    ends = np.cumsum(counts)
+    at = (int(ends[-1]) - 1) * percent / 100
+    below, above = (float(values[np.searchsorted(ends, k, side="right")]) for k in (int(at), math.ceil(at)))
+    return below + (above - below) * (at - int(at))
 
 
 def _blocks(chunk: NDArray[Any]) -> Iterator[NDArray[Any]]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.store.versions.zarr_files import encoded
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -98,17 +100,23 @@ def compare(listing: Listing, base: Version | None, *, reuse: bool) -> Compariso
         return Comparison(None, np.full(n, -1, np.int64), np.zeros(n, bool), 0, 0, 0)
     base_row, reused = np.full(n, -1, np.int64), np.zeros(n, bool)
     begin = base_samples = removed = lost = 0
-    for first, rows in base.chunks(("path", *fingerprint(listing), "status")):
-        base_paths, counted = rows["path"], rows["status"] == 0
-        end = bisect_right(listing.path, base_paths[-1], begin)
-        positions = _match(listing.path[begin:end], base_paths)
+    names = (*fingerprint(listing), "status")
+    for first, stored in base.stored_chunks(("path", *names)):
+        rows = {name: base.decoded(name, stored[name].data) for name in names}
+        counted = rows["status"] == 0
+        end, positions = begin + len(counted), np.arange(len(counted))
+        # Encoding the listed paths is faster than decoding those of the base, which are usually the same.
+        if encoded(listing.path[begin:end]) != stored["path"].data:
+            base_paths = base.decoded("path", stored["path"].data)
+            end = bisect_right(listing.path, base_paths[-1], begin)
+            positions = _match(listing.path[begin:end], base_paths)
         samples = begin + np.flatnonzero(positions >= 0)
         matched = positions[positions >= 0]
         base_row[samples] = first + matched
         base_fingerprints = {name: rows[name][matched] for name in fingerprint(listing)}
         reused[samples] = counted[matched] & unchanged_files(listing, base_fingerprints, samples)
-        base_samples += len(base_paths)
-        removed += len(base_paths) - len(matched)
+        base_samples += len(counted)
+        removed += len(counted) - len(matched)
         lost += int(np.count_nonzero(counted)) - int(np.count_nonzero(counted[matched]))
         begin = end
     if not reuse:
@@ -144,8 +152,6 @@ def unchanged_files(
 
 def _match(paths: Paths, base_paths: np.ndarray[Any, Any]) -> NDArray[np.int64]:
     """Return the position of each path in `base_paths`, −1 where absent; both are strictly ascending."""
-    if len(paths) == len(base_paths) and bool((np.asarray(paths, base_paths.dtype) == base_paths).all()):
-        return np.arange(len(base_paths))
     positions = np.full(len(paths), -1, np.int64)
     base_list = base_paths.tolist()
     k = 0
