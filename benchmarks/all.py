@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-BENCHMARKS = ("counting", "gpu", "scanning", "dask_workers", "object_store", "serving", "losses")
+BENCHMARKS = ("scanning", "counting", "gpu", "dask_workers", "object_store", "serving", "losses")
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
@@ -30,6 +30,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     excluded = ("304", "inflate alone")
+    for row in rows:
+        if "small files" in row["name"]:  # costs: as speed, like the others
+            limit = float(row["goal"].removeprefix("≤"))
+            row.update(ratio=1 / row["ratio"], goal=f"≥ {1 / limit:g}")
     rated = [row for row in rows if not row["goal"].startswith("≤")]
     shown = [row for row in rated if not any(text in row["name"] for text in excluded)]
     figure, axes = plt.subplots(figsize=(9, 0.28 * len(shown) + 1), layout="constrained")

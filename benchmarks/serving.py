@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import selectors
 import socket
 import statistics
@@ -44,7 +45,9 @@ app = FastAPI()
 async def constant() -> Response:
     return Response(body, media_type="application/json")
 
-uvicorn.run(app, port=int(sys.argv[2]), log_level="warning", access_log=False)
+uvicorn.run(
+    app, port=int(sys.argv[2]), http=sys.argv[3], loop=sys.argv[4], log_level="warning", access_log=False
+)
 """
 
 
@@ -87,25 +90,34 @@ class Connection:
         return data
 
 
-def rate(port: int, seconds: float, etag: str | None = None, status: bytes = b"200") -> float:
-    """Return the responses per second over `CONNECTIONS` connections that send requests without a pause."""
+def cpu_seconds(process: int) -> float:
+    """Return the CPU time that a process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rate(port: int, process: int, seconds: float, etag: str | None = None, status: bytes = b"200") -> float:
+    """Return the responses per second of the server's CPU time.
+
+    Over `CONNECTIONS` connections that send requests without a pause.
+    """
     connections = [Connection(port, etag) for _ in range(CONNECTIONS)]
     selector = selectors.DefaultSelector()
     for connection in connections:
         selector.register(connection.socket, selectors.EVENT_READ, connection)
         connection.send()
-    responses, start = 0, time.perf_counter()
+    responses, start, used = 0, time.perf_counter(), cpu_seconds(process)
     while time.perf_counter() - start < seconds:
         for key, _ in selector.select(1):
             head, _ = key.data.receive()
             assert head.split(b" ", 2)[1] == status, head
             responses += 1
             key.data.send()
-    elapsed = time.perf_counter() - start
+    used = cpu_seconds(process) - used
     for connection in connections:
         connection.receive()
         connection.socket.close()
-    return responses / elapsed
+    return responses / used
 
 
 def latency_p99(port: int, per_second: float, seconds: float) -> float:
@@ -125,8 +137,8 @@ def latency_p99(port: int, per_second: float, seconds: float) -> float:
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int) -> Iterator[float]:
-    """Context manager that runs a server; yields the seconds until it accepted a connection."""
+def running(command: list[str], port: int) -> Iterator[tuple[float, int]]:
+    """Context manager that runs a server; yields the seconds until it accepted a connection, and its id."""
     start = time.perf_counter()
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         try:
@@ -136,7 +148,7 @@ def running(command: list[str], port: int) -> Iterator[float]:
                 if process.poll() is not None:
                     raise SystemExit(f"{command} exited with code {process.returncode}")
                 time.sleep(0.005)
-            yield time.perf_counter() - start
+            yield time.perf_counter() - start, process.pid
         finally:
             process.terminate()
 
@@ -165,9 +177,9 @@ def command_seconds(command: list[str], repeats: int = 7) -> float:
 
 def response_rows(home: str, seconds: float, rounds: int) -> list[Row]:
     """Compare the responses per second, and the latency during a scan."""
-    port, peer_port = free_port(), free_port()
+    port = free_port()
     serve = statsvc("serve", "--home", home, "--port", port, "--root", ROOT / "build")
-    with running(serve, port):
+    with running(serve, port) as (_, server):
         first = Connection(port)
         first.send()
         head, body = first.receive()
@@ -176,35 +188,31 @@ def response_rows(home: str, seconds: float, rounds: int) -> list[Row]:
             for line in head.split(b"\r\n")
             if line.lower().startswith(b"etag:")
         )
-        with tempfile.NamedTemporaryFile() as file:
+        rates: dict[str, list[float]] = {}
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(tempfile.NamedTemporaryFile())
             file.write(body)
             file.flush()
-            with running([sys.executable, "-c", CONSTANT, file.name, str(peer_port)], peer_port):
-                rates: dict[str, list[float]] = {"constant": [], "weights": [], "304": []}
-                for _ in range(rounds):
-                    rates["constant"].append(rate(peer_port, seconds))
-                    rates["weights"].append(rate(port, seconds))
-                    rates["304"].append(rate(port, seconds, etag, b"304"))
-        constant, weights, unchanged = (statistics.median(rates[name]) for name in rates)
+            peers = {}
+            for name, settings in (("h11", ("h11", "asyncio")), ("same", ("httptools", "uvloop"))):
+                peer = free_port()
+                command = [sys.executable, "-c", CONSTANT, file.name, str(peer), *settings]
+                peers[name] = peer, stack.enter_context(running(command, peer))[1]
+            for _ in range(rounds):
+                for name, (peer, process) in peers.items():
+                    rates.setdefault(name, []).append(rate(peer, process, seconds))
+                rates.setdefault("weights", []).append(rate(port, server, seconds))
+                rates.setdefault("304", []).append(rate(port, server, seconds, etag, b"304"))
+        medians = {name: statistics.median(values) for name, values in rates.items()}
+        weights = medians["weights"]
+
+        def row(name: str, theirs: float, ours: float, least: float) -> Row:
+            return Row(name, theirs, ours, "/s", ours / theirs, f"≥ {least:g}", ours >= least * theirs)
+
         rows = [
-            Row(
-                "GET /weights: a constant FastAPI Response",
-                constant,
-                weights,
-                "/s",
-                weights / constant,
-                "≥ 0.65",
-                weights >= 0.65 * constant,
-            ),
-            Row(
-                "GET /weights, 304: the response with a body",
-                weights,
-                unchanged,
-                "/s",
-                unchanged / weights,
-                "≥ 1",
-                unchanged >= weights,
-            ),
+            row("GET /weights per core: a constant FastAPI Response, h11", medians["h11"], weights, 1.5),
+            row("GET /weights per core: the same with httptools and uvloop", medians["same"], weights, 0.8),
+            row("GET /weights, 304: the response with a body", weights, medians["304"], 1),
         ]
         idle = latency_p99(port, 0.2 * weights, 2 * seconds)
         source = labels(3000, "2048x1024")
@@ -244,7 +252,7 @@ def main() -> None:
         times = []
         for _ in range(3):
             port = free_port()
-            with running(statsvc("serve", "--home", home, "--port", port), port) as seconds:
+            with running(statsvc("serve", "--home", home, "--port", port), port) as (seconds, _):
                 times.append(seconds)
         rows.append(within("statsvc serve, until it accepts", statistics.median(times), 3))
         rows += response_rows(home, options.seconds, options.rounds)

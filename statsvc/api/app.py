@@ -106,6 +106,7 @@ def build_app(
         health,
     ):
         app.include_router(module.router)
+    app.router.routes.insert(0, weights.DIRECT)
     page.install(app)
     # Requests pass the middleware in reverse order.
     app.add_middleware(BodyLimit)

@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +38,12 @@ Beyond the limit of open files, asyncio logs an error for each of them, which wo
 
 HEAD_SECONDS = 10.0
 """Time for a request line and headers, from connecting or from the first byte of a further request."""
+
+MAX_HEAD_BYTES = 64 * 2**10
+"""Most bytes of a request line with its headers, and of trailers."""
+
+MAX_PIPELINED = 64
+"""Most requests that wait on one connection until the previous ones were answered."""
 
 BODY_SECONDS = 60.0
 """Time for a request body."""
@@ -112,8 +118,16 @@ def guarded_protocol(limits: Limits) -> type[asyncio.Protocol]:
     return Protocol
 
 
-class _Guarded(H11Protocol):
-    """A connection with limits and deadlines."""
+class _Rejected(Exception):
+    """Raised within the parser, which then reports an invalid request."""
+
+
+class _Guarded(HttpToolsProtocol):
+    """A connection with limits and deadlines.
+
+    The parser, llhttp, is strict: it rejects requests whose end is ambiguous, such as those with both a
+    Content-Length and a Transfer-Encoding. It has no limit on sizes, and accepts any number of Host headers.
+    """
 
     limits: Limits
 
@@ -124,6 +138,10 @@ class _Guarded(H11Protocol):
         self._stalled: asyncio.TimerHandle | None = None
         self._counted = False
         self._reads_body = False
+        self._in_head = True  # of a request that has begun, until the headers are complete
+        self._ended = False  # whether no further request is accepted
+        self._unparsed = 0  # bytes of an incomplete head
+        self._head_bytes = 0  # bytes of the header fields of this request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -144,13 +162,60 @@ class _Guarded(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._ended:
             return
+        was_in_head = self._in_head
         super().data_received(data)
+        self._unparsed = self._unparsed + len(data) if was_in_head and self._in_head else 0
+        if self._unparsed > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("The request line and headers are too long.")
+            return
         self._update()
         if self in self.limits.waiting and self._deadline is None:
             # A whole request, which is the rule, needs no timer.
             self._deadline = self.loop.call_later(self.limits.head_seconds, self.abort)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+
+    def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value) + 4)
+        if self._in_head:  # else a trailer, which is not used
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self.url.startswith((b"/", b"*")):
+            raise _Rejected("the request target names another server")
+        if any(name == b"transfer-encoding" and value.lower() != b"chunked" for name, value in self.headers):
+            raise _Rejected("the only transfer coding is chunked")
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            raise _Rejected("a request has exactly one Host header")  # RFC 9112, 3.2
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise _Rejected("too many requests wait for their responses")
+        self._in_head = False
+        super().on_headers_complete()
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise _Rejected("the request line and headers are too long")
+
+    def send_400_response(self, msg: str) -> None:
+        previous = self.cycle
+        if self._in_head and previous is not None and not previous.response_complete:
+            # The client would take this for the response to a previous request: answer those, then close.
+            previous.keep_alive = False
+            self._ended = True
+        elif self.pipeline:
+            self.abort()
+        elif not self.transport.is_closing():
+            super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -6,11 +6,12 @@ import asyncio
 import gzip
 import ipaddress
 import json
+import re
 import resource
 import socket
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -18,7 +19,7 @@ import pytest
 import uvicorn
 
 from statsvc.api.app import build_app
-from statsvc.api.connections import MAX_CONNECTIONS, Limits, connection_limit, guarded_protocol
+from statsvc.api.connections import MAX_CONNECTIONS, MAX_PIPELINED, Limits, connection_limit, guarded_protocol
 from statsvc.api.http.json_route import loads
 from statsvc.api.http.middleware import MAX_BODY, MAX_DATASET_BODY, largest_body
 from statsvc.api.state import job_events
@@ -288,6 +289,65 @@ def test_a_request_has_a_deadline(home: Home, data: bytes) -> None:
     limits = Limits(head_seconds=0.2, body_seconds=0.2)
     with running(home, limits) as port, sent(port, data, 1) as (connection,):
         assert is_closed(connection)
+
+
+POST = b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKS = b"\r\n2\r\n{}\r\n0\r\n\r\n"
+INVALID = {
+    "length and chunks": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n" + CHUNKS,
+    "two lengths": POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{} ",
+    "length with a sign": POST + b"Content-Length: +2\r\n\r\n{}",
+    "length in hex": POST + b"Content-Length: 0x2\r\n\r\n{}",
+    "space before the colon": POST + b"Content-Length : 2\r\n\r\n{}",
+    "another coding last": POST + b"Transfer-Encoding: chunked, identity\r\n" + CHUNKS,
+    "another coding": POST + b"Transfer-Encoding: gzip, chunked\r\n" + CHUNKS,
+    "two codings": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n" + CHUNKS,
+    "chunk of 2**64 bytes": POST + b"Transfer-Encoding: chunked\r\n\r\n10000000000000002\r\n{}",
+    "chunk without its end": POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}X",
+    "bare line feeds": GET.replace(b"\r\n", b"\n") + b"\n",
+    "folded line": GET + b"X-A: b\r\n c\r\n\r\n",
+    "NUL in a value": GET + b"X-A: b\0c\r\n\r\n",
+    "no host": b"GET /healthz HTTP/1.1\r\n\r\n",
+    "two hosts": GET + b"Host: evil\r\n\r\n",
+    "target of another server": GET.replace(b"/healthz", b"http://evil/healthz") + b"\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "long header": GET + b"X-A: " + b"x" * 100_000,
+    "long target": b"GET /" + b"x" * 100_000,
+    "many headers": GET + b"A:\r\n" * 20_000,
+    "many trailers": POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n" + b"A:\r\n" * 20_000,
+}
+
+
+def answers(connection: socket.socket) -> list[int]:
+    """Return the status of each response until the server closes the connection."""
+    received = b""
+    with suppress(ConnectionError):
+        while data := connection.recv(1 << 16):
+            received += data
+    return [int(code) for code in re.findall(rb"HTTP/1.1 (\d{3}) ", received)]
+
+
+def test_requests_that_are_ambiguous_or_too_long_are_rejected_and_end_the_connection(home: Home) -> None:
+    """Nothing after such a request is read, so no proxy and no client can smuggle another one behind it."""
+    with running(home, Limits()) as port:
+        for name, data in INVALID.items():
+            with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as connection:
+                with suppress(ConnectionError):
+                    connection.sendall(data + GET + b"\r\n")
+                assert answers(connection) in ([400], []), name  # nothing: the rest arrived after the end
+        assert status(port) == 200
+
+
+def test_pipelined_requests_are_answered_in_order_and_are_limited(home: Home) -> None:
+    missing = GET.replace(b"/healthz", b"/nothing")
+    with running(home, Limits()) as port:
+        with sent(port, GET + b"\r\n" + missing + b"\r\n" + GET + b"Connection: close\r\n\r\n", 1) as (few,):
+            assert answers(few) == [200, 404, 200]
+        with sent(port, (GET + b"\r\n") * 500, 1) as (many,):
+            assert answers(many) == [200] * (MAX_PIPELINED + 1)
+        with sent(port, GET + b"\r\n" + INVALID["two hosts"], 1) as (invalid,):
+            assert answers(invalid) == [200]
 
 
 def test_event_streams_are_limited(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

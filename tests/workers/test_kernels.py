@@ -313,10 +313,9 @@ def test_the_loop_refuses_arrays_that_are_shorter_than_it_reads() -> None:
     from statsvc_workers.kernels import machine_code
 
     def count(length: int, row: int) -> int:
-        numbers = [np.zeros(256, np.int64) for _ in range(2)]
-        return machine_code.count_rows(
-            np.zeros(length, np.uint8), 3, 8, np.array([0, 8]), *numbers, np.zeros(row, np.uint8)
-        )
+        data, before = np.zeros(length, np.uint8), np.zeros(row, np.uint8)
+        counts, tails = np.zeros(256, np.int64), np.zeros(256, np.int64)
+        return machine_code.count_rows(data, 3, 8, np.array([0, 8]), counts, tails, before)
 
     assert count(27, 8) == -1
     for length, row in ((26, 8), (27, 7)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import xxhash
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 _TAGS = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 """An entity tag (RFC 9110, 8.8.3) without its weakness indicator."""
+
+ENCODED_HEADERS = 1024
+"""Number of cached sets of header fields."""
 
 PINNED = "public, max-age=31536000, immutable"
 """Cache-Control of a numbered version, which never changes."""
@@ -79,11 +83,26 @@ async def respond(
     # Several If-None-Match fields are one list (RFC 9110, 5.3).
     if_none_match = ", ".join(request.headers.getlist("if-none-match")) or None
     if lists_tag(if_none_match, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
+        return _Prepared(304, b"", headers, None)
     content = await make()
     if is_any(if_none_match):
-        return Response(status_code=304, headers=headers)
-    return Response(content, headers=headers, media_type=media_type)
+        return _Prepared(304, b"", headers, None)
+    return _Prepared(200, content, headers, media_type)
+
+
+class _Prepared(Response):
+    """A response whose header fields are encoded once for many requests."""
+
+    def __init__(self, status: int, body: bytes, headers: Mapping[str, str], media_type: str | None) -> None:
+        self.status_code, self.body, self.background = status, body, None
+        self.raw_headers = [*_encoded(media_type, *headers.items())]
+        if status != 304:
+            self.raw_headers.append((b"content-length", b"%d" % len(body)))
+
+
+@lru_cache(ENCODED_HEADERS)
+def _encoded(media_type: str | None, *fields: tuple[str, str]) -> list[tuple[bytes, bytes]]:
+    return Response(status_code=304, headers=dict(fields), media_type=media_type).raw_headers
 
 
 async def respond_json(request: Request, body: Any) -> Response:

@@ -53,7 +53,7 @@ class HostCheck:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        host = Headers(scope=scope).get("host", "")
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
         name = host_name(host)
         if name in self._allowed or (self._any_address and _is_address(name)):
             await self._app(scope, receive, send)

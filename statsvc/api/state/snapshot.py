@@ -171,6 +171,8 @@ class CatalogWatcher:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._read_at = time.monotonic()
+        self._changes = catalog.changes()
+        self._marker = self._current_marker()
         self.snapshot = load(catalog)
         self._failing = False
         self._reading: asyncio.Task[None] | None = None
@@ -199,12 +201,15 @@ class CatalogWatcher:
         return None
 
     async def fresh(self) -> bool:
-        """Wait until the snapshot was read after this call; return False if the catalog does not answer.
+        """Wait until the snapshot is as new as this call; return False if the catalog does not answer.
 
         While it does not answer, nobody waits: `age` is the age of the snapshot then.
         """
         if self._failing:
             return False  # `run` goes on trying
+        if self._marker is not None and self._current_marker() == self._marker:
+            self._read_at = time.monotonic()
+            return True
         read = self._next_read()
         while self.age is None and not read.done():
             await asyncio.wait({read}, timeout=PATIENCE_SECONDS / 8)
@@ -255,6 +260,8 @@ class CatalogWatcher:
         pending = {task for task in (self._reading, self._next) if task is not None}
         if pending:
             await asyncio.wait(pending, timeout=PATIENCE_SECONDS)
+        if self._changes is not None:
+            self._changes.close()
 
     def _next_read(self) -> asyncio.Task[None]:
         """Return a read of the catalog that starts after this call."""
@@ -276,6 +283,7 @@ class CatalogWatcher:
         from sqlalchemy.exc import SQLAlchemyError
 
         started = time.monotonic()
+        marker = self._current_marker()  # before reading, so that a later commit is detected
         try:
             self.snapshot = await anyio.to_thread.run_sync(
                 load, self._catalog, self.snapshot, limiter=self._threads
@@ -291,4 +299,8 @@ class CatalogWatcher:
         else:
             if self._failing:
                 log.warning("the catalog is available again")
-            self._failing, self._read_at = False, started
+            self._failing, self._read_at, self._marker = False, started, marker
+
+    def _current_marker(self) -> object | None:
+        """Return what changes with every commit to the catalog; None if only reading it can tell."""
+        return None if self._changes is None else self._changes.marker()

@@ -7,6 +7,7 @@ from typing import Self
 
 import sqlalchemy as sa
 
+from statsvc.store.catalog import sqlite
 from statsvc.store.catalog.engine import open_engine
 
 CLOSE_SECONDS = 2.0
@@ -25,6 +26,10 @@ class Database:
     def open(cls, url: str) -> Self:
         """Open the catalog at a database URL. Raises `CatalogError`."""
         return cls(open_engine(url))
+
+    def changes(self) -> sqlite.Changes | None:
+        """Return a detector of changes; None where only a query can tell."""
+        return sqlite.Changes(self.engine.url) if self.engine.dialect.name == "sqlite" else None
 
     def close(self) -> None:
         """Close every connection."""

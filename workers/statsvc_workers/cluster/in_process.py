@@ -1,8 +1,9 @@
 """Count files in threads of this process, immediately, so that small scans start no cluster.
 
 Worker processes exist because decoding a file may crash the process or use up its memory. So this process
-counts only files that need nothing but our own loops and libdeflate, which release the GIL, and whose header
-limits the memory in advance: PNG files that are not interlaced. The cluster counts all other files.
+counts only files that need nothing but our own loops and libdeflate or ISA-L, which release the GIL, and
+whose memory is limited in advance: PNG files that are not interlaced, by their header, and NIfTI volumes,
+which are streamed. The cluster counts all other files.
 
 Worker processes start in parallel if they are needed for other files, or if the remaining files take
 longer than the start of the workers is worth: they take over when they are ready.
@@ -46,6 +47,9 @@ fast as threads, which wait for each other between the loops.
 MEASURED_SECONDS = 0.25
 """Shortest time in which the rate is measured."""
 
+STREAMED = frozenset({".nii", ".nii.gz"})
+"""Extensions of files that are decompressed and counted in pieces of a few megabytes."""
+
 PIXELS_PER_BYTE = 8
 """Most pixels in a byte of PNG image data."""
 
@@ -68,10 +72,15 @@ class ThreadedCount:
         check: Callable[[], None],
     ) -> None:
         self._cluster, self._check, self._threads = cluster, check, cluster.threads
-        # The limit of pixels also applies to a file that has replaced the one whose header was checked.
-        max_pixels = min(options.max_pixels, PIXELS_PER_BYTE * MAX_DECOMPRESSED_BYTES)
-        self._options = replace(options, max_pixels=max_pixels, device="cpu")
-        self._sizes = {path: size for path, size in samples if isinstance(path, str) and _is_png(path)}
+        paths = [(path, size) for path, size in samples if isinstance(path, str)]
+        self._options = replace(options, device="cpu")
+        self._sizes = {path: size for path, size in paths if extension(path) == ".png"}
+        if self._sizes:
+            # The limit also applies to a file that has replaced the one whose header was checked.
+            max_pixels = min(options.max_pixels, PIXELS_PER_BYTE * MAX_DECOMPRESSED_BYTES)
+            self._options = replace(self._options, max_pixels=max_pixels)
+        else:
+            self._sizes = {path: size for path, size in paths if extension(path) in STREAMED}
         self.remaining = [
             (sample, size)
             for sample, size in samples
@@ -170,10 +179,6 @@ class ThreadedCount:
         return rows, [path for path in paths if path not in counted]
 
 
-def _is_png(path: str) -> bool:
-    return extension(path) == ".png"
-
-
 def _fingerprint(rows: BatchResult, row: int) -> tuple[int, int, int]:
     return int(rows.size[row]), int(rows.mtime_ns[row]), int(rows.ctime_ns[row])
 
@@ -183,6 +188,8 @@ def _checked_fingerprint(options: CountOptions, path: str) -> tuple[int, int, in
     try:
         with open_file(options.root, path) as source:
             stamp = source.stamp()
+            if extension(path) in STREAMED:
+                return stamp.fingerprint
             try:
                 assert source.file is not None
                 needed = png.decompressed_bytes(source.file, stamp.size)
