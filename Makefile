@@ -11,6 +11,7 @@
 # make bench              every comparison with other tools, as tables, JSON and a plot; takes minutes
 # make cluster [SOURCE=…] [PORT=8000]  every role of a distributed installation on this machine, until Ctrl-C
 # make fuzz [LISTED=300] [COUNTED=60] [SEED=0]  list and count damaged files of every format; takes minutes
+# make stops [ROUNDS=8] [SEED=0]      cancel jobs and stop servers at random moments of every kind of work; takes minutes
 # make chaos [KILLS=200] [SEED=0]      kill processes at random while jobs run; takes minutes
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -18,6 +19,7 @@ PORT ?= 8000
 KILLS ?= 200
 LISTED ?= 300
 COUNTED ?= 60
+ROUNDS ?= 8
 SEED ?= 0
 # Most tests wait for servers and processes, so two processes per core keep the cores busy.
 JOBS ?= 4
@@ -34,7 +36,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet
 PINNED := $(PIP) $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: run test test-fast test-oldest test-newest test-integrations check docs build constraints bench cluster chaos fuzz clean
+.PHONY: run test test-fast test-oldest test-newest test-integrations check docs build constraints bench cluster chaos fuzz stops clean
 
 run: $(VENV)/.run
 	@exec env STATSVC="$(BIN)/statsvc" STATE="$(STATE)" SOURCE="$(SOURCE)" NAME="$(NAME)" \
@@ -88,6 +90,9 @@ bench: $(VENV)/.test
 
 cluster: $(VENV)/.test
 	@$(BIN)/python scripts/cluster.py $(SOURCE) --port $(PORT)
+
+stops: $(VENV)/.test
+	@PYTHONPATH=tests $(BIN)/python -m support.stopping $(ROUNDS) $(SEED)
 
 fuzz: $(VENV)/.test
 	@PYTHONPATH=tests $(BIN)/python -m support.fuzz $(LISTED) $(COUNTED) $(SEED)

@@ -29,7 +29,6 @@ from statsvc.weighting.value_types import (
     Number,
     Range,
     Size,
-    clean_text,
 )
 
 if TYPE_CHECKING:
@@ -341,7 +340,7 @@ def _with_group_of_split(params: Mapping[str, Any]) -> Mapping[str, Any]:
     split, group = params.get("split"), params.get("group")
     if not isinstance(split, str) or not isinstance(group, str) or not (split.strip() and group.strip()):
         return params
-    joined = f"{clean_text(split)}/{clean_text(group)}"
+    joined = f"{split.strip()}/{group.strip()}"
     return {name: joined if name == "split" else value for name, value in params.items() if name != "group"}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import threading
@@ -20,6 +19,7 @@ from statsvc_workers.jobs.attempt import Settings
 from support.commands import serve
 from support.label_maps import write_folder, write_huge_arrays
 from support.processes import children, descendants, is_alive, open_files
+from support.stopping import write_endless_sample
 from support.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -35,16 +35,6 @@ CANCEL_SECONDS, STOP_SECONDS = 2.0, 10.0
 
 LOAD = 15
 """Factor for a machine that also runs other tests."""
-
-
-def write_endless_sample(folder: Path) -> Path:
-    """Write one sample that takes longer to count than any test: millions of chunks, all of them missing."""
-    array = folder / "a.zarr"
-    array.mkdir(parents=True)
-    layout = {"zarr_format": 2, "shape": [200, 100_000], "chunks": [1, 8], "order": "C"}
-    values = {"dtype": "|u1", "fill_value": 0, "compressor": None, "filters": None}
-    (array / ".zarray").write_text(json.dumps(layout | values))
-    return folder
 
 
 def register(url: str, name: str, source: Path) -> str:

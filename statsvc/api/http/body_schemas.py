@@ -28,7 +28,7 @@ _FOLDERS = sorted(set(splits.FOLDERS.values()))
 _EXPRESSION = {"type": "string", "format": "re2", "maxLength": groups.MAX_LENGTH}
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """Return 3 for 3.0: in a JSON schema both are integers."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -46,7 +46,7 @@ def _map(names: str, values: dict[str, Any], **limits: int) -> dict[str, Any]:
     return {"type": "object", "propertyNames": {"pattern": names}, "additionalProperties": values, **limits}
 
 
-_WHOLE = BeforeValidator(_whole)
+_WHOLE = BeforeValidator(whole)
 Whole = Annotated[int, _WHOLE]
 """An integer."""
 

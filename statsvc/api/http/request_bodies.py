@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from statsvc.api.http.body_schemas import ClassMapValue, ClassName, Groups, Id, Interval, NumClasses, Splits
+from statsvc.api.http.body_schemas import (
+    ClassMapValue,
+    ClassName,
+    Groups,
+    Id,
+    Interval,
+    NumClasses,
+    Splits,
+    whole,
+)
 from statsvc.api.http.query import INT64, MAX_PROBLEMS, MAX_SHOWN
 from statsvc.classes import class_maps
 from statsvc.classes.class_maps import MAX_CLASSES, ClassMap
@@ -134,7 +143,7 @@ class ConfigurationBody(RequestBody):
             "ignore_index": _ignore_index,
             "num_classes": int,
             "splits": _splits,
-            "groups": groups.from_dict,
+            "groups": _groups,
         }
         sent = {name: getattr(self, name) for name in parsers if name in self.model_fields_set}
         return {name: None if value is None else parsers[name](value) for name, value in sent.items()}
@@ -163,6 +172,15 @@ def _splits(value: dict[str, Any]) -> dict[str, splits.Split]:
     return splits.from_dict(value)
 
 
+def _groups(value: dict[str, Any]) -> dict[str, groups.Grouping]:
+    def rule(item: Any) -> Any:
+        return (
+            item | {"folder": whole(item["folder"])} if isinstance(item, dict) and "folder" in item else item
+        )
+
+    return groups.from_dict({name: rule(item) for name, item in value.items()})
+
+
 def _class_map(value: str | dict[str, Any]) -> ClassMap:
     if isinstance(value, str):
         try:
@@ -182,5 +200,5 @@ def _targets(value: Any) -> list[list[Any]]:
     for raw, target in value.items():
         if not _RAW_ID.fullmatch(raw):
             raise InvalidParameter(("class_map", f"map: the raw id {raw!r} is not an integer"))
-        targets.append([int(raw), class_maps.IGNORE if target == "ignore" else target])
+        targets.append([int(raw), class_maps.IGNORE if target == "ignore" else whole(target)])
     return targets
