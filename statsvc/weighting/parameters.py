@@ -315,11 +315,12 @@ def _resolved(spec: WeightSpec) -> WeightSpec:
 def _parsed(
     params: Mapping[str, Any],
 ) -> tuple[dict[str, Any], list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return the values, invalid parameters, and those that were given under two names."""
+    """Return the values, invalid parameters, and those that others contradict."""
     values: dict[str, Any] = {}
     problems: list[tuple[str, str]] = []
     repeated: list[tuple[str, str]] = []
-    for key, value in _with_group_of_split(params).items():
+    joined = _with_group_of_split(params)
+    for key, value in joined.items():
         name = ALIASES.get(key, key)
         if name not in PARAMETERS:
             problems.append((key, f"unknown parameter{nearest(key, [*PARAMETERS, *ALIASES])}"))
@@ -331,7 +332,9 @@ def _parsed(
             try:
                 values[name] = PARAMETERS[name].parse(plain(value))
             except ValueError as problem:
-                problems.append((key, str(problem)))
+                # Both may be valid, and too long together.
+                is_joined = name == "split" and joined is not params
+                (repeated if is_joined else problems).append((key, str(problem)))
     return values, problems, repeated
 
 

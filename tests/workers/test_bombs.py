@@ -6,6 +6,7 @@ import io
 import os
 import resource
 import struct
+import time
 import tracemalloc
 import zipfile
 import zlib
@@ -220,3 +221,23 @@ def test_a_small_class_list_cannot_need_much_memory() -> None:
     lines = ["x0: &x0 [a, a]", *(f"x{k}: &x{k} [{', '.join([f'*x{k - 1}'] * 50)}]" for k in range(1, 9))]
     with little_memory(), pytest.raises(ValueError, match="type list"):
         class_lists.parse("names.yaml", "\n".join([*lines, "names: *x8"]).encode())
+
+
+def test_directories_of_a_tiff_file_that_refer_to_each_other_end(tmp_path: Path) -> None:
+    first = damage.tiff(np.zeros((4, 4), np.uint8))
+    (start,) = struct.unpack("<I", first[4:8])
+    (tags,) = struct.unpack("<H", first[start : start + 2])
+    end = start + 2 + 12 * tags
+    # Twenty copies of the directory; the last one refers to the first one.
+    copies = b"".join(
+        first[start:end] + struct.pack("<I", len(first) + (k + 1) * (end - start + 4)) for k in range(20)
+    )
+    content = first[:end] + struct.pack("<I", len(first)) + first[end + 4 :] + copies[:-4]
+    content += struct.pack("<I", len(first))  # back to the first copy
+    (tmp_path / "a.tif").write_bytes(content)
+    started = time.process_time()
+    with (tmp_path / "a.tif").open("rb") as file:
+        peek("a.tif", file)
+        with pytest.raises(UnreadableSample):
+            open_label_map("a.tif", file, 1 << 20)
+    assert time.process_time() - started < 20

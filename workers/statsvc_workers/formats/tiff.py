@@ -62,6 +62,9 @@ SPARSE_TAGS = (42112, NODATA_TAG)
 MAX_STRUCTURE_BYTES = 1 << 26
 """Largest tag: the offsets of eight million strips or tiles."""
 
+FEWEST_READS, BYTES_PER_READ = 1000, 4
+"""Reads of the structure of any file, and bytes for each further one; a page of 150 bytes takes about ten."""
+
 LISTED_SHAPES = 3
 """Shapes of images that an error message lists."""
 
@@ -70,12 +73,19 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class _Clipped:
-    """A file for reading the structure: no tag allocates more than the size of the file, or than a limit."""
+    """A file for reading the structure: no tag allocates more than the size of the file, or than a limit.
+
+    Directories that refer to each other, or share their bytes, end after as many reads as the file allows.
+    """
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.size = file, size
+        self._reads = FEWEST_READS + size // BYTES_PER_READ
 
     def read(self, count: int = -1) -> bytes:
+        self._reads -= 1
+        if self._reads < 0:
+            raise UnreadableSample(f"has directories that refer to each other; {COPY_AGAIN}")
         remaining = max(0, self.size - self.file.tell())
         length = remaining if count < 0 else min(count, remaining)
         if length > MAX_STRUCTURE_BYTES:
