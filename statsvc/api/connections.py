@@ -122,6 +122,32 @@ class _Rejected(Exception):
     """Raised within the parser, which then reports an invalid request."""
 
 
+class _Joined:
+    """A transport that sends the head and the body of a response with one system call."""
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts:
+            self._transport.write(b"".join(parts))
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class _Guarded(HttpToolsProtocol):
     """A connection with limits and deadlines.
 
@@ -144,7 +170,7 @@ class _Guarded(HttpToolsProtocol):
         self._head_bytes = 0  # bytes of the header fields of this request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_Joined(transport, self.loop))  # type: ignore[arg-type]
         self.address = self.client[0] if self.client else ""
         if not self.limits.has_place(self.address):
             transport.write(_BUSY % (len(_BUSY_BODY), _BUSY_BODY))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import ipaddress
 import logging
 import os
@@ -61,6 +62,9 @@ class _Server(uvicorn.Server):
         for listening in sockets or ():
             # asyncio listens with the number of connections that it accepts per step, which is much smaller.
             listening.listen(BACKLOG)
+        # What was imported stays: collections during requests need not look at it.
+        gc.collect()
+        gc.freeze()
         if self.started and self._ready is not None:
             self._ready(self.servers[0].sockets[0].getsockname()[1])
 
