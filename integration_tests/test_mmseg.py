@@ -68,14 +68,17 @@ def load_config(tmp_path: Path, text: str) -> Config:
 
 
 def build_loss(merged: Config) -> Any:
-    return MODELS.build(merged.model.decode_head.loss_decode)
+    """Return the loss of the decode head, of a cascade's last one."""
+    head = merged.model.decode_head
+    return MODELS.build((head[-1] if isinstance(head, list) else head).loss_decode)
 
 
 def test_the_fragment_replaces_the_loss_of_the_decode_head(weights: ClassWeights, tmp_path: Path) -> None:
     merged = load_config(tmp_path, config(weights, ce_weight=0.7, dice_weight=0.3))
     assert merged.model.type == "EncoderDecoder"
     head_loss = merged.model.decode_head.loss_decode
-    assert set(head_loss) == {"type", "class_weights", "ce_weight", "dice_weight"}
+    assert set(head_loss) == {"type", "class_weights", "ce_weight", "dice_weight", "loss_weight"}
+    assert "auxiliary_head" not in merged.model
     loss = build_loss(merged)
     label = batch(0)[1]
     expected = CombinedLoss(ce_weight=0.7, dice_weight=0.3, class_weights=weights)(logits(), label)
@@ -84,6 +87,60 @@ def test_the_fragment_replaces_the_loss_of_the_decode_head(weights: ClassWeights
     assert loss.loss_name == "loss_statsvc"
     ce = build_loss(load_config(tmp_path, config(weights, ce_weight=1, dice_weight=0)))(logits(), label)
     torch.testing.assert_close(ce, cross_entropy(logits(), label, weights.tensor(), ignore_index=255))
+
+
+@pytest.mark.parametrize(
+    ("model", "decode", "auxiliary"),
+    [
+        ("pspnet_r50-d8", [1.0], [0.4]),
+        ("ocrnet_r50-d8", [0.4, 1.0], []),  # a cascade
+        ("pointrend_r50", [1.0, 1.0], []),  # a cascade whose second head has points instead of pixels
+        ("bisenetv2", [1.0], [1.0] * 4),
+        ("icnet_r50-d8", [1.0], [0.4, 0.4]),
+        ("stdc", [1.0], [1.0, 1.0, None]),  # the last head predicts edges
+    ],
+)
+def test_the_loss_replaces_cross_entropy_in_every_head_of_mmsegs_models(
+    weights: ClassWeights, tmp_path: Path, model: str, decode: list[Any], auxiliary: list[Any]
+) -> None:
+    file = Path(mmseg.__file__).parent / ".mim" / "configs" / "_base_" / "models" / f"{model}.py"
+    (tmp_path / "base.py").write_text(file.read_text().replace("num_classes=19", "num_classes=4"))
+    (tmp_path / "weights.py").write_text("_base_ = './base.py'\n" + config(weights))
+    merged, base = (Config.fromfile(str(tmp_path / name)) for name in ("weights.py", "base.py"))
+    for name, factors in (("decode_head", decode), ("auxiliary_head", auxiliary)):
+        heads, before = ([] if cfg.model.get(name) is None else cfg.model[name] for cfg in (merged, base))
+        assert isinstance(heads, list) == isinstance(before, list)
+        heads, before = (value if isinstance(value, list) else [value] for value in (heads, before))
+        assert len(heads) == len(factors)
+        for head, original, factor in zip(heads, before, factors, strict=True):
+            assert {**head, "loss_decode": 0} == {**original, "loss_decode": 0}
+            if factor is None:
+                assert head == original
+                continue
+            loss = MODELS.build(head.loss_decode)
+            assert loss.loss_weight == factor
+            assert loss.criterion.weight.tolist() == pytest.approx(weights.to_list())
+    points, labels = logits().flatten(2), batch(0)[1].flatten(1)
+    expected = CombinedLoss(class_weights=weights)(points, labels)
+    torch.testing.assert_close(build_loss(merged)(points, labels, ignore_index=255), decode[-1] * expected)
+
+
+def test_other_losses_in_a_list_stay(weights: ClassWeights, tmp_path: Path) -> None:
+    one = "dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)"
+    several = f"[{one.replace('1.0', '0.5')}, dict(type='DiceLoss', loss_weight=3.0)]"
+    (tmp_path / "base.py").write_text(BASE.replace(one, several))
+    (tmp_path / "weights.py").write_text("_base_ = './base.py'\n" + config(weights))
+    losses = Config.fromfile(str(tmp_path / "weights.py")).model.decode_head.loss_decode
+    assert [(loss.type, loss.loss_weight) for loss in losses] == [("StatsvcLoss", 0.5), ("DiceLoss", 3.0)]
+
+
+def test_a_head_without_cross_entropy_of_these_classes_is_rejected(
+    weights: ClassWeights, tmp_path: Path
+) -> None:
+    (tmp_path / "base.py").write_text(BASE.replace("num_classes=4", "num_classes=19"))
+    (tmp_path / "weights.py").write_text("_base_ = './base.py'\n" + config(weights))
+    with pytest.raises(InvalidParameter, match=r"no cross-entropy of 4 classes \(num_classes is \{19\}\)"):
+        Config.fromfile(str(tmp_path / "weights.py"))
 
 
 def test_the_config_saved_by_a_run_contains_the_weights(weights: ClassWeights, tmp_path: Path) -> None:

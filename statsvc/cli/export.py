@@ -29,7 +29,8 @@ COUNT_FORMATS = ("daformer", "csv")
     "form",
     type=click.Choice(exports.FORMATS),
     required=True,
-    help="Format: daformer (three JSON files), mmseg (class_weight), csv (counts), npy or pth (weights).",
+    help="Format: daformer (three JSON files), mmseg (class_weight), csv (counts); or weights as npy, pth, "
+    "yaml (a list with class names) or dict (class id to weight).",
 )
 @click.option(
     "-o",
@@ -37,7 +38,7 @@ COUNT_FORMATS = ("daformer", "csv")
     type=click.Path(path_type=Path),
     metavar="PATH",
     required=True,
-    help="File to write (.npy or .json for mmseg), or a folder for daformer.",
+    help="File to write (.npy or .json for mmseg, .py or .json for dict), or a folder for daformer.",
 )
 @version_option
 @parameter_options(*(name for name in PARAMETERS if name not in (*STREAM, *CROP)))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
-from typing import TYPE_CHECKING, Any
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from statsvc.losses import CombinedLoss
 from statsvc.weighting.class_weights import ClassWeights
 
 try:
+    import transformers
     from transformers import TrainerCallback
     from transformers.trainer_callback import ExportableState
 except ImportError as error:
@@ -36,18 +37,27 @@ def compute_loss_func(criterion: nn.Module) -> Callable[..., Tensor]:
                labels. It is called with logits [N, C, *spatial] and labels [N, *spatial]; the logits of the
                model are resized bilinearly to the size of the labels, as the models of Transformers do
 
-    The `Trainer` sums the losses of accumulated batches and expects this function to normalize them. The sum
-    over accumulated batches and over ranks is the loss of all their images as one batch. Cross-entropy is the
-    mean over all valid pixels, with their class weights; Dice is the mean over all samples (`batch_dice` sums
-    over each batch only). For other criteria, the weight of a batch is its number of pixels other than −100.
+    The `Trainer` sums the losses of accumulated batches and expects this function to normalize them. With the
+    `Trainer` of this module, the sum over accumulated batches and over ranks is the loss of all their images
+    as one batch. Cross-entropy is the mean over all valid pixels, with their class weights; Dice is the mean
+    over all samples (`batch_dice` sums over each batch only). With the `Trainer` of Transformers, and for
+    criteria that are not losses of statsvc, the weight of a batch is its number of pixels other
+    than −100; a warning says so if this is not exact.
 
     The function raises `InvalidParameter` for a batch without labels and a model without logits.
     """
-    totals = _Totals(criterion)
+    return _LossFunction(criterion)
 
-    def compute(
-        outputs: Any, labels: Tensor | None, num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
+
+class _LossFunction:
+    """The result of `compute_loss_func`, from which `Trainer` also gets the totals of a step."""
+
+    def __init__(self, criterion: nn.Module) -> None:
+        self._criterion: Any = criterion
+        self._warned = False
+
+    def __call__(self, outputs: Any, labels: Tensor | None, num_items_in_batch: Any = None) -> Tensor:
+        """Return the part of a batch in the loss of the accumulated batches, a scalar."""
         logits = outputs.get("logits") if hasattr(outputs, "get") else outputs[0]
         if labels is None or logits is None:
             raise InvalidParameter(
@@ -60,50 +70,42 @@ def compute_loss_func(criterion: nn.Module) -> Callable[..., Tensor]:
         if logits.shape[2:] != labels.shape[1:]:
             mode = "bilinear" if logits.ndim == 4 else "trilinear"
             logits = interpolate(logits, size=labels.shape[1:], mode=mode, align_corners=False)
-        loss_of = criterion.to(logits.device)
-        shares = None if num_items_in_batch is None else totals.shares(labels)
-        if shares is not None:
-            assert isinstance(loss_of, CombinedLoss)
-            return loss_of.with_shares(logits, labels, *shares)
-        loss: Tensor = loss_of(logits, labels)
-        if num_items_in_batch is None:
+        loss_of = self._criterion.to(logits.device)
+        if not isinstance(num_items_in_batch, _Totals):
+            return self._by_pixels(loss_of(logits, labels), labels, num_items_in_batch)
+        amounts = self._amounts(labels)
+        ce_share, dice_share = (amounts / num_items_in_batch.amounts.to(amounts).clamp(min=1e-30)).tolist()
+        loss: Tensor = loss_of.with_shares(logits, labels, ce_share, dice_share)
+        return loss
+
+    def _by_pixels(self, loss: Tensor, labels: Tensor, items: Tensor | int | None) -> Tensor:
+        """Return the part of a batch whose weight is its number of labels other than −100."""
+        if items is None:
             return loss
-        return loss * (labels != -100).sum() / max(num_items_in_batch, 1)
+        share = (labels != -100).sum() / max(items, 1)
+        if not self._warned and torch.is_grad_enabled() and share < 1:
+            self._warned = True
+            warnings.warn(
+                "the loss of accumulated batches, or of several ranks, weights each batch by its pixels "
+                "other than -100. To weight it by its valid pixels and samples, import Trainer from "
+                "statsvc.integrations.transformers, and use a loss of statsvc",
+                UserWarning,
+                stacklevel=3,
+            )
+        return loss * share
 
-    return compute
+    def totals(self, batches: list[Any], device: Any) -> Tensor | None:
+        """Return Σ w over the valid pixels and the number of samples with one, float64 [2].
 
+        batches  the accumulated batches, each with "labels"
 
-class _Totals:
-    """Sums over the batches that a `Trainer` accumulates in a step, of the losses of statsvc.
-
-    The `Trainer` only passes the number of labels other than −100, which is no measure of the valid pixels of
-    another ignored id, of weighted pixels, or of samples. The accumulated batches are a local variable of its
-    training loop.
-    """
-
-    def __init__(self, criterion: nn.Module) -> None:
-        self._criterion: Any = criterion
-        self._batches: Any = None
-        self._totals: Tensor | None = None
-
-    def shares(self, labels: Tensor) -> tuple[float, float] | None:
-        """Return a batch's part of Σ w over valid pixels and of the samples with one; None if unknown."""
-        found = _accumulated_batches() if torch.is_grad_enabled() else None
-        if found is None or not isinstance(self._criterion, CombinedLoss):
+        Returns None for a criterion that is not a mean over these.
+        """
+        if not batches or not isinstance(self._criterion, CombinedLoss):
             return None
-        trainer, batches = found
-        if batches is not self._batches:
-            amounts = [self._amounts(batch["labels"].to(labels.device)) for batch in batches]
-            totals = torch.stack(amounts).sum(0)
-            if trainer.args.average_tokens_across_devices and trainer.args.world_size > 1:
-                totals = trainer.accelerator.reduce(totals, "sum")
-            self._batches, self._totals = batches, totals
-        assert self._totals is not None
-        weight, samples = (self._amounts(labels) / self._totals.clamp(min=1e-30)).tolist()
-        return weight, samples
+        return torch.stack([self._amounts(batch["labels"].to(device)) for batch in batches]).sum(0)
 
     def _amounts(self, labels: Tensor) -> Tensor:
-        """Return Σ w over the valid pixels and the number of samples with a valid pixel, float64 [2]."""
         valid = self._criterion.valid_pixels(labels)
         weight = self._criterion.weight
         class_ids = labels[valid].long()
@@ -114,14 +116,31 @@ class _Totals:
         return torch.stack([amount, valid.flatten(1).any(1).sum().double()])
 
 
-def _accumulated_batches() -> tuple[Any, Any] | None:
-    """Return the `Trainer` that is training and the batches of its current step, or None."""
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        if frame.f_globals.get("__name__") == "transformers.trainer" and "batch_samples" in frame.f_locals:
-            return frame.f_locals["self"], frame.f_locals["batch_samples"]
-        frame = frame.f_back
-    return None
+class Trainer(transformers.Trainer):
+    """The `Trainer` of Transformers, with which `compute_loss_func` is exact for accumulated batches.
+
+    The arguments are the same. Your own subclass can have both as bases:
+    `class MyTrainer(statsvc.integrations.transformers.Trainer, TheirTrainer)`.
+    """
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        """Return the batches of the next step, and what `compute_loss_func` divides by."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        loss = self.compute_loss_func
+        if items is None or not isinstance(loss, _LossFunction):
+            return batches, items
+        amounts = loss.totals(batches, device)
+        if amounts is None:
+            return batches, items
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            amounts = self.accelerator.reduce(amounts, "sum")
+        return batches, _Totals(amounts)
+
+
+class _Totals(NamedTuple):
+    """What `compute_loss_func` gets as `num_items_in_batch`: the result of `totals` for all ranks."""
+
+    amounts: Tensor
 
 
 class ClassWeightsCallback(TrainerCallback, ExportableState):

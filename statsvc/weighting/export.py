@@ -1,4 +1,4 @@
-"""Export to files of other projects: DAFormer's statistics, MMSegmentation's class weights, and tables."""
+"""Export to files of other projects: DAFormer's statistics, weights in configuration files, and tables."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.common.csv_cells import csv_text
+from statsvc.common.one_line import one_line
 from statsvc.errors import InvalidParameter, StatsvcError, Unanswerable
 from statsvc.weighting.response import files_response, interpret_for
 
@@ -115,6 +116,35 @@ def pth(table: Table, spec: WeightSpec) -> bytes:
     return data.getvalue()
 
 
+def yaml_list(table: Table, spec: WeightSpec) -> bytes:
+    """Return YAML, `class_weight` as a list of C numbers, for configuration files such as PaddleSeg's."""
+    import yaml
+
+    # PyYAML's own numbers: 1e-05 would be a string in YAML 1.1.
+    return _config(table, spec, "class_weight:", lambda row: yaml.safe_dump([row["weight"]]).rstrip(), "")
+
+
+def python_dict(table: Table, spec: WeightSpec) -> bytes:
+    """Return Python, `class_weight` as a dict from class id to weight, for configuration files in Python."""
+    return _config(table, spec, "class_weight = {", lambda row: f"    {row['id']}: {row['weight']!r},", "}\n")
+
+
+def json_dict(table: Table, spec: WeightSpec) -> bytes:
+    """Return JSON, an object from class id, a string, to weight."""
+    rows = files_response(table, spec)["classes"]
+    return json.dumps({str(row["id"]): row["weight"] for row in rows}, indent=2).encode() + b"\n"
+
+
+def _config(table: Table, spec: WeightSpec, first: str, line_of: Callable[[Any], str], last: str) -> bytes:
+    """Return a line for each class, with its name, after a comment that says what the weights are."""
+    response = files_response(table, spec)
+    version = "" if response["version"] is None else f" version {response['version']}"
+    split = f", split {response['split']}" if response["split"] else ""
+    title = one_line(f"{response['kind']} by {response['method']} of {response['dataset']}{version}{split}")
+    lines = [f"{line_of(row)}  # {one_line(row['name'])}" for row in response["classes"]]
+    return "\n".join([f"# {title}", first, *lines, last]).encode("utf-8", "replace")
+
+
 def counts_csv(table: Table, spec: WeightSpec) -> bytes:
     """Return one line for each raw id: its pixels and images, and its class and weight where it has them.
 
@@ -143,14 +173,18 @@ def counts_csv(table: Table, spec: WeightSpec) -> bytes:
 
 FILES: dict[tuple[str, str], Callable[[Table, WeightSpec], bytes]] = {
     ("csv", ".csv"): counts_csv,
+    ("dict", ".json"): json_dict,
+    ("dict", ".py"): python_dict,
     ("mmseg", ".json"): mmseg_json,
     ("mmseg", ".npy"): mmseg_npy,
     ("npy", ".npy"): npy,
     ("pth", ".pth"): pth,
+    ("yaml", ".yaml"): yaml_list,
+    ("yaml", ".yml"): yaml_list,
 }
 """(format, file suffix) → function that returns the file's content; `daformer` writes a folder instead."""
 
-FORMATS = ("daformer", "mmseg", "csv", "npy", "pth")
+FORMATS = ("daformer", "mmseg", "csv", "npy", "pth", "yaml", "dict")
 
 
 def files(form: str, table: Table, spec: WeightSpec, output: Path) -> dict[Path, bytes]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+import transformers
 from torch.nn.functional import cross_entropy, interpolate
 
 from statsvc.errors import InvalidParameter
@@ -82,6 +83,21 @@ def test_accumulated_batches_have_the_loss_and_gradient_of_one_large_batch(
     assert history[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
     for actual, initial in zip(trainer.model.parameters(), net.parameters(), strict=True):
         torch.testing.assert_close(initial - actual, 0.01 * initial.grad, rtol=1e-3, atol=1e-7)
+
+
+def test_the_trainer_of_transformers_warns_where_accumulated_batches_are_not_exact(
+    weights: statsvc.ClassWeights, tmp_path: Path
+) -> None:
+    theirs: Any = transformers.Trainer
+    options = {"per_device_train_batch_size": 2, "max_steps": 2, "trainer_class": theirs}
+    with pytest.warns(UserWarning, match="import Trainer from statsvc") as caught:
+        train(tmp_path / "several", weights, gradient_accumulation_steps=2, **options)
+    assert len([each for each in caught if "import Trainer" in str(each.message)]) == 1
+    with warnings.catch_warnings(record=True) as caught_now:
+        warnings.simplefilter("always")
+        _, history = train(tmp_path / "one", weights, **options)
+    assert not [each for each in caught_now if "import Trainer" in str(each.message)]
+    assert history[0]["loss"] == pytest.approx(initial_loss(weights, DATA[:2]), rel=1e-3)
 
 
 def test_evaluation_reports_the_same_loss(weights: statsvc.ClassWeights, tmp_path: Path) -> None:

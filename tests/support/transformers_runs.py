@@ -11,9 +11,9 @@ from support.small_segmentation import batch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # raised by Transformers' own imports
-    from transformers import SegformerConfig, SegformerForSemanticSegmentation, Trainer, TrainingArguments
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation, TrainingArguments
 
-from statsvc.integrations.transformers import ClassWeightsCallback, compute_loss_func
+from statsvc.integrations.transformers import ClassWeightsCallback, Trainer, compute_loss_func
 from statsvc.losses import CombinedLoss
 
 if TYPE_CHECKING:
@@ -53,8 +53,12 @@ def model() -> Any:
 
 
 def train(
-    folder: Path, weights: ClassWeights, resume: str | None = None, **options: Any
-) -> tuple[Trainer, list[dict[str, Any]]]:
+    folder: Path,
+    weights: ClassWeights,
+    resume: str | None = None,
+    trainer_class: type[Any] = Trainer,
+    **options: Any,
+) -> tuple[Any, list[dict[str, Any]]]:
     """Train a model with weighted cross-entropy; return the trainer and the log entries with a loss.
 
     resume   folder of a checkpoint
@@ -80,7 +84,7 @@ def train(
         dataloader_pin_memory=False,
         **(defaults | options),
     )
-    trainer = Trainer(
+    trainer = trainer_class(
         model=model(),
         args=arguments,
         train_dataset=DATA,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import runpy
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import yaml
 
 from statsvc.errors import Unanswerable
 from statsvc.sampling.weights import weights_response
@@ -160,6 +162,29 @@ def test_weights_can_be_exported_as_npy_and_pth(home: Home, tmp_path: Path) -> N
     tensor = torch.load(tmp_path / "w.pth", weights_only=True)
     assert tensor.dtype == torch.float32
     np.testing.assert_allclose(tensor.numpy(), expected, rtol=1e-6)
+
+
+def test_weights_can_be_exported_as_yaml_and_as_a_dict(home: Home, tmp_path: Path) -> None:
+    names = ("road", "a # b", "line\nbreak", "日本", "rare")
+    publish(home, "street", MAPS, class_names=names)
+    expected = weights_response(open_current(home, "street"), WeightSpec(method="inverse_freq"))["weights"]
+    for name in ("w.yaml", "w.py", "w.json"):
+        form = "yaml" if name == "w.yaml" else "dict"
+        export_street(home, form, tmp_path / name, "--method", "inverse_freq")
+    text = (tmp_path / "w.yaml").read_text()
+    assert yaml.safe_load(text) == {"class_weight": expected}
+    assert text.startswith("# weights by inverse_freq of street version 1\n")
+    assert "  # line\\nbreak\n" in text
+    assert runpy.run_path(str(tmp_path / "w.py"))["class_weight"] == dict(enumerate(expected))
+    assert json.loads((tmp_path / "w.json").read_text()) == {str(k): w for k, w in enumerate(expected)}
+
+
+def test_tiny_weights_stay_numbers_in_yaml(home: Home, tmp_path: Path) -> None:
+    publish(home, "street", {"a.png": np.arange(12).reshape(3, 4).astype(np.uint8) % 3})
+    export_street(home, "yaml", tmp_path / "w.yml", "--multiply", "0:1e-9", "--normalize", "none")
+    stored = yaml.safe_load((tmp_path / "w.yml").read_text())["class_weight"]
+    assert all(type(weight) is float for weight in stored)
+    assert 0 < stored[0] < 1e-8
 
 
 def test_an_impossible_export_fails_with_the_reason(home: Home, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -154,8 +155,11 @@ def test_hydra_instantiates_the_loss_with_the_weights_of_the_server(url: str) ->
 
 def test_the_fragment_for_mmsegmentation_is_a_python_file(url: str) -> None:
     space = run("MMSegmentation", url)
-    config: dict[str, Any] = {}
-    exec(Path("class_weights.py").read_text(), config)
+    base, fragment = Path("class_weights.py").read_text().split("\n", 1)
+    assert base == "_base_ = './base.py'"
+    head = {"num_classes": 4, "loss_decode": {"type": "CrossEntropyLoss"}}
+    config: dict[str, Any] = {"_base_": SimpleNamespace(model={"decode_head": head})}  # as MMEngine does
+    exec(fragment, config)
     loss = config["model"]["decode_head"]["loss_decode"]
     assert loss["class_weights"] == space["weights"].to_dict()
     assert config["custom_imports"]["imports"] == ["statsvc.integrations.mmseg_loss"]
