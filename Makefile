@@ -3,7 +3,7 @@
 # make test-fast          the tests without the slow ones: under three minutes on two cores
 # make test-oldest        the test suite with the oldest dependencies that pyproject.toml allows
 # make test-newest        the test suite with the newest dependencies instead of constraints.txt
-# make test-integrations  MMSegmentation and nnU-Net, in a separate environment (takes minutes to install)
+# make test-integrations  MMSegmentation, nnU-Net, TorchGeo, Ultralytics …, in a separate environment of 3.5 GB
 # make check              ruff, mypy and the import contracts
 # make docs               the documentation site, in site/
 # make build              wheel and source distribution in dist/, checked by twine
@@ -130,7 +130,8 @@ $(INTEGRATIONS)/.test: pyproject.toml
 	$(PYTHON) -m venv $(INTEGRATIONS)
 	$(INTEGRATIONS)/bin/python -m pip install --quiet --upgrade pip
 	$(INTEGRATIONS)/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(INTEGRATIONS)/bin/python -m pip install --quiet --editable '.[integrations]'
+	$(INTEGRATIONS)/bin/python -m pip freeze | grep '^torch==' > $(INTEGRATIONS)/torch.txt
+	$(INTEGRATIONS)/bin/python -m pip install --quiet --constraint $(INTEGRATIONS)/torch.txt --editable '.[integrations]'
 	@touch $@
 
 clean:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from statsvc.errors import InvalidParameter
+from statsvc.losses.modules import require_tensors
 
 
 class MonaiLoss(nn.Module):
@@ -16,7 +17,8 @@ class MonaiLoss(nn.Module):
 
     `loss(logits, target)` takes logits [N, C, *spatial] and a target [N, 1, *spatial] of any numeric dtype,
     both also as `MetaTensor`. It can replace `DiceCELoss(to_onehot_y=True, softmax=True)`, for instance
-    inside `monai.losses.DeepSupervisionLoss`. Raises `InvalidParameter` for one-hot targets. ::
+    inside `monai.losses.DeepSupervisionLoss`. Raises `InvalidParameter` for one-hot targets, and for outputs
+    of a model that are lists or dicts. ::
 
         MonaiLoss(statsvc.losses.CombinedLoss(class_weights=weights, ignore_index=255))
     """
@@ -28,6 +30,7 @@ class MonaiLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss, a scalar."""
         logits, target = _plain(logits), _plain(target)
+        require_tensors(logits, target)
         if target.ndim != logits.ndim or target.shape[1] != 1:
             raise InvalidParameter(
                 (

@@ -78,6 +78,7 @@ def calculate_class_weights(
     """
     spec = _spec(params, num_classes=num_classes, ignore_index=ignore_index, method=method, beta=beta)
     _check_device(device)
+    seed = plain(seed)
     indices = _indices(dataset, samples, seed)
     if cache is not None and Path(cache).is_dir():
         raise InvalidParameter(("cache", f"{cache} is a folder. Name a file in it, such as counts.json."))

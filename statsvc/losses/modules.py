@@ -255,7 +255,7 @@ class CombinedLoss(nn.Module):
         return self
 
     def _sums(self, logits: Tensor, target: Tensor) -> Sums:
-        _check_tensors(logits, target)
+        require_tensors(logits, target)
         _check_shapes(logits, target, self.weight if self.offset is None else self.offset)
         offset = None if self.offset is None else self.offset.to(logits.device)
         # No collective without gradients, so that a single process can validate.
@@ -458,7 +458,7 @@ def _factors(name: str, value: Any) -> Tensor:
     return torch.tensor(_non_negative(name, numbers))
 
 
-def _check_tensors(logits: Any, target: Any) -> None:
+def require_tensors(logits: Any, target: Any) -> None:
     """Raise `InvalidParameter` unless both are tensors, naming the logits in the output of a model."""
     for name, value in (("logits", logits), ("target", target)):
         if isinstance(value, Tensor):

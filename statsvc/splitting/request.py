@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from statsvc.common.plain_values import plain
 from statsvc.dataset import class_counts
 from statsvc.errors import Inapplicable, InvalidParameter
 from statsvc.weighting.parameters import COUNTS, WeightSpec
@@ -76,6 +77,7 @@ class DivisionRequest:
         **counts: Any,
     ) -> DivisionRequest:
         """Return a checked request. Raises `InvalidParameter`."""
+        folds, parts = plain(folds), plain(parts)
         if (folds is None) == (parts is None):
             raise Inapplicable(
                 ("folds", "give either a number of folds, such as 5, or parts, such as train=0.8,val=0.2")
@@ -110,6 +112,7 @@ class SubsetRequest:
         cls, *, images: int, target: str | Mapping[str, float] = NATURAL, seed: int = 0, **counts: Any
     ) -> SubsetRequest:
         """Return a checked request. Raises `InvalidParameter`."""
+        images, target = plain(images), plain(target)
         if isinstance(images, bool) or not isinstance(images, int) or images < 1:
             raise InvalidParameter(("images", f"expected a number of images, not {images!r}"))
         if isinstance(target, str) and target not in (UNIFORM, NATURAL):
@@ -172,9 +175,10 @@ def _is_share(value: Any, low: float) -> bool:
 
 
 def _seed(seed: Any) -> int:
+    seed = plain(seed)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise InvalidParameter(("seed", f"expected a number from 0 to 2**63 - 1, not {seed!r}"))
-    return seed
+    return int(seed)
 
 
 def _counts(params: Mapping[str, Any]) -> WeightSpec:

@@ -679,3 +679,16 @@ def test_a_method_without_class_weights_warns_how_to_use_its_vector() -> None:
         UserWarning, match="logit_adjustment returns additive instead of class weights; add them"
     ):
         calculate_class_weights(Labels([np.array([[0, 0, 1]])]), 2, method="logit_adjustment", verbose=False)
+
+
+def test_numpy_and_tensor_scalars_are_the_same_arguments_as_numbers(tmp_path: Path) -> None:
+    numbers: dict[str, Any] = {"ignore_index": 3, "beta": 0.5, "strength": 0.25, "seed": 7, "samples": 4}
+    scalars = {name: np.asarray(value)[()] for name, value in numbers.items()}
+    tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
+    tensors |= {name: torch.tensor(numbers[name]) for name in ("ignore_index", "seed", "samples")}
+    labels = Labels(street_labels())
+    expected = weights(labels, method="effective_num", **numbers)
+    for arguments in (scalars, tensors):
+        cache = tmp_path / type(arguments["seed"]).__name__
+        result = weights(labels, np.int64(5), method="effective_num", cache=cache, **arguments)  # type: ignore[arg-type]
+        torch.testing.assert_close(result, expected)

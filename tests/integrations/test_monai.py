@@ -56,6 +56,15 @@ def test_label_maps_of_monai_need_no_conversion(weights: statsvc.ClassWeights) -
         MonaiLoss(criterion)(leaf, torch.zeros(2, 4, 5, 6, 7))  # one-hot
 
 
+def test_outputs_of_several_heads_are_rejected_with_advice(weights: statsvc.ClassWeights) -> None:
+    criterion, label = MonaiLoss(CombinedLoss(class_weights=weights)), batch(0)[1][:, None]
+    heads = [logits(1, 8, 8), logits(2, 4, 4)]
+    with pytest.raises(InvalidParameter, match=r"list has 2 items of shape \[2, 4, 8, 8\], \[2, 4, 4, 4\]"):
+        criterion(heads, label)
+    with pytest.raises(InvalidParameter, match=r"dict has the entries out, aux; .*output\['out'\]"):
+        criterion({"out": heads[0], "aux": heads[1]}, label)
+
+
 def test_it_works_inside_monais_deep_supervision(weights: statsvc.ClassWeights) -> None:
     criterion = CombinedLoss(class_weights=weights)
     label = batch(0)[1]

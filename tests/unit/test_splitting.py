@@ -289,3 +289,19 @@ def test_a_malformed_target_is_rejected(target: Any) -> None:
 def test_an_unknown_split_is_reported() -> None:
     with pytest.raises(NotFound, match="no split"):
         divide(scenes(20), folds=2, split="training")
+
+
+def test_numpy_scalars_are_the_same_arguments_as_numbers() -> None:
+    cases: list[tuple[Any, dict[str, Any]]] = [
+        (DivisionRequest, {"folds": 3, "seed": 2}),
+        (DivisionRequest, {"parts": {"a": 0.5, "b": 0.5}}),
+        (SubsetRequest, {"images": 9, "target": {"1": 0.25}, "seed": 2}),
+    ]
+    for request, numbers in cases:
+        scalars = {
+            name: {key: np.float32(share) for key, share in value.items()}
+            if isinstance(value, dict)
+            else np.asarray(value)[()]
+            for name, value in numbers.items()
+        }
+        assert request.from_params(**scalars) == request.from_params(**numbers)
