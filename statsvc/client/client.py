@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     import torch
 
     from statsvc.client.http import Parse
+    from statsvc.client.jobs import Jobs
     from statsvc.sampling.patches import Patches
     from statsvc.sampling.result import Sampling
     from statsvc.weighting.class_weights import ClassWeights
+    from statsvc.weighting.comparison_result import Comparison
 
 _log = logging.getLogger("statsvc.client")
 
@@ -235,6 +237,38 @@ class Client:
         Raises `ServerError` as `weights` does.
         """
         return endpoints.fetch_datasets(self._server.get)
+
+    def jobs(self, dataset: str | None = None) -> Jobs:
+        """Return the jobs of the server, or of a dataset, newest first: a list of dicts as in `GET /jobs`.
+
+        In a notebook it is shown as a table with the progress of each job. Raises `ServerError` as `weights`
+        does.
+        """
+        return endpoints.fetch_jobs(self._server.get, dataset)
+
+    def compare(
+        self,
+        dataset: str | None = None,
+        *,
+        version: int | str | None = None,
+        method: str | Sequence[str] = (),
+        **params: Any,
+    ) -> Comparison:
+        """Return how weighting methods distribute the loss over the classes; one request for each method.
+
+        method  methods to compare; by default all that return class weights
+        params  `beta`, `alpha` and `strength`, each one value or a list, and parameters of all methods, such
+                as `split`
+
+        Raises as `weights` does.
+        """
+        from statsvc.weighting.comparison_result import Comparison
+
+        def response(request: dict[str, Any]) -> dict[str, Any]:
+            return self.weights(dataset, version=version, **request).to_dict()
+
+        several = {name: params.pop(name) for name in ("beta", "alpha", "strength") if name in params}
+        return Comparison.of(response, params, method=method, **several)
 
     def methods(self) -> list[dict[str, Any]]:
         """Return every weighting method with its formula, parameters, ranges and reference.

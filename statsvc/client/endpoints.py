@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from statsvc.client.http import Parse
+    from statsvc.client.jobs import Jobs
     from statsvc.sampling.patches import Patches
     from statsvc.sampling.result import Sampling
     from statsvc.weighting.class_weights import ClassWeights
@@ -106,6 +107,14 @@ def fetch_dataset(get: Get, name: str) -> dict[str, Any]:
         f"/datasets/{quote(name, safe='')}", lambda body: dict(body) | {"name": body["name"]}
     )
     return dataset
+
+
+def fetch_jobs(get: Get, dataset: str | None) -> Jobs:
+    """Fetch the newest jobs, of one dataset if given."""
+    from statsvc.client.jobs import Jobs
+
+    path = "/jobs" + query_string({"dataset": dataset})
+    return Jobs(get(path, lambda body: _objects(body, "jobs")))
 
 
 def fetch_methods(get: Get) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from statsvc.local.counts_file import Counts
 from statsvc.local.estimate import share_intervals
 from statsvc.local.fingerprint import fingerprint
 from statsvc.local.labels import count_label, label_array
+from statsvc.local.notebook import notebook_bar
 from statsvc.sampling.weights import weights_response
 from statsvc.weighting.class_weights import ClassWeights
 from statsvc.weighting.display import print_class_table
@@ -228,7 +229,13 @@ def _identity(row: Any) -> Any:
 
 
 def _with_progress_bar(rows: Iterable[Any], total: int, verbose: bool) -> Iterator[Any]:
-    """Yield the rows; show a progress bar on stderr if it is a terminal."""
+    """Yield the rows; show a progress bar in a notebook, or on stderr if it is a terminal."""
+    bar = notebook_bar("labels") if verbose else None
+    if bar is not None:
+        for done, row in enumerate(rows, 1):
+            yield row
+            bar(done, total)
+        return
     if not (verbose and sys.stderr.isatty()):
         yield from rows
         return

@@ -27,6 +27,7 @@ from statsvc.dataset.splits import check_not_empty, detect
 from statsvc.dataset.splits import from_dict as read_splits
 from statsvc.dataset.table import MAX_IDS, Block, MemoryTable, Tiles
 from statsvc.errors import InvalidParameter, SourceError, Unanswerable
+from statsvc.local.notebook import notebook_bar
 from statsvc.sampling import result
 from statsvc.sampling.patches import Patches, class_patches
 from statsvc.sampling.weights import weights_response
@@ -34,10 +35,14 @@ from statsvc.splitting.divide import divide_dataset
 from statsvc.splitting.request import DivisionRequest, SubsetRequest
 from statsvc.splitting.subset import choose_subset
 from statsvc.weighting.class_weights import ClassWeights
+from statsvc.weighting.comparison_result import Comparison
+from statsvc.weighting.histogram import histogram_response
 from statsvc.weighting.parameters import WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from matplotlib.axes import Axes
 
     from statsvc.dataset.grid import Grid
     from statsvc.dataset.groups import Grouping
@@ -84,6 +89,38 @@ class LocalTable(MemoryTable):
         for warning in weights.warnings:
             _log.warning("%s: %s", self.dataset, warning["message"])
         return weights
+
+    def compare(self, method: str | Sequence[str] = (), **params: Any) -> Comparison:
+        """Return how weighting methods distribute the loss over the classes.
+
+        method  methods to compare; by default all that return class weights
+        params  `beta`, `alpha` and `strength`, each one value or a list, and parameters of all methods, such
+                as `split`
+
+        Raises as `weights` does.
+        """
+
+        def response(request: dict[str, Any]) -> dict[str, Any]:
+            return weights_response(self, WeightSpec.from_params(request))
+
+        several = {name: params.pop(name) for name in ("beta", "alpha", "strength") if name in params}
+        return Comparison.of(response, params, method=method, **several)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw a bar for the share of each id, and return the axes; by default those of a new figure.
+
+        Raises `ImportError` without matplotlib.
+        """
+        from statsvc.weighting.comparison_plot import bars
+
+        rows = histogram_response(self)["classes"]
+        return bars([row["name"] for row in rows], [row["share"] for row in rows], repr(self), ax)
+
+    def _repr_html_(self) -> str:
+        """Return a table with a bar for each id, for notebooks."""
+        from statsvc.weighting.display import counts_html
+
+        return counts_html(repr(self), histogram_response(self))
 
     def patches(self, class_id: int, *, min_pixels: int = 1, **params: Any) -> Patches:
         """Return the tiles of the images that contain a class, those with most of its pixels first.
@@ -183,7 +220,7 @@ def scan(
                   ids replace the arguments that are None
     max_pixels    label maps with more pixels count as unreadable
     workers       number of threads; None uses one per CPU that this process may use
-    progress      called as `progress(done, samples)` after each batch
+    progress      called as `progress(done, samples)` after each batch; None shows a bar in a notebook
 
     Label maps that cannot be read are listed in `failures()` of the table and in the warnings of its
     weights. Raises `SourceError` if there is nothing to count, `AmbiguousSource` with patterns to choose
@@ -219,6 +256,7 @@ def scan(
         _log.info("%s: %s", source.root, line)
     configuration = replace(configuration, counting=counting, selection=source.selection)
     listing = list_samples(source, counting)
+    progress = notebook_bar("label maps") if progress is None else progress
     check_not_empty(configuration.splits, listing.path)
     files = class_files.find(source.root, listing, search_parent=True)
     configuration = class_files.with_rule(configuration, files, source.root, list(listing.path))

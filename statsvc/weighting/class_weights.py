@@ -227,9 +227,9 @@ class ClassWeights:
 
     def _repr_html_(self) -> str:
         """Return a table with a bar for each class, for notebooks."""
-        from statsvc.weighting.display import html_table
+        from statsvc.weighting.display import weights_html
 
-        return html_table(repr(self), self.classes, self.to_list(), self.warnings)
+        return weights_html(repr(self), self.classes, self.to_list(), self.warnings)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw a bar for the weight of each class, and return the axes; by default those of a new figure.

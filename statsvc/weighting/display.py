@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from statsvc.common.one_line import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rich.console import RenderableType
 
@@ -184,25 +184,110 @@ def _weight_format(weights: Sequence[float]) -> Callable[[float], str]:
     return lambda weight: f"{weight:.4f}"
 
 
+Cell = str | float | tuple[str, float]
+"""A cell of an HTML table: a text, a bar of a length from 0 to 1, or a text above such a bar."""
+
+
 def html_table(
+    title: str, head: Sequence[str], rows: Iterable[Sequence[Cell]], notes: Sequence[str] = ()
+) -> str:
+    """Return an HTML table with a title above and notes below it, for notebooks. Texts are escaped."""
+    header = "".join(f"<th>{escape(name)}</th>" for name in head)
+    body = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in rows)
+    below = "".join(f"<p>⚠ {escape(note)}</p>" for note in notes)
+    return (
+        f"<p>{escape(title)}</p><table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>{below}"
+    )
+
+
+def _html_cell(cell: Cell) -> str:
+    if isinstance(cell, str):
+        return f"<td>{escape(cell)}</td>"
+    if isinstance(cell, tuple):
+        text, length = cell
+        fill = f"#9ec9e2 {100 * length:.1f}%,transparent 0"
+        return f"<td style='background:linear-gradient(90deg,{fill})'>{escape(text)}</td>"
+    bar = f"background:{_BAR};height:0.8em;width:{12 * cell:.2f}em"
+    return f"<td style='text-align:left'><div style='{bar}'></div></td>"
+
+
+_BAR = "#2a6f97"
+
+
+def weights_html(
     title: str,
     rows: Sequence[Mapping[str, Any]],
     weights: Sequence[float],
     warnings: Sequence[Mapping[str, str]],
 ) -> str:
-    """Return the classes of a response as an HTML table, one row with a bar each, and its warnings.
+    """Return weights as an HTML table with a bar for each class.
 
     rows     "id", "name" and "frequency" of each class
     weights  weight of each class; the bars are in proportion to their absolute values
     """
     largest = max(map(abs, weights), default=0) or 1
     format_weight = _weight_format(weights)
-    cells = "".join(
-        f"<tr><td>{row['id']}</td><td>{escape(row['name'])}</td><td>{_share(row['frequency'])}</td>"
-        f"<td>{format_weight(weight)}</td><td style='text-align:left'><div style='background:#2a6f97;"
-        f"height:0.8em;width:{abs(weight) / largest * 12:.2f}em'></div></td></tr>"
-        for row, weight in zip(rows, weights, strict=True)
+    return html_table(
+        title,
+        ("id", "class", "share", "weight", ""),
+        (
+            (
+                str(row["id"]),
+                row["name"],
+                _share(row["frequency"]),
+                format_weight(weight),
+                abs(weight) / largest,
+            )
+            for row, weight in zip(rows, weights, strict=True)
+        ),
+        [warning["message"] for warning in warnings],
     )
-    notes = "".join(f"<p>⚠ {escape(warning['message'])}</p>" for warning in warnings)
-    head = "<tr><th>id</th><th>class</th><th>share</th><th>weight</th><th></th></tr>"
-    return f"<p>{escape(title)}</p><table><thead>{head}</thead><tbody>{cells}</tbody></table>{notes}"
+
+
+def counts_html(title: str, histogram: Mapping[str, Any]) -> str:
+    """Return the counts in a histogram response as an HTML table with a bar for each id."""
+    rows = histogram["classes"]
+    largest = max((row["share"] for row in rows), default=0) or 1
+    ignored = [row["name"] for row in rows if row.get("ignored")]
+    unexpected = [str(row["id"]) for row in rows if row.get("unexpected")]
+    notes = [f"ignored: {', '.join(ignored)}"] if ignored else []
+    notes += [f"not a class: {', '.join(unexpected)}"] if unexpected else []
+    notes += [f"{histogram['failed']:,} unreadable label map(s)"] if histogram["failed"] else []
+    return html_table(
+        title,
+        ("id", "class", "pixels", "images", "share", ""),
+        (
+            (
+                str(row["id"]),
+                row["name"],
+                f"{row['pixels']:,}",
+                "" if row["images"] is None else f"{row['images']:,}",
+                _share(row["share"]),
+                row["share"] / largest,
+            )
+            for row in rows
+        ),
+        notes,
+    )
+
+
+def comparison_html(compared: Mapping[str, Any]) -> str:
+    """Return a comparison as an HTML table: the share of the loss of each class with each method."""
+    candidates = compared["candidates"]
+    rows: list[Sequence[Cell]] = [
+        (
+            row["name"],
+            (_share(row["frequency"]), row["frequency"]),
+            *((f"{share:.1%}", share) for share in (c["loss_share"][row["id"]] for c in candidates)),
+        )
+        for row in compared["classes"]
+        if not row.get("ignored")
+    ]
+    ratios = ["∞" if c["ratio"] is None else f"{c['ratio']:.3g}" for c in candidates]
+    title = f"Share of the loss of each class: {compared['dataset']}"
+    return html_table(
+        title,
+        ("class", "pixels", *(" = ".join(candidate["names"]) for candidate in candidates)),
+        [*rows, ("max/min weight", "", *ratios)],
+        [warning["message"] for warning in compared["warnings"]],
+    )
