@@ -248,24 +248,23 @@ def counts_html(title: str, histogram: Mapping[str, Any]) -> str:
     """Return the counts in a histogram response as an HTML table with a bar for each id."""
     rows = histogram["classes"]
     largest = max((row["share"] for row in rows), default=0) or 1
-    ignored = [row["name"] for row in rows if row.get("ignored")]
-    unexpected = [str(row["id"]) for row in rows if row.get("unexpected")]
-    notes = [f"ignored: {', '.join(ignored)}"] if ignored else []
-    notes += [f"not a class: {', '.join(unexpected)}"] if unexpected else []
-    notes += [f"{histogram['failed']:,} unreadable label map(s)"] if histogram["failed"] else []
+    notes = [f"{histogram['failed']:,} unreadable label map(s)"] if histogram["failed"] else []
     return html_table(
         title,
         ("id", "class", "pixels", "images", "share", ""),
         (
             (
                 str(row["id"]),
-                row["name"],
+                row["name"] + state,
                 f"{row['pixels']:,}",
                 "" if row["images"] is None else f"{row['images']:,}",
                 _share(row["share"]),
                 row["share"] / largest,
             )
             for row in rows
+            for state in [
+                " (ignored)" if row.get("ignored") else " (not a class)" if row.get("unexpected") else ""
+            ]
         ),
         notes,
     )
