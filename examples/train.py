@@ -25,12 +25,12 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 import statsvc
 from statsvc.losses import CombinedLoss
-from statsvc.samplers import RareClassSampler
+from statsvc.samplers import RareClassSampler, StatisticsSampler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    Sampler = RareClassSampler | RandomSampler
+    Sampler = StatisticsSampler | RandomSampler
 
 IGNORE = 255
 MIN_PIXELS = 1
@@ -119,7 +119,7 @@ class Run:
 
     def train_epoch(self) -> float:
         """Train on one epoch; return the mean loss."""
-        if isinstance(self.loader.sampler, RareClassSampler):
+        if isinstance(self.loader.sampler, StatisticsSampler):
             self.loader.sampler.set_epoch(self.epoch)
         else:
             self.loader.sampler.generator.manual_seed(1000 * self.seed + self.epoch)
@@ -167,7 +167,7 @@ class Run:
             raise SystemExit(
                 "The checkpoint was saved with a different --shuffle setting. Resume with the same setting"
             )
-        if isinstance(sampler, RareClassSampler):
+        if isinstance(sampler, StatisticsSampler):
             sampler.load_state_dict(state["sampler"])
         self.epoch = state["epoch"]
         for name in ("model", "optimizer", "schedule"):
@@ -175,11 +175,11 @@ class Run:
 
     def _sampler_state(self) -> dict[str, Any] | None:
         sampler = self.loader.sampler
-        return sampler.state_dict() if isinstance(sampler, RareClassSampler) else None
+        return sampler.state_dict() if isinstance(sampler, StatisticsSampler) else None
 
 
 def begin(
-    data: Streets,
+    data: Dataset[tuple[Tensor, Tensor]],
     weights: statsvc.ClassWeights,
     *,
     ce: float,

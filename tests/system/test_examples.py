@@ -1,8 +1,9 @@
-"""The training example runs against a real server, and resumes from its checkpoint."""
+"""The examples run against a real server, and resume from their files."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from support.publishing import publish
 from support.servers import serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.slow
 
@@ -209,3 +210,84 @@ def test_calculate_class_weights_and_the_combined_loss_run_in_a_training_script(
     assert namespace["criterion"].last["ce"].item() == pytest.approx(np.log(19), rel=1e-5)
     assert logits.grad[label[:, None].expand_as(logits) == 255].count_nonzero() == 0
     assert logits.grad.isfinite().all()
+
+
+@pytest.fixture
+def run_example(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., list[str]]:
+    """Run an example to its end on one thread, and return the lines that it prints."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+
+    def run(name: str, *options: str | Path) -> list[str]:
+        importlib.import_module(name).main([*map(str, options), "--threads", "1"])
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def test_a_sweep_continues_and_reports_mean_and_spread_of_each_strength(
+    server: str, labels: Path, tmp_path: Path, run_example: Callable[..., list[str]]
+) -> None:
+    file = tmp_path / "sweep.json"
+    settings = [server, labels, "--epochs", "1", "--step", "1", "--results", file]
+    first = run_example("sweep", *settings, "--strengths", "0,1", "--seeds", "0")
+    assert [line.split(":")[0] for line in first[:2]] == ["seed 0, strength 0", "seed 0, strength 1"]
+    kept = json.loads(file.read_text())["runs"]
+
+    both = run_example("sweep", *settings, "--strengths", "0,1", "--seeds", "0,1")
+    assert [line.split(":")[0] for line in both[:2]] == ["seed 1, strength 0", "seed 1, strength 1"]
+    runs = json.loads(file.read_text())["runs"]
+    assert [run for run in runs if run["seed"] == 0] == kept
+    assert len({tuple(run["iou"]) for run in runs}) == 4
+    # NumPy computes the table from the stored runs.
+    iou = np.array([run["iou"] for run in runs], float).reshape(2, 2, -1)
+    means = 100 * np.nanmean(iou, axis=2)
+    for line, values in zip(both[3:5], means, strict=True):
+        assert f"{values.mean():.1f} ± {values.std(ddof=1):.1f}" in line
+    best = int(means.mean(1).argmax())
+    assert both[3 + best].endswith("best")
+    assert both[5] == f"Best strength: {best}, of 2 seeds."
+
+
+def test_a_sweep_does_not_mix_runs_of_different_settings(
+    server: str, labels: Path, tmp_path: Path, run_example: Callable[..., list[str]]
+) -> None:
+    file = tmp_path / "sweep.json"
+    settings = {"dataset": "street", "version": 1, "method": "enet", "ce": 0.6, "dice": 0.4, "epochs": 4}
+    file.write_text(json.dumps({"settings": {**settings, "step": 1, "lr": 0.1}, "runs": []}))
+    with pytest.raises(SystemExit, match=r"sweep\.json has runs with a different method, epochs\."):
+        run_example("sweep", server, labels, "--step", "1", "--epochs", "1", "--results", file)
+
+
+def test_patches_are_trained_on_and_show_rare_classes_more_often(
+    labels: Path, run_example: Callable[..., list[str]]
+) -> None:
+    lines = run_example("patches", labels, "--crop", "32x32", "--draws", "64", "--epochs", "3")
+    losses = [float(line.split()[-1]) for line in lines if line.startswith("epoch")]
+    assert len(losses) == 3
+    assert losses[-1] < 0.8 * losses[0]
+    assert lines[-1].startswith("mean IoU")
+
+    example = importlib.import_module("patches")
+    from statsvc.samplers import PatchSampler
+
+    crops = example.Crops(example.Streets(labels / "train"))
+    table = statsvc.scan(labels, grid="8x8", ignore_index=255)
+    drawn = list(PatchSampler(crops.images.files, table, crop=(32, 32), split="train", num_samples=200))
+    seen = np.bincount(torch.cat([crops[item][1].flatten() for item in drawn]).numpy(), minlength=256)[:12]
+    stored = np.concatenate([np.asarray(Image.open(file)).ravel() for file in crops.images.files])
+    counted = np.bincount(stored, minlength=256)[:12]
+    image, label = crops[drawn[0]]
+    assert image.shape == (3, 32, 32)
+    assert label.shape == (32, 32)
+    rare = counted < 0.01 * counted.sum()
+    assert rare.sum() >= 4
+    assert seen[rare].sum() / seen.sum() > 1.5 * counted[rare].sum() / counted.sum()
+
+
+def test_a_crop_that_the_network_cannot_use_gives_a_message(
+    labels: Path, run_example: Callable[..., list[str]]
+) -> None:
+    with pytest.raises(SystemExit, match="--crop 30x32 must be height x width, both multiples of 4"):
+        run_example("patches", labels, "--crop", "30x32")
