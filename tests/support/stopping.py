@@ -141,42 +141,34 @@ def stop_seconds(url: str, process: subprocess.Popen[bytes], fields: dict[str, s
     return time.monotonic() - start
 
 
-def stops(folder: Path, rounds: int, seed: int = 0) -> dict[str, tuple[list[float], list[float]]]:
-    """Return the seconds of each cancellation and of each termination, by kind of work."""
+def stops(folder: Path, rounds: int, seed: int = 0) -> Iterator[tuple[str, str, float]]:
+    """Yield (kind of work, "cancel" or "stop", seconds) of each cancellation and termination."""
     rng = random.Random(seed)
-    results: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     with slow_store() as store:
         kinds = sources(folder, store)
         other = str(write_folder(folder / "other", files=2))
         options = ("--root", folder, "--root", store, "--workers", "1")
-        with serve(folder / "home", *options) as (url, _):
-            for number in range(rounds):
-                for kind, fields in kinds.items():
-                    name = f"x{number}-{kind.replace(' ', '-')}"
-                    seconds = cancel_seconds(url, name, fields, other, rng.uniform(0, 2))
-                    results[kind][0].append(seconds)
         for number in range(rounds):
-            for position, (kind, fields) in enumerate(kinds.items()):
-                with serve(folder / f"home{number}-{position}", *options) as (url, process):
-                    results[kind][1].append(stop_seconds(url, process, fields, rng.uniform(0, 2)))
-    return dict(results)
+            for kind, fields in kinds.items():
+                name = f"{number}-{kind.replace(' ', '-')}"
+                with serve(folder / f"home-{name}", *options) as (url, process):
+                    yield kind, "cancel", cancel_seconds(url, name, fields, other, rng.uniform(0, 2))
+                    yield kind, "stop", stop_seconds(url, process, fields, rng.uniform(0, 2))
 
 
 def main(rounds: int = 8, seed: int = 0) -> None:
-    """Run and print a table."""
-    with tempfile.TemporaryDirectory() as folder:
-        results = stops(Path(folder).resolve(), rounds, seed)
-    print("| work | cancellations | median | worst | terminations | median | worst |")
-    print("|---|---|---|---|---|---|---|")
-    for kind, times in results.items():
-        cells = []
-        for seconds in times:
-            cells += [
-                str(len(seconds)),
-                f"{sorted(seconds)[len(seconds) // 2]:.1f} s",
-                f"{max(seconds):.1f} s",
-            ]
-        print(f"| {kind} | {' | '.join(cells)} |")
+    """Run and print a table; Ctrl-C ends it early."""
+    results: dict[tuple[str, str], list[float]] = defaultdict(list)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for kind, what, seconds in stops(Path(folder).resolve(), rounds, seed):
+                results[kind, what].append(seconds)
+    except KeyboardInterrupt:
+        print("interrupted")
+    print("| work | what | times | median | worst |\n|---|---|---|---|---|")
+    for (kind, what), times in results.items():
+        median = sorted(times)[len(times) // 2]
+        print(f"| {kind} | {what} | {len(times)} | {median:.1f} s | {max(times):.1f} s |")
 
 
 if __name__ == "__main__":
