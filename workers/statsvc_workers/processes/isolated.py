@@ -45,6 +45,7 @@ CHILDREN = 4
 CLASSES = {
     ("builtins", "slice"),
     ("builtins", "set"),
+    ("statsvc.classes.class_lists", "ClassList"),
     ("statsvc.errors", "SourceError"),
     ("statsvc.errors", "UnreadableSample"),
     ("statsvc_workers.containers.contents", "Contents"),

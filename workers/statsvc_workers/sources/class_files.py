@@ -62,6 +62,10 @@ OVERRIDE = "--ignore-index overrides this"
 GIVE_NAMES = "Give the names with --class-names"
 
 
+SMALL_BYTES = 1 << 16
+"""Class lists up to this size are parsed in this process, larger ones in a child process."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClassFiles:
     """What files of a source say about its classes.
@@ -238,7 +242,11 @@ def _list_of_parent(root: str, notes: dict[str, str]) -> tuple[ClassList | None,
 def _parse(path: str, file: BinaryIO, parsed: dict[str, ClassList], notes: dict[str, str]) -> None:
     name = PurePosixPath(path).name
     try:
-        classes = class_lists.parse(name, file.read(class_lists.MAX_BYTES + 1))
+        content = file.read(class_lists.MAX_BYTES + 1)
+        if len(content) <= SMALL_BYTES:
+            classes = class_lists.parse(name, content)
+        else:  # a parser of YAML takes minutes for megabytes
+            classes = isolated.call(class_lists.parse, name, content)
     except ValueError as error:
         # The message can quote a line of any length, and is stored with the dataset.
         notes[path] = f"not used: {one_line(str(error))[:MAX_REASON]}"

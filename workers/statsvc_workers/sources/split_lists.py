@@ -20,8 +20,8 @@ LIST = re.compile(r"(?:.*/)?ImageSets/Segmentation/([^/]+)\.txt")
 FOLDS = re.compile(r"(?:.*/)?splits_final\.json")
 """The folds of nnU-Net, documentation/manual_data_splits.md of MIC-DKFZ/nnUNet."""
 
-MAX_BYTES = 1 << 26
-"""Larger files are not lists."""
+MAX_BYTES = 1 << 24
+"""Larger files are not read: parsed JSON takes up to twenty times as much memory."""
 
 
 def listed_splits(root: str, paths: Iterable[str], samples: Sequence[str]) -> tuple[dict[str, Split], str]:
@@ -38,7 +38,10 @@ def listed_splits(root: str, paths: Iterable[str], samples: Sequence[str]) -> tu
     for path in files:
         try:
             with open_bytes(root, path) as file:
-                text = file.read(MAX_BYTES).decode("utf-8")
+                content = file.read(MAX_BYTES + 1)
+            if len(content) > MAX_BYTES:
+                continue
+            text = content.decode("utf-8")
             if match := LIST.fullmatch(path):
                 names = [line.split()[0] for line in text.splitlines() if line.strip()]
                 entries.setdefault(match.group(1), []).extend(names)
