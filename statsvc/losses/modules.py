@@ -410,7 +410,7 @@ class TverskyLoss(CombinedLoss):
     alpha    factor of false positives, at least 0: a number, or one for each class
     beta     factor of false negatives, likewise. A larger beta than alpha favors recall
     gamma    exponent, above 0. Above 1 it gives classes that are segmented badly more influence
-    options  as in `CombinedLoss`, except `square_denominator`
+    options  as in `CombinedLoss`; square_denominator is an error unless alpha = beta = 0.5
 
     With alpha = beta = 0.5 and gamma = 1 it is `DiceLoss`. Other definitions use half of `smooth`, and an
     exponent of 1/γ for the γ of Abraham and Khan.
