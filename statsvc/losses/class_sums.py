@@ -162,7 +162,9 @@ def sum_dtype(logits: Tensor) -> torch.dtype:
 def _blocks(flat: Tensor) -> Iterator[Block]:
     """Yield slices (samples, pixels) of each block: part of one sample's pixels, or whole samples."""
     samples, _, size = flat.shape
-    limit = (CPU_BLOCK if flat.device.type == "cpu" else DEVICE_BLOCK) // class_count(flat)
+    # A pixel of one channel needs temporary numbers like one of eight classes.
+    numbers = 8 if flat.shape[1] == 1 else flat.shape[1]
+    limit = (CPU_BLOCK if flat.device.type == "cpu" else DEVICE_BLOCK) // numbers
     step = min(max(limit, 1), max(size, 1))
     whole_samples = max(limit // max(size, 1), 1)
     for sample in range(0, samples, whole_samples):

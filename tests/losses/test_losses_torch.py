@@ -138,12 +138,12 @@ def test_model_and_loss_compiled_together_have_the_same_gradients() -> None:
 def test_the_custom_operators_pass_torchs_own_checks() -> None:
     logits = logits_of((2, 4, 5, 3))
     offset = torch.tensor([0.0, -1, -2, -3], dtype=torch.float64)
-    gamma = torch.tensor([0.0, 0.5, 1, 2])
+    gamma, one_channel = torch.tensor([0.0, 0.5, 1, 2]), logits_of((2, 1, 5, 3))
     sums: Any = class_sums.class_sums
     for arguments in (
         (logits, target_of(logits), None, None, [255], False, False, True),
         (logits, target_of(logits), offset, gamma, [255, 254], True, True, False),
-        (logits[:, :1], target_of(logits[:, :1]), offset[:2], gamma[:2], [255], False, True, True),
+        (one_channel, target_of(one_channel), offset[:2], gamma[:2], [255], False, True, True),
     ):
         results = torch.library.opcheck(sums, arguments)
         assert set(results.values()) == {"SUCCESS"}
