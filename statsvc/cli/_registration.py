@@ -77,10 +77,13 @@ def register(
             return dataset, None
     # The grid is one of the changes, so it may differ; the classes were found by the first scan.
     if counting is not None and counting != replace(dataset.configuration.counting, grid=None, classes=()):
-        raise Conflict(
-            f"{dataset.name} is counted with {dataset.configuration.counting}, not {counting}. Other counts "
-            "need another dataset: choose another name with --name."
-        )
+        if dataset.current_number is not None or dataset.source is None:
+            raise Conflict(
+                f"{dataset.name} is counted with {dataset.configuration.counting}, not {counting}, and its "
+                "versions never mix rules. Repeat the command with another name, for example --name "
+                f"{dataset.name}-2, or delete this dataset first: statsvc datasets {dataset.name} --delete"
+            )
+        dataset = _recount(catalog, dataset, counting, pattern, layout=layout, trusted=trusted)
     return _configure(home, catalog, dataset, changes)
 
 
@@ -114,6 +117,29 @@ def _create(
         if dataset is None:
             raise
         return dataset, False
+
+
+def _recount(
+    catalog: Catalog,
+    dataset: Dataset,
+    counting: Counting,
+    pattern: str | None,
+    *,
+    layout: Layout | None,
+    trusted: bool,
+) -> Dataset:
+    """Give another counting rule to a dataset that has no version, because its first scan failed."""
+    from statsvc_workers.sources.sources import open_source
+
+    # The pattern was detected for the other rule; that of a single file is its name.
+    chosen = pattern or (dataset.pattern if _is_file(dataset) or not counting.masks else None)
+    location = str(dataset.source)
+    if _is_file(dataset) and pattern is None:
+        return catalog.configure_unversioned(dataset, replace(dataset.configuration, counting=counting))
+    opened = open_source(location, chosen, counting, layout=layout, trusted=trusted)
+    print_selection(opened.selection)
+    dataset = catalog.set_source(dataset, opened.root, opened.pattern, opened.selection, opened.splits)
+    return catalog.configure_unversioned(dataset, replace(dataset.configuration, counting=counting))
 
 
 def _configure(

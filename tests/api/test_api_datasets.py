@@ -87,6 +87,20 @@ def test_the_counting_rule_is_set_at_registration_only(client: ApiClient, labels
     assert parameters(client.post("/datasets", json=wrong)) == ["rule"]
 
 
+def test_a_layout_sets_what_the_request_does_not(client: ApiClient, labels: Path) -> None:
+    body: dict[str, Any] = {"name": "camvid", "source": str(labels), "layout": "camvid"}
+    made = client.post("/datasets", json=body).json()
+    assert made["pattern"] == "**/{train,val,test}annot/*.png"
+    assert made["configuration"]["ignore_index"] == [11]
+    assert made["configuration"]["selection"]["layout"] == "camvid"
+    body |= {"name": "b", "pattern": "*.png", "ignore_index": [255]}
+    made = client.post("/datasets", json=body).json()
+    assert (made["pattern"], made["configuration"]["ignore_index"]) == ("*.png", [255])
+    colors = client.post("/datasets", json={"name": "i", "source": str(labels), "layout": "isaid"}).json()
+    assert colors["configuration"]["counting"]["palette"]["name"] == "isaid"
+    assert parameters(client.post("/datasets", json=body | {"name": "c", "layout": "vok"})) == ["layout"]
+
+
 def test_a_dataset_name_in_use_is_a_conflict(client: ApiClient, labels: Path) -> None:
     body = {"name": "street", "source": str(labels)}
     assert client.post("/datasets", json=body).status_code == 201

@@ -12,6 +12,7 @@ from statsvc.local.demo import make_demo
 from support.command_line import invoke
 from support.commands import scan_json, statsvc
 from support.label_maps import gray_png
+from support.label_trees import write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +84,28 @@ def test_a_dataset_is_identified_by_its_folder_and_pattern(
     for other in ((tmp_path,), (labels, "--pattern", "val/**")):
         message = invoke("scan", *other, "--name", "train", *home, code=1).stderr
         assert "choose another name with --name" in message.lower()
+
+
+def test_another_rule_is_refused_with_the_commands_that_help(
+    street_home: tuple[Path, Path], tmp_path: Path
+) -> None:
+    labels, _ = street_home
+    home = ("--home", tmp_path / "home", "--name", "s")
+    scan_json(labels, *home)
+    message = invoke("scan", labels, "--rule", "id // 1000", *home, code=1).stderr
+    assert "--name s-2, or delete this dataset first: statsvc datasets s --delete" in message
+    scan_json(labels, "--rule", "id // 1000", "--home", tmp_path / "home", "--name", "s-2")
+
+
+def test_a_dataset_whose_first_scan_failed_takes_another_rule(tmp_path: Path) -> None:
+    colors = tmp_path / "masks"
+    for seed in range(2):
+        write(colors / f"{seed}.png", "colors", seed)
+    (tmp_path / "colors.csv").write_text("r,g,b,id,name\n0,0,0,0,void\n128,0,0,1,car\n0,128,0,2,road\n")
+    home = ("--home", tmp_path / "home", "--name", "c")
+    assert "is color-coded" in invoke("scan", colors, *home, code=1).stderr
+    scanned = scan_json(colors, "--rule", tmp_path / "colors.csv", *home)
+    assert (scanned["weights"]["version"], scanned["scan"]["counted"]) == (1, 2)
 
 
 def test_a_moved_dataset_keeps_its_counts_and_its_limit_of_removed_samples(tmp_path: Path) -> None:

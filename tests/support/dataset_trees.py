@@ -598,6 +598,20 @@ TREES: dict[str, Tree] = {
         choices=("old", "new"),
         content={"old": "labels", "new": "labels"},
     ),
+    "CaFFe, fronts and zones": Tree(
+        {"fronts": "fronts/train/{}_front__1.png", "zones": "zones/train/{}_zones__1.png"},
+        choices=("fronts", "zones"),
+        images=("Crane_2002-11-09_ERS", "Mapple_2006-05-10_ALOS"),
+        content={"fronts": "mask", "zones": "labels"},
+        splits={"train": 2},
+    ),
+    "AgriFieldNet, crops and fields": Tree(
+        {"crops": "train_labels/{}.tif", "fields": "train_labels/{}_field_ids.tif"},
+        choices=("crops", "fields"),
+        images=("ref_labels_train_001c1", "ref_labels_train_004fa"),
+        content={"crops": "labels", "fields": "ids16"},
+        splits={"train": 2},
+    ),
     "two resolutions": Tree(
         {"small": "512/{}.png", "large": "1024/{}.png"},
         choices=("small", "large"),

@@ -10,7 +10,9 @@ from PIL import Image
 
 import statsvc
 from statsvc.classes import class_maps
+from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.known_layouts import LAYOUTS, find_layout
+from statsvc.dataset.selection import declared
 from statsvc.dataset.splits import Split, detect
 from statsvc.errors import InvalidParameter
 from support.dataset_trees import TREES
@@ -18,6 +20,8 @@ from support.label_trees import write
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from support.scans import Workspace
 
 
 def counted(table: statsvc.LocalTable) -> dict[int, int]:
@@ -59,6 +63,20 @@ def test_each_layout_names_its_source_and_an_existing_class_map() -> None:
     for layout in LAYOUTS:
         assert layout.source.startswith("http")
         assert layout.class_map is None or layout.class_map in class_maps.BUILTIN
+
+
+def test_a_job_uses_the_layout_that_a_request_names(workspace: Workspace, tmp_path: Path) -> None:
+    tree = TREES["CamVid of SegNet"]
+    tree.create(tmp_path / "camvid")
+    layout = find_layout("camvid")
+    configuration = Configuration(ignore_index=layout.ignore, selection=declared("camvid", trusted=False))
+    workspace.catalog.create_dataset("c", str(tmp_path / "camvid"), layout.pattern, configuration)
+    assert workspace.scan("c")[0].error is None
+    made = workspace.record("c").configuration
+    assert workspace.record("c").samples == len(tree.paths("labels"))
+    assert set(made.splits) == {"train", "val", "test"}
+    assert made.selection is not None
+    assert (made.selection.layout, made.selection.counted[0].files) == ("camvid", 6)
 
 
 def test_an_unknown_layout_is_rejected_with_the_nearest_name(tmp_path: Path) -> None:

@@ -104,6 +104,25 @@ def test_another_format_is_rejected_with_the_command_that_converts_it(
     assert "\n" not in str(failure.value)
 
 
+def test_a_folder_of_coco_files_names_the_layout_of_each_kind(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        content = {
+            "images": [{"id": 1, "file_name": f"{split}.jpg", "height": 4, "width": 5}],
+            "annotations": [
+                {"image_id": 1, "category_id": 1, "segmentation": [[0, 0, 3, 0, 3, 2, 0, 2]], "id": 1}
+            ],
+            "categories": [{"id": 1, "name": "car"}],
+        }
+        for kind in ("instances", "captions"):
+            (tmp_path / f"{kind}_{split}2017.json").write_text(json.dumps(content))
+    with pytest.raises(SourceError, match=r"statsvc scan \S+ --layout coco-instances$"):
+        library.scan(tmp_path)
+    table = library.scan(tmp_path, layout="coco-instances")
+    assert list(table.rows.path) == [f"instances_{k}2017.json/{k}.jpg" for k in ("train", "val")]
+    assert set(table.configuration.splits) == {"train", "val"}
+    assert table.configuration.class_names == ("0", "car")
+
+
 def test_coco_annotations_are_named_and_boxes_left_out(tmp_path: Path) -> None:
     square = [[2, 2, 12, 2, 12, 12, 2, 12]]
     content = {

@@ -12,6 +12,7 @@ import pytest
 import xxhash
 from PIL import Image
 
+from statsvc.dataset.configuration import Configuration
 from statsvc.store.catalog import jobs
 from statsvc.store.publication import configure
 from statsvc.store.versions import checkpoints
@@ -384,6 +385,24 @@ def test_a_full_scan_counts_everything_again(scanned: Workspace, folder: Path) -
     outcome, _ = scanned.scan(full=True)
     assert scan_numbers(outcome) == numbers(counted=FILE_COUNT)
     published(scanned, folder, 2)
+
+
+def test_rows_of_gif_files_that_an_earlier_release_counted_are_counted_again(
+    workspace: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(np.array([[0, 7], [9, 9]], np.uint8)).save(folder / "a.gif")
+    wait_until_stable(folder)
+    dataset = workspace.catalog.create_dataset("streets", str(folder), "*", Configuration())
+    with monkeypatch.context() as earlier:
+        earlier.setattr(
+            "statsvc_workers.jobs.plan.reader_digest", lambda counting, **_: reader_digest(counting)
+        )
+        workspace.scan()
+    before = workspace.record().reader
+    outcome, _ = workspace.scan()
+    assert scan_numbers(outcome)["counted"] == len(list(folder.iterdir()))
+    assert workspace.record().reader != before == reader_digest(dataset.configuration.counting, "*")
+    assert scan_numbers(workspace.scan()[0])["counted"] == 0
 
 
 def test_rows_of_another_reader_are_counted_again(

@@ -73,8 +73,12 @@ def make_plan(
     class_files: ClassFiles,
 ) -> Plan:
     """Compare a listing with the current version. Raises `DamagedVersion`."""
-    reader = reader_digest(dataset.configuration.counting, dataset.pattern or "")
     record = current.record
+    if changed is not None and record is not None:
+        reader = record.reader  # the other samples keep their rows, and the version its reader
+    else:
+        gif = any(path.lower().endswith(".gif") for path in listing.path)
+        reader = reader_digest(dataset.configuration.counting, dataset.pattern or "", gif=gif)
     reuse = record is not None and record.reader == reader and not job.full
     comparison = compare(listing, current.base, reuse=reuse)
     if changed is not None:

@@ -19,18 +19,23 @@ _EXTENSIONS = [
 A format that is added later changes no row, because its files were no samples or could not be read.
 """
 
-
 OBJECTS = 1
 """Revision of how objects are counted, where a source numbers them."""
 
+_GIF = "gray palettes are gray values"
+"""Part of the digest of a dataset with GIF files, whose rows had palette indices before."""
 
-def reader_digest(counting: Counting | None = None, pattern: str = "") -> str:
+
+def reader_digest(counting: Counting | None = None, pattern: str = "", *, gif: bool = False) -> str:
     """Return the digest of the counting rule and of the revision of the decoders.
 
     pattern  pattern of the source, which tells annotation files from label maps
+    gif      whether some of the samples are GIF files
     """
     counting = counting or Counting()
     described = {"formats": _EXTENSIONS, "rule": counting.to_dict(), "revision": REVISION}
     if counting.rule in IS_OBJECT or ".json" in pattern.lower():
         described["objects"] = OBJECTS
+    if gif:
+        described["gif"] = _GIF
     return xxhash.xxh3_128_hexdigest(json.dumps(described, sort_keys=True).encode())

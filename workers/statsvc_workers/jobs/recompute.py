@@ -140,8 +140,8 @@ def _check_reported_paths(
     if paths is None or job.full or record is None or base is None:
         return None
     counting = dataset.configuration.counting
-    reader = reader_digest(counting, source.pattern)
-    if record.reader != reader or not _has_source(attempt.store, record, source):
+    readers = {reader_digest(counting, source.pattern, gif=gif) for gif in (False, True)}
+    if record.reader not in readers or not _has_source(attempt.store, record, source):
         return None
     changed = check_changed_paths(source, counting, base, paths)
     if changed is not None and changed.ignored:

@@ -24,7 +24,7 @@ from statsvc.dataset.counting_rule import Counting
 from statsvc.dataset.selection import FileGroup
 from statsvc_workers.formats import FORMATS, extension
 from statsvc_workers.sources.content import Look
-from statsvc_workers.sources.file_names import LAST_WORD, NamedFile, name_role, named_file, numbered_variant
+from statsvc_workers.sources.file_names import LAST_WORD, NamedFile, name_role, named_files, numbered_variant
 from statsvc_workers.sources.grouping import escaped, pattern_of_group
 from statsvc_workers.sources.inspection import Inspection
 from statsvc_workers.sources.roles import Role, folder_role, has_outer_labels, role_of
@@ -72,7 +72,7 @@ def kinds(
     counting  the rule and the name of the array by which the files would be counted
     names     paths of all files of the source; images among them show which label maps belong to one image
     """
-    files = [named_file(path) for path in paths]
+    files = named_files(paths)
     inspection = Inspection(root, counting or Counting())
     photos = [path for path in names if extension(path) in PHOTOS]
     photos += [file.path for file in files if _role(file, name_role(file)) is Role.IMAGES]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from statsvc.common.object_urls import is_url
 from statsvc.common.one_line import one_line
 from statsvc.dataset.counting_rule import MASKS
+from statsvc.dataset.known_layouts import LAYOUTS
 from statsvc.dataset.selection import quoted
 from statsvc.errors import AmbiguousSource, SourceError
 from statsvc_workers import containers
@@ -17,6 +18,7 @@ from statsvc_workers.formats import FORMATS
 from statsvc_workers.formats.convert import COMMANDS, advice
 from statsvc_workers.samples.open_sample import open_bytes
 from statsvc_workers.samples.roots import OutsideRoots
+from statsvc_workers.sources.patterns import matcher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +66,14 @@ def nothing_readable(root: str, names: list[str]) -> SourceError:
         for extension, count in counts.most_common(EXAMPLES)
     )
     annotations = [name for name in sorted(names) if name.lower().endswith(".json") and _is_coco(root, name)]
+    known = [layout for layout in json_layouts() if any(map(matcher(layout.pattern), names))]
+    if len(annotations) > 1 and known:
+        folder = shlex.quote(root)
+        commands = "; ".join(f"statsvc scan {folder} --layout {layout.name}" for layout in known)
+        return SourceError(
+            f"{root} contains no label maps in a supported format, only {summary}, but COCO annotations. "
+            f"Choose one kind: {commands}"
+        )
     if annotations:
         file = shlex.quote(f"{root}/{annotations[0]}")
         return SourceError(
@@ -77,6 +87,11 @@ def nothing_readable(root: str, names: list[str]) -> SourceError:
         f"{root} contains no label maps in a supported format, only {summary}{lossy}; pass the folder of the "
         f"label maps{how.replace('To convert it', 'To convert one')}. Supported are {supported()}"
     )
+
+
+def json_layouts() -> list[Layout]:
+    """Return the known layouts whose label maps are in JSON files."""
+    return [layout for layout in LAYOUTS if layout.pattern.endswith(".json")]
 
 
 def supported() -> str:

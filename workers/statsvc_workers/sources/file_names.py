@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from statsvc_workers.formats import extension
@@ -23,6 +23,8 @@ SUFFIX = re.compile(
 
 A final digit usually means a number, as in `0006R0_f00930`.
 """
+
+WORD_SUFFIX = re.compile(r"[_\-.][A-Za-z]+$")
 
 LAST_WORD = re.compile(r"[_\-. ][A-Za-z]+$")
 
@@ -84,6 +86,22 @@ def named_file(path: str) -> NamedFile:
     file_extension = name[len(name) - len(extension(name)) :]
     stem = name[: -len(file_extension)]
     return NamedFile(path, folder, stem, file_extension, _suffix(stem))
+
+
+def named_files(paths: Iterable[str]) -> list[NamedFile]:
+    """Return files with the parts of their names; `x_field_ids` has the suffix `_field_ids` next to `x`."""
+    files = [named_file(path) for path in paths]
+    stems = {(file.folder, file.stem) for file in files}
+    return [_next_to(file, stems) if WORD_SUFFIX.search(file.base) else file for file in files]
+
+
+def _next_to(file: NamedFile, stems: set[tuple[str, str]]) -> NamedFile:
+    base = file.base
+    while file.suffix and (word := WORD_SUFFIX.search(base)):
+        base = base[: word.start()]
+        if (file.folder, base) in stems:
+            return replace(file, suffix=file.stem[len(base) :])
+    return file
 
 
 def _suffix(stem: str) -> str:

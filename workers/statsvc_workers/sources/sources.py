@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 MANY_LABELS = 1.5
 """So many label maps per image are noted: they may be masks of single objects."""
 
+UNUSUAL = {role.value for role in (Role.INSTANCES, Role.PREDICTIONS, Role.AUXILIARY, Role.COPIES)}
+"""Roles of files that are counted only because there are no label maps, which is noted."""
+
 
 def open_source(
     location: str,
@@ -181,6 +184,9 @@ class _Opening:
         images = sum(group.files for group in skipped if group.role == Role.IMAGES.value)
         if 0 < MANY_LABELS * images <= len(samples):
             notes = (*notes, f"{len(samples)} label maps but {images} images; each label map is counted")
+        role = label_maps[0].group.role
+        if role in UNUSUAL and skipped:
+            notes = (*notes, f"the names of the counted files say {role}, not labels")
         if layout is not None and layout.advice:
             notes = (*notes, layout.advice)
         selection = Selection(
@@ -200,10 +206,11 @@ class _Opening:
         return replace(source, selection=replace(selection, notes=(*selection.notes, note)), splits=splits)
 
     def _layout_splits(self, samples: list[str]) -> dict[str, Split]:
-        """Return the splits of the layout that contain samples."""
+        """Return the splits of the layout that contain samples; a container counts as a folder of them."""
         globs = {} if self.layout is None else self.layout.splits
         splits = {name: Split(glob=glob) for name, glob in globs.items()}
-        return {name: split for name, split in splits.items() if any(map(split.contains, samples))}
+        names = [name for path in samples for name in (path, f"{path}/0")]
+        return {name: split for name, split in splits.items() if any(map(split.contains, names))}
 
     def _reject_photographs(self, root: str, found: list[FileKind]) -> None:
         """Raise `SourceError` if every kind consists of photographs."""

@@ -245,12 +245,12 @@ class Splitting:
         stems = Stems(file.stem for file in pair.first)
         same_stems = any(a.stem == b.stem for a, b in zip(pair.first, pair.second, strict=True))
         numbered = NUMBER.sub("#", first) == NUMBER.sub("#", second) and first != second
-        if numbered and not same_stems:
-            return False  # the name of the folder, such as patient_1, is also in the names of its files
+        if numbered and (stems.words or not same_stems):
+            # Folders of patients: p1/liver and p2/liver, or p_1/p_1_gt and p_2/p_2_gt.
+            return False
         if stems.distinctive or (pixels_equal if numbered else pixels_agree)(self.inspection.sample, pair):
             return True
-        if not (stems.words and numbered):
-            self._join(pair, f"the folders {first} and {second}")
+        self._join(pair, f"the folders {first} and {second}")
         return False
 
     def _by_copies(self, files: list[NamedFile]) -> list[list[NamedFile]]:
@@ -405,7 +405,8 @@ def _stem(file: NamedFile, _folder: str) -> str:
 
 
 def _without_folder(file: NamedFile, folder: str) -> str:
-    stem = file.stem.replace(folder, "")
+    # Or its singular, such as fronts/x_front.png and zones/x_zone.png.
+    stem = re.sub(rf"{re.escape(folder.rstrip('s'))}s?", "", file.stem, flags=re.IGNORECASE)
     for number in NUMBER.findall(folder):
         stem = re.sub(rf"(?<!\d){number}(?!\d)", "", stem)
     return stem
