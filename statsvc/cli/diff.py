@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -11,7 +11,7 @@ from statsvc.cli._answers import answer_function
 from statsvc.cli._completion import complete_dataset
 from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options
-from statsvc.cli._options import json_option, print_json, version_number
+from statsvc.cli._options import json_option, print_json, url_option, version_number
 from statsvc.cli._parameters import parameter_options, present_parameters
 from statsvc.cli._tables import print_table
 from statsvc.errors import InvalidParameter, nearest
@@ -60,12 +60,14 @@ def _parse_limits(
     help="Exit with code 1 if pixels, images, share or weight of a class changes by more than LIMIT, such as "
     "weight:5%, or if the distance is above it, such as distance:0.1. Can be repeated.",
 )
+@url_option
 @json_option
 @home_options
 def diff(
     first: str,
     second: str,
     limits: list[tuple[str, float]],
+    url: str | None,
     as_json: bool,
     options: HomeOptions,
     **params: Any,
@@ -77,8 +79,18 @@ def diff(
     of the shares of pixels, from 0 to 1.
     """
     request = present_parameters(params)
-    with options.open() as (home, catalog):
-        answers = [_answer(home, catalog, text, request) for text in (first, second)]
+    places = [_parsed(text) for text in (first, second)]
+    if url is not None:
+        from statsvc.client.client import Client
+
+        client = Client(url)
+        answers = [
+            client.weights(place.name, version=place.version, split=place.split, **request).to_dict()
+            for place in places
+        ]
+    else:
+        with options.open() as (home, catalog):
+            answers = [_answer(home, catalog, place, request) for place in places]
     result = difference(*answers)
     lines = [line for field, limit in limits for line in exceeding(result, field, limit)]
     if as_json:
@@ -91,15 +103,27 @@ def diff(
         raise click.exceptions.Exit(1)
 
 
-def _answer(home: Home, catalog: Catalog, text: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the weights response of NAME[@VERSION][/SPLIT]."""
+class _Place(NamedTuple):
+    """What is compared: the newest version and all samples where version and split are None."""
+
+    name: str
+    version: int | str | None
+    split: str | None
+
+
+def _parsed(text: str) -> _Place:
+    """Return the parts of NAME[@VERSION][/SPLIT]."""
     place, separator, split = text.partition("/")
     name, at, version = place.partition("@")
     if not name or (separator and not split) or (at and not version):
         raise InvalidParameter(("first", f"{text!r} is not NAME, NAME@VERSION or NAME@VERSION/SPLIT"))
-    number = version_number(version) if at else None
-    spec = WeightSpec.from_params({**request, **({"split": split} if separator else {})})
-    return answer_function(home, catalog, name, number, None)(spec)
+    return _Place(name, version_number(version) if at else None, split or None)
+
+
+def _answer(home: Home, catalog: Catalog, place: _Place, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the weights response of a place in the home directory."""
+    spec = WeightSpec.from_params({**request, "split": place.split})
+    return answer_function(home, catalog, place.name, place.version, None)(spec)
 
 
 def _print(result: Mapping[str, Any]) -> None:

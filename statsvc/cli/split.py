@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,11 +13,13 @@ from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, print_json, split_output_option
 from statsvc.cli._parameters import parameter_options, pop_class_map_file, present_parameters
 from statsvc.cli._tables import print_table
+from statsvc.dataset.groups import suggest
 from statsvc.splitting.request import COUNT_PARAMETERS, DivisionRequest, SubsetRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from statsvc.dataset.table import Table
     from statsvc.splitting.result import SplitResult
 
 _OUTPUT = "Write lists to a .json file (for folds: nnU-Net's splits_final.json), a .csv file or a folder."
@@ -85,10 +88,26 @@ def split(
                 f"{len(result.splits())} splits registered in version {record.number} of {dataset.name}",
                 err=True,
             )
+    if group is None:
+        _suggest_groups(table, result)
     if as_json:
         print_json(result.report)
     else:
         _print_division(result)
+
+
+def _suggest_groups(table: Table, result: SplitResult) -> None:
+    """Print a group rule of the dataset, or one that suits the paths, where images were divided singly."""
+    suggested = suggest([path for paths in result.parts.values() for path in paths])
+    rule = next(iter(table.configuration.groups), None)
+    if rule is None and suggested:
+        rule = next(iter(suggested.values())).describe()
+    if rule is not None:
+        click.echo(
+            f"statsvc: images of one group may be in several parts; to keep groups together, add --group "
+            f"{shlex.quote(rule)}",
+            err=True,
+        )
 
 
 @click.command(short_help="Choose a subset with wanted class shares.")

@@ -201,6 +201,24 @@ class Client:
 
         return endpoints.fetch_patches(get, dataset, query)
 
+    def groups(
+        self,
+        dataset: str,
+        by: str | None = None,
+        *,
+        version: int | str | None = None,
+        **params: Any,
+    ) -> dict[str, Any]:
+        """Return what each group of samples contains, as `GET /datasets/{name}/groups` describes it.
+
+        by      name of a group rule of the dataset, "folder:1", or an expression over the path; None for the
+                rules of the dataset, and rules that suit its paths
+        params  `split`, `class_map`, `ignore_index` and `num_classes`
+
+        Raises as `weights` does.
+        """
+        return endpoints.fetch_groups(self._server.get, dataset, {"by": by, "version": version, **params})
+
     def prefetch_sampling(
         self, dataset: str | None = None, *, sampler: str, version: int | str | None = None, **params: Any
     ) -> tuple[Sampling, list[Path]]:

@@ -117,6 +117,13 @@ def fetch_jobs(get: Get, dataset: str | None) -> Jobs:
     return Jobs(get(path, lambda body: _objects(body, "jobs")))
 
 
+def fetch_groups(get: Get, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Fetch `GET /datasets/{name}/groups`."""
+    path = f"/datasets/{quote(name, safe='')}/groups{query_string(params)}"
+    response: dict[str, Any] = get(path, lambda body: dict(body) | {"groups": _objects(body, "groups")})
+    return response
+
+
 def fetch_methods(get: Get) -> list[dict[str, Any]]:
     """Fetch `GET /methods`."""
     methods: list[dict[str, Any]] = get("/methods", lambda body: _objects(body, "methods"))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from statsvc.client.client import Client
 from statsvc.dataset.groups import Grouping
 from statsvc.dataset.splits import detect
 from statsvc.weighting.difference import difference, exceeding
 from support.command_line import invoke
+from support.commands import serve
 from support.publishing import label_maps, publish
 
 if TYPE_CHECKING:
@@ -66,6 +69,20 @@ def test_groups_are_compared_with_each_other_and_within_a_split(home: Home) -> N
         assert [row["pixels"]["from"] for row in result["classes"]] == counted(folder, "00")
         assert [row["pixels"]["to"] for row in result["classes"]] == counted(folder, "01")
         assert (result["from"]["split"], result["to"]["split"]) == (f"{prefix}tens:00", f"{prefix}tens:01")
+
+
+def test_a_server_gives_the_same_differences_and_groups_as_its_home(home: Home) -> None:
+    maps = label_maps(images=12)
+    groups = {"tens": Grouping(pattern=r"^(\d\d)")}
+    publish(home, "street", maps, num_classes=4, splits=detect(maps), groups=groups)
+    places = ("street@1/train/tens:00", "street/tens:01")
+    with serve(Path(home.folder), "--no-runner") as (url, _):
+        shown = invoke("diff", *places, "--json", "--url", url).stdout
+        listed = Client(url).groups("street", "tens", split="train")
+        assert Client(url).groups("street")["rules"] == {"tens": r"^(\d\d)"}
+    assert json.loads(shown) == run(home, *places)
+    images = {group: sum(path.startswith(f"train/{group}") for path in maps) for group in ("00", "01")}
+    assert {row["group"]: row["images"] for row in listed["groups"]} == {g: n for g, n in images.items() if n}
 
 
 def test_the_exit_code_reports_drift_beyond_the_limit(drifted: Home) -> None:

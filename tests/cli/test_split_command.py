@@ -76,6 +76,7 @@ def test_a_group_rule_of_the_dataset_keeps_groups_together(home: Path) -> None:
     invoke("scan", "--name", "street", "--group", rule, "--home", home)
     report = json.loads(invoke("split", "--folds", "2", "--group", "tens", "--json", "--home", home).stdout)
     assert report["groups"]["rule"] == rule.partition("=")[2]
+    assert "--group tens" in invoke("split", "--folds", "2", "--dry-run", "--home", home).stderr
     configuration = json.loads(invoke("datasets", "street", "--json", "--home", home).stdout)["configuration"]
     assert configuration["groups"] == {"tens": {"pattern": rule.partition("=")[2]}}
     stderr = invoke("split", "--folds", "2", "--group", "tenz", "--home", home, code=2).stderr

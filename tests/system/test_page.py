@@ -17,6 +17,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
+from statsvc.dataset.groups import SUGGESTED
 from support.commands import serve, statsvc
 from support.label_maps import random_labels, write_folder, write_png
 from support.waiting import wait_for, wait_until_stable
@@ -301,6 +302,34 @@ def test_a_server_without_datasets_shows_how_to_scan_one(browser: Chrome, tmp_pa
         wait_for(lambda: [row[2] for row in table(browser, "classes")[1:]] == ["10", "30"])
         statsvc("datasets", "counts", "--delete", "--home", tmp_path / "home")
         wait_for(lambda: "statsvc scan" in text(browser, "start"))
+
+
+def test_objects_and_groups_are_shown(browser: Chrome, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        ids = np.full((40, 60), 7, np.uint16)
+        for person in range(number + 1):
+            ids[person, : int(rng.integers(3, 50))] = 24000 + person
+        city = "ulm" if number < 4 else "aachen"
+        write_png(tmp_path / "labels" / f"{city}_00000{number}_000019_ids.png", ids)
+    home = tmp_path / "home"
+    statsvc("scan", tmp_path / "labels", "--name", "cities", "--rule", "id // 1000", "--home", home)
+    with serve(home) as (url, _):
+        opened(browser, url, dataset="cities")
+        rows = table(browser, "about")
+        histogram = httpx2.get(f"{url}/datasets/cities/histogram").json()["classes"]
+        objects = next(row["objects"] for row in histogram if row["id"] == 24)
+        median = f"{objects['median']:.2f}" if objects["median"] < 100 else f"{objects['median']:.1f}"
+        assert ["24", "21", str(objects["smallest"]), median, "100 %", "100 %"] in rows
+        # A group: its images, and their share of all images and of all pixels.
+        shares = {row[0]: row[1:4] for row in rows if row and row[0] in ("ulm", "aachen")}
+        assert shares == {"ulm": ["4", "66.7 %", "66.7 %"], "aachen": ["2", "33.3 %", "33.3 %"]}
+        assert "city (suggested)" in text(browser, "about")
+        answer = httpx2.get(f"{url}/datasets/cities/groups", params={"by": SUGGESTED["city"]}).json()
+        spread = {row["id"]: row for row in answer["classes"]}[24]
+        assert spread["largest_group"] == "aachen"
+        weights = [f"{spread[name]:.3f}" for name in ("weight_min", "weight_max")]
+        assert ["24", "2", "aachen", weights] in [[*row[:3], row[4:6]] for row in rows if len(row) == 6]
 
 
 def test_the_page_contacts_no_other_server_and_logs_no_error(browser: Chrome, server: str) -> None:
