@@ -10,9 +10,10 @@ that contain a class, and the sizes of the folds. `--group` also compares divisi
 
 The second form divides a table of random rows, and prints seconds, memory, and deviations.
 
-The other algorithms are written here from their descriptions: a random permutation; iterative stratification
-on the presence of classes (Sechidis et al. 2011); a greedy assignment, images with the largest shares first;
-and scikit-learn's StratifiedGroupKFold, whose label of an image is its rarest class.
+The other algorithms are scikit-learn's GroupKFold(shuffle=True), which is random, and StratifiedGroupKFold,
+whose label of an image is its rarest class; MultilabelStratifiedKFold of the package iterative-stratification
+on the presence of classes (Sechidis et al. 2011); and a greedy assignment, written here: images with the
+largest shares first, each where it lacks most.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from scale import PATTERNS, path_of, rows
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 import statsvc
 from statsvc.dataset.class_counts import interpret
@@ -41,40 +45,38 @@ if TYPE_CHECKING:
     Int64 = NDArray[np.int64]
 
 
-def random_folds(counts: Int64, unit: Int64, folds: int, rng: np.random.Generator) -> Int64:  # noqa: ARG001
-    """Return folds of a random order of the units, each of which goes to the smallest fold."""
-    size = np.bincount(unit)
-    fold, images = np.zeros(len(size), np.int64), np.zeros(folds)
-    for k in rng.permutation(len(size)):
-        fold[k] = images.argmin()
-        images[fold[k]] += size[k]
-    return fold[unit]
+def random_folds(counts: Int64, unit: Int64, folds: int, seed: int) -> Int64:
+    """Return random folds of whole units."""
+    return fold_of(GroupKFold(folds, shuffle=True, random_state=seed), counts, None, unit)
 
 
-def iterative_stratification(counts: Int64, unit: Int64, folds: int, rng: np.random.Generator) -> Int64:  # noqa: ARG001
-    """Return folds by presence: images with the rarest remaining class first, to the fold that lacks it."""
-    present = counts > 0
-    fold = np.full(len(counts), -1, np.int64)
-    images, missing = np.full(folds, len(counts) / folds), np.tile(present.sum(axis=0) / folds, (folds, 1))
-    while (fold < 0).any():
-        remaining = present[fold < 0].sum(axis=0)
-        if not remaining.any():
-            for row in np.flatnonzero(fold < 0):
-                fold[row] = images.argmax()
-                images[fold[row]] -= 1
-            break
-        rarest = int(np.where(remaining > 0, remaining, len(counts) + 1).argmin())
-        for row in rng.permutation(np.flatnonzero((fold < 0) & present[:, rarest])):
-            best = np.flatnonzero(missing[:, rarest] == missing[:, rarest].max())
-            best = best[images[best] == images[best].max()]
-            fold[row] = rng.choice(best)
-            images[fold[row]] -= 1
-            missing[fold[row]] -= present[row]
+def iterative_stratification(counts: Int64, unit: Int64, folds: int, seed: int) -> Int64:
+    """Return folds by the presence of classes; the library divides single images only."""
+    del unit
+    division = MultilabelStratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
+    return fold_of(division, counts, (counts > 0).astype(int), None)
+
+
+def stratified_group_k_fold(counts: Int64, unit: Int64, folds: int, seed: int) -> Int64:
+    """Return folds of whole units whose images have the same classes, by the rarest class of each image."""
+    images = (counts > 0).sum(axis=0)
+    rarest = np.where(counts > 0, images, len(counts) + 1).argmin(axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class in fewer images than folds
+        return fold_of(StratifiedGroupKFold(folds, shuffle=True, random_state=seed), counts, rarest, unit)
+
+
+def fold_of(division: Any, counts: Int64, labels: Any, groups: Any) -> Int64:
+    """Return the fold of each image under a cross-validator of scikit-learn's interface, int64 [n]."""
+    fold = np.zeros(len(counts), np.int64)
+    for number, (_, tested) in enumerate(division.split(counts, labels, groups)):
+        fold[tested] = number
     return fold
 
 
-def greedy(counts: Int64, unit: Int64, folds: int, rng: np.random.Generator) -> Int64:
+def greedy(counts: Int64, unit: Int64, folds: int, seed: int) -> Int64:
     """Return folds of units, those with the largest share of a class first, each where it lacks most."""
+    rng = np.random.default_rng(seed)
     shares = np.zeros((unit.max() + 1, counts.shape[1]))
     np.add.at(shares, unit, counts / counts.sum(axis=0))
     size = np.bincount(unit)
@@ -88,29 +90,6 @@ def greedy(counts: Int64, unit: Int64, folds: int, rng: np.random.Generator) -> 
         fold[k] = cost.argmin()
         sums[fold[k]] += shares[k]
         images[fold[k]] += size[k]
-    return fold[unit]
-
-
-def stratified_group_k_fold(counts: Int64, unit: Int64, folds: int, rng: np.random.Generator) -> Int64:
-    """Return folds as scikit-learn's StratifiedGroupKFold(shuffle=True) of the rarest class of each image."""
-    images = (counts > 0).sum(axis=0)
-    rarest = np.where(counts > 0, images, len(counts) + 1).argmin(axis=1)
-    label = np.zeros((unit.max() + 1, counts.shape[1]))
-    np.add.at(label, (unit, rarest), 1)
-    total = np.maximum(label.sum(axis=0), 1)
-    order = rng.permutation(len(label))
-    order = order[np.argsort(-label[order].std(axis=1), kind="mergesort")]
-    sums = np.zeros((folds, counts.shape[1]))
-    fold = np.zeros(len(label), np.int64)
-    for k in order:
-        deviation = []
-        for j in range(folds):
-            sums[j] += label[k]
-            deviation.append((sums / total).std(axis=0).mean())
-            sums[j] -= label[k]
-        lowest = np.flatnonzero(np.isclose(deviation, min(deviation)))
-        fold[k] = lowest[sums[lowest].sum(axis=1).argmin()]
-        sums[fold[k]] += label[k]
     return fold[unit]
 
 
@@ -153,7 +132,7 @@ def compare(arguments: argparse.Namespace) -> None:
                 continue  # it has no groups
             show(
                 name,
-                lambda seed, run=algorithm, unit=unit: run(counts, unit, folds, np.random.default_rng(seed)),
+                lambda seed, run=algorithm, unit=unit: run(counts, unit, folds, seed),
                 counts,
                 arguments,
             )
