@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -207,3 +210,31 @@ def test_concurrent_upgrades_of_an_empty_database_take_turns(postgresql_server: 
     engine = open_engine(url)
     assert schema_of(engine) == SCHEMA
     engine.dispose()
+
+
+def test_the_marker_of_a_catalog_changes_with_each_commit_of_others_and_with_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "catalog.sqlite"
+    catalog = Catalog.open(f"sqlite:///{file}")
+    changes = catalog.changes()
+    assert changes is not None
+    first = changes.marker()
+    assert first is not None
+    assert changes.marker() == first  # reading is no change
+    catalog.datasets()
+    assert changes.marker() == first
+    catalog.create_dataset("a", "/a", None, Configuration())
+    second = changes.marker()
+    assert second not in (None, first)
+    code = "import sys, sqlite3; c = sqlite3.connect(sys.argv[1]); c.execute('DELETE FROM jobs'); "
+    code += "c.execute('DELETE FROM datasets'); c.commit()"
+    subprocess.run([sys.executable, "-c", code, str(file)], check=True)
+    third = changes.marker()
+    assert third not in (None, first, second)
+    catalog.close()
+    copy = tmp_path / "copy"
+    shutil.copy(file, copy)
+    copy.replace(file)
+    assert changes.marker() not in (None, third)
+    file.unlink()
+    assert changes.marker() is None
+    changes.close()

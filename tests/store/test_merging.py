@@ -135,3 +135,21 @@ def test_a_damaged_chunk_of_the_base_is_never_copied(
     assert workspace.record().number == 1
     chunk.unlink()
     assert "nothing was published" in str(changed(workspace, "000001.png").error)
+
+
+def test_what_does_not_change_is_copied_as_it_is_stored(
+    workspace: Workspace, rows: dict[str, NDArray[np.int64] | None], tmp_path: Path
+) -> None:
+    before = workspace.files / workspace.record().arrays_uri
+    rows["003000.png"] = counted(tmp_path / "labels", "003000.png", 1)
+    assert changed(workspace, "003000.png").error is None
+    after = workspace.files / workspace.record().arrays_uri
+    assert after != before
+    for name in ("path", "etag", "error", "counts"):  # of counts, the chunks without the changed row
+        for chunk in (before / name / "c").rglob("0"):
+            if chunk.is_file() and chunk.parent.name != "1":
+                assert (after / name / "c" / chunk.relative_to(before / name / "c")).read_bytes() == (
+                    chunk.read_bytes()
+                ), chunk
+    assert (after / "content" / "c" / "0").read_bytes() != (before / "content" / "c" / "0").read_bytes()
+    assert_equal(workspace, rows)
