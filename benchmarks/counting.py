@@ -15,16 +15,20 @@ import statistics
 import tempfile
 import time
 import zlib
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import deflate
 import numpy as np
-from measuring import Row, faster, installed, medians_ms, not_installed, report
+from measuring import Row, at_most, faster, installed, medians_ms, not_installed, report
 from PIL import Image
 
+from statsvc.dataset.counting_rule import Counting
+from statsvc.dataset.grid import Grid
 from statsvc.local.demo import make_demo
+from statsvc_workers.cluster.tasks import CountOptions, count_samples
 from statsvc_workers.formats import open_label_map
 from statsvc_workers.kernels.histogram import Counter
 
@@ -194,6 +198,43 @@ def volume_rows(repeats: int) -> list[Row]:
     return rows
 
 
+def with_grid(
+    name: str, options: tuple[CountOptions, CountOptions], files: list[str], repeats: int, most: float
+) -> Row:
+    """Compare counting files without a grid and with one."""
+    plain, gridded = options
+    theirs, ours = medians_ms(
+        partial(count_samples, plain, files), partial(count_samples, gridded, files), repeats
+    )
+    entries = len(count_samples(gridded, files).tile) / len(files)
+    title = f"{name}, {gridded.counting.grid} grid ({entries:.0f} entries): without a grid"
+    return at_most(title, theirs / len(files), ours / len(files), most, "ms")
+
+
+def grid_rows(sizes: dict[str, list[np.ndarray]], repeats: int) -> list[Row]:
+    """Compare counting with an 8x8 grid to counting without: PNG files, and arrays of each dtype."""
+    rows: list[Row] = []
+    grid, volume_grid = Grid(8, 8), Grid(8, 8, 8)
+    for size, maps in sizes.items():
+        with tempfile.TemporaryDirectory() as folder:
+            files = [f"{number}.png" for number in range(len(maps))]
+            for file, labels in zip(files, maps, strict=True):
+                Image.fromarray(labels).save(Path(folder) / file)
+            plain = CountOptions(folder, 1 << 28, "cpu")
+            options = plain, replace(plain, counting=Counting(grid=grid))
+            rows.append(with_grid(f"PNG {size}", options, files, repeats, 1.25))
+            noise = np.random.default_rng(0).integers(0, CLASSES, maps[0].shape).astype(np.uint8)
+            arrays = {f"NPY {size} {kind}": maps[0].astype(kind) for kind in ("uint8", "uint16", "int64")}
+            for name, array in {**arrays, f"NPY {size} uint8 noise": noise}.items():
+                np.save(Path(folder) / "array.npy", array)
+                most = 2 if "noise" in name else 1.5
+                rows.append(with_grid(name, options, ["array.npy"], repeats, most))
+            np.save(Path(folder) / "volume.npy", np.stack([maps[0]] * 8))
+            options = plain, replace(plain, counting=Counting(grid=volume_grid))
+            rows.append(with_grid(f"NPY volume of 8 x {size}", options, ["volume.npy"], repeats, 1.5))
+    return rows
+
+
 def by_nibabel(path: Path) -> np.ndarray:
     import nibabel
 
@@ -233,6 +274,7 @@ def main() -> None:
     rows = png_rows(options.size, maps, options.repeats, 10)
     rows += png_rows("480x360", small, 3 * options.repeats, 5)
     rows += array_rows(maps[0], options.repeats)
+    rows += grid_rows({options.size: maps, "480x360": small}, options.repeats)
     if installed("nibabel"):
         rows += volume_rows(options.repeats)
     title = f"one core, {options.images} label maps, CPU time, medians of {options.repeats}"

@@ -1,9 +1,10 @@
 """A job that recounts a few of very many samples: memory, time, disk space, and latency of other requests.
 
-    python benchmarks/scale.py [--samples 1000000] [--changed 1000] [--classes 150] [--folder DIR]
+    python benchmarks/scale.py [--samples 1000000] [--changed 1000] [--classes 150] [--grid RxC] [--folder F]
 
-Publishes a version with this number of random rows through the writer of the version store. Files exist only
-for the samples that will change. Then the benchmark starts a server and a runner, sends the changed paths
+Publishes a version with this number of random rows through the writer of the version store; with `--grid`, as
+a first scan does: counted rows are moved to the file of tiles, and merged. Files exist only for the samples
+that will change. Then the benchmark starts a server and a runner, sends the changed paths
 (POST /datasets/big/changed), and repeats GET /weights while the job runs. It prints the peak memory of the
 runner without its Dask worker (VmHWM in /proc), the seconds in each stage, the size of the versions, and the
 latencies before, during and after the job. It compares the new version with NumPy's counts.
@@ -32,15 +33,23 @@ import numpy as np
 from PIL import Image
 
 from statsvc.dataset.configuration import Configuration
+from statsvc.dataset.counting_rule import Counting
+from statsvc.dataset.grid import Grid, parse
+from statsvc.dataset.objects import unknown
 from statsvc.store import home as homes
 from statsvc.store import publication
 from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.catalog.records import NewVersion
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK
+from statsvc.store.versions.cell_file import CellFile
+from statsvc.store.versions.checkpoints import CountedRows, concatenate
 from statsvc.store.versions.folder import FolderLocation
 from statsvc.store.versions.version import Version
 from statsvc.store.versions.writer import VersionWriter, strings
+from statsvc_workers.jobs.merge import merge_rows
 from statsvc_workers.jobs.reader_digest import reader_digest
+from statsvc_workers.sources.diff import Comparison
+from statsvc_workers.sources.listing import Listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,6 +151,90 @@ def publish_version(home: Home, source: Path, samples: int, classes: int, seed: 
     )
     publication.publish(catalog, home.store, dataset, new)
     catalog.close()
+
+
+def tiled_rows(rng: np.random.Generator, classes: int, grid: Grid) -> CountedRows:
+    """Return a chunk of counted rows: each class in random tiles, about 240 entries per row."""
+    counts = rows(rng, classes)
+    row, ids = np.nonzero(counts)
+    entries = np.minimum(rng.integers(1, 41, len(row)), counts[row, ids])
+    of_class = np.repeat(np.arange(len(row)), entries)
+    # Distinct tiles of each class: the first ones of a random rotation.
+    within = np.arange(len(of_class)) - np.repeat(np.cumsum(entries) - entries, entries)
+    tile = (rng.integers(0, grid.tiles, len(row))[of_class] + within) % grid.tiles
+    pixels = counts[row, ids][of_class] // entries[of_class]
+    first = np.cumsum(entries) - entries
+    pixels[first] += counts[row, ids] - np.add.reduceat(pixels, first)
+    order = np.lexsort((tile, of_class))
+    lengths = np.bincount(row[of_class], minlength=ROWS_PER_CHUNK)
+    return CountedRows(
+        {},
+        np.concatenate([[0], np.cumsum(lengths)]),
+        ids[of_class].astype(np.int16),
+        pixels[order].astype(np.int32),
+        tile[order].astype(np.int16),
+        unknown(ROWS_PER_CHUNK),
+    )
+
+
+def publish_version_with_grid(
+    home: Home, source: Path, samples: int, classes: int, seed: int, grid: Grid
+) -> dict[str, Any]:
+    """Publish version 1 of the dataset `big` as the first scan of these samples; return measurements."""
+    rng = np.random.default_rng(seed)
+    patterns = [tiled_rows(rng, classes, grid) for _ in range(PATTERNS)]
+    sums = [pattern.dense(np.arange(ROWS_PER_CHUNK), np.arange(classes)) for pattern in patterns]
+    catalog = Catalog.open(home.database)
+    configuration = Configuration(num_classes=classes, ignore_index=(), counting=Counting(grid=grid))
+    dataset = catalog.create_dataset("big", str(source), "*.png", configuration)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cell_file, parts = CellFile(home.store), []
+    for chunk, start in enumerate(range(0, samples, ROWS_PER_CHUNK)):
+        n = min(ROWS_PER_CHUNK, samples - start)
+        pattern = patterns[chunk % PATTERNS].take(np.arange(n))
+        pattern.columns = columns(rng, start, sums[chunk % PATTERNS][:n])
+        for name in ("path", "etag", "error"):
+            pattern.columns[name] = pattern.columns[name].astype(object)
+        pattern.columns["place"] = np.tile(
+            np.array([0, 0, 0, 1, SIDE, SIDE, 1, SIDE, SIDE], np.int16), (n, 1)
+        )
+        parts.append(cell_file.move(pattern))
+    counted = concatenate(parts)
+    of_files = (counted.columns[name] for name in ("size", "mtime_ns", "ctime_ns"))
+    listing = Listing(counted.columns["path"].tolist(), *of_files)
+    comparison = Comparison(None, np.full(samples, -1), np.zeros(samples, bool), 0, 0, 0)
+    uri = f"{dataset.uid}/first"
+    started = time.monotonic()
+    written = merge_rows(
+        home.store / uri,
+        listing,
+        comparison,
+        counted,
+        np.arange(samples),
+        lambda: None,
+        configuration.counting,
+        cell_file,
+    )
+    new = NewVersion(
+        kind="scan",
+        group_uri=uri,
+        arrays_uri=uri,
+        configuration=configuration,
+        reader=reader_digest(configuration.counting),
+        digests=written.digests,
+        samples=samples,
+        failed=0,
+        pixels=int(written.totals.pixels.sum()),
+    )
+    publication.publish(catalog, home.store, dataset, new)
+    catalog.close()
+    entries = sum(len(pattern.tile) for pattern in patterns) / (PATTERNS * ROWS_PER_CHUNK)
+    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return {
+        "entries_per_row": round(entries),
+        "merge_s": round(time.monotonic() - started, 1),
+        "memory_bytes_per_new_row": round(grown / samples),
+    }
 
 
 def write_changed_files(
@@ -285,6 +378,7 @@ def main() -> int:
     parser.add_argument("--changed", type=int, default=1000)
     parser.add_argument("--classes", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--grid", type=parse, metavar="RxC", help="grid of tiles; default: none")
     parser.add_argument(
         "--folder",
         type=Path,
@@ -297,8 +391,12 @@ def main() -> int:
     home = homes.resolve(str(folder / "home"))
     try:
         start = time.monotonic()
-        publish_version(home, source, options.samples, options.classes, options.seed)
         result: dict[str, Any] = {"samples": options.samples, "classes": options.classes}
+        size = home, source, options.samples, options.classes, options.seed
+        if options.grid is None:
+            publish_version(*size)
+        else:
+            result |= publish_version_with_grid(*size, options.grid)
         result["make_s"] = round(time.monotonic() - start, 1)
         result["make_peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
         result["version_mb"] = round(size_of(home.folder / "versions") / 1e6, 1)

@@ -79,7 +79,8 @@ POLL_SECONDS = 0.5
 @click.option(
     "--grid",
     metavar="ROWSxCOLUMNS",
-    help="Also count each tile of a grid, for weights under random crops, for example 8x8; none: stop that.",
+    help="Also count each tile of a grid, for weights under random crops: 8x8, or 8x8x8 for volumes; none: "
+    "stop that.",
 )
 @click.option(
     "--split",

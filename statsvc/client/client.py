@@ -185,11 +185,13 @@ class Client:
         *,
         class_id: int,
         version: int | str | None = None,
+        most: int | None = None,
         **params: Any,
     ) -> Patches:
         """Return the tiles of the images that contain a class, those with most of its pixels first.
 
         class_id  class id, after the class map
+        most      number of tiles after which the others are left out
         params    parameters of `GET /datasets/{name}/patches`: `split`, `class_map`, `min_pixels`
 
         Raises as `weights` does, and `Unanswerable` for a dataset that was counted without a grid.
@@ -199,7 +201,7 @@ class Client:
         def get(path: str, parse: Parse) -> Any:
             return self._server.get(path, parse, lambda: "")
 
-        return endpoints.fetch_patches(get, dataset, query)
+        return endpoints.fetch_patches(get, dataset, query, most)
 
     def groups(
         self,

@@ -61,8 +61,8 @@ def fetch_sampling(
     )
 
 
-def fetch_patches(get: Get, dataset: str | None, params: Mapping[str, Any]) -> Patches:
-    """Fetch every page of `GET /datasets/{name}/patches`.
+def fetch_patches(get: Get, dataset: str | None, params: Mapping[str, Any], most: int | None) -> Patches:
+    """Fetch the pages of `GET /datasets/{name}/patches`, at most `most` patches; None for all.
 
     Raises `InvalidParameter` without a dataset unless the server has exactly one.
     """
@@ -70,17 +70,18 @@ def fetch_patches(get: Get, dataset: str | None, params: Mapping[str, Any]) -> P
 
     name = dataset if dataset is not None else result.only_dataset(fetch_datasets(get))
     path = f"/datasets/{quote(name, safe='')}/patches"
+    limit = min(PATCHES_PER_PAGE, most or PATCHES_PER_PAGE)
 
     def page(page_params: Mapping[str, Any]) -> dict[str, Any]:
-        query = query_string({**params, "limit": PATCHES_PER_PAGE, **page_params})
+        query = query_string({**params, "limit": limit, **page_params})
         body: dict[str, Any] = get(path + query, _checked_patches)
         return body
 
     pages = [page({})]
-    while pages[-1]["next"] is not None:
+    while pages[-1]["next"] is not None and (most is None or pages[-1]["next"] < most):
         # Ask for the version of the first page: a scan may publish a new version between two pages.
         pages.append(page({"version": pages[0]["version"], "after": pages[-1]["next"]}))
-    return patches.of_pages(pages)
+    return patches.of_pages(pages, most)
 
 
 def _checked_patches(body: Any) -> dict[str, Any]:

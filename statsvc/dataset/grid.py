@@ -1,7 +1,8 @@
 """A grid of tiles over each label map, and the histograms of the tiles.
 
-Tile row r of R covers the pixel rows ⌊r·H/R⌋ to ⌊(r+1)·H/R⌋−1 of a label map with H rows, columns likewise,
-so a grid does not depend on the size of the images. Tiles are numbered row by row.
+Tile row r of R covers the pixel rows ⌊r·H/R⌋ to ⌊(r+1)·H/R⌋−1 of a label map with H rows, columns and the
+slices of a volume likewise, so a grid does not depend on the size of the images. Tiles are numbered row by
+row, those of a volume layer by layer.
 """
 
 from __future__ import annotations
@@ -21,40 +22,51 @@ if TYPE_CHECKING:
 
     Int64 = NDArray[np.int64]
 
-MAX_SIDE = 16
-"""Most rows and most columns of a grid."""
+MAX_SIDE, MAX_TILES = 128, 1 << 14
+"""Most parts of an axis, and most tiles of a label map."""
 
 NONE = "none"
 """The text form of no grid."""
 
 
 class Grid(NamedTuple):
-    """Rows and columns of tiles."""
+    """Rows and columns of tiles, and layers of tiles of a volume; 0 where volumes are not counted on it."""
 
     rows: int
     columns: int
+    depth: int = 0
 
     def __str__(self) -> str:
-        return f"{self.rows}x{self.columns}"
+        return f"{self.depth}x{self.rows}x{self.columns}" if self.depth else f"{self.rows}x{self.columns}"
 
     @property
     def tiles(self) -> int:
-        """Number of tiles."""
+        """Number of tiles of an image, and of each layer of a volume."""
         return self.rows * self.columns
 
 
 def parse(text: str) -> Grid | None:
-    """Return the grid of its text form, such as `8x8`; None for `none`. Raises `InvalidParameter`."""
+    """Return the grid of its text form, such as `8x8` or `4x8x8`; None for `none`.
+
+    Raises `InvalidParameter`.
+    """
     value = text.strip().lower()
     if value == NONE:
         return None
-    match = re.fullmatch(r"([0-9]{1,4})x([0-9]{1,4})", value)
-    grid = Grid(int(match[1]), int(match[2])) if match else None
-    if grid is None or not all(1 <= side <= MAX_SIDE for side in grid):
+    match = re.fullmatch(r"(?:([0-9]{1,4})x)?([0-9]{1,4})x([0-9]{1,4})", value)
+    grid = Grid(int(match[2]), int(match[3]), int(match[1] or 0)) if match else None
+    valid = (
+        grid is not None
+        and match is not None
+        and all(1 <= int(side) <= MAX_SIDE for side in match.groups(default=1))
+        and grid.tiles * max(1, grid.depth) <= MAX_TILES
+    )
+    if not valid:
         raise InvalidParameter(
             (
                 "grid",
-                f"{text!r} is not a grid; use rows and columns from 1x1 to {MAX_SIDE}x{MAX_SIDE}, or none",
+                f"{text!r} is not a grid; use rows and columns such as 8x8, with a depth such as 8x8x8 for "
+                f"volumes, or none; at most {MAX_SIDE} per axis and {MAX_TILES} tiles",
             )
         )
     return grid
@@ -63,6 +75,23 @@ def parse(text: str) -> Grid | None:
 def edges(length: int, parts: int) -> Int64:
     """Return where the parts of an axis begin, and its end: int64 [parts + 1]."""
     return np.arange(parts + 1, dtype=np.int64) * length // parts
+
+
+class Place(NamedTuple):
+    """Where a sample is in its array: depth, rows and columns of each; an image has a depth of 1.
+
+    start  the sample's first pixel
+    shape  the sample's shape
+    whole  shape of the array, which equals `shape` unless the sample is a part of an array
+    """
+
+    start: tuple[int, int, int]
+    shape: tuple[int, int, int]
+    whole: tuple[int, int, int]
+
+
+NO_PLACE = Place((0, 0, 0), (0, 0, 0), (0, 0, 0))
+"""The place of a sample that is unreadable, or has more than three axes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +119,12 @@ class Cells:
         entries = entries_of(self.lengths, rows)
         columns = (values[entries] for values in (self.tile, self.class_id, self.pixels))
         return Cells(self.lengths[rows], *columns)
+
+
+def no_cells(samples: int) -> Cells:
+    """Return the cells of samples without a grid."""
+    empty = np.zeros(0, np.int64)
+    return Cells(np.zeros(samples, np.int64), empty, empty, empty)
 
 
 def entries_of(lengths: Int64, rows: NDArray[Any]) -> Int64:

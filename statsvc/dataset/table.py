@@ -27,10 +27,9 @@ if TYPE_CHECKING:
     from statsvc.dataset.objects import Objects, ObjectTotals
 
     Int64 = NDArray[np.int64]
-    Shapes = tuple[Int64, Int64]
-    """Height and width of each of n samples, int64 [n] each."""
 
 T = TypeVar("T")
+Number = TypeVar("Number", np.int64, np.float64)
 
 MAX_IDS = 4096
 """Maximum number of distinct raw ids in a label map or a dataset; more are instance ids or not labels."""
@@ -126,10 +125,16 @@ class Table(ABC):
         """The grid on which the samples were counted; None where only whole images were counted."""
         return None
 
-    def tiled_blocks(self) -> Iterator[tuple[Block, Shapes, Cells]]:
-        """Yield `blocks`, each with the shapes of its samples and their histograms on the grid.
+    @property
+    def has_places(self) -> bool:
+        """Whether it is known where classes are: from a grid, or because rows are parts of arrays."""
+        return self.grid is not None or (self.has_rows and self.configuration.counting.rows != "array")
 
-        A sample without a grid has no entry. Raises `Unanswerable` if no sample was counted on a grid.
+    def placed_blocks(self) -> Iterator[tuple[Block, Int64, Cells]]:
+        """Yield `blocks`, each with the places of its samples and their histograms on the grid.
+
+        Places are int64 [n, 9], a `Place` for each sample, zeros where it is unknown. A sample without a grid
+        has no entry. Raises `Unanswerable` without `has_places`.
         """
         raise Unanswerable(self.why_no_grid())
 
@@ -216,41 +221,67 @@ class Table(ABC):
 
     def sample_tiles(
         self, split: str | None = None, class_map: ClassMap | None = None
-    ) -> Iterator[tuple[Int64, Shapes, Int64]]:
-        """Yield counts, shapes and tiles of the counted samples in a split, in path order.
+    ) -> Iterator[tuple[Int64, tuple[Int64, Int64], Int64]]:
+        """Yield counts, (heights, widths) and tiles of the counted images in a split, in path order.
 
         The counts are those of `sample_counts`, int64 [n, K], the tiles int64 [n, tiles, K], both in pixels.
 
-        Raises `NotFound` for an unknown split, and `Unanswerable` if a sample was not counted on a grid.
+        Raises `NotFound` for an unknown split, and `Unanswerable` if a sample was not counted on a grid or is
+        not an image.
         """
-        selected = None if split is None else self.find_split(split)
-        grid = self.grid
+        ids, grid = self.raw_ids(), self.grid
         if grid is None:
             raise Unanswerable(self.why_no_grid())
-        ids = self.raw_ids()
         step = max(1, TILE_VALUES // (grid.tiles * max(1, len(ids))))
-        for block, (height, width), cells in self.tiled_blocks():
-            rows = np.flatnonzero(_counted_rows(block, selected))
-            without = rows[cells.lengths[rows] == 0]
-            if len(without):
-                raise Unanswerable(
-                    f"{self.dataset}: {block.path[without[0]]} has no grid, because it does not have two "
-                    "dimensions; use a split without such samples"
-                )
-            for start in range(0, len(rows), step):
-                part = rows[start : start + step]
+        for counts, (height, width), cells in self.image_cells(split):
+            for start in range(0, len(counts), step):
+                part = np.arange(start, min(start + step, len(counts)))
                 entries = cells.take(part)
                 tiles = np.zeros((len(part), grid.tiles, len(ids)), np.int64)
                 tiles[entries.row, entries.tile, np.searchsorted(ids, entries.class_id)] = entries.pixels
                 mapped = self.apply_class_map(tiles.reshape(-1, len(ids)), class_map)
                 yield (
-                    self.apply_class_map(block.counts[part], class_map),
+                    self.apply_class_map(counts[part], class_map),
                     (height[part], width[part]),
                     mapped.reshape(len(part), grid.tiles, -1),
                 )
 
-    def apply_class_map(self, counts: Int64, class_map: ClassMap | None) -> Int64:
-        """Return counts per raw id, int64 [n, raw ids], as counts per id of `histogram`, int64 [n, K]."""
+    def image_cells(self, split: str | None = None) -> Iterator[tuple[Int64, tuple[Int64, Int64], Cells]]:
+        """Yield counts, (heights, widths) and histograms on the grid of the counted images in a split.
+
+        The counts are int64 [n, raw ids], in pixels. Raises as `sample_tiles` does.
+        """
+        selected = None if split is None else self.find_split(split)
+        if self.grid is None:
+            raise Unanswerable(self.why_no_grid())
+        if self.configuration.counting.rows == "chunk":
+            raise Unanswerable(f"{self.dataset} was counted by chunks, which are not images")
+        for block, places, cells in self.placed_blocks():
+            rows = np.flatnonzero(_counted_rows(block, selected))
+            without = rows[(cells.lengths[rows] == 0) | (places[rows, 3] > 1)]
+            if len(without):
+                raise Unanswerable(
+                    f"{self.dataset}: {block.path[without[0]]} is not an image, because it does not have two "
+                    "dimensions; use a split without such samples"
+                )
+            yield block.counts[rows], (places[rows, 4], places[rows, 5]), cells.take(rows)
+
+    def tile_totals(self, split: str | None = None, class_map: ClassMap | None = None) -> Int64:
+        """Return the pixels in each tile, over all counted images of a split, int64 [tiles, K].
+
+        Raises as `sample_tiles` does.
+        """
+        ids, grid = self.raw_ids(), self.grid
+        if grid is None:
+            raise Unanswerable(self.why_no_grid())
+        total = np.zeros((grid.tiles, len(ids)), np.int64)
+        for _, _, cells in self.image_cells(split):
+            position = cells.tile * len(ids) + np.searchsorted(ids, cells.class_id)
+            np.add.at(total.reshape(-1), position, cells.pixels)  # much faster with one index
+        return self.apply_class_map(total, class_map)
+
+    def apply_class_map(self, counts: NDArray[Number], class_map: ClassMap | None) -> NDArray[Number]:
+        """Return counts per raw id, [n, raw ids], as counts per id of `histogram`, [n, K]."""
         if class_map is None:
             return counts
         return _merge(counts, _map_columns(self.totals().class_id, class_map))
@@ -383,11 +414,11 @@ def map_histogram(totals: Histogram, class_map: ClassMap) -> Histogram:
     return Histogram(columns.class_id, columns.mapped, pixels, None, None, totals.samples)
 
 
-def _merge(counts: Int64, columns: _Columns) -> Int64:
+def _merge(counts: NDArray[Number], columns: _Columns) -> NDArray[Number]:
     """Return counts [n, raw ids] as [n, K], adding the columns that share a target; exact in int64."""
     if columns.target is None:
         return counts
-    merged = np.zeros((len(counts), len(columns.class_id)), np.int64)
+    merged = np.zeros((len(counts), len(columns.class_id)), counts.dtype)
     for raw_column, target in enumerate(columns.target):
         merged[:, target] += counts[:, raw_column]
     return merged
@@ -460,10 +491,13 @@ def aggregate(
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """The histograms on a grid of all samples of a table, and the shapes of the samples."""
+    """The histograms on a grid of all samples of a table, and their places, int64 [n, 9].
 
-    grid: Grid
-    shapes: Shapes
+    grid  None where rows are parts of arrays that were not counted on a grid
+    """
+
+    grid: Grid | None
+    places: Int64
     cells: Cells
 
 
@@ -473,7 +507,7 @@ class MemoryTable(Table):
     raw_id   int64 [K], raw ids, ascending
     rows     all samples, with `counts` int64 [n, K]
     exact    see `Table`
-    tiles    histograms on a grid of these samples; None where only whole images were counted
+    tiles    places of these samples and their histograms on a grid; None for whole images alone
     objects  objects of these samples; None where the source does not number them
     """
 
@@ -506,11 +540,16 @@ class MemoryTable(Table):
         """The grid on which the samples were counted; None where only whole images were counted."""
         return None if self._tiles is None else self._tiles.grid
 
-    def tiled_blocks(self) -> Iterator[tuple[Block, Shapes, Cells]]:
-        """Yield all rows as one block, with their histograms on the grid."""
+    @property
+    def has_places(self) -> bool:
+        """Whether it is known where classes are, as `Table.has_places`."""
+        return self._tiles is not None
+
+    def placed_blocks(self) -> Iterator[tuple[Block, Int64, Cells]]:
+        """Yield all rows as one block, with their places and their histograms on the grid."""
         if self._tiles is None:
             raise Unanswerable(self.why_no_grid())
-        yield self.rows, self._tiles.shapes, self._tiles.cells
+        yield self.rows, self._tiles.places, self._tiles.cells
 
     @property
     def has_objects(self) -> bool:

@@ -38,13 +38,12 @@ CONSTANT_SHARE = 0.99
 def check(facts: Facts) -> Iterator[Finding]:
     """Yield the findings about positions; none for a version without a grid."""
     grid = facts.table.grid
-    if grid is None or min(grid) < MIN_SIDE or facts.counted < MIN_IMAGES:
+    if grid is None or min(grid.rows, grid.columns) < MIN_SIDE or facts.counted < MIN_IMAGES:
         return
     try:
-        tiles = sum(tiles.sum(axis=0) for _, _, tiles in facts.table.sample_tiles())
+        pixels = facts.table.tile_totals()
     except Unanswerable:
         return  # volumes, which have no edges
-    pixels = np.asarray(tiles)
     yield from _only_along_edges(facts, grid, pixels)
     yield from _constant_edges(facts, grid, pixels)
 

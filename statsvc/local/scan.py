@@ -122,13 +122,15 @@ class LocalTable(MemoryTable):
 
         return counts_html(repr(self), histogram_response(self))
 
-    def patches(self, class_id: int, *, min_pixels: int = 1, **params: Any) -> Patches:
+    def patches(
+        self, class_id: int, *, min_pixels: int = 1, most: int | None = None, **params: Any
+    ) -> Patches:
         """Return the tiles of the images that contain a class, those with most of its pixels first.
 
-        `params` are `split` and `class_map`. Raises `InvalidParameter`, `NotFound`, and `Unanswerable` for a
-        scan without a grid.
+        `most` limits their number, `params` are `split` and `class_map`. Raises `InvalidParameter`,
+        `NotFound`, and `Unanswerable` for a scan without a grid.
         """
-        return class_patches(self, class_id, WeightSpec.from_params(params), min_pixels)
+        return class_patches(self, class_id, WeightSpec.from_params(params), min_pixels, most)
 
     def sampling(self, sampler: str, **params: Any) -> Sampling:
         """Return the probability with which a sampler draws each image.
@@ -268,7 +270,9 @@ def scan(
     )
 
     raw_id, block = _assemble(list(listing.path), listing.unreadable, batches)
-    tiles = None if counting.grid is None else _tiles(list(listing.path), batches, counting.grid)
+    tiles = None
+    if counting.grid is not None or counting.rows != "array":
+        tiles = _tiles(list(listing.path), batches, counting.grid)
     if block.status.all():
         raise SourceError(
             f"No label map in {source.root} could be read. First error: {block.path[0]}: {block.error[0]}"
@@ -398,8 +402,8 @@ def _objects(
     return replace(objects.take(order[order >= 0]), lengths=lengths)
 
 
-def _tiles(paths: Sequence[str], batches: Sequence[BatchResult], grid: Grid) -> Tiles:
-    """Return the shapes of all samples and their histograms on the grid, in the order of the paths."""
+def _tiles(paths: Sequence[str], batches: Sequence[BatchResult], grid: Grid | None) -> Tiles:
+    """Return the places of all samples and their histograms on the grid, in the order of the paths."""
     from statsvc.store.versions.checkpoints import concatenate
     from statsvc_workers.jobs.count import as_rows
 
@@ -408,8 +412,8 @@ def _tiles(paths: Sequence[str], batches: Sequence[BatchResult], grid: Grid) -> 
     order = np.array([row_of.get(path, -1) for path in paths], np.int64)
     counted = order >= 0
     lengths = np.zeros(len(paths), np.int64)
-    height, width = np.zeros(len(paths), np.int64), np.zeros(len(paths), np.int64)
+    places = np.zeros((len(paths), 9), np.int64)
     cells = rows.cells(order[counted])
     lengths[counted] = cells.lengths
-    height[counted], width[counted] = (rows.columns[name][order[counted]] for name in ("height", "width"))
-    return Tiles(grid, (height, width), replace(cells, lengths=lengths))
+    places[counted] = rows.columns["place"][order[counted]]
+    return Tiles(grid, places, replace(cells, lengths=lengths))

@@ -84,15 +84,12 @@ def contents(
     grid: Grid,
     counted: NDArray[np.bool_],
     crop: Crop,
-    *,
-    presence: bool = True,
 ) -> Contents:
     """Return what crops of images contain.
 
     tiles            int64 [n, tiles, K], pixels of each id in each tile
     heights, widths  int64 [n], sizes of the images
     counted          bool [K], True for the ids that are not ignored
-    presence         whether to compute more than `pixels`, which without `cat_max_ratio` costs less
     """
     n, _, ids = tiles.shape
     pixels, present, of_counted, of_all = np.zeros((4, n, ids))
@@ -106,8 +103,7 @@ def contents(
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
             result.pixels[part] = np.tensordot(tiles[part].astype(np.float64), expected, axes=(1, 0))
-            if presence or crop.cat_max_ratio is not None:
-                _add_contents(result, part, tiles[part], (height, width), grid, counted, crop)
+            _add_contents(result, part, tiles[part], (height, width), grid, counted, crop)
     return result
 
 

@@ -266,13 +266,15 @@ def _expected_of_crops(
     if images == 0:
         raise Unanswerable(f"{table.dataset}: the table has no image to draw from")
     grid, presence = table.grid, needs_presence(spec)
+    if not presence and crop.cat_max_ratio is None:
+        return _expected_pixels_of_crops(table, interpreted, spec.split, draws, crop)
     sums = [np.zeros(len(interpreted.histogram.class_id)) for _ in range(4)]
     never, redrawn = 0, 0.0
     for counts, shapes, tiles in table.sample_tiles(spec.split, interpreted.class_map):
         assert grid is not None
         assert images is not None
         q = np.full(len(counts), 1 / images) if draws is None else draws.probability(counts)
-        contents = crops.contents(tiles, *shapes, grid, interpreted.counted, crop, presence=presence)
+        contents = crops.contents(tiles, *shapes, grid, interpreted.counted, crop)
         parts = (contents.pixels, contents.present, contents.counted, contents.all)
         sums = [total + q @ values for total, values in zip(sums, parts, strict=True)]
         redrawn += float(q @ contents.redrawn)
@@ -281,6 +283,28 @@ def _expected_of_crops(
     if presence:
         return Expected(pixels, present, of_counted, of_all, never, redrawn)
     return Expected(pixels, None, None, None, never, redrawn)
+
+
+def _expected_pixels_of_crops(
+    table: Table, interpreted: InterpretedCounts, split: str | None, draws: Draws | None, crop: Crop
+) -> Expected:
+    """Return the pixels of a crop, which are linear in the pixels of the tiles."""
+    grid, images, class_map = table.grid, interpreted.histogram.samples, interpreted.class_map
+    if grid is None:
+        raise Unanswerable(table.why_no_grid())
+    assert images is not None
+    ids, never = table.raw_ids(), 0
+    pixels = np.zeros(len(ids))
+    for counts, shapes, cells in table.image_cells(split):
+        mapped = table.apply_class_map(counts, class_map)
+        q = np.full(len(counts), 1 / images) if draws is None else draws.probability(mapped)
+        never += int((q == 0).sum())
+        sizes, group = np.unique(np.stack(shapes), axis=1, return_inverse=True)
+        factors = np.array([crops.expected_factors(h, w, grid, crop) for h, w in sizes.T.tolist()])
+        row = cells.row
+        expected = q[row] * cells.pixels * factors.reshape(-1, grid.tiles)[group.reshape(-1)[row], cells.tile]
+        pixels += np.bincount(np.searchsorted(ids, cells.class_id), expected, len(ids))
+    return Expected(table.apply_class_map(pixels[None], class_map)[0], None, None, None, never, 0.0)
 
 
 def _expected_of_even_draws(table: Table, interpreted: InterpretedCounts) -> Expected:

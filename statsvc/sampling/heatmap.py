@@ -34,13 +34,10 @@ def heatmap_response(table: Table, spec: WeightSpec, class_id: int | None = None
     interpreted, _ = interpret_for(table, spec)
     ids = interpreted.histogram.class_id
 
-    def make() -> np.ndarray[Any, np.dtype[np.int64]]:
-        total = np.zeros((grid.tiles, len(ids)), np.int64)
-        for _, _, tiles in table.sample_tiles(spec.split, interpreted.class_map):
-            total += tiles.sum(axis=0)
-        return total
-
-    pixels = table.cached(("heat map", spec.split, interpreted.class_map), make)
+    pixels = table.cached(
+        ("heat map", spec.split, interpreted.class_map),
+        lambda: table.tile_totals(spec.split, interpreted.class_map),
+    )
     counted = pixels[:, interpreted.counted].sum(axis=1)
     columns = ClassColumns.of(interpreted)
     classes = []

@@ -24,7 +24,7 @@ from statsvc.store.catalog.schema import changed_paths, datasets, jobs, now, tag
 from statsvc.store.catalog.schema import idempotency_keys as keys
 from statsvc.store.publication import group_attributes, open_version
 from statsvc.store.versions.aggregates import write_aggregates
-from statsvc.store.versions.arrays import GRID_ARRAYS, OBJECT_ARRAYS, SAMPLE_ARRAYS
+from statsvc.store.versions.arrays import GRID_ARRAYS, OBJECT_ARRAYS, PLACE, SAMPLE_ARRAYS
 from statsvc.store.versions.checkpoints import FOLDER as CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def _remove_rows(
         marked = connection.execute(of_dataset.where(versions.c.rows_removed_at.is_not(None))).all()
     for uri in {row.arrays_uri for row in marked} - in_use:
         for array in (store / uri).folders():
-            if array.name in {"counts", *SAMPLE_ARRAYS, *GRID_ARRAYS, *OBJECT_ARRAYS}:
+            if array.name in {"counts", PLACE, *SAMPLE_ARRAYS, *GRID_ARRAYS, *OBJECT_ARRAYS}:
                 array.remove()
     result.removed += [(dataset.name, number) for number in sorted(numbers)]
 

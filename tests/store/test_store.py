@@ -270,6 +270,10 @@ def some_rows(paths: list[str], seed: int = 0) -> checkpoints.CountedRows:
     )
 
 
+def recovered(folder: Any, reader: str) -> checkpoints.CountedRows:
+    return checkpoints.concatenate(list(checkpoints.read_checkpoints(folder, reader)))
+
+
 def by_path(rows: checkpoints.CountedRows) -> dict[str, Any]:
     out = {}
     for k, path in enumerate(rows.columns["path"].tolist()):
@@ -284,9 +288,9 @@ def test_checkpoints_are_read_as_they_were_written(stored_files: StoredFiles) ->
     first, second = some_rows(["a.png", "ä/b c.png", "c.png"]), some_rows(["d.png"], 1)
     checkpoints.write_checkpoint(store / "job1", "1", "reader", first)
     checkpoints.write_checkpoint(store / "job2", "1", "reader", second)
-    assert by_path(checkpoints.read_checkpoints(store, "reader")) == by_path(first) | by_path(second)
-    assert len(checkpoints.read_checkpoints(store, "another reader")) == 0
-    assert len(checkpoints.read_checkpoints(store / "none", "reader")) == 0
+    assert by_path(recovered(store, "reader")) == by_path(first) | by_path(second)
+    assert len(recovered(store, "another reader")) == 0
+    assert len(recovered(store / "none", "reader")) == 0
 
 
 def test_a_checkpoint_without_etags_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +298,7 @@ def test_a_checkpoint_without_etags_is_read(tmp_path: Path, monkeypatch: pytest.
     with monkeypatch.context() as earlier:
         earlier.setattr(checkpoints, "TEXTS", ("path", "error"))
         checkpoints.write_checkpoint(FolderLocation(tmp_path), "1", "reader", rows)
-    assert by_path(checkpoints.read_checkpoints(FolderLocation(tmp_path), "reader")) == by_path(rows)
+    assert by_path(recovered(FolderLocation(tmp_path), "reader")) == by_path(rows)
 
 
 def test_taking_rows_keeps_their_histograms(tmp_path: Path) -> None:
@@ -317,7 +321,7 @@ def test_a_damaged_checkpoint_is_ignored_wherever_the_damage_is(stored_files: St
     harmed += [data[:keep] for keep in (0, 7, 16, 17, len(data) // 2, len(data) - 1)]
     for broken in harmed:
         stored_files.put("bad.part", broken)
-        assert by_path(checkpoints.read_checkpoints(stored_files.store, "reader")) == by_path(good)
+        assert by_path(recovered(stored_files.store, "reader")) == by_path(good)
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
@@ -330,10 +334,10 @@ def test_a_checkpoint_with_too_many_strings_is_ignored(tmp_path: Path) -> None:
     rows = some_rows(["a.png", "b.png"])
     rows.columns["error"] = np.array(["is odd: \0", ""], object)
     checkpoints.write_checkpoint(FolderLocation(tmp_path), "1", "reader", rows)
-    assert len(checkpoints.read_checkpoints(FolderLocation(tmp_path), "reader")) == 0
+    assert len(recovered(FolderLocation(tmp_path), "reader")) == 0
 
 
 def test_an_unfinished_checkpoint_is_not_read(tmp_path: Path) -> None:
     checkpoints.write_checkpoint(FolderLocation(tmp_path), "1", "reader", some_rows(["a.png"]))
     (tmp_path / "1.part").rename(tmp_path / ".1.tmp")
-    assert len(checkpoints.read_checkpoints(FolderLocation(tmp_path), "reader")) == 0
+    assert len(recovered(FolderLocation(tmp_path), "reader")) == 0

@@ -293,6 +293,39 @@ def test_the_page_recovers_after_a_server_restart(browser: Chrome, home: Path) -
         wait_for(lambda: not text(browser, "problem") and table(browser, "classes") == before)
 
 
+def test_heat_maps_show_the_shares_of_the_api(
+    browser: Chrome, home: Path, server: str, tmp_path: Path
+) -> None:
+    opened(browser, server)
+    assert browser.execute_script("return document.getElementById('positions').hidden")  # no grid
+    labels = tmp_path / "labels"
+    for number in range(3):
+        image = np.zeros((24, 32), np.uint8)
+        image[12:], image[18:, 8 * number : 8 * number + 8] = 1, 2
+        write_png(labels / f"{number}.png", image)
+    wait_until_stable(labels)
+    statsvc("scan", labels, "--name", "tiled", "--grid", "4x4", "--home", tmp_path / "home")
+    with serve(tmp_path / "home", "--no-runner") as (url, _):
+        opened(browser, url)
+        expected = httpx2.get(f"{url}/datasets/tiled/heatmap").json()["classes"]
+        assert len(expected) == 3
+        script = (
+            "return [...document.querySelectorAll('#maps canvas')].map(c => [c.dataset.id, "
+            "[...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]])"
+        )
+        drawn = browser.execute_script(script)
+        assert [int(class_id) for class_id, _ in drawn] == [row["id"] for row in expected]
+        hues = set()
+        for (_, pixels), row in zip(drawn, expected, strict=True):
+            rgba = np.array(pixels).reshape(4, 4, 4)
+            shares = np.array(row["share"])
+            assert rgba[..., 3] / 255 == pytest.approx(shares / shares.max(), abs=0.01)
+            hues.add(tuple(rgba[np.unravel_index(shares.argmax(), shares.shape)][:3].tolist()))
+        assert len(hues) == 3
+        captions = [figure.text for figure in browser.find_elements(By.CSS_SELECTOR, "#maps figcaption")]
+        assert captions[2].split() == ["2", "≤", "33.3", "%"]
+
+
 def test_a_server_without_datasets_shows_how_to_scan_one(browser: Chrome, tmp_path: Path) -> None:
     with serve(tmp_path / "home", "--no-runner") as (url, _):
         browser.get(url)

@@ -11,6 +11,7 @@ from PIL import Image
 import statsvc
 from statsvc.errors import InvalidParameter, Unanswerable
 from statsvc.weighting.parameters import WeightSpec
+from support.expected import CAMVID
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,13 +171,24 @@ def test_whole_images_warn_where_crops_would_change_the_weights(tmp_path: Path) 
     assert not statsvc.scan(tmp_path).weights().warnings
 
 
+@pytest.mark.skipif(not CAMVID.exists(), reason="CamVid is not available next to the clone")
+@pytest.mark.parametrize(("grid", "error"), [("8x8", 0.02), ("16x16", 0.01)])
+def test_shares_of_camvid_under_crops_are_those_of_the_pixels(grid: str, error: float) -> None:
+    images = [np.asarray(Image.open(path)) for path in sorted((CAMVID / "val").glob("*.png"))]
+    val = statsvc.scan(CAMVID / "val", grid=grid, ignore_index=11)
+    for crop in (128, 256):
+        weight = np.outer(inclusion(360, crop), inclusion(480, crop)).reshape(-1)
+        expected = shares(sum(np.bincount(image.reshape(-1), weight, 12)[:11] for image in images))
+        assert answered(val, crop=f"{crop}x{crop}") == pytest.approx(expected, rel=error)
+
+
 def test_a_table_without_a_grid_says_how_to_get_one(tmp_path: Path) -> None:
     Image.fromarray(scene(0)).save(tmp_path / "a.png")
     with pytest.raises(Unanswerable, match=r"counted without a grid.*grid="):
         statsvc.scan(tmp_path).weights(crop=64)
     np.save(tmp_path / "volume.npy", np.zeros((4, 8, 8), np.uint8))
     table = statsvc.scan(tmp_path, pattern="*.npy", grid="8x8")
-    with pytest.raises(Unanswerable, match=r"volume\.npy has no grid"):
+    with pytest.raises(Unanswerable, match=r"volume\.npy is not an image"):
         table.weights(crop=4)
 
 

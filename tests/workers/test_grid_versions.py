@@ -31,7 +31,7 @@ def assert_tiles_match(workspace: Workspace, folder: Path, number: int | None = 
     assert version.grid == GRID
     version.verify()
     samples = 0
-    for block, (heights, widths), cells in version.tiled_blocks():
+    for block, places, cells in version.placed_blocks():
         for row, path in enumerate(block.path):
             part = cells.take(np.array([row]))
             found = {
@@ -45,7 +45,7 @@ def assert_tiles_match(workspace: Workspace, folder: Path, number: int | None = 
                 continue
             samples += 1
             labels = np.asarray(Image.open(folder / path))
-            assert labels.shape == (heights[row], widths[row])
+            assert labels.shape == tuple(places[row, 4:6])
             wanted = {}
             for tile in range(GRID.tiles):
                 r, c = divmod(tile, GRID.columns)
@@ -74,7 +74,7 @@ def test_a_grid_is_counted_kept_and_dropped(workspace: Workspace, tmp_path: Path
     workspace.scan()
     assert workspace.version().grid is None
     with pytest.raises(Unanswerable, match=r"without a grid.*statsvc scan --name streets --grid 8x8"):
-        next(workspace.version().tiled_blocks())
+        next(workspace.version().placed_blocks())
 
     # An existing dataset gets a grid: everything is counted again.
     change_grid(workspace, GRID)
@@ -123,7 +123,7 @@ def test_verify_finds_damaged_tiles_and_retention_removes_them(workspace: Worksp
     expired = workspace.version(number=1)
     assert expired.grid is None
     with pytest.raises(Unanswerable, match="removed by retention"):
-        next(expired.tiled_blocks())
+        next(expired.placed_blocks())
     assert_tiles_match(workspace, folder, dataset.current_number)
 
     uri = workspace.files / workspace.record().arrays_uri

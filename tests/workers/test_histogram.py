@@ -176,6 +176,22 @@ for counter, array in zip(counters, arrays):
     np.testing.assert_array_equal(counts, expected)
 assert cuda.available()
 
+# A grid: each part of a chunk in a tile is one of the arrays.
+from statsvc.dataset.grid import Grid
+from statsvc_workers.kernels.tiles import TileCounter
+volume = random.integers(0, 4, (4, 18, 21)).astype(np.uint8)
+engine = device.Engine("cuda")
+tiles = TileCounter(*volume.shape, Grid(3, 2, 2), "rows")
+for _ in tiles.count([volume[:1], volume[1:]], engine):
+    pass
+engine.flush()
+counted = dict(zip(zip(*(column.tolist() for column in tiles.result(engine)[:2])), tiles.result(engine)[2]))
+for tile, (front, top, left) in enumerate(np.ndindex(2, 3, 2)):
+    part = volume[2 * front : 2 * front + 2, 6 * top : 6 * top + 6, (0, 10)[left] : (10, 21)[left]]
+    for value, pixels in zip(*np.unique(part, return_counts=True)):
+        assert counted.pop((tile, int(value))) == pixels
+assert not counted
+
 # A Dask worker may have several threads; the buffers are the process's.
 from concurrent.futures import ThreadPoolExecutor
 ones = [np.full((8, 40), value, np.uint8) for value in range(4)]

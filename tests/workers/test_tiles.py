@@ -11,6 +11,7 @@ import pytest
 from statsvc.dataset.counting_rule import Counting
 from statsvc.dataset.grid import Grid
 from statsvc_workers.cluster.tasks import CountOptions, count_samples
+from statsvc_workers.samples.members import Member
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,7 +150,111 @@ def test_counting_rules_apply_to_tiles(tmp_path: Path) -> None:
     )
 
 
-def test_volumes_and_chunks_have_no_grid_but_slices_do(tmp_path: Path) -> None:
+def expected_in_volume(labels: NDArray[Any], grid: Grid) -> dict[tuple[int, int], int]:
+    """Return (tile, id) → pixels of a volume [depth, rows, columns] by NumPy alone."""
+    depth, height, width = labels.shape
+    result: dict[tuple[int, int], int] = {}
+    for layer in range(grid.depth):
+        slices = labels[layer * depth // grid.depth : (layer + 1) * depth // grid.depth]
+        # Slices side by side have the columns of tiles of each slice.
+        for image in slices.reshape(-1, height, width):
+            for (tile, raw), pixels in expected(image, grid).items():
+                key = (layer * grid.tiles + tile, raw)
+                result[key] = result.get(key, 0) + pixels
+    return result
+
+
+def _stack(**options: Any) -> Callable[[Path, NDArray[Any]], None]:
+    def save(path: Path, labels: NDArray[Any]) -> None:
+        import tifffile
+
+        tifffile.imwrite(path, labels, metadata={"axes": "ZYX"}, **options)
+
+    return save
+
+
+def _hdf5_volume(path: Path, labels: NDArray[Any]) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.create_dataset("labels", data=labels, chunks=(2, 13, 17))
+
+
+def _nifti_volume(path: Path, labels: NDArray[Any]) -> None:
+    import nibabel
+
+    nibabel.save(nibabel.Nifti1Image(labels.T.astype(np.int16), np.eye(4)), path)
+
+
+def _zarr(path: Path, labels: NDArray[Any]) -> None:
+    import zarr
+
+    zarr.create_array(str(path), data=labels, chunks=(2, 13, 17))
+
+
+VOLUMES: dict[str, tuple[str, Callable[[Path, NDArray[Any]], None]]] = {
+    "npy": ("a.npy", _npy("C")),
+    "npy fortran": ("a.npy", _npy("F")),
+    "npy unit axis": ("a.npy", lambda path, labels: np.save(path, labels[:, None])),
+    "tiff contiguous": ("a.tif", _stack()),
+    "tiff tiles": ("a.tif", _stack(tile=(16, 32), compression="deflate")),
+    "hdf5": ("a.h5", _hdf5_volume),
+    "nifti": ("a.nii.gz", _nifti_volume),
+    "zarr": ("a.zarr", _zarr),
+}
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+def test_every_format_has_the_tiles_of_volumes(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("npy", "tiff", "nifti", "blocks"):
+        monkeypatch.setattr(f"statsvc_workers.formats.{module}.CHUNK_PIXELS", 1000)
+    file, save = VOLUMES[name]
+    volume = np.stack([label_map(41, 53, seed) for seed in range(7)])
+    save(tmp_path / file, volume)
+    for grid in (Grid(4, 3, 2), Grid(2, 2, 9)):
+        options = CountOptions(str(tmp_path), 1 << 28, "cpu", Counting(grid=grid))
+        rows = count_samples(options, [Member(file, file, "zarr") if name == "zarr" else file])
+        assert rows.error == [""]
+        assert rows.place.tolist() == [[0, 0, 0, *volume.shape, *volume.shape]]
+        entries = zip(rows.tile.tolist(), rows.ids.tolist(), strict=True)
+        assert dict(zip(entries, rows.counts.tolist(), strict=True)) == expected_in_volume(volume, grid)
+
+
+def test_parts_of_arrays_have_a_place_and_tiles(tmp_path: Path) -> None:
+    from statsvc_workers.containers import list_array_rows
+
+    volume = np.stack([label_map(40, 30, seed) for seed in range(5)])
+    _hdf5_volume(tmp_path / "a.h5", volume)
+    _zarr(tmp_path / "a.zarr", volume)
+    np.save(tmp_path / "a.npy", volume)
+    for file, option in (("a.h5", "chunk"), ("a.zarr", "chunk"), ("a.npy", "index"), ("a.zarr", "index")):
+        counting = Counting(rows=option, grid=Grid(2, 3, 2))
+        members = list_array_rows(str(tmp_path), file, counting)
+        rows = count_samples(CountOptions(str(tmp_path), 1 << 28, "cpu", counting), members)
+        assert rows.error == [""] * len(members)
+        covered = np.zeros(volume.shape, int)
+        for row, place in enumerate(rows.place.reshape(-1, 3, 3)):
+            assert place[2].tolist() == list(volume.shape)
+            region = tuple(slice(a, a + n) for a, n in zip(place[0], place[1], strict=True))
+            covered[region] += 1
+            part = slice(rows.offsets[row], rows.offsets[row + 1])
+            entries = zip(rows.tile[part].tolist(), rows.ids[part].tolist(), strict=True)
+            depth = 2 if place[1][0] > 1 else 1
+            assert dict(zip(entries, rows.counts[part].tolist(), strict=True)) == expected_in_volume(
+                volume[region], Grid(2, 3, depth)
+            )
+        assert (covered == 1).all()
+
+
+def test_arrays_of_four_axes_have_no_grid(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.stack([[label_map(20, 30)] * 3] * 2))
+    grid = Counting(grid=Grid(2, 2, 2))
+    assert {tile for tile, _ in counted(tmp_path, "a.npy", grid)} == {-1}
+
+
+def test_volumes_without_a_depth_and_slices(tmp_path: Path) -> None:
     from statsvc_workers.containers import list_array_rows
 
     volume = np.stack([label_map(40, 30, seed) for seed in range(3)])

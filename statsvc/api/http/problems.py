@@ -225,6 +225,8 @@ OF_BODIES = (MALFORMED, TOO_LARGE, UNSUPPORTED_BODY)
 """Problem types of every request that has a JSON body."""
 OF_ARRAYS = (DAMAGED, STORE_UNAVAILABLE, BUSY)
 """Problem types of every request that reads the arrays of a version."""
+OF_COUNTS = (NOT_FOUND, UNANSWERABLE, *OF_ARRAYS)
+"""Problem types of every request about the counts of a dataset."""
 
 
 def documented(*kinds: ProblemType) -> dict[int | str, dict[str, Any]]:

@@ -53,7 +53,7 @@ class ScanBody(TriggerBody, ConfigurationBody):
 
     grid: GridText | None = Field(
         None,
-        description="grid of tiles, such as 8x8, whose histograms are counted too; a change counts every "
+        description="grid of tiles, such as 8x8, or 8x8x8 for volumes, to count too; a change counts every "
         "label map again with the next job; null or none: no grid",
     )
 

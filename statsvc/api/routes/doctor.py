@@ -21,13 +21,7 @@ PARAMETERS = {"version": query.VERSION}
 @router.get(
     "/datasets/{name}/doctor",
     openapi_extra=documentation.parameters(PARAMETERS, documentation.IF_NONE_MATCH),
-    responses=documentation.cacheable(
-        DoctorReport,
-        problems.NOT_FOUND,
-        problems.UNANSWERABLE,
-        *problems.OF_ARRAYS,
-        description="The findings.",
-    ),
+    responses=documentation.cacheable(DoctorReport, *problems.OF_COUNTS, description="The findings."),
 )
 async def get_doctor_report(request: Request, name: DatasetName, service: InjectedService) -> Response:
     """Return what is probably wrong in the label maps of a version.

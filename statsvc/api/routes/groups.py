@@ -31,13 +31,7 @@ PARAMETERS = {
 @router.get(
     "/datasets/{name}/groups",
     openapi_extra=documentation.parameters(PARAMETERS, documentation.IF_NONE_MATCH),
-    responses=documentation.cacheable(
-        GroupList,
-        problems.NOT_FOUND,
-        problems.UNANSWERABLE,
-        *problems.OF_ARRAYS,
-        description="The groups.",
-    ),
+    responses=documentation.cacheable(GroupList, *problems.OF_COUNTS, description="The groups."),
 )
 async def get_groups(request: Request, name: DatasetName, service: InjectedService) -> Response:
     """Return the images and class shares of each group, and the spread of the weights over the groups.

@@ -26,13 +26,7 @@ PARAMETERS = {
 @router.get(
     "/datasets/{name}/heatmap",
     openapi_extra=documentation.parameters(PARAMETERS, documentation.IF_NONE_MATCH),
-    responses=documentation.cacheable(
-        HeatMap,
-        problems.NOT_FOUND,
-        problems.UNANSWERABLE,
-        *problems.OF_ARRAYS,
-        description="The heat maps.",
-    ),
+    responses=documentation.cacheable(HeatMap, *problems.OF_COUNTS, description="The heat maps."),
 )
 async def get_heatmap(request: Request, name: DatasetName, service: InjectedService) -> Response:
     """Return the share of each class in the counted pixels of each tile, over all images.

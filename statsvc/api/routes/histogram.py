@@ -29,13 +29,7 @@ PARAMETERS = {
 @router.get(
     "/datasets/{name}/histogram",
     openapi_extra=documentation.parameters(PARAMETERS, documentation.IF_NONE_MATCH),
-    responses=documentation.cacheable(
-        Histogram,
-        problems.NOT_FOUND,
-        problems.UNANSWERABLE,
-        *problems.OF_ARRAYS,
-        description="The counts.",
-    ),
+    responses=documentation.cacheable(Histogram, *problems.OF_COUNTS, description="The counts."),
 )
 async def get_histogram(request: Request, name: DatasetName, service: InjectedService) -> Response:
     """Return the pixels and images of every id after the class map.

@@ -37,18 +37,12 @@ PARAMETERS = {
 @router.get(
     "/datasets/{name}/patches",
     openapi_extra=documentation.parameters(PARAMETERS, documentation.IF_NONE_MATCH),
-    responses=documentation.cacheable(
-        PatchPage,
-        problems.NOT_FOUND,
-        problems.UNANSWERABLE,
-        *problems.OF_ARRAYS,
-        description="A page of patches.",
-    ),
+    responses=documentation.cacheable(PatchPage, *problems.OF_COUNTS, description="A page of patches."),
 )
 async def get_patches(request: Request, name: DatasetName, service: InjectedService) -> Response:
-    """Return the tiles of the images that contain a class, those with most of its pixels first.
+    """Return the tiles of images and volumes that contain a class, those with most of its pixels first.
 
-    The dataset must have been counted on a grid.
+    The dataset must have been counted on a grid, or its rows must be parts of arrays.
     """
     values = query.read(request, PARAMETERS)
     number = query.version(values, PARAMETERS)
@@ -62,9 +56,7 @@ async def get_patches(request: Request, name: DatasetName, service: InjectedServ
     published = await service.published(name, number)
 
     def render(table: CachedTable) -> bytes:
-        return json_bytes(
-            patches.page(patches.class_patches(table, class_id, spec, min_pixels), after, limit)
-        )
+        return json_bytes(patches.page(table, class_id, spec, min_pixels, after, limit))
 
     selection = {
         "class_id": class_id,

@@ -40,13 +40,7 @@ PARAMETERS = {
 @router.get(
     "/datasets/{name}/sampling",
     openapi_extra=documentation.parameters(PARAMETERS, documentation.IF_NONE_MATCH),
-    responses=documentation.cacheable(
-        Sampling,
-        problems.NOT_FOUND,
-        problems.UNANSWERABLE,
-        *problems.OF_ARRAYS,
-        description="A page of probabilities.",
-    ),
+    responses=documentation.cacheable(Sampling, *problems.OF_COUNTS, description="A page of probabilities."),
 )
 async def get_sampling(request: Request, name: DatasetName, service: InjectedService) -> Response:
     """Return the probability of each image, and what the sampler derives from each class.

@@ -117,15 +117,18 @@ class HeatMap(ResponseModel):
 
 
 class Patch(ResponseModel):
-    """A tile of an image that contains a class."""
+    """A tile of an image, a volume or an array that contains a class."""
 
-    path: str = Field(description="path of the label map, relative to the source")
+    path: str = Field(description="path of the file or folder, relative to the source")
+    front: int = Field(description="first slice of the tile; 0 in an image")
     top: int = Field(description="first row of the tile")
     left: int = Field(description="first column of the tile")
+    depth: int = Field(description="slices of the tile; 1 in an image")
     height: int = Field(description="rows of the tile")
     width: int = Field(description="columns of the tile")
-    image_height: int = Field(description="rows of the image")
-    image_width: int = Field(description="columns of the image")
+    image_depth: int = Field(description="slices of the array; 1 for an image")
+    image_height: int = Field(description="rows of the image or array")
+    image_width: int = Field(description="columns of the image or array")
     pixels: int = Field(description="pixels of the class in the tile")
 
 
@@ -145,10 +148,13 @@ class PatchPage(ResponseModel):
             "patches": [
                 {
                     "path": "train/0001TP_008820.png",
+                    "front": 0,
                     "top": 180,
                     "left": 240,
+                    "depth": 1,
                     "height": 45,
                     "width": 60,
+                    "image_depth": 1,
                     "image_height": 360,
                     "image_width": 480,
                     "pixels": 2415,
@@ -164,7 +170,7 @@ class PatchPage(ResponseModel):
     name: str = Field(description="class name, or the class id as text if it has no name")
     split: str | None = Field(description="the split; null for all samples")
     class_map: str = Field(description="name of the class map; `none` for raw ids")
-    grid: str = Field(description="rows and columns of the tiles")
+    grid: str | None = Field(description="grid of the tiles; null for parts of arrays without a grid")
     schema_: int = Field(alias="schema", description="revision of this format")
     patches: list[Patch] = Field(description="tiles with the class")
     next: int | None = Field(description="value of `after` for the next page; null on the last page")

@@ -61,15 +61,20 @@ CLASS_ARRAYS: dict[str, tuple[str, ...]] = {
 GRID_ARRAYS: dict[str, tuple[np.dtype[Any], str]] = {
     "grid_shape": (np.dtype("int64"), "side"),
     "grid_entries": (np.dtype("int64"), "sample"),
-    "grid_tile": (np.dtype("uint8"), "entry"),
+    "grid_tile": (np.dtype("uint16"), "entry"),
     "grid_class_id": (np.dtype("int64"), "entry"),
     "grid_pixels": (np.dtype("int64"), "entry"),
 }
 """Arrays of a version with histograms on a grid: dtype and dimension name.
 
-`grid_shape` has the rows and columns of the grid, `grid_entries` the number of entries of each sample. The
-other arrays have one value per entry, in the order of samples, ids and tiles.
+`grid_shape` has the rows, columns and depth of the grid, `grid_entries` the number of entries of each sample.
+The other arrays have one value per entry, in the order of samples, ids and tiles. `grid_tile` is uint8 where
+that is enough.
 """
+
+PLACE = "place"
+"""int64 [sample, 9], the `Place` of each sample. Only in versions with samples that are volumes or parts of
+arrays, if they were counted on a grid or by `rows`."""
 
 OBJECT_ARRAYS = {
     "objects": ("sample", "class"),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from statsvc.classes.class_maps import ClassMap
     from statsvc.dataset.grid import Cells, Grid
     from statsvc.dataset.objects import Objects
-    from statsvc.dataset.table import Block, Histogram, Shapes
+    from statsvc.dataset.table import Block, Histogram, Int64
     from statsvc.store.versions.version import Version
 
 HISTOGRAM_BYTES = 64 * 2**20
@@ -57,9 +57,9 @@ class CachedTable(Table):
         """The grid of the version, as `Table.grid`."""
         return self.stored.grid
 
-    def tiled_blocks(self) -> Iterator[tuple[Block, Shapes, Cells]]:
-        """Yield all rows with their histograms on the grid, as `Table.tiled_blocks`."""
-        return self.stored.tiled_blocks()
+    def placed_blocks(self) -> Iterator[tuple[Block, Int64, Cells]]:
+        """Yield all rows with their places and their histograms on the grid, as `Table.placed_blocks`."""
+        return self.stored.placed_blocks()
 
     @property
     def has_objects(self) -> bool:

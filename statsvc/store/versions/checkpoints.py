@@ -17,10 +17,10 @@ from statsvc.dataset import objects as object_entries
 from statsvc.dataset.grid import Cells
 from statsvc.dataset.objects import Objects
 from statsvc.store.versions import checked_npz
-from statsvc.store.versions.arrays import SAMPLE_ARRAYS
+from statsvc.store.versions.arrays import PLACE, SAMPLE_ARRAYS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -34,7 +34,7 @@ FOLDER, SUFFIX = "parts", ".part"
 READ_THREADS = 8
 """Checkpoints read in parallel."""
 
-COLUMNS = ("size", "mtime_ns", "ctime_ns", "content", "height", "width", "pixels", "mode", "status")
+COLUMNS = ("size", "mtime_ns", "ctime_ns", "content", "height", "width", "pixels", "mode", "status", "place")
 TEXTS = ("path", "etag", "error")
 
 
@@ -42,7 +42,7 @@ TEXTS = ("path", "etag", "error")
 class CountedRows:
     """Counted samples with their histograms over raw ids as CSR.
 
-    columns  the arrays of `COLUMNS` and `TEXTS`, each [n]
+    columns  the arrays of `COLUMNS` and `TEXTS`, each [n]; `place` is [n, 9]
     offsets  int64 [n + 1]; the entries of row i are offsets[i] to offsets[i + 1] of the arrays below
     ids      integers [nnz], raw id of each entry; an id has one entry, or one for each of its tiles
     counts   integers [nnz], pixels of the id, in the tile
@@ -62,11 +62,11 @@ class CountedRows:
         cls,
         columns: dict[str, np.ndarray[Any, Any]],
         offsets: NDArray[np.int64],
-        ids: NDArray[np.int64],
-        counts: NDArray[np.int64],
+        ids: NDArray[Any],
+        counts: NDArray[Any],
     ) -> CountedRows:
         """Return rows that have no grid, and whose objects are unknown."""
-        no_tile = np.full(len(ids), -1, np.int64)
+        no_tile = np.full(len(ids), -1, np.int16)
         return cls(columns, offsets, ids, counts, no_tile, object_entries.unknown(len(offsets) - 1))
 
     def __len__(self) -> int:
@@ -97,8 +97,26 @@ class CountedRows:
         entries = self._entries(rows, lengths)
         row_of_entry = np.repeat(np.arange(len(rows)), lengths)
         column = np.searchsorted(class_id, self.ids[entries])
-        np.add.at(dense, (row_of_entry, column), self.counts[entries])
+        np.add.at(dense.reshape(-1), row_of_entry * len(class_id) + column, self.counts[entries])
         return dense
+
+    def summed(self) -> CountedRows:
+        """Return the rows without a grid: with one entry for each id."""
+        if not (self.tile >= 0).any():
+            return self
+        lengths = np.diff(self.offsets)
+        row = np.repeat(np.arange(len(lengths)), lengths)
+        first = np.ones(len(row), bool)
+        first[1:] = (row[1:] != row[:-1]) | (self.ids[1:] != self.ids[:-1])
+        starts = np.flatnonzero(first)
+        return CountedRows(
+            self.columns,
+            np.concatenate([[0], np.cumsum(np.bincount(row[starts], minlength=len(lengths)))]),
+            self.ids[starts],
+            narrowed(np.add.reduceat(self.counts, starts, dtype=np.int64)),
+            np.full(len(starts), -1, np.int16),
+            self.objects,
+        )
 
     def cell_lengths(self) -> NDArray[np.int64]:
         """Return the number of entries on a grid of every row, int64 [n]."""
@@ -116,12 +134,24 @@ class CountedRows:
         return Cells(np.bincount(row, minlength=len(rows)), *columns)
 
 
+def narrowed(values: NDArray[Any]) -> NDArray[Any]:
+    """Return integers as int16 or int32 if they fit."""
+    for dtype in (np.int16, np.int32):
+        limits = np.iinfo(dtype)
+        if not len(values) or (values.min() >= limits.min and values.max() <= limits.max):
+            return values.astype(dtype)
+    return values
+
+
 def blank(n: int) -> dict[str, np.ndarray[Any, Any]]:
     """Return the columns of n rows: zeros and empty strings, in the dtypes in which they are stored.
 
     The dtypes matter: NumPy promotes int64 with uint64 to float64.
     """
-    columns: dict[str, np.ndarray[Any, Any]] = {name: np.zeros(n, SAMPLE_ARRAYS[name][0]) for name in COLUMNS}
+    columns: dict[str, np.ndarray[Any, Any]] = {
+        name: np.zeros(n, SAMPLE_ARRAYS[name][0]) for name in COLUMNS if name != PLACE
+    }
+    columns[PLACE] = np.zeros((n, 9), np.int32)
     return columns | {name: np.full(n, "", object) for name in TEXTS}
 
 
@@ -132,7 +162,7 @@ def concatenate(blocks: list[CountedRows]) -> CountedRows:
         return CountedRows.without_grid(blank(0), np.zeros(1, np.int64), empty, empty)
     lengths = [np.diff(block.offsets) for block in blocks]
     return CountedRows(
-        {name: np.concatenate([block.columns[name] for block in blocks]) for name in (*COLUMNS, *TEXTS)},
+        {name: np.concatenate([block.columns[name] for block in blocks]) for name in blocks[0].columns},
         np.concatenate(([0], np.cumsum(np.concatenate(lengths)))).astype(np.int64),
         np.concatenate([block.ids for block in blocks]),
         np.concatenate([block.counts for block in blocks]),
@@ -161,27 +191,30 @@ def write_checkpoint(folder: Location, name: str, reader: str, rows: CountedRows
     (folder / f"{name}{SUFFIX}").write(checked_npz.encode(arrays), lasting=False)
 
 
-def read_checkpoints(folder: Location, reader: str) -> CountedRows:
-    """Return the rows of every valid checkpoint below a folder that was written with this reader digest."""
-    blocks = []
+def read_checkpoints(folder: Location, reader: str) -> Iterator[CountedRows]:
+    """Yield the rows of each valid checkpoint below a folder that was written with this reader digest."""
     files = folder.files(SUFFIX)
     with ThreadPoolExecutor(READ_THREADS) as threads:
-        contents = list(threads.map(lambda file: file.read(), files))
-    for file, data in zip(files, contents, strict=True):
-        try:
-            arrays = checked_npz.decode(data)
-            if arrays["reader"].tobytes().decode() == reader:
-                blocks.append(_rows(arrays))
-        except (ValueError, KeyError) as error:
-            log.warning(
-                "ignoring the damaged checkpoint %s (%s); its samples are counted again", file.name, error
-            )
-    return concatenate(blocks)
+        for start in range(0, len(files), READ_THREADS):
+            some = files[start : start + READ_THREADS]
+            for file, data in zip(some, threads.map(lambda file: file.read(), some), strict=True):
+                try:
+                    arrays = checked_npz.decode(data)
+                    if arrays["reader"].tobytes().decode() == reader:
+                        yield _rows(arrays)
+                except (ValueError, KeyError) as error:
+                    log.warning(
+                        "ignoring the damaged checkpoint %s (%s); its samples are counted again",
+                        file.name,
+                        error,
+                    )
 
 
 def _rows(arrays: Mapping[str, np.ndarray[Any, Any]]) -> CountedRows:
     n = len(arrays["offsets"]) - 1
-    columns = {name: arrays[name] for name in COLUMNS}
+    columns = {name: arrays[name] for name in COLUMNS if name != PLACE}
+    # A release without places wrote the other arrays.
+    columns[PLACE] = arrays[PLACE] if PLACE in arrays else np.zeros((n, 9), np.int32)
     for name in TEXTS:
         if name == "etag" and name not in arrays:  # written by a release that did not store ETags
             columns[name] = np.full(n, "", object)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from statsvc.common.lru import Lru
-from statsvc.dataset.grid import Cells, Grid
+from statsvc.dataset.grid import Cells, Grid, no_cells
 from statsvc.dataset.objects import Objects
 from statsvc.dataset.table import EXAMPLES, Block, Histogram, Table
 from statsvc.errors import DamagedVersion, StoreError, Unanswerable
 from statsvc.store.versions.arrays import (
     CLASS_ARRAYS,
     ENTRIES_PER_CHUNK,
+    PLACE,
     ROWS_PER_CHUNK,
     SAMPLE_ARRAYS,
     VALUES_PER_CHUNK,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from statsvc.dataset.configuration import Configuration
-    from statsvc.dataset.table import Shapes
+    from statsvc.dataset.table import Int64
     from statsvc.store.versions.location import Location
     from statsvc.store.versions.zarr_files import StoredArray
 
@@ -161,7 +162,7 @@ class Version(Table):
         return self._check_dtype(name, self._read(name, rows.start, rows.stop))
 
     def _check_dtype(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        if values.dtype != dtype_of(name):
+        if values.dtype != dtype_of(name) and (name, values.dtype) != ("grid_tile", np.uint8):
             raise self._damaged(name, f"has dtype {values.dtype}, not {dtype_of(name)}")
         return values
 
@@ -269,11 +270,10 @@ class Version(Table):
         sums = np.zeros_like(counts)
         grid = self.grid
         assert grid is not None
-        valid = (
-            (cells.tile < grid.tiles).all() and (cells.pixels > 0).all() and (column < len(class_id)).all()
-        )
+        tiles = grid.tiles * max(1, grid.depth)
+        valid = (cells.tile < tiles).all() and (cells.pixels > 0).all() and (column < len(class_id)).all()
         if valid:
-            np.add.at(sums, (cells.row, column), cells.pixels)
+            np.add.at(sums.reshape(-1), cells.row * len(class_id) + column, cells.pixels)
         in_grid = lengths > 0
         if not (valid and np.array_equal(sums[in_grid], counts[in_grid])):
             raise self._damaged("grid_pixels", f"rows {start} to {stop - 1} do not add up to their counts")
@@ -336,15 +336,30 @@ class Version(Table):
                     rows[start - first : stop - first],
                 )
 
-    def tiled_blocks(self) -> Iterator[tuple[Block, Shapes, Cells]]:
-        """Yield all rows in path order with their shapes and their histograms on the grid."""
-        if self.grid is None:
+    @property
+    def stores_places(self) -> bool:
+        """Whether the version has places that do not follow from the sizes of its samples."""
+        return PLACE in self._digests
+
+    def places(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the `Place` of rows [start, stop), int64 [n, 9]; zeros where it is unknown."""
+        if self.stores_places:
+            return np.asarray(self.array(PLACE)[start:stop])
+        places = np.zeros((stop - start, 9), np.int64)
+        if self.configuration.counting.rows == "array":
+            height, width = self.array("height")[start:stop], self.array("width")[start:stop]
+            places[:, 3:] = np.stack([(height > 0).astype(np.int64), height, width] * 2, axis=1)
+        return places
+
+    def placed_blocks(self) -> Iterator[tuple[Block, Int64, Cells]]:
+        """Yield all rows in path order with their places and their histograms on the grid."""
+        if not self.has_places:
             raise Unanswerable(self.why_no_grid())
-        height, width = self.array("height"), self.array("width")
-        start = 0
+        start, gridded = 0, self.grid is not None
         for block in self.blocks():
             stop = start + len(block.path)
-            yield block, (height[start:stop], width[start:stop]), self.cells(start, stop, block.counts)
+            cells = self.cells(start, stop, block.counts) if gridded else no_cells(stop - start)
+            yield block, self.places(start, stop), cells
             start = stop
 
     def object_blocks(self) -> Iterator[tuple[Block, Objects | None]]:
@@ -382,6 +397,8 @@ class Version(Table):
         if self.has_objects:
             self._verify_entries("object_entries", "object_class_id", "object_pixels")
             self._verify_objects()
+        if self.stores_places:
+            self.array(PLACE)
 
     def _verify_objects(self) -> None:
         """Compare `objects` with the objects of each sample, and their sum with the totals."""

@@ -18,6 +18,7 @@ from statsvc.store.versions.arrays import (
     ENTRIES_PER_CHUNK,
     GRID_ARRAYS,
     OBJECT_ARRAYS,
+    PLACE,
     ROWS_PER_CHUNK,
     SAMPLE_ARRAYS,
     VALUES_PER_CHUNK,
@@ -49,6 +50,7 @@ class VersionWriter:
     samples   number of rows that will be appended
     grid      the grid, and the number of entries of each sample, int64 [samples]; None without a grid
     objects   number of objects of each sample, int64 [samples]; None where they are unknown
+    places    int64 [samples, 9], the `Place` of each sample; None to omit it
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class VersionWriter:
         attributes: dict[str, Any],
         grid: tuple[Grid, NDArray[np.int64]] | None = None,
         objects: NDArray[np.int64] | None = None,
+        places: NDArray[np.int64] | None = None,
     ) -> None:
         self._group = group
         self._class_id, self._samples = class_id, samples
@@ -78,6 +81,13 @@ class VersionWriter:
         }
         self._grid = None if grid is None else _GridWriter(group, *grid)
         self._objects = None if objects is None else _ObjectWriter(group, class_id, objects)
+        self._place_digest = {}
+        if places is not None:
+            place = create_array(
+                group, PLACE, places.shape, VALUES_PER_CHUNK, np.dtype("int64"), -1, ("sample", "axis")
+            )
+            place.write(0, places)
+            self._place_digest = {PLACE: digest(places)}
 
     def append_cells(self, cells: Cells) -> None:
         """Write the histograms on the grid of the next samples; may be called before or after `append`."""
@@ -168,7 +178,7 @@ class VersionWriter:
         if self._objects is not None:
             totals = replace(totals, objects=self._objects.totals.totals())
         digests = {name: values.hexdigest() for name, values in self._digests.items()}
-        digests |= write_totals(self._group, totals)
+        digests |= write_totals(self._group, totals) | self._place_digest
         if self._grid is not None:
             digests |= self._grid.finish()
         if self._objects is not None:
@@ -186,12 +196,15 @@ class _GridWriter:
         whole = {"grid_shape": np.array(grid, np.int64), "grid_entries": lengths}
         self._digests = {name: Digest() for name in GRID_ARRAYS}
         self._entries = int(lengths.sum())
+        self._dtypes = {name: dtype for name, (dtype, _) in GRID_ARRAYS.items()}
+        if grid.tiles * max(1, grid.depth) <= 1 << 8:
+            self._dtypes["grid_tile"] = np.dtype("uint8")
         self._arrays: dict[str, StoredArray] = {}
-        for name, (dtype, dimension) in GRID_ARRAYS.items():
+        for name, dtype in self._dtypes.items():
             length = len(whole[name]) if name in whole else self._entries
             chunk = VALUES_PER_CHUNK if name in whole else ENTRIES_PER_CHUNK
             fill = int(np.iinfo(dtype).max) if dtype.kind == "u" else -1
-            array = create_array(group, name, (length,), chunk, dtype, fill, (dimension,))
+            array = create_array(group, name, (length,), chunk, dtype, fill, (GRID_ARRAYS[name][1],))
             if name in whole:
                 array.write(0, whole[name])
                 self._digests[name].add(whole[name])
@@ -219,7 +232,7 @@ class _GridWriter:
         columns = {"grid_tile": cells.tile, "grid_class_id": cells.class_id, "grid_pixels": cells.pixels}
         for name, values in columns.items():
             if count:
-                stored = values[:count].astype(GRID_ARRAYS[name][0])
+                stored = values[:count].astype(self._dtypes[name])
                 self._arrays[name].write(self._written, stored)
                 self._digests[name].add(stored)
         rest = slice(count, None)

@@ -13,6 +13,7 @@ import numpy as np
 from statsvc.common.object_urls import is_listable
 from statsvc.dataset import objects as object_entries
 from statsvc.dataset.counting_rule import VALUE, Counting
+from statsvc.dataset.grid import NO_PLACE, Place
 from statsvc.dataset.objects import Objects
 from statsvc.errors import UnreadableSample
 from statsvc_workers.cluster import rules
@@ -97,6 +98,7 @@ class BatchResult:
     height, width, pixels     int64 [n], pixels = height · width = sum of the counts; 0 for an unreadable
                               sample
     mode                      uint8 [n], `statsvc_workers.formats.Mode`
+    place                     int64 [n, 9], where each sample is in its array, as `Place`; zeros if unknown
     status                    uint8 [n], 0 counted, 1 unreadable
     error                     n strings: what happened and what to do next; "" for a counted sample
     offsets                   int64 [n + 1], sample i has the ids `ids[offsets[i]:offsets[i + 1]]`
@@ -116,6 +118,7 @@ class BatchResult:
     width: NDArray[np.int64]
     pixels: NDArray[np.int64]
     mode: NDArray[np.uint8]
+    place: NDArray[np.int64]
     status: NDArray[np.uint8]
     error: list[str]
     offsets: NDArray[np.int64]
@@ -141,6 +144,8 @@ class _Sample:
     width: int = 0
     mode: int = Mode.UNKNOWN
     error: str = ""
+    place: Place = NO_PLACE
+    shape: tuple[int, int, int] = (0, 0, 0)
     counter: Counter | TileCounter | None = None
     meaning: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
     bytes_read: int = 0
@@ -287,6 +292,14 @@ def _count(options: CountOptions, sample: _Sample, source: OpenSample, engine: E
             label_map = open_member(member, source, file, options.max_pixels, counting)
         sample.height, sample.width, sample.mode = label_map.height, label_map.width, label_map.mode
         sample.meaning, sample.separate_objects = label_map.meaning, label_map.objects
+        image = (1, label_map.height, label_map.width)
+        whole = label_map.volume or image
+        sample.place = Place((0, 0, 0), whole, whole)
+        if member is not None and member.place is not None:
+            sample.place = member.place
+        elif label_map.layout is None:
+            sample.place = NO_PLACE
+        sample.shape = image if sample.place is NO_PLACE else sample.place.shape
         label_map.chunks = _until_cancelled(sample, label_map.chunks)
         for chunk in _counted_chunks(options, sample, label_map, engine):
             if data is None:
@@ -307,18 +320,15 @@ def _until_cancelled(sample: _Sample, chunks: Iterable[NDArray[Any]]) -> Iterato
 def _counted_chunks(
     options: CountOptions, sample: _Sample, label_map: LabelMap, engine: Engine
 ) -> Iterator[NDArray[Any]]:
-    """Count a label map, on the grid where it has two dimensions; yield the chunks that were decoded.
-
-    A chunk of an array has no grid: it is not an image.
-    """
-    grid = None if options.counting.rows == "chunk" else options.counting.grid
-    if grid is None or label_map.layout is None:
+    """Count a label map, on the grid where it applies; yield the chunks that were decoded."""
+    grid = options.counting.grid
+    if grid is None or label_map.layout is None or (sample.shape[0] > 1 and not grid.depth):
         yield from _counted_whole(sample, label_map, engine)
     elif label_map.tiles is not None and engine.device != "cuda":
         sample.entries = label_map.tiles(grid)
     else:
-        sample.counter = TileCounter(label_map.height, label_map.width, grid)
-        yield from sample.counter.count(label_map.chunks, label_map.layout, engine.add)
+        sample.counter = TileCounter(*sample.shape, grid, label_map.layout)
+        yield from sample.counter.count(label_map.chunks, engine)
 
 
 def _counted_whole(sample: _Sample, label_map: LabelMap, engine: Engine) -> Iterator[NDArray[Any]]:
@@ -336,8 +346,7 @@ def _counted_whole(sample: _Sample, label_map: LabelMap, engine: Engine) -> Iter
 def _entries(sample: _Sample, engine: Engine) -> Entries:
     """Return the entries over the numbers of the file. Raises `UnreadableSample`."""
     if isinstance(sample.counter, TileCounter):
-        engine.check(sample.counter.counters)
-        return sample.counter.result()
+        return sample.counter.result(engine)
     if sample.counter is not None:
         ids, counts = engine.result(sample.counter)
         return np.full(len(ids), NO_TILE), ids, counts
@@ -438,6 +447,9 @@ def _batch_result(samples: list[_Sample], seconds: float) -> BatchResult:
         width=column([s.width * ok for s, ok in zip(samples, counted, strict=True)]),
         pixels=column([s.height * s.width * ok for s, ok in zip(samples, counted, strict=True)]),
         mode=np.array([s.mode * ok for s, ok in zip(samples, counted, strict=True)], np.uint8),
+        place=np.array(
+            [s.place if ok else NO_PLACE for s, ok in zip(samples, counted, strict=True)], np.int64
+        ).reshape(-1, 9),
         status=np.array([COUNTED if ok else UNREADABLE for ok in counted], np.uint8),
         error=[sample.error for sample in samples],
         offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),

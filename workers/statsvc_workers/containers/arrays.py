@@ -11,8 +11,10 @@ import itertools
 import math
 from typing import TYPE_CHECKING, BinaryIO
 
+from statsvc.dataset.grid import Place
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import extension, hdf5, npy, zarr_arrays
+from statsvc_workers.formats.base import long_axes
 from statsvc_workers.formats.blocks import region_shape
 from statsvc_workers.samples.members import Member
 from statsvc_workers.samples.open_sample import exists, located, open_bytes
@@ -49,7 +51,14 @@ def _list_hdf5(file: BinaryIO, path: str, counting: Counting) -> list[Member]:
     shape, chunk, itemsize = hdf5.layout(file, counting.key)
     grid = shape if chunk is None else chunk
     return [
-        Member(f"{path}/{name}", path, "hdf5 part", region, _pixels(region) * itemsize)
+        Member(
+            f"{path}/{name}",
+            path,
+            "hdf5 part",
+            region,
+            _pixels(region) * itemsize,
+            place=_place(region, shape),
+        )
         for name, region in _regions(shape, grid, counting.rows)
     ]
 
@@ -68,7 +77,9 @@ def _list_zarr(root: str, path: str, counting: Counting) -> list[Member]:
         chunks = tuple(f"{base}/{chunk_file(position)}" for position in itertools.product(*spans))
         files = (f"{base}/{metadata}", *chunks)
         length = _pixels(region) * itemsize
-        members.append(Member(f"{path}/{name}", path, "zarr part", region, length, files))
+        members.append(
+            Member(f"{path}/{name}", path, "zarr part", region, length, files, place=_place(region, shape))
+        )
     return members
 
 
@@ -94,7 +105,7 @@ def _list_npy(file: BinaryIO, path: str, counting: Counting) -> list[Member]:
         row_shape = region_shape(region)
         length = math.prod(row_shape) * dtype.itemsize
         where = (start + number * length, length, dtype.str, row_shape)
-        members.append(Member(f"{path}/{name}", path, "npy part", where, length))
+        members.append(Member(f"{path}/{name}", path, "npy part", where, length, place=_place(region, shape)))
     return members
 
 
@@ -119,6 +130,22 @@ def _regions(shape: Sequence[int], grid: Sequence[int], rows: str) -> Iterator[t
         )
         name = f"{position[0]:0{digits}d}" if rows == "index" else ".".join(map(str, position))
         yield name, region
+
+
+def _place(region: Region, shape: Sequence[int]) -> Place | None:
+    """Return where a region is in an array; None for an array of more than three axes longer than 1."""
+    axes = long_axes(shape)
+    if axes is None:
+        return None
+    start, lengths, whole = (
+        tuple([first, first, first, *values][-3:])
+        for first, values in (
+            (0, [region[axis].start for axis in axes]),
+            (1, [region[axis].stop - region[axis].start for axis in axes]),
+            (1, [shape[axis] for axis in axes]),
+        )
+    )
+    return Place(start, lengths, whole)
 
 
 def _pixels(region: Region) -> int:

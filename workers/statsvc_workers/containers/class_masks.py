@@ -55,7 +55,7 @@ def open_masks(masks: Sequence[tuple[str, BinaryIO, int]], max_pixels: int, key:
             position += len(flat)
     assert ids is not None
     layout: Literal["rows"] | None = None if mask.layout is None else "rows"
-    return LabelMap(Mode.GRAY, *size, [ids.reshape(size)], layout=layout)
+    return LabelMap(Mode.GRAY, *size, [ids.reshape(size)], layout=layout, volume=mask.volume)
 
 
 def _ordered(

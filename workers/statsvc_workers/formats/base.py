@@ -11,7 +11,7 @@ import numpy as np
 from statsvc.errors import UnreadableSample
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -57,7 +57,8 @@ class LabelMap:
     meaning    for a file whose numbers represent other numbers (a scale, a palette): a function that maps
                int64 [k] ids of the file to int64 [k] ids; may raise `UnreadableSample`
     axes       number of axes of an array; 2 for an image
-    layout     for a two-dimensional label map, where the pixels of `chunks` are; None for any other array
+    layout     for a label map of at most three axes, where the pixels of `chunks` are; None for any other
+    volume     depth, height and width of an array with three axes; None for an image
     tiles      as `histogram`, but a function that returns the histogram of each tile of a grid
     objects    for a file of separate objects: a function that returns, after `chunks` was iterated, the id
                and the pixels of each object, int64 [k] each; an object may be covered by others
@@ -71,6 +72,7 @@ class LabelMap:
     meaning: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
     axes: int = 2
     layout: Layout | None = None
+    volume: tuple[int, int, int] | None = None
     tiles: Callable[[Grid], Entries] | None = None
     objects: Callable[[], Histogram] | None = None
 
@@ -130,9 +132,16 @@ def size_without_unit_axes(shape: Iterable[int]) -> tuple[int, int]:
     return height, axes[-1]
 
 
-def is_plane(shape: Iterable[int]) -> bool:
-    """Whether an array has at most two axes that are longer than 1."""
-    return sum(length != 1 for length in shape) <= 2
+def long_axes(shape: Sequence[int]) -> list[int] | None:
+    """Return the axes of an array that are longer than 1; None if there are more than three."""
+    axes = [axis for axis, length in enumerate(shape) if length != 1]
+    return axes if len(axes) <= 3 else None
+
+
+def volume_of(shape: Sequence[int]) -> tuple[int, int, int] | None:
+    """Return depth, height and width of an array with three axes longer than 1; None for any other."""
+    axes = [length for length in shape if length != 1]
+    return (axes[0], axes[1], axes[2]) if len(axes) == 3 else None
 
 
 def check_pixels(height: int, width: int, max_pixels: int) -> None:

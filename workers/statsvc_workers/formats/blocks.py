@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from statsvc_workers.kernels.tiles import Corner
+
 Region = tuple[slice, ...]
 """A region of an array: one slice for each axis."""
 
@@ -72,19 +74,16 @@ def blocks_of(region: Region, chunk: Sequence[int] | None) -> Iterator[Region]:
         )
 
 
-def _plane_axes(region: Region) -> list[int]:
-    """Return the axes of a two-dimensional region that are longer than 1; up to two."""
-    return [axis for axis, length in enumerate(region_shape(region)) if length != 1]
+def move_corner(corner: Corner, block: Region, region: Region, axes: Sequence[int]) -> None:
+    """Move a corner to a block of a region, counted from the region's first pixel.
+
+    axes  up to three axes of the array, those of depth, rows and columns; the others have length 1
+    """
+    starts = [block[axis].start - region[axis].start for axis in axes]
+    corner.front, corner.top, corner.left = [0, 0, 0, *starts][-3:]
 
 
-def offset_in_plane(block: Region, region: Region) -> tuple[int, int]:
-    """Return the first row and column of a block of a two-dimensional region, counted from the region's."""
-    starts = [block[axis].start - region[axis].start for axis in _plane_axes(region)]
-    top, left = [0, 0, *starts][-2:]
-    return top, left
-
-
-def plane_of(values: NDArray[Any], region: Region) -> NDArray[Any]:
-    """Return a block of a two-dimensional region as an array with two axes."""
-    shape = [values.shape[axis] for axis in _plane_axes(region)]
-    return values.reshape([1, 1, *shape][-2:])
+def as_volume(values: NDArray[Any], axes: Sequence[int]) -> NDArray[Any]:
+    """Return a block with the axes depth, rows and columns; `axes` as in `move_corner`."""
+    shape = [values.shape[axis] for axis in axes]
+    return values.reshape([1, 1, 1, *shape][-3:])

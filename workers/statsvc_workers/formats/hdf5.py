@@ -16,16 +16,17 @@ from statsvc_workers.formats.base import (
     as_unreadable,
     check_pixels,
     color_coded,
-    is_plane,
+    long_axes,
     size_without_unit_axes,
+    volume_of,
     whole_numbers,
 )
 from statsvc_workers.formats.blocks import (
+    as_volume,
     blocks_of,
     check_chunk_size,
     is_color,
-    offset_in_plane,
-    plane_of,
+    move_corner,
     region_shape,
 )
 from statsvc_workers.kernels.tiles import Corner
@@ -59,9 +60,9 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, key: str | None =
     if dataset.chunks is None and dataset.id.get_storage_size() > size:
         raise UnreadableSample(f"is truncated: {dataset.name} is larger than the file; copy it again")
     whole = tuple(slice(0, length) for length in dataset.shape)
-    corner = Corner() if is_plane(dataset.shape) else None
-    chunks = _chunks(dataset, whole, corner)
-    return LabelMap(Mode.ARRAY, height, width, chunks, axes=len(dataset.shape), layout=corner)
+    label_map = _label_map(dataset, whole, height, width)
+    label_map.axes, label_map.volume = len(dataset.shape), volume_of(dataset.shape)
+    return label_map
 
 
 def layout(file: BinaryIO, key: str | None) -> tuple[tuple[int, ...], tuple[int, ...] | None, int]:
@@ -79,7 +80,11 @@ def open_part(file: BinaryIO, max_pixels: int, key: str | None, region: Region) 
     height, width = size_without_unit_axes(region_shape(region))
     check_pixels(height, width, max_pixels)
     check_chunk_size(dataset.chunks, max_pixels)
-    corner = Corner() if is_plane(region_shape(region)) else None
+    return _label_map(dataset, region, height, width)
+
+
+def _label_map(dataset: Any, region: Region, height: int, width: int) -> LabelMap:
+    corner = None if long_axes(dataset.shape) is None else Corner()
     return LabelMap(Mode.ARRAY, height, width, _chunks(dataset, region, corner), layout=corner)
 
 
@@ -176,12 +181,13 @@ def _item(opened: Any, key: str) -> Any:
 
 
 def _chunks(dataset: Any, region: Region, corner: Corner | None) -> Iterator[NDArray[Any]]:
+    axes = long_axes(dataset.shape)
     try:
         for block in blocks_of(region, dataset.chunks):
             values = dataset[block]
-            if corner is not None:
-                corner.top, corner.left = offset_in_plane(block, region)
-                values = plane_of(values, region)
+            if corner is not None and axes is not None:
+                move_corner(corner, block, region, axes)
+                values = as_volume(values, axes)
             yield whole_numbers(values) if values.dtype.kind == "f" else values
     except Exception as error:
         raise as_unreadable(error) from error

@@ -24,7 +24,8 @@ from statsvc_workers.formats.base import (
     Peek,
     check_pixels,
     color_coded,
-    is_plane,
+    long_axes,
+    volume_of,
     whole_numbers,
 )
 
@@ -63,9 +64,11 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None 
     """
     header, shape, chunks = _open(file, size, max_pixels, whole=True)
     width, height = shape[0], math.prod(shape[1:])
-    layout: Literal["rows"] | None = "rows" if is_plane(shape) else None
-    meaning = _meaning(header)
-    return LabelMap(Mode.ARRAY, height, width, chunks, meaning=meaning, axes=len(shape), layout=layout)
+    layout: Literal["rows"] | None = None if long_axes(shape) is None else "rows"
+    volume, meaning = volume_of(shape[::-1]), _meaning(header)  # x is the last axis in storage order
+    return LabelMap(
+        Mode.ARRAY, height, width, chunks, None, meaning, axes=len(shape), layout=layout, volume=volume
+    )
 
 
 def open_array(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> NDArray[Any]:

@@ -21,9 +21,10 @@ from statsvc_workers.formats.base import (
     Peek,
     check_pixels,
     equal_channels,
-    is_plane,
+    long_axes,
     packed_colors,
     size_without_unit_axes,
+    volume_of,
     whole_numbers,
 )
 from statsvc_workers.formats.blocks import is_color
@@ -56,8 +57,8 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None 
     start = file.tell()
     _check_size(size, start + height * width * dtype.itemsize, shape, dtype)
     chunks = _whole(_chunks(file, start, height * width, dtype))
-    layout = _layout(shape, fortran=fortran)
-    return LabelMap(Mode.ARRAY, height, width, chunks, axes=len(shape), layout=layout)
+    layout, volume = _layout(shape, fortran=fortran), volume_of(shape)
+    return LabelMap(Mode.ARRAY, height, width, chunks, axes=len(shape), layout=layout, volume=volume)
 
 
 def _equal_channels(label_map: LabelMap, shape: tuple[int, ...]) -> LabelMap:
@@ -167,7 +168,8 @@ def open_colors(file: BinaryIO, size: int, max_pixels: int) -> LabelMap:
     pixel = np.dtype((np.void, channels))
     chunks = _chunks(file, start, height * width, pixel)
     colors = (packed_colors(chunk.view(np.uint8).reshape(-1, channels)) for chunk in chunks)
-    return LabelMap(Mode.ARRAY, height, width, colors, layout=_layout(shape[:-1]))
+    layout, volume = _layout(shape[:-1]), volume_of(shape[:-1])
+    return LabelMap(Mode.ARRAY, height, width, colors, layout=layout, volume=volume)
 
 
 def peek(file: BinaryIO, _size: int) -> Peek:
@@ -205,8 +207,8 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
 
 
 def _layout(shape: Sequence[int], *, fortran: bool = False) -> Literal["rows", "columns"] | None:
-    """Return the order in which the pixels of a label map are stored; None unless it has two dimensions."""
-    if not is_plane(shape):
+    """Return the order in which the pixels of an array are stored; None if it has more than three axes."""
+    if long_axes(shape) is None:
         return None
     return "columns" if fortran else "rows"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from statsvc.errors import UnreadableSample
-from statsvc_workers.formats.base import LabelMap, Mode, is_plane, size_without_unit_axes
+from statsvc_workers.formats.base import LabelMap, Mode, long_axes, size_without_unit_axes, volume_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -39,7 +40,7 @@ def one_channel(label_map: LabelMap, channel: int) -> LabelMap:
                 )
             yield chunk[..., channel]
 
-    return LabelMap(label_map.mode, label_map.height, label_map.width, values(), layout=label_map.layout)
+    return replace(label_map, chunks=values(), histogram=None, tiles=None)
 
 
 def largest(array: NDArray[Any], axis: int) -> LabelMap:
@@ -60,8 +61,9 @@ def largest(array: NDArray[Any], axis: int) -> LabelMap:
     if array.dtype.kind == "f" and np.isnan(array).any():
         raise UnreadableSample("contains NaN, which has no largest value; export the probabilities again")
     ids = array.argmax(axis=axis)
-    layout: Literal["rows"] | None = "rows" if is_plane(ids.shape) else None
-    return LabelMap(Mode.ARRAY, *size_without_unit_axes(ids.shape), [ids], layout=layout)
+    layout: Literal["rows"] | None = None if long_axes(ids.shape) is None else "rows"
+    volume = volume_of(ids.shape)
+    return LabelMap(Mode.ARRAY, *size_without_unit_axes(ids.shape), [ids], layout=layout, volume=volume)
 
 
 def reject_classes(

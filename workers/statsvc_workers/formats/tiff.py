@@ -201,6 +201,10 @@ def _read(file: BinaryIO, size: int, max_pixels: int, series: Any, mode: Mode) -
     pixels, width = math.prod(series.shape) // samples, page.imagewidth
     height = pixels // max(1, width)
     check_pixels(height, width, max_pixels)
+    slices = height // max(1, page.imagelength)
+    # The pages of an array with more than three axes are not the slices of one volume.
+    planar = sum(length != 1 for length in series.shape) - (samples > 1) <= 3
+    volume = (slices, page.imagelength, width) if planar and slices > 1 else None
     if page.is_tiled and page.tiledepth * page.tilelength * page.tilewidth > max(max_pixels, CHUNK_PIXELS):
         raise UnreadableSample(
             f"has tiles of {page.tilewidth} x {page.tilelength} pixels, over the limit of {max_pixels} "
@@ -218,16 +222,17 @@ def _read(file: BinaryIO, size: int, max_pixels: int, series: Any, mode: Mode) -
         _check_extent(series.dataoffset, pixels * samples * dtype.itemsize, size)
         stored = np.dtype(dtype).newbyteorder(page.parent.byteorder)
         contiguous = _contiguous(file, series.dataoffset, pixels, stored, samples)
-        layout: Literal["rows"] | None = "rows" if height == page.imagelength else None
-        return LabelMap(mode, height, width, (_ids(chunk, page) for chunk in contiguous), layout=layout)
+        layout: Literal["rows"] | None = "rows" if planar else None
+        ids = (_ids(chunk, page) for chunk in contiguous)
+        return LabelMap(mode, height, width, ids, layout=layout, volume=volume)
     pages = list(series.pages)
     if None in pages or sum(math.prod(part.keyframe.shaped) for part in pages) != pixels * samples:
         raise UnreadableSample(f"lacks some of the pages of its {series.shape} volume; {COPY_AGAIN}")
     for part in pages:
         _check_segments(part, size)
-    corner = Corner() if height == page.imagelength else None
-    segments = _segments(pages, corner or Corner())
-    return LabelMap(mode, height, width, (_ids(chunk, page) for chunk in segments), layout=corner)
+    corner = Corner()
+    ids = (_ids(chunk, page) for chunk in _segments(pages, corner))
+    return LabelMap(mode, height, width, ids, layout=corner if planar else None, volume=volume)
 
 
 def _ids(chunk: NDArray[Any], page: Any) -> NDArray[Any]:
@@ -351,6 +356,7 @@ def _contiguous(
 
 
 def _segments(pages: list[Any], corner: Corner) -> Iterator[NDArray[Any]]:
+    first = 0  # the page's first slice
     for page in pages:
         keyframe = page.keyframe
         _, depth, length, width, samples = keyframe.shaped
@@ -368,10 +374,11 @@ def _segments(pages: list[Any], corner: Corner) -> Iterator[NDArray[Any]]:
                     f"has a segment of shape {segment.shape} instead of {inside}; {COPY_AGAIN}"
                 )
             rows = max(1, CHUNK_PIXELS // inside[2])
-            for plane in segment:
+            for front, plane in enumerate(segment, first + z):
                 for top in range(0, len(plane), rows):
-                    corner.top, corner.left = y + top, x
+                    corner.front, corner.top, corner.left = front, y + top, x
                     yield plane[top : top + rows]
+        first += depth
 
 
 def _fill_value(page: Any) -> float:

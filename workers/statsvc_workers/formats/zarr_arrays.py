@@ -21,16 +21,17 @@ from statsvc_workers.formats.base import (
     as_unreadable,
     check_pixels,
     color_coded,
-    is_plane,
+    long_axes,
     size_without_unit_axes,
+    volume_of,
     whole_numbers,
 )
 from statsvc_workers.formats.blocks import (
+    as_volume,
     blocks_of,
     check_chunk_size,
     is_color,
-    offset_in_plane,
-    plane_of,
+    move_corner,
     region_shape,
 )
 from statsvc_workers.formats.stacks import classes_advice, reject_classes
@@ -66,11 +67,11 @@ def open_folder(path: str, max_pixels: int, key: str | None) -> LabelMap:
         check_pixels(height, width, max_pixels)
         check_chunk_size(array.chunks, max_pixels)
         whole = tuple(slice(0, length) for length in array.shape)
-        corner = Corner() if is_plane(array.shape) else None
+        corner = None if long_axes(array.shape) is None else Corner()
         chunks = _chunks(array, whole, corner)
         if len(array.shape) > 2:
             chunks = reject_classes(chunks, read)
-        return LabelMap(Mode.ARRAY, height, width, chunks, layout=corner)
+        return LabelMap(Mode.ARRAY, height, width, chunks, layout=corner, volume=volume_of(array.shape))
     except ColorCoded as error:
         if advice := classes_advice(read):
             raise UnreadableSample(advice) from error
@@ -114,7 +115,7 @@ def open_part(path: str, max_pixels: int, key: str | None, region: Region, files
         histogram = None
         if array.dtype.kind in "biu" and not any(is_url(path) or _exists(file) for file in files):
             histogram = partial(_fill_value_histogram, array.fill_value, height * width)
-        corner = Corner() if is_plane(region_shape(region)) else None
+        corner = None if long_axes(array.shape) is None else Corner()
         chunks = _chunks(array, region, corner)
         return LabelMap(Mode.ARRAY, height, width, chunks, histogram, layout=corner)
     except Exception as error:
@@ -205,12 +206,13 @@ def _contents(node: Any) -> str:
 
 
 def _chunks(array: Any, region: Region, corner: Corner | None) -> Iterator[NDArray[Any]]:
+    axes = long_axes(array.shape)
     try:
         for block in blocks_of(region, array.chunks):
             values = array[block]
-            if corner is not None:
-                corner.top, corner.left = offset_in_plane(block, region)
-                values = plane_of(values, region)
+            if corner is not None and axes is not None:
+                move_corner(corner, block, region, axes)
+                values = as_volume(values, axes)
             yield whole_numbers(values) if values.dtype.kind == "f" else values
     except Exception as error:
         raise as_unreadable(error) from error

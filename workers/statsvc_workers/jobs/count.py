@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from statsvc.store.catalog.records import Dataset
+    from statsvc.store.versions.cell_file import CellFile
     from statsvc.store.versions.checkpoints import CountedRows
     from statsvc.store.versions.location import Location
     from statsvc_workers.cluster.tasks import BatchResult
@@ -41,13 +42,15 @@ CHECKPOINT_SECONDS = 3.0
 
 
 def recover(
-    folder: Location, reader: str, listing: Listing, comparison: Comparison
+    folder: Location, reader: str, listing: Listing, comparison: Comparison, cell_file: CellFile | None
 ) -> tuple[CountedRows, NDArray[np.int64]]:
     """Return the rows in checkpoints whose files have not changed, and the samples that remain to be counted.
 
-    The samples are indices into the listing, int64 [k].
+    The samples are indices into the listing, int64 [k]. Tiles are moved to `cell_file`.
     """
-    stored = checkpoints.read_checkpoints(folder, reader)
+    rows = checkpoints.read_checkpoints(folder, reader)
+    parts = [without_tiles(part, cell_file) for part in rows]
+    stored = checkpoints.concatenate(parts or [without_tiles(checkpoints.concatenate([]), cell_file)])
     columns = stored.columns
     row_of = {path: row for row, path in enumerate(columns["path"].tolist()) if columns["status"][row] == 0}
     fresh = np.flatnonzero(~comparison.reused)
@@ -68,10 +71,12 @@ def count(
     remaining: NDArray[np.int64],
     folder: Location,
     reader: str,
+    cell_file: CellFile | None,
 ) -> list[CountedRows]:
     """Count samples, and write checkpoints to `folder` on the way.
 
     remaining  int64 [k], indices of the samples in the listing
+    cell_file  to which tiles are moved
 
     Raises `JobFailed` where the label maps contain too many ids, and `SourceError` where an object store
     becomes unavailable.
@@ -83,7 +88,8 @@ def count(
     options = CountOptions(dataset.source, settings.max_pixels, settings.device, counting, current_roots())
     # A new key for each call: an attempt counts twice if its base turns out to be damaged.
     key = f"{attempt.job.attempt:03d}-{uuid.uuid4().hex}"
-    collector = _Collector(attempt.progress, dataset.source, _CheckpointWriter(folder, key, reader))
+    writer = _CheckpointWriter(folder, key, reader)
+    collector = _Collector(attempt.progress, dataset.source, writer, cell_file)
     try:
         for result in _results(attempt, options, listing, remaining, key):
             collector.add(result)
@@ -96,7 +102,14 @@ def count(
 class _Collector:
     """Collects results, checks them and updates the progress."""
 
-    def __init__(self, progress: Progress, root: str, checkpoint_writer: _CheckpointWriter) -> None:
+    def __init__(
+        self,
+        progress: Progress,
+        root: str,
+        checkpoint_writer: _CheckpointWriter,
+        cell_file: CellFile | None,
+    ) -> None:
+        self._cell_file = cell_file
         self.rows: list[CountedRows] = []
         self.checkpoint_writer = checkpoint_writer
         self._progress, self._root = progress, root
@@ -110,7 +123,7 @@ class _Collector:
         progress.stage = "counting"
         if isinstance(result, tuple):
             progress.fail(*result)
-            self.rows.append(failed_row(*result))
+            self.rows.append(without_tiles(failed_row(*result), self._cell_file))
             return
         rows = as_rows(result)
         for row in np.flatnonzero(rows.columns["status"] == UNREADABLE):
@@ -122,7 +135,7 @@ class _Collector:
         if self._started is None:
             self._started = time.monotonic() - result.seconds  # excludes the start of the cluster
         progress.seconds = time.monotonic() - self._started
-        self.rows.append(rows)
+        self.rows.append(without_tiles(rows, self._cell_file))
         self.checkpoint_writer.add(rows)
 
     def _check_source(self) -> None:
@@ -236,18 +249,16 @@ def as_rows(batch: BatchResult) -> CountedRows:
     """Return the result of a batch in the form of the version store."""
     columns: dict[str, np.ndarray[Any, Any]] = {name: getattr(batch, name) for name in checkpoints.COLUMNS}
     columns |= {name: np.array(getattr(batch, name), object) for name in checkpoints.TEXTS}
-    # All rows of a scan are in memory, and a grid has hundreds of entries per row.
-    ids, counts = (_narrowed(values) for values in (batch.ids, batch.counts))
+    columns["place"] = checkpoints.narrowed(batch.place)
+    ids, counts = checkpoints.narrowed(batch.ids), checkpoints.narrowed(batch.counts)
     return checkpoints.CountedRows(
         columns, batch.offsets, ids, counts, batch.tile.astype(np.int16), batch.objects
     )
 
 
-def _narrowed(values: NDArray[np.int64]) -> NDArray[Any]:
-    """Return integers as int32 if they fit."""
-    limits = np.iinfo(np.int32)
-    fits = not len(values) or (values.min() >= limits.min and values.max() <= limits.max)
-    return values.astype(np.int32) if fits else values
+def without_tiles(rows: CountedRows, cell_file: CellFile | None) -> CountedRows:
+    """Return the rows after moving their tiles to a file; None: there is no grid."""
+    return rows if cell_file is None else cell_file.move(rows)
 
 
 def failed_row(path: str, error: str) -> CountedRows:

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from statsvc.dataset.grid import Cells, Grid
+    from statsvc.dataset.counting_rule import Counting
+    from statsvc.dataset.grid import Cells
     from statsvc.dataset.objects import Objects
     from statsvc.dataset.table import Histogram
+    from statsvc.store.versions.cell_file import CellFile
     from statsvc.store.versions.checkpoints import CountedRows
     from statsvc.store.versions.location import Location
     from statsvc.store.versions.version import Version
@@ -51,21 +53,25 @@ def merge_rows(
     rows: CountedRows,
     fresh_row: NDArray[np.int64],
     check: Callable[[], None],
-    grid: Grid | None = None,
+    counting: Counting,
+    cell_file: CellFile | None = None,
 ) -> WrittenArrays:
     """Write the arrays of a new version.
 
     rows       counted rows
     fresh_row  int64 [n], row of each sample in `rows`; −1 where the row of the base is reused
-    grid       grid on which the rows were counted, those of the base included; None without a grid
+    counting   counting rule of the rows, those of the base included
+    cell_file  the tiles of `rows`, if the rule has a grid
 
     Raises `DamagedVersion` where the base cannot be read.
     """
     class_id = _class_ids(comparison, rows, fresh_row)
-    lengths = None if grid is None else _grid_entries(comparison, rows, fresh_row)
-    on_grid = None if grid is None or lengths is None else (grid, lengths)
+    on_grid = None
+    if counting.grid is not None and cell_file is not None:
+        on_grid = counting.grid, _grid_entries(comparison, rows, fresh_row, cell_file)
     objects = _object_entries(comparison, rows, fresh_row)
-    writer = VersionWriter(folder, class_id, len(listing.path), {}, on_grid, objects)
+    places = _places(comparison, rows, fresh_row, counting)
+    writer = VersionWriter(folder, class_id, len(listing.path), {}, on_grid, objects, places)
     base_counts = base_columns = None
     if comparison.base is not None and comparison.reused.any():
         base_counts = _BaseCounts(comparison.base, class_id)
@@ -84,8 +90,8 @@ def merge_rows(
             writer.append_chunk(comparison.base.chunk(start // ROWS_PER_CHUNK))
         else:
             merge.write_counts(writer, start, stop)
-        if grid is not None:
-            writer.append_cells(merge.cells(start, stop))
+        if cell_file is not None:
+            writer.append_cells(merge.cells(start, stop, cell_file))
         if objects is not None:
             writer.append_objects(merge.objects(start, stop))
     if base_columns is not None:
@@ -137,11 +143,12 @@ class _Merge:
             columns[name] = column
         return columns
 
-    def cells(self, start: int, stop: int) -> Cells:
+    def cells(self, start: int, stop: int, cell_file: CellFile) -> Cells:
         """Return the histograms on the grid of a chunk of samples."""
         fresh_row = self.fresh_row[start:stop]
         fresh, reused = np.flatnonzero(fresh_row >= 0), np.flatnonzero(fresh_row < 0)
-        parts = [self.rows.cells(fresh_row[fresh])]
+        columns, counted = self.rows.columns, fresh_row[fresh]
+        parts = [cell_file.cells(columns["block"][counted], columns["block_row"][counted])]
         if len(reused):
             parts.append(self._base_cells(self.comparison.base_row[start:stop][reused]))
         return concatenate(parts).take(np.argsort(np.concatenate([fresh, reused])))
@@ -190,12 +197,13 @@ class _Merge:
 
 
 def _grid_entries(
-    comparison: Comparison, rows: CountedRows, fresh_row: NDArray[np.int64]
+    comparison: Comparison, rows: CountedRows, fresh_row: NDArray[np.int64], cell_file: CellFile
 ) -> NDArray[np.int64]:
     """Return the number of entries on the grid of each sample, int64 [n]."""
     lengths = np.zeros(len(fresh_row), np.int64)
     fresh, reused = np.flatnonzero(fresh_row >= 0), np.flatnonzero(fresh_row < 0)
-    lengths[fresh] = rows.cell_lengths()[fresh_row[fresh]]
+    block, row = (rows.columns[name][fresh_row[fresh]] for name in ("block", "block_row"))
+    lengths[fresh] = cell_file.lengths(block, row)
     if comparison.base is not None and len(reused):
         lengths[reused] = comparison.base.array("grid_entries")[comparison.base_row[reused]]
     return lengths
@@ -211,6 +219,26 @@ def _object_entries(
     if comparison.base is not None and len(reused) and comparison.base.has_objects:
         lengths[reused] = comparison.base.array("object_entries")[comparison.base_row[reused]]
     return None if (lengths == object_entries.UNKNOWN).any() else lengths
+
+
+def _places(
+    comparison: Comparison, rows: CountedRows, fresh_row: NDArray[np.int64], counting: Counting
+) -> NDArray[np.int64] | None:
+    """Return the places of all samples, int64 [n, 9]; None if nothing needs them or all are whole images."""
+    if counting.grid is None and counting.rows == "array":
+        return None
+    fresh = rows.columns["place"]
+    base = comparison.base if comparison.reused.any() else None
+    # An image starts at zero, has a depth of at most 1, and is as large as its array.
+    images = not fresh[:, :3].any() and (fresh[:, 3] <= 1).all() and (fresh[:, 3:6] == fresh[:, 6:]).all()
+    if images and counting.rows == "array" and (base is None or not base.stores_places):
+        return None
+    places = np.zeros((len(fresh_row), 9), np.int64)
+    places[fresh_row >= 0] = fresh[fresh_row[fresh_row >= 0]]
+    if base is not None:
+        of_base = base.places(0, comparison.base_samples)
+        places[fresh_row < 0] = of_base[comparison.base_row[fresh_row < 0]]
+    return places
 
 
 def _same_chunks(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,9 +16,10 @@ from statsvc.store.catalog import changed_paths, jobs
 from statsvc.store.catalog.records import NewVersion
 from statsvc.store.publication import group_attributes, open_version, publish
 from statsvc.store.versions import checkpoints
+from statsvc.store.versions.cell_file import CellFile
 from statsvc.store.versions.version import Version
 from statsvc_workers.jobs.configure import complete_configuration, read_class_files
-from statsvc_workers.jobs.count import count, failed_row, recover
+from statsvc_workers.jobs.count import count, failed_row, recover, without_tiles
 from statsvc_workers.jobs.job_source import check_source_exists, dataset_source, source_identity
 from statsvc_workers.jobs.merge import merge_rows
 from statsvc_workers.jobs.plan import (
@@ -103,19 +105,21 @@ def _check_splits(dataset: Dataset, listing: Listing) -> None:
 def _execute(attempt: Attempt, plan: Plan) -> VersionRecord | None:
     """Count what the plan requires, and publish the result. Raises `DamagedVersion` for a damaged base."""
     _report_reused(attempt, plan)
-    rows = _count_rows(attempt, plan)
-    if attempt.progress.failed:
-        assert plan.dataset.source is not None
-        check_source_exists(plan.dataset.source, plan.identity)
-    guard_against_failures(attempt, plan, rows)
-    attempt.check()
-    fresh_row = plan.comparison.fresh_rows(plan.listing, rows)
-    if plan.reuse and plan.comparison.unchanged(plan.listing, rows, fresh_row):
-        _succeed_unchanged(attempt, plan)
-        return None
-    _check_any_readable(attempt)
-    new, configure = _write_version(attempt, plan, rows, fresh_row)
-    return _publish(attempt, plan, new, configure)
+    has_grid = plan.dataset.configuration.counting.grid is not None
+    with closing(CellFile(attempt.store)) if has_grid else nullcontext() as cell_file:
+        rows = _count_rows(attempt, plan, cell_file)
+        if attempt.progress.failed:
+            assert plan.dataset.source is not None
+            check_source_exists(plan.dataset.source, plan.identity)
+        guard_against_failures(attempt, plan, rows)
+        attempt.check()
+        fresh_row = plan.comparison.fresh_rows(plan.listing, rows)
+        if plan.reuse and plan.comparison.unchanged(plan.listing, rows, fresh_row):
+            _succeed_unchanged(attempt, plan)
+            return None
+        _check_any_readable(attempt)
+        new, configure = _write_version(attempt, plan, rows, fresh_row, cell_file)
+        return _publish(attempt, plan, new, configure)
 
 
 def _remove_earlier_attempts(attempt: Attempt, dataset: Dataset) -> None:
@@ -176,19 +180,22 @@ def _report_reused(attempt: Attempt, plan: Plan) -> None:
             progress.fail(path, error)
 
 
-def _count_rows(attempt: Attempt, plan: Plan) -> CountedRows:
-    """Return the rows of all samples that are not reused: from checkpoints, failed, and counted now."""
+def _count_rows(attempt: Attempt, plan: Plan, cell_file: CellFile | None) -> CountedRows:
+    """Return the rows of all samples that are not reused: from checkpoints, failed, and counted now.
+
+    Their histograms on a grid are moved to `cell_file`.
+    """
     listing, progress = plan.listing, attempt.progress
     folder = _checkpoints(attempt, plan) / attempt.job.id
     recovery_folder = folder if attempt.job.full else _checkpoints(attempt, plan)
-    recovered, remaining = recover(recovery_folder, plan.reader, listing, plan.comparison)
+    recovered, remaining = recover(recovery_folder, plan.reader, listing, plan.comparison, cell_file)
     progress.counted = progress.recovered = len(recovered)
     unreadable = []
     for path, error in listing.unreadable.items():
         progress.fail(path, error)
-        unreadable.append(failed_row(path, error))
+        unreadable.append(without_tiles(failed_row(path, error), cell_file))
     attempt.check()
-    counted = count(attempt, plan.dataset, listing, remaining, folder, plan.reader)
+    counted = count(attempt, plan.dataset, listing, remaining, folder, plan.reader, cell_file)
     return checkpoints.concatenate([recovered, *unreadable, *counted])
 
 
@@ -227,7 +234,11 @@ def _check_any_readable(attempt: Attempt) -> None:
 
 
 def _write_version(
-    attempt: Attempt, plan: Plan, rows: CountedRows, fresh_row: NDArray[np.int64]
+    attempt: Attempt,
+    plan: Plan,
+    rows: CountedRows,
+    fresh_row: NDArray[np.int64],
+    cell_file: CellFile | None,
 ) -> tuple[NewVersion, Callable[[Dataset], Configuration]]:
     """Write and verify the arrays of a new version; remove them again where that fails.
 
@@ -238,8 +249,10 @@ def _write_version(
     assert job.group_uri is not None
     folder = attempt.store / job.group_uri
     try:
-        grid = plan.dataset.configuration.counting.grid
-        written = merge_rows(folder, plan.listing, plan.comparison, rows, fresh_row, attempt.check, grid)
+        counting, listing = plan.dataset.configuration.counting, plan.listing
+        written = merge_rows(
+            folder, listing, plan.comparison, rows, fresh_row, attempt.check, counting, cell_file
+        )
         configure = partial(complete_configuration, plan, written.totals.class_id)
         new = NewVersion(
             kind="scan",

@@ -47,14 +47,18 @@ class Engine:
         """Return the counter of a new sample."""
         return Counter()
 
-    def add(self, counter: Counter, chunk: NDArray[Any]) -> None:
-        """Count a chunk, immediately or with the next launch. Raises `UnreadableSample`."""
+    def on_cpu(self) -> bool:
+        """Whether chunks are counted on the CPU, immediately."""
         if self.device == "auto":
             self.device = _auto or ("undecided" if _nvidia() and _torch_sees_cuda() else "cpu")
-        if self.device == "cpu":
+        return self.device == "cpu"
+
+    def add(self, counter: Counter, chunk: NDArray[Any]) -> None:
+        """Count a chunk, immediately or with the next launch. Raises `UnreadableSample`."""
+        if self.on_cpu():
             counter.add(chunk)
             return
-        self.check([counter])
+        self._check(counter)
         check_ids(chunk)
         self._waiting.append((counter, chunk))
         self._bytes += chunk.nbytes
@@ -83,14 +87,13 @@ class Engine:
 
     def result(self, counter: Counter) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the sample's ids and counts. Raises `UnreadableSample`."""
-        self.check([counter])
+        self._check(counter)
         return counter.result()
 
-    def check(self, counters: Sequence[Counter]) -> None:
-        """Raise `UnreadableSample` if counting into one of the counters failed."""
-        for counter in counters:
-            if id(counter) in self._failed:
-                raise self._failed[id(counter)][1]
+    def _check(self, counter: Counter) -> None:
+        """Raise `UnreadableSample` if counting into the counter failed."""
+        if id(counter) in self._failed:
+            raise self._failed[id(counter)][1]
 
     def _add_to(
         self,

@@ -41,15 +41,11 @@ class Counter:
 
     Ids of a narrow range are counted in a table with one row per id, which starts at 256 ids and grows up to
     `DENSE_SPAN`. Other ids are counted in a hash table, one piece of the chunk at a time.
-
-    table  int64 [256, COUNTERS] of zeros that belongs to the caller: it does not grow, `sparse` returns what
-           it does not contain
     """
 
-    def __init__(self, table: NDArray[np.int64] | None = None) -> None:
+    def __init__(self) -> None:
         self._low = 0  # the id of the table's first row
-        self._grows = table is None
-        self._table = np.zeros((256, COUNTERS), np.int64) if table is None else table
+        self._table = np.zeros((256, COUNTERS), np.int64)
         self._ids = np.empty(0, np.int64)
         self._counts = np.empty(0, np.int64)
 
@@ -75,8 +71,6 @@ class Counter:
 
     def _grow_table(self, piece: NDArray[Any]) -> bool:
         """Grow the table to cover the ids of a non-empty piece; return False if it cannot."""
-        if not self._grows:
-            return False
         low, span = _range(piece)
         if span > DENSE_SPAN:
             return False
@@ -114,10 +108,6 @@ class Counter:
     def result(self) -> tuple[Int64, Int64]:
         """Return the ids that occur, ascending, and the pixels of each: int64 [k], int64 [k]."""
         self._drain()
-        return self._ids, self._counts
-
-    def sparse(self) -> tuple[Int64, Int64]:
-        """Return the ids, ascending, that were not counted in the table, and their pixels, int64 [k] each."""
         return self._ids, self._counts
 
 

@@ -37,7 +37,7 @@ _NAME = "statsvc_count_rows"
 _DIGEST_BYTES = 32
 _LOCK = threading.Lock()
 
-_SOURCES = ("png_rows.py", "numba_support.py", "machine_code.py")
+_SOURCES = ("png_rows.py", "tile_rows.py", "run_lengths.py", "numba_support.py", "machine_code.py")
 """Files of this package that determine the machine code."""
 
 _CHECKED = ("NUMBA_BOUNDSCHECK", "NUMBA_DISABLE_JIT")

@@ -11,27 +11,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from statsvc_workers.kernels.numba_support import all_equal, inlined, kernel, put_word, trailing_zeros, word
-
-EACH_BYTE = np.uint64(0x0101010101010101)
-"""Multiplied by a byte: a word that contains the byte eight times."""
+from statsvc_workers.kernels.numba_support import all_equal, inlined, kernel, put_word, word
+from statsvc_workers.kernels.tile_rows import (
+    EACH_BYTE,
+    FEW_CHANGES,
+    IDS,
+    MANY_CHANGES,
+    WORD_BYTES,
+    count_columns,
+    exchange,
+    exchange_across,
+)
 
 LOW_BITS = np.uint64(0x7F7F7F7F7F7F7F7F)
 """All bits of a word except the highest bit of each byte."""
 
 NONE, SUB, UP, AVERAGE, PAETH = range(5)
 """PNG filter types, https://www.w3.org/TR/png-3/#9Filter-types."""
-
-WORD_BYTES = 8
-
-IDS = 256
-"""Counters of a column of tiles: one for each byte."""
-
-MANY_CHANGES = 4
-"""A row changes a lot if more than 1 of this many words differ from the row above."""
-
-FEW_CHANGES = 8
-"""A row changes little if fewer than 1 of this many words differ from the row above."""
 
 
 @inlined
@@ -125,69 +121,6 @@ def _decoded(kind, residual, up, left, corner, pattern):
 
 
 @kernel
-def _exchange(old, new, rows, counts, base):
-    """For each byte that differs between two words, move `rows` pixels from the old id to the new id.
-
-    base  uint64, index of the counter of id 0; a view of the counters instead would cost a reference count
-    """
-    shift = np.uint64(0)
-    while shift < 64:
-        # `same` bytes have the same pair of an old and a new id, and are moved together.
-        before = (old >> shift) & np.uint64(0xFF)
-        after = (new >> shift) & np.uint64(0xFF)
-        differs = ((old >> shift) ^ (before * EACH_BYTE)) | ((new >> shift) ^ (after * EACH_BYTE))
-        same = np.uint64(8)
-        if differs != 0:
-            same = trailing_zeros(differs) >> np.uint64(3)
-        same = min(same, np.uint64(8) - (shift >> np.uint64(3)))
-        if before != after:
-            counts[base + np.uint64(before)] -= np.int64(same) * rows
-            counts[base + np.uint64(after)] += np.int64(same) * rows
-        shift += np.uint64(8) * same
-
-
-@kernel
-def _count_line(line, start, stop, rows, counts, base):
-    """Count line[start:stop] as if it occurred in `rows` rows, run by run; negative `rows` subtracts it.
-
-    base  uint64, index of the counter of id 0
-    """
-    i = start
-    while i < stop:
-        value = line[i]
-        pattern = np.uint64(value) * EACH_BYTE
-        begin = i
-        i += 1
-        while i + 8 <= stop:
-            differs = word(line, i) ^ pattern
-            if differs != 0:
-                i += int(trailing_zeros(differs) >> np.uint64(3))
-                break
-            i += 8
-        while i < stop and line[i] == value:
-            i += 1
-        counts[base + np.uint64(value)] += (i - begin) * rows
-
-
-@kernel
-def _count_columns(line, columns, rows, counts):
-    """Count the whole bytes of a line in each column of tiles, as `_count_line` does."""
-    for column in range(len(columns) - 1):
-        _count_line(line, columns[column], columns[column + 1], rows, counts, np.uint64(IDS * column))
-
-
-@kernel
-def _exchange_across(old, new, i, columns, column, rows, counts):
-    """As `_exchange`, for the words at byte i of a row, which begin in `column` and end in a later one."""
-    for k in range(8):
-        while columns[column + 1] <= i + k:
-            column += 1
-        shift = np.uint64(8 * k)
-        counts[IDS * column + np.int64((old >> shift) & np.uint64(0xFF))] -= rows
-        counts[IDS * column + np.int64((new >> shift) & np.uint64(0xFF))] += rows
-
-
-@kernel
 def _decode_row(kind, data, begin, columns, above, rows, counts):
     """Decode the whole bytes of a row over the row above, in place; return how many words changed.
 
@@ -219,9 +152,9 @@ def _decode_row(kind, data, begin, columns, above, rows, counts):
                     column += 1
                     edge = columns[column + 1]
                 if i + 8 <= edge:
-                    _exchange(old, new, rows, counts, np.uint64(IDS * column))
+                    exchange(old, new, rows, counts, np.uint64(IDS * column))
                 else:
-                    _exchange_across(old, new, i, columns, column, rows, counts)
+                    exchange_across(old, new, i, columns, column, rows, counts)
         left = np.uint8(new >> np.uint64(56))
         corner = np.uint8(old >> np.uint64(56))
         i += 8
@@ -265,7 +198,7 @@ def count_rows(data, height, row, columns, counts, tails, before):
     steady = True  # whether `counts` includes the row above for all remaining rows
     changed_rows = 0  # consecutive rows with many changes
     whole = columns[-1]
-    _count_columns(before, columns, height, counts)
+    count_columns(before, columns, height, counts)
     if whole < row:
         tails[before[whole]] += height
     for y in range(height):
@@ -292,12 +225,12 @@ def count_rows(data, height, row, columns, counts, tails, before):
             changed_rows = changed_rows + 1 if MANY_CHANGES * WORD_BYTES * changed > whole else 0
             if changed_rows > 1:
                 steady = False
-                _count_columns(before, columns, 1 - rows, counts)
+                count_columns(before, columns, 1 - rows, counts)
         else:
-            _count_columns(before, columns, 1, counts)
+            count_columns(before, columns, 1, counts)
             if FEW_CHANGES * WORD_BYTES * changed < whole:
                 steady = True
-                _count_columns(before, columns, rows - 1, counts)
+                count_columns(before, columns, rows - 1, counts)
     return -1
 
 

@@ -23,7 +23,7 @@ NOISE_PIXELS = 2048
 
 
 @kernel
-def _count_bytes(flat, i, end, counts):
+def count_bytes(flat, i, end, counts):
     """Count the bytes flat[i:end] one by one, in groups of eight; return the index after the last group.
 
     counts  int64 [256 * 8]: eight counters per id, one for each byte of a word
@@ -45,7 +45,7 @@ def _count_bytes(flat, i, end, counts):
 
 
 @kernel
-def _narrowed(ids, low, narrow):
+def narrowed(ids, low, narrow):
     """Write ids minus `low` to uint8 `narrow`; return whether all of them fit into a byte."""
     all_bits = np.uint64(0)
     for k in range(len(narrow)):
@@ -147,9 +147,9 @@ def count_dense(flat, low, table):
         if ends > MAX_RUN_ENDS:
             stop = min(i + NOISE_PIXELS, last)
             if of_bytes(flat) and low == 0 and span == 256:
-                i = _count_bytes(flat, i, stop, counts)
-            elif span == 256 and stop - i == NOISE_PIXELS and _narrowed(flat[i:stop], low, narrow):
-                i += _count_bytes(narrow, 0, NOISE_PIXELS, counts)
+                i = count_bytes(flat, i, stop, counts)
+            elif span == 256 and stop - i == NOISE_PIXELS and narrowed(flat[i:stop], low, narrow):
+                i += count_bytes(narrow, 0, NOISE_PIXELS, counts)
             else:
                 i = _count_singly(flat, i, stop, low, span, counts)
     while i < n:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from typing import BinaryIO
 
+    from statsvc.dataset.grid import Place
+
 SCAN_AGAIN = "scan again when all files are complete"
 
 MemberKind = Literal[
@@ -40,6 +42,7 @@ class Member:
     etag     ETag, at listing time, of the container in an object store; "" for files
     listed   fingerprint (size, mtime_ns, ctime_ns) of the files at listing time, used where no ETag
              identifies the container; a different fingerprint means a different container
+    place    for a part of an array of at most three axes, where it is in the array
     """
 
     path: str
@@ -50,6 +53,7 @@ class Member:
     files: tuple[str, ...] = ()
     etag: str = ""
     listed: tuple[int, int, int] | None = None
+    place: Place | None = None
 
     @property
     def in_folder(self) -> bool:

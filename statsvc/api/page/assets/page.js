@@ -7,6 +7,7 @@ import { showClasses } from "./classes.js";
 import { methodComparison } from "./compare.js";
 import { byId, h } from "./dom.js";
 import { options, showForm, showProblem } from "./form.js";
+import { heatMaps, showHeatMaps } from "./heatmaps.js";
 import { grouped, when } from "./numbers.js";
 import { copyable, showUse } from "./use.js";
 
@@ -160,9 +161,10 @@ async function show() {
     showClasses(answer);
     showUse(answer, showFailure);
     byId("answered").hidden = false;
-    const [comparison, details] = await Promise.all([methodComparison(known.methods, answer), versionDetails(answer, versions, go)]);
+    const [comparison, maps, details] = await Promise.all([methodComparison(known.methods, answer), heatMaps(answer), versionDetails(answer, versions, go)]);
     if (turn !== requestCount) return;
     byId("compare").replaceChildren(...comparison);
+    showHeatMaps(maps);
     byId("about").replaceChildren(...details);
   } catch (error) {
     if (turn !== requestCount) return;
