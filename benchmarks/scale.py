@@ -135,7 +135,10 @@ def publish_version(home: Home, source: Path, samples: int, classes: int, seed: 
         n = min(ROWS_PER_CHUNK, samples - start)
         counts = patterns[chunk % PATTERNS][:n]
         if n == ROWS_PER_CHUNK:
-            writer.append_chunk(columns(rng, start, counts), *compressed[chunk % PATTERNS])
+            counts_chunk, totals_of_chunk = compressed[chunk % PATTERNS]
+            writer.append_chunk(counts_chunk)
+            writer.add(totals_of_chunk)
+            writer.append_columns(columns(rng, start, counts), n)
         else:
             writer.append(columns(rng, start, counts), counts)
     totals, digests = writer.finish()
