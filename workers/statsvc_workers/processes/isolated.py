@@ -50,6 +50,7 @@ CLASSES = {
     ("statsvc.errors", "UnreadableSample"),
     ("statsvc_workers.containers.contents", "Contents"),
     ("statsvc_workers.formats.base", "Peek"),
+    ("statsvc.dataset.grid", "Place"),
     ("statsvc_workers.samples.members", "Member"),
     ("statsvc_workers.samples.object_reader", "Unreachable"),
     ("statsvc_workers.samples.roots", "OutsideRoots"),
