@@ -110,6 +110,10 @@ class StoreError(StatsvcError, RuntimeError):
     """The version store rejected a request; the versions in it are not damaged."""
 
 
+class ReadOnlyStore(StoreError):
+    """The version store is mounted read-only, so this process can publish no version."""
+
+
 class StoreUnavailable(StoreError):
     """The version store does not respond; the same request can succeed later."""
 

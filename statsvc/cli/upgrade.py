@@ -10,7 +10,13 @@ from statsvc.cli._home import HomeOptions, home_options, missing_extra
 
 @click.command(short_help="Create or upgrade the catalog schema.")
 @home_options
-def upgrade(options: HomeOptions) -> None:
+@click.option(
+    "--api-role",
+    metavar="ROLE",
+    help="Give this existing PostgreSQL role what API servers need: everything but publishing versions and "
+    "creating tokens.",
+)
+def upgrade(options: HomeOptions, api_role: str | None) -> None:
     """Create or upgrade the catalog's tables.
 
     Only PostgreSQL needs this command. An SQLite catalog is upgraded automatically.
@@ -19,5 +25,5 @@ def upgrade(options: HomeOptions) -> None:
         from statsvc.store.catalog.engine import SCHEMA, upgrade_url
     except ModuleNotFoundError as error:
         raise missing_extra("store", error) from error
-    upgrade_url(options.resolve().database)
+    upgrade_url(options.resolve().database, api_role)
     echo(f"The catalog has schema {SCHEMA}.", err=True)

@@ -31,8 +31,8 @@ DASK = {"worker": dask_worker.main, "scheduler": dask_scheduler.main}
 SETTINGS = {
     "LABELS": "/data/labels",
     "POSTGRES_PASSWORD": "one",
-    "S3_ACCESS_KEY": "two",
-    "S3_SECRET_KEY": "three",
+    "STATSVC_PASSWORD": "two",
+    "STATSVC_API_PASSWORD": "three",
 }
 
 
@@ -69,16 +69,58 @@ def test_only_the_proxy_publishes_a_port_on_loopback(services: dict[str, Any]) -
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
     assert published == {"proxy": ["127.0.0.1:8000:8000"]}
     assert not [name for name, service in services.items() if "network_mode" in service]
-    inside = {name for name, service in services.items() if "inside" in service["networks"]}
-    assert inside == set(services) - {"proxy"}
-    assert compose_file()["networks"]["inside"] == {"internal": True}
+    networks = compose_file()["networks"]
+    assert {name for name, network in networks.items() if not network.get("internal")} == {"edge"}
+
+
+def test_a_role_reaches_only_what_it_needs(services: dict[str, Any]) -> None:
+    members = {
+        network: {name for name, service in services.items() if network in service["networks"]}
+        for network in compose_file()["networks"]
+    }
+    assert members == {
+        "catalog": {"postgres", "upgrade", "runner", "api1", "api2"},
+        "dask": {"scheduler", "worker", "worker-gpu", "runner"},
+        "front": {"api1", "api2", "proxy"},
+        "edge": {"proxy"},
+    }
+    writable = {
+        name
+        for name, service in services.items()
+        for volume in service.get("volumes", [])
+        if isinstance(volume, str) and volume.startswith("versions:") and not volume.endswith(":ro")
+    }
+    assert writable == {"runner"}
+    users = {
+        name: re.findall(r"//(\w+):", service["environment"]["STATSVC_DATABASE"])[0]
+        for name, service in services.items()
+        if "STATSVC_DATABASE" in service.get("environment", {})
+    }
+    assert users == {
+        "upgrade": "statsvc",
+        "runner": "statsvc",
+        "api1": "statsvc_api",
+        "api2": "statsvc_api",
+    }
+
+
+def test_every_container_is_hardened_and_limited(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"]), name
+        assert service["pids_limit"] <= 256, name
+        assert re.fullmatch(r"\d+[mg]", service["mem_limit"]), name
+        assert "build" in service or re.search(r"@sha256:[0-9a-f]{64}$", service["image"]), name
+    assert re.search(
+        r"^ARG BASE=\S+@sha256:[0-9a-f]{64}$", (PROJECT / "Dockerfile").read_text(), re.MULTILINE
+    )
 
 
 def test_every_permanent_role_has_a_health_check_and_restarts(services: dict[str, Any]) -> None:
     permanent = {name: service for name, service in services.items() if name != "upgrade"}
     assert all("healthcheck" in service for service in permanent.values())
     assert {service["restart"] for service in permanent.values()} == {"unless-stopped"}
-    assert {"postgres", "s3", "upgrade", "scheduler", "worker", "worker-gpu", "runner"} < set(services)
+    assert {"postgres", "upgrade", "scheduler", "worker", "worker-gpu", "runner"} < set(services)
     assert services["api1"] == services["api2"]
     assert services["worker-gpu"]["profiles"] == ["gpu"]
     for name, service in services.items():
@@ -91,7 +133,7 @@ def test_secrets_come_from_the_environment_and_never_appear_on_a_command_line(
     services: dict[str, Any],
 ) -> None:
     text = COMPOSE.read_text()
-    for secret in ("POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"):
+    for secret in ("POSTGRES_PASSWORD", "STATSVC_PASSWORD", "STATSVC_API_PASSWORD"):
         uses = re.findall(rf"\$\{{{secret}[^}}]*\}}", text)
         assert uses
         assert all(":?" in use for use in uses)  # Compose does not start without a value

@@ -179,6 +179,13 @@ CROSS_ORIGIN = ProblemType(
     "A web page of another origin must not write",
     "the request was sent by a web page of the origin 'https://other.example', not by this server's page",
 )
+READ_ONLY_STORE = ProblemType(
+    "read-only-store",
+    403,
+    "This server may not publish versions",
+    "/versions/5e0f: Read-only file system; mount the file system for writing, or import counts and change "
+    "configurations with the command statsvc on a host that may write",
+)
 STORE_UNAVAILABLE = ProblemType(
     "store-unavailable",
     503,
@@ -205,6 +212,7 @@ TABLE: tuple[tuple[type[Exception], ProblemType], ...] = (
     (errors.SourceError, SOURCE),
     (errors.DamagedVersion, DAMAGED),
     (errors.CatalogError, CATALOG_UNAVAILABLE),
+    (errors.ReadOnlyStore, READ_ONLY_STORE),
     (errors.StoreError, STORE_UNAVAILABLE),
     (errors.Busy, BUSY),
     (IntegrityError, INTERNAL),

@@ -207,6 +207,7 @@ async def get_dataset(request: Request, name: DatasetName, service: InjectedServ
         problems.FORBIDDEN_SOURCE,
         problems.SOURCE,
         problems.UNANSWERABLE,
+        problems.READ_ONLY_STORE,
         *problems.OF_ARRAYS,
         *problems.OF_BODIES,
         description="The changed dataset.",

@@ -74,6 +74,7 @@ class NewCounts(ConfigurationBody):
         ImportedVersion,
         problems.CONFLICT,
         problems.UNANSWERABLE,
+        problems.READ_ONLY_STORE,
         problems.STORE_UNAVAILABLE,
         *problems.OF_BODIES,
         status=201,

@@ -221,21 +221,30 @@ def upgrade(connection: sa.Connection) -> None:
         ) from error
 
 
-def upgrade_url(url: str) -> None:
-    """Create or update the tables of the catalog at a URL. Raises `CatalogError`."""
+def upgrade_url(url: str, api_role: str | None = None) -> None:
+    """Create or update the tables of the catalog at a URL. Raises `CatalogError`.
+
+    api_role  PostgreSQL role of API servers, which gets the privileges that they need
+    """
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
+        if api_role is not None:
+            raise CatalogError("SQLite has no roles; leave out --api-role, or use PostgreSQL")
         open_engine(url).dispose()
         return
     with _translated_errors(parsed):
-        from statsvc.store.catalog import postgresql
+        from statsvc.store.catalog import postgresql, privileges
 
         engine = postgresql.create_engine(parsed, statement_seconds=None)
-        with engine.begin() as connection:
-            # Held until the transaction ends: processes that upgrade at the same time do it one by one.
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), _lock_key("upgrade"))
-            upgrade(connection)
-        engine.dispose()
+        try:
+            with engine.begin() as connection:
+                # Held until the transaction ends: processes that upgrade at the same time do it one by one.
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), _lock_key("upgrade"))
+                upgrade(connection)
+                if api_role is not None:
+                    privileges.grant(connection, api_role)
+        finally:
+            engine.dispose()
 
 
 @contextmanager

@@ -78,7 +78,8 @@ _ADVICE = {
     errno.EFBIG: "raise the limit on file sizes (ulimit -f), or choose another disk with --home or --store",
     errno.EACCES: "grant this user read and write permission, or choose another --home or --store",
     errno.EPERM: "grant this user read and write permission, or choose another --home or --store",
-    errno.EROFS: "mount the file system for writing, or choose another --home or --store",
+    errno.EROFS: "mount the file system for writing, or import counts and change configurations with the "
+    "command statsvc on a host that may write",
 }
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})

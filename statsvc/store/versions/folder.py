@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import uuid
@@ -9,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from statsvc.errors import StoreError, StoreUnavailable
+from statsvc.errors import ReadOnlyStore, StoreError, StoreUnavailable
 from statsvc.store.versions import durable
 from statsvc.store.versions.location import Location
 
@@ -47,7 +48,8 @@ class FolderLocation(Location):
                 raise StoreUnavailable(f"{error.filename or self}: {error.strerror}") from error
             if (message := durable.advice(error, self.path)) is None:
                 raise
-            raise StoreError(message) from error
+            kind = ReadOnlyStore if error.errno == errno.EROFS else StoreError
+            raise kind(message) from error
 
     def read(self) -> bytes:
         """Return the file's content."""
