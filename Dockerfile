@@ -17,10 +17,12 @@ FROM ${BASE}
 # A new volume gets the owner of the folder on which it is mounted.
 RUN useradd --uid 10001 --create-home statsvc && install --directory --owner statsvc --group statsvc /versions
 COPY --from=build /opt/statsvc /opt/statsvc
+# The rest of the file system can be read-only. For a catalog and versions that last, mount a volume and set
+# STATSVC_HOME, or use a database and a version store.
 ENV PATH=/opt/statsvc/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    STATSVC_HOME=/home/statsvc/state \
-    NUMBA_CACHE_DIR=/home/statsvc/numba
+    STATSVC_HOME=/tmp/statsvc \
+    NUMBA_CACHE_DIR=/tmp/numba
 USER statsvc
 WORKDIR /home/statsvc
 CMD ["statsvc", "--help"]

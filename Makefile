@@ -12,6 +12,7 @@
 # make cluster [SOURCE=…] [PORT=8000]  every role of a distributed installation on this machine, until Ctrl-C
 # make fuzz [LISTED=300] [COUNTED=60] [SEED=0]  list and count damaged files of every format; takes minutes
 # make stops [ROUNDS=8] [SEED=0]      cancel jobs and stop servers at random moments of every kind of work; takes minutes
+# make compose-test [SOURCE=…]         build the image and run docker-compose.yml with podman; needs root, takes minutes
 # make chaos [KILLS=200] [SEED=0]      kill processes at random while jobs run; takes minutes
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -36,7 +37,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet
 PINNED := $(PIP) $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: run test test-fast test-oldest test-newest test-integrations check docs build constraints bench cluster chaos fuzz stops clean
+.PHONY: run test test-fast test-oldest test-newest test-integrations check docs build constraints bench cluster compose-test chaos fuzz stops clean
 
 run: $(VENV)/.run
 	@exec env STATSVC="$(BIN)/statsvc" STATE="$(STATE)" SOURCE="$(SOURCE)" NAME="$(NAME)" \
@@ -96,6 +97,9 @@ stops: $(VENV)/.test
 
 fuzz: $(VENV)/.test
 	@PYTHONPATH=tests $(BIN)/python -m support.fuzz $(LISTED) $(COUNTED) $(SEED)
+
+compose-test: $(VENV)/.test
+	@PYTHONPATH=tests $(BIN)/python -m support.compose $(SOURCE)
 
 chaos: $(VENV)/.test
 	@PYTHONPATH=tests $(BIN)/python -m support.chaos $(KILLS) $(SEED)
