@@ -12,7 +12,9 @@ from PIL import Image
 from statsvc.dataset.counting_rule import Counting
 from statsvc.errors import AmbiguousSource, SourceError
 from statsvc_workers.sources.content import Look, inspect
+from statsvc_workers.sources.grouping import pattern_of_group
 from statsvc_workers.sources.list_samples import list_samples
+from statsvc_workers.sources.patterns import matcher
 from statsvc_workers.sources.sources import open_source
 from support.dataset_trees import TREES
 from support.label_trees import SHAPE, gray, write
@@ -33,6 +35,14 @@ def test_a_pattern_is_printed_so_that_a_shell_passes_it_on_unchanged(tmp_path: P
         assert not set(pattern) & set("'\"‘’\\")
         printed = subprocess.run(["sh", "-c", f"printf %s '{pattern}'"], capture_output=True, check=True)
         assert printed.stdout.decode() == pattern
+
+
+def test_no_pattern_of_a_group_is_longer_than_a_pattern_may_be() -> None:
+    paths = [f"{'x' * 100}{number}/{'y' * 50}{number % 3}.png" for number in range(60)]
+    for number in range(3):
+        members = [path for path in paths if path.endswith(f"{number}.png")]
+        pattern = pattern_of_group(members[:-1], paths, ["*.png"])
+        assert all(map(matcher(pattern), members[:-1]))
 
 
 @pytest.mark.parametrize("pattern", [None, "*.png"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from wcmatch import glob
 
+from statsvc.common.globs import MAX_GLOB
 from statsvc_workers.sources.patterns import matcher
 
 if TYPE_CHECKING:
@@ -31,15 +32,18 @@ def pattern_of_group(members: Sequence[str], everything: Sequence[str], name_glo
     others = [*first.values(), *others]
     matching = ""
     for pattern in _patterns(members, others, name_globs):
+        if len(pattern) > MAX_GLOB:
+            continue
         matches = matcher(pattern)
         if all(matches(path) for path in members):
             if not any(matches(path) for path in others):
                 return pattern
             matching = matching or pattern
     # Only where nothing that a glob can express distinguishes two groups.
-    if len(members) > MOST_FOLDERS:
-        return matching
-    return "{" + ",".join(escaped(path) for path in sorted(members)) + ",/}"
+    listed = "{" + ",".join(escaped(path) for path in sorted(members)) + ",/}"
+    if len(members) > MOST_FOLDERS or len(listed) > MAX_GLOB:
+        return matching or name_globs[-1]
+    return listed
 
 
 def escaped(text: str) -> str:

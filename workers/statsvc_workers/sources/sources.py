@@ -177,6 +177,11 @@ class _Opening:
         masks = binary and are_named_masks(paths)
         if len(label_maps) > 1 or masks:
             raise ambiguous(root, found, layout=layout, masks=masks or (binary and may_be_masks(paths)))
+        if len(paths) != label_maps[0].group.files:
+            raise SourceError(
+                f"{root}: no pattern separates {label_maps[0].group} from the other files; pass the folder "
+                "of the label maps"
+            )
         pattern = label_maps[0].pattern
         skipped = [kind.group for kind in found if kind is not label_maps[0]] + photo_files(names)
         samples = paths
