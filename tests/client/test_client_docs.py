@@ -30,9 +30,10 @@ def test_the_examples_run_in_the_order_of_the_page_and_again(
     home = homes.resolve(str(tmp_path / "home"))
     maps = label_maps()
     publish(home, "street", maps, num_classes=4, class_names=CLASSES, splits=detect(maps))
+    publish(home, "defects", label_maps(classes=2), num_classes=2)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 8
     names = {"torch": torch, "os": os, "CLASSES": CLASSES, "device": "cpu", "model": torch.nn.Linear(2, 4)}
     names["train_one_epoch"] = lambda *_: None
     with serving(home) as url:
