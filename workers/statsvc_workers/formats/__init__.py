@@ -14,7 +14,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar
 
 from statsvc.errors import UnreadableSample
-from statsvc_workers.formats import hdf5, images, nifti, npy, npz, png, point_labels, tiff
+from statsvc_workers.formats import (
+    dicom,
+    grids,
+    hdf5,
+    images,
+    jpeg2000,
+    matlab,
+    metaimage,
+    nifti,
+    npy,
+    npz,
+    nrrd,
+    png,
+    point_labels,
+    tiff,
+)
 from statsvc_workers.formats.base import ColorCoded, Format, LabelMap, Mode, Peek, as_unreadable
 from statsvc_workers.formats.convert import advice
 from statsvc_workers.formats.magic import describe_content
@@ -46,25 +61,37 @@ FORMATS: dict[str, Format] = {
     ".webp": images.FORMAT,
     ".h5": hdf5.FORMAT,
     ".hdf5": hdf5.FORMAT,
-    ".mat": hdf5.MAT_FORMAT,
+    ".mat": matlab.FORMAT,
     ".pgm": images.FORMAT,
     ".pbm": images.FORMAT,
     ".tga": images.TGA_FORMAT,
+    ".jp2": jpeg2000.FORMAT,
+    ".j2k": jpeg2000.FORMAT,
+    ".nrrd": nrrd.FORMAT,
+    ".mha": metaimage.FORMAT,
+    ".dcm": dicom.FORMAT,
+    ".img": grids.FORMAT,
+    ".asc": grids.ASCII_FORMAT,
     ".label": point_labels.FORMAT,
+    "_lidarseg.bin": point_labels.LIDARSEG,
 }
 """File extension in lower case → format."""
+
+LONG_EXTENSIONS = {".gz": ".nii.gz", ".bin": "_lidarseg.bin"}
+"""Suffix → longer ending that is the extension of a file whose name has it."""
 
 HEAD_BYTES = 64
 """Bytes of a file that are compared with a format's magic."""
 
 
 def extension(name: str) -> str:
-    """Return the extension of a file name in lower case; `.nii.gz` is one extension."""
+    """Return the extension of a file name in lower case, also one of `LONG_EXTENSIONS`."""
     # Without pathlib: a path object for each of a million files takes longer than listing them.
     base = name.rpartition("/")[2]
     dot = base.rfind(".")
     suffix = base[dot:].lower() if 0 < dot < len(base) - 1 else ""
-    return ".nii.gz" if suffix == ".gz" and base.lower().endswith(".nii.gz") else suffix
+    longer = LONG_EXTENSIONS.get(suffix)
+    return longer if longer is not None and base.lower().endswith(longer) else suffix
 
 
 def open_label_map(

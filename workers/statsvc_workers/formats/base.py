@@ -28,6 +28,8 @@ MAX_EXACT_FLOAT = 2**53
 
 COPY_AGAIN = "copy or export it again from the original"
 
+EXTRAS = {"rasterio": "geo"}
+"""Package → extra that installs it, where this is not `formats`."""
 
 READER_BUGS = (AttributeError, NameError, TypeError)
 """Exceptions that a mistake in a reader causes; a damaged file causes them only in a careless decoder."""
@@ -249,8 +251,9 @@ def as_unreadable(error: Exception) -> Exception:
         return error  # raised by the file system, not by a decoder
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
+        extra = EXTRAS.get(package, "formats")
         return UnreadableSample(
-            f"cannot be read because {package} is not installed. Run: pip install 'statsvc[formats]', "
+            f"cannot be read because {package} is not installed. Run: pip install 'statsvc[{extra}]', "
             "then scan again"
         )
     reason = " ".join(str(error).split())[:200]

@@ -13,10 +13,9 @@ _ITK = (
 _PILLOW = 'python -c "import sys, PIL.Image as i; i.open(sys.argv[1]).save(sys.argv[2])" {file} {stem}.png'
 
 COMMANDS = {
-    **dict.fromkeys((".jp2", ".j2k", ".img", ".vrt", ".asc", ".ecw", ".hdr", ".bil", ".nc", ".grd"), _GDAL),
-    **dict.fromkeys((".nrrd", ".seg.nrrd", ".mha", ".mhd", ".nhdr", ".mgz", ".gipl"), _ITK),
+    **dict.fromkeys((".vrt", ".ecw", ".hdr", ".bil", ".nc", ".grd"), _GDAL),
+    **dict.fromkeys((".mhd", ".nhdr", ".mgz", ".gipl"), _ITK),
     **dict.fromkeys((".ppm", ".pcx", ".sgi", ".ras", ".xbm", ".dds"), _PILLOW),
-    ".dcm": "dcm2niix {file} (images), or segimage2itkimage --inputDICOM {file} --outputType nii (DICOM SEG)",
     ".gpkg": "gdal_rasterize -a CLASS_COLUMN -tr 1 1 {file} {stem}.tif",
     ".shp": "gdal_rasterize -a CLASS_COLUMN -tr 1 1 {file} {stem}.tif",
     ".geojson": "gdal_rasterize -a CLASS_COLUMN -tr 1 1 {file} {stem}.tif",

@@ -107,11 +107,6 @@ def open_array(file: BinaryIO, _size: int, max_pixels: int, key: str | None = No
 
 FORMAT = Format(NAME, (MAGIC,), open_label_map, peek, open_array=open_array)
 
-MAT_FORMAT = Format(
-    "MAT file of version 7.3", (b"MATLAB 7.3 MAT-file", MAGIC), open_label_map, peek, open_array=open_array
-)
-"""MATLAB 7.3 stores variables as HDF5 datasets, with their axes reversed, after a text of 512 bytes."""
-
 
 def _checked(dataset: Any, *, allow_color: bool = False) -> Any:
     """Return a dataset whose type and storage suit labels. Raises `UnreadableSample` for any other."""

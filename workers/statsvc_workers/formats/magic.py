@@ -17,12 +17,9 @@ _MAGIC = (
     (b"\xff\xd8\xff", "is a JPEG by its content; JPEG is lossy, so it cannot store labels: export it as PNG"),
     (b"GIF8", "is a GIF by its content; rename it to .gif"),
     (b"\x89HDF\r\n\x1a\n", "is an HDF5 file by its content; rename it to .h5"),
-    (
-        b"MATLAB 5.0",
-        "is a MAT file of version 5; save it with '-v7.3', or as .npy: "
-        'python -c "import numpy, scipy.io, sys; '
-        'numpy.save(sys.argv[2], scipy.io.loadmat(sys.argv[1])[sys.argv[3]])" FILE.mat FILE.npy VARIABLE',
-    ),
+    (b"MATLAB", "is a MAT file by its content; rename it to .mat"),
+    (b"NRRD000", "is an NRRD volume by its content; rename it to .nrrd"),
+    (b"\0\0\0\x0cjP  ", "is a JPEG 2000 image by its content; rename it to .jp2"),
     (b"PAR1", "is a Parquet file by its content; rename it to .parquet"),
     (b"BM", "is a BMP by its content; rename it to .bmp"),
     (b"PK\x03\x04", "is a zip archive by its content; rename it to .npz if it contains NumPy arrays"),

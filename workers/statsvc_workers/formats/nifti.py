@@ -85,7 +85,7 @@ def _open(
     """Return the header, the shape and the voxels in storage order; with `whole`, as integers."""
     packed = file.read(2) == GZIP
     file.seek(0)
-    header, order = _header(_inflated(file) if packed else file)
+    header, order = _header(inflated(file) if packed else file)
     code = int(header["datatype"])
     if code in COLOR_TYPES:
         raise color_coded("RGB voxels")
@@ -106,15 +106,15 @@ def _open(
             f"is truncated: {size} of {needed} bytes for {shape} {dtype.name}; {COPY_AGAIN}"
         )
     file.seek(0)
-    stream = _inflated(file) if packed else file
-    return header, shape, _chunks(stream, start, voxels, dtype, packed=packed, whole=whole)
+    stream = inflated(file) if packed else file
+    return header, shape, stored_voxels(stream, start, voxels, dtype, packed=packed, whole=whole)
 
 
 def peek(file: BinaryIO, _size: int) -> Peek:
     """Return what the header says."""
     packed = file.read(2) == GZIP
     file.seek(0)
-    header, _ = _header(_inflated(file) if packed else file)
+    header, _ = _header(inflated(file) if packed else file)
     shape = " x ".join(str(length) for length in header.get_data_shape())
     return Peek(
         f"NIfTI volume of {header.get_data_dtype().name}, {shape}", int(header["datatype"]) in COLOR_TYPES
@@ -126,7 +126,7 @@ def has_scale(file: BinaryIO) -> bool:
     try:
         packed = file.read(2) == GZIP
         file.seek(0)
-        return _meaning(_header(_inflated(file) if packed else file)[0]) is not None
+        return _meaning(_header(inflated(file) if packed else file)[0]) is not None
     except Exception:  # noqa: BLE001 - an unreadable file is reported when it is counted
         return False
 
@@ -161,16 +161,22 @@ def _header(file: BinaryIO) -> tuple[Any, str]:
     return kind(data[:length], endianness=order, check=False), order
 
 
-def _inflated(file: BinaryIO) -> BinaryIO:
+def inflated(file: BinaryIO) -> BinaryIO:
     """Return the decompressed stream of a gzip file; reading it verifies the checksums."""
     from isal import igzip
 
     return cast("BinaryIO", igzip.IGzipFile(fileobj=file))
 
 
-def _chunks(
+def stored_voxels(
     stream: BinaryIO, start: int, voxels: int, dtype: np.dtype[Any], *, packed: bool, whole: bool = True
 ) -> Iterator[NDArray[Any]]:
+    """Yield `voxels` values of a stream from the byte `start` on; with `whole`, as integers.
+
+    packed  whether the stream is decompressed, so that reading it to its end verifies a checksum
+
+    Raises `UnreadableSample` for a stream that is too short or damaged.
+    """
     from isal.igzip_lib import IsalError
 
     damaged: tuple[Any, ...] = (EOFError, IsalError, gzip.BadGzipFile)

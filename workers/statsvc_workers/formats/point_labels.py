@@ -1,10 +1,13 @@
-"""SemanticKITTI `.label` files: one class for each point of a scan, in the lower 16 of 32 bits.
+"""One class for each point of a lidar scan: SemanticKITTI `.label` and nuScenes `_lidarseg.bin` files.
 
-The upper 16 bits number the objects. Format: http://semantic-kitti.org/dataset.html#format.
+SemanticKITTI has the class in the lower 16 of 32 bits, and the number of the object in the upper 16 bits; see
+http://semantic-kitti.org/dataset.html#format. nuScenes has 8 bits; see docs/instructions_lidarseg.md in
+https://github.com/nutonomy/nuscenes-devkit.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -25,30 +28,36 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-NAME = "SemanticKITTI label file"
-POINT = np.dtype("<u4")
+KITTI, NUSCENES = "SemanticKITTI label file", "nuScenes lidarseg file"
+POINT: dict[str, np.dtype[Any]] = {KITTI: np.dtype("<u4"), NUSCENES: np.dtype("u1")}
 CLASS_BITS = 0xFFFF
 
 
-def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> LabelMap:
+def open_label_map(
+    file: BinaryIO, size: int, max_pixels: int, _key: str | None = None, *, name: str
+) -> LabelMap:
     """Return the classes of the points of one scan, as one row."""
-    points, rest = divmod(size, POINT.itemsize)
+    points, rest = divmod(size, POINT[name].itemsize)
     if rest:
         raise UnreadableSample(
-            f"is no {NAME}: {size} bytes are not a multiple of {POINT.itemsize}; {COPY_AGAIN}"
+            f"is no {name}: {size} bytes are not a multiple of {POINT[name].itemsize}; {COPY_AGAIN}"
         )
     check_pixels(1, points, max_pixels)
-    return LabelMap(Mode.ARRAY, 1, points, _chunks(file))
+    return LabelMap(Mode.ARRAY, 1, points, _chunks(file, POINT[name]))
 
 
-def peek(_file: BinaryIO, size: int) -> Peek:
+def peek(_file: BinaryIO, size: int, *, name: str) -> Peek:
     """Return the number of points."""
-    return Peek(f"{size // POINT.itemsize} points", color=False)
+    return Peek(f"{size // POINT[name].itemsize} points", color=False)
 
 
-FORMAT = Format(NAME, (b"",), open_label_map, peek)
+FORMAT, LIDARSEG = (
+    Format(name, (b"",), partial(open_label_map, name=name), partial(peek, name=name))
+    for name in (KITTI, NUSCENES)
+)
 
 
-def _chunks(file: BinaryIO) -> Iterator[NDArray[Any]]:
-    while data := file.read(CHUNK_PIXELS * POINT.itemsize):
-        yield (np.frombuffer(data, POINT) & CLASS_BITS).astype(np.uint16)
+def _chunks(file: BinaryIO, point: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+    while data := file.read(CHUNK_PIXELS * point.itemsize):
+        values = np.frombuffer(data, point)
+        yield values if point.itemsize == 1 else (values & CLASS_BITS).astype(np.uint16)

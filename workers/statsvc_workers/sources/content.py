@@ -39,7 +39,9 @@ MAX_PIXELS = 1 << 31
 MAX_DECODED = 1 << 28
 """The same for files that are decoded as a whole: pixels of an image, or bytes of a PNG file's pixels."""
 
-DECODED = frozenset({".png", ".bmp", ".gif", ".webp", ".pgm", ".pbm", ".tga"})
+DECODED = frozenset(
+    {".png", ".bmp", ".gif", ".webp", ".pgm", ".pbm", ".tga", ".jp2", ".j2k", ".mat", ".mha", ".dcm"}
+)
 """Extensions of files that are decoded as a whole."""
 
 READ_HERE = frozenset({".png", ".npy"})
