@@ -1,5 +1,5 @@
-# Installs the programs that the tests and `make cluster` need: PostgreSQL, HAProxy and a browser. If it
-# cannot install them, it prints the command that does.
+# Installs the programs that the tests and `make cluster` need: PostgreSQL, HAProxy, a browser, and those that
+# check deploy/. If it cannot install them, it prints the command that does.
 set -eu
 PATH="$PATH:/usr/sbin"
 missing=
@@ -7,6 +7,8 @@ ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="postgresql"
 command -v haproxy >/dev/null || missing="$missing haproxy"
 [ -x /usr/bin/chromium ] || missing="$missing chromium"
 [ -x /usr/bin/chromedriver ] || missing="$missing chromium-driver"
+command -v systemd-analyze >/dev/null || missing="$missing systemd"
+command -v promtool >/dev/null || missing="$missing prometheus"
 [ -n "$missing" ] || exit 0
 as_root=
 [ "$(id -u)" -eq 0 ] || as_root="sudo --non-interactive"

@@ -7,12 +7,15 @@ import contextlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from statsvc._version import __version__
 from statsvc.api import openapi
 from statsvc.api.http import access, problems
 from statsvc.api.http.middleware import LOOPBACK_NAMES, BodyLimit, Head, HostCheck, OriginCheck
+from statsvc.api.http.observe import Observe, RequestMetrics
 from statsvc.api.routes import (
     changed,
     datasets,
@@ -23,6 +26,7 @@ from statsvc.api.routes import (
     histogram,
     imports,
     jobs,
+    metrics,
     page,
     patches,
     samples,
@@ -31,6 +35,7 @@ from statsvc.api.routes import (
     versions,
     weights,
 )
+from statsvc.api.state.metrics import JobMetrics, StateCollector
 from statsvc.api.state.service import Service
 
 if TYPE_CHECKING:
@@ -49,6 +54,7 @@ def build_app(
     allowed_hosts: Sequence[str] = LOOPBACK_NAMES,
     any_address: bool = False,
     policy: access.Policy = access.OPEN,
+    access_log: bool = False,
 ) -> FastAPI:
     """Return the HTTP application over a home directory; several processes can serve the same one.
 
@@ -56,11 +62,16 @@ def build_app(
     allowed_hosts  accepted host names
     any_address    whether every IP address is accepted as host, too
     policy         which requests require a token
+    access_log     whether every request is logged
 
     Raises `CatalogError` if the catalog cannot be used.
     """
     catalog = home.open_catalog()
     service = Service(catalog, home.store, roots)
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(StateCollector(service))
+    service.watcher.on_ended = JobMetrics(registry).add
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -87,8 +98,9 @@ def build_app(
     )
     app.state.service = service
     app.state.policy = policy
+    app.state.registry = registry
     problems.install(app)
-    for module in (
+    modules = (
         weights,
         datasets,
         histogram,
@@ -104,7 +116,10 @@ def build_app(
         jobs,
         changed,
         health,
-    ):
+        metrics,
+        page,
+    )
+    for module in modules:
         app.include_router(module.router)
     app.router.routes.insert(0, weights.DIRECT)
     page.install(app)
@@ -118,6 +133,20 @@ def build_app(
         policy=policy,
     )
     app.add_middleware(HostCheck, allowed=allowed_hosts, any_address=any_address)
+    app.add_middleware(
+        Observe,
+        access_log=access_log,
+        metrics=RequestMetrics(
+            registry,
+            (
+                (method, route.path, route.endpoint)
+                for module in modules
+                for route in module.router.routes
+                if isinstance(route, APIRoute)
+                for method in route.methods or ()
+            ),
+        ),
+    )
     app.add_middleware(Head)
     openapi.install(app, policy)
     return app

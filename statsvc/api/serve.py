@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import ipaddress
@@ -16,6 +17,7 @@ from statsvc.api.app import build_app
 from statsvc.api.connections import ACCEPTED_AT_ONCE, Limits, connection_limit, guarded_protocol
 from statsvc.api.http.access import Policy, audit
 from statsvc.api.http.middleware import LOOPBACK_NAMES
+from statsvc.api.http.observe import access_log as access_logger
 from statsvc.errors import Conflict, InvalidParameter
 from statsvc.store.catalog import tokens
 
@@ -69,9 +71,20 @@ class _Server(uvicorn.Server):
             self._ready(self.servers[0].sockets[0].getsockname()[1])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        logging.getLogger("uvicorn.error").addFilter(_without_errors_of_stopping)
         # uvicorn waits for running requests, and event streams would not end.
         await self._job_events.close()
         await super().shutdown(sockets=sockets)
+
+
+def _without_errors_of_stopping(record: logging.LogRecord) -> bool:
+    """Log as a warning that a stopping server ends requests: an orderly stop is no error."""
+    cause = record.exc_info[1] if record.exc_info else None
+    if isinstance(cause, asyncio.CancelledError):
+        return False  # one traceback for each request that "Cancel … running task(s)" counts
+    if record.levelno == logging.ERROR and str(record.msg).startswith("Cancel "):
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
 
 
 def run(
@@ -83,6 +96,7 @@ def run(
     names: Sequence[str] = (),
     reads_need_token: bool = False,
     proxies: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = (),
+    access_log: bool = False,
     ready: Callable[[int], None] | None = None,
     stopping: Callable[[int], None] | None = None,
 ) -> None:
@@ -91,6 +105,7 @@ def run(
     names             additional accepted host names
     reads_need_token  whether reads require a token, too
     proxies           networks of the proxies whose forwarded client addresses are used
+    access_log        whether every request is logged
     ready             called with the port once the server accepts requests
     stopping          called with each signal to stop, in its handler
 
@@ -108,9 +123,11 @@ def run(
             allowed_hosts=(*LOOPBACK_NAMES, host, *names, *([socket.gethostname()] if beyond else [])),
             any_address=beyond,
             policy=Policy(writes=beyond, reads=reads_need_token),
+            access_log=access_log,
         )
         config = uvicorn.Config(
             app,
+            log_config=None,  # its records get the format of all others
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -122,7 +139,8 @@ def run(
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             backlog=ACCEPTED_AT_ONCE,
         )
-        audit.setLevel(logging.INFO)
+        for logger in (audit, access_logger):
+            logger.setLevel(logging.INFO)
         _Server(config, app.state.service.job_events, ready, stopping).run(sockets=[listening])
 
 

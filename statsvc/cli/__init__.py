@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import click
 
 from statsvc._version import __version__
+from statsvc.cli import _config_file as config_file
 from statsvc.cli._group import SectionedGroup
-from statsvc.common.logs import configure_logging
+from statsvc.common.logs import FORMAT_VARIABLE, FORMATS, configure_logging
 
 EPILOG = """\b
 Start with:          statsvc scan FOLDER_OF_LABEL_MAPS
@@ -26,9 +28,31 @@ Complete with Tab:   eval "$(_STATSVC_COMPLETE=bash_source statsvc)"
     epilog=EPILOG,
 )
 @click.version_option(__version__, message="statsvc %(version)s")
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    envvar=config_file.VARIABLE,
+    show_envvar=True,
+    show_default=f"HOME/{config_file.NAME}",
+    is_eager=True,
+    expose_value=False,
+    callback=config_file.load,
+    help="TOML file with values of options.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log progress to stderr.")
-def cli(verbose: bool) -> None:
+@click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    default="text",
+    envvar=FORMAT_VARIABLE,
+    show_envvar=True,
+    help="Format of the log on stderr.",
+)
+def cli(verbose: bool, log_format: str) -> None:
     """Count the classes in segmentation label maps, and compute class weights from the counts."""
+    if os.environ.get(FORMAT_VARIABLE, "text") != log_format:
+        os.environ[FORMAT_VARIABLE] = log_format  # for the processes that this one starts
     configure_logging(logging.INFO if verbose else logging.WARNING)
 
 
@@ -38,7 +62,7 @@ cli.add_sections(
         "Weights": ("weights", "compare", "export", "prefetch"),
         "Divide": ("split", "subset"),
         "Inspect": ("datasets", "versions", "diff", "jobs", "doctor", "heatmap"),
-        "Operate": ("serve", "runner", "token", "verify", "gc", "rebuild", "upgrade"),
+        "Operate": ("serve", "runner", "token", "verify", "gc", "rebuild", "upgrade", "config"),
     },
     modules={"import": "import_counts", "subset": "split"},
 )

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import os
+
 import click
 
+from statsvc.common.logs import FORMAT_VARIABLE
 from statsvc.common.one_line import one_line
+
+messages = logging.getLogger("statsvc.messages")
 
 
 def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
-    """Print a text; control characters other than line breaks and tabs are printed as escapes."""
+    """Print a text; control characters other than line breaks and tabs are printed as escapes.
+
+    With a log in JSON, what would be printed on stderr is logged, so that every line there is JSON.
+    """
+    if err and os.environ.get(FORMAT_VARIABLE) == "json":
+        messages.setLevel(logging.INFO)
+        messages.info("%s", text)
+        return
     click.echo(printable_lines(text), err=err, nl=nl)
 
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from statsvc.cli._config_file import ARGUMENTS, ConfigFile, add_variables
 from statsvc.cli._echo import echo
 from statsvc.errors import AmbiguousSource, InvalidParameter, NotFound, StatsvcError, nearest
 
@@ -40,7 +42,9 @@ class _Commands(MutableMapping[str, click.Command]):
                 # OpenBLAS starts its threads when NumPy is imported, and they wait actively.
                 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             attribute = module if name == "import" else name
-            self._loaded[name] = getattr(importlib.import_module(f"statsvc.cli.{module}"), attribute)
+            command = getattr(importlib.import_module(f"statsvc.cli.{module}"), attribute)
+            add_variables(name, command)
+            self._loaded[name] = command
         return self._loaded[name]
 
     def __setitem__(self, name: str, command: click.Command) -> None:
@@ -106,10 +110,26 @@ class SectionedGroup(click.Group):
         except StatsvcError as error:
             echo(f"statsvc: {error}", err=True)
             raise click.exceptions.Exit(FAILED) from error
+        except click.BadParameter as error:
+            raise self._with_origin(ctx, error) from None
         except BrokenPipeError:
             # The reader of the pipe (head, less) has closed it.
             sys.stderr.close()
             raise click.exceptions.Exit(FAILED) from None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; the configuration file depends on --home among them."""
+        ctx.meta[ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
+    def _with_origin(self, ctx: click.Context, error: click.BadParameter) -> click.BadParameter:
+        """Return an error that names the configuration file, if it contains the invalid value."""
+        if error.ctx is None or error.param is None or not isinstance(ctx.default_map, ConfigFile):
+            return error
+        if error.ctx.get_parameter_source(str(error.param.name)) != ParameterSource.DEFAULT_MAP:
+            return error
+        message = f"{error.message} It is set in {ctx.default_map.path}."
+        return click.BadParameter(message, error.ctx, error.param, error.param_hint)
 
     def _spelling(self, ctx: click.Context, name: str) -> str:
         """Return a parameter as the invoked command spells it: --split, --ignore-index, FILE."""

@@ -82,6 +82,7 @@ def _parse_proxies(
     metavar="ADDRESS",
     help="Address or network of a proxy whose X-Forwarded-For is used. Can be repeated.",
 )
+@click.option("--access-log", is_flag=True, help="Log every request to stderr, without its query.")
 @click.option("--runner/--no-runner", "with_runner", default=True, help="Run queued jobs in a child process.")
 @counting_options
 @quiet_option
@@ -93,6 +94,7 @@ def serve(
     names: tuple[str, ...],
     reads_need_token: bool,
     proxies: tuple[Network, ...],
+    access_log: bool,
     with_runner: bool,
     device: str,
     workers: int | None,
@@ -130,6 +132,7 @@ def serve(
             names=names,
             reads_need_token=reads_need_token,
             proxies=proxies,
+            access_log=access_log,
             ready=ready,
             stopping=None if child is None else child.handle_signal,
         )

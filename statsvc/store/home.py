@@ -60,14 +60,16 @@ class Home:
                     group.name != CHECKPOINTS for group in folder.folders()
                 ):
                     raise CatalogError(
-                        f"the catalog {_without_password(self.database)} is empty, but {self.store} contains "
+                        f"the catalog {without_password(self.database)} is empty, but {self.store} contains "
                         "versions, so the catalog was lost, or --database or --store is wrong. Restore the "
                         "catalog from a backup, or create it again from the versions with: statsvc rebuild"
                     )
 
 
-def _without_password(url: str) -> str:
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
+def without_password(url: str) -> str:
+    """Return a database URL without the password that it contains, if any."""
+    url = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
+    return re.sub(r"(?i)((?:password|passfile|sslpassword)=)[^&]*", r"\1***", url)
 
 
 def resolve(home: str | None = None, database: str | None = None, store: str | None = None) -> Home:
@@ -78,13 +80,13 @@ def resolve(home: str | None = None, database: str | None = None, store: str | N
     default the catalog and the version store are in the home directory. Raises `InvalidParameter` for a
     malformed address of the version store, and if the user has no home directory for the default.
     """
-    folder = _folder(home or os.environ.get("STATSVC_HOME") or None)
-    url = database or os.environ.get("STATSVC_DATABASE") or f"sqlite:///{folder / 'catalog.sqlite'}"
-    address = store or os.environ.get("STATSVC_STORE") or str(folder / "versions")
-    return Home(folder, url, open_location(address))
+    home_folder = folder(home or os.environ.get("STATSVC_HOME") or None)
+    url = database or os.environ.get("STATSVC_DATABASE") or f"sqlite:///{home_folder / 'catalog.sqlite'}"
+    address = store or os.environ.get("STATSVC_STORE") or str(home_folder / "versions")
+    return Home(home_folder, url, open_location(address))
 
 
-def _folder(given: str | None) -> Path:
+def folder(given: str | None) -> Path:
     """Return the home directory: the given one, or the default."""
     data = os.environ.get("XDG_DATA_HOME")
     try:

@@ -18,6 +18,7 @@ import yaml
 from distributed.cli import dask_scheduler, dask_worker
 
 from statsvc.cli import cli
+from support.command_line import invoke
 from support.publishing import label_maps, publish
 from support.servers import free_port, responds, serving
 from support.waiting import wait_for
@@ -220,3 +221,19 @@ def test_the_proxy_serves_reads_while_no_server_can_use_the_catalog(home: Home) 
         finally:
             proxy.terminate()
             proxy.wait(60)
+
+
+@pytest.mark.parametrize("role", ["server", "runner"])
+def test_systemd_accepts_the_unit_and_its_command_exists(role: str, tmp_path: Path) -> None:
+    unit = PROJECT / "deploy" / "systemd" / f"statsvc-{role}.service"
+    text = unit.read_text()
+    [start] = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    program, *arguments = start.split()
+    invoke(*arguments, "--help")  # fails for an unknown command or option
+    copy = tmp_path / unit.name
+    copy.write_text(text.replace(program, "/bin/true"))
+    for check in (["verify"], ["security", "--offline=true", "--threshold=20"]):
+        process = subprocess.run(
+            ["systemd-analyze", *check, str(copy)], capture_output=True, text=True, timeout=60
+        )
+        assert (process.returncode, process.stderr) == (0, ""), process.stdout + process.stderr

@@ -143,4 +143,16 @@ def _log_write(scope: Scope, status: int, token: Token | None) -> None:
     path = scope.get("raw_path", scope["path"].encode()).decode("ascii", "backslashreplace")
     client = one_line(scope["client"][0]) if scope.get("client") else "-"
     label = "-" if token is None else f"{token.id} ({one_line(token.name)})"
-    audit.info("%s %s %d token=%s client=%s", scope["method"], path, status, label, client)
+    audit.info(
+        "%s %s %d token=%s client=%s",
+        *(scope["method"], path, status, label, client),
+        extra={
+            "fields": {
+                "method": scope["method"],
+                "path": path,
+                "status": status,
+                "token": label,
+                "client": client,
+            }
+        },
+    )

@@ -47,6 +47,7 @@ def job_description(job: Job, dataset: str) -> dict[str, Any]:
         "created_at": iso(job.created_at),
         "started_at": iso(job.started_at),
         "finished_at": iso(job.finished_at),
+        "request_id": job.request_id,
     }
 
 

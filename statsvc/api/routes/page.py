@@ -20,7 +20,16 @@ FOLDER = Path(__file__).parents[1] / "page"
 
 INDEX = {
     "name": "statsvc",
-    "paths": ("/weights", "/methods", "/datasets", "/healthz", "/readyz", "/openapi.json", "/docs"),
+    "paths": (
+        "/weights",
+        "/methods",
+        "/datasets",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+        "/docs",
+    ),
 }
 MEDIA_TYPES = {"json": "application/json", "html": "text/html"}
 
@@ -50,8 +59,7 @@ page_files = PageFiles(directory=FOLDER)
 
 
 def install(app: FastAPI) -> None:
-    """Add `/` and the files that the page loads to an application."""
-    app.include_router(router)
+    """Add the files that the page loads to an application."""
     app.mount(PAGE_FILES.rstrip("/"), PageFiles(directory=FOLDER / "assets"))
 
 

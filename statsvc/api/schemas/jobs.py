@@ -78,6 +78,7 @@ JOB = {
     "created_at": "2026-03-01T12:00:00.000Z",
     "started_at": "2026-03-01T12:00:01.250Z",
     "finished_at": None,
+    "request_id": "5f0c8a1be37d4c26",
 }
 
 
@@ -106,6 +107,9 @@ class Job(ResponseModel):
     created_at: str = Field(description=f"when the job was queued ({TIME})")
     started_at: str | None = Field(description=f"when the first attempt started ({TIME}); null until then")
     finished_at: str | None = Field(description=f"when the job ended ({TIME}); null until then")
+    request_id: str | None = Field(
+        description="X-Request-ID of the request that queued the job; null if it was not queued over HTTP"
+    )
 
 
 class JobPage(ResponseModel):

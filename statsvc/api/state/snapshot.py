@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -16,10 +17,13 @@ import xxhash
 from statsvc.classes.class_maps import builtin
 from statsvc.errors import Inapplicable, NotFound, StatsvcError, nearest
 from statsvc.store.catalog import operations, overview, tags, tokens
+from statsvc.store.catalog.ended_jobs import EndedJobs
 from statsvc.store.catalog.engine import SCHEMA, is_usable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    import sqlalchemy as sa
 
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.operations import Operations
@@ -166,6 +170,10 @@ class CatalogWatcher:
 
     Requests that arrive while the catalog is being read share the read that follows, so that the catalog's
     load does not grow with their number. Only for use in the event loop.
+
+    operations     the state of runners and scans; None until it was read
+    operations_at  when it was read, in seconds of the monotonic clock
+    on_ended       called with the jobs that have ended since the last call
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -180,6 +188,9 @@ class CatalogWatcher:
         self._next: asyncio.Task[None] | None = None
         self._threads = anyio.CapacityLimiter(2)  # of its own: it never waits for threads of requests
         self.operations: Operations | None = None
+        self.operations_at = 0.0
+        self.on_ended: Callable[[Sequence[sa.Row[Any]]], None] = lambda _jobs: None
+        self._ended = EndedJobs()
 
     @property
     def age(self) -> int | None:
@@ -228,6 +239,7 @@ class CatalogWatcher:
             if time.monotonic() >= next_operations and self.age is None:
                 next_operations = time.monotonic() + OPERATIONS_SECONDS
                 await self.refresh_operations()
+                await self._report_ended_jobs()
             await asyncio.sleep(POLL_SECONDS)
 
     async def refresh_operations(self) -> None:
@@ -238,11 +250,21 @@ class CatalogWatcher:
             self.operations = await anyio.to_thread.run_sync(
                 operations.read, self._catalog, limiter=self._threads
             )
+            self.operations_at = time.monotonic()
         except SQLAlchemyError:
             pass
         except Exception:
             # As in `_read`: it must not end the task that refreshes the snapshot.
             log.exception("the state of runners and scans could not be read")
+
+    async def _report_ended_jobs(self) -> None:
+        """Pass on which jobs have ended. Only for `run`: two polls at a time would report a job twice."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        with contextlib.suppress(SQLAlchemyError):  # the next poll finds them
+            self.on_ended(
+                await anyio.to_thread.run_sync(self._ended.poll, self._catalog, limiter=self._threads)
+            )
 
     def warnings(self, published: Published) -> list[str]:
         """Return why the counts of a current version may be out of date."""

@@ -21,7 +21,7 @@ from statsvc.store.catalog.schema import metadata, schema_versions
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMA = "0004"
+SCHEMA = "0005"
 """The Alembic revision this release reads and writes."""
 
 COMPATIBLE_FROM = "0004"

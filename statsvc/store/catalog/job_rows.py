@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from statsvc.common.logs import current_request_id
 from statsvc.errors import LeaseLost
 from statsvc.store.catalog import changed_paths
 from statsvc.store.catalog.owners import may_take_over
@@ -79,6 +80,7 @@ def insert(connection: sa.Connection, dataset: Dataset, full: bool, max_removed:
             released=0,
             progress={},
             created_at=now(),
+            request_id=current_request_id(),
         )
     )
     return job_id

@@ -104,6 +104,7 @@ class Job:
     released     number of attempts that ended by an orderly stop of the runner
     owner        the process that holds the lease
     group_uri    the group that the current attempt writes
+    request_id   id of the HTTP request that queued it
     """
 
     id: str
@@ -123,6 +124,7 @@ class Job:
     created_at: float
     started_at: float | None
     finished_at: float | None
+    request_id: str | None
 
     @property
     def ended(self) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from statsvc.common.logs import configure_logging
+from statsvc.common.logs import configure_logging, log_context
 from statsvc.errors import NotFound
 from statsvc.store import home as homes
 from statsvc.store.catalog import jobs
@@ -195,8 +195,9 @@ def _run_job(
         if job.attempt != attempt:
             return
         name = catalog.dataset_by_uid(job.dataset_uid).name
-        log.info("%s: job %s, attempt %d", name, job.id, job.attempt)
-        _report(name, execute(catalog, home.store, job, cluster, settings, Progress(), stopping.is_set))
+        with log_context(whole_process=True, job=job.id, request_id=job.request_id):
+            log.info("%s: job %s, attempt %d", name, job.id, job.attempt)
+            _report(name, execute(catalog, home.store, job, cluster, settings, Progress(), stopping.is_set))
     except NotFound as error:
         log.info("Job %s was cancelled before it began, and its dataset deleted: %s", job_id, error)
     except sa.exc.SQLAlchemyError as error:

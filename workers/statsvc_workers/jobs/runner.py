@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from statsvc.common.logs import log_context
 from statsvc.errors import LeaseLost, NotFound
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.records import RUNNING
@@ -153,7 +154,8 @@ class _Supervisor:
     def step(self) -> None:
         """Check the running jobs, and start a job if one may run."""
         for running in list(self._running):
-            self._check(running)
+            with log_context(job=running.job.id, request_id=running.job.request_id):
+                self._check(running)
         if any(running.busy for running in self._running):
             return
         full = len(self._running) >= MAX_JOBS

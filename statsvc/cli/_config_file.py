@@ -1,0 +1,140 @@
+"""The configuration file: values of options, under the names of the options."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from statsvc.errors import InvalidParameter, nearest
+from statsvc.store import home as homes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+NAME = "statsvc.toml"
+"""Name of the file in the home directory that is read by default."""
+
+VARIABLE = "STATSVC_CONFIG"
+
+FOR_ALL = ("home", "database", "store")
+"""Options of commands that are set outside of the tables, for every command."""
+
+ARGUMENTS = "statsvc.arguments"
+"""Key in the context's `meta`: the arguments of the program."""
+
+
+class ConfigFile(dict[str, Any]):
+    """A click `default_map` that checks names when a command is used.
+
+    Keys outside of tables are options of `statsvc` itself and those of `FOR_ALL`; a table has the name of a
+    command and sets its options.
+    """
+
+    def __init__(self, path: Path, content: Mapping[str, Any], group: click.Group, in_home: bool) -> None:
+        tables = {key: value for key, value in content.items() if isinstance(value, dict)}
+        values = {key: value for key, value in content.items() if not isinstance(value, dict)}
+        super().__init__(_by_parameter(path, "", values, group, FOR_ALL))
+        if in_home and "home" in values:
+            raise click.UsageError(f"{path}: home cannot be set in the home directory's own file.")
+        for name in tables:
+            if name not in group.commands:
+                raise click.UsageError(f"{path}: [{name}] is not a command{nearest(name, group.commands)}.")
+        self.path, self._tables, self._group = path, tables, group
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the options of a command, or the value of an option of `statsvc` itself.
+
+        Raises a usage error for an option that the command does not have.
+        """
+        if key not in self._group.commands:
+            return super().get(key, default)
+        table = self._tables.get(key, {})
+        return self._of_command(key, table, self._group.commands[key])
+
+    def check(self) -> None:
+        """Raise a usage error for any unknown name in any table."""
+        for name in self._tables:
+            self.get(name)
+
+    def _of_command(self, name: str, table: Mapping[str, Any], command: click.Command) -> dict[str, Any]:
+        shared = {key: value for key, value in self.items() if key in FOR_ALL}
+        if not isinstance(command, click.Group):
+            return shared | _by_parameter(self.path, name, table, command)
+        for key in table:
+            if key not in command.commands:
+                text = f"[{name}.{key}] is not a command{nearest(key, command.commands)}"
+                raise click.UsageError(f"{self.path}: {text}.")
+        return {
+            key: self._of_command(f"{name} {key}", table.get(key, {}), each)
+            for key, each in command.commands.items()
+        }
+
+
+def options(command: click.Command) -> Iterator[tuple[str, click.Option]]:
+    """Yield the name of each option of a command without dashes, and the option."""
+    for option in command.params:
+        if isinstance(option, click.Option) and not option.hidden and not option.is_eager:
+            yield next(flag[2:] for flag in option.opts if flag.startswith("--")), option
+
+
+def add_variables(name: str, command: click.Command) -> None:
+    """Let the environment set each option of a command: `STATSVC_SERVE_PORT` is `serve --port`."""
+    if isinstance(command, click.Group):
+        for key, each in command.commands.items():
+            add_variables(f"{name}_{key}", each)
+    for flag, option in options(command):
+        option.envvar = option.envvar or f"STATSVC_{name}_{flag}".upper().replace("-", "_")
+
+
+def _by_parameter(
+    path: Path, name: str, table: Mapping[str, Any], command: click.Command, further: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the values of a table by the names of click's parameters. Raises a usage error."""
+    known = {flag: str(option.name) for flag, option in options(command)} | {key: key for key in further}
+    where = f"[{name.replace(' ', '.')}] " if name else ""
+    for key, value in table.items():
+        if key not in known:
+            raise click.UsageError(f"{path}: {where}{key} is unknown{nearest(key, known)}.")
+        if isinstance(value, dict):
+            raise click.UsageError(f"{path}: {where}{key} must be a value, not a table.")
+    return {known[key]: value for key, value in table.items()}
+
+
+def load(context: click.Context, _option: click.Parameter, value: str | None) -> None:
+    """Read the file that --config names, or that of the home directory if there is one.
+
+    Callback of an eager option, so that the file is known before other options are read.
+    """
+    if context.resilient_parsing:
+        return
+    assert isinstance(context.command, click.Group)
+    if value is None:
+        path = _default_path(context.meta[ARGUMENTS])
+        if path is None or not path.is_file():
+            return
+    else:
+        path = Path(value).expanduser().absolute()
+        os.environ[VARIABLE] = str(path)  # for the runner that `serve` starts
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise click.UsageError(f"The configuration file {path} cannot be read: {reason}.") from error
+    context.default_map = ConfigFile(path, content, context.command, in_home=value is None)
+
+
+def _default_path(arguments: Sequence[str]) -> Path | None:
+    home = os.environ.get("STATSVC_HOME") or None
+    for index, argument in enumerate(arguments):
+        if argument == "--home" and index + 1 < len(arguments):
+            home = arguments[index + 1]
+        elif argument.startswith("--home="):
+            home = argument.partition("=")[2]
+    try:
+        return homes.folder(home) / NAME
+    except InvalidParameter:
+        return None

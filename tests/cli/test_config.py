@@ -1,0 +1,107 @@
+"""The configuration file, environment variables of options, and `statsvc config`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.command_line import invoke
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration file in an empty home directory, which STATSVC_HOME names."""
+    for name in ("STATSVC_DATABASE", "STATSVC_STORE", "STATSVC_CONFIG", "STATSVC_LOG_FORMAT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STATSVC_HOME", str(tmp_path))
+    return tmp_path / "statsvc.toml"
+
+
+def origins(*arguments: str) -> dict[str, tuple[object, str]]:
+    """Return (value, origin) by "command option" from `statsvc config --json`."""
+    rows = json.loads(invoke(*arguments, "config", "--json").stdout)
+    return {f"{row['command']} {row['name']}".strip(): (row["value"], row["origin"]) for row in rows}
+
+
+def test_a_flag_takes_precedence_over_the_environment_and_the_environment_over_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file.write_text(
+        f"""
+        database = "postgresql+psycopg://me:se@cret@host/db?sslpassword=other"
+        store = "{tmp_path / "of file"}"
+        verbose = true
+        [serve]
+        port = 8001
+        root = ["{tmp_path}"]
+        runner = false
+        host = "0.0.0.0"
+        [runner]
+        workers = 3
+        """
+    )
+    monkeypatch.setenv("STATSVC_SERVE_HOST", "127.0.0.2")
+    monkeypatch.setenv("STATSVC_RUNNER_WORKERS", "4")
+    monkeypatch.setenv("STATSVC_SERVE_ALLOW_HOST", "one two")
+    found = origins()
+    text = str(file)
+    assert found["serve port"] == (8001, text)
+    assert found["serve root"] == ([str(tmp_path)], text)
+    assert found["serve runner"] == (False, text)
+    assert found["serve host"] == ("127.0.0.2", "STATSVC_SERVE_HOST")
+    assert found["serve allow-host"] == (["one", "two"], "STATSVC_SERVE_ALLOW_HOST")
+    assert found["runner workers"] == (4, "STATSVC_RUNNER_WORKERS")
+    assert found["verbose"] == (True, text)
+    assert found["store"] == (str(tmp_path / "of file"), text)
+    assert found["home"] == (str(tmp_path), "STATSVC_HOME")
+    assert found["serve quiet"] == ("3s", "default")
+    assert found["database"][0] == "postgresql+psycopg://me:***@host/db?sslpassword=***"
+    other = tmp_path / "other.toml"
+    other.write_text("[serve]\nport = 8002\n")
+    found = origins("--config", str(other))
+    assert found["serve port"] == (8002, str(other))
+    assert found["store"] == (str(tmp_path / "versions"), "default")
+
+
+def test_the_file_of_the_home_that_a_flag_names_is_used_and_sets_options_of_any_command(
+    file: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "other"
+    home.mkdir()
+    (home / "statsvc.toml").write_text("[datasets]\njson = true\n")
+    assert json.loads(invoke("datasets", "--home", str(home)).stdout) == []
+    file.write_text(f'database = "sqlite:///{home / "catalog.sqlite"}"\n[token.list]\njson = true\n')
+    assert json.loads(invoke("token", "list").stdout) == []
+    assert not (tmp_path / "catalog.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[serve]\nportt = 1", "[serve] portt is unknown (did you mean 'port'?)"),
+        ("[sreve]\nport = 1", "[sreve] is not a command (did you mean 'serve'?)"),
+        ("[token.crate]\nname = 'a'", "[token.crate] is not a command (did you mean 'create'?)"),
+        ("databse = 'a'", "databse is unknown (did you mean 'database'?)"),
+        ("port = 1", "port is unknown"),
+        ("[serve]\nport = 'many'", "'many' is not a valid integer"),
+        ("[serve.port]\na = 1", "[serve] port must be a value, not a table"),
+        ("home = '/a'", "home cannot be set in the home directory's own file"),
+        ("[serve", "cannot be read"),
+    ],
+)
+def test_an_invalid_file_is_an_error_that_names_the_file_and_the_entry(
+    file: Path, content: str, message: str
+) -> None:
+    file.write_text(content)
+    error = invoke("config", code=2).stderr
+    assert message in error
+    assert str(file) in error
+
+
+def test_a_file_that_is_named_but_missing_is_an_error(file: Path) -> None:
+    assert "cannot be read" in invoke("--config", str(file), "datasets", code=2).stderr

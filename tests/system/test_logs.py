@@ -1,0 +1,104 @@
+"""The log of a server and its runner: JSON lines, request ids from the client to the job, an orderly stop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import httpx2
+import numpy as np
+from PIL import Image
+
+from statsvc.api.app import build_app
+from statsvc.common.logs import JsonFormatter, OneLineFormatter, log_context
+from support.contract import ApiClient
+from support.servers import free_port, responds
+from support.waiting import wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from statsvc.store.home import Home
+
+
+def test_a_request_id_leads_from_the_request_to_the_response_the_job_and_every_log_line(
+    tmp_path: Path,
+) -> None:
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(labels / "a.png")
+    port, log = free_port(), tmp_path / "log"
+    url = f"http://127.0.0.1:{port}"
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "statsvc.toml").write_text(
+        f'log-format = "json"\n[serve]\naccess-log = true\nport = {port}\nroot = ["{labels}"]\nworkers = 1\n'
+    )
+    command = [sys.executable, "-m", "statsvc", "serve", "--home", str(home)]
+    with log.open("wb") as stderr, subprocess.Popen(command, stderr=stderr) as server:
+        try:
+            wait_for(lambda: responds(f"{url}/readyz"))
+            headers = {"X-Request-ID": "ci-run:42"}
+            body = {"name": "tiny", "source": str(labels)}
+            registered = httpx2.post(f"{url}/datasets", json=body, headers=headers)
+            assert registered.headers["x-request-id"] == "ci-run:42"
+            job = registered.json()["job"]["id"]
+            wait_for(lambda: httpx2.get(f"{url}/jobs/{job}").json()["state"] == "succeeded")
+            assert httpx2.get(f"{url}/jobs/{job}").json()["request_id"] == "ci-run:42"
+            assert httpx2.get(f"{url}/weights?secret=x").status_code == 422
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(60)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {"ERROR", "CRITICAL"}.isdisjoint(line["level"] for line in lines)
+    now = datetime.now(UTC)
+    for line in lines:
+        assert 0 <= (now - datetime.fromisoformat(line["time"])).total_seconds() < 600
+        assert line["time"].endswith("Z")
+    of_request = [line for line in lines if line.get("request_id") == "ci-run:42"]
+    assert {"statsvc.audit", "statsvc.access", "statsvc_workers.jobs.executor"} <= {
+        line["logger"] for line in of_request
+    }
+    published = next(line for line in of_request if "version 1 published" in line["message"])
+    assert (published["job"], published["level"]) == (job, "INFO")
+    assert len({line["pid"] for line in of_request}) >= 2
+    rejected = next(line for line in lines if line.get("path") == "/weights")
+    assert (rejected["method"], rejected["status"], rejected["client"]) == ("GET", 422, "127.0.0.1")
+    assert "secret" not in log.read_text()
+
+
+def test_an_invalid_request_id_is_replaced_and_each_request_gets_its_own(home: Home) -> None:
+    with ApiClient(build_app(home)) as client:
+        ids = {client.get("/healthz").headers["x-request-id"] for _ in range(3)}
+        for given in ("", "two words", "ä", "x" * 129, 'quote"', "a\tb"):
+            response = client.get("/weights", headers=[(b"X-Request-ID", given.encode())])
+            ids.add(response.headers["x-request-id"])
+        twice = [(b"X-Request-ID", b"one"), (b"X-Request-ID", b"two")]
+        ids.add(client.get("/healthz", headers=twice).headers["x-request-id"])
+        assert (
+            client.get("/nothing", headers={"X-Request-ID": "x" * 128}).headers["x-request-id"] == "x" * 128
+        )
+    assert len(ids) == 10
+    assert all(re.fullmatch("[0-9a-f]{16}", each) for each in ids)
+
+
+def test_a_record_is_one_line_in_both_formats_whatever_it_contains() -> None:
+    record = logging.LogRecord("statsvc", logging.WARNING, "", 0, "a\nb %s", ("\x1b[1m\u2028",), None)
+    record.created, record.msecs = 0.0, 7.0
+    with log_context(request_id="r1"), log_context(job="j1"):
+        text = OneLineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s").format(record)
+        line = JsonFormatter().format(record)
+    assert text.startswith("1970-01-01T00:00:00.007Z WARNING statsvc: a")
+    assert text.endswith(" job=j1 request_id=r1")
+    assert len(text.splitlines()) == len(line.splitlines()) == 1
+    assert "\x1b" not in text + line
+    content = json.loads(line)
+    assert content["message"] == "a\nb \x1b[1m\u2028"
+    assert (content["job"], content["request_id"]) == ("j1", "r1")
+    assert "request_id" not in JsonFormatter().format(record)
