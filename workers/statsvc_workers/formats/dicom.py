@@ -20,8 +20,9 @@ from statsvc_workers.formats.base import (
     Mode,
     Peek,
     check_pixels,
-    is_plane,
+    long_axes,
     size_without_unit_axes,
+    volume_of,
 )
 from statsvc_workers.formats.magic import describe_content
 
@@ -50,8 +51,9 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None 
     with _named_damage():
         shape = _checked(file, size, max_pixels)
     height, width = size_without_unit_axes(shape)
-    layout: Literal["rows"] | None = "rows" if is_plane(shape) else None
-    return LabelMap(Mode.ARRAY, height, width, _ids(file), axes=len(shape), layout=layout)
+    layout: Literal["rows"] | None = None if long_axes(shape) is None else "rows"
+    volume = volume_of(shape)
+    return LabelMap(Mode.ARRAY, height, width, _ids(file), axes=len(shape), layout=layout, volume=volume)
 
 
 def peek(file: BinaryIO, _size: int) -> Peek:

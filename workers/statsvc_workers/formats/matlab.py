@@ -22,8 +22,9 @@ from statsvc_workers.formats.base import (
     Peek,
     check_pixels,
     color_coded,
-    is_plane,
+    long_axes,
     size_without_unit_axes,
+    volume_of,
     whole_numbers,
 )
 from statsvc_workers.formats.blocks import is_color
@@ -64,8 +65,9 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, key: str | None =
     check_pixels(height, width, max_pixels)
     values = np.ascontiguousarray(values)
     chunks = [whole_numbers(values) if values.dtype.kind == "f" else values]
-    layout: Literal["rows"] | None = "rows" if is_plane(values.shape) else None
-    return LabelMap(Mode.ARRAY, height, width, chunks, axes=values.ndim, layout=layout)
+    layout: Literal["rows"] | None = None if long_axes(values.shape) is None else "rows"
+    volume = volume_of(values.shape)
+    return LabelMap(Mode.ARRAY, height, width, chunks, axes=values.ndim, layout=layout, volume=volume)
 
 
 def open_array(file: BinaryIO, size: int, max_pixels: int, key: str | None = None) -> NDArray[Any]:

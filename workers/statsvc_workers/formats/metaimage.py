@@ -24,7 +24,8 @@ from statsvc_workers.formats.base import (
     Peek,
     check_pixels,
     color_coded,
-    is_plane,
+    long_axes,
+    volume_of,
     whole_numbers,
 )
 
@@ -55,9 +56,12 @@ def open_label_map(file: BinaryIO, _size: int, max_pixels: int, _key: str | None
     numbers, and for a damaged file.
     """
     shape = _checked(file, max_pixels)
-    layout: Literal["rows"] | None = "rows" if is_plane(shape) else None
+    layout: Literal["rows"] | None = None if long_axes(shape) is None else "rows"
+    volume = volume_of(shape[::-1])
     chunks = _chunks(file)
-    return LabelMap(Mode.ARRAY, math.prod(shape[1:]), shape[0], chunks, axes=len(shape), layout=layout)
+    return LabelMap(
+        Mode.ARRAY, math.prod(shape[1:]), shape[0], chunks, axes=len(shape), layout=layout, volume=volume
+    )
 
 
 def open_array(file: BinaryIO, _size: int, max_pixels: int, _key: str | None = None) -> NDArray[Any]:

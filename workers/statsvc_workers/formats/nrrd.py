@@ -22,7 +22,8 @@ from statsvc_workers.formats.base import (
     Peek,
     check_pixels,
     color_coded,
-    is_plane,
+    long_axes,
+    volume_of,
 )
 from statsvc_workers.formats.nifti import inflated, stored_voxels
 
@@ -51,8 +52,11 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None 
     voxels in another file, values that are not whole numbers, and for a truncated file.
     """
     shape, chunks = _open(file, size, max_pixels, whole=True)
-    layout: Literal["rows"] | None = "rows" if is_plane(shape) else None
-    return LabelMap(Mode.ARRAY, math.prod(shape[1:]), shape[0], chunks, axes=len(shape), layout=layout)
+    layout: Literal["rows"] | None = None if long_axes(shape) is None else "rows"
+    volume = volume_of(shape[::-1])
+    return LabelMap(
+        Mode.ARRAY, math.prod(shape[1:]), shape[0], chunks, axes=len(shape), layout=layout, volume=volume
+    )
 
 
 def open_array(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> NDArray[Any]:
