@@ -1,5 +1,7 @@
 """COCO JSON: panoptic segmentation with a folder of PNG files, and instance or stuff annotations.
 
+A JSON file of labelme goes to `labelme`.
+
 The JSON file is parsed once, when the source is listed; each sample contains its own part of it.
 Format: https://cocodataset.org/#format-data.
 """
@@ -12,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from statsvc.errors import UnreadableSample
+from statsvc_workers.containers import labelme
 from statsvc_workers.containers.contents import Contents
 from statsvc_workers.formats.annotations import POLYGON_NUMBERS
 from statsvc_workers.formats.base import COPY_AGAIN
@@ -47,6 +50,8 @@ def list_members(root: str, path: str, _key: str | None) -> Contents:
     except (ValueError, RecursionError) as error:
         raise UnreadableSample(f"is not valid JSON ({error}); {COPY_AGAIN}") from None
     try:
+        if isinstance(content, dict) and "shapes" in content:
+            return labelme.list_members(root, path, content)
         names = _category_names(content["categories"])
         annotations = content["annotations"]
         if annotations and "segments_info" in annotations[0]:
@@ -63,8 +68,8 @@ def list_members(root: str, path: str, _key: str | None) -> Contents:
         # The text of other errors can quote the file, which may be no annotation file at all.
         reason = f"KeyError: {error}" if isinstance(error, KeyError) else type(error).__name__
         raise UnreadableSample(
-            f"is not a COCO JSON file of panoptic, instance or stuff annotations ({reason}); pass the "
-            "annotation file, or a folder of label maps"
+            f"is not a COCO JSON file of panoptic, instance or stuff annotations ({reason}), and no labelme "
+            "file; pass the annotation file, or a folder of label maps"
         ) from None
 
 

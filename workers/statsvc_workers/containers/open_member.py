@@ -10,6 +10,7 @@ from statsvc.errors import UnreadableSample
 from statsvc_workers.containers import class_masks, parquet
 from statsvc_workers.formats import hdf5, npy, open_label_map, zarr_arrays
 from statsvc_workers.formats.annotations import open_annotations
+from statsvc_workers.formats.shapes import open_shapes
 from statsvc_workers.formats.stacks import largest
 from statsvc_workers.samples.members import FileRange
 from statsvc_workers.samples.open_file import open_file
@@ -32,7 +33,7 @@ def member_bytes(member: Member, sample: OpenSample) -> BinaryIO | None:
         return cast("BinaryIO", FileRange(_file(sample), start, length))
     if member.kind == "row":
         return io.BytesIO(parquet.value(_file(sample), member, sample.stamp()))
-    if member.kind == "annotations":
+    if member.kind in ("annotations", "labelme"):
         return io.BytesIO(member.where)
     if member.kind in ("hdf5 part", "masks"):
         return None
@@ -104,6 +105,12 @@ def _open_annotations(
     return open_annotations(data, max_pixels)
 
 
+def _open_labelme(
+    _member: Member, _sample: OpenSample, data: BinaryIO, max_pixels: int, _counting: Counting
+) -> LabelMap:
+    return open_shapes(data, max_pixels)
+
+
 def _open_row(
     _member: Member, _sample: OpenSample, data: BinaryIO, max_pixels: int, counting: Counting
 ) -> LabelMap:
@@ -135,6 +142,7 @@ OPENERS: dict[MemberKind, Opener] = {
     "npy part": _open_npy_part,
     "panoptic": _open_panoptic,
     "annotations": _open_annotations,
+    "labelme": _open_labelme,
     "row": _open_row,
     "range": _open_range,
     "masks": _open_masks,

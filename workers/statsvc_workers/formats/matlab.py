@@ -153,7 +153,10 @@ def _arrays(file: BinaryIO, max_pixels: int, key: str | None) -> dict[str, NDArr
     for name in wanted:
         check_pixels(1, max(1, int(np.prod(variables[name], dtype=np.float64))), max_pixels)
     file.seek(0)
-    content = loadmat(file, variable_names=wanted, simplify_cells=False, squeeze_me=False)
+    try:
+        content = loadmat(file, variable_names=wanted)
+    except TypeError as error:  # SciPy's error for an element of another type than the format requires
+        raise UnreadableSample(f"is damaged: {str(error)[:100]}; {COPY_AGAIN}") from None
     arrays: dict[str, NDArray[Any]] = {}
     for name in wanted:
         _collect(name, content[name], arrays)

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 SCAN_AGAIN = "scan again when all files are complete"
 
 MemberKind = Literal[
-    "zarr", "range", "row", "panoptic", "annotations", "zarr part", "hdf5 part", "npy part", "masks"
+    "zarr",
+    "range",
+    "row",
+    "panoptic",
+    "annotations",
+    "labelme",
+    "zarr part",
+    "hdf5 part",
+    "npy part",
+    "masks",
 ]
 
 
@@ -31,6 +40,7 @@ class Member:
              row          a value of a Parquet column; (column, row group, row in the group)
              panoptic     a PNG of segment ids; {segment id: category id}
              annotations  COCO annotations of one image; their JSON as bytes
+             labelme      the shapes of one image; their JSON as bytes
              zarr part    a region of a Zarr array; one slice for each axis
              hdf5 part    a region of an HDF5 dataset; one slice for each axis
              npy part     a range of bytes of an NPY file; (offset, length, dtype, shape)

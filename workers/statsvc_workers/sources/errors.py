@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from statsvc.dataset.known_layouts import Layout
     from statsvc_workers.sources.detection import FileKind
 
+LABELME = b'"shapes"'
+"""Part of every file of labelme."""
+
 JSON_HEAD = 1 << 20
 """Bytes of a JSON file that are searched for the keys of COCO annotations."""
 
@@ -65,7 +68,8 @@ def nothing_readable(root: str, names: list[str]) -> SourceError:
         f"{count} {shown(extension) or 'files without an extension'}{' files' if extension else ''}"
         for extension, count in counts.most_common(EXAMPLES)
     )
-    annotations = [name for name in sorted(names) if name.lower().endswith(".json") and _is_coco(root, name)]
+    documents = [name for name in sorted(names) if name.lower().endswith(".json")]
+    annotations = [name for name in documents if _is_coco(_head(root, name))]
     known = [layout for layout in json_layouts() if any(map(matcher(layout.pattern), names))]
     if len(annotations) > 1 and known:
         folder = shlex.quote(root)
@@ -73,6 +77,11 @@ def nothing_readable(root: str, names: list[str]) -> SourceError:
         return SourceError(
             f"{root} contains no label maps in a supported format, only {summary}, but COCO annotations. "
             f"Choose one kind: {commands}"
+        )
+    if not annotations and any(LABELME in _head(root, name) for name in documents[:EXAMPLES]):
+        return SourceError(
+            f"{root} contains no label maps in a supported format, only {summary}, but labelme files: "
+            f"statsvc scan {shlex.quote(root)} --pattern {quoted('**/*.json')}"
         )
     if annotations:
         file = shlex.quote(f"{root}/{annotations[0]}")
@@ -99,16 +108,20 @@ def supported() -> str:
     return ", ".join([*sorted(FORMATS), *sorted(containers.EXTENSIONS), "Zarr folders"])
 
 
-def _is_coco(root: str, name: str) -> bool:
+def _is_coco(head: bytes) -> bool:
     """Whether the start of a JSON file looks like COCO annotations."""
+    return sum(key in head for key in (b'"images"', b'"annotations"', b'"categories"')) > 1
+
+
+def _head(root: str, name: str) -> bytes:
+    """Return the start of a file in a folder; nothing where it cannot be read."""
     if is_url(root):
-        return False
+        return b""
     try:
         with open_bytes(root, name) as file:
-            head = file.read(JSON_HEAD)
+            return file.read(JSON_HEAD)
     except (OSError, OutsideRoots):
-        return False
-    return sum(key in head for key in (b'"images"', b'"annotations"', b'"categories"')) > 1
+        return b""
 
 
 def ambiguous(

@@ -137,13 +137,17 @@ class _FolderListing:
             return
         except OSError as error:
             raise listing_failed(self._root, error) from error
+        if contents.members[0].kind == "labelme" and self._class_names not in ((), contents.class_names):
+            reason = "has another list of labels than the files before it; use one labels.txt for all files"
+            self._add_unreadable(path, fingerprint, reason)
+            return
         self._class_names = self._class_names or contents.class_names
         if contents.note:
             self._notes[path] = contents.note
         changed = stamp_of(status).fingerprint != fingerprint
         for member in contents.members:
             member_fingerprint = fingerprint
-            if member.file != path:
+            if member.file != path or member.files:
                 try:
                     member_fingerprint = containers.fingerprint(self._root, member)
                 except OSError:
