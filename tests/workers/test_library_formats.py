@@ -19,8 +19,14 @@ import rasterio
 import scipy.io
 import SimpleITK as sitk  # noqa: N813 - its documentation uses this name
 
+import statsvc as library
 from statsvc.dataset.counting_rule import Counting
+from statsvc.errors import SourceError
 from statsvc_workers.cluster.tasks import CountOptions, count_samples
+from statsvc_workers.samples import roots
+from statsvc_workers.samples.members import Member
+from statsvc_workers.sources.list_samples import list_samples
+from statsvc_workers.sources.listing import Source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,6 +114,46 @@ def test_a_metaimage_never_reads_another_file(tmp_path: Path) -> None:
         assert "another file" in refused(tmp_path / "a.mha")
         (tmp_path / "a.mha").write_text(f"Comment =\nElementDataFile = LOCAL\n{text}{other}")
         assert "twice" in refused(tmp_path / "a.mha")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_metaimage_in_two_files_is_read_when_a_pattern_names_it(tmp_path: Path, compressed: Any) -> None:
+    array = labels("i2")
+    (tmp_path / "masks").mkdir()
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "masks/a.mhd"), compressed)
+    with pytest.raises(SourceError, match=r"MetaImage headers.*--pattern '\*\*/\*\.mhd'"):
+        library.scan(tmp_path)
+    table = library.scan(tmp_path, pattern="**/*.mhd")
+    assert list(table.rows.path) == ["masks/a.mhd"]
+    totals = table.totals()
+    assert dict(zip(totals.class_id.tolist(), totals.pixels.tolist(), strict=True)) == counts_of(array)
+    with pytest.raises(SourceError, match="max_pixels"):
+        library.scan(tmp_path, pattern="**/*.mhd", max_pixels=10)
+    voxels = tmp_path / ("masks/a.zraw" if compressed else "masks/a.raw")
+    voxels.write_bytes(voxels.read_bytes()[:100])
+    with pytest.raises(SourceError, match="damaged or truncated"):
+        library.scan(tmp_path, pattern="**/*.mhd")
+    voxels.unlink()
+    with pytest.raises(SourceError, match=r"a\.z?raw for its voxels, which is missing"):
+        library.scan(tmp_path, pattern="**/*.mhd")
+
+
+def test_the_voxels_of_a_metaimage_stay_inside_the_roots(tmp_path: Path) -> None:
+    secret, source = tmp_path / "secret.raw", tmp_path / "source"
+    secret.write_bytes(bytes(24))
+    source.mkdir()
+    text = "ObjectType = Image\nNDims = 2\nDimSize = 4 6\nElementType = MET_UCHAR\n"
+    for name in ("../secret.raw", str(secret), "LIST", "a%d.raw 1 2 1"):
+        (source / "a.mhd").write_text(f"{text}ElementDataFile = {name}\n")
+        listing = list_samples(Source(str(source), "*.mhd"))
+        assert "save it as one .mha" in listing.unreadable["a.mhd"]
+    (source / "a.raw").symlink_to(secret)
+    (source / "a.mhd").write_text(f"{text}ElementDataFile = a.raw\n")
+    with roots.restricted([str(source)]):
+        assert "a.mhd" in list_samples(Source(str(source), "*.mhd")).unreadable
+        member = Member("a.mhd", "a.mhd", "metaimage", files=("a.raw",))
+        options = CountOptions(str(source), LARGE, "cpu", Counting(), roots=(str(source),))
+        assert count_samples(options, [member]).error[0]
 
 
 @pytest.mark.parametrize("compressed", [False, True])

@@ -79,7 +79,7 @@ def test_points_of_semantickitti_are_one_row_of_classes(tmp_path: Path) -> None:
     ("name", "command"),
     [
         ("ct.nhdr", "SimpleITK"),
-        ("it's.mhd", "SimpleITK"),
+        ("it's.gipl", "SimpleITK"),
         ("b.vrt", "gdal_translate b.vrt b.tif"),
         ("d.jpg", "JPEG is lossy"),
         ("e.xyz", "convert it to PNG, TIFF, NPY or NIfTI"),

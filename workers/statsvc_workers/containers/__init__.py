@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from statsvc.errors import UnreadableSample
-from statsvc_workers.containers import arrays, coco, parquet, tar
+from statsvc_workers.containers import arrays, coco, metaimage, parquet, tar
 from statsvc_workers.formats.base import as_unreadable
 from statsvc_workers.processes import isolated
 from statsvc_workers.samples import roots
@@ -29,6 +29,7 @@ READERS: dict[str, ContainerReader] = {
     ".tar": tar.list_members,
     ".parquet": parquet.list_members,
     ".json": coco.list_members,
+    ".mhd": metaimage.list_members,
 }
 """File extension → function that lists a container.
 
@@ -39,7 +40,7 @@ that contains the labels (None for the only one).
 EXTENSIONS = tuple(READERS)
 
 DETECTED = (".tar", ".parquet")
-"""Extensions of files that are always containers; a JSON file is read only if a pattern matches it."""
+"""Extensions of files that are always containers; others are read only if a pattern matches them."""
 
 
 def is_container(path: str, extensions: tuple[str, ...] = EXTENSIONS) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypedDict, cast
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.containers import class_masks, parquet
-from statsvc_workers.formats import hdf5, npy, open_label_map, zarr_arrays
+from statsvc_workers.formats import hdf5, metaimage, npy, open_label_map, zarr_arrays
 from statsvc_workers.formats.annotations import open_annotations
 from statsvc_workers.formats.shapes import open_shapes
 from statsvc_workers.formats.stacks import largest
@@ -35,7 +35,7 @@ def member_bytes(member: Member, sample: OpenSample) -> BinaryIO | None:
         return io.BytesIO(parquet.value(_file(sample), member, sample.stamp()))
     if member.kind in ("annotations", "labelme"):
         return io.BytesIO(member.where)
-    if member.kind in ("hdf5 part", "masks"):
+    if member.kind in ("hdf5 part", "masks", "metaimage"):
         return None
     return sample.file
 
@@ -111,6 +111,15 @@ def _open_labelme(
     return open_shapes(data, max_pixels)
 
 
+def _open_metaimage(
+    _member: Member, sample: OpenSample, _data: BinaryIO, max_pixels: int, _counting: Counting
+) -> LabelMap:
+    if not sample.files:
+        return metaimage.open_label_map(_file(sample), 0, max_pixels)
+    with open_file("", sample.files[0]) as voxels:
+        return metaimage.open_pair(_file(sample), _file(voxels), max_pixels)
+
+
 def _open_row(
     _member: Member, _sample: OpenSample, data: BinaryIO, max_pixels: int, counting: Counting
 ) -> LabelMap:
@@ -143,6 +152,7 @@ OPENERS: dict[MemberKind, Opener] = {
     "panoptic": _open_panoptic,
     "annotations": _open_annotations,
     "labelme": _open_labelme,
+    "metaimage": _open_metaimage,
     "row": _open_row,
     "range": _open_range,
     "masks": _open_masks,

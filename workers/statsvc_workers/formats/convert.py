@@ -14,7 +14,7 @@ _PILLOW = 'python -c "import sys, PIL.Image as i; i.open(sys.argv[1]).save(sys.a
 
 COMMANDS = {
     **dict.fromkeys((".vrt", ".ecw", ".hdr", ".bil", ".nc", ".grd"), _GDAL),
-    **dict.fromkeys((".mhd", ".nhdr", ".mgz", ".gipl"), _ITK),
+    **dict.fromkeys((".nhdr", ".mgz", ".gipl"), _ITK),
     **dict.fromkeys((".ppm", ".pcx", ".sgi", ".ras", ".xbm", ".dds"), _PILLOW),
     ".gpkg": "gdal_rasterize -a CLASS_COLUMN -tr 1 1 {file} {stem}.tif",
     ".shp": "gdal_rasterize -a CLASS_COLUMN -tr 1 1 {file} {stem}.tif",

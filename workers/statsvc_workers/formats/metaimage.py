@@ -1,4 +1,4 @@
-"""MetaImage label volumes in one file, `.mha`, decoded as a whole by SimpleITK.
+"""MetaImage label volumes, `.mha` and `.mhd`, decoded as a whole by SimpleITK.
 
 SimpleITK reads only files that have a name, so it gets a temporary copy. A header may name another file for
 the voxels, anywhere on the machine, so only headers whose voxels follow in the same file are given to it.
@@ -7,10 +7,13 @@ Format: https://itk.org/Wiki/ITK/MetaIO/Documentation.
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import tempfile
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -28,6 +31,7 @@ from statsvc_workers.formats.base import (
     volume_of,
     whole_numbers,
 )
+from statsvc_workers.samples.members import SCAN_AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -45,6 +49,12 @@ DATA = b"ElementDataFile"
 LOCAL = re.compile(DATA + rb"[ \t]*=[ \t]*LOCAL[ \t]*\r?\n")
 """The last field of a header whose voxels follow."""
 
+OTHER = re.compile(DATA + rb"[ \t]*=[ \t]*([^\r\n%]+?)[ \t]*\r?\n?\Z")
+"""The last field of a header whose voxels are in another file."""
+
+SEVERAL = re.compile(rb"LIST\b.*", re.IGNORECASE)
+"""Names that mean: a file for each slice."""
+
 MAX_HEADER_BYTES = 1 << 16
 BLOCK = 1 << 20
 
@@ -55,12 +65,48 @@ def open_label_map(file: BinaryIO, _size: int, max_pixels: int, _key: str | None
     Raises `UnreadableSample` for several values of a voxel, voxels in another file, values that are not whole
     numbers, and for a damaged file.
     """
-    shape = _checked(file, max_pixels)
+    return _label_map(_checked(file, max_pixels), _chunks(file))
+
+
+def data_file(file: BinaryIO) -> str | None:
+    """Return the name of the file with the voxels that a header names; None if they follow the header.
+
+    Raises `UnreadableSample` for a header that names several files, or skips bytes of a file.
+    """
+    head = file.read(MAX_HEADER_BYTES)
+    if LOCAL.search(head):
+        return None
+    other = OTHER.search(head)
+    if other is None or SEVERAL.fullmatch(other[1]) or head.count(DATA) > 1 or b"HeaderSize" in head:
+        raise UnreadableSample(
+            "is a header whose voxels are not in one file from its first byte on, or it is damaged; "
+            "save it as one .mha file"
+        )
+    return other[1].decode(errors="replace")
+
+
+def open_pair(file: BinaryIO, voxels: BinaryIO, max_pixels: int) -> LabelMap:
+    """Read a header and the file with its voxels, as one file with both."""
+    head = file.read(MAX_HEADER_BYTES)
+    other = OTHER.search(head)
+    if other is None:
+        raise UnreadableSample(f"changed after it was listed; {SCAN_AGAIN}")
+    local = head[: other.start()] + DATA + b" = LOCAL\n"
+    shape = _checked(io.BytesIO(local), max_pixels)
+    with _named(chain([local], iter(partial(voxels.read, BLOCK), b""))) as reader:
+        return _label_map(shape, _parts(_array(reader)))
+
+
+def _label_map(shape: tuple[int, ...], chunks: Iterator[NDArray[Any]]) -> LabelMap:
     layout: Literal["rows"] | None = None if long_axes(shape) is None else "rows"
-    volume = volume_of(shape[::-1])
-    chunks = _chunks(file)
     return LabelMap(
-        Mode.ARRAY, math.prod(shape[1:]), shape[0], chunks, axes=len(shape), layout=layout, volume=volume
+        Mode.ARRAY,
+        math.prod(shape[1:]),
+        shape[0],
+        chunks,
+        axes=len(shape),
+        layout=layout,
+        volume=volume_of(shape[::-1]),
     )
 
 
@@ -110,7 +156,11 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], str, int]:
 
 
 def _chunks(file: BinaryIO) -> Iterator[NDArray[Any]]:
-    values = _voxels(file).reshape(-1)
+    yield from _parts(_voxels(file))
+
+
+def _parts(voxels: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    values = voxels.reshape(-1)
     for start in range(0, len(values), CHUNK_PIXELS):
         chunk = values[start : start + CHUNK_PIXELS]
         yield whole_numbers(chunk) if chunk.dtype.kind == "f" else chunk
@@ -118,10 +168,14 @@ def _chunks(file: BinaryIO) -> Iterator[NDArray[Any]]:
 
 def _voxels(file: BinaryIO) -> NDArray[Any]:
     """Return the voxels [z, y, x]."""
+    with _named(_blocks(file)) as reader:
+        return _array(reader)
+
+
+def _array(reader: Any) -> NDArray[Any]:
     import SimpleITK as sitk  # noqa: N813
 
-    with _named(_blocks(file)) as reader:
-        values: NDArray[Any] = sitk.GetArrayFromImage(_run(reader.Execute))
+    values: NDArray[Any] = sitk.GetArrayFromImage(_run(reader.Execute))
     return values
 
 

@@ -20,6 +20,7 @@ MemberKind = Literal[
     "panoptic",
     "annotations",
     "labelme",
+    "metaimage",
     "zarr part",
     "hdf5 part",
     "npy part",
@@ -41,6 +42,7 @@ class Member:
              panoptic     a PNG of segment ids; {segment id: category id}
              annotations  COCO annotations of one image; their JSON as bytes
              labelme      the shapes of one image; their JSON as bytes
+             metaimage    a volume whose voxels are in the file that follows, if any; `where` is None
              zarr part    a region of a Zarr array; one slice for each axis
              hdf5 part    a region of an HDF5 dataset; one slice for each axis
              npy part     a range of bytes of an NPY file; (offset, length, dtype, shape)

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 1 << 16
 """Rows that are copied in one step."""
 
+PAIRS = (".json", ".mhd")
+"""Endings of files whose samples are also in other files."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChangedPaths:
@@ -62,8 +65,9 @@ def check_changed_paths(
 
     Raises `SourceError` where a path cannot be checked or the whole source is missing, and `DamagedVersion`.
     """
-    if is_url(source.root) or _may_match_json(source.pattern) or counting.masks:
-        # The images of a panoptic JSON file are samples whatever their names are.
+    if is_url(source.root) or _may_match_pairs(source.pattern) or counting.masks:
+        # Samples of these files depend on others, whatever their names are: the PNG files of a panoptic JSON
+        # file, the labels of labelme, the voxels of a MetaImage header.
         return None
     base_paths = base.read("path")
     tree = _SourceTree(source.root)
@@ -130,11 +134,11 @@ def _merge(
     return listing, from_base
 
 
-def _may_match_json(pattern: str) -> bool:
-    """Whether a pattern may match a JSON file: False only if its literal ending is another one."""
+def _may_match_pairs(pattern: str) -> bool:
+    """Whether a pattern may match a file of `PAIRS`: False only if its literal ending is another one."""
     ending = re.search(r"\{([\w.,]+)\}$|[\w.]+$", pattern.lower())
     endings = [""] if ending is None else (ending[1] or ending[0]).split(",")
-    return any(text.endswith(".json") or ".json".endswith(text) for text in endings)
+    return any(text.endswith(pair) or pair.endswith(text) for text in endings for pair in PAIRS)
 
 
 def _rows_below(paths: Paths, unit: str) -> list[int]:

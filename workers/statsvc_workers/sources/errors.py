@@ -78,6 +78,12 @@ def nothing_readable(root: str, names: list[str]) -> SourceError:
             f"{root} contains no label maps in a supported format, only {summary}, but COCO annotations. "
             f"Choose one kind: {commands}"
         )
+    if any(name.lower().endswith(".mhd") for name in names):
+        return SourceError(
+            f"{root} contains no label maps in a supported format, only {summary}, but MetaImage headers. If "
+            "they belong to label maps, not to images, choose them, for example: "
+            f"statsvc scan {shlex.quote(root)} --pattern {quoted('**/*.mhd')}"
+        )
     if not annotations and any(LABELME in _head(root, name) for name in documents[:EXAMPLES]):
         return SourceError(
             f"{root} contains no label maps in a supported format, only {summary}, but labelme files: "
