@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
+import imagecodecs
 import nibabel
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import scipy.io
+import SimpleITK as sitk  # noqa: N813 - its documentation uses this name
 import zarr
 from PIL import Image
 
@@ -46,6 +49,9 @@ if TYPE_CHECKING:
 LABELS = np.random.default_rng(0).integers(0, 5, (12, 16)).astype(np.uint8)
 NUMBERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1)
 """Values that length fields are overwritten with."""
+
+CORNER = "xllcorner 0\nyllcorner 0\ncellsize 1"
+"""Where an ASCII grid lies."""
 
 LISTED, COUNTED = 20, 8
 """Default number of damaged files of each format."""
@@ -150,6 +156,16 @@ def label_maps() -> dict[str, bytes]:
     files[".npz"] = archive.getvalue()
     volume = nibabel.Nifti1Image(np.stack([LABELS] * 2), np.eye(4)).to_bytes()
     files |= {".nii": volume, ".nii.gz": gzip.compress(volume, mtime=0), ".h5": arrays()[".h5"]}
+    variables = io.BytesIO()
+    scipy.io.savemat(variables, {"labels": LABELS}, do_compression=True)
+    grid = "\n".join([f"ncols 16\nnrows 12\n{CORNER}", *(" ".join(map(str, row)) for row in LABELS)])
+    files |= {".mat": variables.getvalue(), ".asc": grid.encode(), "_lidarseg.bin": LABELS.tobytes()}
+    files[".jp2"] = bytes(imagecodecs.jpeg2k_encode(LABELS, reversible=True, codecformat="jp2"))
+    with tempfile.TemporaryDirectory() as folder:
+        for extension in (".nrrd", ".mha"):
+            path = Path(folder) / f"a{extension}"
+            sitk.WriteImage(sitk.GetImageFromArray(np.stack([LABELS] * 2)), str(path), True)
+            files[extension] = path.read_bytes()
     return files
 
 
