@@ -18,7 +18,9 @@ from statsvc.api.http.middleware import LOOPBACK_NAMES, BodyLimit, Head, HostChe
 from statsvc.api.http.observe import Observe, RequestMetrics
 from statsvc.api.routes import (
     changed,
+    cooccurrence,
     datasets,
+    diff,
     doctor,
     groups,
     health,
@@ -104,6 +106,8 @@ def build_app(
         weights,
         datasets,
         histogram,
+        cooccurrence,
+        diff,
         versions,
         imports,
         samples,

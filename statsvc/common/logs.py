@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -31,6 +32,9 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 _context: ContextVar[Mapping[str, str]] = ContextVar("statsvc_log_context", default={})  # noqa: B039
 _of_process: dict[str, str] = {}
+
+_PREFIX = secrets.token_hex(4)
+_numbers = itertools.count()
 
 
 @contextlib.contextmanager
@@ -66,8 +70,8 @@ def current_request_id() -> str | None:
 
 
 def new_request_id() -> str:
-    """Return a request id that no other request has."""
-    return secrets.token_hex(8)
+    """Return a request id that no other request has: 16 hexadecimal digits."""
+    return f"{_PREFIX}{next(_numbers):08x}"
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

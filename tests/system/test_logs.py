@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import signal
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -25,6 +26,49 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from statsvc.store.home import Home
+
+
+SLOW_SERVER = """
+import asyncio, logging, sys
+from statsvc.api import serve
+from statsvc.common.logs import configure_logging
+from statsvc.store import home as homes
+
+async def slow():
+    print("slow", flush=True)
+    await asyncio.sleep(600)
+
+def build_app(*args, **options):
+    app = original(*args, **options)
+    app.add_api_route("/slow", slow)
+    return app
+
+original, serve.build_app = serve.build_app, build_app
+configure_logging(logging.WARNING)
+ready = lambda _port: print("ready", flush=True)
+serve.run(homes.resolve(sys.argv[1]), "127.0.0.1", int(sys.argv[2]), [], ready=ready)
+"""
+"""A server with a request that takes longer than stopping."""
+
+
+def test_a_request_that_stopping_ends_is_a_warning_and_no_error(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-c", SLOW_SERVER, str(tmp_path / "home"), str(port)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server,
+        socket.socket() as client,
+    ):
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        client.connect(("127.0.0.1", port))
+        client.sendall(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert server.stdout.readline() == "slow\n"
+        server.terminate()
+        _, log = server.communicate(timeout=60)
+    assert server.returncode == 0
+    [line] = log.splitlines()
+    assert "WARNING" in line
+    assert "Cancel 1 running task" in line
 
 
 def test_a_request_id_leads_from_the_request_to_the_response_the_job_and_every_log_line(

@@ -1,4 +1,4 @@
-"""Responses of `/datasets/{name}/histogram`, `/samples` and `/doctor`."""
+"""Responses of `/datasets/{name}/histogram`, `/cooccurrence`, `/diff`, `/samples` and `/doctor`."""
 
 from __future__ import annotations
 
@@ -287,3 +287,97 @@ class DoctorReport(ResponseModel):
     looked_at: int = Field(description="label maps that were read again for this report")
     not_examined: list[str] = Field(description="checks that were not possible, and why")
     schema_: int = Field(alias="schema", description="revision of this format")
+
+
+class ClassName(ResponseModel):
+    """A class that occurs."""
+
+    id: int = Field(description="class id, after the class map")
+    name: str = Field(description="class name, or the id as text if it has no name")
+
+
+class Cooccurrence(ResponseModel):
+    """In how many images each two classes occur together."""
+
+    model_config = example(
+        {
+            "dataset": "camvid",
+            "version": 3,
+            "exact": True,
+            "split": None,
+            "class_map": "none",
+            "ignore_index": [11],
+            "images": 367,
+            "classes": [{"id": 0, "name": "sky"}, {"id": 1, "name": "building"}],
+            "cooccurrence": [[366, 361], [361, 362]],
+            "schema": 1,
+        }
+    )
+
+    dataset: str = Field(description="name of the dataset")
+    version: int = Field(description="version number")
+    exact: bool = Field(description="false if the counts are an estimate from some of the images")
+    split: str | None = Field(description="the split that was counted; null for all samples")
+    class_map: str = Field(description="name of the class map; `none` for raw ids")
+    ignore_index: list[int] = Field(description="ignored ids")
+    images: int = Field(description="images counted")
+    classes: list[ClassName] = Field(description="the classes that occur, ascending")
+    cooccurrence: list[list[int]] = Field(
+        description="row r, column c: images that contain the classes r and c of `classes`; on the diagonal, "
+        "images that contain the class"
+    )
+    schema_: int = Field(alias="schema", description="revision of this format")
+
+
+class Compared(ResponseModel):
+    """One side of a difference."""
+
+    dataset: str = Field(description="name of the dataset")
+    version: int = Field(description="version number")
+    split: str | None = Field(description="split or group; null for all samples")
+
+
+class Change(ResponseModel):
+    """A value of a class on both sides."""
+
+    from_: Number | None = Field(alias="from", description="value of the first side; null if unknown")
+    to: Number | None = Field(description="value of the second side; null if unknown")
+    change: float | None = Field(
+        description="relative change; null where a value is unknown, and where only the first one is 0"
+    )
+
+
+class ClassDifference(ResponseModel):
+    """The changes of one class."""
+
+    id: int = Field(description="class id")
+    name: str = Field(description="class name")
+    pixels: Change = Field(description="pixels of the class")
+    images: Change = Field(description="images that contain the class")
+    share: Change = Field(description="share of all counted pixels")
+    weight: Change = Field(description="class weight")
+
+
+_CHANGE = {"from": 100, "to": 110, "change": 0.1}
+
+
+class Difference(ResponseModel):
+    """What differs between two versions, splits, groups or datasets."""
+
+    model_config = example(
+        {
+            "from": {"dataset": "camvid", "version": 2, "split": None},
+            "to": {"dataset": "camvid", "version": 3, "split": None},
+            "distance": 0.0,
+            "classes": [
+                {"id": 0, "name": "sky"} | dict.fromkeys(("pixels", "images", "share", "weight"), _CHANGE)
+            ],
+            "warnings": [],
+        }
+    )
+
+    from_: Compared = Field(alias="from", description="the first side")
+    to: Compared = Field(description="the second side")
+    distance: float = Field(description="Jensen-Shannon distance of the shares of pixels, 0 to 1")
+    classes: list[ClassDifference] = Field(description="every class of either side, ascending")
+    warnings: list[str] = Field(description="where the two are hard to compare, such as renamed classes")
