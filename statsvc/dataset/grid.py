@@ -89,6 +89,10 @@ class Place(NamedTuple):
     shape: tuple[int, int, int]
     whole: tuple[int, int, int]
 
+    def __setstate__(self, state: object) -> None:
+        """Refuse: a pickle of another process must not set attributes of this class."""
+        raise TypeError("a place has no state")
+
 
 NO_PLACE = Place((0, 0, 0), (0, 0, 0), (0, 0, 0))
 """The place of a sample that is unreadable, or has more than three axes."""

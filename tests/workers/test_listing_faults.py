@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
+import pickle
 import random
 import re
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +20,7 @@ import pytest
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.processes import isolated
+from statsvc_workers.sources.content import Look
 from statsvc_workers.sources.list_samples import list_samples
 from statsvc_workers.sources.listing import Source
 from statsvc_workers.sources.sources import open_source
@@ -50,6 +54,58 @@ def test_a_child_that_crashes_or_returns_something_unexpected_is_reported_and_re
     with pytest.raises(FileNotFoundError):
         isolated.call(os.stat, "/none")
     assert isolated.call(max, 1, 2) == 2
+
+
+def test_a_child_that_was_ended_between_two_calls_is_replaced_and_no_file_is_blamed() -> None:
+    for _ in range(2):
+        before = set(children(os.getpid()))
+        assert isolated.call(max, 1, 2) == 2
+        for child in set(children(os.getpid())) - before:
+            os.kill(child, signal.SIGKILL)
+            os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert isolated.call(max, 1, 2) == 2
+
+
+def test_a_forked_process_starts_its_own_children() -> None:
+    program = (
+        "import os, signal; from statsvc_workers.processes import isolated; isolated.call(max, 1, 2)\n"
+        "if child := os.fork(): raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "signal.alarm(60); assert isolated.call(max, 1, 2) == 2; isolated.close(); os._exit(7)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 7
+
+
+def answer_with(opcodes: bytes) -> None:
+    """Let a child answer with an arbitrary pickle, as a decoder could that was taken over by its file."""
+    before = set(children(os.getpid()))
+    assert isolated.call(max, 1, 2) == 2
+    [child] = set(children(os.getpid())) - before
+    files = Path(f"/proc/{child}/fd").iterdir()
+    [connection] = [int(file.name) for file in files if str(file.readlink()).startswith("socket:")]
+    isolated.call(os.write, connection, struct.pack("<Q", len(opcodes)) + opcodes)
+
+
+@pytest.mark.parametrize("opcodes", [b"garbage", pickle.dumps(("exception", 5))])
+def test_an_answer_that_is_none_is_reported(opcodes: bytes) -> None:
+    with pytest.raises(UnreadableSample, match="unexpected"):
+        answer_with(opcodes)
+    assert isolated.call(max, 1, 2) == 2
+
+
+@pytest.mark.parametrize(("module", "name"), sorted(isolated.CLASSES))
+def test_an_answer_cannot_change_a_class(module: str, name: str) -> None:
+    # GLOBAL, (None, {"changed": 5}), BUILD: https://docs.python.org/3/library/pickletools.html
+    opcodes = b"c%b\n%b\nN}\x8c\x07changedK\x05s\x86b." % (module.encode(), name.encode())
+    with pytest.raises(UnreadableSample, match="unexpected"):
+        isolated.unpickled(opcodes)
+    assert not hasattr(getattr(importlib.import_module(module), name), "changed")
+
+
+def test_an_answer_cannot_change_a_member_of_an_enumeration() -> None:
+    opcodes = b"cstatsvc_workers.sources.content\nLook\n\x8c\x0aphotograph\x85R}\x8c\x07changedK\x05sb."
+    with pytest.raises(UnreadableSample, match="unexpected"):
+        isolated.unpickled(opcodes)
+    assert not hasattr(Look.PHOTO, "changed")
 
 
 def test_a_call_has_a_limit_on_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:

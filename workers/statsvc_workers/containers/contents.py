@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from statsvc_workers.samples.members import Member
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Contents:
     """The listing of a container.
 

@@ -57,10 +57,15 @@ CLASSES = {
     ("statsvc_workers.sources.content", "Content"),
     ("statsvc_workers.sources.content", "Look"),
 }
-"""Modules and names of the classes that a result may contain, apart from text, numbers and collections."""
+"""Modules and names of the classes that a result may contain, apart from text, numbers and collections.
+
+None of them lets a pickle set its attributes, or those of an object that exists already: they would stay
+changed for the files that follow.
+"""
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _LENGTH = struct.Struct("<Q")
+_UNEXPECTED = "made its reader return an unexpected"
 _PROGRAM = """
 import sys
 sys.path += {path!r}
@@ -101,15 +106,19 @@ _starter = ThreadPoolExecutor(1, "statsvc-isolated")
 def _take() -> _Child:
     _places.acquire()
     try:
-        with _lock:
-            child = _idle.pop() if _idle else None
-        if child is not None and child.environment != os.environ:  # credentials, for instance
+        while (child := _pop_idle()) is not None:
+            if child.is_usable():
+                return child
             child.end()
-            child = None
-        return child or _starter.submit(_Child).result()
+        return _starter.submit(_Child).result()
     except BaseException:
         _places.release()
         raise
+
+
+def _pop_idle() -> _Child | None:
+    with _lock:
+        return _idle.pop() if _idle else None
 
 
 def _give_back(child: _Child) -> None:
@@ -128,8 +137,16 @@ def close() -> None:
         child.end()
 
 
+def _start_again() -> None:
+    """Forget the children, the threads and the locks of the process from which this one was forked."""
+    global _lock, _places, _starter
+    _idle.clear()
+    _lock, _places = threading.Lock(), threading.BoundedSemaphore(CHILDREN)
+    _starter = ThreadPoolExecutor(1, "statsvc-isolated")
+
+
 atexit.register(close)
-os.register_at_fork(after_in_child=_idle.clear)  # the child processes belong to the parent
+os.register_at_fork(after_in_child=_start_again)
 
 
 class _Child:
@@ -159,6 +176,11 @@ class _Child:
                 "on processes (ulimit -u)"
             ) from error
 
+    def is_usable(self) -> bool:
+        """Whether the process waits for a call; the kernel may have ended it to free memory for others."""
+        # The environment has credentials, for instance.
+        return self.environment == os.environ and self._process.poll() is None
+
     def call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         request = pickle.dumps((os.getpid(), CPU_SECONDS, function, args, kwargs))
         try:
@@ -166,11 +188,9 @@ class _Child:
             answer = _receive(self._connection)
         except (EOFError, OSError):
             raise ChildDied(self._reason()) from None
-        failed, value = _Unpickler(io.BytesIO(answer)).load()
+        failed, value = unpickled(answer)
         if failed == "memory":
             raise ChildDied(_out_of_memory())
-        if failed == "system":
-            raise OSError(*value)
         if failed:
             raise value
         return value
@@ -198,10 +218,25 @@ class _Child:
         self._process.wait()
 
 
+def unpickled(answer: bytes) -> tuple[str, Any]:
+    """Return what `_answer` pickled. Raises `ChildDied` for anything else."""
+    try:
+        failed, value = _Unpickler(io.BytesIO(answer)).load()
+        if failed == "system":
+            value = OSError(*value)
+    except ChildDied:
+        raise
+    except Exception as error:
+        raise ChildDied(f"{_UNEXPECTED} answer ({type(error).__name__}); do not use the file") from error
+    if failed not in ("", "memory") and not isinstance(value, (StatsvcError, OSError)):
+        raise ChildDied(f"{_UNEXPECTED} {type(value).__name__}; do not use the file")
+    return failed, value
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in CLASSES:
-            raise ChildDied(f"made its reader return an unexpected {module}.{name}; do not use the file")
+            raise ChildDied(f"{_UNEXPECTED} {module}.{name}; do not use the file")
         return super().find_class(module, name)
 
 
@@ -267,7 +302,10 @@ def _limit_this_process(memory: int) -> None:
 
 def _limit_processor_time(seconds: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + seconds + 1, hard))
+    limit = int(time.process_time()) + seconds + 1
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
 
 
 def _answer(function: Callable[..., Any], args: Any, kwargs: Any) -> bytes:

@@ -92,6 +92,10 @@ class Look(Enum):
     FRACTIONS = "fractions"
     UNKNOWN = "unknown"
 
+    def __setstate__(self, state: object) -> None:
+        """Refuse: a pickle of another process must not set attributes of this class or its members."""
+        raise TypeError("a look has no state")
+
 
 @dataclass(frozen=True, slots=True)
 class Content:
