@@ -122,7 +122,7 @@ class _Rejected(Exception):
     """Raised within the parser, which then reports an invalid request."""
 
 
-class _Joined:
+class Joined:
     """A transport that sends the head and the body of a response with one system call."""
 
     def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
@@ -131,16 +131,18 @@ class _Joined:
         self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
+        """Send data, once the event loop has run what is due now."""
         if not self._parts:
             self._loop.call_soon(self._flush)
         self._parts.append(data)
 
     def _flush(self) -> None:
         parts, self._parts = self._parts, []
-        if parts:
+        if parts and not self._transport.is_closing():  # uvloop raises an error after an abort
             self._transport.write(b"".join(parts))
 
     def close(self) -> None:
+        """Send what was written, and close."""
         self._flush()
         self._transport.close()
 
@@ -170,7 +172,7 @@ class _Guarded(HttpToolsProtocol):
         self._head_bytes = 0  # bytes of the header fields of this request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_Joined(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(Joined(transport, self.loop))  # type: ignore[arg-type]
         self.address = self.client[0] if self.client else ""
         if not self.limits.has_place(self.address):
             transport.write(_BUSY % (len(_BUSY_BODY), _BUSY_BODY))

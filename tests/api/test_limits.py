@@ -17,9 +17,17 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 import uvicorn
+import uvloop
 
 from statsvc.api.app import build_app
-from statsvc.api.connections import MAX_CONNECTIONS, MAX_PIPELINED, Limits, connection_limit, guarded_protocol
+from statsvc.api.connections import (
+    MAX_CONNECTIONS,
+    MAX_PIPELINED,
+    Joined,
+    Limits,
+    connection_limit,
+    guarded_protocol,
+)
 from statsvc.api.http.json_route import loads
 from statsvc.api.http.middleware import MAX_BODY, MAX_DATASET_BODY, largest_body
 from statsvc.api.state import job_events
@@ -92,6 +100,25 @@ def largest_requests(path: str, method: str, job_id: str) -> Iterator[tuple[str,
     size = largest_body(path)
     for body in largest_bodies(path, size):
         yield url, body
+
+
+def test_an_answer_to_a_connection_that_was_aborted_meanwhile_is_dropped() -> None:
+    problems: list[Any] = []
+
+    async def answer() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: problems.append(context))
+        client, server = socket.socketpair()
+        with client:
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=server)
+            joined = Joined(transport, loop)
+            loop.call_soon(joined.write, b"HTTP/1.1 200 OK")  # before the protocol hears of the end
+            joined.abort()
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+    uvloop.run(answer())
+    assert problems == []
 
 
 async def longest_stall(send: Callable[[], Any]) -> float:

@@ -286,6 +286,29 @@ def test_a_source_without_instances_knows_no_objects(workspace: Workspace, tmp_p
     assert "object_sizes" not in workspace.record(dataset.name).digests
 
 
+def test_an_object_without_pixels_adds_no_id_where_objects_of_other_samples_are_unknown(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    folder = tmp_path / "labels"
+    write_png(folder / "plain.png", np.full((4, 4), 3, np.uint8))
+    outline = {"image_id": 1, "segmentation": [[0, 0, 4, 0, 4, 4, 0, 4]], "area": 16, "iscrowd": 0}
+    covered = [{**outline, "id": number, "category_id": number} for number in (1, 2)]
+    image = {"id": 1, "file_name": "a.jpg", "height": 4, "width": 4}
+    names = [{"id": number, "name": str(number)} for number in (1, 2)]
+    content = {"images": [image], "annotations": covered, "categories": names}
+    (folder / "instances.json").write_text(json.dumps(content))
+    workspace.catalog.create_dataset("mixed", str(folder), "*.[jp][sn]*", Configuration())
+    wait_until_stable(folder)
+    workspace.scan("mixed")
+    first = workspace.version("mixed").array("class_id").tolist()
+    write_png(folder / "plain.png", np.full((4, 4), 4, np.uint8))
+    wait_until_stable(folder)
+    workspace.scan("mixed")
+    assert [raw for raw in first if raw not in (3, 4)] == [
+        raw for raw in workspace.version("mixed").array("class_id").tolist() if raw not in (3, 4)
+    ]
+
+
 def test_totals_do_not_depend_on_how_objects_are_added() -> None:
     rng = np.random.default_rng(0)
     column, pixels = rng.integers(0, 5, 3_000_000), 2 ** rng.integers(0, 28, 3_000_000) + rng.integers(0, 9)

@@ -116,8 +116,9 @@ class Changes:
     def __init__(self, url: sa.URL) -> None:
         self._name = str(Path(str(url.database)).absolute())
         self._opened: tuple[sqlite3.Connection, tuple[int, int]] | None = None
+        self._times_opened = 0
 
-    def marker(self) -> tuple[tuple[int, int], int] | None:
+    def marker(self) -> tuple[tuple[int, int], int, int] | None:
         """Return a value that is the same as long as nobody commits and the file is not replaced.
 
         None if it cannot be determined without waiting.
@@ -131,11 +132,13 @@ class Changes:
                 uri = f"file:{quote(os.fsencode(self._name))}?mode=rw"
                 connection = sqlite3.connect(uri, uri=True, timeout=0, check_same_thread=False)
                 self._opened = connection, identity
+                self._times_opened += 1
             [version] = self._opened[0].execute("PRAGMA data_version").fetchone()
         except (sqlite3.Error, OSError):
             self.close()
             return None
-        return identity, version
+        # Each connection counts from the same number on, whatever was committed before it was opened.
+        return identity, self._times_opened, version
 
     def close(self) -> None:
         """Close the connection."""

@@ -65,11 +65,11 @@ def merge_rows(
 
     Raises `DamagedVersion` where the base cannot be read.
     """
-    class_id = _class_ids(comparison, rows, fresh_row)
+    objects = _object_entries(comparison, rows, fresh_row)
+    class_id = _class_ids(comparison, rows, fresh_row, with_objects=objects is not None)
     on_grid = None
     if counting.grid is not None and cell_file is not None:
         on_grid = counting.grid, _grid_entries(comparison, rows, fresh_row, cell_file)
-    objects = _object_entries(comparison, rows, fresh_row)
     places = _places(comparison, rows, fresh_row, counting)
     writer = VersionWriter(folder, class_id, len(listing.path), {}, on_grid, objects, places)
     base_counts = base_columns = None
@@ -270,14 +270,20 @@ def _add_totals(writer: VersionWriter, base: Version, same: NDArray[np.int64]) -
         writer.add(chunk_totals.histogram(totals.class_id), -1)
 
 
-def _class_ids(comparison: Comparison, rows: CountedRows, fresh_row: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the raw ids that occur, ascending: equal label maps have equal arrays, whatever the base had."""
+def _class_ids(
+    comparison: Comparison, rows: CountedRows, fresh_row: NDArray[np.int64], *, with_objects: bool
+) -> NDArray[np.int64]:
+    """Return the raw ids that occur, ascending: equal label maps have equal arrays, whatever the base had.
+
+    with_objects  whether the objects of all samples are known; else those of some must not add ids
+    """
     lengths = np.diff(rows.offsets)
     used = np.zeros(len(lengths), bool)
     used[fresh_row[fresh_row >= 0]] = True
-    objects = rows.objects.take(np.flatnonzero(used))
-    # An object that others cover may have an id of which no pixel is left.
-    present = np.union1d(rows.ids[np.repeat(used, lengths)], objects.class_id).astype(np.int64)
+    present = np.unique(rows.ids[np.repeat(used, lengths)]).astype(np.int64)
+    if with_objects:
+        # An object that others cover may have an id of which no pixel is left.
+        present = np.union1d(present, rows.objects.take(np.flatnonzero(used)).class_id)
     if comparison.base is None or not comparison.reused.any():
         return present
     totals = comparison.base.totals()
@@ -285,13 +291,13 @@ def _class_ids(comparison: Comparison, rows: CountedRows, fresh_row: NDArray[np.
     kept = np.zeros(comparison.base_samples, bool)
     kept[comparison.base_row[comparison.reused]] = True
     leaving = np.flatnonzero(~kept)
-    if totals.objects is not None:
+    if totals.objects is not None and with_objects:
         remaining += totals.objects.count
     reader = _BaseCounts(comparison.base, totals.class_id)
     for chunk in np.unique(leaving // ROWS_PER_CHUNK).tolist():
         in_chunk = leaving[leaving // ROWS_PER_CHUNK == chunk]
         remaining -= reader.rows(in_chunk).sum(axis=0)
-        if totals.objects is not None:
+        if totals.objects is not None and with_objects:
             first = chunk * ROWS_PER_CHUNK
             objects = comparison.base.objects(first, min(first + ROWS_PER_CHUNK, comparison.base_samples))
             remaining -= objects.take(in_chunk - first).dense(totals.class_id).sum(axis=0)
