@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from statsvc.errors import InvalidParameter
-from statsvc.losses.modules import require_tensors
+from statsvc.losses.arguments import require_tensors
 
 
 class MonaiLoss(nn.Module):

@@ -10,6 +10,7 @@
 ::
 
     modules     the losses
+    arguments   checks of options, logits and targets
     class_sums  the only passes over the logits, forward and backward
     plain_sums  the same sums for torch.func and forward-mode derivatives
     terms       cross-entropy, Dice and Tversky, computed from the [N, C] results of `class_sums`

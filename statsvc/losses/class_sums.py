@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Sequence  # noqa: TC003  the operators' schema is read from the annotations
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,8 @@ CPU_BLOCK = 1 << 20
 """Elements of a block on the CPU: 4 MiB of float32, which fits the cache."""
 DEVICE_BLOCK = 1 << 23
 """Elements of a block on other devices, where few kernel launches matter more than memory."""
+MASK_VALUE = 255
+"""The foreground of a mask in an image file, where the background is 0."""
 NAMED_TARGETS = 5
 """How many invalid target values an error message lists."""
 
@@ -198,10 +201,14 @@ def is_one_of(label: Tensor, ids: Sequence[int]) -> Tensor:
 def check_targets(target: Tensor, ends: Tensor, ignored_ids: Sequence[int], classes: int) -> None:
     """Raise `InvalidParameter` naming the targets outside 0 … C−1.
 
+    Warns if the foreground of a mask seems to be ignored.
+
     ends  the lowest and the highest target, int64 [2], ignored pixels excluded
     """
     lowest, highest = ends.tolist()
     if lowest >= 0 and highest < classes:
+        if classes == 2 and highest == 0 and MASK_VALUE in ignored_ids:
+            _warn_if_foreground_is_ignored(target.to(torch.int64))
         return
     label = target.to(torch.int64)
     outside = label[~is_one_of(label, ignored_ids) & ((label < 0) | (label >= classes))]
@@ -218,6 +225,18 @@ def check_targets(target: Tensor, ends: Tensor, ignored_ids: Sequence[int], clas
             "class ids, or set ignore_index",
         )
     )
+
+
+def _warn_if_foreground_is_ignored(label: Tensor) -> None:
+    """Warn about a mask of 0 and 255, in which the ignored id 255 is the foreground."""
+    if bool((label == 0).any()) and bool((label == MASK_VALUE).any()):
+        warnings.warn(
+            f"the target has the values 0 and {MASK_VALUE} and no pixel of class 1, and {MASK_VALUE} is "
+            f"ignored. If {MASK_VALUE} is the foreground of a mask, no loss is computed there: give "
+            f"target // {MASK_VALUE}. If it marks invalid pixels, the target is as it should be",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 @class_sums.register_fake

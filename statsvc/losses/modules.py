@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import warnings
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from statsvc.common.plain_values import plain
 from statsvc.errors import InvalidParameter
+from statsvc.losses.arguments import (
+    check_devices,
+    check_shapes,
+    factors,
+    flag,
+    ignored_ids,
+    non_negative,
+    positive,
+    require_tensors,
+)
 from statsvc.losses.class_sums import class_count, class_sums, is_one_of
 from statsvc.losses.plain_sums import detached, plain_sums, requires_plain_sums
 from statsvc.losses.processes import several_processes, sum_over_processes
@@ -100,8 +107,10 @@ class CombinedLoss(nn.Module):
     class that takes part in none.
 
     The constructor raises `InvalidParameter` for an option out of range, and if both factors are 0. A call
-    raises `InvalidParameter` for shapes that do not match, and for a target that is neither a class id nor
-    ignored, naming its value; on a GPU, that check waits for the device once per call.
+    raises `InvalidParameter` for shapes or devices that do not match, and for a target that is neither a
+    class id nor ignored, naming its value; on a GPU, that check waits for the device once per call. A call
+    warns if a target of two classes has only the values 0 and 255, and 255 is ignored: in a mask, 255 can be
+    the foreground.
 
     The weights are a buffer that moves with the model, stays float32 and is not saved in checkpoints. Their
     provenance (dataset, version, method, spec) and a digest are saved, and loading these into a loss with
@@ -112,6 +121,8 @@ class CombinedLoss(nn.Module):
     offset: Tensor | None
     provenance_record: Tensor
     focal_gamma: Tensor
+    _prefix = ""
+    """What a class leaves out of the names of options."""
 
     def __init__(
         self,
@@ -134,20 +145,20 @@ class CombinedLoss(nn.Module):
         tversky_gamma: float = 1.0,
     ) -> None:
         super().__init__()
-        self.ce_weight = _non_negative("ce_weight", ce_weight)
-        self.dice_weight = _non_negative("dice_weight", dice_weight)
+        self.ce_weight = non_negative("ce_weight", ce_weight)
+        self.dice_weight = non_negative("dice_weight", dice_weight)
         if self.ce_weight == self.dice_weight == 0:
             raise InvalidParameter(
                 ("ce_weight", "is 0 and so is dice_weight, so the loss would be 0; increase one of them")
             )
         if absent not in ("skip", "penalise"):
             raise InvalidParameter(("absent", f"must be 'skip' or 'penalise', not {absent!r}"))
-        self.ignored_ids = _ids(plain(ignore_index))
+        self.ignored_ids = ignored_ids(ignore_index)
         self.ignore_index = self.ignored_ids if len(self.ignored_ids) != 1 else self.ignored_ids[0]
-        self.smooth = _non_negative("smooth", smooth)
-        self.square_denominator = square_denominator
-        self.batch_dice = batch_dice
-        self.include_background = include_background
+        self.smooth = non_negative("smooth", smooth)
+        self.square_denominator = flag("square_denominator", square_denominator)
+        self.batch_dice = flag("batch_dice", batch_dice)
+        self.include_background = flag("include_background", include_background)
         self.absent = absent
         vector = vector_of(class_weights, kind)
         # Not persistent: loading a checkpoint must not replace the weights that the script asked for.
@@ -159,9 +170,9 @@ class CombinedLoss(nn.Module):
             ("tversky_alpha", tversky_alpha),
             ("tversky_beta", tversky_beta),
         ):
-            self.register_buffer(name, _factors(name, value), persistent=False)
-        self.label_smoothing = _non_negative("label_smoothing", label_smoothing)
-        self.tversky_gamma = _non_negative("tversky_gamma", tversky_gamma)
+            self.register_buffer(name, factors(name, value), persistent=False)
+        self.label_smoothing = non_negative("label_smoothing", label_smoothing)
+        self.tversky_gamma = positive("tversky_gamma", tversky_gamma)
         self._focal = bool(self.focal_gamma.any())
         self._check_terms()
         self._record = record_of(class_weights, vector)
@@ -179,16 +190,22 @@ class CombinedLoss(nn.Module):
                     "is not defined for focal loss; set it, or gamma and alpha, to the default",
                 )
             )
-        if self.tversky_gamma == 0:
-            raise InvalidParameter(("gamma", "is 0, so the loss would be constant; give a number above 0"))
+        if not (self._differs("tversky_alpha", 0) or self._differs("tversky_beta", 0)):
+            raise InvalidParameter(
+                (self._own("tversky_beta"), "is 0 and so is alpha, so Dice would be 0; increase one of them")
+            )
         if self.square_denominator and (
             self._differs("tversky_alpha", 0.5) or self._differs("tversky_beta", 0.5)
         ):
             raise InvalidParameter(("square_denominator", "is not defined for Tversky loss; use Dice"))
 
     def _differs(self, name: str, value: float) -> bool:
-        factors = self._buffers[name]
-        return factors is not None and bool((factors != value).any())
+        numbers = self._buffers[name]
+        return numbers is not None and bool((numbers != value).any())
+
+    def _own(self, name: str) -> str:
+        """Return the name of an option of `CombinedLoss` in the constructor of this class."""
+        return name.removeprefix(self._prefix)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss, a scalar."""
@@ -231,13 +248,14 @@ class CombinedLoss(nn.Module):
 
     def _of_each_class(self, name: str, logits: Tensor) -> Tensor:
         """Return a number or one for each class, float32 [] or [C], on the device of the logits."""
-        factors = self._buffers[name]
-        assert factors is not None
-        if factors.ndim and len(factors) != class_count(logits):
+        numbers = self._buffers[name]
+        assert numbers is not None
+        classes = class_count(logits)
+        if numbers.ndim and len(numbers) != classes:
             raise InvalidParameter(
-                (name, f"has {len(factors)} numbers, but the logits have {class_count(logits)} classes")
+                (self._own(name), f"has {len(numbers)} numbers, but the logits have {classes} classes")
             )
-        return factors.to(logits.device)
+        return numbers.to(logits.device)
 
     def valid_pixels(self, target: Tensor) -> Tensor:
         """Return a bool mask of the pixels that are not ignored."""
@@ -256,7 +274,8 @@ class CombinedLoss(nn.Module):
 
     def _sums(self, logits: Tensor, target: Tensor) -> Sums:
         require_tensors(logits, target)
-        _check_shapes(logits, target, self.weight if self.offset is None else self.offset)
+        check_devices(logits, target)
+        check_shapes(logits, target, self.weight if self.offset is None else self.offset)
         offset = None if self.offset is None else self.offset.to(logits.device)
         # No collective without gradients, so that a single process can validate.
         training = torch.is_grad_enabled() and logits.requires_grad
@@ -326,7 +345,7 @@ class CombinedLoss(nn.Module):
             if isinstance(value, Tensor):
                 value = value.double().mul(1e6).round().div(1e6).tolist()
             if value != option.default:
-                options.append(f"{name}={value!r}")
+                options.append(f"{self._own(name)}={value!r}")
         if self.offset is not None:
             options.append("kind='additive'")
         if self._record is not None:
@@ -379,6 +398,8 @@ class CrossEntropyLoss(CombinedLoss):
     `class_weights`, with kind='additive'.
     """
 
+    _prefix = "focal_"
+
     @_options(*_COMMON)
     def __init__(
         self, *, gamma: Factors = 0.0, alpha: Factors = 1.0, label_smoothing: float = 0.0, **options: Any
@@ -386,8 +407,8 @@ class CrossEntropyLoss(CombinedLoss):
         super().__init__(
             ce_weight=1,
             dice_weight=0,
-            focal_gamma=_factors("gamma", gamma),
-            focal_alpha=_factors("alpha", alpha),
+            focal_gamma=factors("gamma", gamma),
+            focal_alpha=factors("alpha", alpha),
             label_smoothing=label_smoothing,
             **options,
         )
@@ -416,6 +437,8 @@ class TverskyLoss(CombinedLoss):
     exponent of 1/γ for the γ of Abraham and Khan.
     """
 
+    _prefix = "tversky_"
+
     @_options(*_DICE)
     def __init__(
         self, *, alpha: Factors = 0.3, beta: Factors = 0.7, gamma: float = 1.0, **options: Any
@@ -423,83 +446,8 @@ class TverskyLoss(CombinedLoss):
         super().__init__(
             ce_weight=0,
             dice_weight=1,
-            tversky_alpha=_factors("alpha", alpha),
-            tversky_beta=_factors("beta", beta),
-            tversky_gamma=_non_negative("gamma", gamma),
+            tversky_alpha=factors("alpha", alpha),
+            tversky_beta=factors("beta", beta),
+            tversky_gamma=positive("gamma", gamma),
             **options,
-        )
-
-
-def _ids(ignore_index: Any) -> tuple[int, ...]:
-    """Return the ignored ids as a tuple. Raises `InvalidParameter` unless all are integers."""
-    ids = tuple(map(plain, ignore_index)) if isinstance(ignore_index, list | tuple) else (ignore_index,)
-    if any(isinstance(class_id, bool) or not isinstance(class_id, int) for class_id in ids):
-        raise InvalidParameter(
-            (
-                "ignore_index",
-                f"must be an integer or a list of integers, not {ignore_index!r}; give [] to ignore nothing",
-            )
-        )
-    return ids
-
-
-def _non_negative(name: str, value: float) -> float:
-    number = plain(value)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < math.inf:
-        raise InvalidParameter((name, f"must be a finite number of at least 0, not {value!r}"))
-    return float(number)
-
-
-def _factors(name: str, value: Any) -> Tensor:
-    """Return a number, or one for each class, as float32: [] or [C]. Raises `InvalidParameter`."""
-    numbers = plain(value)
-    if isinstance(numbers, list | tuple) and len(numbers):
-        return torch.tensor([_non_negative(name, number) for number in numbers])
-    return torch.tensor(_non_negative(name, numbers))
-
-
-def require_tensors(logits: Any, target: Any) -> None:
-    """Raise `InvalidParameter` unless both are tensors, naming the logits in the output of a model."""
-    for name, value in (("logits", logits), ("target", target)):
-        if isinstance(value, Tensor):
-            continue
-        if isinstance(value, Mapping):
-            advice = f"has the entries {', '.join(map(str, value))}; give one of them, such as output['out']"
-            if "logits" in value:
-                advice = "is the output of a model; give output.logits, resized to the size of the target"
-        elif isinstance(value, list | tuple):
-            shapes = ", ".join(str(list(getattr(item, "shape", []))) for item in value)
-            advice = f"has {len(value)} items of shape {shapes}; give one of them, or add their losses"
-        else:
-            advice = "is not a tensor; use torch.as_tensor"
-        raise InvalidParameter((name, f"{type(value).__name__} {advice}"))
-
-
-def _check_shapes(logits: Tensor, target: Tensor, vector: Tensor | None) -> None:
-    shape, labels = list(logits.shape), list(target.shape)
-    if logits.ndim < 3 or not logits.is_floating_point():
-        raise InvalidParameter(
-            ("logits", f"are {logits.dtype} of shape {shape}; give floating-point [N, C, *spatial]")
-        )
-    if target.dtype == torch.bool or target.is_floating_point() or target.is_complex():
-        raise InvalidParameter(
-            ("target", f"is {target.dtype}; give integer class ids, for instance target.long()")
-        )
-    if labels != [shape[0], *shape[2:]]:
-        hint = "; give target.squeeze(1)" if labels == [shape[0], 1, *shape[2:]] else ""
-        raise InvalidParameter(
-            (
-                "target",
-                f"has shape {labels}, but logits of shape {shape} require {[shape[0], *shape[2:]]}{hint}",
-            )
-        )
-    classes = class_count(logits)
-    if vector is not None and len(vector) != classes:
-        channel = "; one channel has two classes, background and foreground" if shape[1] == 1 else ""
-        raise InvalidParameter(
-            (
-                "class_weights",
-                f"has {len(vector)} numbers, but the logits have {classes} classes (shape {shape}); give one "
-                f"number for each class, including absent ones (num_classes={classes}){channel}",
-            )
         )

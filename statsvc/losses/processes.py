@@ -37,8 +37,8 @@ def sum_over_processes(values: Tensor, target: Tensor, ends: Tensor, ignored_ids
     total = torch.cat([values.flatten(), invalid])
     dist.all_reduce(total)
     ranks = total[values.numel() :].nonzero().flatten().tolist()
+    check_targets(target, ends, ignored_ids, classes)
     if ranks:
-        check_targets(target, ends, ignored_ids, classes)
         rank_list = ", ".join(map(str, ranks))
         raise InvalidParameter(
             (

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections import UserList
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -59,8 +60,17 @@ def loss_calls(draw: Any) -> tuple[Tensor, Tensor, dict[str, Any], int]:
     return logits, target, options | {"class_weights": class_weights}, draw(st.sampled_from([1 << 20, 60, 5]))
 
 
+@pytest.mark.filterwarnings("ignore:the target has the values 0 and 255")
 @settings(max_examples=150, deadline=None)
 @given(loss_calls())
+@example(
+    (
+        torch.zeros(1, 1, 1, dtype=torch.float64, requires_grad=True),
+        torch.zeros(1, 1, dtype=torch.int64),
+        {"smooth": 0.0, "tversky_alpha": 0.0, "absent": "penalise"},  # Dice of the absent class is 0 / 0
+        1 << 20,
+    )
+)
 def test_value_terms_and_gradient_equal_those_of_the_plain_implementation(
     call: tuple[Tensor, Tensor, dict[str, Any], int],
 ) -> None:
@@ -532,6 +542,10 @@ def test_the_ignored_id_minus_100_does_not_match_156_in_a_uint8_target() -> None
             "has 3 numbers, but the logits have 2 classes.*one channel has two classes, background and",
         ),
         ((2, 3, 4, 4), (2, 1, 4, 4), r"target: has shape \[2, 1, 4, 4\].*give target.squeeze\(1\)"),
+        ((2, 3, 4, 4), (2, 4, 4, 1), r"give target.squeeze\(-1\)"),
+        ((2, 3, 4, 4), (2, 3, 4, 4), r"of a one-hot target, give target.argmax\(1\)"),
+        ((2, 1, 4, 4), (2, 1, 4, 4), r"give target.squeeze\(1\)"),
+        ((3, 4, 4), (4, 4), r"for a single image, give logits\[None\] and target\[None\]"),
         ((2, 3, 4, 4), (2, 4, 5), r"target: has shape .*require \[2, 4, 4\]$"),
         (
             (2, 4, 4, 4),
@@ -604,6 +618,11 @@ def test_targets_of_other_dtypes_than_integers_are_rejected(dtype: torch.dtype) 
         ({"ce_weight": 0, "dice_weight": 0}, "ce_weight: is 0 and so is dice_weight"),
         ({"ignore_index": None}, "ignore_index: must be an integer or a list of integers, not None"),
         ({"ignore_index": [255, 1.5]}, "ignore_index: must be an integer or a list of integers, not"),
+        ({"square_denominator": "false"}, "square_denominator: must be True or False, not 'false'"),
+        ({"batch_dice": 1}, "batch_dice: must be True or False, not 1"),
+        ({"include_background": None}, "include_background: must be True or False, not None"),
+        ({"tversky_gamma": 0}, "^tversky_gamma: is 0"),
+        ({"tversky_alpha": 0, "tversky_beta": [0, 0]}, "^tversky_beta: is 0 and so is alpha"),
         ({"focal_gamma": -1}, "focal_gamma: must be a finite number of at least 0"),
         ({"focal_alpha": [0.5, math.inf]}, "focal_alpha: must be a finite number of at least 0"),
         ({"label_smoothing": 1.5}, "label_smoothing: must be at most 1"),
@@ -622,6 +641,55 @@ def test_targets_of_other_dtypes_than_integers_are_rejected(dtype: torch.dtype) 
 def test_the_error_for_an_option_out_of_range_names_the_option(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidParameter, match=message):
         CombinedLoss(**options)
+
+
+def test_messages_and_text_of_a_loss_have_the_names_of_its_own_options() -> None:
+    with pytest.raises(InvalidParameter, match=r"^alpha: has 2 numbers, but the logits have 3 classes"):
+        TverskyLoss(alpha=[0.3, 0.4])(torch.zeros(1, 3, 4), torch.zeros(1, 4).long())
+    with pytest.raises(InvalidParameter, match=r"^gamma: is 0"):
+        TverskyLoss(gamma=0)
+    assert str(CrossEntropyLoss(gamma=2)) == "CrossEntropyLoss(gamma=2.0)"
+    assert str(TverskyLoss(beta=0.6)) == "TverskyLoss(alpha=0.3, beta=0.6)"
+    assert str(CombinedLoss(focal_gamma=2)) == "CombinedLoss(focal_gamma=2.0)"
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_mask_whose_foreground_is_the_ignored_id_gives_a_warning(channels: int) -> None:
+    logits = logits_of((2, channels, 4, 4))
+    mask = torch.zeros(2, 4, 4, dtype=torch.uint8)
+    mask[0, 1:3, 1:3] = 255
+    with pytest.warns(UserWarning, match="values 0 and 255.*give target // 255"):
+        CombinedLoss()(logits, mask)
+    with pytest.warns(UserWarning, match="values 0 and 255"):
+        torch.func.grad(lambda x: CombinedLoss()(x, mask))(logits.detach())
+    valid = mask.clone()
+    valid[0, 0, 0] = 1
+    for target in (mask // 255, valid, torch.zeros_like(mask), torch.full_like(mask, 255)):
+        CombinedLoss()(logits, target)  # pytest makes a warning an error
+    CombinedLoss()(logits_of((2, 3, 4, 4)), mask)
+
+
+def test_a_target_on_another_device_is_named() -> None:
+    target = torch.zeros(1, 2, dtype=torch.int64, device="meta")
+    with pytest.raises(InvalidParameter, match=r"is on meta, but the logits are on cpu; give target\.to\("):
+        CombinedLoss()(torch.zeros(1, 3, 2), target)
+
+
+def test_ids_and_factors_can_be_any_collection_of_numbers() -> None:
+    class Listed(UserList[float]):
+        """A list of a configuration library, which is not a `list`."""
+
+    expected = CombinedLoss(ignore_index=[0, 255], focal_gamma=[0.0, 1.0, 2.0])
+    options: list[tuple[Any, Any]] = [
+        ({0, 255}, (0.0, 1.0, 2.0)),
+        (np.array([0, 255]), torch.tensor([0.0, 1.0, 2.0])),
+        (Listed([0, 255]), Listed([0.0, 1.0, 2.0])),
+        (range(0, 256, 255), range(3)),
+    ]
+    for ids, gammas in options:
+        criterion = CombinedLoss(ignore_index=ids, focal_gamma=gammas)
+        assert sorted(criterion.ignored_ids) == [0, 255]
+        assert criterion.focal_gamma.equal(expected.focal_gamma)
 
 
 def test_a_loss_rejects_options_that_only_another_loss_has() -> None:

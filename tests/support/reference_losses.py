@@ -75,7 +75,8 @@ def reference_losses(
             q, z = (p[:, c] ** 2, y**2) if square_denominator else (p[:, c], y)
             hits = (p[:, c] * y).sum()
             errors = 2 * (alphas[c] * (q.sum() - hits) + betas[c] * (z.sum() - hits))
-            dice_loss = errors / (2 * hits + errors + smooth)
+            denominator = 2 * hits + errors + smooth
+            dice_loss = errors / denominator if denominator != 0 else errors
             if dice_loss > 0:
                 dice_loss = dice_loss**tversky_gamma
             weighted, total_weight = weighted + weight[c] * dice_loss, total_weight + weight[c].item()
