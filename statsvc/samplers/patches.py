@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.common.plain_values import plain
 from statsvc.errors import InvalidParameter
 from statsvc.samplers.arguments import checked_integer, checked_rank
 from statsvc.samplers.base import StatisticsSampler, inverse_cdf
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from statsvc.local.scan import LocalTable
 
     Int64 = NDArray[np.int64]
+
+_log = logging.getLogger("statsvc.samplers")
 
 IMAGE_DEPTH = FIELDS.index("image_depth")
 """Column of `Patches.values` with the slices of an array; 1 for an image."""
@@ -59,17 +63,18 @@ class PatchSampler(StatisticsSampler):
     crop           (height, width) of a window, or (depth, height, width)
     probabilities  class name or id → probability of drawing the class, in any scale; by default those of
                    rare-class sampling, softmax((1 − p)/temperature) with the share of pixels p
-    temperature    temperature of the softmax
-    min_pixels     pixels of the class that a tile must have
+    temperature    temperature of the softmax, above 0
+    min_pixels     pixels of the class that a tile must have, at least 1
     max_tiles      most tiles of a class, those with most pixels of it, which limits memory to 44 bytes each
     num_samples    draws per epoch over all ranks; default: one for each path
     params         `split` and `class_map`
 
     The other arguments, seeds, ranks and `state_dict` are as in `StatisticsSampler`. Tiles of images that are
-    not among `paths` are never drawn.
+    not among `paths` are never drawn. The logger `statsvc.samplers` names the classes without a tile in
+    `paths`.
 
-    Raises `InvalidParameter` for malformed arguments and where no tile with a class is in `paths`, and the
-    errors of `Client.patches`.
+    Raises `InvalidParameter` for malformed arguments, where no tile with a class is in `paths`, and for
+    classes in `probabilities` without a tile there; and the errors of `Client.patches`.
     """
 
     sampler = "patches"
@@ -94,7 +99,7 @@ class PatchSampler(StatisticsSampler):
         **params: Any,
     ) -> None:
         self._given_rank = checked_rank(rank, num_replicas)
-        if len(crop) not in (2, 3):
+        if not isinstance(crop, tuple | list) or len(crop) not in (2, 3):
             raise InvalidParameter(("crop", f"{crop!r} must be (height, width) or (depth, height, width)"))
         self.crop = tuple(checked_integer("crop", length, minimum=1) for length in crop)
         self.seed, self.epoch = checked_integer("seed", seed, minimum=0), 0
@@ -102,11 +107,15 @@ class PatchSampler(StatisticsSampler):
         self.num_samples = checked_integer("num_samples", draws, minimum=1)
         self._start = self._yielded = 0
         self._finished, self._ranks_of_iterator = False, 1
-        selection = {"min_pixels": min_pixels, "most": checked_integer("max_tiles", max_tiles, minimum=1)}
+        selection = {
+            "min_pixels": checked_integer("min_pixels", min_pixels, minimum=1),
+            "most": checked_integer("max_tiles", max_tiles, minimum=1),
+        }
         weights, patches_of = patch_source(source, dataset, version, selection, params)
         counted = [row for row in weights.classes if not row.get("ignored") and not row.get("absent")]
         wanted = _class_probabilities(counted, probabilities, temperature)
         self._classes: list[tuple[float, NDArray[np.integer[Any]]]] = []
+        without_tiles: list[str] = []
         for class_id, probability in wanted.items():
             tiles = patches_of(class_id)
             if len(crop) == 2 and (tiles.values[:, IMAGE_DEPTH] > 1).any():
@@ -125,8 +134,16 @@ class PatchSampler(StatisticsSampler):
             if len(known):
                 fits = known.max() <= np.iinfo(np.int32).max
                 self._classes.append((probability, known.astype(np.int32) if fits else known))
+            else:
+                without_tiles.append(str(tiles.head["name"]))
         if not self._classes:
             raise InvalidParameter(("paths", "no tile with one of the classes is in an image of paths"))
+        if without_tiles:
+            names = ", ".join(without_tiles)
+            message = f"no image of paths has a tile with at least {min_pixels} pixels of {names}"
+            if probabilities is not None:
+                raise InvalidParameter(("probabilities", f"{message}; leave out these classes"))
+            _log.warning("%s: %s, so these classes are not drawn", weights.dataset, message)
         self._items, self._dataset, self._version = len(paths), weights.dataset, weights.version
 
     def _draw(self, random: np.random.Generator) -> Int64:
@@ -175,17 +192,26 @@ def _class_probabilities(
     temperature: float,
 ) -> dict[int, float]:
     """Return class id → probability; classes with probability 0 are left out."""
+    width = plain(temperature)
+    if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < math.inf:
+        raise InvalidParameter(("temperature", f"must be a finite number above 0, not {temperature!r}"))
+    if not counted:
+        raise InvalidParameter(("source", "has no pixels of a class that is not ignored"))
     if probabilities is None:
         shares = np.array([row["frequency"] for row in counted])
-        odds = np.exp((shares.min() - shares) / temperature)
+        odds = np.exp((shares.min() - shares) / width)
         return dict(zip((row["id"] for row in counted), (odds / odds.sum()).tolist(), strict=True))
     id_of = {key: row["id"] for row in counted for key in (row["id"], row["name"])}
     wanted: dict[int, float] = {}
-    for key, value in probabilities.items():
-        if key not in id_of or not (math.isfinite(value) and value >= 0):
+    for given, value in probabilities.items():
+        key, number = plain(given), plain(value)
+        is_number = isinstance(number, int | float) and not isinstance(number, bool)
+        if key not in id_of or not is_number or not 0 <= number < math.inf:
             raise InvalidParameter(
                 ("probabilities", f"{key!r}: {value!r} must be a counted class and a number of at least 0")
             )
-        if value > 0:
-            wanted[id_of[key]] = wanted.get(id_of[key], 0.0) + float(value)
+        if number > 0:
+            wanted[id_of[key]] = wanted.get(id_of[key], 0.0) + float(number)
+    if not wanted:
+        raise InvalidParameter(("probabilities", "has no class with a number above 0"))
     return wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,34 @@ def test_rare_classes_are_drawn_more_often_and_probabilities_are_followed(
     assert 0.18 < some < 0.5
     with pytest.raises(InvalidParameter, match="'cat'"):
         sampler(folder, table, probabilities={"cat": 1})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop": 32}, "crop: 32 must be"),
+        ({"temperature": 0}, "temperature: must be a finite number above 0, not 0"),
+        ({"temperature": -0.1}, "temperature: must be a finite number above 0, not -0.1"),
+        ({"min_pixels": 0}, "min_pixels: must be an integer of at least 1, not 0"),
+        ({"probabilities": {"person": "1"}}, "probabilities: 'person': '1' must be"),
+        ({"probabilities": {"person": math.nan}}, "probabilities: 'person': nan must be"),
+        ({"probabilities": {"person": 0}}, "probabilities: has no class with a number above 0"),
+        ({"probabilities": {"person": 1, "sky": 1}, "min_pixels": 43}, "at least 43 pixels of person; leave"),
+    ],
+)
+def test_an_argument_with_which_a_class_would_silently_not_be_drawn_is_an_error(
+    folder: Path, table: LocalTable, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidParameter, match=message):
+        sampler(folder, table, **options)
+
+
+def test_classes_without_a_tile_in_the_paths_are_logged(
+    folder: Path, table: LocalTable, caplog: pytest.LogCaptureFixture
+) -> None:
+    drawn = list(sampler(folder, table, min_pixels=43, temperature=10))  # a person has 42 pixels
+    assert len(drawn) == 600
+    assert "no image of paths has a tile with at least 43 pixels of person" in caplog.text
 
 
 def test_ranks_share_an_epoch_and_a_run_resumes_in_the_middle(folder: Path, table: LocalTable) -> None:
