@@ -23,6 +23,7 @@ import statsvc as library
 from statsvc.dataset.counting_rule import Counting
 from statsvc.errors import SourceError
 from statsvc_workers.cluster.tasks import CountOptions, count_samples
+from statsvc_workers.formats import open_label_map
 from statsvc_workers.samples import roots
 from statsvc_workers.samples.members import Member
 from statsvc_workers.sources.list_samples import list_samples
@@ -205,8 +206,13 @@ def test_jpeg_2000_of_gdal_and_in_color_is_read(tmp_path: Path) -> None:
     assert counted(path) == counts_of(array)
     path.write_bytes(imagecodecs.jpeg2k_encode(np.stack([array] * 3, -1), reversible=True))
     assert counted(path) == counted(path, rule="channel:0") == counts_of(array)
-    path.write_bytes(imagecodecs.jpeg2k_encode(labels("u1", (64, 80, 3)), reversible=True))
+    colors = labels("u1", (64, 80, 3)) * 40
+    path.write_bytes(imagecodecs.jpeg2k_encode(colors, reversible=True))
     assert "color-coded" in refused(path)
+    with path.open("rb") as file:
+        chunks = list(open_label_map("a.jp2", file, LARGE, colors=True).chunks)
+    packed = colors.astype(np.int64) @ [1 << 16, 1 << 8, 1]
+    assert (np.concatenate(chunks) == packed).all()
 
 
 def write_raster(path: Path, array: NDArray[Any], **options: Any) -> None:
@@ -286,6 +292,15 @@ def segmentation(masks: NDArray[Any], kind: str = "BINARY") -> bytes:
         images, masks, kind, descriptions, uid(), 2, uid(), 1, "maker", "model", "1", "7"
     ).save_as(file)
     return file.getvalue()
+
+
+def test_fractions_of_a_dicom_segmentation_are_rejected_unless_they_are_whole(tmp_path: Path) -> None:
+    path, inside = tmp_path / "a.dcm", np.zeros((2, 8, 8, 1), np.float32)
+    inside[:, 2:4] = 1
+    path.write_bytes(segmentation(inside, "FRACTIONAL"))
+    assert counted(path) == {0: 96, 1: 32}
+    path.write_bytes(segmentation(inside * 0.5, "FRACTIONAL"))
+    assert "FRACTIONAL" in refused(path)
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
