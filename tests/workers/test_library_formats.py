@@ -117,6 +117,22 @@ def test_a_metaimage_never_reads_another_file(tmp_path: Path) -> None:
         assert "twice" in refused(tmp_path / "a.mha")
 
 
+def test_damage_inside_the_compressed_voxels_of_a_metaimage_is_found(tmp_path: Path) -> None:
+    header = "ObjectType = Image\nNDims = 2\nBinaryData = True\nCompressedData = True\nDimSize = 40 50\n"
+    stream = zlib.compress(labels("u1", (50, 40)).tobytes())
+    other = zlib.compress(bytes(1999))
+    changed = bytearray(stream)
+    changed[-1] ^= 1  # the checksum
+    for data, reason in {
+        stream[:200]: "compressed voxels",
+        bytes(changed): "check",
+        other: "instead of",
+    }.items():
+        size = f"CompressedDataSize = {len(data)}\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+        (tmp_path / "a.mha").write_bytes((header + size).encode() + data)
+        assert reason in refused(tmp_path / "a.mha")
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_a_metaimage_in_two_files_is_read_when_a_pattern_names_it(tmp_path: Path, compressed: Any) -> None:
     array = labels("i2")

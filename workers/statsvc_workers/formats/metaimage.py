@@ -11,6 +11,7 @@ import io
 import math
 import re
 import tempfile
+import zlib
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -55,6 +56,11 @@ OTHER = re.compile(DATA + rb"[ \t]*=[ \t]*([^\r\n%]+?)[ \t]*\r?\n?\Z")
 SEVERAL = re.compile(rb"LIST\b.*", re.IGNORECASE)
 """Names that mean: a file for each slice."""
 
+COMPRESSED = re.compile(rb"^CompressedData[ \t]*=[ \t]*[Tt1]", re.MULTILINE)
+
+ZLIB_OR_GZIP = 32 + 15
+"""Argument of zlib for either format."""
+
 MAX_HEADER_BYTES = 1 << 16
 BLOCK = 1 << 20
 
@@ -93,8 +99,7 @@ def open_pair(file: BinaryIO, voxels: BinaryIO, max_pixels: int) -> LabelMap:
         raise UnreadableSample(f"changed after it was listed; {SCAN_AGAIN}")
     local = head[: other.start()] + DATA + b" = LOCAL\n"
     shape = _checked(io.BytesIO(local), max_pixels)
-    with _named(chain([local], iter(partial(voxels.read, BLOCK), b""))) as reader:
-        return _label_map(shape, _parts(_array(reader)))
+    return _label_map(shape, _parts(_read(chain([local], iter(partial(voxels.read, BLOCK), b"")))))
 
 
 def _label_map(shape: tuple[int, ...], chunks: Iterator[NDArray[Any]]) -> LabelMap:
@@ -168,15 +173,43 @@ def _parts(voxels: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 def _voxels(file: BinaryIO) -> NDArray[Any]:
     """Return the voxels [z, y, x]."""
-    with _named(_blocks(file)) as reader:
-        return _array(reader)
+    return _read(_blocks(file))
 
 
-def _array(reader: Any) -> NDArray[Any]:
+def _read(blocks: Iterable[bytes]) -> NDArray[Any]:
+    """Return the voxels [z, y, x] of a file, of which the first block contains the header."""
     import SimpleITK as sitk  # noqa: N813
 
-    values: NDArray[Any] = sitk.GetArrayFromImage(_run(reader.Execute))
+    inflated: list[int] = []
+    with _named(_verified(blocks, inflated)) as reader:
+        values: NDArray[Any] = sitk.GetArrayFromImage(_run(reader.Execute))
+    if inflated and sum(inflated) != values.nbytes:
+        raise UnreadableSample(
+            f"is damaged: its voxels have {sum(inflated)} bytes instead of {values.nbytes}; {COPY_AGAIN}"
+        )
     return values
+
+
+def _verified(blocks: Iterable[bytes], inflated: list[int]) -> Iterator[bytes]:
+    """Yield the blocks; append the bytes to which compressed voxels expand to `inflated`.
+
+    SimpleITK ignores the checksum of compressed voxels, and fills up those that are missing.
+    """
+    inflater = None
+    for number, block in enumerate(blocks):
+        data = block
+        if number == 0 and (end := LOCAL.search(block)):
+            data = block[end.end() :]
+            if COMPRESSED.search(block[: end.end()]):
+                inflater = zlib.decompressobj(ZLIB_OR_GZIP)
+        while inflater is not None and data and not inflater.eof:
+            inflated.append(len(inflater.decompress(data, BLOCK)))
+            data = inflater.unconsumed_tail
+        yield block
+    if inflater is not None:
+        inflated.append(len(inflater.flush()))
+        if not inflater.eof:
+            raise UnreadableSample(f"is damaged or truncated inside its compressed voxels; {COPY_AGAIN}")
 
 
 def _blocks(file: BinaryIO) -> Iterator[bytes]:
