@@ -268,7 +268,7 @@ def test_ascii_grids_are_read(tmp_path: Path) -> None:
     path.write_text(header + rows + "\n")
     assert counted(path) == counts_of(array)
     path.write_text((header + rows)[:120])
-    assert refused(path)
+    assert "GDAL cannot read it" in refused(path)
     path.write_text(header.replace("9", "900000") + rows)
     assert "max_pixels" in refused(path, max_pixels=1 << 20)
 

@@ -16,6 +16,7 @@ import numpy as np
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats.base import (
     CHUNK_PIXELS,
+    COPY_AGAIN,
     Format,
     LabelMap,
     Mode,
@@ -78,7 +79,7 @@ ASCII_FORMAT = _format(
 def _dataset(file: BinaryIO, driver: str) -> Iterator[Any]:
     """Open the bytes of a file with one driver of GDAL."""
     import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
     from rasterio.io import MemoryFile
 
     file.seek(0)
@@ -88,8 +89,11 @@ def _dataset(file: BinaryIO, driver: str) -> Iterator[Any]:
         MemoryFile(file.read()) as memory,
     ):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with memory.open(driver=driver) as dataset:
-            yield dataset
+        try:
+            with memory.open(driver=driver) as dataset:
+                yield dataset
+        except RasterioError:  # its text quotes addresses and temporary names
+            raise UnreadableSample(f"is damaged or truncated: GDAL cannot read it; {COPY_AGAIN}") from None
 
 
 def _shape(file: BinaryIO, driver: str, max_pixels: int) -> tuple[int, int, int]:
