@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from statsvc.api.http import conditional, documentation, problems, query
 from statsvc.api.http.documentation import DatasetName
-from statsvc.api.schemas.statistics import Cooccurrence
+from statsvc.api.schemas.statistics import CooccurrenceResponse
 from statsvc.api.state.service import InjectedService
 from statsvc.store.versions.cached_table import CachedTable
 from statsvc.weighting.cooccurrence import cooccurrence_response
@@ -29,7 +29,7 @@ PARAMETERS = {
     "/datasets/{name}/cooccurrence",
     openapi_extra=documentation.parameters(PARAMETERS, documentation.IF_NONE_MATCH),
     responses=documentation.cacheable(
-        Cooccurrence,
+        CooccurrenceResponse,
         problems.NOT_FOUND,
         problems.UNANSWERABLE,
         *problems.OF_ARRAYS,

@@ -296,7 +296,7 @@ class ClassName(ResponseModel):
     name: str = Field(description="class name, or the id as text if it has no name")
 
 
-class Cooccurrence(ResponseModel):
+class CooccurrenceResponse(ResponseModel):
     """In how many images each two classes occur together."""
 
     model_config = example(
@@ -337,7 +337,7 @@ class Compared(ResponseModel):
     split: str | None = Field(description="split or group; null for all samples")
 
 
-class Change(ResponseModel):
+class ValueChange(ResponseModel):
     """A value of a class on both sides."""
 
     from_: Number | None = Field(alias="from", description="value of the first side; null if unknown")
@@ -352,10 +352,10 @@ class ClassDifference(ResponseModel):
 
     id: int = Field(description="class id")
     name: str = Field(description="class name")
-    pixels: Change = Field(description="pixels of the class")
-    images: Change = Field(description="images that contain the class")
-    share: Change = Field(description="share of all counted pixels")
-    weight: Change = Field(description="class weight")
+    pixels: ValueChange = Field(description="pixels of the class")
+    images: ValueChange = Field(description="images that contain the class")
+    share: ValueChange = Field(description="share of all counted pixels")
+    weight: ValueChange = Field(description="class weight")
 
 
 _CHANGE = {"from": 100, "to": 110, "change": 0.1}
