@@ -15,7 +15,7 @@ from statsvc.api.schemas.statistics import Difference
 from statsvc.api.state.service import InjectedService
 from statsvc.errors import InvalidParameter
 from statsvc.sampling.weights import weights_response
-from statsvc.store.catalog.tags import validate_tag
+from statsvc.store.catalog.tags import TAG
 from statsvc.store.versions.cached_table import CachedTable
 from statsvc.weighting.difference import difference
 from statsvc.weighting.parameters import ALIASES, WeightSpec
@@ -23,14 +23,17 @@ from statsvc.weighting.serialize import json_bytes
 
 router = APIRouter(tags=["statistics"], default_response_class=Response)
 
-_SIDE = re.compile(r"(?:(?P<dataset>[^@/]+)@)?(?P<version>[^@/]*)(?:/(?P<split>.+))?", re.DOTALL)
+_SIDE = rf"^(?:([A-Za-z0-9][A-Za-z0-9_.-]*)@)?(0|[1-9][0-9]{{0,8}}|{TAG.pattern})?(?:/(\S.*))?$"
+"""Dataset, version and split of one side; also a pattern of JSON Schema."""
+
+_SCHEMA = {"type": "string", "pattern": _SIDE, "maxLength": 4096}
 _FORM = (
     "a version number or tag, `VERSION/SPLIT`, `/SPLIT` of the current version, or the same of another "
     "dataset: `NAME@VERSION`, `NAME@VERSION/SPLIT`, `NAME@` for its current version. A group is a split"
 )
 PARAMETERS = {
-    "from": query.QueryParameter(f"what to compare with: {_FORM}", required=True),
-    "to": query.QueryParameter(f"what changed; the current version if left out: {_FORM}"),
+    "from": query.QueryParameter(f"what to compare with: {_FORM}", _SCHEMA, required=True),
+    "to": query.QueryParameter(f"what changed; the current version if left out: {_FORM}", _SCHEMA),
 } | {
     name: parameter
     for name, parameter in query.SPEC.items()
@@ -79,12 +82,9 @@ async def get_diff(request: Request, name: DatasetName, service: InjectedService
 
 def _side(parameter: str, text: str, name: str) -> tuple[str, int | str | None, str | None]:
     """Return dataset, version and split of one side. Raises `InvalidParameter`."""
-    match = _SIDE.fullmatch(text)
+    match = re.fullmatch(_SIDE, text)
     if match is None:
         raise InvalidParameter((parameter, f"expected {_FORM}"))
-    version: int | str | None = None
-    if match["version"][:1].isalpha():
-        version = validate_tag(match["version"], parameter)
-    elif match["version"]:
-        version = query.integer({parameter: match["version"]}, parameter, {parameter: query.VERSION})
-    return match["dataset"] or name, version, match["split"]
+    dataset, version, split = match.groups()
+    number = int(version) if version and version.isdigit() else version
+    return dataset or name, number, split
