@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from statsvc.errors import InvalidParameter
+from statsvc.errors import Inapplicable, InvalidParameter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,22 +54,19 @@ def parse(text: str) -> Grid | None:
     if value == NONE:
         return None
     match = re.fullmatch(r"(?:([0-9]{1,4})x)?([0-9]{1,4})x([0-9]{1,4})", value)
-    grid = Grid(int(match[2]), int(match[3]), int(match[1] or 0)) if match else None
-    valid = (
-        grid is not None
-        and match is not None
-        and all(1 <= int(side) <= MAX_SIDE for side in match.groups(default=1))
-        and grid.tiles * max(1, grid.depth) <= MAX_TILES
-    )
-    if not valid:
-        raise InvalidParameter(
-            (
-                "grid",
-                f"{text!r} is not a grid; use rows and columns such as 8x8, with a depth such as 8x8x8 for "
-                f"volumes, or none; at most {MAX_SIDE} per axis and {MAX_TILES} tiles",
-            )
-        )
+    if match is None or not all(1 <= int(side) <= MAX_SIDE for side in match.groups(default=1)):
+        raise InvalidParameter(("grid", _not_a_grid(text)))
+    grid = Grid(int(match[2]), int(match[3]), int(match[1] or 0))
+    if grid.tiles * max(1, grid.depth) > MAX_TILES:
+        raise Inapplicable(("grid", _not_a_grid(text)))
     return grid
+
+
+def _not_a_grid(text: str) -> str:
+    return (
+        f"{text!r} is not a grid; use rows and columns such as 8x8, with a depth such as 8x8x8 for volumes, "
+        f"or none; at most {MAX_SIDE} per axis and {MAX_TILES} tiles"
+    )
 
 
 def edges(length: int, parts: int) -> Int64:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -83,4 +84,15 @@ def test_a_grid_can_be_set_over_http(client: TestClient) -> None:
     assert changed.json()["configuration"]["counting"] == {"grid": "4x4"}
     assert client.get("/weights?dataset=plain&crop=100").status_code == 422  # until the next scan
     assert client.patch("/datasets/plain", json={"grid": "129x1"}).status_code == 422
+    schema = client.get("/openapi.json").json()["components"]["schemas"]["DatasetChanges"]["properties"][
+        "grid"
+    ]
+    [text] = [item for item in schema["anyOf"] if item["type"] == "string"]
+    for grid, conforms, answer in (("2x4x4", True, 200), ("128x128x2", True, 422), ("0x1x1", False, 422)):
+        assert bool(re.search(text["pattern"], grid)) == conforms
+        refused = client.patch("/datasets/plain", json={"grid": grid})
+        assert (refused.status_code, refused.json().get("schema_valid", False)) == (
+            answer,
+            conforms and answer == 422,
+        )
     assert "counting" not in client.patch("/datasets/plain", json={"grid": None}).json()["configuration"]

@@ -101,7 +101,9 @@ Key = Annotated[str, WithJsonSchema({"type": "string", "pattern": r"\S"})]
 LayoutName = Annotated[str, WithJsonSchema({"type": "string", "enum": [layout.name for layout in LAYOUTS]})]
 Rows = Annotated[str, WithJsonSchema({"type": "string", "enum": list(counting_rule.ROWS)})]
 _SIDE = "|".join(str(side) for side in range(MAX_SIDE, 0, -1))
-GridText = Annotated[str, WithJsonSchema({"type": "string", "pattern": f"^(none|({_SIDE})x({_SIDE}))$"})]
+GridText = Annotated[
+    str, WithJsonSchema({"type": "string", "pattern": f"^(none|(({_SIDE})x)?({_SIDE})x({_SIDE}))$"})
+]
 Interval = Annotated[
     str,
     WithJsonSchema(
