@@ -17,8 +17,10 @@ class MonaiLoss(nn.Module):
 
     `loss(logits, target)` takes logits [N, C, *spatial] and a target [N, 1, *spatial] of any numeric dtype,
     both also as `MetaTensor`. It can replace `DiceCELoss(to_onehot_y=True, softmax=True)`, for instance
-    inside `monai.losses.DeepSupervisionLoss`. Raises `InvalidParameter` for one-hot targets, and for outputs
-    of a model that are lists or dicts. ::
+    inside `monai.losses.DeepSupervisionLoss`. Raises `InvalidParameter` for one-hot targets, for
+    interpolated targets, whose numbers are not integers, and for outputs of a model that are lists or dicts.
+
+    ::
 
         MonaiLoss(statsvc.losses.CombinedLoss(class_weights=weights, ignore_index=255))
     """
@@ -39,7 +41,16 @@ class MonaiLoss(nn.Module):
                     "target by target.argmax(1, keepdim=True)",
                 )
             )
-        loss: Tensor = self.criterion(logits, target.squeeze(1).long())
+        label = target.squeeze(1).long()
+        if target.is_floating_point() and not bool((target.squeeze(1) == label).all()):
+            raise InvalidParameter(
+                (
+                    "target",
+                    "contains numbers that are not integers; resize and rotate label maps with "
+                    'mode="nearest"',
+                )
+            )
+        loss: Tensor = self.criterion(logits, label)
         return loss
 
 

@@ -35,7 +35,7 @@ def compute_loss_func(criterion: nn.Module) -> Callable[..., Tensor]:
 
     criterion  loss such as `statsvc.losses.CombinedLoss`. Set its `ignore_index` to the ignored id of the
                labels. It is called with logits [N, C, *spatial] and labels [N, *spatial]; the logits of the
-               model are resized bilinearly to the size of the labels, as the models of Transformers do
+               model are resized linearly to the size of the labels, as the models of Transformers do
 
     The `Trainer` sums the losses of accumulated batches and expects this function to normalize them. With the
     `Trainer` of this module, the sum over accumulated batches and over ranks is the loss of all their images
@@ -67,8 +67,8 @@ class _LossFunction:
                     "with mask queries, such as Mask2Former, computes its own loss; use that one",
                 )
             )
-        if logits.shape[2:] != labels.shape[1:]:
-            mode = "bilinear" if logits.ndim == 4 else "trilinear"
+        if labels.ndim == logits.ndim - 1 and logits.shape[2:] != labels.shape[1:]:
+            mode = ("linear", "bilinear", "trilinear")[logits.ndim - 3]
             logits = interpolate(logits, size=labels.shape[1:], mode=mode, align_corners=False)
         loss_of = self._criterion.to(logits.device)
         if not isinstance(num_items_in_batch, _Totals):

@@ -54,6 +54,9 @@ def test_label_maps_of_monai_need_no_conversion(weights: statsvc.ClassWeights) -
     assert leaf.grad.abs().sum() > 0
     with pytest.raises(InvalidParameter, match=r"target: has shape .* give label maps"):
         MonaiLoss(criterion)(leaf, torch.zeros(2, 4, 5, 6, 7))  # one-hot
+    interpolated = torch.nn.functional.interpolate(label[:, None].float(), size=(9, 9, 9), mode="trilinear")
+    with pytest.raises(InvalidParameter, match=r'target: contains numbers that are not integers.*"nearest"'):
+        MonaiLoss(criterion)(logits(2, 9, 9, 9), interpolated)
 
 
 def test_outputs_of_several_heads_are_rejected_with_advice(weights: statsvc.ClassWeights) -> None:

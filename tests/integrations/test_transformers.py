@@ -52,6 +52,16 @@ def test_the_first_loss_of_the_trainer_is_torchs_weighted_cross_entropy(
     assert history[0]["loss"] == pytest.approx(initial_loss(weights, DATA[:4]), rel=1e-3)
 
 
+def test_logits_of_one_axis_are_resized_and_labels_of_another_shape_are_named() -> None:
+    criterion, labels = CombinedLoss(), torch.tensor([[0, 1, 2, 2, 1, 0, 0, 1]])
+    logits = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0))
+    resized = torch.nn.functional.interpolate(logits, size=8, mode="linear")
+    loss = compute_loss_func(criterion)({"logits": logits}, labels)
+    torch.testing.assert_close(loss, criterion(resized, labels))
+    with pytest.raises(InvalidParameter, match=r"target: has shape \[1, 1, 8\]"):
+        compute_loss_func(criterion)({"logits": logits}, labels[None])
+
+
 def test_the_loss_of_accumulated_batches_is_their_mean(weights: statsvc.ClassWeights, tmp_path: Path) -> None:
     _, history = train(
         tmp_path, weights, per_device_train_batch_size=2, gradient_accumulation_steps=4, max_steps=1
