@@ -9,13 +9,14 @@
 
 ::
 
-    modules     the losses
-    arguments   checks of options, logits and targets
-    class_sums  the only passes over the logits, forward and backward
-    plain_sums  the same sums for torch.func and forward-mode derivatives
-    terms       cross-entropy, Dice and Tversky, computed from the [N, C] results of `class_sums`
-    weighting   what `class_weights` accepts, and the provenance of weights in checkpoints
-    processes   sums over the processes of distributed training
+    modules       `CombinedLoss`
+    single_terms  the losses with one of its terms
+    arguments     checks of options, logits and targets
+    class_sums    the only passes over the logits, forward and backward
+    plain_sums    the same sums for torch.func and forward-mode derivatives
+    terms         cross-entropy, Dice and Tversky, computed from the [N, C] results of `class_sums`
+    weighting     what `class_weights` accepts, and the provenance of weights in checkpoints
+    processes     sums over the processes of distributed training
 
 docs/explanation/losses.md derives every formula.
 """
@@ -27,6 +28,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("PyTorch is not installed. Run: pip install 'statsvc[torch]'") from error
 
-from statsvc.losses.modules import CombinedLoss, CrossEntropyLoss, DiceLoss, TverskyLoss
+from statsvc.losses.modules import CombinedLoss
+from statsvc.losses.single_terms import CrossEntropyLoss, DiceLoss, TverskyLoss
 
 __all__ = ["CombinedLoss", "CrossEntropyLoss", "DiceLoss", "TverskyLoss"]
