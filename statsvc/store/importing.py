@@ -16,7 +16,7 @@ from statsvc.store.catalog.records import NewVersion
 from statsvc.store.import_files import SampleCounts
 from statsvc.store.publication import IMPORTED, publish
 from statsvc.store.reconfigure import apply_changes, check_class_names
-from statsvc.store.versions.arrays import ATTRIBUTES, ROWS_PER_CHUNK, SAMPLE_ARRAYS
+from statsvc.store.versions.arrays import ATTRIBUTES, PLACE, ROWS_PER_CHUNK, SAMPLE_ARRAYS
 from statsvc.store.versions.checkpoints import CountedRows, blank
 from statsvc.store.versions.writer import VersionWriter, strings, write_totals
 from statsvc.store.versions.zarr_files import create_group
@@ -121,6 +121,7 @@ def _write_rows(
         dense = sparse.dense(np.arange(start, start + len(paths)), class_id)
         columns = blank(len(paths)) | {"etag": np.full(len(paths), "", object)}
         columns |= {"path": strings(paths), "pixels": dense.sum(axis=1)}
+        del columns[PLACE]  # imported counts have no positions
         assert set(columns) == set(SAMPLE_ARRAYS)
         writer.append(columns, dense)
     return writer.finish()
