@@ -92,6 +92,12 @@ POLL_SECONDS = 0.5
 @counting_options
 @max_removed_option
 @click.option("--dry-run", is_flag=True, help="Show which files would be counted, without counting them.")
+@click.option(
+    "--samples",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Count only N label maps, drawn at random, for an estimate; a later scan counts the others.",
+)
 @click.option("--full", is_flag=True, help="Count every sample again.")
 @trigger_options
 @click.option("--move", is_flag=True, help="Change the source or pattern of dataset NAME.")
@@ -111,6 +117,7 @@ def scan(
     max_pixels: int | None,
     max_removed: float | None,
     dry_run: bool,
+    samples: int | None,
     full: bool,
     every: str | None,
     watch: bool | None,
@@ -170,7 +177,7 @@ def scan(
         )
         triggers.change(catalog, dataset, triggers_wanted)
         settings = Settings(device, max_pixels or MAX_PIXELS, search_parent=True)
-        outcome = _run_job(home, catalog, dataset, settings, workers, max_removed, full)
+        outcome = _run_job(home, catalog, dataset, settings, workers, max_removed, full, samples)
         dataset = catalog.dataset_by_uid(dataset.uid)
         progress = outcome.progress
         if outcome.error is not None:
@@ -254,6 +261,7 @@ def _run_job(
     workers: int | None,
     max_removed: float | None,
     full: bool,
+    samples: int | None,
 ) -> Outcome:
     """Run a job of this dataset in this process, after any job that another process is running."""
     from statsvc.store.catalog import jobs
@@ -263,8 +271,12 @@ def _run_job(
 
     owner = jobs.process_identity()
     allowed = jobs.MAX_REMOVED if max_removed is None else max_removed
-    while (job := jobs.submit_leased(catalog, dataset, owner, full=full, max_removed=allowed)) is None:
+    estimate = None if samples is None else {"samples": samples}
+    while (
+        job := jobs.submit_leased(catalog, dataset, owner, full=full, max_removed=allowed, estimate=estimate)
+    ) is None:
         _follow_running_job(catalog, dataset)
+        dataset = catalog.dataset_by_uid(dataset.uid)
     progress = Progress()
     cluster = LocalCluster(workers)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -317,6 +329,11 @@ def _print_outcome(dataset: Dataset, configured_version: int | None, outcome: Ou
         text += f", {progress.failed} could not be read"
     if outcome.version is not None:
         version = f"version {outcome.version.number}"
+        if (of := outcome.version.configuration.sampled_from) is not None:
+            drawn = (outcome.version.samples or 0) + outcome.version.failed
+            version += (
+                f", an estimate from {drawn:,} of {of:,} label maps; a scan without --samples completes it"
+            )
     elif configured_version is not None:
         version = f"version {configured_version}, the same counts with another configuration"
     else:

@@ -36,6 +36,8 @@ class Configuration:
     notes         what the first scan read from files of the source, and why it did not use a file: field or
                   file → text for a person
     selection     which files are counted and which are skipped; None if the source was not inspected
+    sampled_from  number of samples of the source from which those of the version were drawn, without
+                  replacement and each with the same probability; None if every sample was counted
     """
 
     num_classes: int = 0
@@ -47,6 +49,7 @@ class Configuration:
     counting: Counting = field(default_factory=Counting)
     notes: Mapping[str, str] = field(default_factory=dict)
     selection: Selection | None = None
+    sampled_from: int | None = None
 
     def name(self, class_id: int) -> str:
         """Return the name of a class, or its id as text if it has no name."""
@@ -83,6 +86,8 @@ class Configuration:
             optional["notes"] = dict(self.notes)
         if self.selection is not None:
             optional["selection"] = self.selection.to_dict()
+        if self.sampled_from is not None:
+            optional["sampled_from"] = self.sampled_from
         return {
             "num_classes": self.num_classes,
             "class_names": list(self.class_names),
@@ -105,4 +110,5 @@ class Configuration:
             counting=Counting.from_dict(value.get("counting", {})),
             notes=dict(value.get("notes", {})),
             selection=None if selection is None else Selection.from_dict(selection),
+            sampled_from=value.get("sampled_from"),
         )

@@ -97,7 +97,7 @@ class Table(ABC):
     dataset        name of the dataset, for responses and messages
     version        version number, from 1; None for a table that is not stored
     configuration  how the raw counts are interpreted
-    exact          True if every sample was counted; False if the counts are an estimate from some of them
+    sampled_from   number of samples from which those of the table were drawn; None if every one was counted
     has_rows       True if the counts of each sample are known; False if only the totals are known, which
                    allow neither splits nor, under a class map that merges ids, presence
     """
@@ -105,8 +105,13 @@ class Table(ABC):
     dataset: str
     version: int | None
     configuration: Configuration
-    exact: bool = True
+    sampled_from: int | None = None
     has_rows: bool = True
+
+    @property
+    def exact(self) -> bool:
+        """True if every sample was counted; False if the counts are an estimate from some of them."""
+        return self.sampled_from is None
 
     @abstractmethod
     def totals(self) -> Histogram:
@@ -504,11 +509,11 @@ class Tiles:
 class MemoryTable(Table):
     """A table in memory, for counts that are not stored.
 
-    raw_id   int64 [K], raw ids, ascending
-    rows     all samples, with `counts` int64 [n, K]
-    exact    see `Table`
-    tiles    places of these samples and their histograms on a grid; None for whole images alone
-    objects  objects of these samples; None where the source does not number them
+    raw_id        int64 [K], raw ids, ascending
+    rows          all samples, with `counts` int64 [n, K]
+    sampled_from  see `Table`
+    tiles         places of these samples and their histograms on a grid; None for whole images alone
+    objects       objects of these samples; None where the source does not number them
     """
 
     def __init__(
@@ -517,13 +522,13 @@ class MemoryTable(Table):
         configuration: Configuration,
         raw_id: Int64,
         rows: Block,
-        exact: bool = True,
+        sampled_from: int | None = None,
         tiles: Tiles | None = None,
         objects: Objects | None = None,
     ) -> None:
         self._tiles, self._objects = tiles, objects
         self.dataset, self.version = dataset, None
-        self.configuration, self.exact = configuration, exact
+        self.configuration, self.sampled_from = configuration, sampled_from
         self.rows = rows
         self._totals = aggregate([(rows, objects)], _identity(raw_id), None, raw_id)
 

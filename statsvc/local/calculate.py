@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.classes import class_maps
 from statsvc.common.plain_values import plain
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.table import MAX_IDS, Block, MemoryTable
 from statsvc.errors import InvalidParameter, Unanswerable
 from statsvc.local import counts_file
 from statsvc.local.counts_file import Counts
-from statsvc.local.estimate import share_intervals
 from statsvc.local.fingerprint import fingerprint
 from statsvc.local.labels import count_label, label_array
 from statsvc.local.notebook import notebook_bar
@@ -62,8 +60,9 @@ def calculate_class_weights(
     beta          β of `effective_num`; other methods ignore it
     ignore_index  one class id or several that are not counted; `[]` counts every id, None ignores 255 and
                   negative ids
-    samples       number of labels to count, drawn without replacement; the result is then an estimate with
-                  a 95 % interval of each class's share. None counts all labels, exactly
+    samples       number of labels to count, drawn without replacement; the result is then an estimate, with
+                  a 95 % interval of the share of each class that occurs in enough of them. None counts all
+                  labels, exactly
     seed          seed of the draw
     num_workers   number of processes that read labels (a Torch `DataLoader`); it does not change the counts
     cache         JSON file that stores the counts. An entry is reused for any method if the dataset's
@@ -95,8 +94,6 @@ def calculate_class_weights(
     )
     table = _table(dataset, counts)
     answer = weights_response(table, spec)
-    if not table.exact:
-        _add_intervals(answer, table, len(dataset))
     if verbose:
         print_class_table(answer)
     else:
@@ -261,22 +258,5 @@ def _table(dataset: Any, counts: Counts) -> MemoryTable:
         [""] * len(dense),
         dense,
     )
-    exact = len(counts.indices) == len(dataset)
-    return MemoryTable(type(dataset).__name__, Configuration(), raw_ids, block, exact)
-
-
-def _add_intervals(answer: dict[str, Any], table: MemoryTable, images: int) -> None:
-    """Add `interval`, the 95 % interval [low, high] of the share, to every counted class of the answer."""
-    spec, raw_ids, rows = answer["spec"], table.raw_ids(), table.rows.counts
-    class_ids, mapped = raw_ids, np.ones(len(raw_ids), bool)
-    if spec["class_map"] != "none":
-        class_ids, mapped = class_maps.builtin(spec["class_map"]).apply(raw_ids)
-    counted = mapped & (class_ids >= 0) & (class_ids < spec["num_classes"])
-    counted &= ~np.isin(class_ids, spec["ignore_index"])
-    pixels = np.zeros((len(rows), spec["num_classes"]), np.int64)
-    for k in np.flatnonzero(counted):
-        pixels[:, class_ids[k]] += rows[:, k]
-    total = (pixels if spec["denominator"] == "counted" else rows).sum(axis=1)
-    for row, interval in zip(answer["classes"], share_intervals(pixels, total, images).tolist(), strict=True):
-        if not row.get("ignored"):
-            row["interval"] = interval
+    sampled_from = None if len(counts.indices) == len(dataset) else len(dataset)
+    return MemoryTable(type(dataset).__name__, Configuration(), raw_ids, block, sampled_from)

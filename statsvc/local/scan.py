@@ -198,6 +198,7 @@ def scan(
     grid: str | None = None,
     layout: str | None = None,
     max_pixels: int = _MAX_PIXELS,
+    samples: int | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LocalTable:
@@ -221,6 +222,8 @@ def scan(
     layout        known layout of the folder, such as "voc": its pattern, splits, class map, rule and ignored
                   ids replace the arguments that are None
     max_pixels    label maps with more pixels count as unreadable
+    samples       number of label maps to count, drawn at random without replacement, for an estimate; None
+                  counts all
     workers       number of threads; None uses one per CPU that this process may use
     progress      called as `progress(done, samples)` after each batch; None shows a bar in a notebook
 
@@ -234,6 +237,7 @@ def scan(
         from statsvc_workers.cluster.machine import cores
         from statsvc_workers.cluster.tasks import CountOptions
         from statsvc_workers.sources import class_files
+        from statsvc_workers.sources.draw import draw
         from statsvc_workers.sources.list_samples import list_samples
         from statsvc_workers.sources.sources import open_source
     except ModuleNotFoundError as error:
@@ -244,6 +248,8 @@ def scan(
     threads = cores() if workers is None else workers
     if threads < 1:
         raise InvalidParameter(("workers", f"{workers} is not a number of threads. Use 1 or more."))
+    if samples is not None and samples < 2:
+        raise InvalidParameter(("samples", f"{samples} is not a number of label maps. Use 2 or more."))
     known = None if layout is None else find_layout(layout)
     if known is not None:
         pattern = known.pattern if pattern is None else pattern
@@ -264,6 +270,9 @@ def scan(
     configuration = class_files.with_rule(configuration, files, source.root, list(listing.path))
     configuration = with_masks(configuration, listing.class_names)
     counting = configuration.counting
+    paths, sampled_from = listing.path, None
+    if samples is not None and samples < len(paths):
+        listing, sampled_from = listing.take(draw(listing, samples)), len(paths)
     readable = [listing.sample(path) for path in listing.path if path not in listing.unreadable]
     batches = list(
         _count(CountOptions(source.root, max_pixels, "cpu", counting), readable, threads, progress)
@@ -278,7 +287,7 @@ def scan(
             f"No label map in {source.root} could be read. First error: {block.path[0]}: {block.error[0]}"
         )
     if splits is None:
-        configuration = replace(configuration, splits=dict(source.splits) or detect(listing.path))
+        configuration = replace(configuration, splits=dict(source.splits) or detect(paths))
     configuration = with_source_names(configuration, listing.class_names)
     configuration = class_files.with_classes(configuration, files, raw_id)
     for subject, text in configuration.notes.items():
@@ -286,9 +295,8 @@ def scan(
     if configuration.num_classes == 0:
         configuration = replace(configuration, num_classes=infer_num_classes(raw_id, configuration))
     objects = _objects(list(listing.path), block.status, batches)
-    return LocalTable(
-        name or source.root.rpartition("/")[2], configuration, raw_id, block, tiles=tiles, objects=objects
-    )
+    name = name or source.root.rpartition("/")[2]
+    return LocalTable(name, configuration, raw_id, block, sampled_from, tiles=tiles, objects=objects)
 
 
 def _configuration(

@@ -114,6 +114,11 @@ def find_units(
 
     Raises `NotFound` and `Unanswerable` as `Table.sample_counts` does.
     """
+    if not table.exact:
+        raise Unanswerable(
+            f"{table.dataset}: only some of the images were counted, but all of them are divided. Count "
+            "every image"
+        )
     columns = class_columns(interpreted)
     histogram = interpreted.histogram
     pixels, images = histogram.pixels[columns], histogram.images

@@ -90,7 +90,7 @@ def configuration_change(
             result = replace(result, splits=splits.detect(table.array("path").tolist()))
         if changes.get("splits") and table.has_rows:
             splits.check_not_empty(changes["splits"], table.array("path").tolist())
-        if not result.num_classes:
+        if not result.num_classes and table.exact:
             totals = table.totals()
             occurring = totals.class_id[totals.pixels > 0]
             result = replace(result, num_classes=infer_num_classes(occurring, result))

@@ -93,7 +93,7 @@ def _class_rows(response: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
 
     has_names = any(row["name"] != str(row["id"]) for row in rows)
     has_images = any(row["images"] is not None for row in rows)
-    is_estimate = any("interval" in row for row in rows)
+    is_estimate = any("interval" in row or "images_bound" in row for row in rows)
     # Not the weights of the rows: a response read from a file shows what a training program would use.
     weights: Sequence[float] = response["weights"]
     largest = max((abs(weight) for weight in weights), default=0.0)
@@ -121,7 +121,7 @@ def _class_rows(response: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
             cells.append(Text(one_line(row["name"])))
         cells += [f"{round(row['pixels']):,}", _share(row["frequency"])]
         if is_estimate:
-            cells.append(_interval(row.get("interval")))
+            cells.append("not estimated" if "images_bound" in row else _interval(row.get("interval")))
         if has_images:
             cells.append("" if row["images"] is None else f"{round(row['images']):,}")
         if "stream" in response:

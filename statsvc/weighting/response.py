@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc.dataset import class_counts as table_counts
 from statsvc.errors import Unanswerable
-from statsvc.weighting import weight_warnings
+from statsvc.weighting import estimate, weight_warnings
 from statsvc.weighting.class_columns import class_counts
 from statsvc.weighting.compute import compute_weights
 from statsvc.weighting.recipes import RECIPES
@@ -64,7 +64,8 @@ def weights_body(
     `weights[i]` and `classes[i]` belong to class id i; a class's `pixels` are the counted ones. A class has
     `ignored` or `absent` only where true. `loss_share` and `expected_weight` are null for methods that
     do not return class weights; `images` is null where unknown. `objects` is present with unit=objects only,
-    and `seen` for a stream only; `seen` is null for a class that the files do not contain.
+    and `seen` for a stream only; `seen` is null for a class that the files do not contain. Of a sample of the
+    images, `pixels` and `images` are those of the sample; see `statsvc.weighting.estimate.describe`.
     """
     classes = _class_rows(counts, result)
     if spec.method == "effective_num" and spec.unit == "objects" and counts.objects is not None:
@@ -110,8 +111,9 @@ def files_response(table: Table, spec: WeightSpec) -> dict[str, Any]:
         raise ValueError("this request is about a stream; call statsvc.sampling.weights.weights_response")
     interpreted, unexpected = interpret_for(table, spec)
     counts = class_counts(interpreted, spec)
+    all_counts = counts if table.exact else estimate.of_all_images(counts, estimate.fraction_of(table))
     try:
-        result = compute_weights(counts, spec)
+        result = compute_weights(all_counts, spec)
     except Unanswerable as problem:
         reason = ""
         if spec.unit == "objects" and table.totals().objects is None:
@@ -129,9 +131,12 @@ def files_response(table: Table, spec: WeightSpec) -> dict[str, Any]:
         pixels=interpreted.pixels(interpreted.counted),
         ignored_pixels=interpreted.pixels(interpreted.ignored),
         unexpected=unexpected,
-        warnings=weight_warnings.collect(table, interpreted, counts, spec, result, unexpected, failures),
+        warnings=weight_warnings.collect(table, interpreted, all_counts, spec, result, unexpected, failures),
     )
-    return weights_body(spec, basis, counts, result)
+    body = weights_body(spec, basis, counts, result)
+    if not table.exact:
+        estimate.describe(body, table, interpreted, counts, spec)
+    return body
 
 
 def interpret_for(table: Table, spec: WeightSpec) -> tuple[InterpretedCounts, list[dict[str, Any]]]:

@@ -433,6 +433,8 @@ def test_a_job_is_queued_merged_and_described(client: ApiClient, home: Home) -> 
         ({"dataset": "street", "max_removed": 1.5}, "max_removed"),
         ({"dataset": "street", "max_removed": -0.1}, "max_removed"),
         ({"dataset": "street", "full": "yes"}, "full"),
+        ({"dataset": "street", "estimate": {}}, "estimate"),
+        ({"dataset": "street", "estimate": {"relative_error": 2}}, "estimate.relative_error"),
         ({"dataset": "street", "ful": True}, "ful"),
         ([], "body"),
     ],

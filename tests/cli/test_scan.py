@@ -199,6 +199,32 @@ def test_a_new_folder_that_is_scanned_twice_is_counted_once(tmp_path: Path) -> N
     assert "0 counted, 24 unchanged; no new version" in stderr
 
 
+def test_an_estimate_is_completed_by_the_next_scan_without_counting_twice(tmp_path: Path) -> None:
+    labels = make_demo(tmp_path / "street", images=40, size=(64, 32))
+    home = ("--home", tmp_path / "home")
+    done = statsvc("scan", labels, "--samples", 10, "--json", *home)
+    assert "10 counted" in done.stderr
+    assert "an estimate from 10 of 40 label maps" in done.stderr
+    first = json.loads(done.stdout)["weights"]
+    assert (first["exact"], first["images"]) == (False, 10)
+    assert first["estimate"] == {"images": 10, "of": 40, "confidence": 0.95}
+
+    larger = scan_json("--name", "street", "--samples", 25, *home)
+    assert (larger["scan"]["counted"], larger["scan"]["reused"]) == (15, 10)
+    smaller = scan_json("--name", "street", "--samples", 5, *home)
+    assert (smaller["scan"]["counted"], smaller["weights"]["images"]) == (0, 25)
+
+    complete = scan_json("--name", "street", *home)
+    assert (complete["scan"]["counted"], complete["scan"]["reused"]) == (15, 25)
+    assert complete["weights"]["exact"]
+    expected = counted_by_pillow(labels)
+    expected.pop(255)
+    assert pixels_of(complete["weights"]) == expected
+    refused = statsvc("scan", "--name", "street", "--samples", 10, *home, code=1)
+    assert "version 3 of street has the counts of all samples" in refused.stderr
+    assert scan_json("--name", "street", *home)["weights"]["version"] == 3
+
+
 def test_two_concurrent_scans_publish_one_version_and_the_second_reports_none(
     street: Path, tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ def table_of(
     rows: Sequence[Mapping[int, int]],
     paths: Sequence[str] | None = None,
     failed: Mapping[str, str] | None = None,
-    exact: bool = True,
+    sampled_from: int | None = None,
     **configuration: Any,
 ) -> MemoryTable:
     """Return a table with one sample for each {raw id: pixels} and one for each failed {path: error}."""
@@ -38,7 +38,9 @@ def table_of(
     block = Block(
         names, np.array(status, np.uint8), error, np.array(counts, np.int64).reshape(len(names), len(raw_ids))
     )
-    return MemoryTable("demo", Configuration(**configuration), np.array(raw_ids, np.int64), block, exact)
+    return MemoryTable(
+        "demo", Configuration(**configuration), np.array(raw_ids, np.int64), block, sampled_from
+    )
 
 
 class TotalsTable(Table):

@@ -386,13 +386,13 @@ def test_no_warning_recommends_a_method_that_equals_the_one_in_use() -> None:
 
 
 def test_the_warning_about_an_estimate_does_not_recommend_the_absent_policy_in_use() -> None:
-    table = table_of([TWO], num_classes=3, exact=False)
+    table = table_of([TWO], num_classes=3, sampled_from=1000)
     assert "or use absent=max" in ask(table)["warnings"][0]["message"]
     assert "or use absent=max" not in ask(table, absent="max")["warnings"][0]["message"]
 
 
 def test_estimates_are_marked_as_not_exact() -> None:
-    assert ask(table_of([TWO], exact=False))["exact"] is False
+    assert ask(table_of([TWO], sampled_from=1000))["exact"] is False
 
 
 def test_the_histogram_lists_every_id_with_its_state() -> None:

@@ -270,7 +270,7 @@ def test_streams_are_rejected_for_totals_and_estimates() -> None:
     with pytest.raises(Unanswerable, match="totals only"):
         mix((TotalsTable({0: 10, 1: 5}), 0.5), (of(PIXELS[:, :2]), 0.5), num_classes=2)
     with pytest.raises(Unanswerable, match="only some of the images"):
-        ask(table_of([{0: 10}], exact=False), sampler="rare_class")
+        ask(table_of([{0: 10}], sampled_from=1000), sampler="rare_class")
 
 
 def test_a_dataset_in_memory_can_be_weighted_for_a_sampler() -> None:

@@ -18,6 +18,7 @@ from statsvc.api.http.json_route import JsonRoute
 from statsvc.api.http.request_bodies import ConfigurationBody, TriggerBody
 from statsvc.api.http.responses import json_response
 from statsvc.api.http.roots import allowed_source, checked_pattern
+from statsvc.api.routes.jobs import NewEstimate
 from statsvc.api.schemas.datasets import Dataset as DatasetResponse
 from statsvc.api.schemas.datasets import DatasetPage, RegisteredDataset
 from statsvc.api.state.service import InjectedService, Service
@@ -90,6 +91,7 @@ class NewDataset(ScanBody):
     rows: Rows | None = Field(
         None, description="which part of an array is one sample: the whole array (null), index or chunk"
     )
+    estimate: NewEstimate | None = Field(None, description="the first scan counts only a random sample")
 
 
 class DatasetChanges(ScanBody):
@@ -172,10 +174,11 @@ async def create_dataset(request: Request, body: NewDataset, service: InjectedSe
         )
         configuration = reconfigure.check_class_names(reconfigure.apply_changes(initial, changes))
         trigger_changes = body.triggers()
+        estimate = None if body.estimate is None else body.estimate.request()
         source = allowed_source(body.source, service.roots)
         dataset = service.catalog.create_dataset(body.name, source, pattern, configuration)
         triggers.change(service.catalog, dataset, trigger_changes)
-        job, _ = jobs.submit(service.catalog, dataset)
+        job, _ = jobs.submit(service.catalog, dataset, estimate=estimate)
         trigger = triggers.of(service.catalog, [dataset])[dataset.uid]
         details = _details(dataset, trigger, None, [], [job], [])
         return details | {"job": job_description(job, dataset.name)}

@@ -23,6 +23,7 @@ from statsvc.api.state.job_events import LAST
 from statsvc.api.state.service import InjectedService, Service
 from statsvc.errors import Conflict, InvalidParameter
 from statsvc.store.catalog import idempotency, jobs
+from statsvc.weighting.estimate import CONFIDENCE, PILOT, PILOT_IMAGES
 
 router = APIRouter(tags=["jobs"], default_response_class=Response, route_class=JsonRoute)
 
@@ -76,12 +77,38 @@ MAX_REMOVED = Field(
 )
 
 
+class NewEstimate(RequestBody):
+    """How many samples to count: a number, or as many as a relative error of the classes' shares needs."""
+
+    samples: int | None = Field(None, ge=2, description="number of samples to draw")
+    relative_error: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="half of the interval of a class's share, relative to the share, for every class that "
+        f"occurs in {PILOT_IMAGES} of the {PILOT} samples that are counted first",
+    )
+    confidence: float = Field(CONFIDENCE, ge=0.5, le=0.999, description="confidence of `relative_error`")
+
+    def request(self) -> dict[str, Any]:
+        """Return the request as a job stores it. Raises `InvalidParameter` without a size."""
+        if self.samples is None and self.relative_error is None:
+            raise InvalidParameter(("estimate", "give samples, or relative_error"))
+        request: dict[str, Any] = {} if self.samples is None else {"samples": self.samples}
+        if self.relative_error is not None:
+            request |= {"relative_error": self.relative_error, "confidence": self.confidence}
+        return request
+
+
 class NewJob(RequestBody):
     """A scan of a dataset's source that counts changed samples."""
 
     dataset: str = Field(description="name of the dataset")
     full: bool = Field(False, description="count every sample again, changed or not")
     max_removed: float = MAX_REMOVED
+    estimate: NewEstimate | None = Field(
+        None, description="count only a random sample; rejected with 409 where exact counts exist"
+    )
 
 
 @router.post(
@@ -105,7 +132,9 @@ async def create_job(request: Request, body: NewJob, service: InjectedService) -
     If a scan of the dataset is already queued, the request is merged into it and returns it.
     """
     query.read(request, {})
-    options = {"full": body.full, "max_removed": body.max_removed}
+    options: dict[str, Any] = {"full": body.full, "max_removed": body.max_removed}
+    if body.estimate is not None:
+        options["estimate"] = body.estimate.request()
     job = await queue_job(request, service, body.dataset, options)
     return json_response(job, 202, {"Location": f"/jobs/{job['id']}"})
 

@@ -232,6 +232,9 @@ class Version(ResponseModel):
     rows: bool = Field(description="whether per-sample counts are kept; false: only totals are available")
     kind: str = Field(description="how the version was made: scan, configuration or import")
     samples: int | None = Field(description="number of samples; null if unknown")
+    sampled_from: int | None = Field(
+        description="number of samples from which these were drawn, for an estimate; null if all were counted"
+    )
     failed: int = Field(description="samples that could not be read")
     pixels: int = Field(description="pixels counted, including ignored ids")
     num_classes: int | None = Field(description="number of classes")
@@ -251,6 +254,7 @@ VERSION: dict[str, Any] = {
     "rows": True,
     "kind": "scan",
     "samples": 367,
+    "sampled_from": None,
     "failed": 0,
     "pixels": 63417600,
     "num_classes": 11,

@@ -27,7 +27,10 @@ class Progress(ResponseModel):
     done: int | None = Field(None, description="reused, counted and failed samples")
     reused: int | None = Field(None, description="unchanged samples, taken from the previous version")
     counted: int | None = Field(None, description="samples counted by this job")
-    recovered: int | None = Field(None, description="samples taken from checkpoints of an earlier attempt")
+    recovered: int | None = Field(
+        None,
+        description="samples taken from checkpoints, of an earlier attempt or of the pilot of an estimate",
+    )
     failed: int | None = Field(None, description="samples that could not be read")
     removed: int | None = Field(None, description="samples of the previous version that no longer exist")
     ignored: int | None = Field(None, description="changed paths that do not belong to any sample")
@@ -58,6 +61,7 @@ JOB = {
     "full": False,
     "paths": None,
     "max_removed": 0.1,
+    "estimate": None,
     "failed": 0,
     "failures": [],
     "progress": {
@@ -82,6 +86,16 @@ JOB = {
 }
 
 
+class EstimateRequest(ResponseModel):
+    """How many samples a job draws and counts."""
+
+    samples: int | None = Field(None, description="number of samples; left out if not requested")
+    relative_error: float | None = Field(
+        None, description="error of the shares that the number of samples follows from; left out otherwise"
+    )
+    confidence: float | None = Field(None, description="confidence of that error; left out without it")
+
+
 class Job(ResponseModel):
     """A job: a scan that counts the samples of a dataset that have changed."""
 
@@ -98,6 +112,9 @@ class Job(ResponseModel):
     )
     max_removed: float = Field(
         description="share of samples that may be gone or newly unreadable before the job fails, 0 to 1"
+    )
+    estimate: EstimateRequest | None = Field(
+        description="size of the sample that the job counts; null if it counts all samples"
     )
     failed: int = Field(description="samples that could not be read")
     failures: list[Failure] = Field(description="some of the samples that could not be read")

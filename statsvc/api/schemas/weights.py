@@ -83,6 +83,28 @@ class ClassWeight(ResponseModel):
         description="only for a stream: share of the class in the stream divided by its share in the "
         "files; null if the files do not contain it",
     )
+    interval: list[float] | None = Field(
+        None,
+        description="only for an estimate: 95 % interval of the class's share of the pixels, [low, high]",
+    )
+    weight_interval: list[float] | None = Field(
+        None,
+        description="only for an estimate: 95 % interval of the weight, [low, high]; left out if the weight "
+        "depends on classes that are not estimated",
+    )
+    images_bound: float | None = Field(
+        None,
+        description="only for an estimate, and a class that is not estimated because too few of the drawn "
+        "images contain it: upper 95 % bound of the share of images that contain it",
+    )
+
+
+class Estimate(ResponseModel):
+    """The sample of the images that counts were estimated from."""
+
+    images: int = Field(description="images that were drawn, unreadable ones included")
+    of: int = Field(description="images of the dataset")
+    confidence: float = Field(description="confidence of the intervals")
 
 
 class StreamDataset(ResponseModel):
@@ -202,6 +224,7 @@ class WeightsResponse(ResponseModel):
         description="false if the counts are an estimate from some of the images, or those of crops"
     )
     approximation: Approximation | None = Field(None, description="only with `crop`")
+    estimate: Estimate | None = Field(None, description="only if some of the images were counted")
     images: int | None = Field(description="images counted; null if unknown")
     failed: int = Field(description="samples that could not be read")
     pixels: Number = Field(description="pixels counted")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 import xxhash
@@ -16,7 +16,7 @@ from statsvc.store.catalog.schema import idempotency_keys as keys
 from statsvc.store.catalog.schema import jobs, now
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from statsvc.store.catalog.database import Database
     from statsvc.store.catalog.records import Dataset
@@ -43,6 +43,7 @@ def submit_once(
     full: bool,
     max_removed: float,
     paths: Collection[str] | None = None,
+    estimate: Mapping[str, Any] | None = None,
 ) -> tuple[Job, bool]:
     """Queue a recompute as `jobs.submit` does; if the key was used before, return that request's job.
 
@@ -53,7 +54,9 @@ def submit_once(
     """
     shown, key = key, _stored_key(user, key)
     prefix = _stored_key(user, "")
-    parameters = [dataset.name, full, max_removed] + ([] if paths is None else [sorted(paths)])
+    parameters: list[Any] = [dataset.name, full, max_removed] + ([] if paths is None else [sorted(paths)])
+    if estimate is not None:
+        parameters.append(dict(estimate))
     request = xxhash.xxh3_128_hexdigest(json.dumps(parameters).encode())
     while True:
         try:
@@ -77,7 +80,7 @@ def submit_once(
                         "the limit of one token; send the request without a key"
                     )
                 job, is_new = queue.submit_in(
-                    connection, dataset, full=full, max_removed=max_removed, paths=paths
+                    connection, dataset, full=full, max_removed=max_removed, paths=paths, estimate=estimate
                 )
                 connection.execute(
                     keys.insert().values(key=key, request=request, job_id=job.id, created_at=now())

@@ -66,7 +66,13 @@ def read(connection: sa.Connection, job_id: str) -> Job:
     return Job.from_row(connection.execute(sa.select(jobs).where(jobs.c.id == job_id)).one())
 
 
-def insert(connection: sa.Connection, dataset: Dataset, full: bool, max_removed: float) -> str:
+def insert(
+    connection: sa.Connection,
+    dataset: Dataset,
+    full: bool,
+    max_removed: float,
+    estimate: Mapping[str, Any] | None = None,
+) -> str:
     """Insert a queued job; return its id."""
     job_id = uuid.uuid4().hex[:12]
     connection.execute(
@@ -79,6 +85,7 @@ def insert(connection: sa.Connection, dataset: Dataset, full: bool, max_removed:
             attempt=0,
             released=0,
             progress={},
+            estimate=estimate,
             created_at=now(),
             request_id=current_request_id(),
         )
@@ -87,7 +94,12 @@ def insert(connection: sa.Connection, dataset: Dataset, full: bool, max_removed:
 
 
 def merge_request(
-    connection: sa.Connection, job_id: str, full: bool, max_removed: float, paths: Collection[str] | None
+    connection: sa.Connection,
+    job_id: str,
+    full: bool,
+    max_removed: float,
+    paths: Collection[str] | None,
+    estimate: Mapping[str, Any] | None = None,
 ) -> bool:
     """Extend an unfinished job so that it also fulfills another request; return False if it has ended."""
     row = _lock_unfinished(connection, job_id)
@@ -96,11 +108,27 @@ def merge_request(
     connection.execute(
         jobs.update()
         .where(jobs.c.id == job_id)
-        .values(full=row.full or full, max_removed=max(row.max_removed, max_removed))
+        .values(
+            full=row.full or full,
+            max_removed=max(row.max_removed, max_removed),
+            estimate=_larger(row.estimate, estimate),
+        )
     )
     if row.named is not None:
         changed_paths.add(connection, job_id, paths)
     return True
+
+
+def _larger(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the estimate that fulfills both requests; None counts all samples."""
+    if first is None or second is None:
+        return None
+    larger = {"samples": max, "relative_error": min, "confidence": max}
+    return {
+        name: choose(request[name] for request in (first, second) if name in request)
+        for name, choose in larger.items()
+        if name in first or name in second
+    }
 
 
 def start_attempt(connection: sa.Connection, job_id: str, owner: str) -> Job | None:

@@ -41,15 +41,21 @@ def submit(
     full: bool = False,
     max_removed: float = MAX_REMOVED,
     paths: Collection[str] | None = None,
+    estimate: Mapping[str, Any] | None = None,
 ) -> tuple[Job, bool]:
     """Queue a recompute; return the job and whether it is new.
 
     If the dataset already has a queued job, the request is merged into that one.
 
-    paths  paths that changed, relative to the source; None: the job lists the whole source
+    paths     paths that changed, relative to the source; None: the job lists the whole source
+    estimate  as in `Job`
+
+    Raises `NotFound` if the dataset was deleted, and `Conflict` for an estimate where exact counts exist.
     """
     with write(database.engine) as connection:
-        return submit_in(connection, dataset, full=full, max_removed=max_removed, paths=paths)
+        return submit_in(
+            connection, dataset, full=full, max_removed=max_removed, paths=paths, estimate=estimate
+        )
 
 
 def submit_in(
@@ -59,29 +65,47 @@ def submit_in(
     full: bool,
     max_removed: float,
     paths: Collection[str] | None = None,
+    estimate: Mapping[str, Any] | None = None,
 ) -> tuple[Job, bool]:
-    """Queue a recompute as `submit` does, in the caller's transaction.
-
-    Raises `NotFound` if the dataset was deleted.
-    """
+    """Queue a recompute as `submit` does, in the caller's transaction."""
+    check_may_estimate(dataset, estimate)
     dataset_rows.lock(connection, dataset)
     queued_id = connection.scalar(job_rows.queued(dataset.uid))
-    if queued_id is not None and job_rows.merge_request(connection, queued_id, full, max_removed, paths):
+    if queued_id is not None and job_rows.merge_request(
+        connection, queued_id, full, max_removed, paths, estimate
+    ):
         return job_rows.read(connection, queued_id), False
-    job_id = job_rows.insert(connection, dataset, full, max_removed)
+    job_id = job_rows.insert(connection, dataset, full, max_removed, estimate)
     if paths is not None:
         changed_paths.begin(connection, dataset, job_id, paths)
     return job_rows.read(connection, job_id), True
 
 
+def check_may_estimate(dataset: Dataset, estimate: Mapping[str, Any] | None) -> None:
+    """Raise `Conflict` where an estimate would replace exact counts."""
+    number = dataset.current_number
+    if estimate is not None and number is not None and dataset.configuration.sampled_from is None:
+        raise Conflict(
+            f"version {number} of {dataset.name} has the counts of all samples, and an estimate from some of "
+            "them never replaces it. Scan without a sample size: unchanged samples are not counted again"
+        )
+
+
 def submit_leased(
-    database: Database, dataset: Dataset, owner: str, *, full: bool = False, max_removed: float = MAX_REMOVED
+    database: Database,
+    dataset: Dataset,
+    owner: str,
+    *,
+    full: bool = False,
+    max_removed: float = MAX_REMOVED,
+    estimate: Mapping[str, Any] | None = None,
 ) -> Job | None:
     """Create a job that is already leased to `owner`, for a process that counts in the foreground.
 
     Takes over the dataset's queued job, or its running job if the lease has expired or its process is dead.
-    Returns None while another process runs a job of this dataset.
+    Returns None while another process runs a job of this dataset. Raises as `submit` does.
     """
+    check_may_estimate(dataset, estimate)
     with write(database.engine) as connection:
         dataset_rows.lock(connection, dataset)
         running = connection.execute(job_rows.running(dataset.uid)).first()
@@ -91,9 +115,9 @@ def submit_leased(
             job_id = running.id
         else:
             queued_id = connection.scalar(job_rows.queued(dataset.uid))
-            job_id = queued_id or job_rows.insert(connection, dataset, full, max_removed)
-        if not job_rows.merge_request(connection, job_id, full, max_removed, None):
-            job_id = job_rows.insert(connection, dataset, full, max_removed)
+            job_id = queued_id or job_rows.insert(connection, dataset, full, max_removed, estimate)
+        if not job_rows.merge_request(connection, job_id, full, max_removed, None, estimate):
+            job_id = job_rows.insert(connection, dataset, full, max_removed, estimate)
         return job_rows.start_attempt(connection, job_id, owner)
 
 
@@ -202,7 +226,8 @@ def requeue(database: Database, job: Job, cause: str, *, orderly: bool = False) 
         if not orderly and attempts >= MAX_ATTEMPTS:
             job_rows.end(connection, job.id, job.attempt, _gave_up(job.attempt, cause))
         elif newer is not None and job_rows.merge_request(
-            connection, newer, job.full, job.max_removed, changed_paths.read(connection, job)
+            *(connection, newer, job.full, job.max_removed, changed_paths.read(connection, job)),
+            job.estimate,
         ):
             # A dataset has at most one queued job, so the newer one does the work of both.
             reason = f"superseded by job {newer} after: {cause}"

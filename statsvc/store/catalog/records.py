@@ -100,6 +100,8 @@ class Job:
     full         count every sample again
     max_removed  share of the current version's samples that the job may remove, 0 to 1
     named        number of changed paths that the job checks; None if it lists the whole source
+    estimate     how many samples the job draws and counts: `samples`, or `relative_error` and `confidence` of
+                 the shares, or both for the larger sample; None if it counts all samples
     attempt      number of the current attempt, 0 before the first
     released     number of attempts that ended by an orderly stop of the runner
     owner        the process that holds the lease
@@ -113,6 +115,7 @@ class Job:
     full: bool
     max_removed: float
     named: int | None
+    estimate: Mapping[str, Any] | None
     attempt: int
     released: int
     owner: str | None

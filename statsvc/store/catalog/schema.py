@@ -61,6 +61,9 @@ jobs = sa.Table(
     sa.Column("lease_until", sa.Double),
     sa.Column("group_uri", sa.String, comment="reserved before the first byte is written"),
     sa.Column("progress", sa.JSON, nullable=False),
+    sa.Column(
+        "estimate", sa.JSON(none_as_null=True), comment="size of the sample to count; null: all samples"
+    ),
     sa.Column("error", sa.String),
     sa.Column("version_number", sa.Integer),
     sa.Column("created_at", sa.Double, nullable=False),

@@ -39,6 +39,7 @@ class CachedTable(Table):
         self.stored = stored
         self.dataset, self.version = stored.dataset, stored.version
         self.configuration, self.has_rows = stored.configuration, stored.has_rows
+        self.sampled_from = stored.sampled_from
         self._reading = threading.RLock()
         self._histograms: Lru[tuple[str | None, ClassMap | None], Histogram] = Lru(HISTOGRAM_BYTES, _size)
         self._derived: Lru[Hashable, Any] = Lru(MAX_DERIVED)

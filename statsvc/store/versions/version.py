@@ -85,7 +85,7 @@ class Version(Table):
         cache: ArrayCache | None = None,
     ) -> None:
         self.dataset, self.version, self.configuration = dataset, number, configuration
-        self.has_rows = "path" in digests
+        self.has_rows, self.sampled_from = "path" in digests, configuration.sampled_from
         self._location, self._digests, self._failed = arrays, digests, failed
         self._lock = threading.Lock()
         self._cache = array_cache(sys.maxsize) if cache is None else cache

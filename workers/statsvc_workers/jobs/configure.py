@@ -32,7 +32,7 @@ def read_class_files(
     Colors that the label maps contain become the counting rule, which is stored in the catalog. Raises
     `SourceError`.
     """
-    if dataset.current_number is not None:
+    if dataset.current_number is not None and dataset.configuration.sampled_from is None:
         return dataset, class_files.ClassFiles()
     parent = attempt.settings.search_parent
     try:
@@ -55,6 +55,8 @@ def read_class_files(
 def complete_configuration(plan: Plan, class_id: NDArray[np.int64], dataset: Dataset) -> Configuration:
     """Return a dataset's configuration; the first scan adds the splits, class names and number of classes.
 
+    After an estimate, the first scan of all samples does so again, and only it infers the number of classes.
+
     class_id  int64 [k], ascending raw ids of the new version
     dataset   the dataset as it is now, which may have been reconfigured since the plan was made
 
@@ -68,16 +70,18 @@ def complete_configuration(plan: Plan, class_id: NDArray[np.int64], dataset: Dat
             "was being counted. Nothing was published; scan again"
         )
     configuration = dataset.configuration
+    is_first = dataset.current_number is None or configuration.sampled_from is not None
+    configuration = replace(configuration, sampled_from=plan.sampled_from)
     if configuration.selection is None or not configuration.selection.inspected:
         configuration = replace(configuration, selection=counted.configuration.selection)
-    if dataset.current_number is None and not configuration.splits:
+    if is_first and not configuration.splits:
         configuration = replace(configuration, splits=counted.configuration.splits)
-    if dataset.current_number is None and not configuration.splits:
-        configuration = replace(configuration, splits=splits.detect(plan.listing.path))
-    if dataset.current_number is None:
+    if is_first and not configuration.splits:
+        configuration = replace(configuration, splits=splits.detect(plan.whole.path))
+    if is_first:
         configuration = with_source_names(configuration, plan.listing.class_names)
         configuration = class_files.with_classes(configuration, plan.class_files, class_id)
-    if configuration.num_classes == 0:
+    if configuration.num_classes == 0 and plan.sampled_from is None:
         num_classes = infer_num_classes(class_id, configuration)
         configuration = replace(configuration, num_classes=num_classes)
     return configuration

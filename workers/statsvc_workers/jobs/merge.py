@@ -196,6 +196,19 @@ class _Merge:
         writer.append_counts(counts, status)
 
 
+def all_counts(
+    comparison: Comparison, rows: CountedRows, fresh_row: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the raw ids, int64 [K], and the counts of all samples, int64 [n, K], of few samples only."""
+    class_id = _class_ids(comparison, rows, fresh_row)
+    counts = np.zeros((len(fresh_row), len(class_id)), np.int64)
+    fresh, reused = np.flatnonzero(fresh_row >= 0), np.flatnonzero(fresh_row < 0)
+    counts[fresh] = rows.dense(fresh_row[fresh], class_id)
+    if comparison.base is not None and len(reused):
+        counts[reused] = _BaseCounts(comparison.base, class_id).rows(comparison.base_row[reused])
+    return class_id, counts
+
+
 def _grid_entries(
     comparison: Comparison, rows: CountedRows, fresh_row: NDArray[np.int64], cell_file: CellFile
 ) -> NDArray[np.int64]:

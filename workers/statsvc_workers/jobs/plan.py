@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from statsvc.errors import JobFailed
 from statsvc_workers.jobs.reader_digest import reader_digest
 from statsvc_workers.sources.diff import Comparison, compare
+from statsvc_workers.sources.draw import draw
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,8 @@ class Plan:
 
     dataset      the dataset with its source and pattern
     identity     identity of the source's folder when it was listed
-    listing      all samples of the source
+    listing      the samples to count: all samples of the source, or a sample of them
+    whole        all samples of the source
     current      the current version
     reader       digest of everything that determines how a file is counted
     reuse        whether rows of the base may be reused
@@ -55,12 +57,29 @@ class Plan:
     dataset: Dataset
     identity: SourceIdentity
     listing: Listing
+    whole: Listing
     current: CurrentVersion
     reader: str
     reuse: bool
     comparison: Comparison
     partial: bool
     class_files: ClassFiles
+
+    @property
+    def sampled_from(self) -> int | None:
+        """Number of samples of the source, where only some of them are counted."""
+        return None if self.listing is self.whole else len(self.whole.path)
+
+    def sample(self, size: int) -> Plan:
+        """Return the plan that counts `size` samples, drawn without replacement; this plan for all of them.
+
+        Rows of the base that are not drawn are not lost: the base is an estimate, too.
+        """
+        if size >= len(self.whole.path):
+            return self
+        listing = self.whole.take(draw(self.whole, size))
+        comparison = compare(listing, self.current.base, reuse=self.reuse)
+        return replace(self, listing=listing, comparison=replace(comparison, lost=0))
 
 
 def make_plan(
@@ -90,7 +109,7 @@ def make_plan(
         lost = max(0, removed - record.failed)
         comparison = replace(comparison, removed=removed, lost=lost, base_samples=base_samples)
     partial = changed is not None
-    return Plan(dataset, identity, listing, current, reader, reuse, comparison, partial, class_files)
+    return Plan(dataset, identity, listing, listing, current, reader, reuse, comparison, partial, class_files)
 
 
 def guard_against_removal(attempt: Attempt, plan: Plan) -> None:

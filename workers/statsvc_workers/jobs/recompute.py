@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from statsvc.dataset.splits import check_not_empty
-from statsvc.errors import DamagedVersion, InvalidParameter, JobFailed
+from statsvc.errors import Conflict, DamagedVersion, InvalidParameter, JobFailed
 from statsvc.store.catalog import changed_paths, jobs
 from statsvc.store.catalog.records import NewVersion
 from statsvc.store.publication import group_attributes, open_version, publish
 from statsvc.store.versions import checkpoints
 from statsvc.store.versions.cell_file import CellFile
 from statsvc.store.versions.version import Version
+from statsvc.weighting.estimate import PILOT, images_needed, pilot_sums
 from statsvc_workers.jobs.configure import complete_configuration, read_class_files
 from statsvc_workers.jobs.count import count, failed_row, recover, without_tiles
 from statsvc_workers.jobs.job_source import check_source_exists, dataset_source, source_identity
-from statsvc_workers.jobs.merge import merge_rows
+from statsvc_workers.jobs.merge import all_counts, merge_rows
 from statsvc_workers.jobs.plan import (
     CurrentVersion,
     Plan,
@@ -83,7 +84,7 @@ def _recompute(attempt: Attempt, dataset: Dataset) -> VersionRecord | None:
         identity = source_identity(source.root)
         dataset, class_files = read_class_files(attempt, dataset, source, listing)
         plan = make_plan(attempt.job, dataset, identity, listing, current, changed, class_files)
-        return _execute(attempt, plan)
+        return _execute(attempt, _planned_sample(attempt, plan))
     except DamagedVersion as damage:
         log.warning("%s. Counting every sample again", damage)
         attempt.progress.restart()
@@ -91,7 +92,37 @@ def _recompute(attempt: Attempt, dataset: Dataset) -> VersionRecord | None:
         listing = list_samples(source, counting)
         identity = source_identity(source.root)
         plan = make_plan(attempt.job, dataset, identity, listing, current, None, ClassFiles())
-        return _execute(attempt, plan)
+        return _execute(attempt, _planned_sample(attempt, plan))
+
+
+def _planned_sample(attempt: Attempt, plan: Plan) -> Plan:
+    """Return the plan of the sample that the job asks for, which is `plan` where that is all samples.
+
+    For a relative error, a pilot is counted first; its rows, which are part of the sample, are then recovered
+    from its checkpoints. A sample is never smaller than that of the current version. Raises `JobFailed` where
+    the current version is exact.
+    """
+    request, record = attempt.job.estimate, plan.current.record
+    if request is None:
+        return plan
+    try:
+        jobs.check_may_estimate(plan.dataset, request)
+    except Conflict as error:
+        raise JobFailed(str(error)) from None
+    guard_against_removal(attempt, plan)
+    size = max(request.get("samples", 0), 0 if record is None else (record.samples or 0) + record.failed)
+    if "relative_error" not in request:
+        return plan.sample(size)
+    pilot = plan.sample(PILOT)
+    if pilot.sampled_from is None:
+        return plan
+    attempt.progress.total = len(pilot.listing.path)
+    rows = _count_rows(attempt, pilot, None)
+    class_id, counts = all_counts(pilot.comparison, rows, pilot.comparison.fresh_rows(pilot.listing, rows))
+    sums = pilot_sums(plan.dataset.configuration, class_id, counts)
+    attempt.progress.restart()
+    needed = images_needed(sums, len(plan.whole.path), request["relative_error"], request["confidence"])
+    return plan.sample(max(size, PILOT, needed))
 
 
 def _check_splits(dataset: Dataset, listing: Listing) -> None:
@@ -114,7 +145,9 @@ def _execute(attempt: Attempt, plan: Plan) -> VersionRecord | None:
         guard_against_failures(attempt, plan, rows)
         attempt.check()
         fresh_row = plan.comparison.fresh_rows(plan.listing, rows)
-        if plan.reuse and plan.comparison.unchanged(plan.listing, rows, fresh_row):
+        record = plan.current.record
+        same_source = record is not None and record.configuration.sampled_from == plan.sampled_from
+        if plan.reuse and same_source and plan.comparison.unchanged(plan.listing, rows, fresh_row):
             _succeed_unchanged(attempt, plan)
             return None
         _check_any_readable(attempt)
@@ -143,6 +176,8 @@ def _check_reported_paths(
     paths = changed_paths.paths_of(attempt.catalog, job)
     if paths is None or job.full or record is None or base is None:
         return None
+    if record.configuration.sampled_from is not None:
+        return None  # the paths would no longer be a random sample
     counting = dataset.configuration.counting
     readers = {reader_digest(counting, source.pattern, gif=gif) for gif in (False, True)}
     if record.reader not in readers or not _has_source(attempt.store, record, source):

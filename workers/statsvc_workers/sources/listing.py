@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -73,6 +73,21 @@ class Listing:
     def sample(self, path: str) -> str | Member:
         """Return what a worker needs to find a sample."""
         return self.members.get(path, path)
+
+    def take(self, rows: NDArray[np.int64]) -> Listing:
+        """Return the listing of these samples, int64 [k], ascending."""
+        path = self.path[rows] if isinstance(self.path, np.ndarray) else [self.path[row] for row in rows]
+        kept = set(path) if self.unreadable or self.members else set()
+        return replace(
+            self,
+            path=path,
+            size=self.size[rows],
+            mtime_ns=self.mtime_ns[rows],
+            ctime_ns=self.ctime_ns[rows],
+            unreadable={each: error for each, error in self.unreadable.items() if each in kept},
+            members={each: member for each, member in self.members.items() if each in kept},
+            etag=None if self.etag is None else self.etag[rows],
+        )
 
     def lengths(self, rows: NDArray[np.int64]) -> list[int]:
         """Return the approximate number of bytes that a worker reads for each of these samples."""
