@@ -11,4 +11,4 @@ def upgrade() -> None:
     """Add the column; jobs without a value count every sample, as before."""
     comment = "size of the sample to count; null: all samples"
     op.add_column("jobs", sa.Column("estimate", sa.JSON(none_as_null=True), comment=comment))
-    op.execute("INSERT INTO schema_versions (revision, compatible_from) VALUES ('0005', '0004')")
+    op.execute("UPDATE schema_versions SET revision = '0005', compatible_from = '0004'")
