@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
+from PIL import Image
 
 from statsvc.api.state.snapshot import POLL_SECONDS
 from support.command_line import invoke
@@ -95,3 +97,51 @@ def test_the_runner_ends_with_its_server(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait(10)
         wait_for(lambda: not Path(f"/proc/{runner}").exists())
+
+
+def test_a_job_estimates_to_a_relative_error_and_the_next_one_completes_the_counts(tmp_path: Path) -> None:
+    labels, rng = tmp_path / "labels", np.random.default_rng(0)
+    labels.mkdir()
+    rows = rng.integers(1, 16, 600)
+    for number, row in enumerate(rows.tolist()):
+        label = np.zeros((16, 16), np.uint8)
+        label[:row] = 1
+        Image.fromarray(label).save(labels / f"{number:03}.png")
+
+    def finished(url: str, job: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = wait_for(
+            lambda: (now := httpx2.get(f"{url}/jobs/{job['id']}").json())["state"] in jobs_ended and now
+        )
+        assert found["state"] == "succeeded", found["error"]
+        return found
+
+    def answer(url: str, job: dict[str, Any]) -> dict[str, Any]:
+        body: dict[str, Any] = wait_for(
+            lambda: (now := httpx2.get(f"{url}/weights").json()).get("version") == job["version"] and now
+        )
+        return body
+
+    jobs_ended = ("succeeded", "failed", "cancelled")
+    with serve(tmp_path / "home", "--root", labels) as (url, _):
+        estimate = {"relative_error": 0.05, "confidence": 0.95}
+        request = {"name": "x", "source": str(labels), "estimate": {"samples": 20}}
+        made = httpx2.post(f"{url}/datasets", json=request).raise_for_status().json()
+        job = finished(url, made["job"])
+        assert (job["estimate"], job["progress"]["counted"]) == ({"samples": 20}, 20)
+        request = {"dataset": "x", "estimate": estimate}
+        job = finished(url, httpx2.post(f"{url}/jobs", json=request).json())
+        assert job["estimate"] == estimate
+        body = answer(url, job)
+        drawn = body["images"]
+        assert 400 <= drawn < 600
+        assert (job["progress"]["counted"], job["progress"]["reused"]) == (drawn - 20, 20)
+        assert (body["exact"], body["estimate"]["of"]) == (False, 600)
+        share, (low, high) = rows.mean() / 16, body["classes"][1]["interval"]
+        assert low < share < high
+        assert (high - low) / 2 < 0.06 * share
+
+        job = finished(url, httpx2.post(f"{url}/jobs", json={"dataset": "x"}).json())
+        assert (job["progress"]["counted"], job["progress"]["reused"]) == (600 - drawn, drawn)
+        body = answer(url, job)
+        assert (body["exact"], body["classes"][1]["pixels"]) == (True, int(rows.sum()) * 16)
+        assert httpx2.post(f"{url}/jobs", json=request).status_code == 409

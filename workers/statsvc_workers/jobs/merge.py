@@ -200,7 +200,7 @@ def all_counts(
     comparison: Comparison, rows: CountedRows, fresh_row: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the raw ids, int64 [K], and the counts of all samples, int64 [n, K], of few samples only."""
-    class_id = _class_ids(comparison, rows, fresh_row)
+    class_id = _class_ids(comparison, rows, fresh_row, with_objects=False)
     counts = np.zeros((len(fresh_row), len(class_id)), np.int64)
     fresh, reused = np.flatnonzero(fresh_row >= 0), np.flatnonzero(fresh_row < 0)
     counts[fresh] = rows.dense(fresh_row[fresh], class_id)
