@@ -217,7 +217,8 @@ def test_unknown_splits_and_versions_are_404(client: ApiClient) -> None:
 
 
 def test_head_has_the_headers_of_get_and_no_body(client: ApiClient) -> None:
-    got, head = client.get("/weights"), client.head("/weights")
+    headers = {"X-Request-ID": "one"}
+    got, head = client.get("/weights", headers=headers), client.head("/weights", headers=headers)
     assert head.status_code == 200
     assert head.content == b""
     assert dict(head.headers) == dict(got.headers)
