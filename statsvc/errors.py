@@ -64,7 +64,7 @@ class InvalidParameter(StatsvcError, ValueError):
 
 
 class Inapplicable(InvalidParameter):
-    """Every parameter is valid, but they contradict each other or the dataset."""
+    """Every parameter fits its schema, but they contradict each other, the dataset, or rules of URLs."""
 
 
 class NotFound(StatsvcError, LookupError):

@@ -54,6 +54,7 @@ NumClasses = Annotated[int, Field(ge=1, le=MAX_CLASSES), _WHOLE]
 Folds = Annotated[Whole, WithJsonSchema({"type": "integer", "minimum": 2, "maximum": MAX_PARTS})]
 Keep = Annotated[int, Field(ge=1, le=MOST_KEPT), _WHOLE]
 Seed = Annotated[int, Field(ge=0, lt=2**63), _WHOLE]
+SampleSize = Annotated[int, Field(ge=2, lt=2**31), _WHOLE]
 VersionNumber = Annotated[int, Field(ge=1, le=2**31 - 1), _WHOLE]
 
 Id = Annotated[Whole, WithJsonSchema({"type": "integer", **_INT64})]

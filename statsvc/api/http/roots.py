@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from statsvc.common.globs import check_groups, check_length
 from statsvc.common.object_urls import is_below, is_url, normalized
-from statsvc.errors import InvalidParameter, SourceError
+from statsvc.errors import Inapplicable, InvalidParameter, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ def allowed_source(source: str, roots: Sequence[Path | str]) -> str:
         try:
             url = normalized(source)
         except SourceError as error:
-            raise InvalidParameter(("source", str(error))) from error
+            raise Inapplicable(("source", str(error))) from error  # no schema describes all of a URL
         if not any(isinstance(root, str) and is_below(url, root) for root in roots):
             raise _forbidden(url, roots, "URL")
         return url

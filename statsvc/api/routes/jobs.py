@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from statsvc.api.http import documentation, problems, query
 from statsvc.api.http.access import CALLER
+from statsvc.api.http.body_schemas import SampleSize
 from statsvc.api.http.content_type import json_only, no_form
 from statsvc.api.http.descriptions import job_description
 from statsvc.api.http.documentation import JobId
@@ -21,7 +22,7 @@ from statsvc.api.http.responses import json_response
 from statsvc.api.schemas.jobs import Job, JobPage
 from statsvc.api.state.job_events import LAST
 from statsvc.api.state.service import InjectedService, Service
-from statsvc.errors import Conflict, InvalidParameter
+from statsvc.errors import Conflict, Inapplicable, InvalidParameter
 from statsvc.store.catalog import idempotency, jobs
 from statsvc.weighting.estimate import CONFIDENCE, PILOT, PILOT_IMAGES
 
@@ -80,10 +81,10 @@ MAX_REMOVED = Field(
 class NewEstimate(RequestBody):
     """How many samples to count: a number, or as many as a relative error of the classes' shares needs."""
 
-    samples: int | None = Field(None, ge=2, description="number of samples to draw")
+    samples: SampleSize | None = Field(None, description="number of samples to draw")
     relative_error: float | None = Field(
         None,
-        gt=0,
+        ge=0.001,
         lt=1,
         description="half of the interval of a class's share, relative to the share, for every class that "
         f"occurs in {PILOT_IMAGES} of the {PILOT} samples that are counted first",
@@ -91,9 +92,9 @@ class NewEstimate(RequestBody):
     confidence: float = Field(CONFIDENCE, ge=0.5, le=0.999, description="confidence of `relative_error`")
 
     def request(self) -> dict[str, Any]:
-        """Return the request as a job stores it. Raises `InvalidParameter` without a size."""
+        """Return the request as a job stores it. Raises `Inapplicable` without a size."""
         if self.samples is None and self.relative_error is None:
-            raise InvalidParameter(("estimate", "give samples, or relative_error"))
+            raise Inapplicable(("estimate", "give samples, or relative_error"))
         request: dict[str, Any] = {} if self.samples is None else {"samples": self.samples}
         if self.relative_error is not None:
             request |= {"relative_error": self.relative_error, "confidence": self.confidence}
