@@ -78,7 +78,7 @@ class _Server(uvicorn.Server):
 
 
 def _without_errors_of_stopping(record: logging.LogRecord) -> bool:
-    """Log as a warning that a stopping server ends requests: an orderly stop is no error."""
+    """Log as a warning that a stopping server ends requests: an orderly stop is not an error."""
     cause = record.exc_info[1] if record.exc_info else None
     if isinstance(cause, asyncio.CancelledError):
         return False  # one traceback for each request that "Cancel … running task(s)" counts

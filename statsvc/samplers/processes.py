@@ -12,8 +12,8 @@ import torch.distributed as dist
 def distributed_by_accelerate() -> bool:
     """Return whether a loader of Accelerate, which gives each rank its part of the indices, is the caller.
 
-    Accelerate also does this to subclasses of `DistributedSampler` and tells samplers nothing about it, so
-    the call stack is the only evidence.
+    Accelerate also does this to subclasses of `DistributedSampler` and does not notify samplers, so the call
+    stack is the only evidence.
     """
     accelerate = sys.modules.get("accelerate.data_loader")
     if accelerate is None:

@@ -47,7 +47,7 @@ REPLICATES = 200
 """Bootstrap replicates."""
 
 _SEED = 0
-"""Equal samples have equal intervals, whoever computes them and when."""
+"""Fixed, so that equal samples have equal intervals in every process."""
 
 
 class ImageSums:

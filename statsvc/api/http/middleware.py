@@ -84,8 +84,8 @@ class OriginCheck:
     """Rejects writes that a web page of another origin sends.
 
     A page on another website can send simple requests, such as a POST without a body, to any server that the
-    browser reaches. Browsers say so in the headers Origin and Sec-Fetch-Site; other clients send neither. The
-    second one also tells http from https, and remains where a proxy or an extension removes the first.
+    browser reaches. Browsers send the headers Origin and Sec-Fetch-Site; other clients send neither.
+    Sec-Fetch-Site also distinguishes http from https, and remains if a proxy or an extension removes Origin.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -92,13 +92,12 @@ class NewEstimate(RequestBody):
     confidence: float = Field(CONFIDENCE, ge=0.5, le=0.999, description="confidence of `relative_error`")
 
     def request(self) -> dict[str, Any]:
-        """Return the request as a job stores it. Raises `Inapplicable` without a size."""
-        if self.samples is None and self.relative_error is None:
-            raise Inapplicable(("estimate", "give samples, or relative_error"))
-        request: dict[str, Any] = {} if self.samples is None else {"samples": self.samples}
-        if self.relative_error is not None:
-            request |= {"relative_error": self.relative_error, "confidence": self.confidence}
-        return request
+        """Return the request as a job stores it. Raises `Inapplicable` unless one of both sizes is given."""
+        if (self.samples is None) == (self.relative_error is None):
+            raise Inapplicable(("estimate", "give either samples or relative_error"))
+        if self.samples is not None:
+            return {"samples": self.samples}
+        return {"relative_error": self.relative_error, "confidence": self.confidence}
 
 
 class NewJob(RequestBody):

@@ -291,7 +291,7 @@ def recent(
             ).first()
             if last is None:
                 raise NotFound(
-                    f"there is no job {before!r} to page from; use the value of `next` in the previous page"
+                    f"there is no job {before!r}; use the value of `next` of the previous page as `before`"
                 )
             query = query.where(sa.tuple_(jobs.c.created_at, jobs.c.id) < sa.tuple_(*last))
         rows = connection.execute(
