@@ -26,7 +26,7 @@ from PIL import Image
 from statsvc.common import object_urls
 from statsvc.local.demo import street_scene
 from statsvc_workers.cluster.tasks import CountOptions, count_samples
-from statsvc_workers.samples.object_store import IN_FLIGHT
+from statsvc_workers.samples.object_reader import IN_FLIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,12 +1,12 @@
 """Time and memory of a stream's weights and of a sampler for a large dataset.
 
-python benchmarks/streams.py [SAMPLES] [CLASSES]     (default: 1000000 samples of 19 classes)
+python benchmarks/streams.py [--samples 1000000] [--classes 19]
 """
 
 from __future__ import annotations
 
+import argparse
 import resource
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -101,11 +101,13 @@ def publish(folder: Path, samples: int, classes: int) -> CachedTable:
 
 
 def main() -> None:
-    arguments = [int(argument) for argument in sys.argv[1:]]
-    samples, classes = [*arguments, *(1_000_000, 19)[len(arguments) :]]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--samples", type=int, default=1_000_000)
+    parser.add_argument("--classes", type=int, default=19)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        with timed(f"write {samples} samples of {classes} classes"):
-            table = publish(Path(folder), samples, classes)
+        with timed(f"write {options.samples} samples of {options.classes} classes"):
+            table = publish(Path(folder), options.samples, options.classes)
         for spec in (
             {},
             {"sampler": "rare_class"},
@@ -132,7 +134,7 @@ def main() -> None:
             sampler = RareClassSampler([f"/data/labels/{path}" for path in paths], sampling)
         with timed("one epoch of draws"):
             drawn = sum(1 for _ in sampler)
-        assert drawn == samples
+        assert drawn == options.samples
 
 
 if __name__ == "__main__":
