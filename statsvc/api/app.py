@@ -125,9 +125,9 @@ def build_app(
     )
     for module in modules:
         app.include_router(module.router)
-    app.router.routes.insert(0, weights.DIRECT)
     page.install(app)
     # Requests pass the middleware in reverse order.
+    app.add_middleware(weights.Direct)
     app.add_middleware(BodyLimit)
     app.add_middleware(OriginCheck)
     app.add_middleware(

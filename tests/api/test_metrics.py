@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from statsvc.api.app import build_app
 from statsvc.api.http.access import Policy
+from statsvc.api.routes import weights
 from statsvc.api.state import metrics
 from statsvc.store.catalog import job_rows, jobs, tokens
 from statsvc.store.catalog.ended_jobs import EndedJobs
@@ -83,7 +84,7 @@ def test_no_request_can_add_a_route_or_method_to_the_labels(home: Home) -> None:
     assert after[REQUESTS, "other", "other", "405"] == 20
 
 
-def test_an_unforeseen_error_is_counted_as_500(home: Home) -> None:
+def test_an_unforeseen_error_is_counted_as_500(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     app = build_app(home)
 
     def boom() -> None:
@@ -93,6 +94,10 @@ def test_an_unforeseen_error_is_counted_as_500(home: Home) -> None:
     with ApiClient(app, raise_server_exceptions=False) as client:
         assert client.get("/boom").status_code == 500
         assert scraped(client.get("/metrics"))[REQUESTS, "other", "other", "500"] == 1
+        monkeypatch.setattr(weights, "_parse_cached", boom)  # fails for its arguments
+        answer = client.get("/weights")
+        assert (answer.status_code, answer.json()["type"]) == (500, "/problems/internal-error")
+        assert scraped(client.get("/metrics"))[REQUESTS, "GET", "/weights", "500"] == 1
 
 
 def test_datasets_have_ages_and_beyond_the_limit_the_oldest_ones_remain(

@@ -93,6 +93,11 @@ class Access:
         if rejection is None and not is_current:
             rejection = problem(CATALOG_UNAVAILABLE, _UNCHECKED)
 
+        app = self._app if rejection is None else rejection
+        if method in _READ_METHODS and not self._policy.reads:  # the most frequent requests
+            await app(scope, receive, send)
+            return
+
         async def send_audited(message: Message) -> None:
             if message["type"] == "http.response.start":
                 if self._policy.reads:
@@ -101,7 +106,7 @@ class Access:
                     _log_write(scope, message["status"], token)
             await send(message)
 
-        await (self._app if rejection is None else rejection)(scope, receive, send_audited)
+        await app(scope, receive, send_audited)
 
     def _token(self, credentials: list[bytes]) -> Token | None:
         if len(credentials) != 1 or credentials[0][: len(_BEARER)].lower() != _BEARER:

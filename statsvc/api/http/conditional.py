@@ -40,7 +40,7 @@ def etag(digest: str, request: Mapping[str, Any], representation: str) -> str:
 
 def lists_tag(if_none_match: str | None, tag: str) -> bool:
     """Whether an If-None-Match header lists the tag, by weak comparison (RFC 9110, 13.1.2)."""
-    return if_none_match is not None and tag in _TAGS.findall(if_none_match)
+    return if_none_match is not None and (if_none_match == tag or tag in _TAGS.findall(if_none_match))
 
 
 def is_any(if_none_match: str | None) -> bool:

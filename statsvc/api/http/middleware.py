@@ -33,6 +33,8 @@ takes less than 50 ms.
 OWN_SITES = ("same-origin", "none")
 """Values of Sec-Fetch-Site for a request of our own page, and of the user without any page."""
 
+_OF_BODIES = frozenset({b"content-length", b"transfer-encoding"})
+
 MAX_DIGITS = 18
 """Longest Content-Length that is converted to a number; Python refuses to convert very long ones."""
 
@@ -118,8 +120,8 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or reject it with 413 (400 for an invalid Content-Length)."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
+        if scope["type"] != "http" or not any(name in _OF_BODIES for name, _ in scope["headers"]):
+            await self._app(scope, receive, send)  # the request has no body (RFC 9112, 6.3)
             return
         largest = largest_body(scope["path"])
         content_length = Headers(scope=scope).get("content-length", "0")

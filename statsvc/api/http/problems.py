@@ -222,6 +222,12 @@ TABLE: tuple[tuple[type[Exception], ProblemType], ...] = (
 )
 """Problem type by exception class; the first match applies."""
 
+EXPECTED: tuple[type[Exception], ...] = (
+    HTTPException,
+    *(exception for exception, _ in TABLE if exception is not Exception),
+)
+"""Errors that are answered where they occur; others are also logged with their traceback."""
+
 _BY_STATUS = {
     kind.status: kind
     for kind in (MALFORMED, _UNKNOWN_PATH, METHOD_NOT_ALLOWED, NOT_ACCEPTABLE, TOO_LARGE, UNSUPPORTED_BODY)
@@ -290,6 +296,11 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _from_validation_error)
     for exception, _ in TABLE:
         app.add_exception_handler(exception, _from_table)
+
+
+async def response_to(request: Request, error: Exception) -> Response:
+    """Return the problem for an error of one of the `EXPECTED` classes, as the application would."""
+    return await (_from_http_exception if isinstance(error, HTTPException) else _from_table)(request, error)
 
 
 async def _from_table(request: Request, error: Exception) -> Response:
