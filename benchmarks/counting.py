@@ -177,6 +177,29 @@ def array_rows(array: np.ndarray, repeats: int) -> list[Row]:
     return rows
 
 
+def noise_rows(shape: tuple[int, int], repeats: int) -> list[Row]:
+    """Compare arrays without long runs with OpenCV's `calcHist`."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng(0)
+    squares = rng.integers(0, CLASSES, (shape[0] // 4, shape[1] // 4)).repeat(4, 0).repeat(4, 1)
+    arrays = {
+        "noise of 256 ids": (rng.integers(0, 256, shape), 1),
+        f"noise of {CLASSES} ids": (rng.integers(0, CLASSES, shape), 1),
+        "noise of two ids": (rng.integers(0, 2, shape), None),
+        f"squares of 4x4 of {CLASSES} ids": (squares, None),
+    }
+    rows = []
+    for name, (values, least) in arrays.items():
+        array = values.astype(np.uint8)
+        run = partial(cv2.calcHist, [array], [0], None, [256], [0, 256])
+        assert np.array_equal(run().ravel()[np.unique(array)], count_array(array))
+        theirs, ours = medians_ms(run, partial(count_array, array), repeats)
+        rows.append(faster(f"uint8 {name}: cv2.calcHist", theirs, ours, least))
+    return rows
+
+
 def volume_rows(repeats: int) -> list[Row]:
     """Compare compressed NIfTI volumes of 256³ voxels with balls that resemble organs."""
     import nibabel
@@ -274,6 +297,8 @@ def main() -> None:
     rows = png_rows(options.size, maps, options.repeats, 10)
     rows += png_rows("480x360", small, 3 * options.repeats, 5)
     rows += array_rows(maps[0], options.repeats)
+    if installed("cv2"):
+        rows += noise_rows(maps[0].shape, 5 * options.repeats)
     rows += grid_rows({options.size: maps, "480x360": small}, options.repeats)
     if installed("nibabel"):
         rows += volume_rows(options.repeats)

@@ -98,8 +98,24 @@ def test_ids_that_lie_far_apart_are_counted_exactly() -> None:
 GUARDED = """
 import ctypes, mmap
 import numpy as np
-from statsvc_workers.kernels import machine_code, png_rows, run_lengths as kernels
-from statsvc_workers.kernels.histogram import COUNTERS
+import os
+from statsvc_workers.kernels import machine_code, png_rows, run_lengths as kernels, tile_rows
+from statsvc_workers.kernels.histogram import BYTE_COUNTERS, COUNTERS
+
+if os.environ["NUMBA_BOUNDSCHECK"] == "1":
+    # In code that is not kept, so that counters of 32 bits are emptied before they would overflow.
+    kernels.MOST_PENDING = tile_rows.MOST_PENDING = 3000
+counters = np.zeros(BYTE_COUNTERS, np.uint32)
+
+
+def check(flat, low, span, expected):
+    # `expected` is the index of the first id outside the table, or the length.
+    table = np.zeros((span, COUNTERS), np.int64)
+    assert kernels.count_dense(flat, low, table, counters) == expected
+    inside = flat[:expected].astype(np.int64) - low
+    assert table.sum(1).tolist() == np.bincount(inside, minlength=span).tolist()
+    assert not counters.any()
+
 
 PAGE, LENGTH = mmap.PAGESIZE, 8 * mmap.PAGESIZE
 area = mmap.mmap(-1, LENGTH + 2 * PAGE)
@@ -133,25 +149,52 @@ for dtype in (np.uint8, np.uint16, np.int32, np.int64):
             flat = memory[-length * np.dtype(dtype).itemsize :].view(dtype)
             flat[:] = rng.integers(0, top, length)
             for span in (4, 256):
-                table = np.zeros((span, COUNTERS), np.int64)
-                assert kernels.count_dense(flat, 0, table) == length
-                assert table.sum(1).tolist() == np.bincount(flat.astype(int), minlength=span).tolist()
+                check(flat, 0, span, length)
             ids, found = np.zeros(64, np.int64), np.zeros(64, np.int64)
             assert kernels.count_sparse(flat, ids, found) == len(np.unique(flat))
             assert found.sum() == length
 # Without runs, ids are counted in blocks of 2048.
 for dtype in (np.uint8, np.int8, np.uint16, np.int32, np.int64):
-    for length in (2047, 2048, 2048 + 9, 2048 + 72, 2048 + 73, 4095):
+    for length in (2047, 2048, 2048 + 9, 2048 + 64, 2048 + 65, 4095):
         flat = memory[-length * np.dtype(dtype).itemsize :].view(dtype)
         flat[:] = rng.integers(0, 100, length)
         for low in (0, -100):
-            table = np.zeros((256, COUNTERS), np.int64)
-            assert kernels.count_dense(flat, low, table) == length
-            assert table.sum(1).tolist() == np.bincount(flat.astype(int) - low, minlength=256).tolist()
+            check(flat, low, 256, length)
         flat[length - 1] = 127
-        table = np.zeros((128, COUNTERS), np.int64)
-        assert kernels.count_dense(flat, 1, table) == np.flatnonzero(flat < 1)[0]
-        assert kernels.count_dense(flat, -1, table) == length - 1
+        check(flat, 1, 128, np.flatnonzero(flat < 1)[0])
+        check(flat, -1, 128, length - 1)
+    # Runs and noise, up to an id outside the table.
+    for trial in range(150):
+        length = rng.integers(1, 7000 // np.dtype(dtype).itemsize)
+        flat = memory[-length * np.dtype(dtype).itemsize :].view(dtype)
+        runs = np.repeat(rng.integers(0, 60, length), rng.integers(1, rng.choice([2, 9, 200]), length))
+        flat[:] = runs[:length]
+        begin = rng.integers(0, length)
+        noisy = flat[begin : begin + 500]
+        noisy[:] = rng.integers(0, 60, len(noisy))
+        outside = rng.integers(0, length)
+        flat[outside] = 64
+        for span in (64, 256):
+            check(flat, 0, span, outside if span == 64 else length)
+for width in (1, 7, 8, 9, 63, 64, 65, 200):
+    for kind in range(3):
+        height = rng.integers(1, 40)
+        flat = memory[-height * width :]
+        image = flat.reshape(height, width)
+        image[:] = rng.integers(0, 256, image.shape if kind else (1, width))
+        if kind == 2:
+            image[height // 2 :] = image[height // 2]
+        rows = np.array([0, height // 3, height // 3, height])
+        columns = np.array([0, width // 3, width // 3, width])
+        tables = np.zeros((3, 3 * 256), np.int64)
+        columns_counters = np.zeros((3, BYTE_COUNTERS), np.uint32)
+        tile_rows.count_bands(flat, rows, np.array([0, 1, 2]), columns, tables, columns_counters)
+        assert not columns_counters.any()
+        for r in range(3):
+            for c in range(3):
+                tile = image[rows[r] : rows[r + 1], columns[c] : columns[c + 1]]
+                expected = np.bincount(tile.ravel(), minlength=256)
+                assert tables[r, 256 * c : 256 * (c + 1)].tolist() == expected.tolist()
 print("whole")
 """
 

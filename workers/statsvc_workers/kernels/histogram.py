@@ -28,6 +28,9 @@ BATCH_PIXELS = 1 << 24
 COUNTERS = 8
 """Counters per id in a dense table: consecutive pixels use different ones, so that no addition waits."""
 
+BYTE_COUNTERS = 16 * 256
+"""Counters of bytes that are counted one by one: 16 tables, so that no addition waits."""
+
 _SLOTS = 4 * MAX_IDS
 """Slots of the hash table, of which at most half are used."""
 
@@ -46,6 +49,7 @@ class Counter:
     def __init__(self) -> None:
         self._low = 0  # the id of the table's first row
         self._table = np.zeros((256, COUNTERS), np.int64)
+        self._counters = np.zeros(BYTE_COUNTERS, np.uint32)
         self._ids = np.empty(0, np.int64)
         self._counts = np.empty(0, np.int64)
 
@@ -62,7 +66,7 @@ class Counter:
             flat = _native(piece)
             begin = 0
             while begin < len(flat):
-                begin += run_lengths.count_dense(flat[begin:], self._low, self._table)
+                begin += run_lengths.count_dense(flat[begin:], self._low, self._table, self._counters)
                 if begin < len(flat) and not self._grow_table(flat[begin : begin + PIECE]):
                     self.merge(*_hashed(flat[begin : begin + PIECE]))
                     begin += PIECE
@@ -85,7 +89,7 @@ class Counter:
 
     def _drain(self) -> None:
         """Move the counts of the dense table to the result."""
-        counts = self._table.sum(axis=1)
+        counts = np.einsum("ij->i", self._table)  # three times as fast as `sum`
         present = np.flatnonzero(counts)
         if len(present):
             self._table[:] = 0
@@ -93,17 +97,22 @@ class Counter:
 
     def merge(self, ids: Int64, counts: Int64) -> None:
         """Add a histogram, int64 [k] each, ids ascending. Raises `UnreadableSample` for too many ids."""
-        if len(ids) == len(self._ids) and np.array_equal(ids, self._ids):
+        if not len(self._ids):
+            self._ids, self._counts = ids, counts.copy()
+        elif len(ids) == len(self._ids) and np.array_equal(ids, self._ids):
             self._counts += counts
-            return
+        else:
+            self._join(ids, counts)
+        if len(self._ids) > MAX_IDS:
+            raise too_many_ids(self._ids)
+
+    def _join(self, ids: Int64, counts: Int64) -> None:
         self._ids, position = np.unique(np.concatenate([self._ids, ids]), return_inverse=True)
         total = np.zeros(len(self._ids), np.int64)
         # Neither half contains an id twice, so plain indexing adds every count.
         total[position[: len(self._counts)]] += self._counts
         total[position[len(self._counts) :]] += counts
         self._counts = total
-        if len(self._ids) > MAX_IDS:
-            raise too_many_ids(self._ids)
 
     def result(self) -> tuple[Int64, Int64]:
         """Return the ids that occur, ascending, and the pixels of each: int64 [k], int64 [k]."""

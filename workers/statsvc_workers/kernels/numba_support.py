@@ -18,6 +18,7 @@ if "NUMBA_CACHE_DIR" not in os.environ and (_cache_folder := compiled_folder()) 
     os.environ["NUMBA_CACHE_DIR"] = str(_cache_folder)
 
 import numba  # noqa: E402 - the variable must be set first
+from llvmlite import ir  # noqa: E402
 from numba.core import cgutils, types  # noqa: E402
 from numba.core.caching import FunctionCache  # noqa: E402
 from numba.extending import intrinsic  # noqa: E402
@@ -52,6 +53,9 @@ def kernel(function):
     return compiled
 
 
+LANES = 64
+"""Items that `run_ends` compares: as many as a word has bits."""
+
 inlined = numba.njit(inline="always")
 """Compiles a step of a loop into the loop that calls it."""
 
@@ -73,16 +77,6 @@ def word(_typing: Any, array: Any, index: Any) -> Any:
         return builder.load(_address(context, builder, signature.args[0], *arguments), align=1)
 
     return types.uint64(array, types.intp), load
-
-
-@intrinsic
-def item_bits(_typing: Any, array: Any) -> Any:
-    """Return the bits of an item: a compile-time constant, so that division by it becomes a shift."""
-
-    def width(_context: Any, _builder: Any, signature: Any, _arguments: Any) -> Any:
-        return cgutils.intp_t(signature.args[0].dtype.bitwidth)
-
-    return types.intp(array), width
 
 
 @intrinsic
@@ -118,6 +112,38 @@ def trailing_zeros(_typing: Any, value: Any) -> Any:
         return builder.cttz(arguments[0], cgutils.true_bit)
 
     return types.uint64(types.uint64), count
+
+
+@intrinsic
+def ones(_typing: Any, value: Any) -> Any:
+    """Return the number of bits of a uint64 that are set."""
+
+    def count(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), count
+
+
+@intrinsic
+def run_ends(_typing: Any, array: Any, index: Any) -> Any:
+    """Compare `LANES` items from array[index] on with their right neighbors; return a uint64.
+
+    Bit k is 1 where item `index + k` differs from the next one. The array must be contiguous and contain item
+    `index + LANES`.
+    """
+
+    def compare(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = signature.args[0]
+        array, index = arguments
+        data = context.make_array(kind)(context, builder, array).data
+        items = ir.VectorType(context.get_data_type(kind.dtype), LANES).as_pointer()
+        here, after = (
+            builder.load(builder.bitcast(builder.gep(data, [first]), items), align=1)
+            for first in (index, builder.add(index, index.type(1)))
+        )
+        return builder.bitcast(builder.icmp_unsigned("!=", here, after), ir.IntType(LANES))
+
+    return types.uint64(array, types.intp), compare
 
 
 @inlined

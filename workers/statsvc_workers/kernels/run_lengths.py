@@ -1,7 +1,7 @@
 """Compiled loops that count arrays of ids, run by run. NOTES.md derives every step.
 
-A label map consists of long runs of one id. The loops compare words of eight bytes: while a word continues
-the run, one comparison is all the work.
+A label map consists of long runs of one id. The loops compare `LANES` pixels with their right neighbors in
+one step: while a run continues, one comparison is all the work.
 
 No input makes a loop access memory outside its arrays.
 """
@@ -10,38 +10,53 @@ from __future__ import annotations
 
 import numpy as np
 
-from statsvc_workers.kernels.numba_support import all_equal, item_bits, kernel, of_bytes, trailing_zeros, word
+from statsvc_workers.kernels.numba_support import (
+    LANES,
+    kernel,
+    of_bytes,
+    ones,
+    run_ends,
+    trailing_zeros,
+    word,
+)
 
-WINDOW = 64
-"""Pixels over which `count_dense` counts the ends of runs, to detect noise."""
-
-MAX_RUN_ENDS = 9
-"""If more runs than this end within a window, the pixels are treated as noise."""
+MAX_RUN_ENDS = 13
+"""If more runs than this end within `LANES` pixels, the pixels are treated as noise."""
 
 NOISE_PIXELS = 2048
 """Pixels that are counted one by one after noise was detected, before the loop tries runs again."""
 
+MOST_PENDING = 1 << 31
+"""Most pixels that `count_bytes` counts before its counters, uint32, are added to a table."""
+
 
 @kernel
-def count_bytes(flat, i, end, counts):
-    """Count the bytes flat[i:end] one by one, in groups of eight; return the index after the last group.
+def count_bytes(flat, i, end, counters):
+    """Count the bytes flat[i:end] one by one, in groups of 16; return the index after the last group.
 
-    counts  int64 [256 * 8]: eight counters per id, one for each byte of a word
+    counters  uint32 [16 * 256]: byte k of a group is counted in table k, because an increment of a counter
+              waits for the previous one
     """
-    # Byte k of the word is an id with the counter id * 8 + k: the shifts move the byte to bits 3 to 10.
-    row_bits = np.uint64(0xFF << 3)
-    while i + 8 <= end:
-        eight = word(flat, i)
-        counts[(eight << np.uint64(3)) & row_bits] += 1
-        counts[(eight >> np.uint64(5)) & row_bits | np.uint64(1)] += 1
-        counts[(eight >> np.uint64(13)) & row_bits | np.uint64(2)] += 1
-        counts[(eight >> np.uint64(21)) & row_bits | np.uint64(3)] += 1
-        counts[(eight >> np.uint64(29)) & row_bits | np.uint64(4)] += 1
-        counts[(eight >> np.uint64(37)) & row_bits | np.uint64(5)] += 1
-        counts[(eight >> np.uint64(45)) & row_bits | np.uint64(6)] += 1
-        counts[(eight >> np.uint64(53)) & row_bits | np.uint64(7)] += 1
-        i += 8
+    while i + 16 <= end:
+        first = word(flat, i)
+        second = word(flat, i + 8)
+        for k in range(8):
+            shift = np.uint64(8 * k)
+            counters[np.uint64(256 * k) + ((first >> shift) & np.uint64(0xFF))] += np.uint32(1)
+            counters[np.uint64(256 * (8 + k)) + ((second >> shift) & np.uint64(0xFF))] += np.uint32(1)
+        i += 16
     return i
+
+
+@kernel
+def move_counts(counters, counts, base, step):
+    """Add the counters of `count_bytes` to counts[base + step * id], and set them to zero."""
+    for byte in range(256):
+        total = np.int64(0)
+        for k in range(16):
+            total += np.int64(counters[256 * k + byte])
+            counters[256 * k + byte] = 0
+        counts[base + step * byte] += total
 
 
 @kernel
@@ -63,102 +78,94 @@ def _count_singly(flat, i, end, low, span, counts):
     """
     three = np.uint64(3)
     while i + 8 <= end:
-        a = np.uint64(np.int64(flat[i]) - low)
-        b = np.uint64(np.int64(flat[i + 1]) - low)
-        c = np.uint64(np.int64(flat[i + 2]) - low)
-        d = np.uint64(np.int64(flat[i + 3]) - low)
-        e = np.uint64(np.int64(flat[i + 4]) - low)
-        f = np.uint64(np.int64(flat[i + 5]) - low)
-        g = np.uint64(np.int64(flat[i + 6]) - low)
-        h = np.uint64(np.int64(flat[i + 7]) - low)
         # One comparison for all eight: `span` is a power of two, so an id outside sets a bit at or above it.
-        if (a | b | c | d | e | f | g | h) >= span:
+        bits = np.uint64(0)
+        for k in range(8):
+            bits |= np.uint64(np.int64(flat[i + k]) - low)
+        if bits >= span:
             break
-        counts[a << three] += 1
-        counts[b << three | np.uint64(1)] += 1
-        counts[c << three | np.uint64(2)] += 1
-        counts[d << three | np.uint64(3)] += 1
-        counts[e << three | np.uint64(4)] += 1
-        counts[f << three | np.uint64(5)] += 1
-        counts[g << three | np.uint64(6)] += 1
-        counts[h << three | np.uint64(7)] += 1
+        for k in range(8):
+            counts[np.uint64(np.int64(flat[i + k]) - low) << three | np.uint64(k)] += 1
         i += 8
     return i
 
 
 @kernel
-def count_dense(flat, low, table):
+def count_dense(flat, low, table, counters):
     """Count integers of a narrow range in a table.
 
-    flat   integers [n] within int64
-    low    id of the first row of the table
-    table  int64 [span, 8], to which counts are added; the count of id `low + k` is the sum of row k; `span`
-           is a power of two
+    flat      integers [n] within int64
+    low       id of the first row of the table
+    table     int64 [span, 8], to which counts are added; the count of id `low + k` is the sum of row k;
+              `span` is a power of two
+    counters  uint32 [16 * 256] of zeros; zeros on return
 
     Returns the number of integers counted: n, or the index of the first id outside the table.
 
-    A run continues while whole words equal it; its end is the first byte that differs, found by counting
-    trailing zeros. If more than `MAX_RUN_ENDS` runs end within `WINDOW` pixels, the next `NOISE_PIXELS`
-    pixels are counted one by one. Consecutive pixels then use different counters of an id, because an
-    increment of a counter waits for the previous one. Ids wider than a byte are first converted to bytes if
-    they fit.
+    Runs end where a pixel differs from the next one. If more than `MAX_RUN_ENDS` of `LANES` pixels do,
+    `NOISE_PIXELS` pixels are counted one by one. Consecutive pixels then use different counters of an id,
+    because an increment of a counter waits for the previous one. Ids wider than a byte are first converted to
+    bytes if they fit.
     """
     n = len(flat)
-    bits = item_bits(flat)
-    inside = 64 // bits
-    every = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - bits)
-    each = np.uint64(0xFFFFFFFFFFFFFFFF) // every
+    if n == 0:
+        return np.int64(0)
     span = np.uint64(table.shape[0])
     counts = table.reshape(table.size)
+    octets = flat.view(np.uint8)
     narrow = np.empty(NOISE_PIXELS, np.uint8)
-    # Before this index, the first word of a run and the eight words after it are inside the array.
-    last = n - 9 * inside
-    i = 0
-    while i < last:
-        value = flat[i]
-        row = np.uint64(np.int64(value) - low)
-        if row >= span:
-            return i
-        begin = i
-        window_end = i + WINDOW
-        ends = 0
-        while i < last:
-            pattern = (np.uint64(value) & every) * each
-            differs = word(flat, i) ^ pattern
-            if differs == 0:
-                i += inside
-                if all_equal(flat, i, inside, pattern):
-                    i += 8 * inside
-                continue
-            i += np.int64(trailing_zeros(differs)) // bits
+    pending = 0
+    # numba compiles functions again for literal arguments, which NumPy's integers are not.
+    i = zero = np.int64(0)
+    begin = zero  # of the run to which flat[i] belongs
+    row = np.uint64(np.int64(flat[0]) - low)  # the row of flat[i]
+    outside = row >= span
+    while not outside and i + LANES < n:
+        ends = run_ends(flat, i)
+        if ends == 0:
+            i += LANES
+            continue
+        if ones(ends) > MAX_RUN_ENDS:
             counts[row << np.uint64(3)] += i - begin
             begin = i
-            if i >= window_end:
-                window_end = i + WINDOW
-                ends = 0
-            ends += 1
-            if ends > MAX_RUN_ENDS:
-                break
-            value = flat[i]
-            row = np.uint64(np.int64(value) - low)
-            if row >= span:
-                return i
-        counts[row << np.uint64(3)] += i - begin
-        if ends > MAX_RUN_ENDS:
-            stop = min(i + NOISE_PIXELS, last)
+            stop = i + NOISE_PIXELS if i + NOISE_PIXELS < n else n - 1
             if of_bytes(flat) and low == 0 and span == 256:
-                i = count_bytes(flat, i, stop, counts)
+                i = count_bytes(octets, i, stop, counters)
             elif span == 256 and stop - i == NOISE_PIXELS and narrowed(flat[i:stop], low, narrow):
-                i += count_bytes(narrow, 0, NOISE_PIXELS, counts)
+                i += count_bytes(narrow, zero, stop - i, counters)
             else:
                 i = _count_singly(flat, i, stop, low, span, counts)
-    while i < n:
-        row = np.uint64(np.int64(flat[i]) - low)
-        if row >= span:
-            return i
-        counts[row << np.uint64(3)] += 1
-        i += 1
-    return n
+            if i > begin:  # else the end of the array, or an id outside the table, is near
+                if span == 256:
+                    pending += i - begin
+                if pending > MOST_PENDING:
+                    move_counts(counters, counts, zero, np.int64(8))
+                    pending = 0
+                begin = i
+                row = np.uint64(np.int64(flat[i]) - low)
+                outside = row >= span
+                continue
+        while ends != 0 and not outside:
+            end = i + 1 + np.int64(trailing_zeros(ends))
+            ends &= ends - np.uint64(1)  # without its lowest bit
+            counts[row << np.uint64(3)] += end - begin
+            begin = end
+            row = np.uint64(np.int64(flat[end]) - low)
+            outside = row >= span
+        i += LANES
+    if outside:
+        i = begin
+    else:
+        counts[row << np.uint64(3)] += i - begin
+        while i < n:
+            row = np.uint64(np.int64(flat[i]) - low)
+            if row >= span:
+                break
+            counts[row << np.uint64(3)] += 1
+            i += 1
+    if pending > 0:
+        move_counts(counters, counts, zero, np.int64(8))
+    return i
 
 
 @kernel

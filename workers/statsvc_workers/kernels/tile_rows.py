@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from statsvc_workers.kernels.numba_support import inlined, kernel, trailing_zeros, word
-from statsvc_workers.kernels.run_lengths import count_bytes
+from statsvc_workers.kernels.run_lengths import MOST_PENDING, count_bytes, move_counts
 
 EACH_BYTE = np.uint64(0x0101010101010101)
 """Multiplied by a byte: a word that contains the byte eight times."""
@@ -145,15 +145,22 @@ def _compare_row(flat, begin, columns, rows, counts):
 
 @kernel
 def _count_singly(flat, begin, columns, counters):
-    """Count the bytes of a row that starts at flat[begin] one by one, in eight counters per column and id."""
+    """Count the bytes of a row that starts at flat[begin] one by one, with the counters of `count_bands`."""
     for column in range(len(columns) - 1):
         i = begin + columns[column]
         end = begin + columns[column + 1]
         own = counters[column]
         i = count_bytes(flat, i, end, own)
         while i < end:
-            own[np.int64(flat[i]) << 3] += 1
+            own[flat[i]] += np.uint32(1)
             i += 1
+
+
+@kernel
+def _move_columns(counters, table):
+    """Add the counters of all columns to a row of tiles, and set them to zero."""
+    for column in range(len(counters)):
+        move_counts(counters[column], table, IDS * column, np.int64(1))
 
 
 @kernel
@@ -165,7 +172,7 @@ def count_bands(flat, rows, band_of, columns, counts, counters):
     band_of   int64 [b], row of `counts` for each band
     columns   int64 [c + 1], byte at which each column of tiles begins, ascending from 0, and the width
     counts    int64 [bands, c * IDS], to which the pixels are added
-    counters  int64 [c, 8 * IDS] of zeros; zeros on return
+    counters  uint32 [c, 16 * IDS] of zeros, as for `count_bytes`; zeros on return
 
     Within a band, the first row is counted as if it occurred in all rows, and where a byte changes, the rest
     of its column moves to the new id. After two rows with many changes, rows are counted one by one, until a
@@ -182,7 +189,7 @@ def count_bands(flat, rows, band_of, columns, counts, counters):
         count_columns(line, columns, bottom - top, table)
         steady = True  # whether `table` includes the row above for all remaining rows
         changed_rows = 0  # consecutive rows with many changes
-        singly = False
+        pending = 0  # pixels in `counters`
         for y in range(top + 1, bottom):
             begin = y * width
             remaining = bottom - y
@@ -197,10 +204,10 @@ def count_bands(flat, rows, band_of, columns, counts, counters):
                 count_columns(flat[begin : begin + width], columns, remaining, table)
                 changed_rows = 0
             else:
-                singly = True
                 _count_singly(flat, begin, columns, counters)
-        if singly:
-            for column in range(len(columns) - 1):
-                for slot in range(8 * IDS):
-                    table[IDS * column + (slot >> 3)] += counters[column, slot]
-                    counters[column, slot] = 0
+                pending += width
+                if pending > MOST_PENDING:
+                    _move_columns(counters, table)
+                    pending = 0
+        if pending > 0:
+            _move_columns(counters, table)

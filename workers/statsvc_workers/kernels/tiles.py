@@ -10,7 +10,7 @@ import numpy as np
 
 from statsvc.dataset.grid import edges
 from statsvc.dataset.table import MAX_IDS
-from statsvc_workers.kernels.histogram import check_ids, too_many_ids
+from statsvc_workers.kernels.histogram import BYTE_COUNTERS, check_ids, too_many_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -72,7 +72,7 @@ class TileCounter:
         # The number of the tile of each band and column: the order of storage is not that of the tiles.
         self._tile = numbers.reshape(-1, numbers.shape[2])
         self._counts = np.zeros((len(self._tile), numbers.shape[2] * _IDS), np.int64)
-        self._counters = np.zeros((numbers.shape[2], 8 * _IDS), np.int64)
+        self._counters = np.zeros((numbers.shape[2], BYTE_COUNTERS), np.uint32)
         self._wide: dict[int, Counter] = {}
 
     def count(self, chunks: Iterable[NDArray[Any]], engine: Engine) -> Iterator[NDArray[Any]]:
