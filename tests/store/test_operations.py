@@ -138,6 +138,30 @@ def test_a_clock_that_was_set_back_delays_no_scan(catalog: Catalog) -> None:
     assert triggers.queue_unless_since(catalog, dataset, 3.0) is not None
 
 
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_a_clock_that_was_set_back_delays_no_attempt(catalog: Catalog, state: str) -> None:
+    dataset = add_dataset(catalog)
+    jobs.submit(catalog, dataset)
+    first = jobs.lease(catalog, REMOTE_OWNER)
+    assert first is not None
+    if state == "queued":
+        jobs.requeue(catalog, first, "its worker died")
+    of_job = jobs_table.c.id == first.id
+    with catalog.engine.begin() as connection:
+        clock, until = connection.execute(sa.select(now(), jobs_table.c.lease_until).where(of_job)).one()
+        assert 0 < until - clock <= 15
+    assert jobs.lease(catalog, REMOTE_OWNER) is None  # the lease, or the pause, is not over
+    with catalog.engine.begin() as connection:
+        # What the clock stored before it was set back by an hour.
+        connection.execute(
+            jobs_table.update().where(of_job).values(lease_until=jobs_table.c.lease_until + 3600.0)
+        )
+    second = jobs.lease(catalog, REMOTE_OWNER)
+    assert second is not None
+    assert (second.id, second.attempt) == (first.id, 2)
+    assert jobs.lease(catalog, REMOTE_OWNER) is None
+
+
 def test_a_schedule_whose_scans_fail_is_due_less_often(catalog: Catalog) -> None:
     dataset = add_dataset(catalog)
     triggers.change(catalog, dataset, {"every": 60.0})

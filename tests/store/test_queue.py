@@ -15,7 +15,7 @@ from statsvc.dataset.configuration import Configuration
 from statsvc.errors import LeaseLost, NotFound
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
-from statsvc.store.catalog.job_rows import LEASE_SECONDS
+from statsvc.store.catalog.owners import LEASE_SECONDS
 from statsvc.store.catalog.records import NewVersion
 from statsvc.store.catalog.schema import jobs as jobs_table
 from statsvc.store.catalog.schema import now

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from statsvc.common.logs import current_request_id
 from statsvc.errors import LeaseLost
 from statsvc.store.catalog import changed_paths
-from statsvc.store.catalog.owners import may_take_over
+from statsvc.store.catalog.owners import LEASE_SECONDS, has_passed, may_take_over
 from statsvc.store.catalog.records import Job
 from statsvc.store.catalog.schema import jobs, now
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from statsvc.store.catalog.records import Dataset
 
-LEASE_SECONDS = 15.0
-"""How long a lease lasts without a heartbeat."""
+PAUSES = (1.0, 5.0, 25.0, 125.0)
+"""Seconds before the second, third, … attempt of a job whose last attempt ended unexpectedly."""
 
 UNFINISHED = ("queued", "running")
 
@@ -57,7 +57,7 @@ def runnable() -> sa.Select[Any]:
 def may_run(row: sa.Row[Any]) -> bool:
     """Whether a row of `runnable` may be leased now: its pause is over, or its lease has expired."""
     if row.state == "queued":
-        return row.lease_until is None or bool(row.lease_until <= row.clock)
+        return has_passed(row.lease_until, row.clock, max(PAUSES))
     return may_take_over(row)
 
 

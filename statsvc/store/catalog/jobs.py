@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from statsvc.errors import Conflict, InvalidParameter, LeaseLost, NotFound
 from statsvc.store.catalog import changed_paths, dataset_rows, job_rows
 from statsvc.store.catalog.engine import write
-from statsvc.store.catalog.job_rows import LEASE_SECONDS, UNFINISHED
-from statsvc.store.catalog.owners import may_take_over, process_identity
+from statsvc.store.catalog.job_rows import PAUSES, UNFINISHED
+from statsvc.store.catalog.owners import LEASE_SECONDS, may_take_over, process_identity
 from statsvc.store.catalog.records import ENDED, Job
 from statsvc.store.catalog.schema import datasets, jobs, now
 
@@ -24,9 +24,6 @@ __all__ = ["process_identity"]  # the `owner` that a process passes to `lease` a
 
 MAX_ATTEMPTS = 5
 """Attempts after which a job fails if each of them ended unexpectedly."""
-
-PAUSES = (1.0, 5.0, 25.0, 125.0)
-"""Seconds before the second, third, … attempt of a job whose last attempt ended unexpectedly."""
 
 MAX_REMOVED = 0.1
 """Default share of a version's samples that one job may remove; a job that would remove more fails."""

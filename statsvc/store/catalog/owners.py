@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+LEASE_SECONDS = 15.0
+"""How long a lease lasts without a heartbeat."""
+
+CLOCK_TOLERANCE_SECONDS = 1.0
+"""How much later than expected a stored time may be, before it is one of a clock that was set back since."""
+
 
 def process_identity() -> str:
     """Return an identity of this process: host, boot, PID namespace, process id and start time.
@@ -44,7 +50,18 @@ def may_take_over(row: sa.Row[Any]) -> bool:
 
     row  has the columns owner, lease_until and clock (the database's time)
     """
-    return bool(row.lease_until is None or row.lease_until < row.clock or _process_is_dead(row.owner))
+    return has_passed(row.lease_until, row.clock, LEASE_SECONDS) or _process_is_dead(row.owner)
+
+
+def has_passed(moment: float | None, clock: float, longest: float) -> bool:
+    """Whether a stored time, or None, has passed.
+
+    longest  the longest time for which it was set; if it is further away, the clock was set back since, and
+             waiting for it could take hours
+
+    Values are in seconds, by the database's clock.
+    """
+    return moment is None or not clock <= moment <= clock + longest + CLOCK_TOLERANCE_SECONDS
 
 
 def _process_is_dead(owner: str | None) -> bool:

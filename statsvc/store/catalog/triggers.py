@@ -17,6 +17,7 @@ from statsvc.errors import Conflict, NotFound
 from statsvc.store.catalog import dataset_rows
 from statsvc.store.catalog import jobs as queue
 from statsvc.store.catalog.engine import write
+from statsvc.store.catalog.owners import CLOCK_TOLERANCE_SECONDS
 from statsvc.store.catalog.records import ENDED, Dataset, Job
 from statsvc.store.catalog.schema import datasets, jobs, now, triggers
 
@@ -30,8 +31,6 @@ LONGEST_PAUSE_SECONDS = 3600.0
 
 _MOST_FAILURES = 20
 """Failed scans after which the pause grows no further."""
-
-_CLOCK_TOLERANCE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def queue_due(database: Database) -> list[tuple[Dataset, Job]]:
     """
     # A time further away than the interval was stored before the clock was set back.
     is_due = sa.or_(
-        triggers.c.due_at <= now(), triggers.c.due_at > now() + triggers.c.every + _CLOCK_TOLERANCE_SECONDS
+        triggers.c.due_at <= now(), triggers.c.due_at > now() + triggers.c.every + CLOCK_TOLERANCE_SECONDS
     )
     with database.engine.begin() as connection:
         # Read without a lock, so that idle runners block nobody.
