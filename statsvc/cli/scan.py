@@ -268,6 +268,7 @@ def _run_job(
     from statsvc_workers.cluster.local_cluster import LocalCluster
     from statsvc_workers.jobs.lease import execute
     from statsvc_workers.jobs.progress import Progress
+    from statsvc_workers.processes.forked import Template
 
     owner = jobs.process_identity()
     allowed = jobs.MAX_REMOVED if max_removed is None else max_removed
@@ -278,7 +279,8 @@ def _run_job(
         _follow_running_job(catalog, dataset)
         dataset = catalog.dataset_by_uid(dataset.uid)
     progress = Progress()
-    cluster = LocalCluster(workers)
+    template = Template()  # before this process has threads
+    cluster = LocalCluster(workers, template=template)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with show_progress(progress.to_dict):
@@ -295,6 +297,7 @@ def _run_job(
         raise click.exceptions.Exit(1) from None
     finally:
         cluster.close()
+        template.close()
 
 
 def _follow_running_job(catalog: Catalog, dataset: Dataset) -> None:

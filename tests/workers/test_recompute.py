@@ -16,7 +16,7 @@ from statsvc.dataset.configuration import Configuration
 from statsvc.store.catalog import jobs
 from statsvc.store.publication import configure
 from statsvc.store.versions import checkpoints
-from statsvc_workers.cluster import batches, in_process
+from statsvc_workers.cluster import batches, in_process, worth
 from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.jobs.progress import Progress
 from statsvc_workers.jobs.reader_digest import reader_digest
@@ -205,7 +205,7 @@ def is_running(workspace: Workspace) -> bool:
 def test_png_files_start_no_cluster_unless_another_library_decodes_one(
     scanned: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(in_process, "WORKERS_COST", 600.0)  # a busy machine must not start a cluster
+    monkeypatch.setattr(worth, "MEASURED_SECONDS", 600.0)  # a busy machine must not start a cluster
     write_png(folder / "train/00.png", random_labels(99, classes=9))
     write_png(folder / "new/wide.png", random_labels(98).astype(np.uint16) + 300)
     (folder / "new/cut.png").write_bytes((folder / "train/01.png").read_bytes()[:-20])
@@ -228,12 +228,12 @@ def test_png_files_start_no_cluster_unless_another_library_decodes_one(
 def test_workers_take_over_while_this_process_counts(
     workspace: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(in_process, "WORKERS_COST", 0.0)
-    monkeypatch.setattr(in_process, "MEASURED_SECONDS", 0.0)
+    monkeypatch.setattr(worth, "OWN_START", -1e3)  # starting workers is worth it from the first batch on
+    monkeypatch.setattr(worth, "MEASURED_SECONDS", 0.0)
     monkeypatch.setattr(batches, "BATCH_SECONDS", 1e-9)  # batches of one file
     monkeypatch.setattr(batches, "FIRST_BATCH_FILES", 1)
     place = Workspace(workspace.home, workspace.catalog, LocalCluster(workers=1))
-    monkeypatch.setattr(in_process.ThreadedCount, "_count", slowly(in_process.ThreadedCount._count))
+    monkeypatch.setattr(in_process.ImmediateCount, "_count", slowly(in_process.ImmediateCount._count))
     for number in range(100):
         write_png(folder / f"more/{number:03}.png", random_labels(number))
     place.add(folder)

@@ -1,32 +1,37 @@
-"""Count files in threads of this process, immediately, so that small scans start no cluster.
+"""Count files immediately, in processes that are forked or in threads, so that small scans start no cluster.
 
-Worker processes exist because decoding a file may crash the process or use up its memory. So this process
-counts only files that need nothing but our own loops and libdeflate or ISA-L, which release the GIL, and
-whose memory is limited in advance: PNG files that are not interlaced, by their header, and NIfTI volumes,
-which are streamed. The cluster counts all other files.
+Worker processes exist because decoding a file may crash the process or use up its memory. So only files are
+counted here that need nothing but our own loops and libdeflate or ISA-L, and whose memory is limited in
+advance: PNG files that are not interlaced, by their header, and NIfTI volumes, which are streamed. The
+cluster counts all other files.
 
-Worker processes start in parallel if they are needed for other files, or if the remaining files take
-longer than the start of the workers is worth: they take over when they are ready.
+PNG files are counted in processes forked from a template. Without a template, and for volumes, threads of
+this process count: the loops release the GIL. Threads wait for each other between the loops, so worker
+processes start in parallel if the remaining files would be counted earlier with them, including their start
+(`worth`), and take over when they are ready. They also start, and take over, if other files need them.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.cluster.batches import POLL_SECONDS, BatchCutter
+from statsvc_workers.cluster.machine import cores
+from statsvc_workers.cluster.worth import ThreadRate
 from statsvc_workers.formats import extension, png
+from statsvc_workers.processes.forked import call
 from statsvc_workers.samples.open_file import open_file
 from statsvc_workers.samples.roots import restricted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
+    from multiprocessing.connection import Connection
 
     from statsvc_workers.cluster.local_cluster import LocalCluster
     from statsvc_workers.cluster.tasks import BatchResult, CountOptions
@@ -37,16 +42,6 @@ log = logging.getLogger(__name__)
 MAX_DECOMPRESSED_BYTES = 1 << 24
 """Largest decompressed size of one file: 16 MB, a label map of 4096 × 4096."""
 
-WORKERS_COST = 8.0
-"""Seconds of remaining work in threads from which on worker processes are started.
-
-They need 1.5 s of CPU time each to start, on the cores that count meanwhile, and then count up to twice as
-fast as threads, which wait for each other between the loops.
-"""
-
-MEASURED_SECONDS = 0.25
-"""Shortest time in which the rate is measured."""
-
 STREAMED = frozenset({".nii", ".nii.gz"})
 """Extensions of files that are decompressed and counted in pieces of a few megabytes."""
 
@@ -54,8 +49,8 @@ PIXELS_PER_BYTE = 8
 """Most pixels in a byte of PNG image data."""
 
 
-class ThreadedCount:
-    """Counts those samples that this process may count.
+class ImmediateCount:
+    """Counts those samples that need no cluster.
 
     remaining  samples that were not counted, each with its size; complete after `results`
 
@@ -87,6 +82,10 @@ class ThreadedCount:
             if not isinstance(sample, str) or sample not in self._sizes
         ]
         self._cutter = BatchCutter(list(self._sizes), list(self._sizes.values()), self._threads)
+        is_png = any(extension(path) == ".png" for path in self._sizes)
+        self._template = cluster.template if is_png else None
+        self._thread = threading.local()  # its `connection` leads to the process that counts for the thread
+        self._decided = False  # whether a decision was logged
         self._ended = threading.Event()
         self._start: threading.Thread | None = None
 
@@ -95,7 +94,7 @@ class ThreadedCount:
         if self.remaining:
             self._start_workers()
         left = sum(self._sizes.values())
-        first: tuple[float, int] | None = None  # the time of the first result, and the bytes left then
+        rate = ThreadRate(self._threads, cores())
         running: set[Future[tuple[BatchResult | None, list[str]]]] = set()
         with ThreadPoolExecutor(self._threads, "counting") as pool:
             try:
@@ -107,13 +106,16 @@ class ThreadedCount:
                         self._leave(rest)
                         if rows is not None:
                             self._cutter.learn(rows)
+                            size = sum(self._sizes[path] for path in rows.path)
+                            left -= size
+                            rate.add(size, rows.seconds)
                             yield rows
-                            left -= sum(self._sizes[path] for path in rows.path)
-                        first = first or (time.monotonic(), left)
-                    if first is not None and self._start is None:
-                        self._decide(left, first)
+                    if done and self._start is None:
+                        self._decide(left, rate)
             finally:
                 self._ended.set()  # the threads stop before their next sample
+                if self._template is not None:
+                    self._template.kill()
         self._leave(self._cutter.rest())
 
     def close(self) -> None:
@@ -134,15 +136,15 @@ class ThreadedCount:
     def _leave(self, paths: Sequence[str]) -> None:
         self.remaining.extend((path, self._sizes[path]) for path in paths)
 
-    def _decide(self, left: int, first: tuple[float, int]) -> None:
-        """Start workers if the bytes that are left take longer than workers are worth.
-
-        The rate is measured from the first result on, because the first batch also loads, or compiles, the
-        loops.
-        """
-        seconds, counted = time.monotonic() - first[0], first[1] - left
-        if self.remaining or (seconds >= MEASURED_SECONDS and left * seconds > WORKERS_COST * counted):
-            log.info("worker processes are started for the remaining %.1f MB", left / 1e6)
+    def _decide(self, left: int, rate: ThreadRate) -> None:
+        """Start workers if other files need them, or if they would end the scan earlier."""
+        estimate = None if self._template is not None else rate.estimate(left)
+        worth = estimate is not None and estimate.workers < estimate.threads
+        if estimate is not None and (worth or not self._decided):
+            self._decided = True
+            text = "worker processes are started" if worth else "no worker processes are started"
+            log.info("%s: the remaining %.1f MB take %s", text, left / 1e6, estimate)
+        if worth or self.remaining:
             self._start_workers()
 
     def _start_workers(self) -> None:
@@ -157,26 +159,62 @@ class ThreadedCount:
         self._start.start()
 
     def _count(self, paths: list[str]) -> tuple[BatchResult | None, list[str]]:
-        """Count those files that this process may count; return their rows and the other files.
-
-        If a file fails and is not the file whose header was checked, no rows are returned.
-        """
-        from statsvc_workers.cluster.tasks import UNREADABLE, count_samples
-
-        with restricted(self._options.roots):
-            marks = {path: _checked_fingerprint(self._options, path) for path in paths}
-        checked = [path for path in paths if marks[path] is not None]
-        if not checked:
-            return None, paths
+        """Call `count_checked`, in the process that counts for this thread if there is a template."""
+        if self._template is None:
+            return count_checked(self._options, paths, self._ended.is_set)
+        connection: Connection | None = getattr(self._thread, "connection", None)
         try:
-            rows = count_samples(self._options, checked, self._ended.is_set)
-        except OSError:  # too many open files
+            if connection is None:
+                connection = self._template.fork(load_loops, self._options, paths[0])
+                self._thread.connection = connection
+            result: tuple[BatchResult | None, list[str]] = call(
+                connection, count_checked, self._options, paths
+            )
+        except (EOFError, OSError):  # the process was killed, for instance for lack of memory
+            self._thread.connection = None
             return None, paths
-        for row, path in enumerate(rows.path):
-            if rows.status[row] == UNREADABLE and marks[path] != _fingerprint(rows, row):
-                return None, paths
-        counted = set(rows.path)
-        return rows, [path for path in paths if path not in counted]
+        return result
+
+
+def load_loops(options: CountOptions, path: str) -> None:
+    """Load, or compile, the loop that counts files like this one; processes that are forked then share it."""
+    try:
+        with restricted(options.roots), open_file(options.root, path) as source:
+            assert source.file is not None
+            has_machine_code = png.is_counted_by_row(source.file, source.stamp().size)
+    except (OSError, UnreadableSample):
+        return
+    if has_machine_code:
+        from statsvc_workers.kernels import machine_code
+
+        machine_code.load()
+    else:
+        from statsvc_workers.kernels import histogram, png_rows  # noqa: F401
+
+
+def count_checked(
+    options: CountOptions, paths: list[str], should_stop: Callable[[], bool] | None = None
+) -> tuple[BatchResult | None, list[str]]:
+    """Count those files that need no worker process; return their rows and the other files.
+
+    If a file fails and is not the file whose header was checked, no rows are returned.
+    """
+    from statsvc_workers.cluster.tasks import UNREADABLE, count_samples
+
+    with restricted(options.roots):
+        marks = {path: _checked_fingerprint(options, path) for path in paths}
+    checked = [path for path in paths if marks[path] is not None]
+    if not checked:
+        return None, paths
+    try:
+        rows = count_samples(options, checked, should_stop)
+    except OSError:  # too many open files
+        return None, paths
+    for row, path in enumerate(rows.path):
+        if rows.status[row] == UNREADABLE and marks[path] != _fingerprint(rows, row):
+            return None, paths
+    counted = set(rows.path)
+    return rows, [path for path in paths if path not in counted]
 
 
 def _fingerprint(rows: BatchResult, row: int) -> tuple[int, int, int]:
@@ -184,7 +222,7 @@ def _fingerprint(rows: BatchResult, row: int) -> tuple[int, int, int]:
 
 
 def _checked_fingerprint(options: CountOptions, path: str) -> tuple[int, int, int] | None:
-    """Return the fingerprint of a file that may be counted in this process by its header; else None."""
+    """Return the fingerprint of a file whose header shows that it needs no worker process; else None."""
     try:
         with open_file(options.root, path) as source:
             stamp = source.stamp()

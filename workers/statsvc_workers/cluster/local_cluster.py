@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from statsvc_workers.cluster.tasks import CountOptions
+    from statsvc_workers.processes.forked import Template
     from statsvc_workers.samples.members import Member
 
 log = logging.getLogger(__name__)
@@ -48,11 +49,16 @@ class LocalCluster:
                   less memory than `WORKER_MEMORY`
     memory_limit  bytes at which a worker process is ended; default: an equal share of the memory of this
                   machine or container, at least `WORKER_MEMORY`
+    template      from which processes are forked that count while no worker process runs; its creator closes
+                  it
     """
 
     task = staticmethod(count_batch)
 
-    def __init__(self, workers: int | None = None, memory_limit: int | None = None) -> None:
+    def __init__(
+        self, workers: int | None = None, memory_limit: int | None = None, template: Template | None = None
+    ) -> None:
+        self._template = template
         self._requested_workers, self._requested_memory = workers, memory_limit
         self._client: Any = None
         self._cluster: Any = None
@@ -122,8 +128,13 @@ class LocalCluster:
 
     @property
     def threads(self) -> int:
-        """The number of threads that may count in this process while no worker process runs."""
+        """The number of threads, or forked processes, that may count while no worker process runs."""
         return self._requested_workers or cores()
+
+    @property
+    def template(self) -> Template | None:
+        """The template of processes that count while no worker process runs; None where there is none."""
+        return self._template if self._template is not None and self._template.available else None
 
     @property
     def running(self) -> bool:

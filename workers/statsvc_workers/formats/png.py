@@ -157,6 +157,12 @@ def decompressed_bytes(file: BinaryIO, size: int) -> int | None:
     return None if header.interlaced else header.stream_bytes()
 
 
+def is_counted_by_row(file: BinaryIO, size: int) -> bool:
+    """Whether the loop in `machine_code` counts an image, by its header; raises as `decompressed_bytes`."""
+    header, _ = read_header(file, size)
+    return not header.interlaced and header.color_type in (GRAY, PALETTE) and header.depth <= 8
+
+
 def _bands(image: Image, header: Header) -> Iterator[NDArray[np.uint8]]:
     """Yield the decompressed rows in bands: each row's filter type, then its bytes; uint8 [n], writable.
 

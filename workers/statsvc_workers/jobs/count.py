@@ -15,7 +15,7 @@ from statsvc.dataset.table import MAX_IDS
 from statsvc.errors import JobFailed
 from statsvc.store.versions import checkpoints
 from statsvc_workers.cluster.batches import POLL_SECONDS, stream
-from statsvc_workers.cluster.in_process import ThreadedCount
+from statsvc_workers.cluster.in_process import ImmediateCount
 from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.cluster.tasks import RACY_NS, UNREADABLE, CountOptions
 from statsvc_workers.samples.roots import current_roots
@@ -220,7 +220,7 @@ def _wait_until(attempt: Attempt, time_ns: int) -> None:
 def _count_samples(
     attempt: Attempt, options: CountOptions, listing: Listing, rows: NDArray[np.int64], key: str
 ) -> Iterator[BatchResult | tuple[str, str]]:
-    """Count these rows of the listing: in threads of this process, and on the cluster."""
+    """Count these rows of the listing: immediately on this machine, and on the cluster."""
     if not len(rows):
         return
     samples = [listing.sample(listing.path[row]) for row in rows]
@@ -232,7 +232,7 @@ def _count_samples(
         and options.device != "cuda"
         and not is_url(options.root)
     ):
-        with closing(ThreadedCount(cluster, options, remaining, attempt.check)) as counting:
+        with closing(ImmediateCount(cluster, options, remaining, attempt.check)) as counting:
             yield from counting.results()
             remaining = counting.remaining
             if remaining:

@@ -151,10 +151,13 @@ def _main(options: ExecutorOptions, connection: Connection, parent: int, level: 
     import statsvc_workers.jobs.lease  # noqa: F401  (imports all that a job needs)
     from statsvc_workers.cluster.local_cluster import LocalCluster
     from statsvc_workers.cluster.remote_cluster import RemoteCluster
+    from statsvc_workers.processes.forked import Template
 
     cluster: Cluster
+    template: Template | None = None
     if options.dask is None:
-        cluster = LocalCluster(options.workers)
+        template = Template()
+        cluster = LocalCluster(options.workers, template=template)
     else:
         cluster = RemoteCluster(options.dask, allow_insecure=options.allow_insecure_dask)
     home = homes.resolve(options.home, options.database, options.store)
@@ -175,6 +178,8 @@ def _main(options: ExecutorOptions, connection: Connection, parent: int, level: 
         pass  # the runner no longer needs this process
     finally:
         cluster.abandon(())
+        if template is not None:
+            template.close()
         catalog.close()
 
 

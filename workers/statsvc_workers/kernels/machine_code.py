@@ -60,9 +60,13 @@ def count_rows(
         len(array) < size or not array.flags.c_contiguous for array, size in zip(arrays, sizes, strict=True)
     ):
         raise ValueError("an array is shorter than the loop reads, or not contiguous")
+    return load()(data, height, row, columns, counts, tails, before)
+
+
+def load() -> Callable[..., int]:
+    """Return the loop, which the first call loads or compiles."""
     with _LOCK:
-        run = _loop()
-    return run(data, height, row, columns, counts, tails, before)
+        return _loop()
 
 
 @functools.cache

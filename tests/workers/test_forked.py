@@ -1,0 +1,159 @@
+"""Processes forked from a template: their answers, their end, and scans in which one of them is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from statsvc_workers.processes import forked
+from support.expected import counted_by_pillow, pixels_of
+from support.label_maps import random_labels, write_png
+from support.processes import children, descendants, is_alive, open_files
+from support.waiting import wait_for, wait_until_stable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCRIPT = """
+import os, sys
+from statsvc_workers.processes.forked import Template, call
+
+template = Template()
+first, second = (template.fork(sys.intern, "a") for _ in range(2))
+pids = [call(connection, os.getpid) for connection in (first, second)]
+print(*pids, flush=True)
+"""
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, threads count")
+
+
+@contextlib.contextmanager
+def script(*lines: str, first: str = "") -> Iterator[subprocess.Popen[str]]:
+    """Run a line, `SCRIPT` and more lines in a process without threads."""
+    command = [sys.executable, "-c", "\n".join((first, SCRIPT, *lines))]
+    packages = os.pathsep.join(str(Path(forked.__file__).parents[up]) for up in (2, 3))
+    environment = os.environ | {"PYTHONPATH": packages}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def output(*lines: str) -> list[str]:
+    with script(*lines) as process:
+        printed, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+    return printed.splitlines()
+
+
+def test_each_call_runs_in_the_forked_process() -> None:
+    pids, *answers = output(
+        "print(call(first, os.getpid), call(second, os.getpid), call(first, os.getppid) == os.getpid())",
+        "print(call(first, divmod, 17, 5))",
+    )
+    assert answers == [f"{pids} False", "(3, 2)"]
+
+
+def test_a_call_fails_if_its_process_is_killed_or_raises_and_others_go_on() -> None:
+    _, *answers = output(
+        "for connection, function, args in (",
+        "    (first, os.kill, (pids[0], 9)), (template.fork(sys.intern, 'a'), divmod, (1, 0))",
+        "):",
+        "    try: call(connection, function, *args)",
+        "    except (EOFError, OSError): print('ended')",
+        "print(call(second, len, 'abc'))",
+    )
+    assert answers == ["ended", "ended", "3"]
+
+
+def test_kill_ends_the_forked_processes_and_the_template_forks_more() -> None:
+    [_, gone, new] = output(
+        "template.kill()",
+        "print([os.path.exists(f'/proc/{pid}') for pid in pids])",
+        "print(call(template.fork(sys.intern, 'a'), len, 'abc'))",
+    )
+    assert (gone, new) == ("[False, False]", "3")
+
+
+def test_a_template_that_died_is_an_error_of_the_system_and_can_be_closed() -> None:
+    _, *answers = output(
+        "os.kill(template._pid, 9)",
+        "os.waitid(os.P_PID, template._pid, os.WEXITED | os.WNOWAIT)",
+        "template.kill()",
+        "try: template.fork(sys.intern, 'a')",
+        "except OSError: print('died')",
+        "template.close()",
+        "print(template.available)",
+    )
+    assert answers == ["died", "False"]
+
+
+def test_the_processes_do_not_keep_a_file_of_the_first_one_open(tmp_path: Path) -> None:
+    file = tmp_path / "labels.png"
+    file.touch()
+    with script("sys.stdin.read()", first=f"file = open({str(file)!r})") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert file in open_files(process.pid)
+        forked_pids = descendants(process.pid)
+        assert len(forked_pids) == 3
+        assert not any(file in open_files(pid) for pid in forked_pids)
+
+
+def test_all_processes_end_when_the_first_one_is_killed() -> None:
+    with script("sys.stdin.read()") as process:
+        assert process.stdout is not None
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 2
+        assert set(pids) < set(descendants(process.pid))
+        every = descendants(process.pid)
+        process.send_signal(signal.SIGKILL)
+        wait_for(lambda: not any(map(is_alive, every)))
+
+
+def test_a_process_with_threads_has_no_template() -> None:
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait)
+    thread.start()
+    try:
+        template = forked.Template()
+        assert not template.available
+        with pytest.raises(BrokenPipeError):
+            template.fork(len, "")
+        template.kill()
+        template.close()
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_the_counts_are_exact_although_a_process_is_killed_while_it_counts(tmp_path: Path) -> None:
+    labels = tmp_path / "labels"
+    for number in range(1500):
+        write_png(labels / f"{number:04}.png", random_labels(number))
+    wait_until_stable(labels)
+    command = [sys.executable, "-m", "statsvc", "scan", labels, "--workers", "1", "--home", tmp_path / "home"]
+    with subprocess.Popen(
+        [*map(str, command), "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as scan:
+        [counting] = wait_for(lambda: [pid for child in children(scan.pid) for pid in children(child)])
+        os.kill(counting, signal.SIGKILL)
+        printed, _ = scan.communicate(timeout=240)
+    assert scan.returncode == 0
+    answer = json.loads(printed)
+    assert answer["scan"]["counted"] == 1500
+    expected = counted_by_pillow(labels)
+    del expected[255]  # ignored by default
+    assert pixels_of(answer["weights"]) == expected

@@ -1,0 +1,159 @@
+"""Processes that are forked in a few milliseconds, from a template without threads.
+
+Threads in which Python code and loops alternate wait for each other. Processes do not, but starting an
+interpreter with what counting needs takes 0.4 s of CPU time. A process with threads must not fork, because a
+lock that another thread holds would stay locked in the child. So the template is forked before the threads of
+a job start, and forks further processes whenever they are needed.
+
+The kernel ends the template with the process that created it, and the other processes with the template.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from statsvc_workers.processes.parent_death import end_with_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_REQUEST = 1 << 16
+"""Longest request in bytes; a path has at most 4096."""
+
+_FORK, _KILL, _KILLED = b"f", b"k", b"d"
+
+
+class Template:
+    """A process that waits to be forked; where forking is unsafe, there is none."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._control: socket.socket | None = None
+        self._pid = 0
+        if not _may_fork():
+            return
+        # Otherwise a collection writes to all objects, and so copies their memory, in every process.
+        gc.freeze()
+        parent = os.getpid()
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._pid = os.fork()
+        except OSError:
+            control.close()
+        else:
+            if self._pid == 0:
+                _run(_serve, parent, theirs)
+            self._control = control
+        finally:
+            theirs.close()
+
+    @property
+    def available(self) -> bool:
+        """Whether processes can be forked; the template may have died in the meantime."""
+        return self._control is not None
+
+    def fork(self, prepare: Callable[..., object], *args: Any) -> Connection:
+        """Fork a process that answers `call`, and return the connection to it.
+
+        prepare  function of a module, which the template calls first with `args`, to load what is needed
+
+        Raises `OSError` if the template has died.
+        """
+        request = pickle.dumps((prepare, args))
+        ours, theirs = socket.socketpair()
+        with ours, theirs, self._lock:
+            if self._control is None:
+                raise BrokenPipeError
+            socket.send_fds(self._control, [_FORK, request], [theirs.fileno()])
+            return Connection(ours.detach())
+
+    def kill(self) -> None:
+        """End the processes that were forked, whatever they are doing, and wait until they have ended."""
+        with self._lock, suppress(OSError):
+            if self._control is not None:
+                self._control.sendall(_KILL)
+                self._control.recv(len(_KILLED))
+
+    def close(self) -> None:
+        """End the template and its processes."""
+        with self._lock:
+            if self._control is None:
+                return
+            self._control.close()
+            self._control = None
+            os.waitpid(self._pid, 0)
+
+
+def call(connection: Connection, function: Callable[..., Any], *args: Any) -> Any:
+    """Return the result of a function of a module, called in a forked process.
+
+    Raises `EOFError` or `OSError` if the process ends before it returns, also by an exception.
+    """
+    connection.send((function, args))
+    return connection.recv()
+
+
+def _may_fork() -> bool:
+    """Whether this process has one thread. Elsewhere than on Linux, system libraries may have others."""
+    return sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1  # noqa: PTH208
+
+
+def _run(function: Callable[..., None], parent: int, *args: Any) -> NoReturn:
+    """Call a function in a process that was just forked, and end the process without cleaning up."""
+    status = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Ctrl-C reaches the whole process group; the first process decides what happens.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        end_with_parent(signal.SIGKILL, parent)
+        function(*args)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _serve(control: socket.socket) -> None:
+    """Fork processes on request, until the other end of the socket is closed."""
+    # Files and connections of the first process, which would stay open when it closes them.
+    os.closerange(3, control.fileno())
+    os.closerange(control.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+    children: list[int] = []
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, MAX_REQUEST, 1)
+        if message.startswith(_FORK):
+            prepare, args = pickle.loads(message[len(_FORK) :])  # noqa: S301 - of the parent
+            prepare(*args)
+            if not _may_fork():
+                return
+            this, [descriptor] = os.getpid(), descriptors
+            if (child := os.fork()) == 0:
+                control.close()
+                _run(_answer, this, descriptor)
+            os.close(descriptor)
+            children.append(child)
+            continue
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+        for child in children:
+            os.waitpid(child, 0)
+        children.clear()
+        if message != _KILL:
+            return
+        control.sendall(_KILLED)
+
+
+def _answer(descriptor: int) -> None:
+    """Answer calls until the other end of the connection is closed."""
+    with Connection(descriptor) as connection, suppress(EOFError):
+        while True:
+            function, args = connection.recv()
+            connection.send(function(*args))
