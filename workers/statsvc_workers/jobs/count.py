@@ -209,9 +209,10 @@ def _newest_times(listing: Listing, samples: NDArray[np.int64], now: int) -> NDA
 
 
 def _wait_until(attempt: Attempt, time_ns: int) -> None:
-    """Wait until a time in nanoseconds since the epoch."""
+    """Wait until a time in nanoseconds since 1970, at most `RACY_NS`: the clock may be set back."""
+    end = time.monotonic_ns() + RACY_NS
     stage, attempt.progress.stage = attempt.progress.stage, "waiting for files that changed just now"
-    while time.time_ns() <= time_ns:
+    while time.time_ns() <= time_ns and time.monotonic_ns() <= end:
         attempt.check()
         time.sleep(POLL_SECONDS)
     attempt.progress.stage = stage
