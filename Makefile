@@ -13,11 +13,14 @@
 # make fuzz [LISTED=300] [COUNTED=60] [SEED=0]  list and count damaged files of every format; takes minutes
 # make stops [ROUNDS=8] [SEED=0]      cancel jobs and stop servers at random moments of every kind of work; takes minutes
 # make compose-test [SOURCE=…]         build the image and run docker-compose.yml with podman; needs root, takes minutes
-# make chaos [KILLS=200] [SEED=0]      kill processes at random while jobs run; takes minutes
+# make chaos [FORM=cluster|sqlite] [FAULTS=200] [SEED=0]  break a running installation; takes minutes
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 PORT ?= 8000
-KILLS ?= 200
+FORM ?= cluster
+FAULTS ?= 200
+HANG ?= 5
+LONGEST ?= 60
 LISTED ?= 300
 COUNTED ?= 60
 ROUNDS ?= 8
@@ -102,7 +105,7 @@ compose-test: $(VENV)/.test
 	@PYTHONPATH=tests $(BIN)/python -m support.compose $(SOURCE)
 
 chaos: $(VENV)/.test
-	@PYTHONPATH=tests $(BIN)/python -m support.chaos $(KILLS) $(SEED)
+	@PYTHONPATH=tests $(BIN)/python -m support.chaos --form $(FORM) --faults $(FAULTS) --seed $(SEED) --hang $(HANG) --longest $(LONGEST)
 
 # With an NVIDIA driver, labels can be counted on the GPU, which needs Torch.
 $(VENV)/.run: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python

@@ -71,7 +71,8 @@ SLOW_MODULES = {
     ),
     *("test_jobs", "test_leases", "test_migrations", "test_model", "test_old_homes", "test_publication"),
     *("test_rebuilding", "test_retention", "test_store_faults", "test_triggers"),
-    *("test_array_rows", "test_changed_paths", "test_kernels", "test_recompute", "test_recompute_faults"),
+    *("test_array_rows", "test_changed_paths", "test_kernels", "test_moved_clock", "test_recompute"),
+    "test_recompute_faults",
     *(
         "test_remote",
         "test_chaos",

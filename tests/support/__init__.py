@@ -23,7 +23,7 @@ Processes
     terminal               commands of statsvc on a pseudo-terminal
     servers                API servers in subprocesses, and free ports
     cluster                a distributed installation: every role in a separate process
-    chaos                  kills random processes of that installation and checks that nothing is lost
+    chaos                  a package: breaks a running installation and checks that nothing is lost
     torchrun, ranks        scripts that run on several ranks
     concurrent_trainers    script: trainers that start together
 
@@ -35,6 +35,8 @@ Faults
     outages                a misbehaving server in front of a real API server
     object_faults          a misbehaving proxy in front of an S3 server
     permissions            permission and file size limits for this process
+    moved_clock            a clock of other processes that tests can set
+    silent_proxy           a proxy whose connections can go silent
     waiting                waiting for events with timeouts that suit a busy machine
 
 Training

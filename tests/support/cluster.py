@@ -202,11 +202,32 @@ class Cluster:
             time.sleep(0.05)
 
 
+@dataclass(frozen=True)
+class Backends:
+    """The servers that keep the state of a cluster.
+
+    database  URL of an empty database, as the roles reach it
+    objects   the S3 server, as the roles reach it
+    """
+
+    postgres: PostgresServer
+    database: str
+    objects: S3Server
+
+
+@contextlib.contextmanager
+def running_backends() -> Iterator[Backends]:
+    """Run PostgreSQL and an S3 server."""
+    with postgres_server(CRASH_SAFE_SETTINGS) as postgres, s3_server() as objects:
+        yield Backends(postgres, postgres.url(postgres.database()), objects)
+
+
 @contextlib.contextmanager
 def running_cluster(
     folder: Path,
     roots: Sequence[Path],
     *,
+    backends: Backends | None = None,
     port: int | None = None,
     workers: int = 2,
     runners: int = 1,
@@ -215,15 +236,15 @@ def running_cluster(
 ) -> Iterator[Cluster]:
     """Run a cluster with its files in a folder, and stop all of its processes at the end.
 
-    roots  folders below which requests may register label maps, in addition to `LABELS` in the bucket
-    port   port of HAProxy; default: a free port
+    roots     folders below which requests may register label maps, in addition to `LABELS` in the bucket
+    backends  default: those of `running_backends`
+    port      port of HAProxy; default: a free port
     """
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        database = stack.enter_context(postgres_server(CRASH_SAFE_SETTINGS))
-        url = database.url(database.database())
+        backends = backends or stack.enter_context(running_backends())
+        url, objects = backends.database, backends.objects
         upgrade_url(url)
-        objects = stack.enter_context(s3_server())
         stack.enter_context(s3_environment(objects))
         store = f"s3://{BUCKET}/{VERSIONS}"
         home = homes.resolve(str(folder / "home"), url, store)
@@ -233,7 +254,7 @@ def running_cluster(
         cluster = Cluster(
             folder,
             home,
-            database,
+            backends.postgres,
             objects,
             {**os.environ, **settings, **_as_environment(tls), **(environment or {})},
         )
@@ -246,7 +267,10 @@ def running_cluster(
             cluster.add_runner(f"runner{number + 1}")
         for number in range(apis):
             cluster.add_api(f"api{number + 1}", roots)
-        cluster.url = _start_proxy(cluster, port or free_port())
+        port = port or free_port()
+        cluster.roles["proxy"] = balancer("proxy", port, cluster.apis, folder)
+        cluster.roles["proxy"].start()
+        cluster.url = f"http://127.0.0.1:{port}"
         for api in [*cluster.apis, cluster.url]:
             cluster.wait_for(f"{api}/readyz")
         yield cluster
@@ -292,10 +316,18 @@ def _kill_roles(cluster: Cluster) -> None:
         role.kill()
 
 
-def _start_proxy(cluster: Cluster, port: int) -> str:
-    """Start HAProxy with the configuration that docker-compose.yml uses."""
+def balancer(name: str, port: int, apis: Sequence[str], folder: Path) -> Role:
+    """Return HAProxy in front of two API servers, with the configuration that docker-compose.yml uses."""
+    variables = {f"API{number + 1}": api.removeprefix("http://") for number, api in enumerate(apis)}
+    return haproxy(name, HAPROXY, folder, BIND=f"127.0.0.1:{port}", **variables)
+
+
+def haproxy(name: str, configuration: Path, folder: Path, **variables: str) -> Role:
+    """Return HAProxy with a configuration, as a role that writes its log to a folder.
+
+    variables  environment variables that the configuration uses
+    """
     program = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     assert program, "HAProxy is not installed. Run: apt-get install haproxy"
-    addresses = {f"API{n + 1}": api.removeprefix("http://") for n, api in enumerate(cluster.apis)}
-    cluster.add("proxy", program, "-f", HAPROXY, "-db", BIND=f"127.0.0.1:{port}", **addresses)
-    return f"http://127.0.0.1:{port}"
+    command = [program, "-f", str(configuration), "-db"]
+    return Role(name, command, os.environ | variables, folder / f"{name}.log")

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ import pytest
 from statsvc.store.catalog.engine import upgrade_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
 FAST_SETTINGS = (
     "fsync=off",
@@ -43,13 +44,15 @@ _serial = itertools.count()
 class PostgresServer:
     """A PostgreSQL server.
 
-    folder    contains its data, socket and log
-    binaries  folder of the programs `postgres` and `initdb`
+    folder       contains its data, socket and log
+    binaries     folder of the programs `postgres` and `initdb`
+    environment  environment variables of the server, in addition to those of this process
     """
 
     folder: Path
     binaries: Path
     settings: tuple[str, ...] = FAST_SETTINGS
+    environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -65,6 +68,7 @@ class PostgresServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
+                env={**os.environ, **self.environment},
                 start_new_session=True,
                 **_ordinary_user(),
             )
@@ -111,20 +115,42 @@ def _ordinary_user() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def postgres_server(settings: tuple[str, ...] = FAST_SETTINGS) -> Iterator[PostgresServer]:
-    """Run a server without databases; remove its folder afterwards."""
+def postgres_server(
+    settings: tuple[str, ...] = FAST_SETTINGS,
+    prepare: Callable[[Path], AbstractContextManager[Mapping[str, str]]] = lambda _: contextlib.nullcontext(
+        {}
+    ),
+) -> Iterator[PostgresServer]:
+    """Run a server without databases; remove its folder afterwards.
+
+    prepare  prepares the server's empty folder; its value are environment variables of the server
+    """
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     assert versions, "PostgreSQL is not installed. Run: apt-get install postgresql"
     # Not in pytest's temporary folder: the path of a unix socket is limited to 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="statsvc-pg-"))
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres", "postgres")
-    postgres = PostgresServer(folder, versions[-1], settings)
+    with prepare(folder) as environment:
+        yield from _running(PostgresServer(folder, versions[-1], settings, environment))
+    shutil.rmtree(folder)
+
+
+def _running(postgres: PostgresServer) -> Iterator[PostgresServer]:
     try:
         subprocess.run(
             [
                 str(postgres.binaries / "initdb"),
-                *("-D", str(folder / "data"), "-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8"),
+                *(
+                    "-D",
+                    str(postgres.folder / "data"),
+                    "-U",
+                    "postgres",
+                    "--auth=trust",
+                    "--no-sync",
+                    "-E",
+                    "UTF8",
+                ),
             ],
             check=True,
             capture_output=True,
@@ -134,7 +160,6 @@ def postgres_server(settings: tuple[str, ...] = FAST_SETTINGS) -> Iterator[Postg
         yield postgres
     finally:
         postgres.stop()
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

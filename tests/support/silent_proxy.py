@@ -32,32 +32,54 @@ class SilentProxy:
         """Forward new connections again; those that went silent stay silent."""
         self._all_new = False
 
+    def close_silent(self) -> None:
+        """Close the connections that went silent, as time limits of the server's host would do."""
+        for connection in set(self._silent):
+            _shut_down(connection)
+
     def close(self) -> None:
         """Close every connection."""
         for connection in (self._listening, *self._open):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
+            _shut_down(connection)
+        self._listening.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
-                server = socket.socket(socket.AF_UNIX)
+                threading.Thread(target=self._connect, args=(client,), daemon=True).start()
+
+    def _connect(self, client: socket.socket) -> None:
+        """Forward a connection until both sides have ended it; close it if the target refuses it."""
+        with client, socket.socket(socket.AF_UNIX) as server:
+            try:
                 server.connect(self._target)
-                self._open |= {client, server}
-                if self._all_new:
-                    self._silent |= {client, server}
-                for source, target in ((client, server), (server, client)):
-                    threading.Thread(target=self._forward, args=(source, target), daemon=True).start()
+            except OSError:
+                return
+            pair = {client, server}
+            self._open |= pair
+            if self._all_new:
+                self._silent |= pair
+            back = threading.Thread(target=self._forward, args=(server, client), daemon=True)
+            back.start()
+            self._forward(client, server)
+            back.join()
+            self._open -= pair
+            self._silent -= pair
 
     def _forward(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if source not in self._silent:
                     target.sendall(data)
-            if source not in self._silent:
+        if source not in self._silent:
+            with contextlib.suppress(OSError):
                 target.shutdown(socket.SHUT_WR)
+
+
+def _shut_down(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it has ended already
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
