@@ -32,7 +32,8 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 import statsvc
 from statsvc.dataset.class_counts import interpret
 from statsvc.dataset.configuration import Configuration
-from statsvc.dataset.table import Block, Histogram, Table
+from statsvc.dataset.histogram import Histogram
+from statsvc.dataset.table import Block, Table
 from statsvc.splitting.divide import divide_dataset
 from statsvc.splitting.request import DivisionRequest
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK

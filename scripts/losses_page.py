@@ -17,7 +17,8 @@ from torch import Tensor
 
 from statsvc import WeightSpec
 from statsvc.dataset.configuration import Configuration
-from statsvc.dataset.table import Block, MemoryTable
+from statsvc.dataset.memory_table import MemoryTable
+from statsvc.dataset.table import Block
 from statsvc.losses import CombinedLoss, DiceLoss
 from statsvc.sampling.weights import weights_response
 from statsvc.weighting.class_weights import ClassWeights

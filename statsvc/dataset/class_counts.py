@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from statsvc.classes.class_maps import ClassMap
-    from statsvc.dataset.table import Histogram, Table
+    from statsvc.dataset.histogram import Histogram
+    from statsvc.dataset.table import Table
 
     Bool = NDArray[np.bool_]
     Int64 = NDArray[np.int64]

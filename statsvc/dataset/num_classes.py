@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from statsvc.dataset.class_counts import interpret
-from statsvc.dataset.table import Block, Histogram, Table
+from statsvc.dataset.histogram import Histogram
+from statsvc.dataset.table import Block, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from statsvc.dataset.groups import GroupName
+from statsvc.dataset.histogram import Aggregator, Histogram
+from statsvc.dataset.mapped_columns import MappedColumns, map_histogram
 from statsvc.dataset.objects import ObjectAggregator
 from statsvc.dataset.splits import Split
 from statsvc.errors import NotFound, Unanswerable, nearest
@@ -24,12 +26,12 @@ if TYPE_CHECKING:
     from statsvc.classes.class_maps import ClassMap
     from statsvc.dataset.configuration import Configuration
     from statsvc.dataset.grid import Cells, Grid
-    from statsvc.dataset.objects import Objects, ObjectTotals
+    from statsvc.dataset.mapped_columns import Number
+    from statsvc.dataset.objects import Objects
 
     Int64 = NDArray[np.int64]
 
 T = TypeVar("T")
-Number = TypeVar("Number", np.int64, np.float64)
 
 MAX_IDS = 4096
 """Maximum number of distinct raw ids in a label map or a dataset; more are instance ids or not labels."""
@@ -42,34 +44,6 @@ TILE_VALUES = 1 << 21
 
 EXAMPLES = 3
 """Maximum number of example files in a response."""
-
-_EXACT_FLOAT64 = 2.0**53
-"""Integers below this are exact in float64."""
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """Counts summed over all samples of a table or of a split, after a class map.
-
-    class_id      int64 [K], ids; those in the class map first, each group ascending
-    mapped        bool [K], False for raw ids that the class map does not contain; True without a map
-    pixels        int64 [K], pixels of each id
-    images        int64 [K], number of samples in which each id occurs; None if unknown
-    cooccurrence  int64 [K, K], `[c, k]` = pixels of id k in the samples that contain id c; None if unknown
-    samples       number of counted samples; None if unknown
-    objects       number and sizes of the objects of each id; None if unknown
-
-    The last four are unknown in imported totals. `images`, `cooccurrence` and `objects` are also unknown if
-    the totals are known only per raw id and the class map merges ids.
-    """
-
-    class_id: Int64
-    mapped: NDArray[np.bool_]
-    pixels: Int64
-    images: Int64 | None
-    cooccurrence: Int64 | None
-    samples: int | None
-    objects: ObjectTotals | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +170,11 @@ class Table(ABC):
         if class_map is None:
             if selected is None:
                 return totals
-            columns = _identity(totals.class_id)
+            columns = MappedColumns.unchanged(totals.class_id)
         else:
-            columns = _map_columns(totals.class_id, class_map)
+            columns = MappedColumns.of(totals.class_id, class_map)
             if selected is None and columns.order is not None:
-                return _permute(totals, columns)
+                return columns.permute(totals)
             if not self.has_rows:
                 return map_histogram(totals, class_map)
         return aggregate(self.object_blocks(), columns, selected, totals.class_id)
@@ -289,7 +263,7 @@ class Table(ABC):
         """Return counts per raw id, [n, raw ids], as counts per id of `histogram`, [n, K]."""
         if class_map is None:
             return counts
-        return _merge(counts, _map_columns(self.totals().class_id, class_map))
+        return MappedColumns.of(self.totals().class_id, class_map).merge(counts)
 
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return `make()`; a subclass with a cache calls it once per key."""
@@ -366,69 +340,6 @@ class Table(ABC):
         return paths
 
 
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """How a class map rearranges the columns of raw ids; K output columns.
-
-    class_id  int64 [K], id of each output column
-    mapped    bool [K], False for raw ids that the class map does not contain
-    target    int64 [raw ids], output column of each raw id; None if the columns do not change
-    order     int64 [K], raw column of each output column; None if columns are merged or do not change
-    """
-
-    class_id: Int64
-    mapped: NDArray[np.bool_]
-    target: Int64 | None
-    order: Int64 | None = None
-
-
-def _identity(raw_ids: Int64) -> _Columns:
-    return _Columns(raw_ids, np.ones(len(raw_ids), bool), None)
-
-
-def _map_columns(raw_ids: Int64, class_map: ClassMap) -> _Columns:
-    ids, known = class_map.apply(raw_ids)
-    # Raw ids that the map does not contain keep columns of their own, after the mapped ones.
-    keys = np.stack([~known, np.where(known, ids, raw_ids)], axis=1).astype(np.int64)
-    unique, target = np.unique(keys, axis=0, return_inverse=True)
-    target = target.reshape(-1).astype(np.int64)
-    order = np.argsort(target).astype(np.int64) if len(unique) == len(raw_ids) else None
-    return _Columns(unique[:, 1].astype(np.int64), unique[:, 0] == 0, target, order)
-
-
-def _permute(totals: Histogram, columns: _Columns) -> Histogram:
-    order = columns.order
-    assert order is not None
-    return Histogram(
-        columns.class_id,
-        columns.mapped,
-        totals.pixels[order],
-        None if totals.images is None else totals.images[order],
-        None if totals.cooccurrence is None else totals.cooccurrence[np.ix_(order, order)],
-        totals.samples,
-        None if totals.objects is None else totals.objects.take(order),
-    )
-
-
-def map_histogram(totals: Histogram, class_map: ClassMap) -> Histogram:
-    """Return a histogram over raw ids after a class map; without presence and objects if it merges ids."""
-    columns = _map_columns(totals.class_id, class_map)
-    if columns.order is not None:
-        return _permute(totals, columns)
-    pixels = _merge(totals.pixels[None, :], columns)[0]
-    return Histogram(columns.class_id, columns.mapped, pixels, None, None, totals.samples)
-
-
-def _merge(counts: NDArray[Number], columns: _Columns) -> NDArray[Number]:
-    """Return counts [n, raw ids] as [n, K], adding the columns that share a target; exact in int64."""
-    if columns.target is None:
-        return counts
-    merged = np.zeros((len(counts), len(columns.class_id)), counts.dtype)
-    for raw_column, target in enumerate(columns.target):
-        merged[:, target] += counts[:, raw_column]
-    return merged
-
-
 def _counted_rows(block: Block, split: Split | None) -> NDArray[np.bool_]:
     """Return which rows of a block, bool [n], are counted samples of the split."""
     rows: NDArray[np.bool_] = block.status == 0
@@ -437,37 +348,11 @@ def _counted_rows(block: Block, split: Split | None) -> NDArray[np.bool_]:
     return rows
 
 
-class Aggregator:
-    """Sums of pixels, presence and co-occurrence over rows that are added in blocks; exact in 64 bits."""
-
-    def __init__(self, columns: int) -> None:
-        self.pixels = np.zeros(columns, np.int64)
-        self.images = np.zeros(columns, np.int64)
-        self.cooccurrence = np.zeros((columns, columns), np.int64)
-        self.samples = 0
-
-    def add(self, counts: Int64) -> None:
-        """Add the counts of counted samples, int64 [n, K] in pixels."""
-        present = counts > 0
-        self.pixels += counts.sum(axis=0)
-        self.images += present.sum(axis=0)
-        self.samples += len(counts)
-        # float64 BLAS is exact while every sum stays below 2**53. NumPy's int64 product is always exact, but
-        # about 50 times slower.
-        if counts.sum(dtype=np.float64) < _EXACT_FLOAT64:
-            product = present.T.astype(np.float64) @ counts.astype(np.float64)
-            self.cooccurrence += product.astype(np.int64)
-        else:
-            self.cooccurrence += present.T.astype(np.int64) @ counts
-
-    def histogram(self, class_id: Int64) -> Histogram:
-        """Return the histogram of the added rows, whose columns have these ids, int64 [K]."""
-        mapped = np.ones(len(class_id), bool)
-        return Histogram(class_id, mapped, self.pixels, self.images, self.cooccurrence, self.samples)
-
-
 def aggregate(
-    blocks: Iterable[tuple[Block, Objects | None]], columns: _Columns, split: Split | None, raw_ids: Int64
+    blocks: Iterable[tuple[Block, Objects | None]],
+    columns: MappedColumns,
+    split: Split | None,
+    raw_ids: Int64,
 ) -> Histogram:
     """Return the histogram of the counted samples of a split (None: all samples).
 
@@ -478,7 +363,7 @@ def aggregate(
         rows = _counted_rows(block, split)
         known = block_objects is not None
         if rows.any():
-            total.add(_merge(block.counts[rows], columns))
+            total.add(columns.merge(block.counts[rows]))
             if block_objects is not None:
                 selected = block_objects.take(np.flatnonzero(rows))
                 column = np.searchsorted(raw_ids, selected.class_id)
@@ -492,83 +377,3 @@ def aggregate(
         total.samples,
         objects.totals() if known else None,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Tiles:
-    """The histograms on a grid of all samples of a table, and their places, int64 [n, 9].
-
-    grid  None where rows are parts of arrays that were not counted on a grid
-    """
-
-    grid: Grid | None
-    places: Int64
-    cells: Cells
-
-
-class MemoryTable(Table):
-    """A table in memory, for counts that are not stored.
-
-    raw_id        int64 [K], raw ids, ascending
-    rows          all samples, with `counts` int64 [n, K]
-    sampled_from  see `Table`
-    tiles         places of these samples and their histograms on a grid; None for whole images alone
-    objects       objects of these samples; None where the source does not number them
-    """
-
-    def __init__(
-        self,
-        dataset: str,
-        configuration: Configuration,
-        raw_id: Int64,
-        rows: Block,
-        sampled_from: int | None = None,
-        tiles: Tiles | None = None,
-        objects: Objects | None = None,
-    ) -> None:
-        self._tiles, self._objects = tiles, objects
-        self.dataset, self.version = dataset, None
-        self.configuration, self.sampled_from = configuration, sampled_from
-        self.rows = rows
-        self._totals = aggregate([(rows, objects)], _identity(raw_id), None, raw_id)
-
-    def totals(self) -> Histogram:
-        """Return the histogram of all counted samples over raw ids."""
-        return self._totals
-
-    def blocks(self) -> Iterator[Block]:
-        """Yield all rows as one block."""
-        yield self.rows
-
-    @property
-    def grid(self) -> Grid | None:
-        """The grid on which the samples were counted; None where only whole images were counted."""
-        return None if self._tiles is None else self._tiles.grid
-
-    @property
-    def has_places(self) -> bool:
-        """Whether it is known where classes are, as `Table.has_places`."""
-        return self._tiles is not None
-
-    def placed_blocks(self) -> Iterator[tuple[Block, Int64, Cells]]:
-        """Yield all rows as one block, with their places and their histograms on the grid."""
-        if self._tiles is None:
-            raise Unanswerable(self.why_no_grid())
-        yield self.rows, self._tiles.places, self._tiles.cells
-
-    @property
-    def has_objects(self) -> bool:
-        """Whether the objects of the samples are known."""
-        return self._objects is not None
-
-    def object_blocks(self) -> Iterator[tuple[Block, Objects | None]]:
-        """Yield all rows as one block, with their objects."""
-        yield self.rows, self._objects
-
-    def why_no_grid(self) -> str:
-        """Return an error message for a request that needs a grid."""
-        return f"{self.dataset} was counted without a grid; count it with statsvc.scan(…, grid='8x8')"
-
-    def failed(self) -> int:
-        """Return the number of unreadable samples."""
-        return int(np.count_nonzero(self.rows.status))

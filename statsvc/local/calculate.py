@@ -14,7 +14,8 @@ import numpy as np
 
 from statsvc.common.plain_values import plain
 from statsvc.dataset.configuration import Configuration
-from statsvc.dataset.table import MAX_IDS, Block, MemoryTable
+from statsvc.dataset.memory_table import MemoryTable
+from statsvc.dataset.table import MAX_IDS, Block
 from statsvc.errors import InvalidParameter, Unanswerable
 from statsvc.local import counts_file
 from statsvc.local.counts_file import Counts

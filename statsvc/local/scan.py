@@ -22,10 +22,11 @@ from statsvc.dataset import split_files
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.counting_rule import VALUE
 from statsvc.dataset.counting_rule import read as read_counting
+from statsvc.dataset.memory_table import MemoryTable, Tiles
 from statsvc.dataset.num_classes import infer_num_classes, with_masks, with_source_names
 from statsvc.dataset.splits import check_not_empty, detect
 from statsvc.dataset.splits import from_dict as read_splits
-from statsvc.dataset.table import MAX_IDS, Block, MemoryTable, Tiles
+from statsvc.dataset.table import MAX_IDS, Block
 from statsvc.errors import InvalidParameter, SourceError, Unanswerable
 from statsvc.local.notebook import notebook_bar
 from statsvc.sampling import result

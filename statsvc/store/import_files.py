@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.common.changed_paths import path_problem
-from statsvc.dataset.table import MAX_IDS, Histogram
+from statsvc.dataset.histogram import Histogram
+from statsvc.dataset.table import MAX_IDS
 from statsvc.errors import InvalidParameter
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from statsvc.dataset.table import Histogram
+    from statsvc.dataset.histogram import Histogram
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset, VersionRecord
     from statsvc.store.versions.location import Location

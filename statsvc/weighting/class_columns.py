@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from statsvc.dataset.class_counts import InterpretedCounts
-    from statsvc.dataset.table import Histogram
+    from statsvc.dataset.histogram import Histogram
     from statsvc.weighting.parameters import WeightSpec
 
 

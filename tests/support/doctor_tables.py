@@ -16,7 +16,8 @@ from support.small_tables import table_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from statsvc.dataset.table import Histogram, MemoryTable
+    from statsvc.dataset.histogram import Histogram
+    from statsvc.dataset.memory_table import MemoryTable
 
     Labels = np.ndarray[Any, Any]
 

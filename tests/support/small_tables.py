@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.dataset.configuration import Configuration
-from statsvc.dataset.table import Block, Histogram, MemoryTable, Table
+from statsvc.dataset.histogram import Histogram
+from statsvc.dataset.memory_table import MemoryTable
+from statsvc.dataset.table import Block, Table
 from support.expected import PUBLISHED
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from support.small_tables import table_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from statsvc.dataset.table import MemoryTable
+    from statsvc.dataset.memory_table import MemoryTable
     from statsvc.splitting.result import SplitResult
 
 IMAGE = 100_000

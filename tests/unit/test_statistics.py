@@ -11,15 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statsvc.classes.class_maps import ClassMap
+from statsvc.dataset.histogram import Aggregator
 from statsvc.dataset.splits import Split, detect
-from statsvc.dataset.table import Aggregator
 from statsvc.errors import NotFound, Unanswerable
 from support.small_tables import TotalsTable, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from statsvc.dataset.table import Histogram, Table
+    from statsvc.dataset.histogram import Histogram
+    from statsvc.dataset.table import Table
 
 RAW = [-1, 0, 1, 2, 3, 7, 255, 300]
 FOLDERS = ["train", "val", "test", "extra", "train/val"]

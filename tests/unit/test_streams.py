@@ -13,7 +13,8 @@ from PIL import Image
 
 from statsvc.client.client import Client
 from statsvc.dataset.configuration import Configuration
-from statsvc.dataset.table import Block, MemoryTable, Table
+from statsvc.dataset.memory_table import MemoryTable
+from statsvc.dataset.table import Block, Table
 from statsvc.errors import InvalidParameter, NotFound, Unanswerable
 from statsvc.local.calculate import calculate_class_weights
 from statsvc.sampling import mixtures

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from statsvc.dataset.table import Histogram, Table
+    from statsvc.dataset.histogram import Histogram
+    from statsvc.dataset.table import Table
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 

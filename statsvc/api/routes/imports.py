@@ -18,7 +18,7 @@ from statsvc.api.http.request_bodies import ConfigurationBody
 from statsvc.api.http.responses import json_response
 from statsvc.api.schemas.datasets import ImportedVersion
 from statsvc.api.state.service import InjectedService
-from statsvc.dataset.table import Histogram
+from statsvc.dataset.histogram import Histogram
 from statsvc.errors import Inapplicable, InvalidParameter
 from statsvc.store import import_files
 from statsvc.store.importing import import_counts

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from statsvc.dataset.table import EXAMPLES, Histogram, map_histogram
+from statsvc.dataset.histogram import Histogram
+from statsvc.dataset.mapped_columns import map_histogram
+from statsvc.dataset.table import EXAMPLES
 from statsvc.errors import DamagedVersion, NotFound, Unanswerable
 from statsvc.store.versions import checked_npz
 from statsvc.store.versions.arrays import CLASS_ARRAYS, class_arrays, object_totals

@@ -18,7 +18,7 @@ from statsvc.store.versions.zarr_files import STRING, encoded
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from statsvc.dataset.table import Histogram
+    from statsvc.dataset.histogram import Histogram
 
 ROWS_PER_CHUNK = 2048
 """Samples in one chunk of `counts`."""

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from statsvc.classes.class_maps import ClassMap
     from statsvc.dataset.grid import Cells, Grid
+    from statsvc.dataset.histogram import Histogram
     from statsvc.dataset.objects import Objects
-    from statsvc.dataset.table import Block, Histogram, Int64
+    from statsvc.dataset.table import Block, Int64
     from statsvc.store.versions.version import Version
 
 HISTOGRAM_BYTES = 64 * 2**20

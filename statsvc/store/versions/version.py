@@ -11,8 +11,9 @@ import numpy as np
 
 from statsvc.common.lru import Lru
 from statsvc.dataset.grid import Cells, Grid, no_cells
+from statsvc.dataset.histogram import Histogram
 from statsvc.dataset.objects import Objects
-from statsvc.dataset.table import EXAMPLES, Block, Histogram, Table
+from statsvc.dataset.table import EXAMPLES, Block, Table
 from statsvc.errors import DamagedVersion, StoreError, Unanswerable
 from statsvc.store.versions.arrays import (
     CLASS_ARRAYS,

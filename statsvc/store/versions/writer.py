@@ -9,8 +9,8 @@ import numpy as np
 
 from statsvc.dataset import objects as object_entries
 from statsvc.dataset.grid import Cells, concatenate
+from statsvc.dataset.histogram import Aggregator, Histogram
 from statsvc.dataset.objects import ObjectAggregator, Objects
-from statsvc.dataset.table import Aggregator, Histogram
 from statsvc.store.versions import zarr_files
 from statsvc.store.versions.arrays import (
     ATTRIBUTES,

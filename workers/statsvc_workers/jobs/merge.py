@@ -9,7 +9,7 @@ import numpy as np
 
 from statsvc.dataset import objects as object_entries
 from statsvc.dataset.grid import concatenate
-from statsvc.dataset.table import Aggregator
+from statsvc.dataset.histogram import Aggregator
 from statsvc.store.versions.arrays import ROWS_PER_CHUNK, SAMPLE_ARRAYS, VALUES_PER_CHUNK
 from statsvc.store.versions.writer import VersionWriter, strings
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from statsvc.dataset.counting_rule import Counting
     from statsvc.dataset.grid import Cells
+    from statsvc.dataset.histogram import Histogram
     from statsvc.dataset.objects import Objects
-    from statsvc.dataset.table import Histogram
     from statsvc.store.versions.cell_file import CellFile
     from statsvc.store.versions.checkpoints import CountedRows
     from statsvc.store.versions.location import Location
