@@ -13,6 +13,7 @@
 # make fuzz [LISTED=300] [COUNTED=60] [SEED=0]  list and count damaged files of every format; takes minutes
 # make stops [ROUNDS=8] [SEED=0]      cancel jobs and stop servers at random moments of every kind of work; takes minutes
 # make compose-test [SOURCE=…]         build the image and run docker-compose.yml with podman; needs root, takes minutes
+# make upgrade-test [OLD="COMMIT …"]   upgrade running installations of earlier releases to this one; takes minutes
 # make chaos [FORM=cluster|sqlite] [FAULTS=200] [SEED=0]  break a running installation; takes minutes
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -40,7 +41,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet
 PINNED := $(PIP) $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: run test test-fast test-oldest test-newest test-integrations check docs build constraints bench cluster compose-test chaos fuzz stops clean
+.PHONY: run test test-fast test-oldest test-newest test-integrations check docs build constraints bench cluster compose-test upgrade-test chaos fuzz stops clean
 
 run: $(VENV)/.run
 	@exec env STATSVC="$(BIN)/statsvc" STATE="$(STATE)" SOURCE="$(SOURCE)" NAME="$(NAME)" \
@@ -103,6 +104,9 @@ fuzz: $(VENV)/.test
 
 compose-test: $(VENV)/.test
 	@PYTHONPATH=tests $(BIN)/python -m support.compose $(SOURCE)
+
+upgrade-test: $(VENV)/.test
+	@PYTHONPATH=tests $(BIN)/python -m support.rolling_upgrade $(OLD)
 
 chaos: $(VENV)/.test
 	@PYTHONPATH=tests $(BIN)/python -m support.chaos --form $(FORM) --faults $(FAULTS) --seed $(SEED) --hang $(HANG) --longest $(LONGEST)

@@ -71,7 +71,9 @@ def pip_mounts() -> list[str]:
     debug = run(sys.executable, "-m", "pip", "config", "debug")
     values = run(sys.executable, "-m", "pip", "config", "list")
     files = re.findall(r"^\s*(\S+), exists: True", debug, re.MULTILINE)
-    files += re.findall(r"(?:cert|find-links)='(/[^']+)'", values)
+    files += re.findall(r"(?<=['\s])/[^\s']+", values)
+    # The links of an index in a folder lead to files next to that folder.
+    files += [str(Path(index).parent) for index in re.findall(r"file://(/[^\s']+)", values)]
     return [f"--volume={path}:{path}:ro" for path in dict.fromkeys(files) if Path(path).exists()]
 
 
@@ -119,6 +121,19 @@ class Composition:
                 log = run("podman", "logs", "--tail=30", self.name(service), check=False, merge=True)
                 sys.exit(f"{service} is not healthy after {seconds:g} s: {done.stderr}\n{log}")
             time.sleep(0.5)
+
+    def gets_reads(self, server: str, seconds: float = 60) -> None:
+        """Wait until the proxy has sent a request for weights to an API server that has just started."""
+        read = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8000/metrics').read().decode())"
+        until = time.monotonic() + seconds
+        while not re.search(
+            r'^statsvc_http_requests_total{.*route="/weights".*} [1-9]',
+            self.inside(server, "python3", "-c", read).stdout,
+            re.MULTILINE,
+        ):
+            if time.monotonic() > until:
+                sys.exit(f"the proxy has sent no request to {server} for {seconds:g} s")
+            time.sleep(0.2)
 
     @staticmethod
     def name(service: str) -> str:
@@ -246,7 +261,7 @@ def use(composition: Composition, labels: Path) -> None:
             run("podman", "kill", composition.name("api1"))
             job = api.post("/jobs", json={"dataset": "street", "full": True}).json()
             run("podman", "kill", composition.name("worker"))
-            time.sleep(3)
+            wait_for_reads(seen)
             composition.start("worker")
             wait_for_job(api, job["id"])
             composition.start("api1")
@@ -260,12 +275,14 @@ def use(composition: Composition, labels: Path) -> None:
             for service in ("api1", "api2"):
                 composition.start(service)
                 composition.healthy(service)
-                time.sleep(3)
+                composition.gets_reads(service)
             for service in ("runner", "scheduler", "worker"):
                 composition.start(service)
             for service in ("runner", "scheduler", "worker"):
                 composition.healthy(service)
         say(f"updated one container after the other; reads {dict(seen)}")
+        if set(seen) != {"200"}:
+            sys.exit(run("podman", "logs", composition.name("proxy"), merge=True))
         wait_for_job(api, api.post("/jobs", json={"dataset": "street", "full": True}).json()["id"])
         say("a scan after the update succeeded")
 
@@ -291,6 +308,15 @@ def forbidden(composition: Composition, api: httpx2.Client) -> None:
     limits = json.loads(run("podman", "inspect", composition.name("api1")))[0]["HostConfig"]
     expect("the memory limit of api1", limits["Memory"], 2**30)  # podman-compose leaves out pids_limit
     say("an API server reaches neither Dask nor the files of versions, and a worker not the catalog")
+
+
+def wait_for_reads(seen: Counter[str], number: int = 20, seconds: float = 60) -> None:
+    """Wait until more reads are answered with 200: here, while containers are stopped."""
+    wanted, until = seen["200"] + number, time.monotonic() + seconds
+    while seen["200"] < wanted:
+        if time.monotonic() > until:
+            sys.exit(f"reads are not answered: {dict(seen)}")
+        time.sleep(0.1)
 
 
 def wait_for_job(api: httpx2.Client, job: str) -> None:

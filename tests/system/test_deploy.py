@@ -5,26 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import sqlite3
 import subprocess
-import time
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import httpx2
 import pytest
 import yaml
 from distributed.cli import dask_scheduler, dask_worker
 
 from statsvc.cli import cli
 from support.command_line import invoke
-from support.publishing import label_maps, publish
-from support.servers import free_port, responds, serving
-from support.waiting import wait_for
-
-if TYPE_CHECKING:
-    from statsvc.store.home import Home
 
 PROJECT = Path(__file__).parents[2]
 COMPOSE = PROJECT / "docker-compose.yml"
@@ -184,43 +175,6 @@ def test_haproxy_accepts_its_configuration() -> None:
         text=True,
     )
     assert process.returncode == 0, process.stderr
-
-
-def test_the_proxy_serves_reads_while_no_server_can_use_the_catalog(home: Home) -> None:
-    publish(home, "street", label_maps(), num_classes=4)
-    catalog = Path(home.database.removeprefix("sqlite:///"))
-
-    def rename(old: str, new: str) -> None:
-        database = sqlite3.connect(catalog)
-        database.execute(f"ALTER TABLE {old} RENAME TO {new}")
-        database.close()
-
-    with serving(home) as one, serving(home) as two:
-        port = free_port()
-        addresses = {"BIND": f"127.0.0.1:{port}", "API1": one[7:], "API2": two[7:]}
-        proxy = subprocess.Popen(
-            ["haproxy", "-f", str(PROJECT / "deploy" / "haproxy.cfg")],
-            env={"PATH": f"{os.environ['PATH']}:/usr/sbin", **addresses},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        url = f"http://127.0.0.1:{port}"
-        try:
-            wait_for(lambda: responds(f"{url}/readyz"))
-            rename("datasets", "hidden")
-            wait_for(lambda: httpx2.get(f"{url}/readyz").status_code == 503)
-            for _ in range(50):
-                answer = httpx2.get(f"{url}/weights")
-                assert (answer.status_code, answer.headers["age"].isdigit()) == (200, True)
-                time.sleep(0.1)  # health checks take the servers out of the first backend meanwhile
-            rejected = httpx2.post(f"{url}/jobs", json={"dataset": "street"})
-            assert (rejected.status_code, rejected.json()["type"]) == (503, "/problems/catalog-unavailable")
-            rename("hidden", "datasets")
-            wait_for(lambda: responds(f"{url}/readyz"))
-            wait_for(lambda: "age" not in httpx2.get(f"{url}/weights").headers)
-        finally:
-            proxy.terminate()
-            proxy.wait(60)
 
 
 @pytest.mark.parametrize("role", ["server", "runner"])
