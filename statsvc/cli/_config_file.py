@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +118,8 @@ def load(context: click.Context, _option: click.Parameter, value: str | None) ->
     else:
         path = Path(value).expanduser().absolute()
         os.environ[VARIABLE] = str(path)  # for the runner that `serve` starts
+    import tomllib  # most homes have no such file
+
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

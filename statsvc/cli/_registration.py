@@ -22,6 +22,8 @@ from statsvc.dataset.splits import FOLDERS
 from statsvc.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from statsvc.dataset.counting_rule import Counting
     from statsvc.dataset.known_layouts import Layout
     from statsvc.dataset.selection import Selection
@@ -49,11 +51,12 @@ def register(
     layout: Layout | None,
     move: bool,
     trusted: bool,
+    on_new: Callable[[], None],
 ) -> tuple[Dataset, int | None]:
     """Find or create the dataset, and configure it as the options say.
 
     A known layout provides the pattern, and what the other options do not set. `trusted` means that the user
-    says that the values of the files are class ids.
+    says that the values of the files are class ids. `on_new` is called before a new source is inspected.
 
     Returns the dataset and, if the options published a version with another configuration of the same
     counts, the number of that version. Raises `Conflict`, `NotFound`, `InvalidParameter`, `SourceError`.
@@ -70,6 +73,7 @@ def register(
     if dataset is None:
         if source is None:
             raise NotFound(f"There is no dataset {name!r} yet. Name its folder, too: statsvc scan SOURCE")
+        on_new()
         dataset, created = _create(
             catalog, source, name, pattern, counting, changes, layout=layout, trusted=trusted
         )

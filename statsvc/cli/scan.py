@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
 import signal
 import sys
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset
     from statsvc.store.home import Home
+    from statsvc_workers.cluster.local_cluster import LocalCluster
     from statsvc_workers.jobs.attempt import Settings
     from statsvc_workers.jobs.lease import Outcome
     from statsvc_workers.jobs.progress import Progress
@@ -133,13 +136,20 @@ def scan(
     dataset. Later scans count only what changed, and need only --name. Exit code 1 if label maps could
     not be read, or if no pixel is counted.
     """
+    gc.disable()  # imports create objects that live as long as the process
     try:
         import statsvc_workers.jobs.lease  # noqa: F401  (imports all that a scan needs)
         from statsvc.dataset.known_layouts import find_layout
+        from statsvc_workers.cluster.in_process import load_machine_code
+        from statsvc_workers.cluster.local_cluster import LocalCluster
         from statsvc_workers.jobs.attempt import MAX_PIXELS, Settings
         from statsvc_workers.kernels.device import require
+        from statsvc_workers.processes.forked import Template
     except ModuleNotFoundError as error:
         raise missing_extra("workers", error) from error
+    finally:
+        gc.freeze()
+        gc.enable()
     if source is None and name is None:
         raise click.UsageError("Name a folder or URL of label maps: statsvc scan SOURCE")
     if move and (name is None or (source is None and pattern is None)):
@@ -156,7 +166,8 @@ def scan(
         _show_selection(options, source, name, pattern, known, rule, key, rows, as_json)
         return
     triggers_wanted = trigger_changes(every, watch)
-    with options.open() as (home, catalog):
+    # The template is forked before the catalog is opened, and before this process has threads.
+    with contextlib.closing(Template()) as template, options.open() as (home, catalog):
         from statsvc.store.catalog import triggers
 
         counting = None
@@ -174,10 +185,12 @@ def scan(
             layout=known,
             move=move,
             trusted=rule == VALUE,
+            on_new=lambda: template.prepare(load_machine_code),
         )
         triggers.change(catalog, dataset, triggers_wanted)
         settings = Settings(device, max_pixels or MAX_PIXELS, search_parent=True)
-        outcome = _run_job(home, catalog, dataset, settings, workers, max_removed, full, samples)
+        cluster = LocalCluster(workers, template=template)
+        outcome = _run_job(home, catalog, dataset, settings, cluster, max_removed, full, samples)
         dataset = catalog.dataset_by_uid(dataset.uid)
         progress = outcome.progress
         if outcome.error is not None:
@@ -258,17 +271,15 @@ def _run_job(
     catalog: Catalog,
     dataset: Dataset,
     settings: Settings,
-    workers: int | None,
+    cluster: LocalCluster,
     max_removed: float | None,
     full: bool,
     samples: int | None,
 ) -> Outcome:
     """Run a job of this dataset in this process, after any job that another process is running."""
     from statsvc.store.catalog import jobs
-    from statsvc_workers.cluster.local_cluster import LocalCluster
     from statsvc_workers.jobs.lease import execute
     from statsvc_workers.jobs.progress import Progress
-    from statsvc_workers.processes.forked import Template
 
     owner = jobs.process_identity()
     allowed = jobs.MAX_REMOVED if max_removed is None else max_removed
@@ -279,8 +290,6 @@ def _run_job(
         _follow_running_job(catalog, dataset)
         dataset = catalog.dataset_by_uid(dataset.uid)
     progress = Progress()
-    template = Template()  # before this process has threads
-    cluster = LocalCluster(workers, template=template)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with show_progress(progress.to_dict):
@@ -297,7 +306,6 @@ def _run_job(
         raise click.exceptions.Exit(1) from None
     finally:
         cluster.close()
-        template.close()
 
 
 def _follow_running_job(catalog: Catalog, dataset: Dataset) -> None:

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import secrets
 import sys
 import time
 from contextvars import ContextVar
@@ -33,7 +32,7 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _context: ContextVar[Mapping[str, str]] = ContextVar("statsvc_log_context", default={})  # noqa: B039
 _of_process: dict[str, str] = {}
 
-_PREFIX = secrets.token_hex(4)
+_PREFIX = os.urandom(4).hex()
 _numbers = itertools.count()
 
 

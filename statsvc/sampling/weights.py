@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc.dataset.table import Table
 from statsvc.errors import InvalidParameter, Unanswerable
-from statsvc.sampling.draws import needs_presence
-from statsvc.sampling.stream_weights import stream_response
 from statsvc.weighting.response import files_response
 from statsvc.weighting.weight_warnings import as_dicts
 
@@ -39,10 +37,10 @@ def weights_response(source: Table | Sequence[tuple[Table, float]], spec: Weight
     where these counts cannot answer the request.
     """
     spec = spec.resolved()
-    if not isinstance(source, Table):
-        return stream_response(source, spec)
-    if spec.sampler is not None or spec.crop is not None:
-        return stream_response([(source, 1.0)], spec)
+    if not isinstance(source, Table) or spec.sampler is not None or spec.crop is not None:
+        from statsvc.sampling.stream_weights import stream_response  # most commands need only files
+
+        return stream_response([(source, 1.0)] if isinstance(source, Table) else source, spec)
     response = files_response(source, spec)
     response["warnings"] += as_dicts(about_crops(source, spec, response))
     return response
@@ -55,6 +53,9 @@ def about_crops(table: Table, spec: WeightSpec, response: dict[str, Any]) -> Ite
     """
     if table.grid is None or spec.kind != "weights":
         return
+    from statsvc.sampling.draws import needs_presence
+    from statsvc.sampling.stream_weights import stream_response
+
     if (response["images"] or 0) > (MAX_PRESENCE_CHECKED if needs_presence(spec) else MAX_CHECKED):
         return  # it would take seconds
     side = math.sqrt(response["pixels"] / max(1, response["images"]))

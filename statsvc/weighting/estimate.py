@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -336,4 +335,6 @@ def describe(
 
 def _quantile(confidence: float) -> float:
     """Return z of a two-sided interval under a normal distribution."""
+    from statistics import NormalDist  # not for exact counts
+
     return NormalDist().inv_cdf((1 + confidence) / 2)

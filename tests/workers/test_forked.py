@@ -28,7 +28,7 @@ import os, sys
 from statsvc_workers.processes.forked import Template, call
 
 template = Template()
-first, second = (template.fork(sys.intern, "a") for _ in range(2))
+first, second = (template.fork() for _ in range(2))
 pids = [call(connection, os.getpid) for connection in (first, second)]
 print(*pids, flush=True)
 """
@@ -69,7 +69,7 @@ def test_each_call_runs_in_the_forked_process() -> None:
 def test_a_call_fails_if_its_process_is_killed_or_raises_and_others_go_on() -> None:
     _, *answers = output(
         "for connection, function, args in (",
-        "    (first, os.kill, (pids[0], 9)), (template.fork(sys.intern, 'a'), divmod, (1, 0))",
+        "    (first, os.kill, (pids[0], 9)), (template.fork(), divmod, (1, 0))",
         "):",
         "    try: call(connection, function, *args)",
         "    except (EOFError, OSError): print('ended')",
@@ -79,12 +79,23 @@ def test_a_call_fails_if_its_process_is_killed_or_raises_and_others_go_on() -> N
 
 
 def test_kill_ends_the_forked_processes_and_the_template_forks_more() -> None:
-    [_, gone, new] = output(
+    _, *answers = output(
         "template.kill()",
-        "print([os.path.exists(f'/proc/{pid}') for pid in pids])",
-        "print(call(template.fork(sys.intern, 'a'), len, 'abc'))",
+        "for connection in (first, second):",
+        "    try: connection.recv()",
+        "    except EOFError: print('ended')",
+        "print(call(template.fork(), len, 'abc'))",
     )
-    assert (gone, new) == ("[False, False]", "3")
+    assert answers == ["ended", "ended", "3"]
+
+
+def test_what_the_template_has_loaded_is_loaded_in_its_processes() -> None:
+    _, *answers = output(
+        "template.prepare(__import__, 'colorsys')",
+        'is_loaded = \'"colorsys" in __import__("sys").modules\'',
+        "print(eval(is_loaded), call(template.fork(), eval, is_loaded))",
+    )
+    assert answers == ["False True"]
 
 
 def test_a_template_that_died_is_an_error_of_the_system_and_can_be_closed() -> None:
@@ -92,7 +103,7 @@ def test_a_template_that_died_is_an_error_of_the_system_and_can_be_closed() -> N
         "os.kill(template._pid, 9)",
         "os.waitid(os.P_PID, template._pid, os.WEXITED | os.WNOWAIT)",
         "template.kill()",
-        "try: template.fork(sys.intern, 'a')",
+        "try: template.fork()",
         "except OSError: print('died')",
         "template.close()",
         "print(template.available)",
@@ -131,7 +142,7 @@ def test_a_process_with_threads_has_no_template() -> None:
         template = forked.Template()
         assert not template.available
         with pytest.raises(BrokenPipeError):
-            template.fork(len, "")
+            template.fork()
         template.kill()
         template.close()
     finally:

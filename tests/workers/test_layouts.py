@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
+import bracex
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,6 +17,8 @@ from statsvc.dataset.known_layouts import LAYOUTS, find_layout
 from statsvc.dataset.selection import declared
 from statsvc.dataset.splits import Split, detect
 from statsvc.errors import InvalidParameter
+from statsvc_workers.sources import layouts
+from statsvc_workers.sources.patterns import matcher
 from support.dataset_trees import TREES
 from support.label_trees import write
 
@@ -115,3 +119,18 @@ def test_a_split_that_matches_nothing_fails_the_scan(tmp_path: Path, split: Any)
     write(tmp_path / "train_0.png", "labels", 0)
     with pytest.raises(InvalidParameter, match=r"matches none of the 1 samples, for example train_0\.png"):
         statsvc.scan(tmp_path, splits={"train": split})
+
+
+def test_a_mark_is_only_skipped_if_no_path_matches_it() -> None:
+    marks = {mark for layout in LAYOUTS for mark in layout.marks or (layout.pattern,)}
+    # A path for each mark, and for each alternative in its braces; "**/" is nothing, or two folders.
+    paths = {
+        re.sub(r"\[(.)[^]]*\]", r"\1", text.replace("**/", folders)).replace("*", "7").replace("?", "7")
+        for mark in marks
+        for text in bracex.expand(mark)
+        for folders in ("", "a/b/")
+    }
+    for mark in marks:
+        expected = any(map(matcher(mark), paths))
+        assert expected, mark
+        assert all(layouts._matches_any(mark, [path]) == matcher(mark)(path) for path in paths), mark

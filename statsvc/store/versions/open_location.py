@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from statsvc.common import object_urls
 from statsvc.errors import InvalidParameter, SourceError
-from statsvc.store.versions.bucket import BucketLocation
 from statsvc.store.versions.folder import FolderLocation
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ def open_location(address: str) -> Location:
                 f"a version store cannot use {scheme}://; use a folder, or s3://, gs:// or az://bucket/prefix",
             )
         )
+    from statsvc.store.versions.bucket import BucketLocation  # most stores are folders
+
     try:
         return BucketLocation.at(object_urls.normalized(address))
     except SourceError as error:

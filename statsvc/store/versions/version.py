@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from statsvc.common.distinct import distinct
 from statsvc.common.lru import Lru
 from statsvc.dataset.grid import Cells, Grid, no_cells
 from statsvc.dataset.histogram import Histogram
@@ -153,7 +154,7 @@ class Version(Table):
         Only the chunks of these rows are read, so they are verified by their zstd checksums alone.
         """
         values_by_chunk = [np.empty(0, dtype_of(name))]
-        for chunk in np.unique(rows // VALUES_PER_CHUNK).tolist():
+        for chunk in distinct(rows // VALUES_PER_CHUNK).tolist():
             start = chunk * VALUES_PER_CHUNK
             values = self._slice(name, slice(start, start + VALUES_PER_CHUNK))
             values_by_chunk.append(values[rows[rows // VALUES_PER_CHUNK == chunk] - start])

@@ -165,7 +165,8 @@ class ImmediateCount:
         connection: Connection | None = getattr(self._thread, "connection", None)
         try:
             if connection is None:
-                connection = self._template.fork(load_loops, self._options, paths[0])
+                self._template.prepare(load_loops, self._options, paths[0])
+                connection = self._template.fork()
                 self._thread.connection = connection
             result: tuple[BatchResult | None, list[str]] = call(
                 connection, count_checked, self._options, paths
@@ -185,11 +186,16 @@ def load_loops(options: CountOptions, path: str) -> None:
     except (OSError, UnreadableSample):
         return
     if has_machine_code:
-        from statsvc_workers.kernels import machine_code
-
-        machine_code.load()
+        load_machine_code()
     else:
         from statsvc_workers.kernels import histogram, png_rows  # noqa: F401
+
+
+def load_machine_code() -> None:
+    """Load, or compile, the loop that counts most PNG files."""
+    from statsvc_workers.kernels import machine_code
+
+    machine_code.load()
 
 
 def count_checked(

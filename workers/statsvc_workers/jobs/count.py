@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.common.distinct import distinct
 from statsvc.common.object_urls import is_listable, is_url
 from statsvc.dataset.objects import Objects
 from statsvc.dataset.table import MAX_IDS
@@ -145,7 +146,7 @@ class _Collector:
             self._next_source_check = time.monotonic() + CHECKPOINT_SECONDS
 
     def _check_ids(self, ids: NDArray[np.int64]) -> None:
-        self._ids = np.union1d(self._ids, ids)
+        self._ids = distinct(self._ids, ids)
         if len(self._ids) > MAX_IDS:
             raise JobFailed(
                 f"the label maps contain more than {MAX_IDS} different ids, from {self._ids[0]} to "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.common.distinct import distinct
 from statsvc.dataset import objects as object_entries
 from statsvc.dataset.grid import concatenate
 from statsvc.dataset.histogram import Aggregator
@@ -175,7 +176,7 @@ class _Merge:
 
     def _base_chunks(self, base_rows: NDArray[np.int64]) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
         """Yield the chunks of ascending base rows: first row, end, and the rows counted from the first."""
-        for chunk in np.unique(base_rows // ROWS_PER_CHUNK).tolist():
+        for chunk in distinct(base_rows // ROWS_PER_CHUNK).tolist():
             first = chunk * ROWS_PER_CHUNK
             in_chunk = base_rows[base_rows // ROWS_PER_CHUNK == chunk] - first
             yield first, min(first + ROWS_PER_CHUNK, self.comparison.base_samples), in_chunk
@@ -275,7 +276,8 @@ def _add_totals(writer: VersionWriter, base: Version, same: NDArray[np.int64]) -
     """Add the totals of the copied chunks `same`: the base's totals minus those of its other chunks."""
     totals, status = base.totals(), base.array("status")
     writer.add(totals)
-    for chunk in np.setdiff1d(np.arange(-(-len(status) // ROWS_PER_CHUNK)), same).tolist():
+    chunks = np.arange(-(-len(status) // ROWS_PER_CHUNK))
+    for chunk in np.setdiff1d(chunks, same, assume_unique=True).tolist():
         start = chunk * ROWS_PER_CHUNK
         stop = min(start + ROWS_PER_CHUNK, len(status))
         chunk_totals = Aggregator(len(totals.class_id))
@@ -293,10 +295,10 @@ def _class_ids(
     lengths = np.diff(rows.offsets)
     used = np.zeros(len(lengths), bool)
     used[fresh_row[fresh_row >= 0]] = True
-    present = np.unique(rows.ids[np.repeat(used, lengths)]).astype(np.int64)
+    present = distinct(rows.ids[np.repeat(used, lengths)]).astype(np.int64)
     if with_objects:
         # An object that others cover may have an id of which no pixel is left.
-        present = np.union1d(present, rows.objects.take(np.flatnonzero(used)).class_id)
+        present = distinct(present, rows.objects.take(np.flatnonzero(used)).class_id)
     if comparison.base is None or not comparison.reused.any():
         return present
     totals = comparison.base.totals()
@@ -307,14 +309,14 @@ def _class_ids(
     if totals.objects is not None and with_objects:
         remaining += totals.objects.count
     reader = _BaseCounts(comparison.base, totals.class_id)
-    for chunk in np.unique(leaving // ROWS_PER_CHUNK).tolist():
+    for chunk in distinct(leaving // ROWS_PER_CHUNK).tolist():
         in_chunk = leaving[leaving // ROWS_PER_CHUNK == chunk]
         remaining -= reader.rows(in_chunk).sum(axis=0)
         if totals.objects is not None and with_objects:
             first = chunk * ROWS_PER_CHUNK
             objects = comparison.base.objects(first, min(first + ROWS_PER_CHUNK, comparison.base_samples))
             remaining -= objects.take(in_chunk - first).dense(totals.class_id).sum(axis=0)
-    return np.union1d(present, totals.class_id[remaining > 0]).astype(np.int64)
+    return distinct(present, totals.class_id[remaining > 0]).astype(np.int64)
 
 
 class _BaseColumns:
@@ -379,7 +381,7 @@ class _BaseCounts:
     def rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the counts of ascending base rows, int64 [len(rows), classes]."""
         counts = np.zeros((len(rows), self._width), np.int64)
-        for chunk in np.unique(rows // ROWS_PER_CHUNK):
+        for chunk in distinct(rows // ROWS_PER_CHUNK):
             start = int(chunk) * ROWS_PER_CHUNK
             if chunk != self._chunk:
                 stop = min(start + ROWS_PER_CHUNK, self._samples)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MAX_REQUEST = 1 << 16
 """Longest request in bytes; a path has at most 4096."""
 
-_FORK, _KILL, _KILLED = b"f", b"k", b"d"
+_PREPARE, _FORK, _KILL = b"p", b"f", b"k"
 
 
 class Template:
@@ -61,36 +61,41 @@ class Template:
         """Whether processes can be forked; the template may have died in the meantime."""
         return self._control is not None
 
-    def fork(self, prepare: Callable[..., object], *args: Any) -> Connection:
-        """Fork a process that answers `call`, and return the connection to it.
+    def prepare(self, function: Callable[..., object], *args: Any) -> None:
+        """Let the template call a function of a module, to load what its processes need; does not wait."""
+        with suppress(OSError):  # `fork` reports it
+            self._send(_PREPARE + pickle.dumps((function, args)))
 
-        prepare  function of a module, which the template calls first with `args`, to load what is needed
+    def fork(self) -> Connection:
+        """Fork a process that answers `call`, and return the connection to it.
 
         Raises `OSError` if the template has died.
         """
-        request = pickle.dumps((prepare, args))
         ours, theirs = socket.socketpair()
-        with ours, theirs, self._lock:
-            if self._control is None:
-                raise BrokenPipeError
-            socket.send_fds(self._control, [_FORK, request], [theirs.fileno()])
+        with ours, theirs:
+            self._send(_FORK, theirs.fileno())
             return Connection(ours.detach())
 
     def kill(self) -> None:
-        """End the processes that were forked, whatever they are doing, and wait until they have ended."""
-        with self._lock, suppress(OSError):
-            if self._control is not None:
-                self._control.sendall(_KILL)
-                self._control.recv(len(_KILLED))
+        """End the processes that were forked, whatever they are doing; does not wait for that."""
+        with suppress(OSError):
+            self._send(_KILL)
 
     def close(self) -> None:
-        """End the template and its processes."""
+        """End the template, whatever it is doing; the kernel ends its processes."""
         with self._lock:
             if self._control is None:
                 return
             self._control.close()
             self._control = None
+            os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
+
+    def _send(self, request: bytes, *descriptors: int) -> None:
+        with self._lock:
+            if self._control is None:
+                raise BrokenPipeError
+            socket.send_fds(self._control, [request], descriptors)
 
 
 def call(connection: Connection, function: Callable[..., Any], *args: Any) -> Any:
@@ -129,9 +134,11 @@ def _serve(control: socket.socket) -> None:
     children: list[int] = []
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, MAX_REQUEST, 1)
-        if message.startswith(_FORK):
-            prepare, args = pickle.loads(message[len(_FORK) :])  # noqa: S301 - of the parent
-            prepare(*args)
+        if message.startswith(_PREPARE):
+            function, args = pickle.loads(message[len(_PREPARE) :])  # noqa: S301 - of the parent
+            function(*args)
+            continue
+        if message == _FORK:
             if not _may_fork():
                 return
             this, [descriptor] = os.getpid(), descriptors
@@ -141,14 +148,13 @@ def _serve(control: socket.socket) -> None:
             os.close(descriptor)
             children.append(child)
             continue
+        if message != _KILL:
+            return
         for child in children:
             os.kill(child, signal.SIGKILL)
         for child in children:
             os.waitpid(child, 0)
         children.clear()
-        if message != _KILL:
-            return
-        control.sendall(_KILLED)
 
 
 def _answer(descriptor: int) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from statsvc.common.distinct import distinct
 from statsvc.common.object_urls import is_url
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import extension, open_label_map, peek
@@ -298,7 +299,7 @@ def _measure(chunks: Iterable[NDArray[Any]], width: int) -> _Measure:
         row = chunk.shape[-1] if chunk.ndim > 1 else width
         for block in _blocks(chunk):
             found, counts = _counts(block)
-            values = np.union1d(values, found)
+            values = distinct(values, found)
             common = found[counts.argmax()]
             pixels += len(block)
             for axis, lag in enumerate((1, row)):

@@ -17,6 +17,9 @@ MOST_PATHS = 20_000
 """Paths that are compared with the marks of the layouts."""
 
 
+_WILDCARDS = re.compile(r"\{[^{}]*\}|\[[^\]]*\]|[*?]+")
+
+
 def detect_layout(paths: Sequence[str]) -> Layout | None:
     """Return the first layout that a source with these paths has, or None."""
     # Only one path of each form per folder is compared: a source can have a million files.
@@ -31,4 +34,11 @@ def detect_layout(paths: Sequence[str]) -> Layout | None:
 
 def _has(paths: Sequence[str], layout: Layout) -> bool:
     """Whether a source with these paths has this layout."""
-    return all(any(map(matcher(mark), paths)) for mark in layout.marks or (layout.pattern,))
+    return all(_matches_any(mark, paths) for mark in layout.marks or (layout.pattern,))
+
+
+def _matches_any(pattern: str, paths: Sequence[str]) -> bool:
+    """Whether a path matches; compiles the pattern only if a path has all of its literal text."""
+    texts = [] if "(" in pattern or "\\" in pattern else _WILDCARDS.split(pattern)
+    possible = [path for path in paths if all(text in f"/{path}" for text in texts)]
+    return bool(possible) and any(map(matcher(pattern), possible))
