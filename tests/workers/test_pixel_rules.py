@@ -214,6 +214,28 @@ def test_a_binary_volume_is_not_taken_for_classes(tmp_path: Path) -> None:
         library.scan(tmp_path, rule="argmax:5")
 
 
+def test_a_binary_volume_is_read_again_only_if_it_can_contain_classes() -> None:
+    from statsvc.errors import UnreadableSample
+    from statsvc_workers.formats.stacks import reject_classes
+
+    mask = np.zeros((20, 30, 40), np.int16)
+    mask[5:9, 5:20, 5:20] = 1
+    read = []
+
+    def read_mask() -> NDArray[Any]:
+        read.append(1)
+        return mask
+
+    for volume, ends in ((mask, (20, 40)), (np.zeros_like(mask), (20, 40))):
+        assert sum(part.size for part in reject_classes(volume, read_mask, ends)) == volume.size
+    assert not read
+    assert len(list(reject_classes(mask, read_mask))) == 20  # without the lengths of the axes
+    assert read
+    one_hot = (np.arange(9) == np.random.default_rng(0).integers(0, 9, (20, 30, 1))).astype(np.uint8)
+    with pytest.raises(UnreadableSample, match="argmax:2"):
+        list(reject_classes(one_hot, lambda: one_hot, (20, 9)))
+
+
 def test_malformed_rules_are_rejected() -> None:
     for rule in ("channel:x", "channel:", "argmax:", "argmax:first", "mask-per-class:name"):
         with pytest.raises(InvalidParameter, match="no rule"):

@@ -1,7 +1,7 @@
 """Count files immediately, in processes that are forked or in threads, so that small scans start no cluster.
 
 Worker processes exist because decoding a file may crash the process or use up its memory. So only files are
-counted here that need nothing but our own loops and libdeflate or ISA-L, and whose memory is limited in
+counted here that need nothing but our own loops and libdeflate or zlib-ng, and whose memory is limited in
 advance: PNG files that are not interlaced, by their header, and NIfTI volumes, which are streamed. The
 cluster counts all other files.
 

@@ -167,7 +167,8 @@ def _open(
                 raise UnreadableSample(advice) from error
             raise
         if file_format.open_array is not None and label_map.axes > 2:
-            label_map.chunks = reject_classes(label_map.chunks, read_array)
+            ends = None if label_map.volume is None else label_map.volume[::2]
+            label_map.chunks = reject_classes(label_map.chunks, read_array, ends)
         return label_map
     if file_format.open_colors is None:
         raise UnreadableSample(

@@ -1,7 +1,7 @@
 """NIfTI-1 and NIfTI-2 label volumes, `.nii` and `.nii.gz`, streamed in storage order.
 
 nibabel reads the header. Voxels are counted as they are stored; the header's scale is applied to the few ids
-that occur, not to the volume. ISA-L decompresses gzip piece by piece, ten times as fast as zlib.
+that occur, not to the volume. zlib-ng decompresses gzip piece by piece, many times as fast as zlib.
 Format: https://nifti.nimh.nih.gov/nifti-1/.
 """
 
@@ -16,7 +16,6 @@ import numpy as np
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats.base import (
-    CHUNK_PIXELS,
     COPY_AGAIN,
     Format,
     LabelMap,
@@ -41,6 +40,13 @@ MAGIC = (GZIP, *(struct.pack(order + "i", length) for order in "<>" for length i
 
 MAGICS = {348: (344, (b"n+1\0",)), 540: (4, (b"n+2\0\r\n\x1a\n",))}
 """Bytes of the header → (offset of the magic string, its possible values)."""
+
+PIECE_BYTES = 1 << 19
+"""Bytes that are decompressed and counted in one step.
+
+They fit into the second-level cache, and the allocator reuses their memory. With 4 MB, page faults took half
+as long as decompressing.
+"""
 
 MARGIN = 1 << 27
 """Largest number of bytes decompressed before, and after, the voxels of a volume: 128 MB."""
@@ -163,9 +169,9 @@ def _header(file: BinaryIO) -> tuple[Any, str]:
 
 def inflated(file: BinaryIO) -> BinaryIO:
     """Return the decompressed stream of a gzip file; reading it verifies the checksums."""
-    from isal import igzip
+    from zlib_ng import gzip_ng
 
-    return cast("BinaryIO", igzip.IGzipFile(fileobj=file))
+    return cast("BinaryIO", gzip_ng.GzipNGFile(fileobj=file))
 
 
 def stored_voxels(
@@ -177,14 +183,14 @@ def stored_voxels(
 
     Raises `UnreadableSample` for a stream that is too short or damaged.
     """
-    from isal.igzip_lib import IsalError
+    from zlib_ng import zlib_ng
 
-    damaged: tuple[Any, ...] = (EOFError, IsalError, gzip.BadGzipFile)
+    damaged: tuple[Any, ...] = (EOFError, zlib_ng.error, gzip.BadGzipFile)
     remaining = voxels
     try:
         stream.seek(start)
         while remaining:
-            count = min(remaining, CHUNK_PIXELS)
+            count = min(remaining, max(1, PIECE_BYTES // dtype.itemsize))
             data = stream.read(count * dtype.itemsize)
             if len(data) < count * dtype.itemsize:
                 complete = voxels - remaining + len(data) // dtype.itemsize

@@ -11,7 +11,7 @@ from statsvc.errors import UnreadableSample
 from statsvc_workers.formats.base import LabelMap, Mode, long_axes, size_without_unit_axes, volume_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -67,22 +67,29 @@ def largest(array: NDArray[Any], axis: int) -> LabelMap:
 
 
 def reject_classes(
-    chunks: Iterable[NDArray[Any]], read_array: Callable[[], NDArray[Any]]
+    chunks: Iterable[NDArray[Any]], read_array: Callable[[], NDArray[Any]], ends: Sequence[int] | None = None
 ) -> Iterator[NDArray[Any]]:
     """Yield the chunks of an array of three or more axes; reject one-hot classes and probabilities.
 
     Counted as a volume, they would be two classes. Raises `UnreadableSample` with the rule that counts them.
+
+    ends  lengths of the first and of the last axis, if known
     """
     in_range = True  # whether every value so far is from 0 to 1
+    total = ones = 0
     try:
         for chunk in chunks:
-            in_range = in_range and (not chunk.size or bool(chunk.min() >= 0 and chunk.max() <= 1))
+            if in_range and chunk.size:
+                in_range = bool(chunk.max() <= 1 and (chunk.dtype.kind in "bu" or chunk.min() >= 0))
+                total, ones = total + chunk.size, ones + int(np.count_nonzero(chunk))
             yield chunk
     except UnreadableSample as error:
         if in_range and (advice := classes_advice(read_array)):
             raise UnreadableSample(advice) from error
         raise
-    if in_range and (advice := classes_advice(read_array)):
+    # Of one-hot classes, one in `length` values is 1. This spares reading a binary mask twice.
+    likely = ends is None or any(abs(length * ones - total) <= total / 20 for length in ends)
+    if in_range and likely and (advice := classes_advice(read_array)):
         raise UnreadableSample(advice)
 
 

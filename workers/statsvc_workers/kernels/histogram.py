@@ -245,7 +245,7 @@ def _native(piece: NDArray[Any]) -> NDArray[Any]:
     """Return the piece in native byte order, bool as uint8."""
     if piece.dtype.kind == "b":
         return piece.view(np.uint8)
-    return piece.astype(piece.dtype.newbyteorder("="), copy=False)
+    return piece if piece.dtype.isnative else piece.astype(piece.dtype.newbyteorder("="))
 
 
 def too_many_ids(ids: Int64) -> TooManyIds:
