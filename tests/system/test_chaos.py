@@ -1,13 +1,19 @@
-"""The short form of `make chaos`."""
+"""The short form of `make chaos`, and tests that its checks find errors."""
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.chaos.changing_folder import ChangingFolder
+from support.chaos.checks import check_order, check_rows
+from support.chaos.faults import Fault, schedule
 from support.chaos.forms import FORMS
+from support.chaos.record import Record, Sighting
 from support.chaos.run import chaos
+from support.chaos.tally import Tally
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,3 +35,53 @@ def test_nothing_is_lost_or_wrong_whatever_breaks_while_clients_read_and_write(
     assert tally.ended["succeeded"] >= 5
     assert tally.versions >= 6
     assert tally.repeated >= 1
+
+
+def test_a_schedule_follows_from_its_seed_and_uses_every_fault_before_any_again() -> None:
+    faults = [
+        Fault(kind, target, lambda: None, lambda: None) for kind in ("kill", "stop") for target in "abcdef"
+    ]
+    planned = list(schedule(faults, 24, seed=5))
+    assert planned == list(schedule(faults, 24, seed=5))
+    assert planned != list(schedule(faults, 24, seed=6))
+    names = [fault.name for each in planned for fault, _ in each.faults]
+    assert set(names[:12]) == set(names[12:]) == {fault.name for fault in faults}
+    pairs = [each.faults for each in planned if len(each.faults) == 2]
+    assert pairs
+    assert all(first.target != second.target for (first, _), (second, _) in pairs)
+
+
+@pytest.mark.parametrize(
+    ("sighting", "is_wrong"),
+    [
+        (Sighting("b", "north", 2, sent=2.1, received=2.2), False),
+        (Sighting("b", "north", 1, sent=2.1, received=2.2), True),
+        (Sighting("b", "north", 1, sent=1.9, received=2.2), False),  # sent before the other answer arrived
+        (Sighting("b", "north", 1, sent=7.9, received=8.0, age=5), False),
+        (Sighting("b", "north", 1, sent=8.1, received=8.2, age=5), True),
+        (Sighting(None, "north", 1, sent=2.1, received=2.2), False),  # a job published it
+    ],
+)
+def test_an_answer_older_than_one_seen_before_is_found(sighting: Sighting, is_wrong: bool) -> None:
+    record = Record(sightings=[Sighting("a", "north", 2, sent=1.0, received=2.0), sighting])
+    check_order(record, Tally("cluster", 0))
+    assert len(record.violations) == is_wrong
+
+
+@pytest.mark.parametrize("damage", ["a count", "a path", "an old content"])
+def test_a_row_that_differs_from_its_file_is_found(tmp_path: Path, damage: str) -> None:
+    folder = ChangingFolder(tmp_path / "labels", ".png", seed=1)
+    old = {name: dict(folder.counts[content]) for name, content in folder.contents().items() if content}
+    changed = next(name for name in folder.change() if name in old and name in folder.names())
+    rows = {name: dict(folder.counts[content]) for name, content in folder.contents().items() if content}
+    now = folder.history[changed][-1].since + 1.0
+    check_rows("version 1", rows, folder, (now, now), None, {})
+    if damage == "a count":
+        rows[changed][random.Random(2).choice(list(rows[changed]))] += 1
+    elif damage == "a path":
+        del rows[changed]
+    else:
+        rows[changed] = old[changed]
+        check_rows("version 1", rows, folder, (now, now), set(), rows)  # as in the version before
+    with pytest.raises(AssertionError, match=changed):
+        check_rows("version 1", rows, folder, (now, now), None, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from support.chaos.tally import Tally
     from support.chaos.writers import Operator
 
-Rows = dict[str, dict[int, int] | None]
+Rows: TypeAlias = "Mapping[str, Mapping[int, int] | None]"
 """Counts of each sample of a version, by path; None: it could not be read."""
 
 
@@ -43,7 +43,7 @@ def check(
     tally: Tally,
 ) -> None:
     """Check everything, and write the numbers into the tally. Raises `AssertionError`."""
-    _check_order(record, tally)
+    check_order(record, tally)
     catalog = Catalog.open(installation.home.database)
     try:
         jobs = {job_id: job_rows.get(catalog, job_id) for job_id in record.jobs}
@@ -77,7 +77,7 @@ def check(
     assert not wrong, f"{len(wrong)} violations:\n" + "\n".join(wrong[:20])
 
 
-def _check_order(record: Record, tally: Tally) -> None:
+def check_order(record: Record, tally: Tally) -> None:
     """Check that no answer has an older version than one that any client had seen before its request.
 
     An answer from memory is as old as its `Age` says, and no older.
@@ -88,6 +88,8 @@ def _check_order(record: Record, tally: Tally) -> None:
         if seen.version > best[-1][1]:
             best.append((seen.received, seen.version))
     for seen in record.sightings:
+        if seen.client is None:
+            continue
         # An age is rounded down, and counts from the moment at which the catalog was read.
         read_at = seen.sent - (0.0 if seen.age is None else seen.age + 1.0)
         known = max(version for at, version in by_dataset[seen.dataset] if at < read_at or version == 0)
@@ -150,7 +152,7 @@ def _check_versions(
         begin = min(installation.clock.true_times(job.started_at or 0.0)) - TOLERANCE
         end = max(installation.clock.true_times(version.created_at)) + TOLERANCE
         named = None if job.named is None else record.named.get(job.id, set())
-        _check_rows(f"{name} version {version.number}", rows, folder, (begin, end), named, base)
+        check_rows(f"{name} version {version.number}", rows, folder, (begin, end), named, base)
         _check_answers(key, rows, record)
         tally.versions += 1
         tally.rows += len(rows)
@@ -170,14 +172,14 @@ def _stored_rows(
     ids = version.array("class_id").tolist()
     counts = np.concatenate([block.counts for block in version.blocks()]).tolist()
     status, contents = version.array("status").tolist(), version.array("content").tolist()
-    rows: Rows = {}
+    rows: dict[str, dict[int, int] | None] = {}
     for path, row, unreadable, content in zip(paths, counts, status, contents, strict=True):
         rows[path] = None if unreadable else {i: n for i, n in zip(ids, row, strict=True) if n}
         assert unreadable or folder.counts[content] == rows[path], f"{path} was counted wrongly"
     return rows
 
 
-def _check_rows(
+def check_rows(
     what: str,
     rows: Rows,
     folder: ChangingFolder,

@@ -19,14 +19,14 @@ Answer: TypeAlias = tuple[str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A client saw the number of a dataset's current version. Times are of the monotonic clock.
+    """A client saw the number of a version. Times are of the monotonic clock.
 
-    client   name of the reader
+    client   name of the reader that asked for the current version; None: a job said that it published it
     sent     when it sent the request
     age      the answer's `Age`: how old it is, in seconds; None: current
     """
 
-    client: str
+    client: str | None
     dataset: str
     version: int
     sent: float
@@ -65,7 +65,7 @@ class Tag:
 class Record:
     """What clients saw.
 
-    sightings   current versions
+    sightings   versions that clients saw
     weights     {(dataset, version): ETag and body of its weights}
     histograms  {(dataset, version): ETag and body of its histogram}
     samples     {(dataset, version): {path: counts, or None if unreadable}}
@@ -135,7 +135,7 @@ class Record:
         self.violations.append(f"{time.strftime('%H:%M:%S')} {text}")
 
     def see(self, sighting: Sighting) -> None:
-        """Record the number of a current version."""
+        """Record that a client saw a version."""
         self.sightings.append(sighting)
 
     def seen_versions(self, dataset: str) -> list[int]:

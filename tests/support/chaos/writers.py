@@ -99,7 +99,7 @@ class Submitter:
         if self.record.is_expected(f"GET /jobs/{job_id}", response, 200):
             job = response.json()
             if job["version"] is not None:
-                self.record.see(Sighting("jobs", job["dataset"], job["version"], sent, time.monotonic()))
+                self.record.see(Sighting(None, job["dataset"], job["version"], sent, time.monotonic()))
 
 
 @dataclass
