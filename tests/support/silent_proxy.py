@@ -33,7 +33,8 @@ class SilentProxy:
         self._all_new = False
 
     def close_silent(self) -> None:
-        """Close the connections that went silent, as time limits of the server's host would do."""
+        """Forward new connections again, and close those that went silent."""
+        self.restore()
         for connection in set(self._silent):
             _shut_down(connection)
 

@@ -74,7 +74,7 @@ def check(
     tally.gc, tally.orphans, tally.expired = record.gc, record.orphans, record.expired
     tally.answers = len(record.weights) + len(record.histograms) + len(record.samples)
     wrong = record.violations + tally.resources.leaks()
-    assert not wrong, f"{len(wrong)} violations:\n" + "\n".join(wrong[:20])
+    assert not wrong, f"{len(wrong)} violations:\n" + "\n".join(wrong)
 
 
 def check_order(record: Record, tally: Tally) -> None:

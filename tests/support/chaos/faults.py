@@ -20,6 +20,8 @@ SHORT_SECONDS = (0.3, 4.0)
 """How long most other faults last."""
 LONG_SECONDS = (17.0, 19.0)
 """Longer than a lease, which expires after 15 s."""
+SILENT_SECONDS = (12.0, 14.0)
+"""Longer than a connection to PostgreSQL may be silent: 10 s."""
 HANG_SECONDS = 5.0
 """How long a Dask scheduler or worker may hang at most."""
 LONGEST_SECONDS = 60.0
@@ -80,12 +82,10 @@ def table(
         if name.startswith(("runner", "executor")):
             faults.append(Fault("stop for longer than a lease", name, stop, go, LONG_SECONDS))
     if (network := installation.network) is not None:
-        faults.append(Fault("silence the connections of", "catalog", network.silence, network.close_silent))
-        faults.append(
-            Fault(
-                "silence the network of", "catalog", partial(network.silence, all_new=True), network.restore
-            )
-        )
+        silence, end = network.silence, network.close_silent
+        faults.append(Fault("silence the connections of", "catalog", silence, end))
+        faults.append(Fault("silence for longer than a time limit", "catalog", silence, end, SILENT_SECONDS))
+        faults.append(Fault("silence the network of", "catalog", partial(silence, all_new=True), end))
     if (disk := installation.disk) is not None:
         faults.append(Fault("fill the disk of", "catalog", disk.fill, disk.empty))
     if installation.clock.can_move:

@@ -103,7 +103,7 @@ def _run(
             note("no more faults")
             installation.heal()
             note("every service is ready")
-            time.sleep(2 * INTERVAL)  # the readers see the healed installation
+            wait_for(partial(_all_answered, record, time.monotonic()))
         _finish(installation, folders, record, submitter)
         tally.resources.last = tally.resources.sample(installation.victims)
         checks.check(installation, folders, record, operator, tally)
@@ -127,6 +127,11 @@ def _register(installation: Installation, folders: dict[str, ChangingFolder], re
         assert response.status == 200, response.body
     for url in [f"{installation.proxy}/datasets/{name}" for name in folders]:
         wait_for(partial(_has_version, url))
+
+
+def _all_answered(record: Record, since: float) -> bool:
+    """Whether every reader has received an answer after a time."""
+    return all(times[-1] > since for times in record.answered.values())
 
 
 def _has_version(url: str) -> bool:
