@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 1024
+MAX_CONNECTIONS = 2048
 """Most open connections; fewer where the process may open fewer files."""
 
 MAX_CLIENT_CONNECTIONS = 256

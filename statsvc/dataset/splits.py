@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from statsvc.common.globs import FOLDERS as ANY_FOLDERS
 from statsvc.common.globs import Automaton, Token, check_length, is_fast
 from statsvc.errors import Inapplicable, InvalidParameter
@@ -15,7 +17,7 @@ from statsvc.errors import Inapplicable, InvalidParameter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    import numpy as np
+    from numpy.typing import NDArray
 
 FOLDERS = {
     "train": "train",
@@ -48,6 +50,9 @@ LABELS_OF_SPLIT = re.compile(
 
 CONTAINER = re.compile(r"(.*?\.(?:parquet|tar))/", re.IGNORECASE)
 """The path of a container in the path of a sample in it."""
+
+_END_OF_CONTAINER = re.compile(r"\.(?:parquet|tar)/", re.IGNORECASE)
+"""Occurs wherever `CONTAINER` matches; much faster to search for."""
 
 EXTENSIONS = [
     ".nii.gz",
@@ -114,19 +119,25 @@ class Split:
 
     def contains(self, path: str) -> bool:
         """Return whether the sample with this relative path is in the split."""
+        return self.matcher()(path)
+
+    def select(self, paths: Sequence[str]) -> NDArray[np.bool_]:
+        """Return which of the samples with these relative paths are in the split, bool [n]."""
+        return np.fromiter(map(self.matcher(), paths), bool, len(paths))
+
+    def matcher(self) -> Callable[[str], bool]:
+        """Return `contains` as a function that is fast for many paths."""
         if self.folder is not None:
-            return folder_split(path) == self.folder
+            return lambda path: folder_split(path) == self.folder
         if self.group is not None:
             values_of, value = self.group
-            return (self.within is None or self.within.contains(path)) and values_of([path])[0] == value
+            is_within = (lambda _path: True) if self.within is None else self.within.matcher()
+            return lambda path: is_within(path) and values_of([path])[0] == value
         if self.glob is not None:
-            # A container counts as the folder of its samples and as a file: `train-*` matches its samples.
-            container = CONTAINER.match(path)
-            matches = _matcher(self.glob)
-            return any(
-                matches(text if "/" in self.glob else text.rpartition("/")[2])
-                for text in (path, container.group(1) if container else path)
-            )
+            return _sample_matcher(self.glob)
+        return self._is_listed
+
+    def _is_listed(self, path: str) -> bool:
         if path in self.paths:
             return True
         if not self.names:
@@ -221,13 +232,31 @@ def is_glob(text: str) -> bool:
     return any(letter in text for letter in "*?[")
 
 
+def _sample_matcher(glob: str) -> Callable[[str], bool]:
+    """Return whether the path of a sample, or of the container that it is in, matches a glob."""
+    matches, whole_path = _matcher(glob), "/" in glob
+
+    def is_match(path: str) -> bool:
+        if matches(path if whole_path else path.rpartition("/")[2]):
+            return True
+        # A container counts as the folder of its samples and as a file: `train-*` matches its samples.
+        if _END_OF_CONTAINER.search(path) is None or (container := CONTAINER.match(path)) is None:
+            return False
+        return bool(matches(container[1] if whole_path else container[1].rpartition("/")[2]))
+
+    return is_match
+
+
 @functools.lru_cache(maxsize=64)
-def _matcher(glob: str) -> Callable[[str], bool]:
-    """Return whether a relative path matches a glob; `*` and `?` do not match "/"."""
+def _matcher(glob: str) -> Callable[[str], object]:
+    """Return a function whose result is true for relative paths that match a glob.
+
+    `*` and `?` do not match "/".
+    """
     parts = [part for part in re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", glob) if part]
     expression = _expression(glob, parts)
     if is_fast(glob) or expression.pattern == re.escape(glob):
-        return lambda path: expression.fullmatch(path) is not None
+        return expression.fullmatch
     tokens: list[Token] = []
     for part in parts:
         if part == "**/":
@@ -303,7 +332,7 @@ def _named_after_split(part: str) -> Iterator[tuple[str, str]]:
 def check_not_empty(splits: Mapping[str, Split], paths: Sequence[str] | np.ndarray[Any, Any]) -> None:
     """Raise `Inapplicable` for a split that matches none of the samples of a dataset, at least one."""
     for name, split in splits.items():
-        if not any(map(split.contains, paths)):
+        if not any(map(split.matcher(), paths)):
             example = f"for example {paths[0]}"
             raise Inapplicable(
                 (

@@ -344,7 +344,7 @@ def _counted_rows(block: Block, split: Split | None) -> NDArray[np.bool_]:
     """Return which rows of a block, bool [n], are counted samples of the split."""
     rows: NDArray[np.bool_] = block.status == 0
     if split is not None:
-        rows &= np.fromiter((split.contains(str(path)) for path in block.path), bool, len(block.path))
+        rows &= split.select(block.path)
     return rows
 
 

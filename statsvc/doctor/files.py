@@ -109,11 +109,12 @@ def odd_sizes(facts: Facts) -> Finding | None:
     files = facts.files
     usual = np.flatnonzero((files.status == 0) & ~rows)[0]
     height, width = int(files.height[usual]), int(files.width[usual])
-    sizes = np.unique(np.stack([files.width[rows], files.height[rows]], axis=1), axis=0).tolist()
+    sizes = np.unique(files.sizes()[rows]).tolist()
     rotated = int((rows & (files.height == width) & (files.width == height)).sum()) if height != width else 0
+    odd = list_first((f"{size >> 32}x{size % 2**32}" for size in sizes), 4)
     found = (
-        f"{plural_with_verb(int(rows.sum()), 'file', 'is', 'are')} "
-        f"{list_first((f'{w}x{h}' for w, h in sizes), 4)}, and all others are {width}x{height}. "
+        f"{plural_with_verb(int(rows.sum()), 'file', 'is', 'are')} {odd}, and all others are "
+        f"{width}x{height}. "
     )
     if rotated:
         found += f"{rotated} of them may be rotated by 90°. "

@@ -80,8 +80,8 @@ def class_patches(
         with_class = block.counts[:, of_class].sum(axis=1)
         candidates = np.flatnonzero((with_class >= min_pixels) & (block.status == 0))
         if members is not None:
-            inside = [members.contains(str(block.path[row])) for row in candidates.tolist()]
-            candidates = candidates[np.array(inside, bool)]
+            inside = members.select([block.path[row] for row in candidates.tolist()])
+            candidates = candidates[inside]
         if not len(candidates):
             continue
         _check_places(table, block, places, cells, candidates)

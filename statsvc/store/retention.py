@@ -46,6 +46,9 @@ KEEP_JOBS = 1000
 JOBS_PER_TRANSACTION = 500
 """Jobs that are deleted in one transaction."""
 
+PAUSE_SECONDS = 0.02
+"""Pause between such transactions: a process that waits for the lock of an SQLite catalog polls for it."""
+
 SKIPPED_NUMBERS = 1000
 """Least number of version numbers that are skipped after a restore."""
 
@@ -94,6 +97,9 @@ def collect(
             for dataset in catalog.datasets():
                 _expire(catalog, store, dataset, result)
                 _remove_rows(catalog, store, dataset, grace, result)
+        with write(catalog.engine) as connection:
+            forgotten = keys.c.created_at < now() - idempotency.RETENTION_SECONDS
+            connection.execute(keys.delete().where(forgotten))
         for uid in _all_uids(catalog):
             result.jobs += _delete_jobs(catalog, uid, keep_jobs)
     return result
@@ -121,29 +127,29 @@ def _delete_jobs(catalog: Catalog, uid: str, keep: int) -> int:
         cutoff = connection.scalar(newest)
     if cutoff is None:
         return 0
-    forgotten = keys.c.created_at < now() - idempotency.RETENTION_SECONDS
+    place = sa.tuple_(jobs.c.created_at, jobs.c.id)
     old = (
-        sa.select(jobs.c.id)
-        .where(
-            jobs.c.dataset_uid == uid,
-            jobs.c.created_at <= cutoff,
-            jobs.c.state.in_(sorted(ENDED)),
-            ~sa.exists().where(versions.c.job_id == jobs.c.id),
-            ~sa.exists().where(keys.c.job_id == jobs.c.id),
-        )
+        sa.select(jobs.c.created_at, jobs.c.id)
+        .where(jobs.c.dataset_uid == uid, jobs.c.created_at <= cutoff, jobs.c.state.in_(sorted(ENDED)))
+        .order_by(jobs.c.created_at, jobs.c.id)
         .limit(JOBS_PER_TRANSACTION)
     )
-    deleted = 0
+    portion, deleted = old, 0
     while True:
-        # In portions, so that nobody waits long for the lock of an SQLite catalog.
+        # In portions, so that nobody waits long for the lock of an SQLite catalog. Each begins after the
+        # previous one: jobs that are kept are not read again.
         with write(catalog.engine) as connection:
-            connection.execute(keys.delete().where(forgotten))
-            ids = list(connection.scalars(old))
+            rows = connection.execute(portion).all()
+            ids = {row.id for row in rows}
+            for referring in (versions.c.job_id, keys.c.job_id):
+                ids -= set(connection.scalars(sa.select(referring).where(referring.in_(ids))))
             connection.execute(changed_paths.delete().where(changed_paths.c.job_id.in_(ids)))
             connection.execute(jobs.delete().where(jobs.c.id.in_(ids)))
         deleted += len(ids)
-        if len(ids) < JOBS_PER_TRANSACTION:
+        if len(rows) < JOBS_PER_TRANSACTION:
             return deleted
+        portion = old.where(place > sa.tuple_(*rows[-1]))
+        time.sleep(PAUSE_SECONDS)
 
 
 def pause(catalog: Catalog, store: Location) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import subprocess
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from statsvc.store import home as homes
 from statsvc.store import retention
 from statsvc.store.catalog import idempotency, job_rows, jobs, operations, overview, triggers
 from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.catalog.schema import idempotency_keys as keys_table
 from statsvc.store.catalog.schema import jobs as jobs_table
 from statsvc.store.catalog.schema import now
 from statsvc.store.catalog.schema import triggers as triggers_table
@@ -110,6 +112,23 @@ def test_gc_deletes_old_jobs_except_those_that_something_refers_to(home: Home, c
     assert [job.id for job, _ in jobs.recent(catalog, first, 100)] == [*reversed(old[-50:]), with_key.id]
     assert len(jobs.recent(catalog, second, 100)) == len(new)
     assert retention.collect(catalog, home.store, keep_jobs=50).jobs == 0
+
+
+def test_gc_goes_past_portions_of_jobs_that_are_kept(
+    home: Home, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "JOBS_PER_TRANSACTION", 7)
+    dataset = add_dataset(catalog)
+    ids = add_jobs(catalog, dataset, 60)
+    kept = [*ids[:15], ids[20]]  # more than two whole portions
+    with catalog.engine.begin() as connection:
+        connection.execute(
+            keys_table.insert(),
+            [{"key": job_id, "request": "", "job_id": job_id, "created_at": time.time()} for job_id in kept],
+        )
+    assert retention.collect(catalog, home.store, keep_jobs=10).jobs == 60 - 10 - len(kept)
+    left = [job.id for job, _ in jobs.recent(catalog, dataset, 100)]
+    assert left == [*reversed(ids[-10:]), *reversed(kept)]
 
 
 def test_a_superseded_job_is_cancelled_with_the_name_of_its_successor(catalog: Catalog) -> None:

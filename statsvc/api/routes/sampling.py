@@ -78,7 +78,7 @@ def page(
         rows = np.arange(max(low, start), min(low + ROWS_PER_CHUNK, len(paths)))
         rows = rows[states[rows] == 0]
         if members is not None:
-            rows = rows[[members.contains(str(path)) for path in paths[rows]]]
+            rows = rows[members.select(paths[rows].tolist())]
         if not len(rows):
             continue
         if len(samples) == limit:

@@ -24,9 +24,12 @@ POLL_SECONDS = 0.5
 HEARTBEAT_SECONDS = 15.0
 """Interval of comments on an idle stream: proxies close connections without traffic."""
 
-MAX_STREAMS = 256
+MAX_STREAMS = 512
 MAX_CLIENT_STREAMS = 64
 """Most open streams, in total and of one address."""
+
+STREAMS_PER_STEP = 16
+"""Streams that get an event before the event loop answers other requests."""
 
 LAST = "end"
 """Id of the last event of a stream."""
@@ -64,7 +67,8 @@ class JobEvents:
                 self._polling = asyncio.create_task(self._poll())
             while not last.startswith(_ENDED) and not self._closed:
                 try:
-                    event = await asyncio.wait_for(queue.get(), HEARTBEAT_SECONDS)
+                    async with asyncio.timeout(HEARTBEAT_SECONDS):  # unlike `wait_for`, without a task
+                        event = await queue.get()
                 except TimeoutError:
                     if not is_allowed():
                         return
@@ -104,8 +108,10 @@ class JobEvents:
                 failing = False
             for job, dataset in polled:
                 event = _event(job_description(job, dataset))
-                for queue in self._listeners.get(job.id, ()):
+                for number, queue in enumerate(list(self._listeners.get(job.id, ())), 1):
                     queue.put_nowait(event)
+                    if number % STREAMS_PER_STEP == 0:
+                        await asyncio.sleep(0)
             await asyncio.sleep(POLL_SECONDS)
 
 

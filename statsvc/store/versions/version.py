@@ -24,7 +24,6 @@ from statsvc.store.versions.arrays import (
     SAMPLE_ARRAYS,
     VALUES_PER_CHUNK,
     Digest,
-    digest,
     dtype_of,
     object_totals,
 )
@@ -55,9 +54,12 @@ def array_cache(limit: int) -> ArrayCache:
 
 def _bytes_of(values: np.ndarray[Any, Any]) -> int:
     """Return the memory of an array; strings of more than 15 bytes are outside of its buffer."""
+    size = values.nbytes
     if values.dtype == STRING:
-        return int(values.nbytes + np.strings.str_len(values).sum())
-    return int(values.nbytes)
+        # In steps: other threads wait while NumPy goes through strings.
+        for start in range(0, len(values), VALUES_PER_CHUNK):
+            size += int(np.strings.str_len(values[start : start + VALUES_PER_CHUNK]).sum())
+    return size
 
 
 class Version(Table):
@@ -110,8 +112,10 @@ class Version(Table):
 
     def read(self, name: str) -> np.ndarray[Any, Any]:
         """Return one whole array, verified, as `array` does, but do not cache it."""
-        values = self._read(name)
-        if values.dtype != dtype_of(name) or digest(values) != self._digests[name]:
+        digest = Digest()
+        with self._reading(name):
+            values = self._stored_array(name).read(seen=digest.add)
+        if values.dtype != dtype_of(name) or digest.hexdigest() != self._digests[name]:
             raise self._damaged(name, "does not match its digest")
         values.setflags(write=False)
         return values
@@ -235,7 +239,8 @@ class Version(Table):
         rows = np.flatnonzero(self.array("status")).tolist()
         if split is not None:
             chosen = self.find_split(split)
-            rows = [row for row in rows if chosen.contains(str(path[row]))]
+            is_chosen = chosen.matcher()
+            rows = [row for row in rows if is_chosen(str(path[row]))]
         return len(rows), [(str(path[row]), str(error[row])) for row in rows[:limit]]
 
     def counts(self, start: int, stop: int) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ import numpy as np
 import zstandard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from statsvc.store.versions.location import Location
 
@@ -170,16 +170,22 @@ class StoredArray:
         values = np.frombuffer(data, self.dtype.newbyteorder("<")).astype(self.dtype, copy=False)
         return values.reshape((-1, *self.shape[1:]))
 
-    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray[Any, Any]:
-        """Return the rows [start, stop). Raises `OSError`, `ValueError`, `StoreError`."""
+    def read(
+        self, start: int = 0, stop: int | None = None, seen: Callable[[bytes], None] = lambda _data: None
+    ) -> np.ndarray[Any, Any]:
+        """Return the rows [start, stop). Raises `OSError`, `ValueError`, `StoreError`.
+
+        seen  called with the encoded rows of each chunk that is read
+        """
         stop = self.shape[0] if stop is None else min(stop, self.shape[0])
         if start >= stop or not self.chunks:
             return np.empty((max(0, stop - start), *self.shape[1:]), self.dtype)
         first, last = start // self.rows, -(-stop // self.rows)
-        parts = [
-            self.decode(self.data(number, chunk))
-            for number, chunk in enumerate(self.compressed(first, last), first)
-        ]
+        parts = []
+        for number, chunk in enumerate(self.compressed(first, last), first):
+            data = self.data(number, chunk)
+            seen(data)
+            parts.append(self.decode(data))
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return whole[start - first * self.rows : stop - first * self.rows]
 
