@@ -36,6 +36,8 @@ class ConfigFile(dict[str, Any]):
     def __init__(self, path: Path, content: Mapping[str, Any], group: click.Group, in_home: bool) -> None:
         tables = {key: value for key, value in content.items() if isinstance(value, dict)}
         values = {key: value for key, value in content.items() if not isinstance(value, dict)}
+        for name in values.keys() & group.commands.keys():
+            raise click.UsageError(f"{path}: {name} is a command; write its options in a table [{name}].")
         super().__init__(_by_parameter(path, "", values, group, FOR_ALL))
         if in_home and "home" in values:
             raise click.UsageError(f"{path}: home cannot be set in the home directory's own file.")
@@ -93,14 +95,40 @@ def _by_parameter(
     path: Path, name: str, table: Mapping[str, Any], command: click.Command, further: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the values of a table by the names of click's parameters. Raises a usage error."""
-    known = {flag: str(option.name) for flag, option in options(command)} | {key: key for key in further}
+    known = dict(options(command)) | dict.fromkeys(further)
     where = f"[{name.replace(' ', '.')}] " if name else ""
     for key, value in table.items():
         if key not in known:
             raise click.UsageError(f"{path}: {where}{key} is unknown{nearest(key, known)}.")
         if isinstance(value, dict):
             raise click.UsageError(f"{path}: {where}{key} must be a value, not a table.")
-    return {known[key]: value for key, value in table.items()}
+        if (expected := _expected(known[key], value)) is not None:
+            raise click.UsageError(f"{path}: {where}{key} must be {expected}.")
+    return {key if (option := known[key]) is None else str(option.name): table[key] for key in table}
+
+
+def _expected(option: click.Option | None, value: Any) -> str | None:
+    """Return what a value must be, None if it may be valid: click would convert true to 1, and 80.5 to 80.
+
+    option  None for an option of `FOR_ALL`
+    """
+    types: tuple[type, ...]
+    if option is None:
+        types, expected = (str,), "text in quotes"
+    elif option.is_flag:
+        types, expected = (bool,), "true or false"
+    elif option.type.name.startswith("integer"):
+        types, expected = (int, str), "an integer"
+    elif option.type.name.startswith("float"):
+        types, expected = (int, float, str), "a number"
+    else:
+        types, expected = (str, int, float), "text in quotes or a number"
+    if option is not None and option.multiple:
+        is_valid = isinstance(value, list) and all(type(each) in types for each in value)
+        expected = f"a list in brackets, each entry {expected}"
+    else:
+        is_valid = type(value) in types
+    return None if is_valid else expected
 
 
 def load(context: click.Context, _option: click.Parameter, value: str | None) -> None:
@@ -121,7 +149,7 @@ def load(context: click.Context, _option: click.Parameter, value: str | None) ->
     import tomllib  # most homes have no such file
 
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows adds a mark
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise click.UsageError(f"The configuration file {path} cannot be read: {reason}.") from error

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 FAILED, USAGE = 1, 2
 """Exit codes: the command failed; the command line is wrong."""
 
-ONE_THREAD = frozenset({"scan"})
-"""Commands that multiply only small matrices."""
+ONE_THREAD = frozenset({"scan", "serve"})
+"""Commands that multiply only small matrices, or leave the other cores to their event loop and other work."""
 
 
 class _Commands(MutableMapping[str, click.Command]):

@@ -92,6 +92,18 @@ def test_the_file_of_the_home_that_a_flag_names_is_used_and_sets_options_of_any_
         ("[serve.port]\na = 1", "[serve] port must be a value, not a table"),
         ("home = '/a'", "home cannot be set in the home directory's own file"),
         ("[serve", "cannot be read"),
+        ("[serve]\nport = true", "[serve] port must be an integer"),
+        ("[serve]\nport = 80.5", "[serve] port must be an integer"),
+        ("[serve]\nport = [80]", "[serve] port must be an integer"),
+        ("[serve]\nport = 1979-05-27", "[serve] port must be an integer"),
+        ("[serve]\nhost = ['a']", "[serve] host must be text in quotes or a number"),
+        ("[serve]\nroot = '/tmp'", "[serve] root must be a list in brackets"),
+        ("[serve]\nallow-host = ['a', ['b']]", "[serve] allow-host must be a list in brackets"),
+        ("[serve]\naccess-log = 'yes'", "[serve] access-log must be true or false"),
+        ("database = 5", "database must be text in quotes"),
+        ("store = ['a']", "store must be text in quotes"),
+        ("serve = 5", "serve is a command; write its options in a table [serve]"),
+        ("[[serve]]\nport = 1", "serve is a command; write its options in a table [serve]"),
     ],
 )
 def test_an_invalid_file_is_an_error_that_names_the_file_and_the_entry(
@@ -101,6 +113,19 @@ def test_an_invalid_file_is_an_error_that_names_the_file_and_the_entry(
     error = invoke("config", code=2).stderr
     assert message in error
     assert str(file) in error
+
+
+def test_a_byte_order_mark_is_skipped_and_other_encodings_are_errors(file: Path) -> None:
+    file.write_bytes(b"\xef\xbb\xbf[serve]\nport = 8001\n")
+    assert origins()["serve port"] == (8001, str(file))
+    file.write_bytes('[serve]\nhost = "ä"\n'.encode("latin-1"))
+    assert f"{file} cannot be read: 'utf-8' codec" in invoke("config", code=2).stderr
+
+
+def test_a_folder_is_not_read_as_the_configuration_file(file: Path, tmp_path: Path) -> None:
+    file.mkdir()  # in the home directory, whose file is optional
+    assert origins()["serve port"][1] == "default"
+    assert "Is a directory" in invoke("--config", str(tmp_path), "config", code=2).stderr
 
 
 def test_a_file_that_is_named_but_missing_is_an_error(file: Path) -> None:
