@@ -10,6 +10,7 @@ from statsvc.errors import Unanswerable
 from statsvc.weighting import estimate, weight_warnings
 from statsvc.weighting.class_columns import class_counts
 from statsvc.weighting.compute import compute_weights
+from statsvc.weighting.image_sums import of_all_images
 from statsvc.weighting.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def files_response(table: Table, spec: WeightSpec) -> dict[str, Any]:
         raise ValueError("this request is about a stream; call statsvc.sampling.weights.weights_response")
     interpreted, unexpected = interpret_for(table, spec)
     counts = class_counts(interpreted, spec)
-    all_counts = counts if table.exact else estimate.of_all_images(counts, estimate.fraction_of(table))
+    all_counts = counts if table.exact else of_all_images(counts, estimate.fraction_of(table))
     try:
         result = compute_weights(all_counts, spec)
     except Unanswerable as problem:

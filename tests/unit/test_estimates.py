@@ -1,78 +1,20 @@
-"""Estimates from a sample of images, against formulas written out, other libraries and simulations."""
+"""What an answer from a sample of images contains."""
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from statsvc.dataset.splits import from_dict
 from statsvc.sampling.weights import weights_response
-from statsvc.weighting.estimate import ImageSums, images_bound, images_needed
 from statsvc.weighting.parameters import WeightSpec
+from statsvc.weighting.sample_intervals import images_bound
 from support.small_tables import table_of
-
-SIMULATION = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "estimates.py"))
 
 
 def ask(table: Any, **params: Any) -> dict[str, Any]:
     return weights_response(table, WeightSpec.from_params(params))
-
-
-def sums_of(pixels: np.ndarray[Any, Any], total: np.ndarray[Any, Any]) -> ImageSums:
-    sums = ImageSums(pixels.shape[1])
-    for rows in np.array_split(np.arange(len(pixels)), 3):
-        sums.add(pixels[rows], total[rows])
-    return sums
-
-
-def test_the_interval_follows_from_the_textbook_variance_of_a_ratio() -> None:
-    # Cochran 1977, eq. 6.13, written out for one class and three of ten images.
-    x, n = [2, 5, 1], [10, 20, 12]
-    r, mean = 8 / 42, 42 / 3
-    variance = (1 - 3 / 10) / (3 * mean**2) * sum((a - r * b) ** 2 for a, b in zip(x, n, strict=True)) / 2
-    half = 1.959964 * variance**0.5 / (r * (1 - r))
-    odds = np.log(r / (1 - r)) + np.array([-half, half])
-    got = sums_of(np.array(x)[:, None], np.array(n)).share_intervals(3 / 10)
-    np.testing.assert_allclose(got, [1 / (1 + np.exp(-odds))], rtol=1e-6)
-
-
-@pytest.mark.parametrize("images", [0, 1, 7, 99])
-def test_so_few_images_would_be_seen_5_times_in_100_at_the_bound_of_a_rare_class(images: int) -> None:
-    seen = np.random.default_rng(0).poisson(1000 * images_bound(images, 1000), 200_000)
-    assert np.mean(seen <= images) == pytest.approx(0.05, abs=0.003)
-
-
-def test_the_bound_of_a_class_that_was_not_seen_is_three_in_n() -> None:
-    assert images_bound(0, 500) == pytest.approx(3 / 500, rel=0.002)
-
-
-def test_intervals_contain_the_truth_at_least_92_times_in_100() -> None:
-    rng = np.random.default_rng(5)
-    images = SIMULATION["population"](5000, 1.0, rng)
-    rows = [row for row in SIMULATION["coverage"](images, 800, 300, rng, 100) if row.reported > 0.5]
-    assert len(rows) >= 4
-    # 0.92 less two standard deviations of a rate from 300 draws: a correct interval passes.
-    assert min(min(row.share, row.weight) for row in rows) > 0.92 - 2 * (0.92 * 0.08 / 300) ** 0.5
-
-
-def test_the_size_for_a_relative_error_reaches_that_error() -> None:
-    rng = np.random.default_rng(2)
-    pixels = rng.gamma(1.0, 1000.0, (50_000, 3)).astype(np.int64)
-    total = pixels.sum(axis=1)
-    share = pixels.sum(axis=0) / total.sum()
-    errors = []
-    for _ in range(200):
-        order = rng.permutation(len(pixels))
-        size = images_needed(sums_of(pixels[order[:400]], total[order[:400]]), len(pixels), 0.05, 0.95)
-        assert 400 < size < 2000
-        drawn = order[:size]
-        errors.append(np.abs(pixels[drawn].sum(axis=0) / total[drawn].sum() / share - 1))
-    assert np.quantile(errors, 0.95, axis=0).max() < 0.056
-    assert np.quantile(errors, 0.95, axis=0).max() > 0.04
 
 
 def rows(count: int) -> list[dict[int, int]]:

@@ -24,7 +24,8 @@ from statsvc.api.state.job_events import LAST
 from statsvc.api.state.service import InjectedService, Service
 from statsvc.errors import Conflict, Inapplicable, InvalidParameter
 from statsvc.store.catalog import idempotency, jobs
-from statsvc.weighting.estimate import CONFIDENCE, PILOT, PILOT_IMAGES
+from statsvc.weighting.sample_intervals import CONFIDENCE
+from statsvc.weighting.sample_size import FREQUENCY
 
 router = APIRouter(tags=["jobs"], default_response_class=Response, route_class=JsonRoute)
 
@@ -86,8 +87,8 @@ class NewEstimate(RequestBody):
         None,
         ge=0.001,
         lt=1,
-        description="half of the interval of a class's share, relative to the share, for every class that "
-        f"occurs in {PILOT_IMAGES} of the {PILOT} samples that are counted first",
+        description="error of a class's share, relative to the share, for every class that occurs in "
+        f"{FREQUENCY:.1%} of the samples or more",
     )
     confidence: float = Field(CONFIDENCE, ge=0.5, le=0.999, description="confidence of `relative_error`")
 

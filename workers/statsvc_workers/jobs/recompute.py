@@ -18,7 +18,7 @@ from statsvc.store.publication import group_attributes, open_version, publish
 from statsvc.store.versions import checkpoints
 from statsvc.store.versions.cell_file import CellFile
 from statsvc.store.versions.version import Version
-from statsvc.weighting.estimate import PILOT, images_needed, pilot_sums
+from statsvc.weighting.sample_size import PILOT, images_needed, pilot_sums
 from statsvc_workers.jobs.configure import complete_configuration, read_class_files
 from statsvc_workers.jobs.count import count, failed_row, recover, without_tiles
 from statsvc_workers.jobs.job_source import check_source_exists, dataset_source, source_identity
