@@ -1,6 +1,7 @@
 """Entry point of the command line: `statsvc` and `python -m statsvc`."""
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ def main() -> None:
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    gc.disable()  # what imports create lives as long as the process; the command enables it again
     from statsvc.cli import main as run_cli
 
     signal.signal(signal.SIGINT, handler)

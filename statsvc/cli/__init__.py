@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc as garbage_collector  # `statsvc.cli.gc` is a command
 import logging
 import os
 
@@ -51,6 +52,8 @@ Complete with Tab:   eval "$(_STATSVC_COMPLETE=bash_source statsvc)"
 )
 def cli(verbose: bool, log_format: str) -> None:
     """Count the classes in segmentation label maps, and compute class weights from the counts."""
+    garbage_collector.freeze()
+    garbage_collector.enable()
     if os.environ.get(FORMAT_VARIABLE, "text") != log_format:
         os.environ[FORMAT_VARIABLE] = log_format  # for the processes that this one starts
     configure_logging(logging.INFO if verbose else logging.WARNING)

@@ -191,6 +191,7 @@ def scan(
         settings = Settings(device, max_pixels or MAX_PIXELS, search_parent=True)
         cluster = LocalCluster(workers, template=template)
         outcome = _run_job(home, catalog, dataset, settings, cluster, max_removed, full, samples)
+        template.end()  # meanwhile, the results are printed
         dataset = catalog.dataset_by_uid(dataset.uid)
         progress = outcome.progress
         if outcome.error is not None:

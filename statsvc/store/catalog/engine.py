@@ -118,7 +118,7 @@ def _open_sqlite(url: sa.URL) -> sa.Engine:
     engine = sqlite.create_engine(url)
     if not is_usable(engine):
         _migrate_sqlite(engine)
-    _check(engine)
+        _check(engine)
     return engine
 
 

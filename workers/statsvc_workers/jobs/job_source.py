@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from statsvc.common.object_urls import is_url
-from statsvc.dataset.known_layouts import find_layout
 from statsvc.dataset.selection import TRUSTED_NOTE
 from statsvc.errors import AmbiguousSource, JobFailed, SourceError
 from statsvc.store.catalog.catalog import Stale
 from statsvc_workers.sources.listing import Source
 from statsvc_workers.sources.remote_listing import check_not_emptied
-from statsvc_workers.sources.sources import open_source
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
@@ -42,6 +40,10 @@ def dataset_source(catalog: Catalog, dataset: Dataset) -> tuple[Source, Dataset]
     inspected = dataset.current_number is not None or (selection is not None and selection.inspected)
     if dataset.pattern is not None and (inspected or dataset.pattern.startswith("/")):
         return Source(dataset.source, dataset.pattern), dataset
+    # Not for a source that was inspected before.
+    from statsvc.dataset.known_layouts import find_layout
+    from statsvc_workers.sources.sources import open_source
+
     try:
         source = open_source(
             dataset.source,

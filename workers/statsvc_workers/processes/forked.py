@@ -81,15 +81,20 @@ class Template:
         with suppress(OSError):
             self._send(_KILL)
 
-    def close(self) -> None:
-        """End the template, whatever it is doing; the kernel ends its processes."""
+    def end(self) -> None:
+        """End the template, whatever it is doing, and by that its processes; does not wait for that."""
         with self._lock:
-            if self._control is None:
-                return
-            self._control.close()
-            self._control = None
-            os.kill(self._pid, signal.SIGKILL)
+            if self._control is not None:
+                self._control.close()
+                self._control = None
+                os.kill(self._pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the template, and wait for its end."""
+        self.end()
+        if self._pid:
             os.waitpid(self._pid, 0)
+            self._pid = 0
 
     def _send(self, request: bytes, *descriptors: int) -> None:
         with self._lock:
