@@ -16,9 +16,11 @@ import sqlalchemy as sa
 from statsvc.dataset.configuration import Configuration
 from statsvc.errors import CatalogError, InvalidParameter
 from statsvc.store import home as homes
+from statsvc.store.catalog import jobs
 from statsvc.store.catalog import postgresql as limits
 from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.catalog.engine import SCHEMA, file_system, open_engine, schema_of, upgrade_url
+from statsvc.store.catalog.schema import datasets
 from statsvc.store.catalog.schema import jobs as jobs_table
 from support.silent_proxy import silent_proxy
 
@@ -201,6 +203,24 @@ def test_a_slow_statement_ends_at_its_limit(postgresql: str) -> None:
     with engine.connect() as connection, pytest.raises(sa.exc.OperationalError, match="statement timeout"):
         connection.execute(sa.text("SELECT pg_sleep(30)"))
     engine.dispose()
+
+
+def test_a_process_that_hangs_in_a_transaction_does_not_lock_a_dataset_for_long(
+    postgresql: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "IDLE_SECONDS", 0.5)
+    catalog = Catalog.open(postgresql)
+    dataset = catalog.create_dataset("street", "/data/street", None, Configuration())
+    hanging = limits.create_engine(sa.make_url(postgresql))
+    with hanging.connect() as connection:
+        connection.execute(sa.select(datasets.c.uid).where(datasets.c.uid == dataset.uid).with_for_update())
+        job, is_new = jobs.submit(catalog, dataset)  # waits for the lock; a statement may take 8 s
+        assert is_new
+        with pytest.raises(sa.exc.DBAPIError, match="idle-in-transaction timeout"):
+            connection.execute(sa.text("SELECT 1"))
+    hanging.dispose()
+    assert jobs.get(catalog, job.id).state == "queued"
+    catalog.close()
 
 
 def test_concurrent_upgrades_of_an_empty_database_take_turns(postgresql_server: PostgresServer) -> None:

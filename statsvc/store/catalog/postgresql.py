@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL that never wait for ever.
+"""Connections to PostgreSQL that never wait for ever, nor make others wait.
 
 A database that failed over, or a firewall that forgot a connection, can leave it silent: no answer and no
 error. The kernel notices only after 15 minutes, and never if a proxy in between still accepts the bytes. So
@@ -25,6 +25,11 @@ STATEMENT_SECONDS = 8.0
 SILENCE_SECONDS = 10.0
 """How long the server may send nothing during a statement; longer than `STATEMENT_SECONDS`, and shorter than
 a lease, so that a runner whose connection is dead renews its lease on another one."""
+
+IDLE_SECONDS = 10.0
+"""How long a transaction may wait for its next statement before the server ends it. A host that hangs in the
+middle of a transaction would lock the rows of a dataset until it is repaired. Shorter than a lease, so that
+another runner can take over the job when the lease expires."""
 
 _DEFAULTS: dict[str, Any] = {
     "connect_timeout": CONNECT_SECONDS,
@@ -82,7 +87,10 @@ def create_engine(url: sa.URL, *, statement_seconds: float | None = STATEMENT_SE
             # Not as a startup parameter, which connection poolers reject.
             try:
                 connection.autocommit = True
-                connection.execute(f"SET statement_timeout = {int(statement_seconds * 1000)}")
+                connection.execute(
+                    f"SET statement_timeout = {int(statement_seconds * 1000)}; "
+                    f"SET idle_in_transaction_session_timeout = {int(IDLE_SECONDS * 1000)}"
+                )
                 connection.autocommit = False
             except BaseException:
                 connection.close()
