@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 INTERVAL = 2.0
 MEBIBYTE = 2**20
-FILES_GROWTH, MEMORY_GROWTH = 40, 150 * MEBIBYTE
-"""How much more a role may use after the run than before: pools of connections, caches and threads."""
+FACTOR, MORE_FILES, MORE_MEMORY = 1.5, 40, 100 * MEBIBYTE
+"""A role may use this many times as much after the run as before, and this much more: caches, threads
+and connections. Each connection to PostgreSQL has a process with 25 files."""
 
 
 class Usage(NamedTuple):
@@ -60,7 +61,10 @@ class Resources:
             f"{name} used {before} and now uses {after}"
             for name, after in self.last.items()
             if (before := self.first.get(name)) is not None
-            and (after.files > before.files + FILES_GROWTH or after.pss > before.pss + MEMORY_GROWTH)
+            and (
+                after.files > FACTOR * before.files + MORE_FILES
+                or after.pss > FACTOR * before.pss + MORE_MEMORY
+            )
         ]
 
 
