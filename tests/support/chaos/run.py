@@ -21,7 +21,7 @@ from support.chaos.writers import WATCHED, Operator, Submitter
 from support.waiting import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from support.chaos.installation import Installation
@@ -30,6 +30,8 @@ FORMATS = {"north": ".png", "south": ".npy", WATCHED: ".png"}
 """The datasets, and the format of their files. On one machine, PNG files are counted without workers."""
 KEEP = {"north": 20, "south": 4, WATCHED: 20}
 """How many versions of each dataset keep their rows."""
+PATIENCE_SECONDS = 5.0
+"""How long to wait for a new version before the next fault: on a busy machine, no job would end otherwise."""
 JOB_SECONDS = 600.0
 """Time in which every job must end after the last fault. The longest pause between two attempts is 125 s."""
 WATCH_SECONDS = 300.0
@@ -61,6 +63,7 @@ def chaos(
     report   called with a line for each fault
     """
     log = (folder / "faults.log").open("w", buffering=1)
+    tally, record = Tally(form, seed), Record()
 
     def note(line: str) -> None:
         log.write(f"{time.strftime('%H:%M:%S')} {line}\n")
@@ -68,47 +71,57 @@ def chaos(
 
     try:
         with log:
-            return _run(folder, form, faults, seed, hang, longest, note)
+            start, labels = time.monotonic(), folder / "labels"
+            labels.mkdir()
+            with FORMS[form](folder / form, labels) as installation:
+                planned = schedule(table(installation, hang, longest), faults, seed)
+                _run(installation, labels, planned, tally, record, note)
+            tally.seconds = time.monotonic() - start
+            return tally
     except Exception as error:
+        before = [text for text in record.violations if text not in str(error)]
         options = f"FORM={form} FAULTS={faults} SEED={seed} HANG={hang:g} LONGEST={longest:g}"
         raise Violation(
-            f"{error}\n\nRepeat it with: make chaos {options}\nLogs, faults.log and label maps: {folder}"
+            "\n".join([str(error), *before])
+            + f"\n\nRepeat it with: make chaos {options}\nLogs, faults.log and label maps: {folder}"
         ) from error
 
 
 def _run(
-    folder: Path, form: str, faults: int, seed: int, hang: float, longest: float, note: Callable[[str], None]
-) -> Tally:
-    tally, record, start = Tally(form, seed), Record(), time.monotonic()
-    labels = folder / "labels"
+    installation: Installation,
+    labels: Path,
+    planned: Iterable[Planned],
+    tally: Tally,
+    record: Record,
+    note: Callable[[str], None],
+) -> None:
+    """Run the clients and the faults, then the checks."""
     folders = {
         # A scan that nobody asked for must not remove many files.
-        name: ChangingFolder(labels / name, suffix, seed + n, shrinks=name != WATCHED)
+        name: ChangingFolder(labels / name, suffix, tally.seed + n, shrinks=name != WATCHED)
         for n, (name, suffix) in enumerate(FORMATS.items())
     }
-    with FORMS[form](folder / form, labels) as installation:
-        operator = Operator(installation.proxy, list(folders), installation.environment, record, seed)
-        submitter = Submitter(installation.proxy, folders, record, seed)
-        _register(installation, folders, record)
-        with _clients(installation, folders, record, submitter, operator, seed):
-            wait_for(
-                lambda: len(record.seen_versions(WATCHED)) > 0 and min(map(len, record.answered.values())) > 5
-            )
-            tally.resources.first = tally.resources.sample(installation.victims)
-            with _measuring(installation, tally):
-                for planned in schedule(table(installation, hang, longest), faults, seed):
-                    time.sleep(planned.pause)
-                    note(str(planned))
-                    _inflict(installation, planned, tally)
-            note("no more faults")
-            installation.heal()
-            note("every service is ready")
-            wait_for(partial(_all_answered, record, time.monotonic()))
-        _finish(installation, folders, record, submitter)
-        tally.resources.last = tally.resources.sample(installation.victims)
-        checks.check(installation, folders, record, operator, tally)
-    tally.seconds = time.monotonic() - start
-    return tally
+    operator = Operator(installation.proxy, list(folders), installation.environment, record, tally.seed)
+    submitter = Submitter(installation.proxy, folders, record, tally.seed)
+    _register(installation, folders, record)
+    with _clients(installation, folders, record, submitter, operator, tally.seed):
+        wait_for(
+            lambda: len(record.seen_versions(WATCHED)) > 0 and min(map(len, record.answered.values())) > 5
+        )
+        tally.resources.first = tally.resources.sample(installation.victims)
+        with _measuring(installation, tally):
+            for each in planned:
+                _wait_for_version(record, PATIENCE_SECONDS)
+                time.sleep(each.pause)
+                note(str(each))
+                _inflict(installation, each, tally)
+        note("no more faults")
+        installation.heal()
+        note("every service is ready")
+        wait_for(partial(_all_answered, record, time.monotonic()))
+    _finish(installation, folders, record, submitter)
+    tally.resources.last = tally.resources.sample(installation.victims)
+    checks.check(installation, folders, record, operator, tally)
 
 
 def _register(installation: Installation, folders: dict[str, ChangingFolder], record: Record) -> None:
@@ -127,6 +140,13 @@ def _register(installation: Installation, folders: dict[str, ChangingFolder], re
         assert response.status == 200, response.body
     for url in [f"{installation.proxy}/datasets/{name}" for name in folders]:
         wait_for(partial(_has_version, url))
+
+
+def _wait_for_version(record: Record, seconds: float) -> None:
+    """Wait until a reader gets a version that none has got before, at most for these seconds."""
+    known, deadline = len(record.weights), time.monotonic() + seconds
+    while len(record.weights) == known and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _all_answered(record: Record, since: float) -> bool:
