@@ -229,6 +229,9 @@ class _Guarded(HttpToolsProtocol):
         self._in_head = False
         super().on_headers_complete()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Log nothing: the request is answered as if it did not ask for another protocol."""
+
     def _count_head(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES:

@@ -7,6 +7,7 @@ import errno
 import gc
 import ipaddress
 import logging
+import math
 import os
 import socket
 import sys
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 SHUTDOWN_SECONDS = 3
 """Time that running requests have to end when the server stops."""
+
+REPEATED_SECONDS = 60.0
+"""For how long a warning of uvicorn, such as that of an invalid request, is not logged again."""
 
 SWITCH_SECONDS = 0.0005
 """How long the event loop waits for a thread that computes in Python, each time it needs the GIL.
@@ -82,6 +86,24 @@ class _Server(uvicorn.Server):
         # uvicorn waits for running requests, and event streams would not end.
         await self._job_events.close()
         await super().shutdown(sockets=sockets)
+
+
+class Repeated(logging.Filter):
+    """Drops warnings that repeat within a minute, so that invalid requests cannot fill the disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log a record."""
+        message = str(record.msg)  # without arguments, which differ
+        if record.levelno != logging.WARNING:
+            return True
+        if record.created - self._logged.get(message, -math.inf) < REPEATED_SECONDS:
+            return False
+        self._logged[message] = record.created
+        return True
 
 
 def _without_errors_of_stopping(record: logging.LogRecord) -> bool:
@@ -147,6 +169,7 @@ def run(
             backlog=ACCEPTED_AT_ONCE,
         )
         sys.setswitchinterval(SWITCH_SECONDS)
+        logging.getLogger("uvicorn.error").addFilter(Repeated())
         for logger in (audit, access_logger):
             logger.setLevel(logging.INFO)
         _Server(config, app.state.service.job_events, ready, stopping).run(sockets=[listening])

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import ipaddress
 import json
+import logging
 import re
 import resource
 import socket
@@ -364,6 +365,32 @@ def test_requests_that_are_ambiguous_or_too_long_are_rejected_and_end_the_connec
                     connection.sendall(data + GET + b"\r\n")
                 assert answers(connection) in ([400], []), name  # nothing: the rest arrived after the end
         assert status(port) == 200
+
+
+def test_requests_that_clients_repeat_do_not_fill_the_log(home: Home, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    upgrade = GET + b"Connection: upgrade, close\r\nUpgrade: websocket\r\n\r\n"
+    with serving(home, log=log) as url:
+        port = int(url.rpartition(":")[2])
+        for data, expected in ((b"nonsense\r\n\r\n", 400), (upgrade, 200)):
+            for _ in range(20):
+                with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as connection:
+                    connection.sendall(data)
+                    assert answers(connection) == [expected]
+    text = log.read_text()
+    assert text.count("Invalid HTTP request") == 1
+    assert "upgrade" not in text.lower()
+    assert "WebSocket" not in text
+
+
+def test_long_paths_are_cut_in_logs(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with ApiClient(build_app(home, access_log=True)) as client:
+        assert client.get("/" + "x" * 5000).status_code == 404
+        assert client.post("/" + "y" * 5000).status_code == 404
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("statsvc.")]
+    assert [line.split(" ")[0] for line in lines] == ["GET", "POST", "POST"]  # access, audit and access
+    assert max(map(len, lines)) < 600
 
 
 def test_pipelined_requests_are_answered_in_order_and_are_limited(home: Home) -> None:

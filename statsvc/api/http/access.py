@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
 
+from statsvc.api.http.log_fields import log_fields
 from statsvc.api.http.problems import CATALOG_UNAVAILABLE, FORBIDDEN, UNAUTHORIZED, problem
 from statsvc.common.one_line import one_line
 from statsvc.store.catalog.tokens import find_token
@@ -144,20 +145,10 @@ def _make_private(message: Message) -> None:
 
 
 def _log_write(scope: Scope, status: int, token: Token | None) -> None:
-    # The line has neither the query string nor any header, because both can contain secrets.
-    path = scope.get("raw_path", scope["path"].encode()).decode("ascii", "backslashreplace")
-    client = one_line(scope["client"][0]) if scope.get("client") else "-"
+    fields = log_fields(scope, status)
     label = "-" if token is None else f"{token.id} ({one_line(token.name)})"
     audit.info(
         "%s %s %d token=%s client=%s",
-        *(scope["method"], path, status, label, client),
-        extra={
-            "fields": {
-                "method": scope["method"],
-                "path": path,
-                "status": status,
-                "token": label,
-                "client": client,
-            }
-        },
+        *(fields["method"], fields["path"], status, label, fields["client"]),
+        extra={"fields": {**fields, "token": label}},
     )

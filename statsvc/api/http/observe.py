@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Counter, Histogram
 
+from statsvc.api.http.log_fields import log_fields
 from statsvc.common.logs import REQUEST_ID, new_request_id, set_request_id
-from statsvc.common.one_line import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -116,18 +116,9 @@ class Observe:
         seconds = time.perf_counter() - started
         self._metrics.observe(scope, status, seconds)
         if self._access_log:
-            path = scope.get("raw_path", scope["path"].encode()).decode("ascii", "backslashreplace")
-            client = one_line(scope["client"][0]) if scope.get("client") else "-"
+            fields = log_fields(scope, status)
             access_log.info(
                 "%s %s %d %.1f ms client=%s",
-                *(scope["method"], path, status, seconds * 1000, client),
-                extra={
-                    "fields": {
-                        "method": scope["method"],
-                        "path": path,
-                        "status": status,
-                        "seconds": round(seconds, 6),
-                        "client": client,
-                    }
-                },
+                *(fields["method"], fields["path"], status, seconds * 1000, fields["client"]),
+                extra={"fields": {**fields, "seconds": round(seconds, 6)}},
             )
