@@ -11,14 +11,17 @@ import pytest
 
 from statsvc.store import home as homes
 from statsvc.store.catalog.catalog import Catalog
+from support.browser import browser, downloads
 from support.postgres import database, migrated_database, postgresql, postgresql_server
 from support.scans import cluster, workspace
 from support.stores import bucket, s3, stored_files
 
 __all__ = [
+    "browser",
     "bucket",
     "cluster",
     "database",
+    "downloads",
     "migrated_database",
     "postgresql",
     "postgresql_server",
@@ -82,6 +85,9 @@ SLOW_MODULES = {
         "test_isolation",
         "test_stopping",
         "test_page",
+        "test_page_differences",
+        "test_page_outages",
+        "test_proxy",
     ),
 }
 """Test modules that start processes or servers, or wait for them; `make test-fast` leaves them out."""

@@ -7,17 +7,16 @@ import json
 import shlex
 import warnings
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import numpy as np
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
 from statsvc.dataset.groups import SUGGESTED
+from support.browser import opened, table, text
 from support.commands import serve, statsvc
 from support.label_maps import random_labels, write_folder, write_png
 from support.waiting import wait_for, wait_until_stable
@@ -54,57 +53,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(home: Path) -> Iterator[str]:
     with serve(home) as (url, _):
         yield url
-
-
-@pytest.fixture(scope="module")
-def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("downloads")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterator[Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for argument in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "disable-dev-shm-usage",
-        "window-size=1280,1600",
-        f"user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
-        options.add_argument(f"--{argument}")
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, Service("/usr/bin/chromedriver"))
-    yield driver
-    driver.quit()
-
-
-def table(browser: Chrome, name: str) -> list[list[str]]:
-    """Return the text of the cells of a table, including headings."""
-    script = (
-        "return [...document.querySelectorAll(arguments[0])].map(r => [...r.cells].map(c => c.innerText))"
-    )
-    rows: list[list[str]] = browser.execute_script(script, f"#{name} tr")
-    return rows
-
-
-def text(browser: Chrome, name: str) -> str:
-    content: str = browser.execute_script("return document.getElementById(arguments[0]).innerText", name)
-    return content
-
-
-def opened(browser: Chrome, server: str, **parameters: str) -> list[list[str]]:
-    """Open the page, wait until it is complete, and return the rows of the class table."""
-    browser.get(f"{server}/?{urlencode(parameters)}")
-    wait_for(lambda: "Versions" in text(browser, "about"))
-    return table(browser, "classes")
 
 
 def fetched(server: str, **parameters: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-// Details of a version: unreadable label maps, objects, groups, findings of the doctor, and other versions.
+// Details of a version: unreadable label maps, objects, groups, findings of the doctor, differences, and other versions.
 
 import { address, state } from "./address.js";
 import { dataset, get, Problem } from "./api.js";
+import { differences } from "./differences.js";
 import { h, link, table } from "./dom.js";
 import { objectsAndGroups } from "./groups.js";
 import { grouped, plural, signed, when } from "./numbers.js";
@@ -48,15 +49,17 @@ function versionTable(versions, go) {
 
 /** Return the details of the version in `answer`; `go(parameters)` shows another version. */
 export async function versionDetails(answer, versions, go) {
-  const [doctor, more, failed] = await Promise.all([
+  const [doctor, more, changes, failed] = await Promise.all([
     getOrExplain(`${dataset(answer.dataset, "/doctor")}?version=${answer.version}`),
     objectsAndGroups(answer),
+    differences(answer, versions),
     answer.failed ? getOrExplain(`${dataset(answer.dataset, "/samples")}?status=failed&version=${answer.version}`) : null,
   ]);
   return [
     ...(failed ? [h("h2", {}, "Unreadable label maps"), failureTable(failed, answer.failed)].flat() : []),
     ...more,
     h("h2", {}, "Data quality"), findingList(doctor),
+    ...changes,
     h("h2", {}, "Versions"), versionTable(versions, go),
   ];
 }

@@ -40,6 +40,24 @@ async function send(path, options = {}) {
 
 export const get = async (path, options) => (await send(path, options)).json();
 
+/** Return the current content of a path, and the texts of its `Warning` field: why it may be out of date. */
+export async function getWithWarnings(path) {
+  const response = await send(path, { cache: "no-store" });
+  const quoted = (response.headers.get("Warning") ?? "").matchAll(/"([^"]*)"/g);
+  return [await response.json(), Array.from(quoted, ([, text]) => text)];
+}
+
+/** Return the datasets of all pages of the list. */
+export async function allDatasets() {
+  const datasets = [];
+  for (let next = null; ;) {
+    const page = await get(`datasets?${new URLSearchParams({ limit: "1000", ...(next && { after: next }) })}`);
+    datasets.push(...page.datasets);
+    next = page.next;
+    if (!next) return datasets;
+  }
+}
+
 export const download = async (path) => (await send(path)).blob();
 
 export const post = async (path, body) => {

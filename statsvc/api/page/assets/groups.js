@@ -15,12 +15,24 @@ function path(answer, what, parameters = {}) {
   return `${dataset(answer.dataset, `/${what}`)}?${request}`;
 }
 
+const WITHOUT_ROWS = 422;
+
 /** Return the result, or nothing where the version cannot answer: it has no rows. */
 const orNothing = async (promise) => {
   try {
     return await promise;
   } catch (error) {
-    if (error instanceof Problem) return null;
+    if (error.status === WITHOUT_ROWS) return null;
+    throw error;
+  }
+};
+
+/** Return elements, or a paragraph with the reason why there are none. */
+const orReason = async (elements) => {
+  try {
+    return await elements;
+  } catch (error) {
+    if (error instanceof Problem) return [h("p", { class: "error" }, error.message)];
     throw error;
   }
 };
@@ -64,8 +76,8 @@ async function groupsOfImages(answer) {
   if (!rules.length) return [];
   const shown = h("div");
   const show = async (by) => {
-    const response = await orNothing(get(path(answer, "groups", { by })));
-    shown.replaceChildren(...(response ? groupTables(response) : [h("p", { class: "hint" }, "The groups cannot be counted.")]).flat());
+    const tables = await orReason(get(path(answer, "groups", { by })).then(groupTables));
+    if (choose.value === by) shown.replaceChildren(...tables.flat());
   };
   const choose = h("select", { id: "group-rule", onchange: (event) => show(event.target.value) }, rules.map(([label, by, rule]) => h("option", { value: by, title: rule }, label)));
   await show(rules[0][1]);
@@ -75,5 +87,5 @@ async function groupsOfImages(answer) {
 /** Return the objects and the groups of the version in `answer`; nothing where it has none. */
 export async function objectsAndGroups(answer) {
   if (answer.version === null) return [];
-  return (await Promise.all([objects(answer), groupsOfImages(answer)])).flat();
+  return (await Promise.all([objects(answer), groupsOfImages(answer)].map(orReason))).flat();
 }

@@ -27,6 +27,13 @@ export function percent(share) {
   return text === "100" && share < 1 ? "> 99.9 %" : `${text} %`;
 }
 
+/** Return a relative change, 0.05 for 5 %, with its sign and three significant digits; a dash if it is unknown. */
+export function relative(change) {
+  if (change === null) return "–";
+  const sign = { 1: "+", [-1]: "−" }[Math.sign(change)] ?? "";
+  return `${sign}${significant(100 * Math.abs(change), 3)} %`;
+}
+
 const dates = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
 
 /** Return a `time` element's text for an ISO date. */

@@ -2,7 +2,7 @@
 
 import { versionDetails } from "./about.js";
 import { address, normalizeUrl, state } from "./address.js";
-import { dataset, follow, get, post, Problem, token } from "./api.js";
+import { allDatasets, dataset, follow, get, getWithWarnings, post, Problem, token } from "./api.js";
 import { showClasses } from "./classes.js";
 import { methodComparison } from "./compare.js";
 import { byId, h } from "./dom.js";
@@ -18,6 +18,8 @@ const known = { datasets: [], methods: [], choices: {} };
 let shownVersion = null; // the version that is shown, or that a rejected request was about
 let requestCount = 0; // a response to an older request is discarded
 let followed = null; // the AbortController of the job that is followed
+let jobDataset = null; // the dataset of that job
+let isPolling = false;
 let retryTimer; // one timer, however many requests failed
 
 const current = () => known.datasets.find((each) => each.name === state().get("dataset"));
@@ -42,6 +44,7 @@ function changed(name, value) {
 
 async function watch(id) {
   followed?.abort();
+  jobDataset = state().get("dataset");
   followed = new AbortController();
   const { signal } = followed;
   try {
@@ -64,7 +67,8 @@ async function startScan() {
     await watch(job.id);
   } catch (error) {
     if (error.status === 401) askToken(error);
-    else showProblem(error);
+    else if (error instanceof Problem) showProblem(error);
+    else throw error;
   }
 }
 
@@ -86,7 +90,7 @@ function showFailure(error) {
   if (error.status === 401) return askToken(error);
   if (!(error instanceof Problem)) throw error;
   byId("problem").textContent = error.message;
-  if (error.status === 0) retryLater();
+  if (error.status === 0 || error.status >= 500) retryLater();
 }
 
 function showStart() {
@@ -133,6 +137,19 @@ function showFacts(chosen, answer, version) {
   byId("warnings").replaceChildren(...answer.warnings.map((warning) => h("li", {}, warning.message)));
 }
 
+function showOutdated(warnings) {
+  if (byId("outdated").textContent !== warnings.join("")) byId("outdated").replaceChildren(...warnings.map((warning) => h("p", {}, warning)));
+}
+
+/** Forget the job of another dataset, and follow one that has not ended. */
+function showJob(chosen) {
+  if (jobDataset !== chosen.name) {
+    followed?.abort();
+    byId("job").replaceChildren();
+  }
+  if (chosen.job && !chosen.job.finished_at) watch(chosen.job.id);
+}
+
 async function show() {
   const turn = ++requestCount;
   byId("problem").textContent = "";
@@ -150,11 +167,12 @@ async function show() {
     showForm(known, (versions.find(isPinned) ?? versions[0])?.splits ?? [], changed);
     byId("title").textContent = chosen.name;
     byId("actions").replaceChildren(...(chosen.source ? [h("button", { type: "button", id: "again", onclick: startScan }, "Scan again")] : []));
-    if (chosen.job && !chosen.job.finished_at) watch(chosen.job.id);
+    showJob(chosen);
     byId("answered").hidden = true;
     byId("about").replaceChildren();
-    const answer = await get(`weights?${state()}`);
+    const [answer, outdated] = await getWithWarnings(`weights?${state()}`);
     if (turn !== requestCount) return;
+    showOutdated(outdated);
     // The list of datasets can be a moment ahead of the weights; the next refresh shows the new version then.
     shownVersion = pinned ? chosen.version : answer.version;
     showFacts(chosen, answer, versions.find((version) => version.number === answer.version));
@@ -168,6 +186,7 @@ async function show() {
     byId("about").replaceChildren(...details);
   } catch (error) {
     if (turn !== requestCount) return;
+    showOutdated([]);
     if ([404, 409, 422].includes(error.status)) {
       shownVersion = chosen.version;
       showProblem(error);
@@ -177,13 +196,29 @@ async function show() {
 
 /** Load the list of datasets again and show a new version. */
 async function refresh() {
-  known.datasets = (await get("datasets?limit=1000")).datasets;
-  if (current()?.version !== shownVersion) await show();
+  known.datasets = await allDatasets();
+  if (current()?.version !== shownVersion) return show();
+  if (byId("answered").hidden) return;
+  const turn = requestCount;
+  const [, outdated] = await getWithWarnings(`weights?${state()}`);
+  if (turn === requestCount) showOutdated(outdated);
+}
+
+async function poll() {
+  if (isPolling || document.hidden || byId("shown").hidden) return;
+  isPolling = true;
+  try {
+    await refresh();
+  } catch (error) {
+    showFailure(error);
+  } finally {
+    isPolling = false;
+  }
 }
 
 async function start() {
   try {
-    const [{ datasets }, { methods }, api] = await Promise.all([get("datasets?limit=1000"), get("methods"), get("openapi.json")]);
+    const [datasets, { methods }, api] = await Promise.all([allDatasets(), get("methods"), get("openapi.json")]);
     known.datasets = datasets;
     known.methods = methods;
     for (const { name, schema } of api.paths["/weights"].get.parameters) if (schema.enum) known.choices[name] = schema.enum;
@@ -206,5 +241,5 @@ byId("forget").addEventListener("click", () => { token.forget(); start(); });
 addEventListener("popstate", show);
 if (matchMedia("(max-width: 760px)").matches) byId("panel").open = false;
 // Another process can publish a version: a visible page polls for it.
-setInterval(() => { if (!document.hidden && !byId("shown").hidden) refresh().catch(showFailure); }, POLL_MS);
+setInterval(poll, POLL_MS);
 start();

@@ -8,15 +8,23 @@ const STRINGS = new Set(["dataset", "method", "split"]); // strings in Python, e
 const quoted = (text) => /^[\w.,:-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 const python = (text) => (/^-?\d+(\.\d+)?(e-?\d+)?$/i.test(text) ? text : JSON.stringify(text));
 
+/** Copy the text of an element. Browsers have `navigator.clipboard` only with HTTPS and on loopback. */
+async function copy(element) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(element.textContent);
+  getSelection().selectAllChildren(element);
+  document.execCommand("copy");
+}
+
 /** Return a title, a text, and a button that copies the text. */
 export function copyable(title, text) {
   const button = h("button", { type: "button", class: "quiet" }, "Copy");
+  const code = h("code", {}, text);
   button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(text);
+    await copy(code);
     button.textContent = "Copied";
     setTimeout(() => { button.textContent = "Copy"; }, 1500);
   });
-  return h("div", { class: "copyable" }, h("div", { class: "titled" }, h("h3", {}, title), button), h("pre", {}, h("code", {}, text)));
+  return h("div", { class: "copyable" }, h("div", { class: "titled" }, h("h3", {}, title), button), h("pre", {}, code));
 }
 
 /** Show code to copy, with a fixed version number so that its result never changes. */
