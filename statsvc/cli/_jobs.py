@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 def job_to_dict(job: Job, dataset: str) -> dict[str, Any]:
     """Return a job of the named dataset as JSON."""
+    progress = dict(job.progress)
     return {
         "id": job.id,
         "dataset": dataset,
@@ -22,5 +23,7 @@ def job_to_dict(job: Job, dataset: str) -> dict[str, Any]:
         "started": iso(job.started_at),
         "finished": iso(job.finished_at),
         "error": job.error,
-        "progress": dict(job.progress),
+        "warnings": progress.pop("warnings", []),
+        "progressed": iso(progress.pop("progressed_at", None)),
+        "progress": progress,
     }

@@ -107,7 +107,10 @@ def _progress(job: Job) -> dict[str, Any]:
 
 def _show(description: dict[str, Any]) -> None:
     progress = description["progress"]
+    warnings = description.pop("warnings")
     print_fields(description | {"progress": summary(progress)})
+    for warning in warnings:
+        echo(one_line(f"  warning: {warning}"))
     for failure in progress.get("failures", []):
         echo(one_line(f"  {failure['path']}: {failure['error']}"))
 

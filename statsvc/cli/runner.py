@@ -34,6 +34,12 @@ NICENESS = 19
     is_flag=True,
     help="Accept tcp:// beyond loopback. Anyone who can reach Dask can run code there.",
 )
+@click.option(
+    "--stall-timeout",
+    metavar="TIME",
+    default="30s",
+    help="Time without a sign of life after which a worker or the Dask scheduler is replaced or reported.",
+)
 @root_option("Folder or URL below which sources are read. Can be repeated.")
 @click.option("--parent", type=int, hidden=True, help="Stop when this process ends.")
 @home_options
@@ -44,6 +50,7 @@ def runner(
     quiet: str,
     dask: str | None,
     allow_insecure_dask: bool,
+    stall_timeout: str,
     roots: tuple[Path | str, ...],
     parent: int | None,
     options: HomeOptions,
@@ -98,6 +105,7 @@ def runner(
             max_pixels or MAX_PIXELS,
             roots=tuple(map(str, roots or (Path.cwd(),))),
             only_roots=bool(roots),
+            stall_timeout=parse_duration("stall-timeout", stall_timeout, least=1),
         ),
         workers=workers,
         quiet=parse_duration("quiet", quiet),

@@ -85,26 +85,19 @@ class Role:
                 self.kill()
 
 
-@dataclass
-class Cluster:
-    """A running cluster.
+@dataclass(kw_only=True)
+class Roles:
+    """Processes that run.
 
-    folder   contains the logs, and files that tests write
-    home     the home directory, with which this process opens the cluster's catalog and version store
-    url      the URL of HAProxy in front of the API servers
-    apis     the URL of each API server
-    dask     the address of the Dask scheduler
-    roles    by name: scheduler, worker1, …, runner1, …, api1, …, proxy
+    folder       contains their logs, and files that tests write
+    environment  environment variables of all processes
+    dask         the address of the Dask scheduler
+    roles        by name: scheduler, worker1, …, runner1, …, api1, …, proxy
     """
 
     folder: Path
-    home: Home
-    postgres: PostgresServer
-    objects: S3Server
     environment: dict[str, str]
     dask: str = ""
-    url: str = ""
-    apis: list[str] = field(default_factory=list)
     roles: dict[str, Role] = field(default_factory=dict)
 
     def add(self, name: str, *command: str | int | Path, **environment: str) -> Role:
@@ -133,9 +126,10 @@ class Cluster:
         *,
         prefix: Sequence[str] = (),
         memory: str = "0",
+        nanny: bool = False,
         **environment: str,
     ) -> Role:
-        """Start a Dask worker: one process with one thread, without a nanny."""
+        """Start a Dask worker with one thread: one process or, with a nanny, the nanny and its child."""
         return self.add(
             *(name, *prefix, sys.executable, "-m", "distributed.cli.dask_worker", dask or self.dask),
             *(
@@ -143,7 +137,7 @@ class Cluster:
                 "127.0.0.1",
                 "--nthreads",
                 1,
-                "--no-nanny",
+                "--nanny" if nanny else "--no-nanny",
                 "--no-dashboard",
                 "--memory-limit",
                 memory,
@@ -151,6 +145,38 @@ class Cluster:
             *("--local-directory", self.folder / "dask"),
             **environment,
         )
+
+    def output(self, name: str) -> str:
+        """Return the log of a role."""
+        return self.roles[name].log.read_text(errors="replace")
+
+    def stop(self) -> None:
+        """Stop all processes."""
+        for role in self.roles.values():
+            role.terminate()
+        for role in reversed(self.roles.values()):
+            role.stop()
+
+    def kill(self) -> None:
+        """Kill all processes."""
+        for role in self.roles.values():
+            role.kill()
+
+
+@dataclass(kw_only=True)
+class Cluster(Roles):
+    """A running cluster.
+
+    home     the home directory, with which this process opens the cluster's catalog and version store
+    url      the URL of HAProxy in front of the API servers
+    apis     the URL of each API server
+    """
+
+    home: Home
+    postgres: PostgresServer
+    objects: S3Server
+    url: str = ""
+    apis: list[str] = field(default_factory=list)
 
     def add_runner(self, name: str, *options: str, dask: str | None = None, **environment: str) -> Role:
         """Start a runner that counts on the workers of a Dask scheduler."""
@@ -183,10 +209,6 @@ class Cluster:
                 key = f"{LABELS}/{name}/{file.relative_to(folder).as_posix()}"
                 client.put_object(Bucket=BUCKET, Key=key, Body=file.read_bytes())
         return f"s3://{BUCKET}/{LABELS}/{name}"
-
-    def output(self, name: str) -> str:
-        """Return the log of a role."""
-        return self.roles[name].log.read_text(errors="replace")
 
     def wait_for(self, url: str, seconds: float = 180) -> None:
         """Wait until a URL responds with 200. Fail with the logs of the roles that exited."""
@@ -252,14 +274,14 @@ def running_cluster(
         stack.enter_context(dask.config.set(tls))  # for clients in this process
         settings = {"STATSVC_HOME": str(home.folder), "STATSVC_DATABASE": url, "STATSVC_STORE": store}
         cluster = Cluster(
-            folder,
-            home,
-            backends.postgres,
-            objects,
-            {**os.environ, **settings, **_as_environment(tls), **(environment or {})},
+            folder=folder,
+            home=home,
+            postgres=backends.postgres,
+            objects=objects,
+            environment={**os.environ, **settings, **_as_environment(tls), **(environment or {})},
         )
-        stack.callback(_kill_roles, cluster)  # also if Ctrl-C interrupts the orderly stop
-        stack.callback(_stop_roles, cluster)
+        stack.callback(cluster.kill)  # also if Ctrl-C interrupts the orderly stop
+        stack.callback(cluster.stop)
         cluster.dask = cluster.add_scheduler()
         for number in range(workers):
             cluster.add_worker(f"worker{number + 1}")
@@ -302,18 +324,6 @@ def _as_environment(settings: Mapping[str, str | bool]) -> dict[str, str]:
         f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": str(value)
         for name, value in settings.items()
     }
-
-
-def _stop_roles(cluster: Cluster) -> None:
-    for role in cluster.roles.values():
-        role.terminate()
-    for role in reversed(cluster.roles.values()):
-        role.stop()
-
-
-def _kill_roles(cluster: Cluster) -> None:
-    for role in cluster.roles.values():
-        role.kill()
 
 
 def balancer(name: str, port: int, apis: Sequence[str], folder: Path) -> Role:

@@ -17,6 +17,7 @@ from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.jobs.attempt import Settings
 from statsvc_workers.jobs.lease import execute
 from statsvc_workers.jobs.progress import Progress
+from statsvc_workers.processes.stalls import STALL_TIMEOUT
 from support.label_maps import expected_counts
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Workspace:
     cluster: Cluster
     device: str = "cpu"
     roots: tuple[str, ...] | None = None
+    stall_timeout: float = STALL_TIMEOUT
 
     @property
     def files(self) -> Path:
@@ -74,7 +76,9 @@ class Workspace:
         self, job: Job, stop: Callable[[], bool] = lambda: False, progress: Progress | None = None
     ) -> Outcome:
         """Run one attempt of a leased job."""
-        settings = Settings(device=self.device, roots=self.roots, only_roots=True)
+        settings = Settings(
+            device=self.device, roots=self.roots, only_roots=True, stall_timeout=self.stall_timeout
+        )
         return execute(self.catalog, self.store, job, self.cluster, settings, progress or Progress(), stop)
 
     def version(self, name: str = "streets", number: int | None = None) -> Version:

@@ -115,6 +115,10 @@ SERIES = {
     "StatsvcRunnerMissing": ('statsvc_runner_missing{job="statsvc", instance="a"}', "1x20"),
     "StatsvcScansFail": ('statsvc_dataset_failed_scans{job="statsvc", instance="a", dataset="d"}', "3x20"),
     "StatsvcJobsWait": ('statsvc_jobs_queued_oldest_seconds{job="statsvc", instance="a"}', "4000x20"),
+    "StatsvcJobWithoutProgress": (
+        'statsvc_jobs_without_progress_seconds{job="statsvc", instance="a"}',
+        "2000x20",
+    ),
     "StatsvcScheduleOverdue": ('statsvc_schedule_overdue_seconds{job="statsvc", instance="a"}', "1000x20"),
     "StatsvcUnreadableSamples": (
         'statsvc_samples_total{job="statsvc", instance="a", outcome="failed"}',

@@ -28,7 +28,9 @@ class DisconnectedCluster:
 
 def scan_of(cluster: object) -> _Scan:
     options = CountOptions("/labels", 1 << 20, "cpu")
-    return _Scan(cast("Cluster", cluster), options, BatchCutter([], [], 1), "a.png", "key", lambda: None)
+    return _Scan(
+        cast("Cluster", cluster), options, BatchCutter([], [], 1), "a.png", "key", lambda: None, print
+    )
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no module named statsvc"), PreflightFailed("no statsvc")])

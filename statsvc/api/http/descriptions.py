@@ -42,6 +42,8 @@ def job_description(job: Job, dataset: str) -> dict[str, Any]:
         "estimate": None if job.estimate is None else dict(job.estimate),
         "failed": progress.get("failed", 0),
         "failures": progress.pop("failures", []),
+        "warnings": progress.pop("warnings", []),
+        "progressed_at": iso(progress.pop("progressed_at", None)),
         "progress": progress,
         "error": job.error,
         "version": job.version_number,

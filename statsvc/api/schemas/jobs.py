@@ -64,6 +64,8 @@ JOB = {
     "estimate": None,
     "failed": 0,
     "failures": [],
+    "warnings": [],
+    "progressed_at": "2026-03-01T12:00:09.500Z",
     "progress": {
         "stage": "counting",
         "total": 367,
@@ -118,6 +120,10 @@ class Job(ResponseModel):
     )
     failed: int = Field(description="samples that could not be read")
     failures: list[Failure] = Field(description="some of the samples that could not be read")
+    warnings: list[str] = Field(
+        description="what failed during the job and was replaced, such as a worker that hung; the newest 20"
+    )
+    progressed_at: str | None = Field(description=f"when the progress changed last ({TIME}); null until then")
     progress: Progress
     error: str | None = Field(description="why the job or its last attempt failed; otherwise null")
     version: int | None = Field(description="version that the job published; null if it published none")

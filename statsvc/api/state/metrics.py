@@ -129,6 +129,11 @@ class StateCollector(Collector):
         )
         yield _gauge("statsvc_jobs_running", "Jobs that run.", state.running)
         yield _gauge(
+            "statsvc_jobs_without_progress_seconds",
+            "For how long a running job has made no progress, the longest time; 0 if none runs.",
+            state.stalled + passed if state.running else 0,
+        )
+        yield _gauge(
             "statsvc_schedule_overdue_seconds",
             "How long the most overdue schedule has waited for its scan; 0 if none is overdue.",
             state.overdue + passed if state.overdue > 0 else 0,

@@ -157,12 +157,22 @@ def _gave_up(attempt: int, cause: str) -> str:
     return f"gave up after {attempt} attempts; the last error was: {cause}"
 
 
-def heartbeat(database: Database, job: Job, progress: Mapping[str, Any]) -> None:
-    """Extend the lease and record progress. Raises `LeaseLost` if this attempt no longer runs."""
-    values = {"lease_until": now() + LEASE_SECONDS, "progress": dict(progress)}
+def heartbeat(database: Database, job: Job, progress: Mapping[str, Any]) -> float:
+    """Extend the lease and record progress; return when the progress changed last, as recorded.
+
+    That is `progress["progressed_at"]` or, without it, the present time by the database's clock, in seconds
+    since 1970. Raises `LeaseLost` if this attempt no longer runs.
+    """
     with write(database.engine) as connection:
+        progressed_at: float | None = progress.get("progressed_at")
+        if progressed_at is None:
+            progressed_at = float(connection.scalar(sa.select(now())) or 0.0)
+        values = {
+            "lease_until": now() + LEASE_SECONDS,
+            "progress": {**progress, "progressed_at": progressed_at},
+        }
         if job_rows.update_running(connection, job, values):
-            return
+            return progressed_at
         current = job_rows.read(connection, job.id)
     reason = f"was {current.error}" if current.state == "cancelled" else "was taken over or ended"
     raise LeaseLost(f"job {job.id} {reason}; attempt {job.attempt} stops")

@@ -54,6 +54,7 @@ class Operations:
     queued       number of queued jobs that may run
     waiting      how long the oldest of them has waited
     running      number of running jobs
+    stalled      for how long one of them has made no progress, the longest time
     overdue      how long the most overdue schedule has waited for its scan
     watched      number of datasets whose sources are watched
     failing      failing scans by the dataset's uid
@@ -65,6 +66,7 @@ class Operations:
     queued: int
     waiting: float
     running: int
+    stalled: float
     overdue: float
     watched: int
     failing: dict[str, FailingScans] = field(default_factory=dict)
@@ -107,6 +109,12 @@ def read(database: Database) -> Operations:
             .select_from(triggers.join(datasets))
             .where(datasets.c.deleted_at.is_(None))
         ).all()
+        progressed = [
+            row.progress.get("progressed_at") or row.started_at
+            for row in connection.execute(
+                sa.select(jobs.c.progress, jobs.c.started_at).where(jobs.c.state == "running")
+            )
+        ]
         busy = {row.dataset_uid for row in unfinished if row.state == "running"}
         queued = [row for row in unfinished if row.state == "queued" and row.dataset_uid not in busy]
         return Operations(
@@ -116,6 +124,7 @@ def read(database: Database) -> Operations:
             queued=len(queued),
             waiting=max((clock - row.created_at for row in queued), default=0.0),
             running=len(busy),
+            stalled=max((clock - at for at in progressed), default=0.0),
             overdue=max((clock - row.due_at for row in automatic if row.due_at is not None), default=0.0),
             watched=sum(row.watch for row in automatic),
             failing={

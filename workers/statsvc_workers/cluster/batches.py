@@ -7,7 +7,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
+from statsvc.errors import JobFailed
+from statsvc_workers.cluster.batch_task import SampleStuck
 from statsvc_workers.cluster.preflight import PreflightFailed
+from statsvc_workers.processes.stalls import NO_WORKER
 from statsvc_workers.samples.members import sample_name
 
 if TYPE_CHECKING:
@@ -44,8 +47,8 @@ BATCHES_PER_WORKER = 3
 POLL_SECONDS = 0.02
 """Interval at which `check` is called while batches run."""
 
-STALL_SECONDS = 60.0
-"""Stall timeout: without a result for this long and without a busy worker, the cluster is restarted."""
+MOST_STUCK = 10
+"""Samples of one call that are given up before the disk or network share is considered unavailable."""
 
 RESTARTS = 3
 """How often one scan restarts a failed cluster."""
@@ -100,24 +103,29 @@ def stream(
     sizes: Sequence[int],
     key: str,
     check: Callable[[], None],
+    report: Callable[[str], None],
 ) -> Iterator[BatchResult | tuple[str, str]]:
     """Count samples on the cluster; yield the rows of each batch when it ends, in any order.
 
-    A sample that kills its worker process even without other samples in its batch is yielded as (path,
-    error). (Dask reports every task that was assigned to a killed worker, not only the running one.)
+    A sample that cannot be read in time, or that kills its worker process even without other samples in its
+    batch, is yielded as (path, error). (Dask reports every task that was assigned to a killed worker, not
+    only the running one.)
 
-    paths  at least one sample
-    sizes  approximate bytes of each sample
-    key    unique for each call, because Dask reuses results of equal keys
-    check  called often; may raise to stop
+    paths   at least one sample
+    sizes   approximate bytes of each sample
+    key     unique for each call, because Dask reuses results of equal keys
+    check   called often; may raise to stop
+    report  called with a sentence where a part of the cluster failed and was replaced
+
+    Raises `JobFailed` after `MOST_STUCK` samples that cannot be read in time, and `ClusterAway`.
     """
     scan: _Scan | None = None
     restarts = 0
     while True:
-        client = cluster.prepare(options, paths[0], check)
+        client = cluster.prepare(options, paths[0], check, report)
         # Created after `prepare`, because the number of workers is unknown before.
         scan = scan or _Scan(
-            cluster, options, BatchCutter(paths, sizes, cluster.workers), paths[0], key, check
+            cluster, options, BatchCutter(paths, sizes, cluster.workers), paths[0], key, check, report
         )
         in_flight: dict[Any, Batch] = {}
         try:
@@ -128,7 +136,7 @@ def stream(
             restarts += 1
             if restarts > RESTARTS:
                 raise
-            log.warning("The Dask cluster failed (%s). Restarting it", error)
+            report(f"the Dask cluster failed ({error}); trying to connect again")
             cluster.close()
         else:
             return
@@ -153,10 +161,12 @@ class _Scan:
         first_sample: str | Member,
         key: str,
         check: Callable[[], None],
+        report: Callable[[str], None],
     ) -> None:
         self.waiting: list[Batch] = []
         self.suspects: list[Batch] = []
         self._cluster, self._options, self._sizer, self._check = cluster, options, sizer, check
+        self._report, self._stuck = report, 0
         self._first_sample, self._key, self._serial = first_sample, key, itertools.count()
         self._alone = False  # whether the only batch in flight is a suspect
 
@@ -173,7 +183,7 @@ class _Scan:
             self._submit(client, completed, in_flight)
             if not in_flight:
                 return
-            _wait(completed, self._cluster, self._check)
+            self._wait(completed)
             try:
                 future, result = next(completed)
             except StopIteration:
@@ -195,6 +205,20 @@ class _Scan:
                 self.waiting.append(batch)  # cancelled, or lost with the scheduler
                 raise ConnectionError(f"a batch came back with the status {status}")
 
+    def _wait(self, completed: Any) -> None:
+        """Wait for a result. Raises `TimeoutError` where no worker is left to produce one."""
+        timeout = NO_WORKER * self._options.stall_timeout
+        quiet_since = time.monotonic()
+        self._cluster.check_alive(self._report)
+        while not completed.has_ready():
+            self._check()
+            self._cluster.check_alive(self._report)
+            time.sleep(POLL_SECONDS)
+            if time.monotonic() - quiet_since > timeout:
+                if self._cluster.stalled():
+                    raise TimeoutError(f"no worker process accepted a batch for {timeout:.0f} s")
+                quiet_since = time.monotonic()
+
     def _submit(self, client: Any, completed: Any, in_flight: dict[Any, Batch]) -> None:
         """Submit batches up to the limit; a suspect only if nothing else is left to run."""
         while not self._alone and len(in_flight) < BATCHES_PER_WORKER * self._cluster.workers:
@@ -214,29 +238,32 @@ class _Scan:
 
         if isinstance(error, PreflightFailed):
             self.waiting.append(batch)
-            # Raises `JobFailed` with the name of the worker, if it is still connected.
-            self._cluster.prepare(self._options, self._first_sample, self._check)
+            self._prepare()  # raises `JobFailed` with the name of the worker, if it is still connected
             raise ConnectionError(error)
+        if isinstance(error, SampleStuck):
+            return self._give_up(batch, *error.args)
         if was_alone:
             return sample_name(batch[0]), _describe_failure(error)
         # Before `prepare`, which raises where a worker disconnects: no sample must be lost then.
         self.suspects.extend([sample] for sample in batch)
         if not isinstance(error, KilledWorker):
-            # A worker that has joined may lack statsvc.
-            self._cluster.prepare(self._options, self._first_sample, self._check)
+            self._prepare()  # a worker that has joined may lack statsvc
         return None
 
+    def _give_up(self, batch: Batch, path: str, reason: str) -> tuple[str, str]:
+        """Queue the other samples of a batch again; return the sample that cannot be read: (path, error)."""
+        if rest := [sample for sample in batch if sample_name(sample) != path]:
+            self.waiting.append(rest)
+        self._stuck += 1
+        if self._stuck >= MOST_STUCK:
+            raise JobFailed(
+                f"{self._stuck} label maps could not be read in time, the last one is {path}; check the disk "
+                f"or network share of {self._options.root}, then scan again"
+            )
+        return path, reason
 
-def _wait(completed: Any, cluster: Cluster, check: Callable[[], None]) -> None:
-    """Wait for a result. Raises `TimeoutError` where no worker is left to produce one."""
-    quiet_since = time.monotonic()
-    while not completed.has_ready():
-        check()
-        time.sleep(POLL_SECONDS)
-        if time.monotonic() - quiet_since > STALL_SECONDS:
-            if cluster.stalled():
-                raise TimeoutError(f"no worker process accepted a batch for {STALL_SECONDS:.0f} s")
-            quiet_since = time.monotonic()
+    def _prepare(self) -> None:
+        self._cluster.prepare(self._options, self._first_sample, self._check, self._report)
 
 
 def _error(result: Any) -> BaseException:

@@ -25,6 +25,7 @@ from statsvc_workers.cluster.machine import cores
 from statsvc_workers.cluster.worth import ThreadRate
 from statsvc_workers.formats import extension, png
 from statsvc_workers.processes.forked import call
+from statsvc_workers.processes.watched import Marks, Stuck, given_up, watched
 from statsvc_workers.samples.open_file import open_file
 from statsvc_workers.samples.roots import restricted
 
@@ -203,13 +204,26 @@ def count_checked(
 ) -> tuple[BatchResult | None, list[str]]:
     """Count those files that need no worker process; return their rows and the other files.
 
-    If a file fails and is not the file whose header was checked, no rows are returned.
+    If a file fails and is not the file whose header was checked, or if a read does not return, no rows are
+    returned.
     """
+    marks = Marks()
+    next_sample = marks.next(should_stop or (lambda: False))
+    try:
+        return watched(lambda: _count_checked(options, paths, next_sample), marks, options.stall_timeout)
+    except Stuck as stuck:
+        log.warning("A label map in %s %s", options.root, stuck)
+        return None, paths
+
+
+def _count_checked(
+    options: CountOptions, paths: list[str], should_stop: Callable[[], bool]
+) -> tuple[BatchResult | None, list[str]]:
     from statsvc_workers.cluster.tasks import UNREADABLE, count_samples
 
     with restricted(options.roots):
-        marks = {path: _checked_fingerprint(options, path) for path in paths}
-    checked = [path for path in paths if marks[path] is not None]
+        checks = {path: _checked_fingerprint(options, path) for path in paths}
+    checked = [path for path in paths if checks[path] is not None]
     if not checked:
         return None, paths
     try:
@@ -217,7 +231,7 @@ def count_checked(
     except OSError:  # too many open files
         return None, paths
     for row, path in enumerate(rows.path):
-        if rows.status[row] == UNREADABLE and marks[path] != _fingerprint(rows, row):
+        if rows.status[row] == UNREADABLE and checks[path] != _fingerprint(rows, row):
             return None, paths
     counted = set(rows.path)
     return rows, [path for path in paths if path not in counted]
@@ -229,6 +243,8 @@ def _fingerprint(rows: BatchResult, row: int) -> tuple[int, int, int]:
 
 def _checked_fingerprint(options: CountOptions, path: str) -> tuple[int, int, int] | None:
     """Return the fingerprint of a file whose header shows that it needs no worker process; else None."""
+    if given_up(options.root, path) is not None:
+        return None
     try:
         with open_file(options.root, path) as source:
             stamp = source.stamp()

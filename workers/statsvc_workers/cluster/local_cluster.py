@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc.errors import JobFailed
 from statsvc_workers.cluster.away import ClusterAway, root_cause
+from statsvc_workers.cluster.batch_task import count_batch
 from statsvc_workers.cluster.dask_settings import quiet_dask
+from statsvc_workers.cluster.liveness import Liveness
 from statsvc_workers.cluster.machine import cores, memory
 from statsvc_workers.cluster.private_folder import PrivateFolder
-from statsvc_workers.cluster.tasks import count_batch
+from statsvc_workers.processes.stalls import STALL_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,22 +47,29 @@ class LocalCluster:
 
     Scheduler and workers talk over Unix sockets in a private folder.
 
-    workers       number of processes; default: the cores this process may use, or fewer where each would have
-                  less memory than `WORKER_MEMORY`
-    memory_limit  bytes at which a worker process is ended; default: an equal share of the memory of this
-                  machine or container, at least `WORKER_MEMORY`
-    template      from which processes are forked that count while no worker process runs; its creator closes
-                  it
+    workers        number of processes; default: the cores this process may use, or fewer where each would
+                   have less memory than `WORKER_MEMORY`
+    memory_limit   bytes at which a worker process is ended; default: an equal share of the memory of this
+                   machine or container, at least `WORKER_MEMORY`
+    template       from which processes are forked that count while no worker process runs; its creator closes
+                   it
+    stall_timeout  seconds after which a worker process without a sign of life is replaced
     """
 
     task = staticmethod(count_batch)
 
     def __init__(
-        self, workers: int | None = None, memory_limit: int | None = None, template: Template | None = None
+        self,
+        workers: int | None = None,
+        memory_limit: int | None = None,
+        template: Template | None = None,
+        stall_timeout: float = STALL_TIMEOUT,
     ) -> None:
         self._template = template
         self._requested_workers, self._requested_memory = workers, memory_limit
+        self._stall_timeout = stall_timeout
         self._client: Any = None
+        self._liveness: Liveness | None = None
         self._cluster: Any = None
         self._folder: PrivateFolder | None = None
 
@@ -116,9 +125,26 @@ class LocalCluster:
         )
         self._client = distributed.Client(self._cluster, set_as_default=False)
 
-    def prepare(self, _options: CountOptions, _sample: str | Member, _check: Callable[[], None]) -> Client:
+    def prepare(
+        self,
+        _options: CountOptions,
+        _sample: str | Member,
+        _check: Callable[[], None],
+        _report: Callable[[str], None],
+    ) -> Client:
         """Return a client; needs no preflight check, because processes of this machine see the same files."""
         return self.client()
+
+    def check_alive(self, report: Callable[[str], None]) -> None:
+        """Replace worker processes without a sign of life; called often while batches run."""
+        if self._liveness is None:
+            self._liveness = Liveness(self.client(), self._stall_timeout, self._pids)
+        self._liveness.step(report)
+
+    def _pids(self) -> dict[str, int]:
+        """Return the process ids of the workers by their addresses."""
+        nannies = [] if self._cluster is None else list(self._cluster.workers.values())
+        return {nanny.worker_address: nanny.pid for nanny in nannies if nanny.pid is not None}
 
     @functools.cached_property
     def workers(self) -> int:
@@ -166,6 +192,7 @@ class LocalCluster:
     def close(self) -> None:
         """End the cluster's processes; the next `client` starts new ones."""
         client, cluster, self._client, self._cluster = self._client, self._cluster, None, None
+        self._liveness = None
         for resource in (client, cluster):
             if resource is not None:
                 # Closing fails where the scheduler has died; nothing is left to close then.

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from statsvc._version import __version__
 from statsvc.common.object_urls import is_url
 from statsvc.errors import InvalidParameter, JobFailed, UnreadableSample
-from statsvc_workers.cluster.tasks import count_batch
+from statsvc_workers.cluster.batch_task import count_batch
 from statsvc_workers.kernels import device
+from statsvc_workers.processes.watched import Marks, Stuck, watched
 from statsvc_workers.samples.open_file import open_file
 from statsvc_workers.samples.roots import restricted
 
@@ -49,7 +50,11 @@ def check_and_count_batch(
     `version` is the client's statsvc version, because the default value is pickled with the call. Raises
     `PreflightFailed`.
     """
-    if reason := _problem(options, version):
+    try:
+        reason = watched(lambda: _problem(options, version), Marks(), options.stall_timeout)
+    except Stuck:
+        reason = f"does not get on reading {options.root}; check whether its mount hangs"
+    if reason:
         raise PreflightFailed(f"the worker on {socket.gethostname()} {reason}")
     return count_batch(options, paths)
 

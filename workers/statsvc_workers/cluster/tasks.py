@@ -25,6 +25,7 @@ from statsvc_workers.formats.base import COPY_AGAIN
 from statsvc_workers.kernels.device import Engine
 from statsvc_workers.kernels.histogram import TooManyIds
 from statsvc_workers.kernels.tiles import TileCounter, merged_entries
+from statsvc_workers.processes.stalls import STALL_TIMEOUT
 from statsvc_workers.samples.members import SCAN_AGAIN, Member, sample_name
 from statsvc_workers.samples.open_file import open_file
 from statsvc_workers.samples.open_sample import read_ahead
@@ -68,13 +69,14 @@ RACY_NS = 2_000_000_000
 class CountOptions:
     """How samples are counted.
 
-    root        folder or URL that the paths of the samples are relative to
-    max_pixels  a larger label map is rejected before it is decoded
-    device      where pixels are counted: "cpu", "cuda", or "auto", which uses CUDA only if a device exists
-                and the first batch, counted on both, was faster on it
-    counting    the counting rule
-    roots       folders and URLs outside which no file is opened, as `restricted` expects them; None for no
-                restriction
+    root           folder or URL that the paths of the samples are relative to
+    max_pixels     a larger label map is rejected before it is decoded
+    device         where pixels are counted: "cpu", "cuda", or "auto", which uses CUDA only if a device exists
+                   and the first batch, counted on both, was faster on it
+    counting       the counting rule
+    roots          folders and URLs outside which no file is opened, as `restricted` expects them; None for no
+                   restriction
+    stall_timeout  limits of reading and decoding in seconds, as for `watched`
     """
 
     root: str
@@ -82,6 +84,7 @@ class CountOptions:
     device: str
     counting: Counting = field(default_factory=Counting)
     roots: tuple[str, ...] | None = None
+    stall_timeout: float = STALL_TIMEOUT
 
 
 @dataclass(slots=True)
@@ -202,23 +205,6 @@ def count_samples(
 def _is_shortage(error: Exception) -> bool:
     """Whether an error says nothing about the sample, because the process or the system lacks something."""
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-
-
-def count_batch(options: CountOptions, paths: Sequence[str | Member]) -> BatchResult:
-    """Run `count_samples` as a Dask task that stops once it is cancelled.
-
-    Dask does not interrupt the thread of a cancelled task; it only marks or removes the task's state.
-    """
-    from distributed import get_worker
-
-    worker = get_worker()
-    key = worker.get_current_task()
-
-    def cancelled() -> bool:
-        task = worker.state.tasks.get(key)
-        return task is None or task.state == "cancelled"
-
-    return count_samples(options, paths, cancelled, cancelled=cancelled)
 
 
 def _read(options: CountOptions, sample: _Sample, engine: Engine, ahead: ReadAhead | None) -> None:

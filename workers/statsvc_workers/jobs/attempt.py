@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from statsvc_workers.processes.stalls import STALL_TIMEOUT
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,6 +30,7 @@ class Settings:
     roots          folders and URLs below which sources are read; None for no restriction, as in a local scan
     only_roots     whether a source outside `roots` is refused; otherwise it is read, but no link that leaves
                    it is followed
+    stall_timeout  seconds after which a worker, or the scheduler, counts as hung without a sign of life
     """
 
     device: str = "auto"
@@ -35,6 +38,7 @@ class Settings:
     search_parent: bool = False
     roots: tuple[str, ...] | None = None
     only_roots: bool = False
+    stall_timeout: float = STALL_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)

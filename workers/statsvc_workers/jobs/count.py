@@ -86,7 +86,11 @@ def count(
         return []
     assert dataset.source is not None
     settings, counting = attempt.settings, dataset.configuration.counting
-    options = CountOptions(dataset.source, settings.max_pixels, settings.device, counting, current_roots())
+    options = CountOptions(
+        *(dataset.source, settings.max_pixels, settings.device, counting),
+        roots=current_roots(),
+        stall_timeout=settings.stall_timeout,
+    )
     # A new key for each call: an attempt counts twice if its base turns out to be damaged.
     key = f"{attempt.job.attempt:03d}-{uuid.uuid4().hex}"
     writer = _CheckpointWriter(folder, key, reader)
@@ -244,7 +248,7 @@ def _count_samples(
         if not cluster.running:
             attempt.progress.stage = "starting workers"
         samples, sizes = [sample for sample, _ in remaining], [size for _, size in remaining]
-        yield from stream(cluster, options, samples, sizes, key, attempt.check)
+        yield from stream(cluster, options, samples, sizes, key, attempt.check, attempt.progress.warn)
 
 
 def as_rows(batch: BatchResult) -> CountedRows:

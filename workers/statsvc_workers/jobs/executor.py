@@ -157,9 +157,15 @@ def _main(options: ExecutorOptions, connection: Connection, parent: int, level: 
     template: Template | None = None
     if options.dask is None:
         template = Template()
-        cluster = LocalCluster(options.workers, template=template)
+        cluster = LocalCluster(
+            options.workers, template=template, stall_timeout=options.settings.stall_timeout
+        )
     else:
-        cluster = RemoteCluster(options.dask, allow_insecure=options.allow_insecure_dask)
+        cluster = RemoteCluster(
+            options.dask,
+            allow_insecure=options.allow_insecure_dask,
+            stall_timeout=options.settings.stall_timeout,
+        )
     home = homes.resolve(options.home, options.database, options.store)
     catalog = home.open_catalog()  # never creates an empty catalog where one was lost
     last_job = time.monotonic()

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -55,6 +55,7 @@ class Heartbeat:
 
     def __init__(self, catalog: Catalog, job: Job, progress: Progress, stop: Callable[[], bool]) -> None:
         self._catalog, self._job, self._progress, self._stop = catalog, job, progress, stop
+        self._written: dict[str, Any] = {}
         self._ended = threading.Event()
         self._lost: LeaseLost | None = None
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -71,7 +72,7 @@ class Heartbeat:
         failing = False
         while not self._ended.wait(HEARTBEAT_SECONDS):
             try:
-                jobs.heartbeat(self._catalog, self._job, self._progress.to_dict())
+                self._renew()
             except LeaseLost as lost:
                 self._lost = None if self._ended.is_set() else lost
                 return
@@ -82,6 +83,15 @@ class Heartbeat:
                 failing = True
             else:
                 failing = False
+
+    def _renew(self) -> None:
+        """Renew the lease, and record the progress and when it changed last."""
+        progress = self._progress.to_dict()
+        if progress != self._written:
+            progress["progressed_at"] = None
+        progressed_at = jobs.heartbeat(self._catalog, self._job, progress)
+        self._progress.progressed_at = progressed_at
+        self._written = progress | {"progressed_at": progressed_at}
 
     def check(self) -> None:
         """Raise `LeaseLost` or `Stopped` where the attempt must end."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
+log = logging.getLogger(__name__)
+
 LISTED_FAILURES = 20
 """Unreadable samples that a job lists; the version lists all of them."""
+
+LISTED_WARNINGS = 20
+"""The newest warnings that a job lists; the log of its runner contains all of them."""
 
 
 @dataclass(slots=True)
@@ -25,7 +31,10 @@ class Progress:
     pixels     pixels counted by this attempt
     selection  which files are counted and which are skipped, as text; empty if unknown
     failures   (path, error) of the first unreadable samples
+    warnings   what failed and was replaced, such as a worker, in sentences
     reasons    error → number of samples, for the first different errors
+    progressed_at  when the progress changed last, in seconds since 1970 by the catalog's clock; set by the
+                   thread that writes it to the catalog
     started    start time, in seconds of the monotonic clock
     seconds    duration of counting in this attempt
     """
@@ -41,7 +50,9 @@ class Progress:
     pixels: int = 0
     selection: list[str] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     reasons: dict[str, int] = field(default_factory=dict)
+    progressed_at: float | None = None
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 
@@ -57,6 +68,11 @@ class Progress:
             self.reasons[error] = self.reasons.get(error, 0) + 1
         if len(self.failures) < LISTED_FAILURES:
             self.failures.append((path, error))
+
+    def warn(self, text: str) -> None:
+        """Record and log what failed and was replaced."""
+        log.warning("%s", text)
+        self.warnings = [*self.warnings, text][-LISTED_WARNINGS:]
 
     def restart(self) -> None:
         """Reset the numbers of samples before every sample is counted again."""
@@ -84,4 +100,6 @@ class Progress:
             "pixels": self.pixels,
             "pixels_per_second": round(self.rate()),
             "failures": [{"path": path, "error": error} for path, error in list(self.failures)],
+            "warnings": self.warnings,
+            "progressed_at": self.progressed_at,
         }

@@ -31,6 +31,7 @@ from statsvc_workers.jobs.plan import (
     make_plan,
 )
 from statsvc_workers.jobs.reader_digest import reader_digest
+from statsvc_workers.processes.stalls import stalling_after
 from statsvc_workers.samples.roots import restricted, source_roots
 from statsvc_workers.sources.changed_paths import check_changed_paths
 from statsvc_workers.sources.class_files import ClassFiles
@@ -64,7 +65,7 @@ def recompute(attempt: Attempt) -> VersionRecord | None:
     allowed = None
     if dataset.source is not None:
         allowed = source_roots(dataset.source, settings.roots, only=settings.only_roots)
-    with restricted(allowed):
+    with restricted(allowed), stalling_after(settings.stall_timeout):
         return _recompute(attempt, dataset)
 
 

@@ -205,7 +205,8 @@ class _Supervisor:
         elif time.monotonic() - running.beat_at > HEARTBEAT_SECONDS:
             running.beat_at = time.monotonic()
             with contextlib.suppress(LeaseLost):  # `_poll` finds out
-                jobs.heartbeat(self._catalog, running.job, running.job.progress)
+                progress = {"progressed_at": running.job.started_at, **running.job.progress}
+                jobs.heartbeat(self._catalog, running.job, progress)
 
     def _poll(self, running: _Running) -> None:
         """Read the job's row: whether this attempt may continue, and its progress."""

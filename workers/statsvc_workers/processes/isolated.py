@@ -12,6 +12,7 @@ import io
 import os
 import pickle
 import resource
+import select
 import signal
 import socket
 import struct
@@ -26,6 +27,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from statsvc.errors import SourceError, StatsvcError, UnreadableSample
 from statsvc_workers.processes.parent_death import end_with_parent
+from statsvc_workers.processes.processor_time import processor_seconds
+from statsvc_workers.processes.stalls import BLOCKED, CHECKS, not_read_in, stall_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +41,9 @@ CPU_SECONDS = 120
 
 LEAST_MEMORY = 512 << 20
 """Memory of a child in bytes, where half of the machine's is less."""
+
+KILLED_SECONDS = 5.0
+"""How long a child that was killed may take to end."""
 
 CHILDREN = 4
 """Most children, for calls from several threads."""
@@ -185,7 +191,10 @@ class _Child:
         request = pickle.dumps((os.getpid(), CPU_SECONDS, function, args, kwargs))
         try:
             _send(self._connection, request)
+            self._wait()
             answer = _receive(self._connection)
+        except ChildDied:
+            raise
         except (EOFError, OSError):
             raise ChildDied(self._reason()) from None
         failed, value = unpickled(answer)
@@ -194,6 +203,16 @@ class _Child:
         if failed:
             raise value
         return value
+
+    def _wait(self) -> None:
+        """Wait for an answer. Raises `ChildDied` if the process neither answers nor uses the processor."""
+        interval = stall_timeout() / CHECKS
+        blocked, used = 0.0, processor_seconds(self._process.pid)
+        while not select.select([self._connection], [], [], interval)[0]:
+            before, used = used, processor_seconds(self._process.pid)
+            blocked = blocked + interval if used == before and used is not None else 0.0
+            if blocked > BLOCKED * stall_timeout():
+                raise ChildDied(not_read_in(blocked))
 
     def _reason(self) -> str:
         """Return why the child died, for the owner of the file."""
@@ -215,7 +234,9 @@ class _Child:
         self.alive = False
         self._connection.close()
         self._process.kill()
-        self._process.wait()
+        # A process that waits for a disk ends when the disk answers.
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(KILLED_SECONDS)
 
 
 def unpickled(answer: bytes) -> tuple[str, Any]:

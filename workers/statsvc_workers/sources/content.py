@@ -13,7 +13,7 @@ import math
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -24,15 +24,19 @@ from statsvc_workers.formats import extension, open_label_map, peek
 from statsvc_workers.formats.base import as_unreadable, check_pixels, equal_channels, packed_colors
 from statsvc_workers.formats.png_structure import GRAY, PALETTE, RGB, RGBA, read_header, read_image
 from statsvc_workers.processes import isolated
+from statsvc_workers.processes.stalls import stall_timeout
+from statsvc_workers.processes.watched import Marks, Stuck, give_up, given_up, watched
 from statsvc_workers.samples.open_sample import exists, open_bytes
 from statsvc_workers.samples.roots import OutsideRoots, current_roots, restricted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from statsvc_workers.formats.base import Peek
+
+T = TypeVar("T")
 
 MAX_PIXELS = 1 << 31
 """Larger files are not inspected; counting rejects or streams them."""
@@ -129,7 +133,7 @@ def inspect(root: str, path: str, key: str | None = None, *, colors: bool = Fals
     if not is_url(root) and not exists(root, path):
         return None
     if extension(path) in READ_HERE:
-        return _inspect(current_roots(), root, path, key, colors=colors)
+        return _read_here(root, path, lambda: _inspect(current_roots(), root, path, key, colors=colors))
     try:
         return isolated.call(_inspect, current_roots(), root, path, key, colors=colors)
     except UnreadableSample:
@@ -141,10 +145,24 @@ def header(root: str, path: str) -> Peek | None:
     if not is_url(root) and not exists(root, path):
         return None
     if extension(path) in READ_HERE:
-        return _header(current_roots(), root, path)
+        return _read_here(root, path, lambda: _header(current_roots(), root, path))
     try:
         return isolated.call(_header, current_roots(), root, path)
     except UnreadableSample:
+        return None
+
+
+def _read_here(root: str, path: str, read: Callable[[], T | None]) -> T | None:
+    """Return the result of a function that reads a file; None where the file cannot be read in time.
+
+    The scan reports the file when it is counted.
+    """
+    if given_up(root, path) is not None:
+        return None
+    try:
+        return watched(read, Marks(), stall_timeout())
+    except Stuck as stuck:
+        give_up(root, path, stuck)
         return None
 
 

@@ -53,7 +53,8 @@ async function watch(id) {
       const text = job.finished_at
         ? `Scan ${job.state}${job.version ? `, version ${job.version}` : ""}${job.error ? `. ${job.error}` : ""}`
         : `${job.state === "running" ? stage : job.state}: ${grouped(done)} of ${grouped(total)}`;
-      byId("job").replaceChildren(h("span", {}, text), job.finished_at ? "" : h("progress", { max: total || 1, value: done, "aria-label": "Label maps counted" }));
+      const [warning] = job.warnings.slice(-1);
+      byId("job").replaceChildren(h("span", {}, warning ? `${text}. Warning: ${warning}` : text), job.finished_at ? "" : h("progress", { max: total || 1, value: done, "aria-label": "Label maps counted" }));
       if (job.finished_at) await refresh();
     }
   } catch (error) {

@@ -1,0 +1,113 @@
+"""A server whose workers, or whose runner, hang."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+
+from support.commands import serve, statsvc
+from support.label_maps import HUGE_PIXELS, write_huge_arrays
+from support.processes import children, descendants, open_files
+from support.waiting import wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+FILES = 60
+
+
+def get(url: str) -> Any:
+    return httpx2.get(url, timeout=60).raise_for_status().json()
+
+
+def register(url: str, source: Path) -> str:
+    """Register a folder of arrays; return the URL of the job that counts it."""
+    body = {"name": "huge", "source": str(source), "pattern": "*.npy"}
+    response = httpx2.post(f"{url}/datasets", json=body, timeout=60).raise_for_status()
+    return f"{url}/jobs/{response.json()['job']['id']}"
+
+
+def workers_reading(pid: int, folder: Path) -> list[int]:
+    """Return the worker processes of a server that have a file in this folder open."""
+    [runner] = wait_for(lambda: children(pid))
+    return [
+        process
+        for executor in children(runner)
+        for process in children(executor)
+        if any(path.is_relative_to(folder) for path in open_files(process))
+    ]
+
+
+def wait_for_end(job: str) -> Any:
+    return wait_for(lambda: (state := get(job))["finished_at"] and state, 240)
+
+
+def assert_all_counted(url: str) -> None:
+    [row] = get(f"{url}/datasets/huge/histogram")["classes"]
+    assert (row["id"], row["pixels"], row["images"]) == (0, FILES * HUGE_PIXELS, FILES)
+    assert [version["number"] for version in get(f"{url}/datasets/huge/versions")["versions"]] == [1]
+
+
+def test_a_worker_that_hangs_is_named_in_the_job_and_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATSVC_RUNNER_STALL_TIMEOUT", "4s")
+    labels = write_huge_arrays(tmp_path / "labels", FILES)
+    home = tmp_path / "home"
+    with serve(home, "--root", tmp_path, "--workers", "2") as (url, process):
+        job = register(url, labels)
+        worker = wait_for(
+            lambda: get(job)["progress"].get("counted") and workers_reading(process.pid, labels)
+        )[0]
+        os.kill(worker, signal.SIGSTOP)
+        ended = wait_for_end(job)
+        assert (ended["state"], ended["attempt"], ended["error"]) == ("succeeded", 1, None)
+        assert_all_counted(url)
+        [warning] = ended["warnings"]
+        assert f"the worker process {worker} gave no sign of life for 4 s and is restarted" in warning
+        assert ended["started_at"] < ended["progressed_at"] <= ended["finished_at"]
+        assert "statsvc_jobs_without_progress_seconds" in httpx2.get(f"{url}/metrics").text
+    shown = statsvc("jobs", ended["id"], "--home", home).stdout
+    assert f"warning: {warning}" in shown
+
+
+def test_a_runner_that_hung_does_not_publish_what_another_one_has_taken_over(tmp_path: Path) -> None:
+    labels = write_huge_arrays(tmp_path / "labels", FILES)
+    home = tmp_path / "home"
+    with serve(home, "--root", tmp_path, "--workers", "1") as (url, process):
+        job = register(url, labels)
+        wait_for(lambda: get(job)["progress"].get("counted"))
+        stopped = descendants(process.pid)
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        command = [
+            sys.executable,
+            "-m",
+            "statsvc",
+            "runner",
+            "--home",
+            home,
+            "--root",
+            tmp_path,
+            "--workers",
+            "1",
+        ]
+        with subprocess.Popen(
+            [str(part) for part in command], stderr=(tmp_path / "runner.log").open("w")
+        ) as other:
+            try:
+                wait_for(lambda: get(job)["attempt"] == 2)  # its lease has expired
+                for pid in stopped:
+                    os.kill(pid, signal.SIGCONT)
+                ended = wait_for_end(job)
+                assert (ended["state"], ended["attempt"], ended["error"]) == ("succeeded", 2, None)
+                assert_all_counted(url)
+            finally:
+                other.terminate()
