@@ -78,6 +78,17 @@ def test_a_call_fails_if_its_process_is_killed_or_raises_and_others_go_on() -> N
     assert answers == ["ended", "ended", "3"]
 
 
+def test_a_call_fails_if_its_process_hangs_and_not_if_it_computes() -> None:
+    _, *answers = output(
+        "os.kill(pids[0], 19)",  # SIGSTOP
+        "try: call(first, os.getpid, timeout=1)",
+        "except TimeoutError as error: print(error)",
+        "print(call(second, eval, 'sum(range(10 ** 8))', timeout=0.2))",
+    )
+    assert answers[0].endswith("gave no sign of life for 1 s")
+    assert answers[1] == "4999999950000000"
+
+
 def test_kill_ends_the_forked_processes_and_the_template_forks_more() -> None:
     _, *answers = output(
         "template.kill()",

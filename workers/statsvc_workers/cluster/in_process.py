@@ -32,10 +32,10 @@ from statsvc_workers.samples.roots import restricted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
-    from multiprocessing.connection import Connection
 
     from statsvc_workers.cluster.local_cluster import LocalCluster
     from statsvc_workers.cluster.tasks import BatchResult, CountOptions
+    from statsvc_workers.processes.forked import Forked
     from statsvc_workers.samples.members import Member
 
 log = logging.getLogger(__name__)
@@ -163,16 +163,18 @@ class ImmediateCount:
         """Call `count_checked`, in the process that counts for this thread if there is a template."""
         if self._template is None:
             return count_checked(self._options, paths, self._ended.is_set)
-        connection: Connection | None = getattr(self._thread, "connection", None)
+        connection: Forked | None = getattr(self._thread, "connection", None)
         try:
             if connection is None:
                 self._template.prepare(load_loops, self._options, paths[0])
                 connection = self._template.fork()
                 self._thread.connection = connection
             result: tuple[BatchResult | None, list[str]] = call(
-                connection, count_checked, self._options, paths
+                connection, count_checked, self._options, paths, timeout=self._options.stall_timeout
             )
-        except (EOFError, OSError):  # the process was killed, for instance for lack of memory
+        except (EOFError, OSError) as error:  # the process was killed, for instance for lack of memory
+            if isinstance(error, TimeoutError):
+                log.warning("%s; a worker counts its label maps", error)
             self._thread.connection = None
             return None, paths
         return result

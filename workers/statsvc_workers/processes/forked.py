@@ -22,6 +22,8 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from statsvc_workers.processes.parent_death import end_with_parent
+from statsvc_workers.processes.processor_time import processor_seconds
+from statsvc_workers.processes.stalls import CHECKS, ENDLESS, STALL_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +32,15 @@ MAX_REQUEST = 1 << 16
 """Longest request in bytes; a path has at most 4096."""
 
 _PREPARE, _FORK, _KILL = b"p", b"f", b"k"
+
+
+class Forked(Connection):
+    """The connection to a forked process.
+
+    pid  its process id; None until it has answered
+    """
+
+    pid: int | None = None
 
 
 class Template:
@@ -66,7 +77,7 @@ class Template:
         with suppress(OSError):  # `fork` reports it
             self._send(_PREPARE + pickle.dumps((function, args)))
 
-    def fork(self) -> Connection:
+    def fork(self) -> Forked:
         """Fork a process that answers `call`, and return the connection to it.
 
         Raises `OSError` if the template has died.
@@ -74,7 +85,7 @@ class Template:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             self._send(_FORK, theirs.fileno())
-            return Connection(ours.detach())
+            return Forked(ours.detach())
 
     def kill(self) -> None:
         """End the processes that were forked, whatever they are doing; does not wait for that."""
@@ -103,13 +114,32 @@ class Template:
             socket.send_fds(self._control, [request], descriptors)
 
 
-def call(connection: Connection, function: Callable[..., Any], *args: Any) -> Any:
+def call(connection: Forked, function: Callable[..., Any], *args: Any, timeout: float = STALL_TIMEOUT) -> Any:
     """Return the result of a function of a module, called in a forked process.
 
-    Raises `EOFError` or `OSError` if the process ends before it returns, also by an exception.
+    timeout  stall timeout in seconds
+
+    Raises `EOFError` or `OSError` if the process ends before it returns, also by an exception, and if it does
+    not use the processor for a stall timeout.
     """
     connection.send((function, args))
+    if connection.pid is None:
+        _wait(connection, timeout)
+        connection.pid = connection.recv()
+    _wait(connection, timeout)
     return connection.recv()
+
+
+def _wait(connection: Forked, timeout: float) -> None:
+    """Wait for an answer. A process that is unknown yet may wait for its template, which loads modules."""
+    interval = timeout / CHECKS
+    limit = timeout if connection.pid is not None else ENDLESS * timeout
+    silent, used = 0.0, None
+    while not connection.poll(interval):
+        before, used = used, None if connection.pid is None else processor_seconds(connection.pid)
+        silent = silent + interval if used == before else 0.0
+        if silent > limit:
+            raise TimeoutError(f"the process {connection.pid} gave no sign of life for {silent:.0f} s")
 
 
 def _may_fork() -> bool:
@@ -165,6 +195,7 @@ def _serve(control: socket.socket) -> None:
 def _answer(descriptor: int) -> None:
     """Answer calls until the other end of the connection is closed."""
     with Connection(descriptor) as connection, suppress(EOFError):
+        connection.send(os.getpid())
         while True:
             function, args = connection.recv()
             connection.send(function(*args))
