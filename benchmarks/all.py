@@ -47,6 +47,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         axes.text(end * 1.06, y, f"{row['ratio']:.1f}×", va="center", fontsize=8)
     axes.set_yticks(list(positions), [row["name"] for row in shown], fontsize=8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.margins(y=0.01)
     axes.axvline(1, color="gray", linewidth=0.8)
     axes.set_xlim(right=axes.get_xlim()[1] * 1.6)
     axes.set_xlabel("speed relative to the peer (line: goal)")

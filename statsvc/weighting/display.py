@@ -34,6 +34,16 @@ def print_class_table(response: Mapping[str, Any], file: IO[str] | None = None) 
     printed(lambda width: class_table(response, width=width), file or sys.stdout)
 
 
+def load() -> None:
+    """Import what `print_class_table` uses, which takes 50 ms, for instance while another process works."""
+    import rich.bar
+    import rich.console
+    import rich.constrain
+    import rich.padding
+    import rich.table
+    import rich.text  # noqa: F401
+
+
 def printed(make: Callable[[int], RenderableType], file: IO[str], max_width: int = MAX_WIDTH) -> None:
     """Print to a file what `make` returns for the width of the terminal, at most `max_width` columns."""
     from rich.console import Console
