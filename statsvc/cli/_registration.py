@@ -162,13 +162,13 @@ def _configure(
 
 def _location(source: str) -> tuple[str, str | None]:
     """Return the folder or URL of a source and, for a single file, the pattern that matches only it."""
-    from statsvc_workers.sources.sources import open_source, single_file_source
+    if not is_url(source) and Path(source).expanduser().is_dir():
+        return _resolved(source), None
+    from statsvc_workers.sources.sources import open_source, single_file_source  # not for a folder
 
     if is_url(source):
         file = single_file_source(source)
         return (normalized(source), None) if file is None else (file.root, file.pattern)
-    if Path(source).expanduser().is_dir():
-        return _resolved(source), None
     opened = open_source(source, None, trusted=True)
     return _resolved(opened.root), opened.pattern
 

@@ -85,7 +85,7 @@ STORED = {"click", "numpy", "sqlalchemy", "typing_extensions", "xxhash", "zstand
 BUDGETS = {
     "--help": {"click", "numpy"},
     "scan FOLDER": STORED | {"PIL", "bracex", "imagecodecs", "llvmlite", "rich", "wcmatch"},
-    "scan FOLDER --json": STORED | {"bracex", "imagecodecs", "wcmatch"},
+    "scan FOLDER --json": STORED | {"imagecodecs"},
     "datasets": STORED - {"xxhash", "zstandard"},
     "weights": STORED,
     "verify": STORED,

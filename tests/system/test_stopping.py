@@ -75,9 +75,9 @@ def test_a_cancelled_job_frees_its_runner(tmp_path: Path, situation: str) -> Non
     with serve(tmp_path / "home", "--root", tmp_path, "--workers", "1") as (url, process):
         cancelled = register(url, "cancelled", labels)
         [runner] = wait_for(lambda: children(process.pid))
-        # The runner starts a process for its jobs, which starts the workers.
-        [executor] = wait_for(lambda: [pid for pid in children(runner) if children(pid)])
-        workers = children(executor)
+        # The runner starts a process for its jobs, which first forks a template, and then starts the workers.
+        [executor] = wait_for(lambda: [pid for pid in children(runner) if len(children(pid)) > 1])
+        _template, *workers = children(executor)
         if situation == "without any reaction":
             os.kill(executor, signal.SIGSTOP)
         waiting = register(url, "waiting", other)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING
-
-import bracex
-from wcmatch import glob
 
 from statsvc.common.globs import FOLDERS, Automaton, Token, check_groups, check_length, is_fast
 from statsvc.errors import SourceError
@@ -14,10 +12,11 @@ from statsvc.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-GLOB_FLAGS = glob.GLOBSTAR | glob.EXTGLOB | glob.FORCEUNIX
-
 MAX_ALTERNATIVES = 1000
 """Most globs to which the braces of a pattern expand."""
+
+_ENDING = re.compile(r"\*[\w.-]{1,99}")
+"""A pattern of names that end in a text, such as `*_labelIds.png`."""
 
 _GROUP_START = re.compile(r"(?<!\\)[!@?]\(")
 _TOKEN = re.compile(r"\\.|\[[!^]?\]?[^\]]*\]|\*+|.", re.DOTALL)
@@ -27,6 +26,22 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     """Return a function that returns whether a relative path matches. Raises `SourceError`."""
     if not pattern.strip("/"):
         raise SourceError(f"the pattern {pattern!r} cannot match a file; use one such as '*_labelIds.png'")
+    if _ENDING.fullmatch(pattern):
+        return partial(_ends_with, pattern[1:])
+    return _general_matcher(pattern)
+
+
+def _ends_with(ending: str, path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return name.endswith(ending) and not name.startswith(".")  # no wildcard matches the dot of a hidden file
+
+
+def _general_matcher(pattern: str) -> Callable[[str], bool]:
+    # Imported here, because most patterns are only the ending of a name.
+    import bracex
+    from wcmatch import glob
+
+    flags = glob.GLOBSTAR | glob.EXTGLOB | glob.FORCEUNIX
     match_whole_path = "/" in pattern
     try:
         check_length("pattern", pattern)
@@ -34,7 +49,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
         globs = bracex.expand(pattern.lstrip("/"), keep_escapes=True, limit=MAX_ALTERNATIVES)
         # Groups were checked above. One expression for all, because it is evaluated for each file.
         quick = [text for text in globs if is_fast(text) or _GROUP_START.search(text)]
-        expressions, _ = glob.translate(quick, flags=GLOB_FLAGS)
+        expressions, _ = glob.translate(quick, flags=flags)
         fullmatch = re.compile("|".join(f"(?:{text})" for text in expressions) or r"(?!)").fullmatch
         automata = [Automaton(_tokens(text)) for text in globs if text not in quick]
     except Exception as error:
@@ -86,4 +101,6 @@ def may_be_folder_of(pattern: str, path: str) -> bool:
 
 def pattern_of(name: str) -> str:
     """Return the pattern that matches only the file of this name directly below the root."""
+    from wcmatch import glob
+
     return "/" + glob.escape(name, unix=True)
