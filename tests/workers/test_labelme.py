@@ -124,6 +124,15 @@ def test_a_damaged_shape_is_named(tmp_path: Path, shape: dict[str, Any], reason:
         counted(tmp_path)
 
 
+def test_a_file_without_the_size_of_its_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text(LABELS)
+    write(tmp_path / "a.json", SHAPES)
+    content = json.loads((tmp_path / "a.json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps(content | {"imageHeight": None}))
+    with pytest.raises(SourceError, match="without the size of its image"):
+        counted(tmp_path)
+
+
 def test_points_far_outside_and_large_sizes_cost_no_time(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text(LABELS)
     circle = {"label": "car", "shape_type": "circle", "points": [[30, 20], [1e12, 20]]}

@@ -105,6 +105,28 @@ def test_an_nrrd_file_that_names_other_voxels_or_layers_is_rejected(tmp_path: Pa
     assert "another file" in refused(tmp_path / "a.nrrd")
 
 
+@pytest.mark.parametrize("kind", ["List", "4-vector", "3D-matrix", "point", "quaternion"])
+def test_values_along_an_axis_of_an_nrrd_file_that_is_not_spatial_belong_to_one_voxel(
+    tmp_path: Path, kind: str
+) -> None:
+    array, path = labels("u1", (4, 5, 6)), tmp_path / "a.nrrd"
+    nrrd.write(str(path), array, {"kinds": [kind, "domain", "domain"]})
+    assert "4 values for each voxel" in refused(path)
+    nrrd.write(str(path), array, {"kinds": ["Space", "domain", "???"]})
+    assert counted(path) == counts_of(array)
+    nrrd.write(str(path), array[:1], {"kinds": [kind, "domain", "domain"]})
+    assert counted(path) == counts_of(array[:1])
+
+
+@pytest.mark.parametrize("local", ["LOCAL", "Local", "local"])
+def test_every_spelling_of_local_that_metaio_accepts_is_read(tmp_path: Path, local: str) -> None:
+    header = "ObjectType = Image\nNDims = 2\nDimSize = 4 6\nElementType = MET_UCHAR\n"
+    array, path = labels("u1", (6, 4)), tmp_path / "a.mha"
+    path.write_bytes(f"{header}ElementDataFile = {local}\n".encode() + array.tobytes())
+    assert (sitk.GetArrayFromImage(sitk.ReadImage(str(path))) == array).all()
+    assert counted(path) == counts_of(array)
+
+
 def test_a_metaimage_never_reads_another_file(tmp_path: Path) -> None:
     (tmp_path / "secret.raw").write_bytes(bytes(24))
     text = "ObjectType = Image\nNDims = 2\nDimSize = 4 6\nElementType = MET_UCHAR\nElementDataFile = "
@@ -229,6 +251,37 @@ def test_jpeg_2000_of_gdal_and_in_color_is_read(tmp_path: Path) -> None:
         chunks = list(open_label_map("a.jp2", file, LARGE, colors=True).chunks)
     packed = colors.astype(np.int64) @ [1 << 16, 1 << 8, 1]
     assert (np.concatenate(chunks) == packed).all()
+
+
+def test_boxes_after_the_image_of_a_jpeg_2000_file_are_allowed(tmp_path: Path) -> None:
+    array, path = labels("u1", (64, 80)), tmp_path / "a.jp2"
+    content = imagecodecs.jpeg2k_encode(array, reversible=True, codecformat="jp2")
+    box = content.index(b"jp2c") - 4
+    length = struct.pack(">I", len(content) - box)
+    after = struct.pack(">I4s", 40, b"xml ") + bytes(32)
+    path.write_bytes(content[:box] + length + content[box + 4 :] + after)
+    assert counted(path) == counts_of(array)
+    path.write_bytes(content[:box] + length + content[box + 4 : -9] + after)
+    assert "is truncated" in refused(path)
+    extended = struct.pack(">I4sQ", 1, b"jp2c", len(content) - box + 8)
+    path.write_bytes(content[:box] + extended + content[box + 8 :] + after)
+    assert counted(path) == counts_of(array)
+
+
+def test_a_channel_of_a_jpeg_2000_file_with_a_lossy_transform_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "a.j2k"
+    content = imagecodecs.jpeg2k_encode(labels("u1", (64, 80)), reversible=True, codecformat="j2k")
+    cod = content.index(b"\xff\x52")
+    end = cod + 2 + int.from_bytes(content[cod + 2 : cod + 4], "big")
+    levels = content[cod + 9]
+    for transform, reason in ((0, "lossy"), (1, "")):
+        # COC: length, channel, precincts, then levels, size and style of code blocks, and the transform.
+        coc = struct.pack(">HHBBBBBBB", 0xFF53, 9, 0, 0, levels, *content[cod + 10 : cod + 13], transform)
+        path.write_bytes(content[:end] + coc + content[end:])
+        if reason:
+            assert reason in refused(path)
+        else:
+            assert counted(path) == counts_of(labels("u1", (64, 80)))
 
 
 def write_raster(path: Path, array: NDArray[Any], **options: Any) -> None:

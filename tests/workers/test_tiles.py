@@ -114,7 +114,7 @@ def test_every_format_has_the_tiles_of_numpy(
     # Small chunks, which begin and end within rows.
     for module in ("npy", "tiff", "images", "blocks"):
         monkeypatch.setattr(f"statsvc_workers.formats.{module}.CHUNK_PIXELS", 1000)
-    monkeypatch.setattr("statsvc_workers.formats.nifti.PIECE_BYTES", 1000)
+    monkeypatch.setattr("statsvc_workers.formats.voxels.PIECE_BYTES", 1000)
     monkeypatch.setattr("statsvc_workers.formats.png.BAND", 1 << 12)
     file, save = FORMATS[name]
     labels = label_map(123, 210)
@@ -211,7 +211,7 @@ def test_every_format_has_the_tiles_of_volumes(
 ) -> None:
     for module in ("npy", "tiff", "blocks"):
         monkeypatch.setattr(f"statsvc_workers.formats.{module}.CHUNK_PIXELS", 1000)
-    monkeypatch.setattr("statsvc_workers.formats.nifti.PIECE_BYTES", 1000)
+    monkeypatch.setattr("statsvc_workers.formats.voxels.PIECE_BYTES", 1000)
     file, save = VOLUMES[name]
     volume = np.stack([label_map(41, 53, seed) for seed in range(7)])
     save(tmp_path / file, volume)

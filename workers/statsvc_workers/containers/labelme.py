@@ -49,7 +49,9 @@ def list_members(root: str, path: str, content: dict[str, Any]) -> Contents:
         raise UnreadableSample(
             f"has labels that {file} lacks: {', '.join(missing[:LISTED_LABELS])}; add them at its end"
         )
-    size = (int(content["imageHeight"]), int(content["imageWidth"]))
+    size = [content.get(name) for name in ("imageHeight", "imageWidth")]
+    if not all(isinstance(length, int) for length in size):
+        raise UnreadableSample("is a labelme file without the size of its image; save it again with labelme")
     for shape in shapes:
         shape["id"] = id_of[str(shape.pop("label"))]
     where = json.dumps({"size": size, "shapes": shapes}).encode()

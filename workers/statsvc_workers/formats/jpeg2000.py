@@ -38,10 +38,10 @@ MAGIC = (START, b"\0\0\0\x0cjP  ")
 MAX_HEADER_BYTES = 1 << 20
 
 # Markers of segments of the main header.
-SIZ, COD, SOT = 0xFF51, 0xFF52, 0xFF90
+SIZ, COD, COC, SOT = 0xFF51, 0xFF52, 0xFF53, 0xFF90
 
 REVERSIBLE = 1
-"""The wavelet transform without rounding, in a COD segment."""
+"""The wavelet transform without rounding, in a COD segment, and in a COC segment for one channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,24 +102,45 @@ def _checked(file: BinaryIO, max_pixels: int) -> _Header:
 
 
 def _header(file: BinaryIO) -> _Header:
-    """Read the segments SIZ and COD of the main header."""
+    """Read the segments SIZ, COD and COC of the main header, which ends at the first SOT."""
     file.seek(0)
-    data = file.read(MAX_HEADER_BYTES)
-    position = data.find(START) + 2
+    data = _codestream(file.read(MAX_HEADER_BYTES))
+    position, transforms = 2, set()
     size: tuple[int, int, int, int] | None = None
-    while position >= 2 and position + 4 <= len(data):
+    while position + 4 <= len(data):
         marker, length = struct.unpack(">HH", data[position : position + 4])
         segment = data[position + 4 : position + 2 + length]
         if marker == SIZ:
             right, bottom, left, top = struct.unpack(">4I", segment[2:18])
             channels, depth = struct.unpack(">HB", segment[34:37])
             size = bottom - top, right - left, channels, (depth & 127) + 1
-        elif marker == COD and size is not None:
-            return _Header(*size, lossless=segment[9] == REVERSIBLE)
+        elif marker == COD:
+            transforms.add(segment[9])
+        elif marker == COC and size is not None:
+            transforms.add(segment[6 if size[2] < 257 else 7])
+        elif marker == SOT and size is not None and transforms:
+            return _Header(*size, lossless=transforms == {REVERSIBLE})
         elif marker == SOT:
             break
         position += 2 + length
     raise UnreadableSample(f"is damaged: it has no complete header; {COPY_AGAIN}")
+
+
+def _codestream(data: bytes) -> bytes:
+    """Return the codestream of a file: the file itself, or the content of its only box `jp2c`."""
+    if data.startswith(START):
+        return data
+    position = 0
+    while position + 16 <= len(data):
+        length, kind, longer = struct.unpack(">I4sQ", data[position : position + 16])
+        begin = position + (16 if length == 1 else 8)
+        end = {0: len(data), 1: position + longer}.get(length, position + length)
+        if kind == b"jp2c":
+            return data[begin:end]
+        if end < begin:
+            break
+        position = end
+    return b""
 
 
 def _decoded(file: BinaryIO, header: _Header) -> Iterator[NDArray[Any]]:
@@ -128,7 +149,7 @@ def _decoded(file: BinaryIO, header: _Header) -> Iterator[NDArray[Any]]:
 
     file.seek(0)
     data = file.read()
-    if END not in data[-16:]:  # OpenJPEG fills the rest of a truncated image with zeros
+    if END not in _codestream(data)[-16:]:  # OpenJPEG fills the rest of a truncated image with zeros
         raise UnreadableSample(f"is truncated: it does not end with the end of its image; {COPY_AGAIN}")
     pixels: NDArray[Any] = jpeg2k_decode(data)
     if pixels.shape[:2] != (header.height, header.width):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats.base import (
@@ -24,14 +24,12 @@ from statsvc_workers.formats.base import (
     COPY_AGAIN,
     Format,
     LabelMap,
-    Mode,
     Peek,
     check_pixels,
     color_coded,
-    long_axes,
-    volume_of,
     whole_numbers,
 )
+from statsvc_workers.formats.voxels import volume_map
 from statsvc_workers.samples.members import SCAN_AGAIN
 
 if TYPE_CHECKING:
@@ -47,8 +45,8 @@ FIRST_FIELDS = (b"ObjectType", b"NDims", b"Comment")
 DATA = b"ElementDataFile"
 """The last field of a header, which says where the voxels are."""
 
-LOCAL = re.compile(DATA + rb"[ \t]*=[ \t]*LOCAL[ \t]*\r?\n")
-"""The last field of a header whose voxels follow."""
+LOCAL = re.compile(DATA + rb"[ \t]*=[ \t]*(?:LOCAL|Local|local)[ \t]*\r?\n")
+"""The last field of a header whose voxels follow; MetaIO accepts these spellings."""
 
 OTHER = re.compile(DATA + rb"[ \t]*=[ \t]*([^\r\n%]+?)[ \t]*\r?\n?\Z")
 """The last field of a header whose voxels are in another file."""
@@ -71,7 +69,7 @@ def open_label_map(file: BinaryIO, _size: int, max_pixels: int, _key: str | None
     Raises `UnreadableSample` for several values of a voxel, voxels in another file, values that are not whole
     numbers, and for a damaged file.
     """
-    return _label_map(_checked(file, max_pixels), _chunks(file))
+    return volume_map(_checked(file, max_pixels), _chunks(file))
 
 
 def data_file(file: BinaryIO) -> str | None:
@@ -99,20 +97,7 @@ def open_pair(file: BinaryIO, voxels: BinaryIO, max_pixels: int) -> LabelMap:
         raise UnreadableSample(f"changed after it was listed; {SCAN_AGAIN}")
     local = head[: other.start()] + DATA + b" = LOCAL\n"
     shape = _checked(io.BytesIO(local), max_pixels)
-    return _label_map(shape, _parts(_read(chain([local], iter(partial(voxels.read, BLOCK), b"")))))
-
-
-def _label_map(shape: tuple[int, ...], chunks: Iterator[NDArray[Any]]) -> LabelMap:
-    layout: Literal["rows"] | None = None if long_axes(shape) is None else "rows"
-    return LabelMap(
-        Mode.ARRAY,
-        math.prod(shape[1:]),
-        shape[0],
-        chunks,
-        axes=len(shape),
-        layout=layout,
-        volume=volume_of(shape[::-1]),
-    )
+    return volume_map(shape, _parts(_read(chain([local], iter(partial(voxels.read, BLOCK), b"")))))
 
 
 def open_array(file: BinaryIO, _size: int, max_pixels: int, _key: str | None = None) -> NDArray[Any]:

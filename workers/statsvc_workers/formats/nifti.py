@@ -1,16 +1,15 @@
 """NIfTI-1 and NIfTI-2 label volumes, `.nii` and `.nii.gz`, streamed in storage order.
 
 nibabel reads the header. Voxels are counted as they are stored; the header's scale is applied to the few ids
-that occur, not to the volume. zlib-ng decompresses gzip piece by piece, many times as fast as zlib.
+that occur, not to the volume.
 Format: https://nifti.nimh.nih.gov/nifti-1/.
 """
 
 from __future__ import annotations
 
-import gzip
 import math
 import struct
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -19,13 +18,18 @@ from statsvc_workers.formats.base import (
     COPY_AGAIN,
     Format,
     LabelMap,
-    Mode,
     Peek,
     check_pixels,
     color_coded,
-    long_axes,
-    volume_of,
     whole_numbers,
+)
+from statsvc_workers.formats.voxels import (
+    MARGIN,
+    TOLERANCE,
+    check_stored,
+    inflated,
+    stored_voxels,
+    volume_map,
 )
 
 if TYPE_CHECKING:
@@ -41,23 +45,6 @@ MAGIC = (GZIP, *(struct.pack(order + "i", length) for order in "<>" for length i
 MAGICS = {348: (344, (b"n+1\0",)), 540: (4, (b"n+2\0\r\n\x1a\n",))}
 """Bytes of the header → (offset of the magic string, its possible values)."""
 
-PIECE_BYTES = 1 << 19
-"""Bytes that are decompressed and counted in one step.
-
-They fit into the second-level cache, and the allocator reuses their memory. With 4 MB, page faults took half
-as long as decompressing.
-"""
-
-MARGIN = 1 << 27
-"""Largest number of bytes decompressed before, and after, the voxels of a volume: 128 MB."""
-
-TOLERANCE = 1e-3
-"""Largest distance of a voxel from an integer that is rounded.
-
-nibabel stores floats in an integer type with a scale, which makes 1.0000153 of 1; tools that read such labels
-round them.
-"""
-
 COLOR_TYPES = (128, 2304)
 COMPLEX_TYPES = (32, 1792, 2048)
 
@@ -69,12 +56,7 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None 
     whole numbers within `TOLERANCE`, and for a truncated file.
     """
     header, shape, chunks = _open(file, size, max_pixels, whole=True)
-    width, height = shape[0], math.prod(shape[1:])
-    layout: Literal["rows"] | None = None if long_axes(shape) is None else "rows"
-    volume, meaning = volume_of(shape[::-1]), _meaning(header)  # x is the last axis in storage order
-    return LabelMap(
-        Mode.ARRAY, height, width, chunks, None, meaning, axes=len(shape), layout=layout, volume=volume
-    )
+    return volume_map(shape, chunks, _meaning(header))
 
 
 def open_array(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> NDArray[Any]:
@@ -106,11 +88,8 @@ def _open(
     start, voxels = int(header["vox_offset"]), height * width
     if not LENGTHS[0] <= start <= max(size, MARGIN):
         raise UnreadableSample(f"is damaged: its voxels begin at byte {start}; {COPY_AGAIN}")
-    needed = start + voxels * dtype.itemsize
-    if not packed and size < needed:
-        raise UnreadableSample(
-            f"is truncated: {size} of {needed} bytes for {shape} {dtype.name}; {COPY_AGAIN}"
-        )
+    if not packed:
+        check_stored(size, start, shape, dtype)
     file.seek(0)
     stream = inflated(file) if packed else file
     return header, shape, stored_voxels(stream, start, voxels, dtype, packed=packed, whole=whole)
@@ -165,47 +144,6 @@ def _header(file: BinaryIO) -> tuple[Any, str]:
         )
     kind = Nifti1Header if length == LENGTHS[0] else Nifti2Header
     return kind(data[:length], endianness=order, check=False), order
-
-
-def inflated(file: BinaryIO) -> BinaryIO:
-    """Return the decompressed stream of a gzip file; reading it verifies the checksums."""
-    from zlib_ng import gzip_ng
-
-    return cast("BinaryIO", gzip_ng.GzipNGFile(fileobj=file))
-
-
-def stored_voxels(
-    stream: BinaryIO, start: int, voxels: int, dtype: np.dtype[Any], *, packed: bool, whole: bool = True
-) -> Iterator[NDArray[Any]]:
-    """Yield `voxels` values of a stream from the byte `start` on; with `whole`, as integers.
-
-    packed  whether the stream is decompressed, so that reading it to its end verifies a checksum
-
-    Raises `UnreadableSample` for a stream that is too short or damaged.
-    """
-    from zlib_ng import zlib_ng
-
-    damaged: tuple[Any, ...] = (EOFError, zlib_ng.error, gzip.BadGzipFile)
-    remaining = voxels
-    try:
-        stream.seek(start)
-        while remaining:
-            count = min(remaining, max(1, PIECE_BYTES // dtype.itemsize))
-            data = stream.read(count * dtype.itemsize)
-            if len(data) < count * dtype.itemsize:
-                complete = voxels - remaining + len(data) // dtype.itemsize
-                raise UnreadableSample(f"is truncated: {complete} of {voxels} voxels; {COPY_AGAIN}")
-            chunk = np.frombuffer(data, dtype)
-            yield whole_numbers(chunk, TOLERANCE) if whole and dtype.kind == "f" else chunk
-            remaining -= count
-        # Bytes after the voxels do not matter, but gzip's checksum is at their end.
-        trailing = 0
-        while packed and trailing <= MARGIN and (data := stream.read(1 << 20)):
-            trailing += len(data)
-    except damaged as error:
-        raise UnreadableSample(
-            f"is damaged: its compressed data ends early or is invalid ({error}); {COPY_AGAIN}"
-        ) from None
 
 
 def _meaning(header: Any) -> Callable[[NDArray[np.int64]], NDArray[np.int64]] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import bz2
 import io
 import math
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
@@ -18,14 +18,11 @@ from statsvc_workers.formats.base import (
     COPY_AGAIN,
     Format,
     LabelMap,
-    Mode,
     Peek,
     check_pixels,
     color_coded,
-    long_axes,
-    volume_of,
 )
-from statsvc_workers.formats.nifti import inflated, stored_voxels
+from statsvc_workers.formats.voxels import check_stored, inflated, stored_voxels, volume_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,9 +37,10 @@ MAX_HEADER_BYTES = 1 << 20
 
 GZIP, BZIP2 = ("gzip", "gz"), ("bzip2", "bz2")
 
-SEVERAL_VALUES = ("list", "vector", "covariant-vector", "normal", "complex", "2-vector", "3-vector")
-COLORS = ("3-color", "4-color", "RGB-color", "RGBA-color", "HSV-color", "XYZ-color")
-"""Kinds of an axis whose values belong to one voxel."""
+POSITIONS = ("domain", "space", "time", "none", "???")
+"""Kinds of an axis along which voxels lie, or unknown ones; an axis of another kind is inside one voxel."""
+
+COLORS = ("3-color", "4-color", "rgb-color", "rgba-color", "hsv-color", "xyz-color")
 
 
 def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> LabelMap:
@@ -52,11 +50,7 @@ def open_label_map(file: BinaryIO, size: int, max_pixels: int, _key: str | None 
     voxels in another file, values that are not whole numbers, and for a truncated file.
     """
     shape, chunks = _open(file, size, max_pixels, whole=True)
-    layout: Literal["rows"] | None = None if long_axes(shape) is None else "rows"
-    volume = volume_of(shape[::-1])
-    return LabelMap(
-        Mode.ARRAY, math.prod(shape[1:]), shape[0], chunks, axes=len(shape), layout=layout, volume=volume
-    )
+    return volume_map(shape, chunks)
 
 
 def open_array(file: BinaryIO, size: int, max_pixels: int, _key: str | None = None) -> NDArray[Any]:
@@ -69,7 +63,7 @@ def peek(file: BinaryIO, _size: int) -> Peek:
     """Return what the header says."""
     header, _ = _header(file)
     sizes = " x ".join(str(length) for length in header["sizes"])
-    color = any(kind in COLORS for kind in header.get("kinds", ()))
+    color = any(kind in COLORS for kind in _kinds(header))
     return Peek(f"NRRD volume of {header['type']}, {sizes}", color)
 
 
@@ -84,10 +78,10 @@ def _open(
     shape = tuple(int(length) for length in header["sizes"])
     dtype = _voxel_type(header)
     if whole:
-        for kind, length in zip(header.get("kinds", ()), shape, strict=False):
+        for kind, length in zip(_kinds(header), shape, strict=False):
             if kind in COLORS and length > 1:
                 raise color_coded(f"an axis of the kind {kind}")
-            if kind in SEVERAL_VALUES and length > 1:
+            if kind not in POSITIONS and length > 1:
                 raise UnreadableSample(
                     f"has {length} values for each voxel (an axis of the kind {kind}), as the layers of "
                     "overlapping segments; export it as one label map"
@@ -98,11 +92,7 @@ def _open(
     voxels, encoding = math.prod(shape), header["encoding"]
     file.seek(start)
     if encoding == "raw":
-        needed = start + voxels * dtype.itemsize
-        if size < needed:
-            raise UnreadableSample(
-                f"is truncated: {size} of {needed} bytes for {shape} {dtype.name}; {COPY_AGAIN}"
-            )
+        check_stored(size, start, shape, dtype)
         return shape, stored_voxels(file, start, voxels, dtype, packed=False, whole=whole)
     if encoding in GZIP:
         stream = inflated(file)
@@ -128,6 +118,11 @@ def _header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     if any(header.get(field) for field in ("line skip", "lineskip", "byte skip", "byteskip")):
         raise UnreadableSample("skips lines or bytes before its voxels; save it again as one .nrrd file")
     return header, data.tell()
+
+
+def _kinds(header: dict[str, Any]) -> list[str]:
+    """Return the kinds of the axes, whose letters may be upper or lower case; none if they are not given."""
+    return [str(kind).lower() for kind in header.get("kinds", ())]
 
 
 def _voxel_type(header: dict[str, Any]) -> np.dtype[Any]:

@@ -40,7 +40,7 @@ def open_label_map(
     points, rest = divmod(size, POINT[name].itemsize)
     if rest:
         raise UnreadableSample(
-            f"is no {name}: {size} bytes are not a multiple of {POINT[name].itemsize}; {COPY_AGAIN}"
+            f"is not a valid {name}: {size} bytes are not a multiple of {POINT[name].itemsize}; {COPY_AGAIN}"
         )
     check_pixels(1, points, max_pixels)
     return LabelMap(Mode.ARRAY, 1, points, _chunks(file, POINT[name]))

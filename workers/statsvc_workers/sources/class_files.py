@@ -24,6 +24,7 @@ from statsvc.dataset.counting_rule import MASKS, VALUE
 from statsvc.dataset.num_classes import infer_num_classes
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import FORMATS, extension, nifti, open_label_map, peek, tiff
+from statsvc_workers.formats.voxels import TOLERANCE
 from statsvc_workers.processes import isolated
 from statsvc_workers.samples.open_sample import existing, open_bytes
 from statsvc_workers.samples.roots import current_roots, restricted
@@ -98,7 +99,7 @@ def find(root: str, listing: Listing, *, search_parent: bool = False) -> ClassFi
     chosen = [path for path in listing.path if extension(path) in FORMATS]
     notes = dict(listing.notes)
     if scaled := _scaled(root, chosen):
-        notes["scale"] = f"{scaled}; values within {nifti.TOLERANCE:g} of an integer are rounded"
+        notes["scale"] = f"{scaled}; values within {TOLERANCE:g} of an integer are rounded"
     classes, file = _class_list(root, chosen, notes, search_parent=search_parent)
     nodata, examined = _nodata(root, [path for path in chosen if extension(path) in (".tif", ".tiff")])
     masks = class_masks.looks_like_masks(chosen)
