@@ -12,6 +12,7 @@ from support.chaos.checks import check_order, check_rows
 from support.chaos.faults import Fault, schedule
 from support.chaos.forms import FORMS
 from support.chaos.record import Record, Sighting
+from support.chaos.resources import MEBIBYTE, Resources, Usage
 from support.chaos.run import chaos
 from support.chaos.tally import Tally
 
@@ -85,3 +86,22 @@ def test_a_row_that_differs_from_its_file_is_found(tmp_path: Path, damage: str) 
         check_rows("version 1", rows, folder, (now, now), set(), rows)  # as in the version before
     with pytest.raises(AssertionError, match=changed):
         check_rows("version 1", rows, folder, (now, now), None, {})
+
+
+def test_the_longest_time_without_an_answer_is_that_of_the_faults_during_it() -> None:
+    tally = Tally("cluster", 0, periods=[("kill", 1.0, 2.0), ("stop", 3.05, 4.0), ("kill", 9.0, 9.5)])
+    tally.measure_gaps({"proxy": [0.5, 3.0, 3.1, 9.0, 9.7]})
+    assert tally.gaps == {"proxy": pytest.approx({"kill": 2.5, "stop": 5.9})}
+
+
+@pytest.mark.parametrize(
+    ("after", "is_leak"),
+    [
+        (Usage(0, 240 * MEBIBYTE, 180), False),
+        (Usage(0, 260 * MEBIBYTE, 100), True),
+        (Usage(0, 100 * MEBIBYTE, 200), True),
+    ],
+)
+def test_a_role_that_uses_much_more_memory_or_files_is_found(after: Usage, is_leak: bool) -> None:
+    resources = Resources({"api1": Usage(0, 100 * MEBIBYTE, 100)}, last={"api1": after})
+    assert bool(resources.leaks()) == is_leak
