@@ -30,6 +30,8 @@ FORMATS = {"north": ".png", "south": ".npy", WATCHED: ".png"}
 """The datasets, and the format of their files. On one machine, PNG files are counted without workers."""
 KEEP = {"north": 20, "south": 4, WATCHED: 20}
 """How many versions of each dataset keep their rows."""
+START_SECONDS = 300.0
+"""Time in which the installation starts and publishes the first versions, also on a busy machine."""
 PATIENCE_SECONDS = 5.0
 """How long to wait for a new version before the next fault: on a busy machine, no job would end otherwise."""
 JOB_SECONDS = 600.0
@@ -106,7 +108,8 @@ def _run(
     _register(installation, folders, record)
     with _clients(installation, folders, record, submitter, operator, tally.seed):
         wait_for(
-            lambda: len(record.seen_versions(WATCHED)) > 0 and min(map(len, record.answered.values())) > 5
+            lambda: len(record.seen_versions(WATCHED)) > 0 and min(map(len, record.answered.values())) > 5,
+            START_SECONDS,
         )
         tally.resources.first = tally.resources.sample(installation.victims)
         with _measuring(installation, tally):
@@ -139,7 +142,7 @@ def _register(installation: Installation, folders: dict[str, ChangingFolder], re
         response = send(f"{installation.proxy}/datasets/{name}", {"keep": KEEP[name]}, method="PATCH")
         assert response.status == 200, response.body
     for url in [f"{installation.proxy}/datasets/{name}" for name in folders]:
-        wait_for(partial(_has_version, url))
+        wait_for(partial(_has_version, url), START_SECONDS)
 
 
 def _wait_for_version(record: Record, seconds: float) -> None:
