@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from statsvc.common.one_line import one_line
 from statsvc.errors import InvalidParameter, nearest
 from statsvc.store import home as homes
 
@@ -43,7 +44,8 @@ class ConfigFile(dict[str, Any]):
             raise click.UsageError(f"{path}: home cannot be set in the home directory's own file.")
         for name in tables:
             if name not in group.commands:
-                raise click.UsageError(f"{path}: [{name}] is not a command{nearest(name, group.commands)}.")
+                text = f"[{one_line(name)}] is not a command{nearest(name, group.commands)}"
+                raise click.UsageError(f"{path}: {text}.")
         self.path, self._tables, self._group = path, tables, group
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -67,7 +69,7 @@ class ConfigFile(dict[str, Any]):
             return shared | _by_parameter(self.path, name, table, command)
         for key in table:
             if key not in command.commands:
-                text = f"[{name}.{key}] is not a command{nearest(key, command.commands)}"
+                text = f"[{name}.{one_line(key)}] is not a command{nearest(key, command.commands)}"
                 raise click.UsageError(f"{self.path}: {text}.")
         return {
             key: self._of_command(f"{name} {key}", table.get(key, {}), each)
@@ -99,7 +101,7 @@ def _by_parameter(
     where = f"[{name.replace(' ', '.')}] " if name else ""
     for key, value in table.items():
         if key not in known:
-            raise click.UsageError(f"{path}: {where}{key} is unknown{nearest(key, known)}.")
+            raise click.UsageError(f"{path}: {where}{one_line(key)} is unknown{nearest(key, known)}.")
         if isinstance(value, dict):
             raise click.UsageError(f"{path}: {where}{key} must be a value, not a table.")
         if (expected := _expected(known[key], value)) is not None:
@@ -123,12 +125,17 @@ def _expected(option: click.Option | None, value: Any) -> str | None:
         types, expected = (int, float, str), "a number"
     else:
         types, expected = (str, int, float), "text in quotes or a number"
+    entries = [value]
     if option is not None and option.multiple:
-        is_valid = isinstance(value, list) and all(type(each) in types for each in value)
         expected = f"a list in brackets, each entry {expected}"
-    else:
-        is_valid = type(value) in types
-    return None if is_valid else expected
+        if not isinstance(value, list):
+            return expected
+        entries = value
+    if any(type(entry) not in types for entry in entries):
+        return expected
+    if any(isinstance(entry, str) and "\0" in entry for entry in entries):
+        return "text without null characters"  # no argument and no path can contain them
+    return None
 
 
 def load(context: click.Context, _option: click.Parameter, value: str | None) -> None:
@@ -150,7 +157,7 @@ def load(context: click.Context, _option: click.Parameter, value: str | None) ->
 
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows adds a mark
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise click.UsageError(f"The configuration file {path} cannot be read: {reason}.") from error
     context.default_map = ConfigFile(path, content, context.command, in_home=value is None)
