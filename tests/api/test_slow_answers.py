@@ -76,3 +76,22 @@ def test_versions_with_the_same_arrays_share_them_in_memory(home: Home) -> None:
         tables = [table.stored.array("path") for table, _ in shared._tables._values.values()]
         assert len(tables) == 6
         assert len({id(array) for array in tables}) == 1
+
+
+def test_versions_share_the_memory_of_histograms_but_not_the_histograms(home: Home) -> None:
+    samples = label_maps(images=6)
+    publish(home, "street", samples, num_classes=4)
+    paths = sorted(samples)
+    with ApiClient(build_app(home)) as client:
+        for count in (1, 2, 3):
+            split = {"part": {"paths": paths[:count]}}
+            assert client.patch("/datasets/street", json={"splits": split}).status_code == 200
+        for count in (3, 1, 2):
+            answer = client.get(
+                f"/datasets/street/histogram?version={count + 1}&split=part&ignore_index=none"
+            )
+            assert answer.json()["images"] == count
+        shared = client.app.state.service  # type: ignore[attr-defined]
+        tables = [table for table, _ in shared._tables._values.values()]
+        assert len(tables) == 3
+        assert all(table._histograms is shared._histograms for table in tables)

@@ -21,7 +21,7 @@ from statsvc.common.lru import Lru
 from statsvc.errors import Busy, NotFound
 from statsvc.store.catalog import tags
 from statsvc.store.publication import open_version
-from statsvc.store.versions.cached_table import CachedTable
+from statsvc.store.versions.cached_table import CachedTable, histogram_cache
 from statsvc.store.versions.row_access import RowsNeeded, may_read_rows
 from statsvc.store.versions.version import array_cache
 
@@ -76,7 +76,7 @@ class Service:
             Lru(OLDER_VERSIONS), THREADS
         )
         self._tables: Lru[tuple[str, int, bool], CachedTable] = Lru(TABLES)
-        self._arrays = array_cache(ARRAY_BYTES)
+        self._arrays, self._histograms = array_cache(ARRAY_BYTES), histogram_cache()
         self._responses: Lru[str, bytes] = Lru(RESPONSE_BYTES, len)
         self._quick: SingleFlight[str, bytes] = SingleFlight(self._responses, THREADS)
         self._slow: dict[str, asyncio.Task[bytes]] = {}
@@ -114,7 +114,8 @@ class Service:
         """Return the table of a version; opening it reads nothing."""
         table = self._tables.get(published.key)
         if table is None:
-            table = CachedTable(open_version(self.store, published.dataset, published.record, self._arrays))
+            stored = open_version(self.store, published.dataset, published.record, self._arrays)
+            table = CachedTable(stored, self._histograms, published.key)
             self._tables.put(published.key, table)
         return table
 

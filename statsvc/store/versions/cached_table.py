@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from statsvc.common.lru import Lru
 from statsvc.dataset.table import EXAMPLES, T, Table
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from statsvc.store.versions.version import Version
 
 HISTOGRAM_BYTES = 64 * 2**20
-"""Size limit of one version's cached histograms in bytes; a typical histogram takes a few kilobytes."""
+"""Size limit of cached histograms in bytes; that of 150 ids takes 180 kB."""
 
 MAX_DERIVED = 32
 """Other cached values of one version, such as sampling plans; each is a few arrays over the classes."""
@@ -30,19 +30,33 @@ MAX_EXAMPLES = 64
 """Cached lists of example samples of one version."""
 
 
+HistogramCache: TypeAlias = "Lru[tuple[Hashable, str | None, ClassMap | None], Histogram]"
+"""Histograms by version, split and class map."""
+
+
+def histogram_cache() -> HistogramCache:
+    """Return an empty cache of at most `HISTOGRAM_BYTES`."""
+    return Lru(HISTOGRAM_BYTES, _size)
+
+
 class CachedTable(Table):
     """A stored version that computes each histogram and list of examples from its rows once.
 
     Thread-safe: a second thread waits for the result of the first one, unless it must not read rows.
+
+    histograms  cache that several versions share; by default, this version has its own
+    key         identifies the version in it
     """
 
-    def __init__(self, stored: Version) -> None:
-        self.stored = stored
+    def __init__(
+        self, stored: Version, histograms: HistogramCache | None = None, key: Hashable = None
+    ) -> None:
+        self.stored, self._key = stored, key
         self.dataset, self.version = stored.dataset, stored.version
         self.configuration, self.has_rows = stored.configuration, stored.has_rows
         self.sampled_from = stored.sampled_from
         self._reading = threading.RLock()
-        self._histograms: Lru[tuple[str | None, ClassMap | None], Histogram] = Lru(HISTOGRAM_BYTES, _size)
+        self._histograms = histogram_cache() if histograms is None else histograms
         self._derived: Lru[Hashable, Any] = Lru(MAX_DERIVED)
         self._examples: Lru[tuple[tuple[int, ...], str | None, int], dict[int, list[str]]] = Lru(MAX_EXAMPLES)
 
@@ -82,13 +96,14 @@ class CachedTable(Table):
 
     def histogram(self, split: str | None = None, class_map: ClassMap | None = None) -> Histogram:
         """Return the counts of a split after a class map, as `Table.histogram`."""
-        if (known := self._histograms.get((split, class_map))) is not None:
+        key = self._key, split, class_map
+        if (known := self._histograms.get(key)) is not None:
             return known
         with self._computing():
-            histogram = self._histograms.get((split, class_map))
+            histogram = self._histograms.get(key)
             if histogram is None:
                 histogram = self.stored.histogram(split, class_map)
-                self._histograms.put((split, class_map), histogram)
+                self._histograms.put(key, histogram)
             return histogram
 
     def cached(self, key: Hashable, make: Callable[[], T]) -> T:
