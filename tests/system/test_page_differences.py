@@ -107,6 +107,11 @@ def check_table(browser: Chrome, counts: Counts, before: str, after: str) -> Non
     assert np.abs(changes).tolist() == sorted(np.abs(changes), reverse=True)
 
 
+def weights_before(browser: Chrome) -> list[float]:
+    """Return the weights of the first side."""
+    return [number(row[6].split(" → ")[0]) for row in table(browser, "differences")[1:]]
+
+
 def choose(browser: Chrome, side: str, value: str) -> None:
     """Choose what is compared, and wait until the page shows it."""
     before = text(browser, "differences")
@@ -133,6 +138,10 @@ def test_versions_and_splits_are_compared_and_the_link_reproduces_it(
     browser.get(link)
     wait_for(lambda: "Versions" in text(browser, "about"))
     check_table(browser, counts, "2/train", "2/val")
+    # Another parameter keeps what is compared.
+    Select(browser.find_element(By.ID, "p-normalize")).select_by_value("max")
+    wait_for(lambda: max(weights_before(browser), default=0) == 1)
+    assert browser.find_element(By.ID, "differences-from").get_property("value") == "2/train"
 
 
 def test_a_split_of_the_page_is_compared_with_the_same_split_of_the_version_before(

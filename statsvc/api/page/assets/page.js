@@ -24,8 +24,10 @@ let retryTimer; // one timer, however many requests failed
 
 const current = () => known.datasets.find((each) => each.name === state().get("dataset"));
 
+/** Show other parameters. The fragment names versions of a dataset that are compared. */
 function go(parameters) {
-  history.pushState(null, "", address(parameters));
+  const isSame = parameters.get("dataset") === state().get("dataset");
+  history.pushState(null, "", address(parameters) + (isSame ? location.hash : ""));
   return show();
 }
 
