@@ -12,6 +12,7 @@ from statsvc.dataset import splits
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.num_classes import infer_num_classes
 from statsvc.errors import Conflict, NotFound
+from statsvc.store.catalog.catalog import check_name, new_uid
 from statsvc.store.catalog.records import NewVersion
 from statsvc.store.import_files import SampleCounts
 from statsvc.store.publication import IMPORTED, publish
@@ -47,11 +48,16 @@ def import_counts(
     occurring = _occurring_ids(counts)
     configuration = _complete(check_class_names(apply_changes(before, changes)), counts, occurring)
     if dataset is None:
-        dataset = catalog.create_dataset(name, None, None, configuration)
+        check_name(name)
     store.create()
-    uri = f"{dataset.uid}/import-{uuid.uuid4().hex}"
+    uid = new_uid() if dataset is None else dataset.uid
+    uri = f"{uid}/import-{uuid.uuid4().hex}"
     try:
         totals, digests = _write(store / uri, counts, occurring)
+        if (
+            dataset is None
+        ):  # only now, because a store that cannot be written must not leave an empty dataset
+            dataset = catalog.create_dataset(name, None, None, configuration, uid)
     except BaseException:
         (store / uri).remove()
         raise

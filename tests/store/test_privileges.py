@@ -123,6 +123,7 @@ def test_a_server_with_a_read_only_store_says_where_counts_can_be_imported(home:
                 answer.text
             )
             assert "Read-only file system" in answer.json()["detail"]
+        assert [row["name"] for row in client.get("/datasets").json()["datasets"]] == ["street"]
 
 
 def test_an_unknown_role_is_named(postgresql_server: PostgresServer, tmp_path: Path) -> None:

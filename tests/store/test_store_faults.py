@@ -18,11 +18,13 @@ from starlette.testclient import TestClient
 
 from statsvc.api.app import build_app
 from statsvc.common import object_urls
+from statsvc.dataset.table import Histogram
 from statsvc.errors import InvalidParameter, StoreError, StoreUnavailable
 from statsvc.store import home as homes
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.catalog.engine import upgrade_url
+from statsvc.store.importing import import_counts
 from statsvc.store.publication import open_version
 from statsvc.store.versions import bucket as buckets
 from statsvc.store.versions.open_location import open_location
@@ -284,6 +286,22 @@ def test_a_temporarily_unreadable_array_is_not_treated_as_damaged(tmp_path: Path
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert version.totals().pixels.sum() == record.pixels
+
+
+def test_an_import_that_cannot_be_written_leaves_no_empty_dataset(tmp_path: Path) -> None:
+    home = homes.resolve(str(tmp_path / "home"))
+    upgrade_url(home.database)
+    catalog = Catalog.open(home.database)
+    ids = np.arange(2)
+    counts = Histogram(ids, ids >= 0, ids + 5, None, None, None)
+    (tmp_path / "file").touch()
+    with pytest.raises((OSError, StoreError)):
+        import_counts(catalog, open_location(str(tmp_path / "file" / "versions")), "street", counts, {})
+    assert catalog.datasets() == []
+    record = import_counts(catalog, home.store, "street", counts, {})
+    assert (record.number, record.pixels) == (1, 11)
+    assert open_version(home.store, "street", record).totals().pixels.tolist() == [5, 6]
+    catalog.close()
 
 
 def test_a_job_survives_a_restart_of_the_database(

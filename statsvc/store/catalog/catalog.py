@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,17 +49,18 @@ class Catalog(Database):
     # Datasets
 
     def create_dataset(
-        self, name: str, source: str | None, pattern: str | None, configuration: Configuration
+        self,
+        name: str,
+        source: str | None,
+        pattern: str | None,
+        configuration: Configuration,
+        uid: str | None = None,
     ) -> Dataset:
-        """Register a dataset. Raises `InvalidParameter` for its name, `Conflict` if the name is taken."""
-        if not NAME.fullmatch(name):
-            raise InvalidParameter(
-                (
-                    "name",
-                    f"{name!r} must consist of at most 100 letters, digits, '-', '_' and '.', "
-                    "starting with a letter or digit",
-                )
-            )
+        """Register a dataset. Raises `InvalidParameter` for its name, `Conflict` if the name is taken.
+
+        uid  from `new_uid`, if arrays were already written for it; None chooses one
+        """
+        check_name(name)
         _check_encoding(source, pattern)
         name_taken = Conflict(
             f"the dataset {name!r} already exists; choose another name, or delete that dataset first"
@@ -67,7 +69,7 @@ class Catalog(Database):
             with write(self.engine) as connection:
                 if dataset_rows.by_name(connection, name) is not None:
                     raise name_taken
-                return dataset_rows.insert(connection, name, source, pattern, configuration)
+                return dataset_rows.insert(connection, name, source, pattern, configuration, uid or new_uid())
         except sa.exc.IntegrityError:
             raise name_taken from None  # on PostgreSQL, another transaction inserted the name meanwhile
 
@@ -272,6 +274,23 @@ def _insert_version(connection: sa.Connection, dataset: Dataset, new: NewVersion
         current_number=dataset.next_number,
         next_number=dataset.next_number + 1,
     )
+
+
+def new_uid() -> str:
+    """Return a uid for a new dataset."""
+    return uuid.uuid4().hex
+
+
+def check_name(name: str) -> None:
+    """Raise `InvalidParameter` for an invalid name of a dataset."""
+    if not NAME.fullmatch(name):
+        raise InvalidParameter(
+            (
+                "name",
+                f"{name!r} must consist of at most 100 letters, digits, '-', '_' and '.', "
+                "starting with a letter or digit",
+            )
+        )
 
 
 def _check_encoding(source: str | None, pattern: str | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -37,13 +36,13 @@ def insert(
     source: str | None,
     pattern: str | None,
     configuration: Configuration,
+    uid: str,
 ) -> Dataset:
     """Insert a dataset and return it."""
     # Continue the numbers of a deleted dataset of the same name, so that a cached pinned version stays true.
     number = connection.scalar(sa.select(sa.func.max(datasets.c.next_number)).where(datasets.c.name == name))
     if number is None:
         number = connection.scalar(sa.select(settings.c.value).where(settings.c.name == _FIRST_NUMBER))
-    uid = uuid.uuid4().hex
     connection.execute(
         datasets.insert().values(
             uid=uid,
