@@ -19,6 +19,8 @@ from statsvc.dataset.splits import Split, detect
 from statsvc.errors import InvalidParameter
 from statsvc_workers.sources import layouts
 from statsvc_workers.sources.patterns import matcher
+from statsvc_workers.sources.sources import open_source
+from statsvc_workers.sources.split_lists import MAX_BYTES
 from support.dataset_trees import TREES
 from support.label_trees import write
 
@@ -112,6 +114,42 @@ def test_a_glob_of_shards_matches_their_samples(glob: str) -> None:
     split = Split(glob=glob)
     assert split.contains("data/train-00000-of-00002.parquet/17")
     assert not split.contains("data/validation-00000-of-00001.parquet/17")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"[{", "Expecting property name"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'[{"train": 5}]', "train"),
+        (b" " * (MAX_BYTES + 1), "more than 16 MB"),
+    ],
+)
+def test_a_list_of_splits_that_cannot_be_read_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
+    Image.new("L", (2, 2)).save(tmp_path / "a.png")
+    (tmp_path / "splits_final.json").write_bytes(content)
+    source = open_source(str(tmp_path), None)
+    assert not source.splits
+    assert source.selection is not None
+    [line] = [line for line in source.selection.lines() if "splits_final.json" in line]
+    assert "could not be read as a list of splits" in line
+    assert reason in line
+
+
+def test_a_list_that_can_be_read_is_used_without_the_one_that_cannot(tmp_path: Path) -> None:
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for name in "ab":
+        Image.new("L", (2, 2)).save(tmp_path / f"{name}.png")
+    (lists / "train.txt").write_bytes(b"\xff")
+    (lists / "val.txt").write_text("b\n")
+    source = open_source(str(tmp_path), None)
+    assert list(source.splits) == ["val"]
+    assert source.selection is not None
+    lines = "\n".join(source.selection.lines())
+    assert "train.txt was ignored" in lines
+    assert "val (1) are defined by ImageSets/Segmentation/val.txt" in lines
 
 
 @pytest.mark.parametrize("split", ["trian_*", ["nowhere.png"]])

@@ -202,13 +202,19 @@ class _Opening:
 
     def _with_splits(self, source: Source, names: list[str], samples: list[str]) -> Source:
         """Return the source with the splits that its files or its layout define."""
-        splits, file = listed_splits(source.root, names, samples)
-        if not splits:
-            return replace(source, splits=self._layout_splits(samples))
+        listed = listed_splits(source.root, names, samples)
+        notes = [
+            f"{printable(path)} was ignored, because it could not be read as a list of splits: {reason}"
+            for path, reason in listed.unreadable
+        ]
+        splits = listed.splits or self._layout_splits(samples)
+        if listed.splits:
+            sizes = (f"{name} ({sum(map(split.contains, samples))})" for name, split in splits.items())
+            notes.append(f"splits {', '.join(sizes)} are defined by {printable(listed.files[0])}")
+        if not notes:
+            return replace(source, splits=splits)
         selection = source.selection or Selection()
-        text = ", ".join(f"{name} ({sum(map(split.contains, samples))})" for name, split in splits.items())
-        note = f"splits {text} are defined by {printable(file)}"
-        return replace(source, selection=replace(selection, notes=(*selection.notes, note)), splits=splits)
+        return replace(source, selection=replace(selection, notes=(*selection.notes, *notes)), splits=splits)
 
     def _layout_splits(self, samples: list[str]) -> dict[str, Split]:
         """Return the splits of the layout that contain samples; a container counts as a folder of them."""
