@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from statsvc.api.app import build_app
 from statsvc.common import object_urls
-from statsvc.dataset.table import Histogram
+from statsvc.dataset.histogram import Histogram
 from statsvc.errors import InvalidParameter, StoreError, StoreUnavailable
 from statsvc.store import home as homes
 from statsvc.store.catalog import jobs
