@@ -125,7 +125,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 assert libc.mprotect(ctypes.c_void_p(start + LENGTH), ctypes.c_size_t(PAGE), 0) == 0
 memory = np.frombuffer(area, np.uint8, LENGTH, start - address)
 rng = np.random.default_rng(0)
-counts, tails = np.zeros(3 * 256, np.int64), np.zeros(256, np.int64)
+counts, tails = np.zeros(9 * 256, np.int64), np.zeros(256, np.int64)
 for width in range(1, 80):
     for height in (1, 2, 5):
         rows = rng.integers(0, 256, (height, width + 1), dtype=np.uint8)
@@ -136,9 +136,10 @@ for width in range(1, 80):
             for whole in (width, width - 1):
                 data[:] = rows.ravel()
                 columns = np.array([0, whole // 3, whole // 3, whole])
+                bands = np.array([0, 0, height // 2, height])
                 for loop in (png_rows.count_rows, machine_code.count_rows):
                     before = np.zeros(width, np.uint8)
-                    assert loop(data, height, width, columns, counts, tails, before) == -1
+                    assert loop(data, bands, width, columns, counts, tails, before) == -1
             data[:] = rows.ravel()
             pixels = np.empty((height, width), np.uint8)
             before = np.zeros(width, np.uint8)
@@ -358,7 +359,7 @@ def test_the_loop_refuses_arrays_that_are_shorter_than_it_reads() -> None:
     def count(length: int, row: int) -> int:
         data, before = np.zeros(length, np.uint8), np.zeros(row, np.uint8)
         counts, tails = np.zeros(256, np.int64), np.zeros(256, np.int64)
-        return machine_code.count_rows(data, 3, 8, np.array([0, 8]), counts, tails, before)
+        return machine_code.count_rows(data, np.array([0, 3]), 8, np.array([0, 8]), counts, tails, before)
 
     assert count(27, 8) == -1
     for length, row in ((26, 8), (27, 7)):

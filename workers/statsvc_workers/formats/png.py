@@ -242,19 +242,15 @@ def _count_bytes(
     from statsvc_workers.kernels import machine_code  # listing does not need it
 
     row = header.row_bytes()
-    counts = np.zeros((len(rows) - 1, (len(columns) - 1) * machine_code.IDS), np.int64)
-    previous_row, top, tile_row = np.zeros(row, np.uint8), 0, 0
+    counts = np.zeros((len(rows) - 1) * (len(columns) - 1) * machine_code.IDS, np.int64)
+    previous_row, top = np.zeros(row, np.uint8), 0
     for band in _bands(image, header):
-        start = 0
-        while start < len(band):
-            while rows[tile_row + 1] <= top:
-                tile_row += 1
-            height = min((len(band) - start) // (1 + row), int(rows[tile_row + 1]) - top)
-            part, table = band[start : start + height * (1 + row)], counts[tile_row]
-            start += len(part)
-            invalid = machine_code.count_rows(part, height, row, columns, table, tails, previous_row)
-            _check_filter_type(top, invalid)
-            top += height
+        height = len(band) // (1 + row)
+        inside = np.clip(rows - top, 0, height)
+        _check_filter_type(
+            top, machine_code.count_rows(band, inside, row, columns, counts, tails, previous_row)
+        )
+        top += height
     return counts.reshape(-1, machine_code.IDS)
 
 

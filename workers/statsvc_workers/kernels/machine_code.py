@@ -46,7 +46,7 @@ _CHECKED = ("NUMBA_BOUNDSCHECK", "NUMBA_DISABLE_JIT")
 
 def count_rows(
     data: NDArray[np.uint8],
-    height: int,
+    rows: NDArray[np.int64],
     row: int,
     columns: NDArray[np.int64],
     counts: NDArray[np.int64],
@@ -54,13 +54,14 @@ def count_rows(
     before: NDArray[np.uint8],
 ) -> int:
     """Unfilter and count rows, as `png_rows.count_rows` does; releases the GIL. All arrays are contiguous."""
-    sizes = (height * (1 + row), len(columns), (len(columns) - 1) * IDS, IDS, row)
-    arrays: tuple[NDArray[Any], ...] = (data, columns, counts, tails, before)
+    tiles = (len(rows) - 1) * (len(columns) - 1)
+    sizes = (int(rows[-1]) * (1 + row), len(rows), len(columns), tiles * IDS, IDS, row)
+    arrays: tuple[NDArray[Any], ...] = (data, rows, columns, counts, tails, before)
     if any(
         len(array) < size or not array.flags.c_contiguous for array, size in zip(arrays, sizes, strict=True)
     ):
         raise ValueError("an array is shorter than the loop reads, or not contiguous")
-    return load()(data, height, row, columns, counts, tails, before)
+    return load()(data, rows, row, columns, counts, tails, before)
 
 
 def load() -> Callable[..., int]:
@@ -160,19 +161,19 @@ def _compiled(machine: Any) -> bytes | None:
 
     count = png_rows.count_rows
 
-    def on_pointers(data, height, row, columns, edges, counts, tails, before):  # type: ignore[no-untyped-def]
+    def on_pointers(data, size, rows, bands, row, columns, edges, counts, tails, before):  # type: ignore[no-untyped-def]
         return count(
-            carray(data, (height * (1 + row),)),
-            height,
+            carray(data, (size,)),
+            carray(rows, (bands,)),
             row,
             carray(columns, (edges,)),
-            carray(counts, ((edges - 1) * IDS,)),
+            carray(counts, ((bands - 1) * (edges - 1) * IDS,)),
             carray(tails, (IDS,)),
             carray(before, (row,)),
         )
 
     pixels, numbers, size = types.CPointer(types.uint8), types.CPointer(types.int64), types.int64
-    signature = types.int64(pixels, size, size, numbers, size, numbers, numbers, pixels)
+    signature = types.int64(pixels, size, numbers, size, size, numbers, size, numbers, numbers, pixels)
     compiled = njit(signature, boundscheck=False)(on_pointers)
     [overload] = compiled.overloads.values()
     name = overload.fndesc.llvm_func_name
@@ -196,12 +197,13 @@ def _callable(machine: Any, code: bytes) -> Callable[..., int]:
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     pointer, size = ctypes.c_void_p, ctypes.c_int64
-    arguments = (pointer, pointer, pointer, size, size, pointer, size, pointer, pointer, pointer)
+    # By numba's calling convention, the first two arguments receive the result and the exception.
+    arguments = (pointer, pointer, pointer, size, pointer, size, size, pointer, size, *[pointer] * 3)
     function = ctypes.CFUNCTYPE(ctypes.c_int32, *arguments)(engine.get_function_address(_NAME))
 
     def run(
         data: NDArray[np.uint8],
-        height: int,
+        rows: NDArray[np.int64],
         row: int,
         columns: NDArray[np.int64],
         counts: NDArray[np.int64],
@@ -209,15 +211,14 @@ def _callable(machine: Any, code: bytes) -> Callable[..., int]:
         before: NDArray[np.uint8],
         _engine: Any = engine,  # owns the machine code
     ) -> int:
-        # By numba's calling convention, the first two arguments receive the result and the exception.
         result, exception = ctypes.c_int64(), ctypes.c_void_p()
         function(
             ctypes.addressof(result),
             ctypes.addressof(exception),
-            data.ctypes.data,
-            *(height, row),
-            columns.ctypes.data,
-            len(columns),
+            *(data.ctypes.data, len(data)),
+            *(rows.ctypes.data, len(rows)),
+            row,
+            *(columns.ctypes.data, len(columns)),
             *(counts.ctypes.data, tails.ctypes.data, before.ctypes.data),
         )
         return result.value

@@ -124,9 +124,10 @@ def _decoded(kind, residual, up, left, corner, pattern):
 def _decode_row(kind, data, begin, columns, above, rows, counts):
     """Decode the whole bytes of a row over the row above, in place; return how many words changed.
 
-    columns, counts  as in `count_rows`
-    rows             if not 0, `counts` moves this many pixels from the old id to the new id of every changed
-                     byte
+    columns  as in `count_rows`
+    counts   int64 [c * IDS], the counters of one row of tiles
+    rows     if not 0, `counts` moves this many pixels from the old id to the new id of every changed
+             byte
     """
     whole = columns[-1]
     column = 0
@@ -175,38 +176,28 @@ def _decode_row(kind, data, begin, columns, above, rows, counts):
 
 
 @kernel
-def count_rows(data, height, row, columns, counts, tails, before):
-    """Unfilter rows of a PNG of at most one byte per pixel, and count their bytes in columns of tiles.
-
-    data     uint8 [height * (1 + row)], decompressed: each row's filter type, then its bytes
-    height   rows
-    row      bytes of a row, at least 1
-    columns  int64 [c + 1], byte at which each column begins, ascending from 0, and the end of the last one:
-             row, or row - 1 where a row ends within a byte
-    counts   int64 [c * IDS], to which the whole bytes of each column are added
-    tails    int64 [256], to which the last bytes are added where a row ends within a byte
-    before   uint8 [row], the decoded row before the first one (zeros at the top of the image); on return,
-             the last decoded row
-
-    Returns -1, or the index of the first row with an unknown filter type.
+def _count_band(data, top, bottom, row, columns, counts, tails, before):
+    """Unfilter and count the rows of one row of tiles; arguments and result as those of `count_rows`.
 
     Most rows of a label map are almost equal to the row above. So the row above is counted as if it occurred
     in all remaining rows, and where a byte changes, the rest of its column moves from the old id to the new
     id: bytes that repeat the row above cost nothing. After two consecutive rows with many changes
     (`MANY_CHANGES`), rows are counted individually, until a row has few changes (`FEW_CHANGES`).
     """
+    if top == bottom:
+        return np.int64(-1)
     steady = True  # whether `counts` includes the row above for all remaining rows
     changed_rows = 0  # consecutive rows with many changes
     whole = columns[-1]
-    count_columns(before, columns, height, counts)
+    count_columns(before, columns, bottom - top, counts)
     if whole < row:
-        tails[before[whole]] += height
-    for y in range(height):
+        tails[before[whole]] += bottom - top
+    for y in range(top, bottom):
         begin = y * (row + 1) + 1
         kind = data[begin - 1]
         if kind > PAETH:
             return y
-        rows = height - y
+        rows = bottom - y
         left = np.uint8(0)
         corner = np.uint8(0)
         if whole < row:
@@ -231,7 +222,32 @@ def count_rows(data, height, row, columns, counts, tails, before):
             if FEW_CHANGES * WORD_BYTES * changed < whole:
                 steady = True
                 count_columns(before, columns, rows - 1, counts)
-    return -1
+    return np.int64(-1)
+
+
+@kernel
+def count_rows(data, rows, row, columns, counts, tails, before):
+    """Unfilter rows of a PNG of at most one byte per pixel, and count their bytes in tiles.
+
+    data     uint8 [rows[-1] * (1 + row)], decompressed: each row's filter type, then its bytes
+    rows     int64 [t + 1], row at which each row of tiles begins, ascending from 0, and the last one's end
+    row      bytes of a row, at least 1
+    columns  int64 [c + 1], byte at which each column of tiles begins, ascending from 0, and the last one's
+             end: row, or row - 1 where a row ends within a byte
+    counts   int64 [t * c * IDS], to which the whole bytes of each tile are added
+    tails    int64 [256], to which the last bytes are added where a row ends within a byte
+    before   uint8 [row], the decoded row before the first one (zeros at the top of the image); on return,
+             the last decoded row
+
+    Returns -1, or the index of the first row with an unknown filter type.
+    """
+    size = IDS * (len(columns) - 1)
+    for k in range(len(rows) - 1):
+        table = counts[k * size : (k + 1) * size]
+        invalid = _count_band(data, rows[k], rows[k + 1], row, columns, table, tails, before)
+        if invalid >= 0:
+            return invalid
+    return np.int64(-1)
 
 
 @kernel

@@ -51,12 +51,15 @@ def count_bytes(flat, i, end, counters):
 @kernel
 def move_counts(counters, counts, base, step):
     """Add the counters of `count_bytes` to counts[base + step * id], and set them to zero."""
+    totals = counters[:256]  # cannot overflow: all counters together hold fewer than 2 ** 32 pixels
+    for k in range(1, 16):
+        part = counters[256 * k : 256 * (k + 1)]
+        for byte in range(256):
+            totals[byte] += part[byte]
+            part[byte] = 0
     for byte in range(256):
-        total = np.int64(0)
-        for k in range(16):
-            total += np.int64(counters[256 * k + byte])
-            counters[256 * k + byte] = 0
-        counts[base + step * byte] += total
+        counts[base + step * byte] += np.int64(totals[byte])
+        totals[byte] = 0
 
 
 @kernel

@@ -151,8 +151,8 @@ def _count_singly(flat, begin, columns, counters):
         end = begin + columns[column + 1]
         own = counters[column]
         i = count_bytes(flat, i, end, own)
-        while i < end:
-            own[flat[i]] += np.uint32(1)
+        while i < end:  # fewer than 16 bytes, each in its own table
+            own[256 * (end - i) + np.int64(flat[i])] += np.uint32(1)
             i += 1
 
 

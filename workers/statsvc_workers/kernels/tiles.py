@@ -144,7 +144,7 @@ def _as_bytes(part: NDArray[Any]) -> NDArray[np.uint8] | None:
 
 def entries_of_tables(counts: Int64) -> Entries:
     """Return the entries of dense tables, int64 [tiles, ids], with one column for each id from 0 on."""
-    ids = np.flatnonzero(counts.any(axis=0))
+    ids = np.flatnonzero(np.bitwise_or.reduce(counts, axis=0))  # several times as fast as `any`
     of_ids = np.ascontiguousarray(counts[:, ids].T)  # few ids occur, so the rest is cheap
     position, tile = np.nonzero(of_ids)
     return tile, ids[position], of_ids[position, tile]
