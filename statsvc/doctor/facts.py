@@ -32,6 +32,9 @@ MASK_SHARE = 0.05
 MAX_IDS_WITH_EXAMPLES = 64
 """Ids without a class, those with the most pixels, for which examples are collected."""
 
+MAX_PLAUSIBLE_ID = 1000
+"""Ids up to this are plausible class ids. With higher ids in use, 65535 can be one of them."""
+
 UNSIGNED_MINUS_ONE = (2**16 - 1, 2**32 - 1)
 """−1 as an unsigned integer of 16 and of 32 bits."""
 
@@ -145,6 +148,12 @@ class Facts:
         """Return the raw ids, bool [K], that occur only in the samples of a suspicion."""
         flagged = self.flagged_pixels[suspicion]
         return np.asarray((flagged > 0) & (flagged == self.pixels), np.bool_)
+
+    def paths_with(self, ids: Int64) -> tuple[str, ...]:
+        """Return paths of samples that contain these raw ids: the first of each id, then the second, …."""
+        rows_of_ids = [self.examples.get(int(raw_id), []) for raw_id in ids]
+        order = [rows[k] for k in range(MAX_FILES) for rows in rows_of_ids if k < len(rows)]
+        return self.files.first_paths(np.array(list(dict.fromkeys(order)), np.int64))
 
     def change_without(self, raw_pixels: Int64) -> dict[str, Any] | None:
         """Return the largest change of a weight if these pixels, int64 [K], were not counted."""

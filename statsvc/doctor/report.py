@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from statsvc.dataset import class_counts
-from statsvc.doctor import classes, edges, files, groups, ids, objects, positions, repeats, swaps
+from statsvc.doctor import (
+    classes,
+    conversions,
+    edges,
+    files,
+    groups,
+    ids,
+    objects,
+    positions,
+    reductions,
+    repeats,
+    swaps,
+    values,
+)
 from statsvc.doctor.facts import FileFacts, gather
 from statsvc.doctor.finding import SERIOUS, Finding
 from statsvc.doctor.interpretation import SPEC, Interpretation
@@ -76,15 +89,15 @@ def findings(facts: Facts) -> Iterator[Finding]:
     """Yield every finding. Ids that one of them explains are not reported as unexpected, too."""
     explained: set[int] = set()
     for check in (
-        ids.binary_masks,
-        ids.images,
-        ids.interpolated,
-        ids.greyed_colours,
-        ids.swapped_bytes,
-        ids.wrong_sign,
-        ids.nodata,
-        ids.reduced_twice,
-        ids.reduced_partly,
+        values.binary_masks,
+        values.images,
+        conversions.interpolated,
+        conversions.greyed_colours,
+        conversions.swapped_bytes,
+        conversions.wrong_sign,
+        values.nodata,
+        reductions.reduced_twice,
+        reductions.reduced_partly,
         ids.two_voids,
         files.pixel_types,
         files.odd_sizes,
@@ -93,7 +106,7 @@ def findings(facts: Facts) -> Iterator[Finding]:
         if (finding := check(facts)) is not None:
             explained |= set(finding.ids)
             yield finding
-    for check in (ids.instance_ids, swaps.swapped_classes):
+    for check in (values.instance_ids, swaps.swapped_classes):
         if not explained and (finding := check(facts)) is not None:
             explained |= set(finding.ids)
             yield finding
