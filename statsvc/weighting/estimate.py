@@ -96,7 +96,7 @@ def describe(
             {
                 "code": "not_estimated",
                 "message": f"{len(few)} of {len(body['classes'])} classes occur in too few of the "
-                f"{estimate.drawn} sampled images ({MIN_IMAGES} are needed, and more where few contain most "
-                f"of the pixels), so their shares are not estimated{weights}: {listed(few)}. Count more",
+                f"{estimate.drawn} sampled images ({MIN_IMAGES} are needed), so their shares are not "
+                f"estimated{weights}: {listed(few)}. Count more",
             }
         )
