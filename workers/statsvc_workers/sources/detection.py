@@ -27,8 +27,9 @@ from statsvc_workers.sources.content import Look
 from statsvc_workers.sources.file_names import LAST_WORD, NamedFile, name_role, named_files, numbered_variant
 from statsvc_workers.sources.grouping import escaped, pattern_of_group
 from statsvc_workers.sources.inspection import Inspection
+from statsvc_workers.sources.pairing import MANY_VARIANTS
 from statsvc_workers.sources.roles import Role, folder_role, has_outer_labels, role_of
-from statsvc_workers.sources.splitting import MANY_VARIANTS, Splitting
+from statsvc_workers.sources.splitting import Splitting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

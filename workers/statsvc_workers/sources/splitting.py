@@ -20,23 +20,19 @@ from statsvc_workers.sources.file_names import (
     numbered_variant,
 )
 from statsvc_workers.sources.inspection import FOLDERS, grouped, spread
+from statsvc_workers.sources.pairing import MANY_VARIANTS, NUMBER, pair_of_folders, pairs_of_variants
 from statsvc_workers.sources.roles import VARIANTS, VERSION, folder_role, role_of, without_splits, words
 from statsvc_workers.sources.same_images import Images, Pair, pixels_agree, pixels_equal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from statsvc_workers.sources.file_names import NamedFile
     from statsvc_workers.sources.inspection import Inspection
-
-    Variant = tuple[NamedFile, tuple[str, ...], str]
-    """A file, the name of its image, and its variant."""
+    from statsvc_workers.sources.pairing import Variant
 
 CONTENT_FOLDERS = 12
 """Folders in which the pixels of files are inspected."""
-
-MANY_VARIANTS = 16
-"""More variants of one image than this are names of images, not kinds."""
 
 MANY_NUMBERS = 8
 """More numbers than this after one word are numbers of images: `mask_001`."""
@@ -46,8 +42,6 @@ MANY_NAMES = 8
 
 MINORITY = 0.1
 """A smaller share of images among label maps is a set of bad samples, not a kind."""
-
-NUMBER = re.compile(r"\d+")
 
 WHOLE_STEM = "\0"
 """The variant of a file whose stem, with its suffix, is the name of the image of another file."""
@@ -94,7 +88,7 @@ class Splitting:
             bases[NUMBER.sub("#", file.suffix)].add(file.base)
         suffixes = {
             name
-            for pair in _pairs(variants)
+            for pair in pairs_of_variants(variants)
             if not any(NUMBER.search(name) and len(bases[NUMBER.sub("#", name)]) < 2 for name in pair.names)
             and self._are_readings(pair)
             for name in pair.names
@@ -131,7 +125,7 @@ class Splitting:
             for file in files
             for prefix in (prefix_of.get(file.path, ""),)
         ]
-        prefixes = {name for pair in _pairs(variants) for name in pair.names} - {""}
+        prefixes = {name for pair in pairs_of_variants(variants) for name in pair.names} - {""}
         if not prefixes:
             return [files]
         return list(grouped(files, lambda file: _if_in(prefix_of.get(file.path, ""), prefixes)).values())
@@ -149,7 +143,7 @@ class Splitting:
             return [files]
         names = {
             name
-            for pair in _pairs(variants)
+            for pair in pairs_of_variants(variants)
             if all(pair.names) and self._numbers_readings(pair)
             for name in pair.names
         }
@@ -165,7 +159,7 @@ class Splitting:
         folders = grouped(files, lambda file: file.folder)
         if len(folders) < 2 or not 1 < len(names) <= MANY_VARIANTS or not Stems(names).words:
             return [files]
-        pairs = _pairs((file, (file.folder,), file.stem) for file in files)
+        pairs = pairs_of_variants((file, (file.folder,), file.stem) for file in files)
         parts = {name for pair in pairs if len(pair.first) > 1 for name in pair.names}
         return list(grouped(files, lambda file: _if_in(file.stem, parts)).values())
 
@@ -225,7 +219,7 @@ class Splitting:
         for (first, second), pairs in pairs_of.items():
             if not VERSION.match(first) and without_splits(first) == without_splits(second):
                 continue
-            pair = _pair_of_folders((first, second), pairs, folders)
+            pair = pair_of_folders((first, second), pairs, folders)
             if pair is not None and self._same_images(pair):
                 parallel |= {first, second}
         return parallel
@@ -261,7 +255,7 @@ class Splitting:
         copies: set[str] = set()
         for first, second in itertools.combinations(sorted(folders), 2):
             in_splits = {folder_split(f"{folder}/") for folder in (first, second)}
-            pair = _pair_of_folders((first, second), [(first, second)], folders)
+            pair = pair_of_folders((first, second), [(first, second)], folders)
             if pair is None or len(in_splits - {None}) > 1 or _differ_by_one(first, second):
                 continue
             distinctive = Stems(file.stem for file in pair.first).distinctive
@@ -352,61 +346,3 @@ def _without_split_folders(folder: str) -> tuple[str, ...]:
 
 def _if_in(text: str, chosen: set[str]) -> str:
     return text if text in chosen else ""
-
-
-def _pairs(variants: Iterable[Variant]) -> Iterator[Pair]:
-    """Yield pairs of variants that share images: at least half of the images of the smaller group.
-
-    variants  files with the name of their image and their variant, such as a suffix, which may be ""
-    """
-    files_of: dict[tuple[str, ...], dict[str, NamedFile]] = defaultdict(dict)
-    images: dict[str, set[str]] = defaultdict(set)
-    for file, image, variant in variants:
-        files_of[image].setdefault(variant, file)
-        images[variant].add(file.path)
-    shared: dict[tuple[str, str], list[tuple[NamedFile, NamedFile]]] = defaultdict(list)
-    for found in files_of.values():
-        if 1 < len(found) <= MANY_VARIANTS:
-            for first, second in itertools.combinations(sorted(found), 2):
-                if found[first] is not found[second]:
-                    shared[first, second].append((found[first], found[second]))
-    for names, pairs in shared.items():
-        if 2 * len(pairs) >= min(len(images[name]) for name in names):
-            first_files, second_files = zip(*pairs, strict=True)
-            yield Pair(names, first_files, second_files)
-
-
-def _pair_of_folders(
-    names: tuple[str, str], pairs: Sequence[tuple[str, str]], folders: Mapping[str, Sequence[NamedFile]]
-) -> Pair | None:
-    """Return the files with equal names in pairs of folders; None if they share less than half of them."""
-    shared: list[tuple[NamedFile, NamedFile]] = []
-    smaller = 0
-    for both in pairs:
-        # Files may repeat the name of their folder, such as gtFine/x_gtFine_labelIds.png.
-        by_stem, by_image = (
-            [
-                {key(file, name): file for file in folders[folder]}
-                for name, folder in zip(names, both, strict=True)
-            ]
-            for key in (_stem, _without_folder)
-        )
-        chosen = max(by_stem, by_image, key=lambda found: len(found[0].keys() & found[1].keys()))
-        smaller += min(map(len, chosen))
-        shared += [(chosen[0][name], chosen[1][name]) for name in sorted(chosen[0].keys() & chosen[1].keys())]
-    if not shared or 2 * len(shared) < smaller:
-        return None
-    first, second = zip(*shared, strict=True)
-    return Pair(names, first, second)
-
-
-def _stem(file: NamedFile, _folder: str) -> str:
-    return file.stem
-
-
-def _without_folder(file: NamedFile, folder: str) -> str:
-    # Or its singular, such as fronts/x_front.png and zones/x_zone.png.
-    stem = re.sub(rf"{re.escape(folder.rstrip('s'))}s?", "", file.stem, flags=re.IGNORECASE)
-    for number in NUMBER.findall(folder):
-        stem = re.sub(rf"(?<!\d){number}(?!\d)", "", stem)
-    return stem
