@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset, Job, VersionRecord
     from statsvc.store.versions.location import Location
-    from statsvc.store.versions.version import ArrayCache
+    from statsvc.store.versions.verified_arrays import ArrayCache
 
 IMPORTED = "import"
 """The reader digest of imported counts."""

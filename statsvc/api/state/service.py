@@ -23,7 +23,7 @@ from statsvc.store.catalog import tags
 from statsvc.store.publication import open_version
 from statsvc.store.versions.cached_table import CachedTable, histogram_cache
 from statsvc.store.versions.row_access import RowsNeeded, may_read_rows
-from statsvc.store.versions.version import array_cache
+from statsvc.store.versions.verified_arrays import array_cache
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from statsvc.dataset.grid import Grid
     from statsvc.dataset.table import Block
     from statsvc.store.versions.location import Location
-    from statsvc.store.versions.version import ArrayCache
+    from statsvc.store.versions.verified_arrays import ArrayCache
 
 FILE = "aggregates"
 _RAW, _MAPPED = "raw", "own"
