@@ -215,21 +215,21 @@ def test_the_table_of_arrays_names_every_array() -> None:
 
 def test_the_tables_of_the_experiment_follow_from_the_stored_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    training = importlib.import_module("training")
+    runs, report = map(importlib.import_module, ("training_runs", "training_report"))
 
     page = (DOCS / "explanation" / "training-experiment.md").read_text()
-    stored = training.read()
-    assert training.insert(page, training.report(stored)) == page
+    stored = runs.read()
+    assert report.insert(page, report.report(stored)) == page
     readme = (ROOT / "README.md").read_text()
-    assert training.insert(readme, {"experiment": training.readme(training.Results(stored))}) == readme
+    assert report.insert(readme, {"experiment": report.readme(report.Results(stored))}) == readme
     # Independently of the report: mean and spread over seeds of one cell, from the stored lines.
     names = [row["name"] for row in stored["classes"]]
     plain = [
         line["iou"][names.index("bicyclist")]
         for line in stored["runs"]
         if [line[name] for name in ("method", "dice", "sampler", "seen", "lr")]
-        == ["uniform", 0, None, "images", training.LR]
-        and line["seed"] in training.Results(stored).seeds(training.WHOLE.values())
+        == ["uniform", 0, None, "images", runs.LR]
+        and line["seed"] in report.Results(stored).seeds(runs.WHOLE.values())
     ]
     row = next(line for line in page.splitlines() if line.startswith("| bicyclist |"))
     cell = row.split("|")[3].split("±")

@@ -53,7 +53,8 @@ def test_finished_runs_are_kept_and_only_the_missing_ones_are_trained(
     labels, features = folders
     settings = {"epochs": 30, "images_per_step": 4, "crop": [32, 32], "crops_per_step": 16}
     options: dict[str, Any] = {"features": features, "file": tmp_path / "data" / "runs.json"}
-    runs = [(training.CE, 0), (training.CROPS["patch sampler"], 0)]
+    variants = importlib.import_module("training_runs")
+    runs = [(variants.CE, 0), (variants.CROPS["patch sampler"], 0)]
 
     def stored() -> list[dict[str, Any]]:
         lines: list[dict[str, Any]] = json.loads(options["file"].read_text())["runs"]
