@@ -435,6 +435,18 @@ def test_a_job_is_queued_merged_and_described(client: ApiClient, home: Home) -> 
         ({"dataset": "street", "full": "yes"}, "full"),
         ({"dataset": "street", "estimate": {}}, "estimate"),
         ({"dataset": "street", "estimate": {"relative_error": 2}}, "estimate.relative_error"),
+        ({"dataset": "street", "estimate": {"relative_error": 1}}, "estimate.relative_error"),
+        ({"dataset": "street", "estimate": {"relative_error": 0}}, "estimate.relative_error"),
+        ({"dataset": "street", "estimate": {"relative_error": 0.1, "samples": 9}}, "estimate"),
+        ({"dataset": "street", "estimate": {"samples": 1}}, "estimate.samples"),
+        (
+            {"dataset": "street", "estimate": {"relative_error": 0.1, "confidence": 0.9999}},
+            "estimate.confidence",
+        ),
+        (
+            {"dataset": "street", "estimate": {"relative_error": 0.1, "confidence": 0.4}},
+            "estimate.confidence",
+        ),
         ({"dataset": "street", "ful": True}, "ful"),
         ([], "body"),
     ],
