@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from statsvc_workers.processes import forked
+from support.commands import scan_json
 from support.expected import counted_by_pillow, pixels_of
 from support.label_maps import random_labels, write_png
 from support.processes import children, descendants, is_alive, open_files
@@ -176,6 +177,28 @@ def test_the_counts_are_exact_although_a_process_is_killed_while_it_counts(tmp_p
     assert scan.returncode == 0
     answer = json.loads(printed)
     assert answer["scan"]["counted"] == 1500
+    expected = counted_by_pillow(labels)
+    del expected[255]  # ignored by default
+    assert pixels_of(answer["weights"]) == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_a_scan_that_is_stopped_and_the_next_scan_is_exact(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    labels = tmp_path / "labels"
+    for file in range(1500):
+        write_png(labels / f"{file:04}.png", random_labels(file))
+    wait_until_stable(labels)
+    arguments = ["scan", str(labels), "--name", "labels", "--home", str(tmp_path / "home")]
+    with subprocess.Popen([sys.executable, "-m", "statsvc", *arguments], stderr=subprocess.DEVNULL) as scan:
+        wait_for(lambda: [pid for child in children(scan.pid) for pid in children(child)])
+        processes = descendants(scan.pid)
+        scan.send_signal(number)
+        scan.wait(120)
+        wait_for(lambda: not any(map(is_alive, processes)))
+    answer = scan_json(*arguments[1:])
+    assert answer["scan"]["counted"] + answer["scan"]["reused"] == 1500
     expected = counted_by_pillow(labels)
     del expected[255]  # ignored by default
     assert pixels_of(answer["weights"]) == expected
