@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from support.postgres import PostgresServer
 
 
+JOB_SECONDS = 600
+"""How long a job may take on a busy machine; a release may pause between its attempts."""
+
+
 def expect(what: str, found: object, wanted: object) -> None:
     """Exit unless two values are equal."""
     if found != wanted:
@@ -198,7 +202,7 @@ class Installation:
             wait_for(lambda: all(self.job(job)["state"] == "running" for job in jobs.values()))
             while_running()
         for name, job in jobs.items():
-            wait_for(partial(self._has_ended, job))
+            wait_for(partial(self._has_ended, job), JOB_SECONDS)
             ended = self.job(job)
             found = (ended["state"], ended["error"], ended["version"])
             expect(f"the job of {name}", found, ("succeeded", None, versions[name]))

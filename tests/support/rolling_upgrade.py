@@ -24,7 +24,15 @@ import psycopg
 from statsvc.store.catalog.engine import COMPATIBLE_FROM, SCHEMA
 from support.checked_reads import QUERY, Labels, Reads, reading
 from support.cluster import PROJECT
-from support.installation import Installation, expect, extract, release_environment, run, stop_all
+from support.installation import (
+    JOB_SECONDS,
+    Installation,
+    expect,
+    extract,
+    release_environment,
+    run,
+    stop_all,
+)
 from support.postgres import CRASH_SAFE_SETTINGS, postgres_server
 from support.servers import free_port, responds
 from support.waiting import wait_for
@@ -191,7 +199,7 @@ def rolling_upgrade(commit: str) -> None:
             answer = httpx2.post(f"{it.url}/datasets", json={"name": name, "source": str(folder / name)})
             it.jobs.append(answer.raise_for_status().json()["job"]["id"])
         known = [(server, f"/weights?dataset={name}") for server in it.ports for name in DATASETS]
-        wait_for(lambda: all(it.status(*request) == 200 for request in known))
+        wait_for(lambda: all(it.status(*request) == 200 for request in known), JOB_SECONDS)
         say(f"two servers and two runners of {commit} behind HAProxy; two datasets are counted")
         with reading(it.url, labels) as reads:
             upgrade(it, labels)
