@@ -77,9 +77,13 @@ def test_a_heartbeat_extends_the_lease_and_records_progress(catalog: Catalog) ->
     assert job is not None
     expire_lease(catalog, job)
     assert jobs.lease_expired(catalog, job.id)
-    jobs.heartbeat(catalog, job, {"done": 3})
+    first = jobs.heartbeat(catalog, job, {"done": 3})
     assert not jobs.lease_expired(catalog, job.id)
-    assert jobs.get(catalog, job.id).progress == {"done": 3}
+    assert jobs.get(catalog, job.id).progress == {"done": 3, "progressed_at": first}
+    assert job.started_at is not None
+    assert first >= job.started_at
+    assert jobs.heartbeat(catalog, job, {"done": 3, "progressed_at": first}) == first  # no progress since
+    assert jobs.get(catalog, job.id).progress == {"done": 3, "progressed_at": first}
     assert jobs.lease(catalog, "b//") is None
 
 
