@@ -5,10 +5,10 @@ counted here that need nothing but our own loops and libdeflate or zlib-ng, and 
 advance: PNG files that are not interlaced, by their header, and NIfTI volumes, which are streamed. The
 cluster counts all other files.
 
-PNG files are counted in processes forked from a template. Without a template, and for volumes, threads of
-this process count: the loops release the GIL. Threads wait for each other between the loops, so worker
-processes start in parallel if the remaining files would be counted earlier with them, including their start
-(`worth`), and take over when they are ready. They also start, and take over, if other files need them.
+They are counted in processes forked from a template. Without a template, threads of this process count: the
+loops release the GIL. Threads wait for each other between the loops, so worker processes start in parallel if
+the remaining files would be counted earlier with them, including their start (`worth`), and take over when
+they are ready. They also start, and take over, if other files need them.
 """
 
 from __future__ import annotations
@@ -83,8 +83,7 @@ class ImmediateCount:
             if not isinstance(sample, str) or sample not in self._sizes
         ]
         self._cutter = BatchCutter(list(self._sizes), list(self._sizes.values()), self._threads)
-        is_png = any(extension(path) == ".png" for path in self._sizes)
-        self._template = cluster.template if is_png else None
+        self._template = cluster.template
         self._thread = threading.local()  # its `connection` leads to the process that counts for the thread
         self._decided = False  # whether a decision was logged
         self._ended = threading.Event()
@@ -182,6 +181,8 @@ class ImmediateCount:
 
 def load_loops(options: CountOptions, path: str) -> None:
     """Load, or compile, the loop that counts files like this one; processes that are forked then share it."""
+    if extension(path) in STREAMED:
+        return
     try:
         with restricted(options.roots), open_file(options.root, path) as source:
             assert source.file is not None
