@@ -20,7 +20,6 @@ main()
     ("command", "package", "extra"),
     [
         ("datasets", "sqlalchemy", "workers"),
-        ("scan labels", "wcmatch", "workers"),
         ("scan labels", "xxhash", "workers"),
         ("serve", "uvicorn", "service"),
         ("upgrade", "sqlalchemy", "store"),

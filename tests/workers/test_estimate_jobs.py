@@ -14,7 +14,7 @@ import pytest
 from statsvc.errors import Conflict
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
-from statsvc_workers.cluster import in_process
+from statsvc_workers.cluster import worth
 from statsvc_workers.cluster.local_cluster import LocalCluster
 from support.label_maps import write_png
 from support.scans import Workspace, assert_matches_folder, scan_numbers
@@ -74,7 +74,7 @@ def names(workspace: Workspace) -> set[str]:
 @pytest.fixture
 def audited_workspace(audited: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     """Yield a workspace that counts in this process, where the audit hook is."""
-    monkeypatch.setattr(in_process, "WORKERS_COST", 600.0)
+    monkeypatch.setattr(worth, "MEASURED_SECONDS", 600.0)  # no worker process is started
     unused, catalog = LocalCluster(workers=1), Catalog.open(f"sqlite:///{tmp_path / 'audited.sqlite'}")
     yield Workspace(tmp_path / "audited", catalog, unused)
     catalog.close()

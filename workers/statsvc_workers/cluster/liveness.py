@@ -120,7 +120,11 @@ class Liveness:
                 now.silent = 0.0 if now.used > before.used else before.silent + passed
             self._workers[address] = now
             if now.silent > self._timeout or now.no_beat > ENDLESS * self._timeout:
-                report(_describe(address, worker, pids.get(address), now))
+                if now.silent > self._timeout:
+                    symptom = f"gave no sign of life for {now.silent:.0f} s"
+                else:
+                    symptom = f"did not react for {now.no_beat:.0f} s"
+                report(_describe(address, worker, pids.get(address), symptom))
                 self._replace(address)
                 now.silent = now.no_beat = -RESTART_SECONDS
 
@@ -146,11 +150,7 @@ def _log_failure(answer: Future[Any]) -> None:
         log.info("A worker could not be replaced", exc_info=error)
 
 
-def _describe(address: str, worker: Mapping[str, Any], pid: int | None, silence: _Worker) -> str:
+def _describe(address: str, worker: Mapping[str, Any], pid: int | None, symptom: str) -> str:
     name = f"the Dask worker {address} on {worker['host']}" if pid is None else f"the worker process {pid}"
-    if silence.silent < silence.no_beat:
-        name += f" did not react for {silence.no_beat:.0f} s"
-    else:
-        name += f" gave no sign of life for {silence.silent:.0f} s"
     end = "was removed, because it has no nanny that restarts it" if not worker["nanny"] else "is restarted"
-    return f"{name} and {end}; its label maps are counted again by the next free worker"
+    return f"{name} {symptom} and {end}; its label maps are counted again by the next free worker"
