@@ -112,7 +112,7 @@ class Composition:
         """Create and start containers, in place of earlier ones of the same services."""
         self.compose("up", "--detach", "--no-deps", "--force-recreate", *services)
 
-    def healthy(self, service: str, seconds: float = 120) -> None:
+    def healthy(self, service: str, seconds: float = 300) -> None:
         """Wait until the command of a service's health check succeeds in its container."""
         check = self.services[service]["healthcheck"]["test"][1:]
         until = time.monotonic() + seconds
@@ -321,7 +321,7 @@ def wait_for_reads(seen: Counter[str], number: int = 20, seconds: float = 60) ->
 
 def wait_for_job(api: httpx2.Client, job: str) -> None:
     """Wait until a job has succeeded."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while (state := api.get(f"/jobs/{job}").json())["state"] in ("queued", "running"):
         if time.monotonic() > until:
             sys.exit(f"the job did not end: {state}")
