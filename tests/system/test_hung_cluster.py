@@ -126,7 +126,7 @@ def test_a_worker_that_hangs_is_replaced_and_named(roles: Roles, workspace: Work
     assert_all_counted(workspace)
     [warning] = job.progress["warnings"]
     assert "the Dask worker tcp://127.0.0.1:" in warning
-    assert "gave no sign of life for 3 s" in warning
+    assert "gave no sign of life for " in warning
     assert ("is restarted" if nanny else "it has no nanny that restarts it") in warning
     wait_for(lambda: not is_alive(pid))
     wait_for_workers(workspace, 2 if nanny else 1)

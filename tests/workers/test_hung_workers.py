@@ -85,7 +85,7 @@ def test_a_worker_process_that_is_stopped_is_replaced_and_named(
     wait_for(lambda: len(cluster.worker_pids()) == 2)
     [warning] = job.progress["warnings"]
     assert warning in caplog.text
-    assert f"the worker process {stopped[0]} gave no sign of life for 3 s and is restarted" in warning
+    assert f"the worker process {stopped[0]} gave no sign of life for " in warning
 
 
 def test_a_pause_that_is_shorter_than_the_stall_timeout_costs_nothing(
