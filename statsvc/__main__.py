@@ -3,21 +3,18 @@
 import atexit
 import gc
 import os
-import signal
 import sys
 import threading
+
+from statsvc.common.interrupts import ending_silently
 
 
 def main() -> None:
     """Run the command line; Ctrl-C during its imports ends the process without a traceback."""
-    # Replace Python's default handler only: a SIGINT that the parent process ignores stays ignored.
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()  # what imports create lives as long as the process; the command enables it again
-    from statsvc.cli import main as run_cli
+    with ending_silently():
+        from statsvc.cli import main as run_cli
 
-    signal.signal(signal.SIGINT, handler)
     try:
         run_cli()
     except SystemExit as end:

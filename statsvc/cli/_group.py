@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from statsvc.cli._config_file import ARGUMENTS, ConfigFile, add_variables
 from statsvc.cli._echo import echo
+from statsvc.common.interrupts import ending_silently
 from statsvc.errors import AmbiguousSource, InvalidParameter, NotFound, StatsvcError, nearest
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class _Commands(MutableMapping[str, click.Command]):
                 # OpenBLAS starts its threads when NumPy is imported, and they wait actively.
                 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             attribute = module if name == "import" else name
-            command = getattr(importlib.import_module(f"statsvc.cli.{module}"), attribute)
+            with ending_silently():
+                command = getattr(importlib.import_module(f"statsvc.cli.{module}"), attribute)
             add_variables(name, command)
             self._loaded[name] = command
         return self._loaded[name]
