@@ -21,6 +21,7 @@ from statsvc.cli._options import counting_options, quiet_option, root_option
 from statsvc.common.durations import parse_duration
 from statsvc.common.private_folder import create_private_folder
 from statsvc.dataset.splits import advised_split
+from statsvc.errors import StatsvcError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -145,18 +146,30 @@ def serve(
 
 def _announce(home: Home, host: str, port: int) -> None:
     """Print the URL of the service, and a request to try."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    catalog = home.open_catalog()
-    published = [dataset for dataset in catalog.datasets() if dataset.current_number is not None]
-    split = advised_split(catalog.version(published[0]).configuration.splits) if published else None
-    catalog.close()
     echo(f"Serving on {address} (API: {address}/docs). Press Ctrl-C to stop.", err=True)
-    if published:
-        query = "method=sqrt_inv_freq" + (f"&dataset={published[0].name}" if len(published) > 1 else "")
-        query += "" if split is None else f"&split={split}"
-        echo(f"Try:  curl '{address}/weights?{query}'", err=True)
-    else:
-        echo(f"There is no dataset yet. Add one with: statsvc scan SOURCE --home {home.folder}", err=True)
+    try:
+        echo(_advice(home, address), err=True)
+    except (StatsvcError, SQLAlchemyError) as error:
+        # The catalog became unavailable after the server had opened it. The server waits for it.
+        log.warning("the catalog is unavailable: %s", error)
+
+
+def _advice(home: Home, address: str) -> str:
+    """Return a request to try, or how to add a dataset. Raises if the catalog is unavailable."""
+    catalog = home.open_catalog()
+    try:
+        published = [dataset for dataset in catalog.datasets() if dataset.current_number is not None]
+        split = advised_split(catalog.version(published[0]).configuration.splits) if published else None
+    finally:
+        catalog.close()
+    if not published:
+        return f"There is no dataset yet. Add one with: statsvc scan SOURCE --home {home.folder}"
+    query = "method=sqrt_inv_freq" + (f"&dataset={published[0].name}" if len(published) > 1 else "")
+    query += "" if split is None else f"&split={split}"
+    return f"Try:  curl '{address}/weights?{query}'"
 
 
 class _RunnerProcess:

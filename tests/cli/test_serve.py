@@ -15,11 +15,14 @@ import pytest
 from PIL import Image
 
 from statsvc.api.state.snapshot import POLL_SECONDS
+from statsvc.cli.serve import _announce
+from statsvc.store import home as homes
 from support.command_line import invoke
 from support.commands import scan_json, serve, statsvc
 from support.expected import checkpoints, counted_by_pillow, pixels_of
 from support.label_maps import gray_png
 from support.processes import children
+from support.servers import free_port
 from support.waiting import wait_for
 
 
@@ -89,6 +92,16 @@ def test_the_server_rejects_public_addresses_and_ports_in_use(tmp_path: Path) ->
 def test_a_server_with_a_missing_root_does_not_start(tmp_path: Path) -> None:
     stderr = invoke("serve", "--home", tmp_path / "home", "--root", tmp_path / "missing", code=2).stderr
     assert "missing' is not a folder" in stderr
+
+
+def test_a_catalog_that_becomes_unavailable_while_a_server_starts_does_not_end_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    # Nothing listens on this port. The server itself had opened the catalog before it listened.
+    home = homes.resolve(str(tmp_path / "home"), f"postgresql+psycopg://statsvc@127.0.0.1:{free_port()}/none")
+    _announce(home, "127.0.0.1", 8000)
+    assert capsys.readouterr().err.startswith("Serving on http://127.0.0.1:8000 ")
+    assert "the catalog is unavailable" in caplog.text
 
 
 def test_the_runner_ends_with_its_server(tmp_path: Path) -> None:
