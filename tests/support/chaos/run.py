@@ -30,7 +30,7 @@ FORMATS = {"north": ".png", "south": ".npy", WATCHED: ".png"}
 """The datasets, and the format of their files. On one machine, PNG files are counted without workers."""
 KEEP = {"north": 20, "south": 4, WATCHED: 20}
 """How many versions of each dataset keep their rows."""
-START_SECONDS = 300.0
+START_SECONDS = 600.0
 """Time in which the installation starts and publishes the first versions, also on a busy machine."""
 PATIENCE_SECONDS = 5.0
 """How long to wait for a new version before the next fault: on a busy machine, no job would end otherwise."""
