@@ -9,6 +9,7 @@ command -v haproxy >/dev/null || missing="$missing haproxy"
 [ -x /usr/bin/chromedriver ] || missing="$missing chromium-driver"
 command -v systemd-analyze >/dev/null || missing="$missing systemd"
 command -v promtool >/dev/null || missing="$missing prometheus"
+command -v cc >/dev/null || missing="$missing gcc libc6-dev"  # a clock that is moved
 [ -n "$missing" ] || exit 0
 as_root=
 [ "$(id -u)" -eq 0 ] || as_root="sudo --non-interactive"
