@@ -114,6 +114,12 @@ class SectionedGroup(click.Group):
             raise click.exceptions.Exit(FAILED) from error
         except click.BadParameter as error:
             raise self._with_origin(ctx, error) from None
+        except click.NoSuchOption as error:
+            option = error.option_name
+            if any(option in parameter.opts for parameter in self.get_params(ctx)):
+                message = f"{option} goes before the command: statsvc {option} {ctx.invoked_subcommand}"
+                raise click.UsageError(message, error.ctx) from None
+            raise
         except BrokenPipeError:
             # The reader of the pipe (head, less) has closed it.
             sys.stderr.close()

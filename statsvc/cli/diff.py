@@ -16,7 +16,7 @@ from statsvc.cli._parameters import parameter_options, present_parameters
 from statsvc.cli._tables import print_table
 from statsvc.errors import InvalidParameter, nearest
 from statsvc.weighting.difference import DISTANCE, FIELDS, difference, exceeding
-from statsvc.weighting.parameters import PARAMETERS, WeightSpec
+from statsvc.weighting.parameters import PARAMETERS, STREAM, WeightSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +50,7 @@ def _parse_limits(
 @click.command(short_help="Compare versions, splits, groups or datasets.")
 @click.argument("first", shell_complete=complete_dataset)
 @click.argument("second", shell_complete=complete_dataset)
-@parameter_options(*(name for name in PARAMETERS if name not in ("split", "sampler", "recipe")))
+@parameter_options(*(name for name in PARAMETERS if name not in ("split", "recipe", *STREAM)))
 @click.option(
     "--fail-if",
     "limits",
@@ -79,7 +79,7 @@ def diff(
     of the shares of pixels, from 0 to 1.
     """
     request = present_parameters(params)
-    places = [_parsed(text) for text in (first, second)]
+    places = [_parsed("first", first), _parsed("second", second)]
     if url is not None:
         from statsvc.client.client import Client
 
@@ -111,12 +111,17 @@ class _Place(NamedTuple):
     split: str | None
 
 
-def _parsed(text: str) -> _Place:
-    """Return the parts of NAME[@VERSION][/SPLIT]."""
+def _parsed(argument: str, text: str) -> _Place:
+    """Return the parts of NAME[@VERSION][/SPLIT], the value of an argument of the command."""
     place, separator, split = text.partition("/")
     name, at, version = place.partition("@")
     if not name or (separator and not split) or (at and not version):
-        raise InvalidParameter(("first", f"{text!r} is not NAME, NAME@VERSION or NAME@VERSION/SPLIT"))
+        raise InvalidParameter(
+            (
+                argument,
+                f"{text!r} is not NAME, NAME@VERSION or NAME@TAG, optionally with /SPLIT or /RULE:VALUE",
+            )
+        )
     return _Place(name, version_number(version) if at else None, split or None)
 
 

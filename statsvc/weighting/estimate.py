@@ -97,6 +97,6 @@ def describe(
                 "code": "not_estimated",
                 "message": f"{len(few)} of {len(body['classes'])} classes occur in too few of the "
                 f"{estimate.drawn} sampled images ({MIN_IMAGES} are needed), so their shares are not "
-                f"estimated{weights}: {listed(few)}. Count more",
+                f"estimated{weights}: {listed(few)}. Count more label maps",
             }
         )

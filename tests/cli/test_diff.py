@@ -107,6 +107,20 @@ def test_an_unknown_place_is_a_usage_error(drifted: Home, text: str) -> None:
     invoke("diff", "street", text, "--home", drifted.folder, code=2)
 
 
+def test_a_malformed_place_is_named_by_its_argument(drifted: Home) -> None:
+    home = ("--home", drifted.folder)
+    assert "FIRST: 'street@' is not NAME" in invoke("diff", "street@", "street", *home, code=2).stderr
+    assert "SECOND: 'street@' is not NAME" in invoke("diff", "street", "street@", *home, code=2).stderr
+
+
+def test_options_of_samplers_are_not_offered() -> None:
+    # A difference is of weights that are not those of a sampler's stream, so these could only be refused.
+    shown = invoke("diff", "--help").stdout
+    assert "--strength" in shown
+    for option in ("--sampler", "--temperature", "--min-pixels", "--threshold"):
+        assert option not in shown
+
+
 def test_a_class_that_appears_is_always_too_much() -> None:
     def answer(*rows: tuple[int, str, int]) -> dict[str, Any]:
         total = sum(pixels for _, _, pixels in rows)

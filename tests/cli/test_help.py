@@ -84,6 +84,13 @@ def test_the_usage_line_has_brackets_around_optional_arguments(name: str) -> Non
             assert (f"[{word}]" in usage) is not argument.required
 
 
+@pytest.mark.parametrize("option", ["-v", "--verbose", "--log-format"])
+def test_an_option_of_all_commands_after_the_command_is_an_error_that_names_its_place(option: str) -> None:
+    shown = invoke("gc", option, code=2).stderr
+    assert shown.rstrip().endswith(f"Error: {option} goes before the command: statsvc {option} gc")
+    assert "No such option '--verbosity'" in invoke("gc", "--verbosity", code=2).stderr
+
+
 def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
     program = tmp_path / "statsvc"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m statsvc "$@"\n')

@@ -39,6 +39,7 @@ def test_an_answer_says_what_it_estimates_and_which_classes_it_does_not() -> Non
     assert "interval" not in pole
     (warning,) = [each for each in body["warnings"] if each["code"] == "not_estimated"]
     assert "2 of 4 classes" in warning["message"]
+    assert warning["message"].endswith("Count more label maps")
     assert ask(table) == body
 
 
