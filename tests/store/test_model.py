@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -369,6 +369,8 @@ def test_store_and_catalog_behave_like_a_dictionary_model(database: str, tmp_pat
             stateful_step_count=25,
             deadline=None,
             database=None,
+            # A failing example is printed as it was found: shrinking it may take longer than a test may.
+            phases=(Phase.explicit, Phase.generate),
             suppress_health_check=list(HealthCheck),
         ),
     )
