@@ -54,9 +54,8 @@ def import_counts(
     uri = f"{uid}/import-{uuid.uuid4().hex}"
     try:
         totals, digests = _write(store / uri, counts, occurring)
-        if (
-            dataset is None
-        ):  # only now, because a store that cannot be written must not leave an empty dataset
+        if dataset is None:
+            # Only now, because a store that cannot be written must not leave an empty dataset.
             dataset = catalog.create_dataset(name, None, None, configuration, uid)
     except BaseException:
         (store / uri).remove()
