@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 FAILED, USAGE = 1, 2
 """Exit codes: the command failed; the command line is wrong."""
 
-ONE_THREAD = frozenset({"scan", "serve"})
-"""Commands that multiply only small matrices, or leave the other cores to their event loop and other work."""
+ONE_THREAD = frozenset({"runner", "scan", "serve"})
+"""Commands that multiply only small matrices, or leave the other cores to their event loop and other work.
+
+The processes of `runner` and `scan` also fork, which is possible only without threads.
+"""
 
 
 class _Commands(MutableMapping[str, click.Command]):

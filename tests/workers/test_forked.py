@@ -101,6 +101,19 @@ def test_kill_ends_the_forked_processes_and_the_template_forks_more() -> None:
     assert answers == ["ended", "ended", "3"]
 
 
+def test_a_call_fails_if_the_template_hangs_and_not_if_it_computes() -> None:
+    _, *answers = output(
+        "template.prepare(eval, 'sum(range(10 ** 8))')",
+        "print(call(template.fork(), len, 'abc', timeout=0.2))",
+        "template.prepare(eval, '__import__(\"time\").sleep(1000)')",
+        "try: call(template.fork(), len, 'abc', timeout=1)",
+        "except TimeoutError as error: print(error)",
+        "template.close()",
+    )
+    assert answers[0] == "3"
+    assert answers[1].endswith("gave no sign of life for 1 s")
+
+
 def test_what_the_template_has_loaded_is_loaded_in_its_processes() -> None:
     _, *answers = output(
         "template.prepare(__import__, 'colorsys')",
@@ -180,6 +193,18 @@ def test_the_counts_are_exact_although_a_process_is_killed_while_it_counts(tmp_p
     expected = counted_by_pillow(labels)
     del expected[255]  # ignored by default
     assert pixels_of(answer["weights"]) == expected
+
+
+def test_the_process_that_runs_jobs_of_a_runner_has_a_template(tmp_path: Path) -> None:
+    labels, home = write_png(tmp_path / "labels" / "a.png", random_labels(0)).parent, str(tmp_path / "home")
+    scan_json(str(labels), "--home", home)
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    command = [sys.executable, "-m", "statsvc", "runner", "--home", home]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) as runner:
+        try:
+            wait_for(lambda: any(map(children, children(runner.pid))))
+        finally:
+            runner.terminate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -68,7 +68,12 @@ class ImmediateCount:
         check: Callable[[], None],
     ) -> None:
         self._cluster, self._check, self._threads = cluster, check, cluster.threads
-        paths = [(path, size) for path, size in samples if isinstance(path, str)]
+        # A file whose read did not return in time while files were listed would block this process again.
+        paths = [
+            (path, size)
+            for path, size in samples
+            if isinstance(path, str) and given_up(options.root, path) is None
+        ]
         self._options = replace(options, device="cpu")
         self._sizes = {path: size for path, size in paths if extension(path) == ".png"}
         if self._sizes:
@@ -163,6 +168,8 @@ class ImmediateCount:
         if self._template is None:
             return count_checked(self._options, paths, self._ended.is_set)
         connection: Forked | None = getattr(self._thread, "connection", None)
+        if self._ended.is_set():
+            return None, paths
         try:
             if connection is None:
                 self._template.prepare(load_loops, self._options, paths[0])
@@ -174,6 +181,8 @@ class ImmediateCount:
         except (EOFError, OSError) as error:  # the process was killed, for instance for lack of memory
             if isinstance(error, TimeoutError):
                 log.warning("%s; a worker counts its label maps", error)
+            elif not self._ended.is_set():
+                log.info("a process that counted label maps ended; a worker counts them (%r)", error)
             self._thread.connection = None
             return None, paths
         return result
@@ -246,8 +255,6 @@ def _fingerprint(rows: BatchResult, row: int) -> tuple[int, int, int]:
 
 def _checked_fingerprint(options: CountOptions, path: str) -> tuple[int, int, int] | None:
     """Return the fingerprint of a file whose header shows that it needs no worker process; else None."""
-    if given_up(options.root, path) is not None:
-        return None
     try:
         with open_file(options.root, path) as source:
             stamp = source.stamp()

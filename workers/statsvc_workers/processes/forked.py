@@ -17,13 +17,14 @@ import signal
 import socket
 import sys
 import threading
+import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from statsvc_workers.processes.parent_death import end_with_parent
 from statsvc_workers.processes.processor_time import processor_seconds
-from statsvc_workers.processes.stalls import CHECKS, ENDLESS, STALL_TIMEOUT
+from statsvc_workers.processes.stalls import CHECKS, STALL_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,16 +32,21 @@ if TYPE_CHECKING:
 MAX_REQUEST = 1 << 16
 """Longest request in bytes; a path has at most 4096."""
 
+KILLED_SECONDS = 5.0
+"""How long `close` waits for a template that was killed: one that waits for a disk ends when that answers."""
+
 _PREPARE, _FORK, _KILL = b"p", b"f", b"k"
 
 
 class Forked(Connection):
     """The connection to a forked process.
 
-    pid  its process id; None until it has answered
+    pid      its process id; that of the template until the process has answered
+    started  whether it has answered
     """
 
-    pid: int | None = None
+    pid: int
+    started: bool = False
 
 
 class Template:
@@ -56,6 +62,8 @@ class Template:
         gc.freeze()
         parent = os.getpid()
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # The child inherits the blocked signal, and ignores it before anything else.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._pid = os.fork()
         except OSError:
@@ -66,6 +74,7 @@ class Template:
             self._control = control
         finally:
             theirs.close()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     @property
     def available(self) -> bool:
@@ -85,7 +94,9 @@ class Template:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             self._send(_FORK, theirs.fileno())
-            return Forked(ours.detach())
+            forked = Forked(ours.detach())
+            forked.pid = self._pid
+            return forked
 
     def kill(self) -> None:
         """End the processes that were forked, whatever they are doing; does not wait for that."""
@@ -101,11 +112,14 @@ class Template:
                 os.kill(self._pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End the template, and wait for its end."""
+        """End the template, and wait for its end, at most `KILLED_SECONDS`."""
         self.end()
-        if self._pid:
-            os.waitpid(self._pid, 0)
-            self._pid = 0
+        end = time.monotonic() + KILLED_SECONDS
+        while self._pid and time.monotonic() < end:
+            if os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+                time.sleep(0.001)
+            else:
+                self._pid = 0
 
     def _send(self, request: bytes, *descriptors: int) -> None:
         with self._lock:
@@ -123,22 +137,20 @@ def call(connection: Forked, function: Callable[..., Any], *args: Any, timeout: 
     not use the processor for a stall timeout.
     """
     connection.send((function, args))
-    if connection.pid is None:
-        _wait(connection, timeout)
-        connection.pid = connection.recv()
+    if not connection.started:
+        _wait(connection, timeout)  # for the template, which may be loading modules
+        connection.pid, connection.started = connection.recv(), True
     _wait(connection, timeout)
     return connection.recv()
 
 
 def _wait(connection: Forked, timeout: float) -> None:
-    """Wait for an answer. A process that is unknown yet may wait for its template, which loads modules."""
     interval = timeout / CHECKS
-    limit = timeout if connection.pid is not None else ENDLESS * timeout
-    silent, used = 0.0, None
+    silent, used = 0.0, processor_seconds(connection.pid)
     while not connection.poll(interval):
-        before, used = used, None if connection.pid is None else processor_seconds(connection.pid)
+        before, used = used, processor_seconds(connection.pid)
         silent = silent + interval if used == before else 0.0
-        if silent > limit:
+        if silent > timeout:
             raise TimeoutError(f"the process {connection.pid} gave no sign of life for {silent:.0f} s")
 
 
@@ -163,12 +175,15 @@ def _run(function: Callable[..., None], parent: int, *args: Any) -> NoReturn:
 
 def _serve(control: socket.socket) -> None:
     """Fork processes on request, until the other end of the socket is closed."""
-    # Files and connections of the first process, which would stay open when it closes them.
-    os.closerange(3, control.fileno())
-    os.closerange(control.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+    # Files and connections of the first process, which would stay open when it closes them. Not a range up to
+    # the limit, which may be a billion, and which some builds of Python close one by one.
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        if int(name) > 2 and int(name) != control.fileno():
+            os.closerange(int(name), int(name) + 1)  # ignores that the folder itself is closed already
     children: list[int] = []
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, MAX_REQUEST, 1)
+        children = [child for child in children if os.waitpid(child, os.WNOHANG) == (0, 0)]
         if message.startswith(_PREPARE):
             function, args = pickle.loads(message[len(_PREPARE) :])  # noqa: S301 - of the parent
             function(*args)
@@ -185,11 +200,8 @@ def _serve(control: socket.socket) -> None:
             continue
         if message != _KILL:
             return
-        for child in children:
+        for child in children:  # they are waited for later: one that waits for a disk does not end now
             os.kill(child, signal.SIGKILL)
-        for child in children:
-            os.waitpid(child, 0)
-        children.clear()
 
 
 def _answer(descriptor: int) -> None:
