@@ -13,10 +13,13 @@ import xxhash
 from PIL import Image
 
 from statsvc.dataset.configuration import Configuration
+from statsvc.dataset.counting_rule import read as read_counting
 from statsvc.store.catalog import jobs
 from statsvc.store.publication import configure
 from statsvc.store.versions import checkpoints
 from statsvc_workers.cluster import batches, in_process, worth
+from statsvc_workers.cluster.count_options import CountOptions
+from statsvc_workers.cluster.in_process import ImmediateCount
 from statsvc_workers.cluster.local_cluster import LocalCluster
 from statsvc_workers.jobs.progress import Progress
 from statsvc_workers.jobs.reader_digest import reader_digest
@@ -223,6 +226,14 @@ def test_png_files_start_no_cluster_unless_another_library_decodes_one(
     finally:
         place.cluster.close()
     published(place, folder, 3)
+
+
+@pytest.mark.parametrize(("rule", "streamed"), [("value", True), ("argmax:3", False)])
+def test_volumes_are_counted_without_workers_only_if_they_are_streamed(rule: str, streamed: bool) -> None:
+    options = CountOptions("/labels", 1 << 28, "cpu", read_counting(rule, None))
+    volumes = [("a.nii.gz", 1 << 20), ("b.nii", 1 << 20)]
+    counting = ImmediateCount(LocalCluster(workers=1), options, volumes, lambda: None)
+    assert counting.remaining == ([] if streamed else volumes)
 
 
 def test_workers_take_over_while_this_process_counts(

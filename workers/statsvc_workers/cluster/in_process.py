@@ -80,7 +80,7 @@ class ImmediateCount:
             # The limit also applies to a file that has replaced the one whose header was checked.
             max_pixels = min(options.max_pixels, PIXELS_PER_BYTE * MAX_DECOMPRESSED_BYTES)
             self._options = replace(self._options, max_pixels=max_pixels)
-        else:
+        elif options.counting.axis is None:  # that rule needs all values of a volume at the same time
             self._sizes = {path: size for path, size in paths if extension(path) in STREAMED}
         self.remaining = [
             (sample, size)
