@@ -76,7 +76,7 @@ def on_cluster(cluster: LocalCluster, options: CountOptions, samples: Sequence[s
         for sample in samples
     ]
     start, rows = time.perf_counter(), 0
-    for batch in stream(cluster, options, samples, sizes, uuid.uuid4().hex, lambda: None):
+    for batch in stream(cluster, options, samples, sizes, uuid.uuid4().hex, lambda: None, print):
         assert not isinstance(batch, tuple)
         assert not batch.status.any()
         rows += len(batch.path)

@@ -13,14 +13,16 @@ from statsvc.common.one_line import one_line
 messages = logging.getLogger("statsvc.messages")
 
 
-def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+def echo(text: str = "", *, err: bool = False, nl: bool = True, level: int = logging.INFO) -> None:
     """Print a text; control characters other than line breaks and tabs are printed as escapes.
 
     With a log in JSON, what would be printed on stderr is logged, so that every line there is JSON.
+
+    level  of that line of the log
     """
     if err and os.environ.get(FORMAT_VARIABLE) == "json":
         messages.setLevel(logging.INFO)
-        messages.info("%s", text)
+        messages.log(level, "%s", text)
         return
     click.echo(printable_lines(text), err=err, nl=nl)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Iterator, MutableMapping
@@ -107,13 +108,13 @@ class SectionedGroup(click.Group):
             return super().invoke(ctx)
         except InvalidParameter as error:
             for name, message in error.errors:
-                echo(f"statsvc: {self._spelling(ctx, name)}: {message}", err=True)
+                echo(f"statsvc: {self._spelling(ctx, name)}: {message}", err=True, level=logging.ERROR)
             raise click.exceptions.Exit(USAGE) from error
         except (AmbiguousSource, NotFound) as error:
-            echo(f"statsvc: {error}", err=True)
+            echo(f"statsvc: {error}", err=True, level=logging.ERROR)
             raise click.exceptions.Exit(USAGE) from error
         except StatsvcError as error:
-            echo(f"statsvc: {error}", err=True)
+            echo(f"statsvc: {error}", err=True, level=logging.ERROR)
             raise click.exceptions.Exit(FAILED) from error
         except click.BadParameter as error:
             raise self._with_origin(ctx, error) from None

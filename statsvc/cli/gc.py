@@ -77,7 +77,7 @@ def gc(
     for folder in collected.unknown:
         echo(
             f"statsvc: {home.store / folder} belongs to no dataset in this catalog, so gc did not delete it. "
-            "Check --database. If the catalog was lost, run: statsvc rebuild",
+            "Check --database. If the catalog was lost, run `statsvc rebuild` with the same options.",
             err=True,
         )
     for damage in collected.damaged:

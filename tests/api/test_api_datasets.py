@@ -139,9 +139,10 @@ def test_a_source_is_an_absolute_path_to_a_folder(client: ApiClient, labels: Pat
     (labels / "file.png").write_bytes(b"")
     for source in ("labels", "", "~/labels", "/\0"):
         assert parameters(client.post("/datasets", json={"name": "x", "source": source})) == ["source"]
-    for missing in (labels / "none", labels / "file.png"):
-        response = client.post("/datasets", json={"name": "x", "source": str(missing)})
+    for wrong, reason in ((labels / "none", "does not exist"), (labels / "file.png", "is a file")):
+        response = client.post("/datasets", json={"name": "x", "source": str(wrong)})
         assert (response.status_code, response.json()["type"]) == (422, "/problems/source")
+        assert f"{wrong} {reason}" in response.json()["detail"]
 
 
 BAD_FIELDS: list[tuple[dict[str, Any], str]] = [

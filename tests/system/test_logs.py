@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     from statsvc.store.home import Home
 
 
+def test_an_error_of_a_command_is_an_error_in_a_json_log(tmp_path: Path) -> None:
+    command = ["--log-format", "json", "weights", "street", "--home", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "statsvc", *command], capture_output=True, text=True)
+    assert done.returncode == 2
+    [line] = [json.loads(text) for text in done.stderr.splitlines()]
+    assert line["level"] == "ERROR"
+    assert "street" in line["message"]
+
+
 SLOW_SERVER = """
 import asyncio, logging, sys
 from statsvc.api import serve

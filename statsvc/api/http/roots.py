@@ -23,7 +23,7 @@ def allowed_source(source: str, roots: Sequence[Path | str]) -> str:
     A URL is not accessed: the first job reports whether it exists.
 
     Raises `InvalidParameter` if the source is neither an absolute path nor a URL, `ForbiddenSource` if it is
-    outside the roots (whether or not it exists), `SourceError` if the folder does not exist.
+    outside the roots (whether or not it exists), `SourceError` if it is not a folder.
     """
     if is_url(source):
         try:
@@ -44,6 +44,11 @@ def allowed_source(source: str, roots: Sequence[Path | str]) -> str:
     folder = Path(source).resolve()
     if not any(isinstance(root, Path) and folder.is_relative_to(root.resolve()) for root in roots):
         raise _forbidden(source, roots, "FOLDER")
+    if folder.is_file():
+        raise SourceError(
+            f"{source} is a file, and a server counts folders; send the folder as source, and the name of "
+            "the file as pattern"
+        )
     if not folder.is_dir():
         raise SourceError(f"the folder {source} does not exist on the server; check the path and the mount")
     return str(folder)
