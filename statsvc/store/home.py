@@ -63,8 +63,9 @@ class Home:
                     raise CatalogError(
                         f"the catalog {without_password(self.database)} is empty, but {self.store} contains "
                         "versions, so the catalog was lost, or --database or --store is wrong. Restore the "
-                        "catalog from a backup, or create it again from the versions, with the same --database and "
-                        f"--store if you use them: statsvc rebuild --home {shlex.quote(str(self.folder))}"
+                        "catalog from a backup, or create it again from the versions, with the same "
+                        "--database and --store if you use them: "
+                        f"statsvc rebuild --home {shlex.quote(str(self.folder))}"
                     )
 
 
