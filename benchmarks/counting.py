@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import deflate
 import numpy as np
 from measuring import Row, at_most, faster, installed, medians_ms, not_installed, report
 from PIL import Image
@@ -126,6 +125,8 @@ def png_rows(size: str, maps: list[np.ndarray], repeats: int, least: float) -> l
         if "OpenCV, gray" in files:
             theirs, ours = ms_per_file(by_opencv, by_statsvc, first, repeats)
             rows.append(faster(f"PNG {size}: OpenCV + np.bincount", theirs, ours))
+        import deflate
+
         for name, inflate in (("zlib", zlib.decompress), ("libdeflate", None)):
             pairs = []
             for path, array in zip(first, maps, strict=True):

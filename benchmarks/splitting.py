@@ -25,9 +25,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from scale import PATTERNS, path_of, rows
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 import statsvc
 from statsvc.dataset.class_counts import interpret
@@ -48,18 +46,24 @@ if TYPE_CHECKING:
 
 def random_folds(counts: Int64, unit: Int64, folds: int, seed: int) -> Int64:
     """Return random folds of whole units."""
+    from sklearn.model_selection import GroupKFold
+
     return fold_of(GroupKFold(folds, shuffle=True, random_state=seed), counts, None, unit)
 
 
 def iterative_stratification(counts: Int64, unit: Int64, folds: int, seed: int) -> Int64:
     """Return folds by the presence of classes; the library divides single images only."""
     del unit
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
     division = MultilabelStratifiedKFold(n_splits=folds, shuffle=True, random_state=seed)
     return fold_of(division, counts, (counts > 0).astype(int), None)
 
 
 def stratified_group_k_fold(counts: Int64, unit: Int64, folds: int, seed: int) -> Int64:
     """Return folds of whole units whose images have the same classes, by the rarest class of each image."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
     images = (counts > 0).sum(axis=0)
     rarest = np.where(counts > 0, images, len(counts) + 1).argmin(axis=1)
     with warnings.catch_warnings():
