@@ -76,3 +76,15 @@ def print_warnings(answer: Mapping[str, Any]) -> None:
     """Print the warnings of an answer on stderr."""
     for warning in answer["warnings"]:
         echo(f"statsvc: {warning['message']}", err=True)
+
+
+def print_failing_scans(catalog: Catalog, name: str | None) -> None:
+    """Print on stderr if the counts of a dataset are old because its scans fail."""
+    from statsvc.store.catalog import operations
+
+    dataset = find_dataset(catalog, name)
+    if dataset.current_number is None:
+        return
+    counted_at = catalog.version(dataset).created_at
+    if (reason := operations.read(catalog).stale_counts(dataset.uid, counted_at)) is not None:
+        echo(f"statsvc: {reason}; see: statsvc jobs --dataset {dataset.name} --state failed", err=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc.cli._answers import answer_function, print_warnings
+from statsvc.cli._answers import answer_function, print_failing_scans, print_warnings
 from statsvc.cli._completion import complete_dataset
 from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options
@@ -69,6 +69,8 @@ def weights(
     else:
         with options.open() as (home, catalog):
             answer = answer_function(home, catalog, name, number, class_map)(spec)
+            if number is None and mixtures.parse(name) is None:
+                print_failing_scans(catalog, name)
     if output is not None:
         _write(output, form, answer)
         print_warnings(answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +41,22 @@ def test_a_class_map_file_applies_to_one_request_only(street_home: tuple[Path, P
     assert json.loads(invoke("weights", "street", "--home", home).stdout) == raw
     options = ("--class-map", tmp_path / "two.csv", "--url", "http://127.0.0.1:9")
     assert "omit --url" in invoke("weights", "street", *options, code=2).stderr
+
+
+def test_weights_of_a_dataset_whose_scans_fail_say_how_old_the_counts_are(
+    street: Path, tmp_path: Path
+) -> None:
+    home = ("--home", tmp_path / "home")
+    labels = shutil.copytree(street, tmp_path / "labels")
+    scan_json(labels, "--name", "street", *home)
+    fresh = invoke("weights", "street", *home)
+    assert "old" not in fresh.stderr
+    shutil.rmtree(labels)
+    for count in ("scan", "2 scans"):
+        invoke("scan", "--name", "street", *home, code=1)
+        stale = invoke("weights", "street", *home)
+        assert stale.stdout == fresh.stdout
+        assert f"because the last {count} failed; see: statsvc jobs --dataset street" in stale.stderr
 
 
 def test_an_empty_option_value_is_rejected_by_name(street_home: tuple[Path, Path]) -> None:
