@@ -2,12 +2,12 @@
 
     python benchmarks/load.py [--samples 1000000] [--seconds 10] [--rate 1000] [--database URL] [--json FILE]
 
-The connections together send GET /weights at a fixed rate: four datasets, three methods, every second request
-with If-None-Match. Latency is measured from the time at which a request is due, so a server that stops for a
-moment delays all requests that are due meanwhile. The event streams follow a job whose progress changes every
-second. The reader sends one request after the other whose answer needs every row of a dataset with this
-number of samples and 150 classes: histograms of splits and class maps, and the doctor. Every body is compared
-with the first one from the same URL.
+The connections together send GET /weights at a fixed rate: four datasets, three methods, every second
+request with If-None-Match. Latency is measured from the time at which a request is due, so a server that
+stops for a moment delays all requests of that time. The event streams follow a job whose progress
+changes every second. The reader sends one request after the other whose answer needs every row of a
+dataset with this number of samples and 150 classes: histograms of splits and class maps, and the doctor.
+Every body is compared with the first one from the same URL.
 
 The clients are in one process, and send X-Forwarded-For as a proxy does that the server trusts: 50 of them
 claim the same address. `--database` is the URL of an empty PostgreSQL database; the default is SQLite.
@@ -274,7 +274,7 @@ def memory_mb(process: int) -> float:
 
 
 async def cold_answers(home: Home) -> list[Row]:
-    """Measure large answers of a new server, and how long requests for another dataset take meanwhile."""
+    """Measure large answers of a new server, and how long requests for another dataset take during them."""
     rows = []
     for name, path in (("histogram of a split under a class map", COLD), ("doctor", DOCTOR)):
         port = free_port()

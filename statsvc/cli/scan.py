@@ -195,7 +195,7 @@ def scan(
         cluster = LocalCluster(workers, template=template)
         with nullcontext() if as_json else _display_loaded():
             outcome = _run_job(home, catalog, dataset, settings, cluster, max_removed, full, samples)
-        template.end()  # meanwhile, the results are printed
+        template.end()  # it ends while the results are printed
         dataset = catalog.dataset_by_uid(dataset.uid)
         progress = outcome.progress
         if outcome.error is not None:

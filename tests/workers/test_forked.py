@@ -114,6 +114,28 @@ def test_a_call_fails_if_the_template_hangs_and_not_if_it_computes() -> None:
     assert answers[1].endswith("gave no sign of life for 1 s")
 
 
+def test_a_template_that_hangs_leaves_its_files_to_workers_and_is_ended(tmp_path: Path) -> None:
+    for number in range(4):
+        write_png(tmp_path / f"{number}.png", random_labels(number))
+    _, *answers = output(
+        "import signal",
+        "from statsvc_workers.cluster.count_options import CountOptions",
+        "from statsvc_workers.cluster.in_process import ImmediateCount",
+        "from statsvc_workers.cluster.local_cluster import LocalCluster",
+        "template.kill()",
+        "os.kill(template._pid, signal.SIGSTOP)",
+        "cluster = LocalCluster(workers=2, template=template)",
+        f"options = CountOptions({str(tmp_path)!r}, 1 << 20, 'cpu', stall_timeout=1.0)",
+        "samples = [(f'{number}.png', 100) for number in range(4)]",
+        "counting = ImmediateCount(cluster, options, samples, lambda: None)",
+        "print(len(list(counting.results())), sorted(counting.remaining) == samples, cluster.template)",
+        # The next job counts in threads.
+        "counting = ImmediateCount(cluster, options, samples, lambda: None)",
+        "print(sum(len(rows.path) for rows in counting.results()), counting.remaining)",
+    )
+    assert answers == ["0 True None", "4 []"]
+
+
 def test_what_the_template_has_loaded_is_loaded_in_its_processes() -> None:
     _, *answers = output(
         "template.prepare(__import__, 'colorsys')",

@@ -181,6 +181,8 @@ class ImmediateCount:
         except (EOFError, OSError) as error:  # the process was killed, for instance for lack of memory
             if isinstance(error, TimeoutError):
                 log.warning("%s; a worker counts its label maps", error)
+                if connection is not None and not connection.started:
+                    self._template.end()  # it hangs, and would delay the next job, too
             elif not self._ended.is_set():
                 log.info("a process that counted label maps ended; a worker counts them (%r)", error)
             self._thread.connection = None

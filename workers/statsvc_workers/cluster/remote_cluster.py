@@ -145,7 +145,7 @@ class RemoteCluster:
         check: Callable[[], None],
         report: Callable[[str], None],
     ) -> None:
-        """Check all workers, and replace those that give no sign of life meanwhile.
+        """Check all workers, and replace those that give no sign of life.
 
         Raises as `preflight.check` does, and `ClusterAway` where this host does not read the source in time.
         """
