@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from statsvc.classes import palettes
+from statsvc.doctor.class_map import made_for_other_ids
 from statsvc.doctor.finding import (
     NOTICE,
     SERIOUS,
@@ -45,6 +46,23 @@ def two_voids(facts: Facts) -> Finding | None:
     )
 
 
+def not_of_class_map(facts: Facts, explained: set[int]) -> Finding | None:
+    """Return a finding about a class map that was made for other ids.
+
+    explained  raw ids that other findings explain; they are skipped
+    """
+    if (class_map := facts.interpretation.counts.class_map) is None:
+        return None
+    others = ~np.isin(facts.raw_ids, list(explained))
+    return made_for_other_ids(
+        class_map,
+        facts.raw_ids[others],
+        facts.pixels[others],
+        facts.counted,
+        lambda ids: (facts.paths_with(ids), int(facts.images[np.isin(facts.raw_ids, ids)].max())),
+    )
+
+
 def unexpected(facts: Facts, explained: set[int]) -> Finding | None:
     """Return a finding about ids that are neither classes nor ignored.
 
@@ -59,6 +77,7 @@ def unexpected(facts: Facts, explained: set[int]) -> Finding | None:
     after = np.concatenate([before, pixels])
     weights = facts.interpretation.weights(after)
     has_palette = facts.table.configuration.counting.palette is not None
+    class_map = facts.interpretation.counts.class_map
     described = []
     for k in most_pixels.tolist():
         text = f"{_id_or_color(int(ids[k]), has_palette)}: {plural(int(pixels[k]), 'pixel')}"
@@ -70,10 +89,7 @@ def unexpected(facts: Facts, explained: set[int]) -> Finding | None:
         SERIOUS,
         f"{plural_with_verb(len(ids), 'id', 'is', 'are')} neither a class nor ignored, so the pixels are "
         f"not counted: {list_first(described, 4)}",
-        "Add the colors to the palette, and scan the label maps as a new dataset."
-        if has_palette
-        else "Ignore them with --ignore-index, make them classes with --num-classes, or map them to classes "
-        "in the class map.",
+        _advice(has_palette, outside_map=class_map is not None and not class_map.apply(ids)[1].all()),
         facts.paths_with(ids[most_pixels]),
         int(facts.images[affected].max()),
         tuple(ids.tolist()),
@@ -91,6 +107,17 @@ def _unexpected_ids(facts: Facts) -> Bool:
     ignored = known & np.isin(ids, np.array(facts.interpretation.counts.ignore, np.int64))
     is_class = facts.interpretation.class_of(facts.raw_ids) >= 0
     return np.asarray((facts.pixels > 0) & ~is_class & ~ignored, np.bool_)
+
+
+def _advice(has_palette: bool, outside_map: bool) -> str:
+    if has_palette:
+        return "Add the colors to the palette, and scan the label maps as a new dataset."
+    if outside_map:  # --ignore-index and --num-classes refer to the ids that the map returns
+        return "Add them to the class map, as classes or as ignored."
+    return (
+        "Ignore them with --ignore-index, make them classes with --num-classes, or map them to classes in "
+        "the class map."
+    )
 
 
 def _id_or_color(raw_id: int, has_palette: bool) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from statsvc.dataset import class_counts
 from statsvc.doctor import (
+    class_map,
     classes,
     conversions,
     edges,
@@ -110,8 +111,10 @@ def findings(facts: Facts) -> Iterator[Finding]:
         if not explained and (finding := check(facts)) is not None:
             explained |= set(finding.ids)
             yield finding
-    if (finding := ids.unexpected(facts, explained)) is not None:
-        yield finding
+    for check_unexplained in (ids.not_of_class_map, ids.unexpected):
+        if (finding := check_unexplained(facts, explained)) is not None:
+            explained |= set(finding.ids)
+            yield finding
     yield from files.unreadable(facts)
     yield from files.without_classes(facts)
     yield from files.leakage(facts)
@@ -121,8 +124,17 @@ def findings(facts: Facts) -> Iterator[Finding]:
 
 
 def _findings_from_totals(table: Table) -> Iterator[Finding]:
-    """Yield the only finding that totals allow: unexpected ids."""
+    """Yield the findings that totals allow: a wrong class map, or unexpected ids."""
     counts = Interpretation(table).counts
+    if counts.class_map is not None:
+        totals = table.totals()
+        finding = class_map.made_for_other_ids(
+            counts.class_map, totals.class_id, totals.pixels, totals.samples
+        )
+        if finding is not None:
+            yield finding
+            if finding.level == SERIOUS:
+                return
     if unexpected := class_counts.unexpected_ids(table, counts, None):
         yield Finding(
             "unexpected_ids",
