@@ -50,14 +50,14 @@ def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str,
 
 
 def exceeding(result: Mapping[str, Any], field: str, limit: float) -> list[str]:
-    """Return a line for everything in a difference that changed by more than a limit.
+    """Return a line, which ends with the limit, for everything in a difference that changed by more than it.
 
     field  one of `FIELDS`, whose relative change is limited, or `DISTANCE`
     limit  at least 0; 0.05 is 5 %
     """
     if field == DISTANCE:
         distance = result[DISTANCE]
-        return [f"distance {distance:.4f} is above {limit:g}"] if distance > limit else []
+        return [f"distance {distance:.4f} is above the limit of {limit:g}"] if distance > limit else []
     lines = []
     for row in result["classes"]:
         before, after, change = (row[field][key] for key in ("from", "to", "change"))
@@ -65,10 +65,9 @@ def exceeding(result: Mapping[str, Any], field: str, limit: float) -> list[str]:
             continue
         # A value that appears or disappears has no relative change, and is always too much.
         if change is None or abs(change) > limit:
-            shown = "" if change is None else f", {change:+.1%}"
-            lines.append(
-                f"{field} of class {row['id']} ({row['name']}): {_text(before)} to {_text(after)}{shown}"
-            )
+            changed = f"{_text(before)} to {_text(after)}"
+            above = "above any limit, such as" if change is None else f"{change:+.1%}, above the limit of"
+            lines.append(f"{field} of class {row['id']} ({row['name']}): {changed}, {above} {100 * limit:g}%")
     return lines
 
 

@@ -95,6 +95,7 @@ def test_the_exit_code_reports_drift_beyond_the_limit(drifted: Home) -> None:
     shown = invoke("diff", "street/train", "street/val", "--fail-if", "pixels:1%", *home, code=1)
     assert "distance" in shown.stdout
     assert "pixels of class" in shown.stderr
+    assert "above the limit of 1%" in shown.stderr
 
 
 @pytest.mark.parametrize("limit", ["weight", "weight:x", "weight:-1%", "wieght:5%", "weight:nan"])
@@ -131,8 +132,13 @@ def test_a_class_that_appears_is_always_too_much() -> None:
         return {"dataset": "street", "version": 1, "spec": {"split": None}, "classes": classes}
 
     result = difference(answer((0, "road", 10), (1, "car", 0)), answer((0, "road", 5), (1, "truck", 5)))
-    assert exceeding(result, "pixels", 10.0) == ["pixels of class 1 (truck): 0 to 5"]
+    assert exceeding(result, "pixels", 10.0) == [
+        "pixels of class 1 (truck): 0 to 5, above any limit, such as 1000%"
+    ]
+    assert exceeding(result, "pixels", 0.495)[0] == (
+        "pixels of class 0 (road): 10 to 5, -50.0%, above the limit of 49.5%"
+    )
     assert result["warnings"] == ["class 1 is 'car' in the first and 'truck' in the second"]
     apart = difference(answer((0, "road", 1)), answer((1, "car", 1)))
     assert apart["distance"] == pytest.approx(1.0)
-    assert exceeding(apart, "distance", 0.99)
+    assert exceeding(apart, "distance", 0.99) == ["distance 1.0000 is above the limit of 0.99"]
