@@ -23,6 +23,9 @@ VARIABLE = "STATSVC_CONFIG"
 FOR_ALL = ("home", "database", "store")
 """Options of commands that are set outside of the tables, for every command."""
 
+_CHECKED = (click.types.IntParamType, click.types.FloatParamType, click.Choice)
+"""Types whose values are checked when the file is read; the value is named with its place in the file."""
+
 ARGUMENTS = "statsvc.arguments"
 """Key in the context's `meta`: the arguments of the program."""
 
@@ -105,7 +108,7 @@ def _by_parameter(
         if isinstance(value, dict):
             raise click.UsageError(f"{path}: {where}{key} must be a value, not a table.")
         if (expected := _expected(known[key], value)) is not None:
-            raise click.UsageError(f"{path}: {where}{key} must be {expected}.")
+            raise click.UsageError(f"{path}: {where}{key} must be {expected}, not {_shown(value)}.")
     return {key if (option := known[key]) is None else str(option.name): table[key] for key in table}
 
 
@@ -119,10 +122,12 @@ def _expected(option: click.Option | None, value: Any) -> str | None:
         types, expected = (str,), "text in quotes"
     elif option.is_flag:
         types, expected = (bool,), "true or false"
-    elif option.type.name.startswith("integer"):
-        types, expected = (int, str), "an integer"
-    elif option.type.name.startswith("float"):
-        types, expected = (int, float, str), "a number"
+    elif isinstance(option.type, click.types.IntParamType):
+        types, expected = (int, str), f"an integer{_range(option.type)}"
+    elif isinstance(option.type, click.types.FloatParamType):
+        types, expected = (int, float, str), f"a number{_range(option.type)}"
+    elif isinstance(option.type, click.Choice):
+        types, expected = (str,), f"one of {', '.join(map(repr, option.type.choices))}"
     else:
         types, expected = (str, int, float), "text in quotes or a number"
     entries = [value]
@@ -135,7 +140,28 @@ def _expected(option: click.Option | None, value: Any) -> str | None:
         return expected
     if any(isinstance(entry, str) and "\0" in entry for entry in entries):
         return "text without null characters"  # no argument and no path can contain them
+    if option is not None and isinstance(option.type, _CHECKED):
+        try:
+            for entry in entries:
+                option.type.convert(entry, option, None)
+        except click.BadParameter:
+            return expected
     return None
+
+
+def _shown(value: Any) -> str:
+    """Return a value of the file in one line, as TOML where JSON has the same notation."""
+    import json
+
+    return one_line(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _range(kind: click.ParamType[Any]) -> str:
+    """Return the range of a numeric option as text, such as ` from 1 to 5`; empty if it has none."""
+    least, most = getattr(kind, "min", None), getattr(kind, "max", None)
+    if least is None:
+        return "" if most is None else f" of at most {most}"
+    return f" of at least {least}" if most is None else f" from {least} to {most}"
 
 
 def load(context: click.Context, _option: click.Parameter, value: str | None) -> None:

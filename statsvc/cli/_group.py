@@ -108,7 +108,8 @@ class SectionedGroup(click.Group):
             return super().invoke(ctx)
         except InvalidParameter as error:
             for name, message in error.errors:
-                echo(f"statsvc: {self._spelling(ctx, name)}: {message}", err=True, level=logging.ERROR)
+                parameter, origin = self._described(ctx, name)
+                echo(f"statsvc: {parameter}: {message}{origin}", err=True, level=logging.ERROR)
             raise click.exceptions.Exit(USAGE) from error
         except (AmbiguousSource, NotFound) as error:
             echo(f"statsvc: {error}", err=True, level=logging.ERROR)
@@ -143,10 +144,25 @@ class SectionedGroup(click.Group):
         message = f"{error.message} It is set in {ctx.default_map.path}."
         return click.BadParameter(message, error.ctx, error.param, error.param_hint)
 
-    def _spelling(self, ctx: click.Context, name: str) -> str:
-        """Return a parameter as the invoked command spells it: --split, --ignore-index, FILE."""
-        command = self.commands.get(ctx.invoked_subcommand or "")
+    def _described(self, ctx: click.Context, name: str) -> tuple[str, str]:
+        """Return a parameter as the invoked command spells it (--split, FILE), and where its value is set.
+
+        The second text is a sentence if the configuration file contains the value, and else empty.
+        """
+        invoked = ctx.invoked_subcommand or ""
+        command = self.commands.get(invoked)
         for parameter in command.params if command is not None else ():
-            if parameter.name == name or f"--{name.replace('_', '-')}" in parameter.opts:
-                return parameter.opts[0] if isinstance(parameter, click.Option) else name.upper()
-        return name
+            if parameter.name != name and f"--{name.replace('_', '-')}" not in parameter.opts:
+                continue
+            if not isinstance(parameter, click.Option):
+                return name.upper(), ""
+            file, flag = ctx.default_map, parameter.opts[0]
+            if (
+                not isinstance(file, ConfigFile)
+                or parameter.name not in file.get(invoked)
+                or any(each.partition("=")[0] in parameter.opts for each in ctx.meta[ARGUMENTS])
+                or parameter.value_from_envvar(ctx) is not None
+            ):
+                return flag, ""
+            return flag, f". It is set in {file.path}"
+        return name, ""

@@ -88,14 +88,21 @@ def test_the_file_of_the_home_that_a_flag_names_is_used_and_sets_options_of_any_
         ("[token.crate]\nname = 'a'", "[token.crate] is not a command (did you mean 'create'?)"),
         ("databse = 'a'", "databse is unknown (did you mean 'database'?)"),
         ("port = 1", "port is unknown"),
-        ("[serve]\nport = 'many'", "'many' is not a valid integer"),
+        ("[serve]\nport = 'many'", '[serve] port must be an integer from 0 to 65535, not "many".'),
+        ("[serve]\nport = 65536", "[serve] port must be an integer from 0 to 65535, not 65536."),
+        ("[scan]\nworkers = 0", "[scan] workers must be an integer from 1 to 1024, not 0."),
+        ("[scan]\nmax-pixels = 'all'", '[scan] max-pixels must be an integer of at least 1, not "all".'),
+        ("[scan]\nmax-removed = '10%'", '[scan] max-removed must be a number from 0 to 1, not "10%".'),
+        ("[scan]\ndevice = 'gpu'", "[scan] device must be one of 'auto', 'cpu', 'cuda', not \"gpu\"."),
+        ("[scan]\ndevice = 1", "[scan] device must be one of 'auto', 'cpu', 'cuda', not 1."),
+        ("log-format = 'xml'", "log-format must be one of 'text', 'json', not \"xml\"."),
         ("[serve.port]\na = 1", "[serve] port must be a value, not a table"),
         ("home = '/a'", "home cannot be set in the home directory's own file"),
         ("[serve", "cannot be read"),
-        ("[serve]\nport = true", "[serve] port must be an integer"),
-        ("[serve]\nport = 80.5", "[serve] port must be an integer"),
-        ("[serve]\nport = [80]", "[serve] port must be an integer"),
-        ("[serve]\nport = 1979-05-27", "[serve] port must be an integer"),
+        ("[serve]\nport = true", "[serve] port must be an integer from 0 to 65535, not true"),
+        ("[serve]\nport = 80.5", "[serve] port must be an integer from 0 to 65535, not 80.5"),
+        ("[serve]\nport = [80]", "[serve] port must be an integer from 0 to 65535, not [80]"),
+        ("[serve]\nport = 1979-05-27", 'not "1979-05-27"'),
         ("[serve]\nhost = ['a']", "[serve] host must be text in quotes or a number"),
         ("[serve]\nroot = '/tmp'", "[serve] root must be a list in brackets"),
         ("[serve]\nallow-host = ['a', ['b']]", "[serve] allow-host must be a list in brackets"),
@@ -116,6 +123,18 @@ def test_an_invalid_file_is_an_error_that_names_the_file_and_the_entry(
     error = invoke("config", code=2).stderr
     assert message in error
     assert str(file) in error
+
+
+def test_a_value_that_a_command_rejects_is_named_with_the_file_unless_another_place_sets_it(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text("[scan]\nevery = '7'\n")
+    message = "statsvc: --every: '7' is not a duration; write a number and a unit, such as 90s, 10m, 1h or 2d"
+    assert invoke("scan", str(tmp_path), code=2).stderr == f"{message}. It is set in {file}\n"
+    assert invoke("scan", str(tmp_path), "--every=7", code=2).stderr == f"{message}\n"
+    assert invoke("scan", str(tmp_path), "--every", "7", code=2).stderr == f"{message}\n"
+    monkeypatch.setenv("STATSVC_SCAN_EVERY", "7")
+    assert invoke("scan", str(tmp_path), code=2).stderr == f"{message}\n"
 
 
 def test_a_byte_order_mark_is_skipped_and_other_encodings_are_errors(file: Path) -> None:
