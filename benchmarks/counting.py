@@ -15,13 +15,13 @@ import statistics
 import tempfile
 import time
 import zlib
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from measuring import Row, at_most, faster, installed, medians_ms, not_installed, report
+from msgspec.structs import replace
 from PIL import Image
 
 from statsvc.dataset.counting_rule import Counting

@@ -11,9 +11,9 @@ import ipaddress
 import logging
 import resource
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct, field
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ _BUSY_BODY = (
 )
 
 
-@dataclass(slots=True)
-class Limits:
+class Limits(Struct):
     """The open connections of a server.
 
     trusted  networks of proxies

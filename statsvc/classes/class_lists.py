@@ -19,11 +19,11 @@ from __future__ import annotations
 import csv
 import json
 import re
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from statsvc.classes.class_maps import IGNORE, MAX_CLASSES
+from statsvc.common.sealed import Sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -75,8 +75,7 @@ _LABELME_IGNORED = "__ignore__"
 _FILE = re.compile(r"\.(png|jpe?g|tiff?|npy|npz|nii|bmp|gif|webp|h5)\b", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class ClassList:
+class ClassList(Sealed, frozen=True):
     """The classes that a file lists.
 
     names     (id, name), ids unique and in the order of the file

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.classes import tables
 from statsvc.errors import Inapplicable, InvalidParameter, NotFound, nearest
@@ -29,8 +29,7 @@ _INT64 = range(-(2**63), 2**63)
 MIN_CLASS_ID = -(2**31)
 
 
-@dataclass(frozen=True, slots=True)
-class ClassMap:
+class ClassMap(Struct, frozen=True):
     """A table that maps raw ids to class ids.
 
     name       name in responses and messages

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from statsvc.classes import class_lists, tables
 from statsvc.classes.class_maps import IGNORE, MAX_CLASSES
@@ -34,8 +35,7 @@ OVERLAP = MAX_CLASSES
 """Raw id of a pixel inside the masks of several classes: above every class, so unexpected."""
 
 
-@dataclass(frozen=True, slots=True)
-class Palette:
+class Palette(Struct, frozen=True):
     """A table that maps colors to class ids.
 
     name     name in messages

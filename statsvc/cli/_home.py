@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import Struct
 
 from statsvc.errors import CatalogError, StatsvcError
 from statsvc.store import home as homes
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from statsvc.store.versions.version import Version
 
 
-@dataclass(frozen=True, slots=True)
-class HomeOptions:
+class HomeOptions(Struct, frozen=True):
     """The values of --home, --database and --store; None is the default."""
 
     home: str | None

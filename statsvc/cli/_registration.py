@@ -7,12 +7,12 @@ resolved folder or normalized URL and, for a single file, the pattern that match
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import click
+from msgspec.structs import replace
 
 from statsvc.cli._configuration import configuration_changes
 from statsvc.cli._echo import echo

@@ -17,8 +17,9 @@ import logging
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 _log = logging.getLogger("statsvc.client")
 _cleaned: set[Path] = set()
@@ -30,8 +31,7 @@ TEMPORARY_DAYS = 1
 """Days after which the temporary file of a writer that died is deleted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A cached response.
 
     etag       strong or weak, with its quotes

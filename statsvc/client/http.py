@@ -6,9 +6,10 @@ import email.utils
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from statsvc import errors
 from statsvc.errors import InvalidParameter, ServerError
@@ -49,8 +50,7 @@ class Unavailable(Exception):
         super().__init__(str(error))
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """A successful response.
 
     body       the response body, byte for byte

@@ -8,8 +8,9 @@ finite automaton instead, whose states are built as they are needed.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
 
 from statsvc.errors import Inapplicable, InvalidParameter
 
@@ -32,8 +33,7 @@ _GROUP = re.compile(r"(?<!\\)([!@?])\(((?:[^()\\]|\\.)*)\)", re.DOTALL)
 _GROUP_START = re.compile(r"(?<!\\)[!@?*+]\(")
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Struct, frozen=True):
     """A part of a glob.
 
     kind      one: a single character; many: any number of characters; line: at least one character, the

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.classes import class_maps
 from statsvc.classes.class_maps import IGNORE, MAX_CLASSES
@@ -29,8 +29,7 @@ _MAX_IDS_WITH_EXAMPLES = 20
 """Unexpected ids, those with the most pixels, that get example files: finding files reads rows."""
 
 
-@dataclass(frozen=True, slots=True)
-class InterpretedCounts:
+class InterpretedCounts(Struct, frozen=True):
     """A histogram with K ids, and the role of each id.
 
     Each id has at most one role: ignored, counted or unexpected. An id without pixels that is neither

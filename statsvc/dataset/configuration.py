@@ -5,8 +5,9 @@ It is stored in every version, so the results of a version never change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from statsvc.classes.class_maps import ClassMap
 from statsvc.dataset import groups, splits
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from statsvc.dataset.splits import Split
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(Struct, frozen=True):
     """How the raw counts of a version are interpreted.
 
     num_classes   number of classes, the length of the weights vector; 0 until the first scan infers it

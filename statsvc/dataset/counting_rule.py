@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from statsvc.dataset import grid as grids
 from statsvc.errors import Inapplicable, InvalidParameter, nearest
@@ -42,8 +43,7 @@ MASKS_BY = ("file", "folder", "suffix", "tag")
 """What can name the class of a mask."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counting:
+class Counting(Struct, frozen=True):
     """How label maps become raw ids. It is fixed, except `grid`: a different rule requires a new dataset.
 
     rule     "value", a key of `ARITHMETIC`, "palette", "channel:N", "argmax:AXIS", or

@@ -8,10 +8,10 @@ row, those of a volume layer by layer.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.errors import Inapplicable, InvalidParameter
 
@@ -95,8 +95,7 @@ NO_PLACE = Place((0, 0, 0), (0, 0, 0), (0, 0, 0))
 """The place of a sample that is unreadable, or has more than three axes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cells:
+class Cells(Struct, frozen=True):
     """The histograms of the tiles of consecutive samples, sparse.
 
     lengths   int64 [n], number of entries of each sample; 0 for a sample without a grid

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.errors import Unanswerable
 
@@ -22,8 +22,7 @@ MAX_GROUPS = 10_000
 """Largest number of groups that are counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class GroupCounts:
+class GroupCounts(Struct, frozen=True):
     """Counts of G groups, sorted by value, and K ids of a histogram.
 
     names      G values

@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import functools
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from statsvc.dataset.splits import path_stem
 from statsvc.errors import InvalidParameter
@@ -46,8 +47,7 @@ MAX_LEVEL = 100
 """Deepest folder level."""
 
 
-@dataclass(frozen=True)
-class Grouping:
+class Grouping(Struct, frozen=True):
     """A rule that assigns a value to each path. Exactly one of the three forms is set.
 
     pattern  regular expression of RE2: the value is its first group, or the whole match without groups. An
@@ -160,8 +160,7 @@ def _invalid(name: str, message: str) -> InvalidParameter:
     return InvalidParameter(("groups", f"{name}: {message}"))
 
 
-@dataclass(frozen=True, slots=True)
-class GroupName:
+class GroupName(Struct, frozen=True):
     """One group of samples, as a request names it: `RULE:VALUE`, or `SPLIT/RULE:VALUE` for those in a split.
 
     split  name of the split; None for all samples

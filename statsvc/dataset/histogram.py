@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,8 +18,7 @@ _EXACT_FLOAT64 = 2.0**53
 """Integers below this are exact in float64."""
 
 
-@dataclass(frozen=True, slots=True)
-class Histogram:
+class Histogram(Struct, frozen=True):
     """Counts summed over all samples of a table or of a split, after a class map.
 
     class_id      int64 [K], ids; those in the class map first, each group ascending

@@ -5,8 +5,9 @@ One layout is one entry of `LAYOUTS`. To add a layout, add an entry with the pag
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from statsvc.classes import class_maps
 from statsvc.errors import InvalidParameter, nearest
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """One known layout.
 
     name       value of `--layout`

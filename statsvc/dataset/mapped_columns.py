@@ -5,10 +5,10 @@ Letters in array shapes: n samples, K output columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.dataset.histogram import Histogram
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", np.int64, np.float64)
 
 
-@dataclass(frozen=True, slots=True)
-class MappedColumns:
+class MappedColumns(Struct, frozen=True):
     """How a class map rearranges the columns of raw ids.
 
     class_id  int64 [K], id of each output column

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.dataset.mapped_columns import MappedColumns
 from statsvc.dataset.table import Table, aggregate
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     Int64 = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Tiles:
+class Tiles(Struct, frozen=True):
     """The histograms on a grid of all samples of a table, and their places, int64 [n, 9].
 
     grid  None where rows are parts of arrays that were not counted on a grid

@@ -5,10 +5,10 @@ It is inferred once, at the first scan of a dataset, over all samples.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 
 from statsvc.dataset.class_counts import interpret
 from statsvc.dataset.histogram import Histogram

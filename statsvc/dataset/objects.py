@@ -6,10 +6,10 @@ instances, and instance ids such as those of Cityscapes. The size of an object i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.dataset.grid import entries_of
 
@@ -33,8 +33,7 @@ _BUFFERED = 1 << 20
 """Objects that an `ObjectAggregator` collects before it sorts them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Objects:
+class Objects(Struct, frozen=True):
     """The objects of consecutive samples.
 
     lengths   int64 [n], number of objects of each sample; `UNKNOWN` where the source does not number them
@@ -80,8 +79,7 @@ def concatenate(parts: Sequence[Objects]) -> Objects:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectTotals:
+class ObjectTotals(Struct, frozen=True):
     """The objects of each of K ids in all samples of a table or split.
 
     sizes     int64 [K, `SIZES`], objects of 2^k to 2^(k+1) − 1 pixels

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@dataclass(frozen=True, slots=True)
-class FileGroup:
+class FileGroup(Struct, frozen=True):
     """Files of one kind.
 
     pattern  glob that matches these files and no others of the source
@@ -47,8 +47,7 @@ class FileGroup:
         return cls(**{name: value[name] for name in ("pattern", "files", "role", "content", "example")})
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """What was found at a source when the dataset was registered.
 
     counted  the files that are counted; empty if the source was not inspected

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import heapq
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.common.globs import FOLDERS as ANY_FOLDERS
 from statsvc.common.globs import Automaton, Token, check_length, is_fast
@@ -96,8 +96,7 @@ _WILDCARDS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 """Wildcard of a glob → regular expression."""
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
+class Split(Struct, frozen=True):
     """A subset of the samples: by folder or glob, which include files added later, or a fixed list.
 
     folder  name of a folder split; the outermost folder listed in `FOLDERS` decides:

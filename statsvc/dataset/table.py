@@ -6,10 +6,10 @@ Letters in array shapes: n samples, K ids.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.dataset.groups import GroupName
 from statsvc.dataset.histogram import Aggregator, Histogram
@@ -46,8 +46,7 @@ EXAMPLES = 3
 """Maximum number of example files in a response."""
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(Struct, frozen=True):
     """Consecutive rows of a table, one per sample, in path order.
 
     path    strings [n], paths relative to the source

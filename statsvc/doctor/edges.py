@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct, field
 
 from statsvc.dataset.counting_rule import VALUE
 from statsvc.doctor.finding import SERIOUS, Finding, list_first, plural
@@ -47,8 +47,7 @@ def suspects(facts: Facts) -> list[int]:
     return selected
 
 
-@dataclass(slots=True)
-class EdgePixels:
+class EdgePixels(Struct):
     """The edge pixels of a label map, at which the left and the right neighbor differ.
 
     edges  number of them

@@ -5,10 +5,10 @@ Memory: a few bytes per sample in addition to the version's own per-sample array
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct, field
 
 from statsvc.doctor.finding import MAX_FILES
 from statsvc.doctor.interpretation import Interpretation
@@ -48,8 +48,7 @@ COMMON_SIZE_SHARE = 0.9
 """Share of the samples that must have the same size for another size to be odd."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileFacts:
+class FileFacts(Struct, frozen=True):
     """The per-sample arrays of a version other than the counts; n samples in path order.
 
     path           strings [n], paths relative to the source
@@ -69,7 +68,7 @@ class FileFacts:
     @classmethod
     def of(cls, array: Callable[[str], np.ndarray[Any, Any]]) -> FileFacts:
         """Read the arrays with `array`, which returns one by name, such as `Version.array`."""
-        return cls(*(array(name) for name in cls.__slots__))
+        return cls(*(array(name) for name in cls.__struct_fields__))
 
     def sizes(self) -> Int64:
         """Return the width and height of each sample as one number, int64 [n]: width · 2³² + height.
@@ -84,8 +83,7 @@ class FileFacts:
         return tuple(str(self.path[row]) for row in indices[:MAX_FILES].tolist())
 
 
-@dataclass(slots=True)
-class Facts:
+class Facts(Struct):
     """The result of one pass over K raw ids, n samples and the T classes that occur. Counts are in pixels.
 
     members         split → bool [n], the samples in the split

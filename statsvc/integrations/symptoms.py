@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.errors import InvalidParameter
 from statsvc.weighting.class_weights import ClassWeights
@@ -53,8 +53,7 @@ class Symptom(NamedTuple):
     problem: bool = True
 
 
-@dataclass(frozen=True)
-class Classes:
+class Classes(Struct, frozen=True):
     """The classes of a run; every array has the shape [C].
 
     names     unique: where several classes share a name, the id is appended

@@ -10,8 +10,9 @@ import hashlib
 import json
 import secrets
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,8 +24,7 @@ _MAX_ENTRIES = 8
 """Number of newest entries that a file keeps."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(Struct, frozen=True):
     """Histograms of m labels in CSR form: label i has `ids[offsets[i]:offsets[i + 1]]` and their `counts`.
 
     indices  index of each label in its dataset, ascending, length m
@@ -49,7 +49,7 @@ def store(path: Path, key: str, counts: Counts) -> None:
     try:
         if path.exists() and not _is_counts_file(path):
             return  # never overwrite other files; `load` has warned
-        fields = {name: getattr(counts, name) for name in Counts.__dataclass_fields__}
+        fields = {name: getattr(counts, name) for name in Counts.__struct_fields__}
         entries = _read(path, warn=False)
         entries.pop(key, None)
         entries[key] = {"sha256": _digest(fields), **fields}
@@ -101,7 +101,7 @@ def _entry(path: Path, entry: Any) -> Counts | None:
     if entry is None:
         return None
     try:
-        fields = {name: entry[name] for name in Counts.__dataclass_fields__}
+        fields = {name: entry[name] for name in Counts.__struct_fields__}
         if entry["sha256"] == _digest(fields):
             return Counts(**fields)
     except (LookupError, TypeError):

@@ -7,11 +7,11 @@ import logging
 import os
 import threading
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from statsvc.classes import class_map_files
 from statsvc.classes.class_maps import ClassMap

@@ -10,11 +10,11 @@ the formulas.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.dataset.grid import edges
 
@@ -43,8 +43,7 @@ _CROP_VALUES = 1 << 20
 """Numbers that the lattice of one group of images holds at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Crop:
+class Crop(Struct, frozen=True):
     """How a trainer crops.
 
     height, width  pixels of a crop; an image that is smaller is used whole along that axis
@@ -59,8 +58,7 @@ class Crop:
     cat_max_ratio: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
+class Contents(Struct, frozen=True):
     """What one crop of each of n images contains on average, over K ids.
 
     pixels   float64 [n, K]

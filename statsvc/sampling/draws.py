@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.errors import Unanswerable
 from statsvc.sampling import crops, scores
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 _SIGNIFICANT_DIGITS = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Draws:
+class Draws(Struct, frozen=True):
     """How often each image of a table is drawn.
 
     parameters  the sampler's parameters in effect; `min_pixels` is always a number
@@ -59,8 +58,7 @@ class Draws:
         return self.score(counts[:, self.columns]) / self.total
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(Struct, frozen=True):
     """What one draw contains on average, over the K ids of an interpreted histogram.
 
     pixels   float64 [K], Σ q·n

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from statsvc.errors import Inapplicable, InvalidParameter
 
@@ -14,8 +15,7 @@ _VERSION = re.compile(r"0*[1-9][0-9]{0,8}|[A-Za-z][A-Za-z0-9_.-]{0,99}")
 _MAX_DATASETS = 100
 
 
-@dataclass(frozen=True, slots=True)
-class MixturePart:
+class MixturePart(Struct, frozen=True):
     """A dataset of a mixture.
 
     number  version number or tag; None for the current version

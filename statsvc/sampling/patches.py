@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.errors import Inapplicable, Unanswerable
 from statsvc.weighting.class_names import class_name
@@ -32,8 +32,7 @@ AXES = 3
 """Depth, rows and columns; an image has a depth of 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Patches:
+class Patches(Struct, frozen=True):
     """The tiles in which a class occurs, most pixels first; ties by path and position.
 
     head    dataset, version, class id, class name and interpretation, as in the response

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.errors import Inapplicable, InvalidParameter, Unanswerable, nearest
 from statsvc.sampling import draws as drawing
@@ -27,8 +27,7 @@ _PARAMETERS = {*COUNTS, *STREAM, *(name for name, each in PARAMETERS.items() if 
 """The parameters of samplers that do not use class weights."""
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingRequest:
+class SamplingRequest(Struct, frozen=True):
     """A sampler and its parameters, as a resolved spec; for image_weights also those of class weights."""
 
     sampler: str
@@ -73,8 +72,7 @@ def _refuse_unknown(params: Mapping[str, Any]) -> None:
         raise Inapplicable(*((name, reason.format(name, nearest(name, known))) for name in others))
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingPlan:
+class SamplingPlan(Struct, frozen=True):
     """How a sampler draws from a table.
 
     head  the part of the response that is the same on every page: the request with all choices filled in,

@@ -9,10 +9,11 @@ every image equally often has the numbers of the files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from statsvc.errors import Inapplicable, Unanswerable
 from statsvc.sampling import draws as drawing
@@ -39,8 +40,7 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
+class _Source(Struct, frozen=True):
     """One dataset of a stream: its counts, how images are drawn from it, and what one draw contains."""
 
     table: Table

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from statsvc.common.plain_values import plain
 from statsvc.dataset import class_counts
@@ -49,8 +50,7 @@ def described(table: Table, spec: WeightSpec, counts: InterpretedCounts, seed: i
     }
 
 
-@dataclass(frozen=True)
-class DivisionRequest:
+class DivisionRequest(Struct, frozen=True):
     """How to divide a dataset.
 
     shares    wanted share of the images by name of the part; adds up to 1
@@ -91,8 +91,7 @@ class DivisionRequest:
         return cls(shares, folds is not None, _seed(seed), grouping, _counts(counts))
 
 
-@dataclass(frozen=True)
-class SubsetRequest:
+class SubsetRequest(Struct, frozen=True):
     """Which subset to choose.
 
     images  number of images

@@ -13,10 +13,10 @@ Letters in array shapes: U units, k parts, F = 1 + 2 C features for C classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,8 +71,7 @@ class Goal(Protocol):
         """Return the cost, float64 [...], of a part whose units have these sums, float64 [..., F]."""
 
 
-@dataclass(frozen=True, slots=True)
-class EqualShares:
+class EqualShares(Struct, frozen=True):
     """The goal that part j gets the share `share[j]` of every feature.
 
     share      float64 [k], adds up to 1
@@ -101,8 +100,7 @@ class EqualShares:
         return costs
 
 
-@dataclass(frozen=True, slots=True)
-class ClassShares:
+class ClassShares(Struct, frozen=True):
     """The goal that the pixels of part 0 have these shares; the other part contains the remaining units.
 
     pixels  float64 [C], pixels of each class in the dataset

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.errors import Unanswerable
 from statsvc.splitting import search
@@ -28,8 +28,7 @@ RANDOM_DIVISIONS = 10
 """Random divisions with the same units that a division is compared with."""
 
 
-@dataclass(frozen=True, slots=True)
-class Division:
+class Division(Struct, frozen=True):
     """Images divided into parts, and how well each part represents each class.
 
     The share of a class in a part is relative to the pixels of the class in all parts. Its deviation is the

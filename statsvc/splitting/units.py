@@ -10,10 +10,10 @@ Letters in array shapes: n images, G units, C classes, k parts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.errors import Unanswerable
 
@@ -36,8 +36,7 @@ TRIALS = 16
 """Random assignments of a block that `Balancer` compares."""
 
 
-@dataclass(frozen=True, slots=True)
-class Units:
+class Units(Struct, frozen=True):
     """The images of a table or split, in path order, and the unit that each belongs to.
 
     class_id    int64 [C], ids of the counted classes that occur
@@ -73,8 +72,7 @@ class Units:
         return np.sort(np.concatenate([order[:half], rng.permutation(order[half:])[: most - half]]))
 
 
-@dataclass(frozen=True, slots=True)
-class UnitCounts:
+class UnitCounts(Struct, frozen=True):
     """Counts of some units, and sums of assignments of all of them.
 
     chosen      int64 [U], the units whose counts are kept, ascending

@@ -6,9 +6,10 @@ import contextlib
 import os
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from statsvc.errors import CatalogError, InvalidParameter, StoreError
 from statsvc.store.versions.open_location import open_location
@@ -21,8 +22,7 @@ _UID = re.compile(r"[0-9a-f]{32}")
 """Names of the folders of datasets in a version store."""
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
+class Home(Struct, frozen=True):
     """The home directory, the catalog's database URL, and the version store."""
 
     folder: Path

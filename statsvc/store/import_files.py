@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import re
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.common.changed_paths import path_problem
 from statsvc.dataset.histogram import Histogram
@@ -31,8 +31,7 @@ FILE_KEY = "file"
 """The key of the label map's name in DAFormer's `sample_class_stats.json`; its other keys are class ids."""
 
 
-@dataclass(frozen=True, slots=True)
-class SampleCounts:
+class SampleCounts(Struct, frozen=True):
     """The counts of each sample as CSR, sorted by path.
 
     path     n names, strictly ascending

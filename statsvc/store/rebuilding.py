@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from msgspec import Struct, field
 
 from statsvc.dataset.configuration import Configuration
 from statsvc.errors import Conflict, DamagedVersion
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from statsvc.store.versions.location import Location
 
 
-@dataclass(slots=True)
-class Rebuilt:
+class Rebuilt(Struct):
     """The result of a rebuild.
 
     datasets  number of restored versions, by dataset name
@@ -33,8 +32,7 @@ class Rebuilt:
     left_out: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
+class _Group(Struct, frozen=True):
     """A version's group.
 
     modified_at  when its attributes were written, in seconds since 1970

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from statsvc.common.utf8 import NOT_ENCODABLE, is_encodable
 from statsvc.dataset import splits
@@ -85,7 +87,7 @@ def configuration_change(
         if current.current_number is None:
             return check_class_names(result)
         record = catalog.version(current)
-        table = open_version(store, current.name, replace(record, configuration=result))
+        table = open_version(store, current.name, dataclasses.replace(record, configuration=result))
         if not result.splits and table.has_rows and changes.get("splits", ...) is None:
             result = replace(result, splits=splits.detect(table.array("path").tolist()))
         if changes.get("splits") and table.has_rows:

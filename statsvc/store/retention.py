@@ -11,10 +11,10 @@ import logging
 import math
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from msgspec import Struct, field
 
 from statsvc.errors import Conflict, DamagedVersion, StoreError
 from statsvc.store.catalog import dataset_rows, idempotency
@@ -56,8 +56,7 @@ PAUSED = ".gc-paused"
 """A file in the version store that prevents gc."""
 
 
-@dataclass(slots=True)
-class Collected:
+class Collected(Struct):
     """What one run of gc did: versions as (dataset, number), groups and folders as paths in the store.
 
     expired   versions that were marked as expired; their rows are removed after the grace period
@@ -276,8 +275,7 @@ def _remove_rows(
     result.removed += [(dataset.name, number) for number in sorted(numbers)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(Struct, frozen=True):
     """What the catalog knows at one moment.
 
     clock       the database's time, in seconds since 1970

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.weighting.value_types import NUMBER, ValueType, parse_number
 
@@ -21,8 +21,7 @@ _SMALLEST_COMPLEMENT = 1e-300
 _SMALLEST_AS_FLOAT = 1e-20
 
 
-@dataclass(frozen=True, slots=True)
-class Beta:
+class Beta(Struct, frozen=True):
     """β in [0, 1). A float cannot hold a β such as 1 − 1e-20, but it can hold 1 − β.
 
     complement  1 − β, in (0, 1]; None for "auto", 1 − 1/median of the counts
@@ -84,8 +83,7 @@ def _complement(text: str) -> float:
     return complement
 
 
-@dataclass(frozen=True, slots=True)
-class BetaType(ValueType):
+class BetaType(ValueType, frozen=True):
     """The type of the parameter `beta`."""
 
     @property

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.weighting.compute import ClassCounts
 from statsvc.weighting.methods import METHODS
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from statsvc.weighting.parameters import WeightSpec
 
 
-@dataclass(frozen=True, slots=True)
-class ClassColumns:
+class ClassColumns(Struct, frozen=True):
     """The columns of a histogram that hold classes, ignored ones included.
 
     columns   bool [K], True where the column's id is a class id from 0 to C−1

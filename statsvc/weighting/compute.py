@@ -9,10 +9,10 @@ policy. All in float64. The sources of the formulas are in `statsvc.weighting.me
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.errors import Inapplicable, Unanswerable, nearest
 from statsvc.weighting.beta import Beta
@@ -33,8 +33,7 @@ EPS = 1e-10
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-@dataclass(frozen=True, slots=True)
-class ClassCounts:
+class ClassCounts(Struct, frozen=True):
     """Pixels and images of classes 0 … C−1; for a stream their expectations, as float64.
 
     pixels        int64 [C], pixels of each class, ignored classes included
@@ -63,8 +62,7 @@ class ClassCounts:
         return class_name(self.names, class_id)
 
 
-@dataclass(frozen=True, slots=True)
-class ComputedWeights:
+class ComputedWeights(Struct, frozen=True):
     """Weights and the numbers that explain them; arrays have shape [C].
 
     weights          float64, always finite
@@ -151,8 +149,7 @@ def at_strength(values: Float64, strength: float, kind: Kind) -> Float64:
     return strength * values if kind == "additive" else values**strength
 
 
-@dataclass(frozen=True, slots=True)
-class _Input:
+class _Input(Struct, frozen=True):
     """The notation of the module's docstring as float64 arrays over the included classes.
 
     Included are the present classes and, with `absent=eps`, the absent ones; `present` marks the former.

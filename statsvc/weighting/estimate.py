@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.weighting.class_columns import ClassColumns
 from statsvc.weighting.class_names import listed
@@ -26,8 +26,7 @@ REPLICATES = 200
 """Bootstrap replicates."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Estimate:
+class _Estimate(Struct, frozen=True):
     """What an answer says about a sample: images of each class and intervals, [C] and [C, 2]."""
 
     drawn: int

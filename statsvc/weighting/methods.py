@@ -5,14 +5,14 @@ Their parameters are in `statsvc.weighting.parameters`, their arithmetic in `sta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Kind = Literal["weights", "additive", "pos_weight"]
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(Struct, frozen=True):
     """A weighting method.
 
     kind                   "weights": multiplies the loss; "additive": added to the logits;

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct
 
 from statsvc.weighting.value_types import Choice, Number, clean_text
 
@@ -16,8 +17,7 @@ Scope = Literal["all", "counts", "class_weights", "factors", "stream", "crop"]
 _SCOPE_KINDS = {"class_weights": ("weights",), "factors": ("weights", "pos_weight")}
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(Struct, frozen=True):
     """One parameter of a `WeightSpec`.
 
     type        how a value is parsed, and its JSON schema
@@ -118,11 +118,3 @@ class Parameter:
             "range": self.type.range,
             "description": self.description,
         }
-
-
-def parameter_field(description: str, value_type: ValueType, *, unset: Any = None, **options: Any) -> Any:
-    """Return a dataclass field with its `Parameter`; `unset` is the field's value if it is left out."""
-    if options.get("sampler") is not None:
-        options["scope"] = "stream"
-    entry = Parameter("", description, value_type, **options)
-    return field(default=unset, metadata={"parameter": entry})

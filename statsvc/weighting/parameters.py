@@ -7,9 +7,11 @@ its arithmetic, for instance in `statsvc.weighting.compute`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from statsvc.classes.class_maps import BUILTIN, MAX_CLASSES
 from statsvc.common.plain_values import plain
@@ -17,7 +19,7 @@ from statsvc.errors import Inapplicable, InvalidParameter, nearest
 from statsvc.weighting import schemes
 from statsvc.weighting.beta import Beta, BetaType
 from statsvc.weighting.methods import DEFAULT, METHODS
-from statsvc.weighting.parameter import Parameter, parameter_field
+from statsvc.weighting.parameter import Parameter
 from statsvc.weighting.recipes import RECIPES
 from statsvc.weighting.value_types import (
     Bounds,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from statsvc.weighting.methods import Method
+    from statsvc.weighting.value_types import ValueType
 
 _IMAGE_WEIGHTS_ADVICE = (
     "image_weights derives image probabilities from class weights, so class weights cannot follow from it. "
@@ -42,8 +45,19 @@ _IMAGE_WEIGHTS_ADVICE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class WeightSpec:
+_declared: list[Parameter] = []
+"""The parameters of the fields of `WeightSpec`, without their names, which only the class knows."""
+
+
+def parameter_field(description: str, value_type: ValueType, *, unset: Any = None, **options: Any) -> Any:
+    """Declare the `Parameter` of the next field of `WeightSpec`; return the field's default, `unset`."""
+    if options.get("sampler") is not None:
+        options["scope"] = "stream"
+    _declared.append(Parameter("", description, value_type, **options))
+    return unset
+
+
+class WeightSpec(Struct, frozen=True):
     """The method and parameters of a weights request.
 
     None leaves a choice to the method, the dataset or the default. Create specs with `from_params`, which
@@ -57,7 +71,7 @@ class WeightSpec:
     """
 
     method: str = parameter_field("Weighting method", Choice(tuple(METHODS)), unset=DEFAULT, default=DEFAULT)
-    beta: Beta | float | str | None = parameter_field(  # noqa: RUF009  (the default is None)
+    beta: Beta | float | str | None = parameter_field(
         "0 gives uniform weights, near 1 inverse frequency; also 1-1e-7, or auto for 1 - 1/median of n",
         BetaType(),
         default=Beta.parse(0.9999),
@@ -276,7 +290,8 @@ class WeightSpec:
 
 
 PARAMETERS: dict[str, Parameter] = {
-    entry.name: replace(entry.metadata["parameter"], name=entry.name) for entry in fields(WeightSpec)
+    name: replace(declared, name=name)
+    for name, declared in zip(WeightSpec.__struct_fields__, _declared, strict=True)
 }
 """Every parameter by name, in the order of the canonical JSON form."""
 

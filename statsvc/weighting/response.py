@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from statsvc.dataset import class_counts as table_counts
 from statsvc.errors import Unanswerable
@@ -25,8 +26,7 @@ SCHEMA = 2
 """Part of every ETag. Rises whenever the bytes of a response change for the same version and spec."""
 
 
-@dataclass(frozen=True, slots=True)
-class Basis:
+class Basis(Struct, frozen=True):
     """What the weights of a response are based on.
 
     dataset         name of the dataset, or the text of a mixture

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 
 from statsvc.weighting.compute import ClassCounts, compute_weights
 from statsvc.weighting.conditional_intervals import (

@@ -5,11 +5,10 @@ Their parameters are in `statsvc.weighting.parameters`, their arithmetic in `sta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Scheme:
+class Scheme(Struct, frozen=True):
     """A way to draw images unevenly.
 
     formula   how often image i is drawn, in terms of n (pixels of a class in an image), p, f and w

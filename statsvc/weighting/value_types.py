@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from statsvc.errors import nearest
 
@@ -61,10 +62,8 @@ def parse_integer(value: Any) -> int:
     return int(value)
 
 
-class ValueType:
+class ValueType(Struct, frozen=True):
     """The type of a parameter's value."""
-
-    __slots__ = ()
 
     @property
     def metavar(self) -> str:
@@ -93,8 +92,7 @@ class ValueType:
         return {"type": "string"}
 
 
-@dataclass(frozen=True, slots=True)
-class Number(ValueType):
+class Number(ValueType, frozen=True):
     """A finite number in a range.
 
     low_inclusive, high_inclusive  True where the range contains its end
@@ -144,8 +142,7 @@ class Number(ValueType):
         return schema
 
 
-@dataclass(frozen=True, slots=True)
-class Integer(ValueType):
+class Integer(ValueType, frozen=True):
     """An integer from `low` to `high`; with `auto` also the word "auto"."""
 
     low: int
@@ -182,15 +179,14 @@ class Integer(ValueType):
         return {"anyOf": [integer, {"type": "string", "enum": ["auto"]}]} if self.auto else integer
 
 
-@dataclass(frozen=True, slots=True)
-class Choice(ValueType):
+class Choice(ValueType, frozen=True):
     """One of several words.
 
     advice  word that is not a choice → message for it
     """
 
     choices: tuple[str, ...]
-    advice: Mapping[str, str] = field(default_factory=dict, hash=False)
+    advice: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def metavar(self) -> str:
@@ -223,8 +219,7 @@ class Choice(ValueType):
         return {"type": "string", "enum": list(self.choices)}
 
 
-@dataclass(frozen=True, slots=True)
-class Name(ValueType):
+class Name(ValueType, frozen=True):
     """Text that is not empty."""
 
     @property
@@ -243,8 +238,7 @@ class Name(ValueType):
         return {"type": "string", "pattern": r"\S", "maxLength": _MAX_CHARACTERS}
 
 
-@dataclass(frozen=True, slots=True)
-class Ids(ValueType):
+class Ids(ValueType, frozen=True):
     """A set of 64-bit ids, as in `255,254`; `none` is the empty set."""
 
     @property
@@ -282,8 +276,7 @@ class Ids(ValueType):
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds(ValueType):
+class Bounds(ValueType, frozen=True):
     """A lower and an upper bound, as in `0.1,10`."""
 
     @property
@@ -312,8 +305,7 @@ class Bounds(ValueType):
         return {"type": "string", "format": "bounds", "examples": ["0.1,10"]}
 
 
-@dataclass(frozen=True, slots=True)
-class Size(ValueType):
+class Size(ValueType, frozen=True):
     """Height and width in pixels, as in `512x1024` or, from a list, `512,1024`; one number is both."""
 
     largest: int = 1 << 20
@@ -346,8 +338,7 @@ class Size(ValueType):
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Range(ValueType):
+class Range(ValueType, frozen=True):
     """A range of positive factors, as in `0.5:2` or, from a list, `0.5,2`; one number is both ends."""
 
     low: float
@@ -377,8 +368,7 @@ class Range(ValueType):
         return {"type": "string", "format": "factor-range", "examples": ["0.5:2"]}
 
 
-@dataclass(frozen=True, slots=True)
-class Factors(ValueType):
+class Factors(ValueType, frozen=True):
     """Positive factors of classes, by class name or id, as in `person:2,11:1.5`."""
 
     @property

@@ -6,10 +6,11 @@ import email.utils
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from statsvc.client import cache as client_cache
 from statsvc.client import retry
@@ -346,7 +347,7 @@ def aged(client: Client, seconds: float, **changes: object) -> Entry:
     url = f"{client.url}/weights?dataset=street&method=inverse_freq"
     entry = client_cache.load(client.cache, url)
     assert entry is not None
-    older = replace(entry, confirmed=entry.confirmed - seconds, **changes)  # type: ignore[arg-type]
+    older = replace(entry, confirmed=entry.confirmed - seconds, **changes)
     client_cache.store(client.cache, url, older)
     return older
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from statsvc.dataset.configuration import Configuration
 from statsvc.errors import LeaseLost, StatsvcError

@@ -425,7 +425,7 @@ def test_rows_of_another_reader_are_counted_again(
 
 
 def test_a_changed_configuration_is_kept_by_later_scans(scanned: Workspace, folder: Path) -> None:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     dataset = scanned.catalog.dataset("streets")
     configure(
@@ -744,7 +744,7 @@ def test_rows_and_listing_agree_on_what_a_sample_is(folder: Path) -> None:
     rows = count_samples(CountOptions(str(folder), 1 << 20, "cpu"), list(listing.path))
     for name in ("size", "mtime_ns", "ctime_ns"):
         assert getattr(rows, name).tolist() == getattr(listing, name).tolist()
-    assert set(checkpoints.COLUMNS) <= set(rows.__dataclass_fields__)
+    assert set(checkpoints.COLUMNS) <= set(rows.__struct_fields__)
 
 
 def test_the_stored_digest_is_of_the_bytes_that_were_counted(scanned: Workspace, folder: Path) -> None:

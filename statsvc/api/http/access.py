@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from starlette.datastructures import MutableHeaders
 
 from statsvc.api.http.log_fields import log_fields
@@ -40,8 +40,7 @@ _UNCHECKED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """Which requests require a token; `reads` implies `writes`."""
 
     writes: bool = False

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi.exceptions import RequestValidationError
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -33,8 +34,7 @@ MAX_ERRORS = 20
 """Invalid fields that one problem lists."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProblemType:
+class ProblemType(Struct, frozen=True):
     """A problem type `/problems/<name>`.
 
     example  a typical detail, for the OpenAPI document

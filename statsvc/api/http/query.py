@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from statsvc.errors import InvalidParameter, nearest
 from statsvc.store.catalog.tags import TAG, validate_tag
@@ -26,8 +27,7 @@ MAX_SHOWN = 100
 INT64 = (-(2**63), 2**63 - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class QueryParameter:
+class QueryParameter(Struct, frozen=True):
     """A query parameter: description, JSON schema, and whether it may be repeated."""
 
     description: str

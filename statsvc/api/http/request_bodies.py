@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from statsvc.api.http.body_schemas import (
@@ -35,8 +35,7 @@ _SPLIT = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _RAW_ID = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 
 
-@dataclass(frozen=True, slots=True)
-class InvalidBody:
+class InvalidBody(Struct, frozen=True):
     """A request body that has already been found invalid, and why."""
 
     error: InvalidParameter

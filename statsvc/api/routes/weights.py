@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
+from msgspec import Struct
 from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
@@ -65,8 +65,7 @@ OTHER_FORMATS = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class WeightsRequest:
+class WeightsRequest(Struct, frozen=True, eq=False):
     """A validated request.
 
     form     format of the response

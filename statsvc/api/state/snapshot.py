@@ -7,12 +7,12 @@ import contextlib
 import json
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 import xxhash
+from msgspec import Struct
 
 from statsvc.classes.class_maps import builtin
 from statsvc.errors import Inapplicable, NotFound, StatsvcError, nearest
@@ -44,8 +44,7 @@ MAX_NAMES = 20
 """Dataset names that an error message lists."""
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(Struct, frozen=True):
     """A published version.
 
     digest  identifies everything that responses follow from: dataset, arrays and configuration. It is the
@@ -95,8 +94,7 @@ class Published:
         return self.record.dataset_uid, self.record.number, self.record.expired_at is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """State of the catalog at one moment.
 
     schema     the schema of the database

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import csv
 import functools
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 _FOLDER = Path(__file__).parent
 
@@ -16,8 +17,7 @@ NAMES = tuple(sorted(file.stem for file in _FOLDER.glob("*.csv")))
 """Names of the tables."""
 
 
-@dataclass(frozen=True)
-class ClassTable:
+class ClassTable(Struct, frozen=True):
     """The classes of one published dataset.
 
     names    raw id → name, in the order of the source

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from statsvc.common.utf8 import NOT_ENCODABLE, is_encodable, printable
 from statsvc.errors import Conflict, InvalidParameter, NotFound, nearest

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from msgspec import Struct, field
 
 from statsvc.common.durations import rounded_duration
 from statsvc.store.catalog.engine import write
@@ -30,8 +30,7 @@ _MOST_FAILURES = 100
 """Failed scans in a row that are counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class FailingScans:
+class FailingScans(Struct, frozen=True):
     """The newest scans of a dataset, all of which failed.
 
     count         how many, at most `_MOST_FAILURES`
@@ -44,8 +43,7 @@ class FailingScans:
     succeeded_at: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Operations:
+class Operations(Struct, frozen=True):
     """The state of runners and scans at one moment. Times are in seconds, by the database's clock.
 
     clock        the present time, since 1970

@@ -7,10 +7,10 @@ import hmac
 import re
 import secrets
 import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from statsvc.errors import InvalidParameter, NotFound, nearest
 from statsvc.store.catalog.engine import write
@@ -34,8 +34,7 @@ PREFIX = "statsvc_"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,99}")
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Struct, frozen=True):
     """A token as stored in the catalog: the SHA-256 digest of the secret, not the secret."""
 
     id: str

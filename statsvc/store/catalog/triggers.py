@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from statsvc.errors import Conflict, NotFound
 from statsvc.store.catalog import dataset_rows
@@ -33,8 +33,7 @@ _MOST_FAILURES = 20
 """Failed scans after which the pause grows no further."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trigger:
+class Trigger(Struct, frozen=True):
     """When scans of a dataset are queued automatically.
 
     every   seconds between scheduled scans, None for no schedule

@@ -11,8 +11,9 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from statsvc.common import object_urls
 from statsvc.errors import SourceError, StoreError, StoreUnavailable
@@ -33,8 +34,7 @@ _REJECTIONS = ("PermissionDeniedError", "UnauthenticatedError", "NotSupportedErr
 """Errors of obstore that a retry cannot fix."""
 
 
-@dataclass(slots=True)
-class _Service:
+class _Service(Struct):
     """The client of one prefix, created on first use, and the outcome of its most recent request."""
 
     url: str
@@ -96,12 +96,6 @@ class BucketLocation(Location):
 
     def __str__(self) -> str:
         return f"{self._service.url}/{self._key}" if self._key else self._service.url
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, BucketLocation) and str(self) == str(other)
-
-    def __hash__(self) -> int:
-        return hash(str(self))
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.dataset import objects as object_entries
 from statsvc.dataset.grid import Cells
@@ -38,8 +38,7 @@ COLUMNS = ("size", "mtime_ns", "ctime_ns", "content", "height", "width", "pixels
 TEXTS = ("path", "etag", "error")
 
 
-@dataclass(slots=True)
-class CountedRows:
+class CountedRows(Struct):
     """Counted samples with their histograms over raw ids as CSR.
 
     columns  the arrays of `COLUMNS` and `TEXTS`, each [n]; `place` is [n, 9]

@@ -7,7 +7,6 @@ import logging
 import shutil
 import uuid
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from statsvc.errors import ReadOnlyStore, StoreError, StoreUnavailable
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
 class FolderLocation(Location):
     """A folder or a file. An error that needs an administrator is a `StoreError` with advice."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     @property
     def name(self) -> str:

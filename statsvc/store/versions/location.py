@@ -32,6 +32,12 @@ class Location(ABC):
     @abstractmethod
     def __str__(self) -> str: ...
 
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and str(other) == str(self)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
     @abstractmethod
     def read(self) -> bytes:
         """Return the content of a file. Raises `FileNotFoundError`."""

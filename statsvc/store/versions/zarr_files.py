@@ -10,12 +10,12 @@ https://github.com/zarr-developers/zarr-extensions/tree/main/codecs/vlen-utf8 an
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zstandard
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -55,8 +55,7 @@ def check_group(location: Location) -> None:
         raise ValueError(f"{METADATA} does not describe a group")
 
 
-@dataclass(frozen=True, slots=True)
-class StoredChunk:
+class StoredChunk(Struct, frozen=True):
     """A chunk of an array that is copied from another version.
 
     data        its rows as `encoded` returns them
@@ -67,8 +66,7 @@ class StoredChunk:
     compressed: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StoredArray:
+class StoredArray(Struct, frozen=True):
     """An array of a group.
 
     shape  number of rows, and of columns if it has two dimensions

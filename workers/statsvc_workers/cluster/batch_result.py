@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.dataset import objects as object_entries
 from statsvc.dataset.grid import NO_PLACE
@@ -23,8 +23,7 @@ _NO_OBJECTS = Objects(np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, 
 """The objects of an unreadable sample."""
 
 
-@dataclass(slots=True)
-class BatchResult:
+class BatchResult(Struct):
     """The rows of one batch: n samples in the requested order.
 
     path                      n relative paths

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from statsvc.dataset.counting_rule import Counting
 from statsvc_workers.processes.stalls import STALL_TIMEOUT
 
 
-@dataclass(frozen=True, slots=True)
-class CountOptions:
+class CountOptions(Struct, frozen=True):
     """How samples are counted.
 
     root           folder or URL that the paths of the samples are relative to

@@ -16,8 +16,9 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.cluster.batches import POLL_SECONDS, BatchCutter

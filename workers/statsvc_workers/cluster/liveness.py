@@ -11,8 +11,9 @@ import asyncio
 import logging
 import time
 import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from statsvc_workers.processes.processor_time import processor_seconds
 from statsvc_workers.processes.stalls import CHECKS, ENDLESS
@@ -33,8 +34,7 @@ class SchedulerSilent(TimeoutError):
     """The scheduler has given no sign of life for a stall timeout."""
 
 
-@dataclass(slots=True)
-class _Worker:
+class _Worker(Struct):
     """What is known of a worker.
 
     last_seen   time of its last heartbeat by the scheduler's clock

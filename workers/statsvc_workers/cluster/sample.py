@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct, field
 
 from statsvc.dataset import objects as object_entries
 from statsvc.dataset.counting_rule import VALUE
@@ -39,8 +39,7 @@ NO_TILE = -1
 NO_ENTRIES: Entries = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
 
 
-@dataclass(slots=True)
-class Sample:
+class Sample(Struct):
     """One sample while it is being counted."""
 
     path: str

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from statsvc.common.sealed import Sealed
 
 if TYPE_CHECKING:
     from statsvc_workers.samples.members import Member
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
+class Contents(Sealed, frozen=True):
     """The listing of a container.
 
     members      its samples

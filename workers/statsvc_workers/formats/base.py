@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from msgspec import Struct
 
+from statsvc.common.sealed import Sealed
 from statsvc.errors import UnreadableSample
 
 if TYPE_CHECKING:
@@ -44,8 +45,7 @@ class Mode(IntEnum):
     ARRAY = 3
 
 
-@dataclass(slots=True)
-class LabelMap:
+class LabelMap(Struct):
     """One label map, decoded while it is iterated.
 
     mode       pixel type
@@ -79,8 +79,7 @@ class LabelMap:
     objects: Callable[[], Histogram] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Peek:
+class Peek(Sealed, frozen=True):
     """What the header of a file says.
 
     text   description for a person
@@ -91,8 +90,7 @@ class Peek:
     color: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(Struct, frozen=True):
     """One file format: an entry of the table `statsvc_workers.formats.FORMATS`.
 
     name         the format in error messages, such as "NPY array"

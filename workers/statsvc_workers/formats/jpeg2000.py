@@ -7,10 +7,10 @@ Format: ITU-T T.800, annexes A and I.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats.base import (
@@ -44,8 +44,7 @@ REVERSIBLE = 1
 """The wavelet transform without rounding, in a COD segment, and in a COC segment for one channel."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+class _Header(Struct, frozen=True):
     height: int
     width: int
     channels: int

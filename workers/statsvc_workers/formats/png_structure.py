@@ -8,10 +8,10 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats.base import COPY_AGAIN, packed_colors
@@ -37,8 +37,7 @@ BLOCK = 1 << 20
 """Bytes that are read, or decompressed, in one step."""
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """The critical chunks of a file, whose checksums were verified.
 
     head    signature and IHDR, followed by PLTE if the file has one
@@ -55,8 +54,7 @@ class Image:
         return io.BytesIO(b"".join((self.head, length, b"IDAT", self.stream, crc, IEND)))
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """The IHDR chunk: size in pixels, bits per channel, color type, and whether Adam7 is used."""
 
     width: int

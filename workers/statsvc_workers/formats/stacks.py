@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from msgspec.structs import replace
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats.base import LabelMap, Mode, long_axes, size_without_unit_axes, volume_of

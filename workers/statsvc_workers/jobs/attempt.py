@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from statsvc_workers.processes.stalls import STALL_TIMEOUT
 
@@ -20,8 +21,7 @@ MAX_PIXELS = 1 << 28
 """Default limit of pixels of a label map: 16384 × 16384."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """Settings of a runner that apply to every dataset.
 
     device         where pixels are counted: "cpu", "cuda" or "auto"
@@ -41,8 +41,7 @@ class Settings:
     stall_timeout: float = STALL_TIMEOUT
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """One attempt of a leased job, with everything that it uses.
 
     check  called often; raises where the attempt must end

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from statsvc.dataset import splits
 from statsvc.dataset.num_classes import infer_num_classes, with_masks, with_source_names

@@ -14,10 +14,10 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from statsvc.common.logs import configure_logging, log_context
 from statsvc.errors import NotFound
@@ -55,8 +55,7 @@ ENDED = b"ended"
 """What the process sends when its job has ended; the catalog says how."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutorOptions:
+class ExecutorOptions(Struct, frozen=True):
     """What the process of an executor needs.
 
     home, database, store  the arguments of `statsvc.store.home.resolve`

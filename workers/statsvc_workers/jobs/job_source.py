@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from statsvc.common.object_urls import is_url
 from statsvc.dataset.selection import TRUSTED_NOTE
@@ -18,8 +21,7 @@ if TYPE_CHECKING:
     from statsvc.store.catalog.records import Dataset
 
 
-@dataclass(frozen=True, slots=True)
-class SourceIdentity:
+class SourceIdentity(Struct, frozen=True):
     """Identity of the folder of a source: device and inode; zeros for a URL."""
 
     device: int = 0
@@ -64,7 +66,7 @@ def dataset_source(catalog: Catalog, dataset: Dataset) -> tuple[Source, Dataset]
             selection=source.selection,
             splits=dataset.configuration.splits or source.splits,
         )
-        return source, replace(dataset, configuration=configuration)
+        return source, dataclasses.replace(dataset, configuration=configuration)
     try:
         return source, catalog.set_source(
             dataset, source.root, source.pattern, source.selection, source.splits

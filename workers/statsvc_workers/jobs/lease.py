@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from statsvc.errors import LeaseLost, StatsvcError, StoreUnavailable
 from statsvc.store.catalog import jobs
@@ -33,8 +33,7 @@ HEARTBEAT_SECONDS = 1.0
 """Interval at which a lease is renewed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """How an attempt ended: with a version, with an error, or without a change (both None).
 
     stopped  whether the error is an orderly stop of the runner

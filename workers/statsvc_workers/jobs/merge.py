@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.common.distinct import distinct
 from statsvc.dataset import objects as object_entries
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from statsvc_workers.sources.listing import Listing
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenArrays:
+class WrittenArrays(Struct, frozen=True):
     """The arrays that were written.
 
     totals   aggregates over all samples
@@ -101,8 +100,7 @@ def merge_rows(
     return WrittenArrays(totals, digests, writer.failed)
 
 
-@dataclass(frozen=True, slots=True)
-class _Merge:
+class _Merge(Struct, frozen=True):
     """The inputs of `merge_rows`, and readers of the base's arrays (None where no row is reused)."""
 
     listing: Listing

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from statsvc.errors import JobFailed
 from statsvc_workers.jobs.reader_digest import reader_digest
@@ -26,8 +28,7 @@ LISTED_FAILURES = 3
 """How many unreadable samples a job's error lists."""
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentVersion:
+class CurrentVersion(Struct, frozen=True):
     """The current version of a dataset.
 
     record  its record in the catalog; None before the first scan
@@ -38,8 +39,7 @@ class CurrentVersion:
     base: Version | None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What an attempt counts, reuses and removes.
 
     dataset      the dataset with its source and pattern

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 log = logging.getLogger(__name__)
 
@@ -16,8 +17,7 @@ LISTED_WARNINGS = 20
 """The newest warnings that a job lists; the log of its runner contains all of them."""
 
 
-@dataclass(slots=True)
-class Progress:
+class Progress(Struct):
     """Progress of one attempt, in numbers of samples.
 
     stage      current step, for display

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing, nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 
 from statsvc.dataset.splits import check_not_empty
 from statsvc.errors import Conflict, DamagedVersion, InvalidParameter, JobFailed

@@ -6,10 +6,10 @@ import contextlib
 import logging
 import os
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from msgspec import Struct, field
 
 from statsvc.common.logs import log_context
 from statsvc.errors import LeaseLost, NotFound
@@ -102,8 +102,7 @@ def run(
         catalog.close()
 
 
-@dataclass(slots=True)
-class _Running:
+class _Running(Struct):
     """An executor and what the supervisor knows about its job.
 
     progress      the job's progress in the catalog

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import functools
 import threading
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct, field
 from numba import cuda, int32
 
 if TYPE_CHECKING:
@@ -114,8 +114,7 @@ def launch_count(pixels: Any, words: Int64, stream: Any) -> Any:
     return counts
 
 
-@dataclass(slots=True)
-class _LaunchBuffer:
+class _LaunchBuffer(Struct):
     """A pinned buffer, its CUDA stream, and the counts launched from it.
 
     rows, words  for each piece in the buffer, the row of the result and the number of words

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.dataset.grid import edges
 from statsvc.dataset.table import MAX_IDS
@@ -34,8 +34,7 @@ _IDS = 256
 """Ids of the dense table of a tile, 0 … 255; label maps with other ids are counted tile by tile."""
 
 
-@dataclass(slots=True)
-class Corner:
+class Corner(Struct):
     """The position of the chunk that was yielded last: its first slice, row and column."""
 
     top: int = 0

@@ -11,8 +11,9 @@ import threading
 import time
 from concurrent.futures import Future, wait
 from contextvars import copy_context
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from msgspec import Struct
 
 from statsvc_workers.processes.stalls import BLOCKED, CHECKS, ENDLESS, not_read_in
 
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class Marks:
+class Marks(Struct):
     """How far a function has got.
 
     sample     index of the current sample; −1 before the first one

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from statsvc.common.sealed import Sealed
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -28,8 +29,7 @@ MemberKind = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Sealed, frozen=True):
     """A sample together with the information that a worker needs to find it.
 
     path     name of the sample

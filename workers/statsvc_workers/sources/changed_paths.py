@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_left
-from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.common.object_urls import is_url
 from statsvc.errors import SourceError
@@ -39,8 +39,7 @@ PAIRS = (".json", ".mhd")
 """Endings of files whose samples are also in other files."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChangedPaths:
+class ChangedPaths(Struct, frozen=True):
     """The samples of a version after some of them were checked again.
 
     listing    all samples; unchecked samples have the fingerprint that the version stores

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from statsvc.classes import class_lists
 from statsvc.classes.class_maps import IGNORE
@@ -67,8 +68,7 @@ SMALL_BYTES = 1 << 16
 """Class lists up to this size are parsed in this process, larger ones in a child process."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClassFiles:
+class ClassFiles(Struct, frozen=True):
     """What files of a source say about its classes.
 
     classes   the class list; None without one

@@ -11,14 +11,15 @@ import io
 import itertools
 import math
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc.common.distinct import distinct
 from statsvc.common.object_urls import is_url
+from statsvc.common.sealed import Sealed
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import extension, open_label_map, peek
 from statsvc_workers.formats.base import as_unreadable, check_pixels, equal_channels, packed_colors
@@ -102,8 +103,7 @@ class Look(Enum):
         raise TypeError("a look has no state")
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(Sealed, frozen=True):
     """What a file contains, by its header and a part of its pixels.
 
     text    description of the header, such as "8-bit gray"
@@ -259,8 +259,7 @@ def decoding_errors() -> Iterator[None]:
         raise as_unreadable(error) from error
 
 
-@dataclass(slots=True)
-class _Measure:
+class _Measure(Struct):
     """Statistics of the inspected pixels.
 
     changes     share of neighboring pixels that differ, along the axis in which more of them do

@@ -16,8 +16,9 @@ separates files by
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from statsvc.common.utf8 import printable
 from statsvc.dataset.counting_rule import Counting
@@ -38,8 +39,7 @@ PHOTOS = {".jpg", ".jpeg"}
 """Extensions of images that never contain labels, and are reported as skipped."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileKind:
+class FileKind(Struct, frozen=True):
     """One kind of file.
 
     image   whether its files are images (photographs, scans), which are never counted

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from statsvc.store.versions.zarr_files import encoded
 
@@ -23,8 +24,7 @@ IDENTITY = ("content", "status", "error")
 """Besides the fingerprint, two equal rows of one path have these in common: equal bytes have equal counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """A listing of n samples compared with a base version.
 
     base          the base version; None on a first scan, and where its arrays cannot be read, in which case

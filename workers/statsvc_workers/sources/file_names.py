@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from statsvc_workers.formats import extension
 from statsvc_workers.sources.roles import ROLE_OF, WHOLE, Role, role_of, words
@@ -47,8 +49,7 @@ VIEWS = {"left", "right", "front", "rear", "back", "top", "bottom", "od", "os", 
 """Words that name the camera or the side of an image."""
 
 
-@dataclass(frozen=True, slots=True)
-class NamedFile:
+class NamedFile(Struct, frozen=True):
     """A file and the parts of its name.
 
     folder     relative path of its folder, "" for the root

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+from msgspec import Struct
 
 from statsvc.errors import SourceError
 from statsvc_workers.formats.zarr_arrays import MARKS
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from statsvc_workers.sources.listing import Fingerprint
 
 
-@dataclass(frozen=True, slots=True)
-class PathEntry:
+class PathEntry(Struct, frozen=True):
     """A file or folder with the interface of `os.DirEntry`, of which only the path is known."""
 
     path: str
@@ -45,13 +45,11 @@ class PathEntry:
         return stat.S_ISLNK(self.stat(follow_symlinks=False).st_mode)
 
 
-@dataclass(frozen=True, slots=True)
-class OutsideEntry(PathEntry):
+class OutsideEntry(PathEntry, frozen=True):
     """A link that leads outside the roots."""
 
 
-@dataclass(frozen=True, slots=True)
-class _PinnedEntry(PathEntry):
+class _PinnedEntry(PathEntry, frozen=True):
     """An entry of an open folder, whose path may have another meaning by now; valid until it is closed."""
 
     entry: os.DirEntry[str]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 
 from statsvc.common.object_urls import is_url
 from statsvc.dataset.counting_rule import Counting

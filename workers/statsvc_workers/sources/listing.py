@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +28,7 @@ MAX_LIST_PATHS = 1 << 20
 """Most paths in a list of str, which is faster than a NumPy array, but three times as large."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """The files below `root`, an absolute path or URL, whose relative path matches `pattern`.
 
     A pattern is a glob with `**`, `{a,b}` and `!(a|b)`. Without "/" it matches the file name at any depth;
@@ -40,12 +40,11 @@ class Source:
 
     root: str
     pattern: str
-    selection: Selection | None = field(default=None, compare=False)
-    splits: Mapping[str, Split] = field(default_factory=dict, compare=False)
+    selection: Selection | None = None
+    splits: Mapping[str, Split] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """The samples of a source, as columns strictly ascending by path (code-point order).
 
     path         n relative paths, separated by "/", as a list or of StringDType; bytes that are not UTF-8 are

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from statsvc.common import object_urls
 from statsvc.errors import SourceError, UnreadableSample
@@ -23,8 +25,7 @@ if TYPE_CHECKING:
     from statsvc_workers.samples.stamps import Stamp
 
 
-@dataclass(slots=True)
-class RemoteListing:
+class RemoteListing(Struct):
     """The samples below a URL.
 
     stamps       path → stamp

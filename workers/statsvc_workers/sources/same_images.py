@@ -12,10 +12,10 @@ image, which must not be counted together. In this order, the following decides:
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import Struct
 
 from statsvc_workers.sources.file_names import image_name
 
@@ -41,8 +41,7 @@ EXCESS = 0.25
 """By so much it exceeds that of label maps of different images."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(Struct, frozen=True):
     """Two groups of label maps that share file names.
 
     names   what distinguishes the groups, such as two folder names

@@ -6,9 +6,11 @@ import os
 import re
 import stat
 from collections import Counter
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from statsvc.common import object_urls
 from statsvc.common.object_urls import SCHEMES, is_url
@@ -64,8 +66,7 @@ def open_source(
     return _Opening(pattern, counting, layout, trusted or others).open(location)
 
 
-@dataclass(frozen=True, slots=True)
-class _Opening:
+class _Opening(Struct, frozen=True):
     """The arguments of `open_source` except the location."""
 
     pattern: str | None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from statsvc.dataset.split_files import folds_of
 from statsvc.dataset.splits import Split, check_not_empty
@@ -25,8 +26,7 @@ MAX_BYTES = 1 << 24
 """Larger files are not read: parsed JSON takes up to twenty times as much memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListedSplits:
+class ListedSplits(Struct, frozen=True):
     """Splits that files of a source define.
 
     splits      name → split; a split that contains none of the label maps is left out
