@@ -40,9 +40,8 @@ class HomeOptions(Struct, frozen=True):
         lost  whether the catalog may be empty although there are versions, for commands that repair that
         """
         try:
-            from sqlalchemy.exc import DBAPIError
-
             from statsvc.store.catalog.catalog import Catalog
+            from statsvc.store.catalog.database_errors import DatabaseError
             from statsvc.store.catalog.sqlite import is_disk_full
         except ModuleNotFoundError as error:
             raise missing_extra("workers", error) from error
@@ -50,14 +49,14 @@ class HomeOptions(Struct, frozen=True):
         catalog = Catalog.open(home.database) if lost else home.open_catalog()
         try:
             yield home, catalog
-        except DBAPIError as error:
+        except DatabaseError as error:
             if is_disk_full(error.orig):
                 raise CatalogError(
                     f"The disk of the catalog is full ({home.folder}). "
                     "Free space, for example with: statsvc gc"
                 ) from error
             raise CatalogError(
-                f"The catalog database reported an error: {error.orig}. Check --database."
+                f"The catalog database reported an error: {error}. Check --database."
             ) from error
         except OSError as error:
             if (advice := durable.advice(error, home.folder)) is None:
@@ -92,7 +91,7 @@ def home_options(command: Callable[..., Any]) -> Callable[..., Any]:
             envvar="STATSVC_DATABASE",
             show_envvar=True,
             show_default="SQLite file in HOME",
-            help="SQLAlchemy URL of the catalog.",
+            help="URL of the catalog: sqlite:///FILE or postgresql://…",
         ),
         click.option(
             "--home",

@@ -146,13 +146,13 @@ def serve(
 
 def _announce(home: Home, host: str, port: int) -> None:
     """Print the URL of the service, and a request to try."""
-    from sqlalchemy.exc import SQLAlchemyError
+    from statsvc.store.catalog.database_errors import DatabaseError
 
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     echo(f"Serving on {address} (API: {address}/docs). Press Ctrl-C to stop.", err=True)
     try:
         echo(_advice(home, address), err=True)
-    except (StatsvcError, SQLAlchemyError) as error:
+    except (StatsvcError, DatabaseError) as error:
         # The catalog became unavailable after the server had opened it. The server waits for it.
         log.warning("the catalog is unavailable: %s", error)
 

@@ -31,19 +31,16 @@ class Home(Struct, frozen=True):
 
     def open_catalog(self) -> Catalog:
         """Open the catalog. Raises `CatalogError`, also if it was lost: empty, next to existing versions."""
-        import sqlalchemy as sa
-
         from statsvc.store.catalog.catalog import Catalog
         from statsvc.store.catalog.engine import sqlite_file
-        from statsvc.store.catalog.schema import datasets
 
         file = sqlite_file(self.database)
         if file is not None and not file.exists():
             self._check_no_versions()  # before an empty catalog is created
         catalog = Catalog.open(self.database)
         try:
-            with catalog.engine.begin() as connection:
-                is_empty = connection.scalar(sa.select(datasets.c.uid).limit(1)) is None
+            with catalog.read() as connection:
+                is_empty = connection.scalar("SELECT uid FROM datasets LIMIT 1") is None
             if is_empty:
                 self._check_no_versions()
         except BaseException:

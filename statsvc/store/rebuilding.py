@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
 from msgspec import Struct, field
 
 from statsvc.dataset.configuration import Configuration
 from statsvc.errors import Conflict, DamagedVersion
-from statsvc.store.catalog.engine import write
 from statsvc.store.catalog.records import VersionRecord
-from statsvc.store.catalog.schema import datasets, now, versions
 from statsvc.store.publication import group_attributes, open_version
 from statsvc.store.versions.aggregates import FILE
 from statsvc.store.versions.checkpoints import FOLDER as CHECKPOINTS
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
+    from statsvc.store.catalog.connection import Connection
     from statsvc.store.versions.location import Location
 
 
@@ -69,15 +68,15 @@ def rebuild(catalog: Catalog, store: Location) -> Rebuilt:
 
     Raises `Conflict` if the catalog contains a dataset.
     """
-    with catalog.engine.begin() as connection:
-        if connection.scalar(sa.select(sa.func.count()).select_from(datasets)):
+    with catalog.read() as connection:
+        if connection.scalar("SELECT count(*) FROM datasets"):
             raise Conflict("the catalog is not empty; choose an empty one with --database or --home")
     result = Rebuilt()
     by_uid = _by_dataset(_groups(store, result), result)
     for uid, groups in by_uid.items():
         _remove_damaged(store, uid, groups, result)
     newest = {uid: groups[max(groups)] for uid, groups in by_uid.items() if groups}
-    with write(catalog.engine) as connection:
+    with catalog.write() as connection:
         for uid, group in sorted(newest.items(), key=lambda item: item[1].number):
             name = group.dataset["name"]
             highest = max(other.number for other in newest.values() if other.dataset["name"] == name)
@@ -150,32 +149,42 @@ def _record(uid: str, group: _Group) -> VersionRecord:
     )
 
 
-def _insert(connection: sa.Connection, uid: str, groups: _Groups, *, live: bool, next_number: int) -> None:
+def _insert(connection: Connection, uid: str, groups: _Groups, *, live: bool, next_number: int) -> None:
     """Insert a dataset with its versions; a dataset that is not `live` is inserted as deleted."""
     current = groups[max(groups)]
     connection.execute(
-        datasets.insert().values(
-            uid=uid,
-            name=current.dataset["name"],
-            source=current.dataset["source"],
-            pattern=current.dataset["pattern"],
-            configuration=current.attributes["configuration"],
-            revision=1,
-            next_number=next_number,
-            current_number=current.number,
-            created_at=min(group.modified_at for group in groups.values()),
-            deleted_at=None if live else now(),
-        )
+        """
+        INSERT INTO datasets
+            (uid, name, source, pattern, configuration, revision, next_number, current_number, created_at,
+             deleted_at)
+        VALUES
+            (:uid, :name, :source, :pattern, :configuration, 1, :next_number, :current_number, :created_at,
+             :deleted_at)
+        """,
+        uid=uid,
+        name=current.dataset["name"],
+        source=current.dataset["source"],
+        pattern=current.dataset["pattern"],
+        configuration=json.dumps(current.attributes["configuration"]),
+        next_number=next_number,
+        current_number=current.number,
+        created_at=min(group.modified_at for group in groups.values()),
+        deleted_at=None if live else connection.clock(),
     )
     for group in groups.values():
         record = _record(uid, group)
         connection.execute(
-            versions.insert().values(
-                **record.to_row(),
-                dataset_uid=uid,
-                number=record.number,
-                created_at=record.created_at,
-                expired_at=record.expired_at,
-                rows_removed_at=record.expired_at,
-            )
+            """
+            INSERT INTO versions
+                (dataset_uid, number, kind, group_uri, arrays_uri, configuration, reader, digests, samples,
+                 failed, pixels, created_at, expired_at, rows_removed_at)
+            VALUES
+                (:uid, :number, :kind, :group_uri, :arrays_uri, :configuration, :reader, :digests, :samples,
+                 :failed, :pixels, :created_at, :expired_at, :expired_at)
+            """,
+            **record.to_row(),
+            uid=uid,
+            number=record.number,
+            created_at=record.created_at,
+            expired_at=record.expired_at,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +86,7 @@ def configuration_change(
         if current.current_number is None:
             return check_class_names(result)
         record = catalog.version(current)
-        table = open_version(store, current.name, dataclasses.replace(record, configuration=result))
+        table = open_version(store, current.name, replace(record, configuration=result))
         if not result.splits and table.has_rows and changes.get("splits", ...) is None:
             result = replace(result, splits=splits.detect(table.array("path").tolist()))
         if changes.get("splits") and table.has_rows:

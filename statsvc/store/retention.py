@@ -13,15 +13,11 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
 from msgspec import Struct, field
 
 from statsvc.errors import Conflict, DamagedVersion, StoreError
 from statsvc.store.catalog import dataset_rows, idempotency
-from statsvc.store.catalog.engine import exclusive, write
-from statsvc.store.catalog.records import ENDED, VersionRecord
-from statsvc.store.catalog.schema import changed_paths, datasets, jobs, now, tags, versions
-from statsvc.store.catalog.schema import idempotency_keys as keys
+from statsvc.store.catalog.records import VersionRecord
 from statsvc.store.publication import group_attributes, open_version
 from statsvc.store.versions.aggregates import write_aggregates
 from statsvc.store.versions.arrays import GRID_ARRAYS, OBJECT_ARRAYS, PLACE, SAMPLE_ARRAYS
@@ -29,6 +25,7 @@ from statsvc.store.versions.checkpoints import FOLDER as CHECKPOINTS
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
+    from statsvc.store.catalog.connection import Connection
     from statsvc.store.catalog.records import Dataset
     from statsvc.store.versions.location import Location
 
@@ -86,7 +83,7 @@ def collect(
     Raises `Conflict` while gc is paused or already running.
     """
     result = Collected()
-    with exclusive(catalog.engine, "gc"):
+    with catalog.engine.exclusive("gc"):
         if (store / PAUSED).exists():
             raise Conflict("gc is paused, possibly for a backup; resume it with: statsvc gc --resume")
         if store.folders():  # else nothing has been published yet, or the disk is not mounted
@@ -96,9 +93,8 @@ def collect(
             for dataset in catalog.datasets():
                 _expire(catalog, store, dataset, result)
                 _remove_rows(catalog, store, dataset, grace, result)
-        with write(catalog.engine) as connection:
-            forgotten = keys.c.created_at < now() - idempotency.RETENTION_SECONDS
-            connection.execute(keys.delete().where(forgotten))
+        with catalog.write() as connection:
+            idempotency.delete_old(connection)
         for uid in _all_uids(catalog):
             result.jobs += _delete_jobs(catalog, uid, keep_jobs)
     return result
@@ -106,8 +102,8 @@ def collect(
 
 def _all_uids(catalog: Catalog) -> list[str]:
     """Return the uids of all datasets, including deleted ones."""
-    with catalog.engine.begin() as connection:
-        return list(connection.scalars(sa.select(datasets.c.uid)))
+    with catalog.read() as connection:
+        return connection.scalars("SELECT uid FROM datasets")
 
 
 def _delete_jobs(catalog: Catalog, uid: str, keep: int) -> int:
@@ -115,45 +111,83 @@ def _delete_jobs(catalog: Catalog, uid: str, keep: int) -> int:
 
     Jobs that a version or an idempotency key refers to are kept.
     """
-    newest = (
-        sa.select(jobs.c.created_at)
-        .where(jobs.c.dataset_uid == uid)
-        .order_by(jobs.c.created_at.desc())
-        .offset(keep)
-        .limit(1)
-    )
-    with catalog.engine.begin() as connection:
-        cutoff = connection.scalar(newest)
+    with catalog.read() as connection:
+        cutoff = connection.scalar(
+            """
+            SELECT created_at
+            FROM jobs
+            WHERE dataset_uid = :uid
+            ORDER BY created_at DESC
+            LIMIT 1 OFFSET :keep
+            """,
+            uid=uid,
+            keep=keep,
+        )
     if cutoff is None:
         return 0
-    place = sa.tuple_(jobs.c.created_at, jobs.c.id)
-    old = (
-        sa.select(jobs.c.created_at, jobs.c.id)
-        .where(jobs.c.dataset_uid == uid, jobs.c.created_at <= cutoff, jobs.c.state.in_(sorted(ENDED)))
-        .order_by(jobs.c.created_at, jobs.c.id)
-        .limit(JOBS_PER_TRANSACTION)
-    )
-    portion, deleted = old, 0
+    after, deleted = (-math.inf, ""), 0
     while True:
         # In portions, so that nobody waits long for the lock of an SQLite catalog. Each begins after the
         # previous one: jobs that are kept are not read again.
-        with write(catalog.engine) as connection:
-            rows = connection.execute(portion).all()
-            ids = {row.id for row in rows}
-            for referring in (versions.c.job_id, keys.c.job_id):
-                ids -= set(connection.scalars(sa.select(referring).where(referring.in_(ids))))
-            connection.execute(changed_paths.delete().where(changed_paths.c.job_id.in_(ids)))
-            connection.execute(jobs.delete().where(jobs.c.id.in_(ids)))
-        deleted += len(ids)
+        with catalog.write() as connection:
+            rows = connection.rows(
+                """
+                SELECT created_at, id
+                FROM jobs
+                WHERE dataset_uid = :uid
+                  AND created_at <= :cutoff
+                  AND state IN ('succeeded', 'failed', 'cancelled')
+                  AND (created_at, id) > (:after_created_at, :after_id)
+                ORDER BY created_at, id
+                LIMIT :limit
+                """,
+                uid=uid,
+                cutoff=cutoff,
+                after_created_at=after[0],
+                after_id=after[1],
+                limit=JOBS_PER_TRANSACTION,
+            )
+            deleted += _delete_unreferenced(connection, [row.id for row in rows])
         if len(rows) < JOBS_PER_TRANSACTION:
             return deleted
-        portion = old.where(place > sa.tuple_(*rows[-1]))
+        after = rows[-1].created_at, rows[-1].id
         time.sleep(PAUSE_SECONDS)
+
+
+def _delete_unreferenced(connection: Connection, ids: list[str]) -> int:
+    """Delete those of these jobs that no version or idempotency key refers to; return how many."""
+    referenced = connection.scalars(
+        """
+        SELECT job_id
+        FROM versions
+        WHERE job_id IN :ids
+        UNION
+        SELECT job_id
+        FROM idempotency_keys
+        WHERE job_id IN :ids
+        """,
+        ids=ids,
+    )
+    unreferenced = sorted(set(ids).difference(referenced))
+    connection.execute(
+        """
+        DELETE FROM changed_paths
+        WHERE job_id IN :ids
+        """,
+        ids=unreferenced,
+    )
+    return connection.execute(
+        """
+        DELETE FROM jobs
+        WHERE id IN :ids
+        """,
+        ids=unreferenced,
+    )
 
 
 def pause(catalog: Catalog, store: Location) -> None:
     """Prevent gc until `resume` is called; waits until a running gc has ended."""
-    with exclusive(catalog.engine, "gc", wait=True):
+    with catalog.engine.exclusive("gc", wait=True):
         (store / PAUSED).write(b"")
 
 
@@ -172,21 +206,30 @@ def skip_numbers(catalog: Catalog, store: Location) -> int:
     least `SKIPPED_NUMBERS`, and more where the version store contains a higher number.
     """
     used = _numbers_in_store(store)
-    last_changes = (
-        sa.select(sa.func.max(jobs.c.finished_at)),
-        sa.select(sa.func.max(versions.c.created_at)),
-        sa.select(sa.func.max(datasets.c.created_at)),
-    )
-    with write(catalog.engine) as connection:
-        times = [connection.scalar(query) for query in last_changes]
+    with catalog.write() as connection:
+        times = connection.scalars(
+            """
+            SELECT max(finished_at) FROM jobs
+            UNION ALL SELECT max(created_at) FROM versions
+            UNION ALL SELECT max(created_at) FROM datasets
+            """
+        )
         known = [at for at in times if at is not None]
-        elapsed = _clock(connection) - max(known) if known else 0.0
+        elapsed = connection.clock() - max(known) if known else 0.0
         skipped = max(SKIPPED_NUMBERS, math.ceil(elapsed))
         first = 1 + skipped + max(used.values(), default=0)
-        for row in connection.execute(sa.select(datasets.c.uid, datasets.c.next_number)).all():
+        for row in connection.rows("SELECT uid, next_number FROM datasets"):
             number = max(row.next_number + skipped, used.get(row.uid, 0) + 1)
             first = max(first, number)
-            connection.execute(datasets.update().where(datasets.c.uid == row.uid).values(next_number=number))
+            connection.execute(
+                """
+                UPDATE datasets
+                SET next_number = :number
+                WHERE uid = :uid
+                """,
+                uid=row.uid,
+                number=number,
+            )
         # For datasets that were registered after the backup: another one may get the same name.
         dataset_rows.set_first_number(connection, first)
     return skipped
@@ -204,22 +247,31 @@ def _numbers_in_store(store: Location) -> dict[str, int]:
 
 def _expire(catalog: Catalog, store: Location, dataset: Dataset, result: Collected) -> None:
     """Mark the versions as expired that are not among the `keep` newest and have no tag."""
-    expirable = (
-        versions.c.dataset_uid == dataset.uid,
-        versions.c.expired_at.is_(None),
-        versions.c.number != dataset.current_number,
-        versions.c.number.not_in(sa.select(tags.c.number).where(tags.c.dataset_uid == dataset.uid)),
-    )
-    newest = (
-        sa.select(versions.c.number)
-        .where(versions.c.dataset_uid == dataset.uid)
-        .order_by(versions.c.number.desc())
-        .limit(dataset.keep)
-    )
-    with catalog.engine.begin() as connection:
-        kept = set(connection.scalars(newest))
-        rows = connection.execute(sa.select(versions).where(*expirable))
-        records = [VersionRecord.from_row(row) for row in rows]
+    with catalog.read() as connection:
+        kept = connection.scalars(
+            """
+            SELECT number
+            FROM versions
+            WHERE dataset_uid = :uid
+            ORDER BY number DESC
+            LIMIT :keep
+            """,
+            uid=dataset.uid,
+            keep=dataset.keep,
+        )
+        rows = connection.rows(
+            """
+            SELECT *
+            FROM versions
+            WHERE dataset_uid = :uid
+              AND expired_at IS NULL
+              AND number <> :current
+              AND number NOT IN (SELECT number FROM tags WHERE dataset_uid = :uid)
+            """,
+            uid=dataset.uid,
+            current=dataset.current_number,
+        )
+    records = [VersionRecord.from_row(row) for row in rows]
     for record in records:
         if record.number in kept or "path" not in record.digests:
             continue  # imported totals have no rows
@@ -228,14 +280,21 @@ def _expire(catalog: Catalog, store: Location, dataset: Dataset, result: Collect
         except DamagedVersion as damage:
             result.damaged.append(str(damage))
             continue
-        with write(catalog.engine) as connection:
-            dataset_rows.update(connection, dataset)
+        with catalog.write() as connection:
+            dataset_rows.touch(connection, dataset)
             # Check the conditions again under the lock: the version may have been tagged meanwhile.
             marked = connection.execute(
-                versions.update()
-                .where(versions.c.number == record.number, *expirable)
-                .values(expired_at=now())
-            ).rowcount
+                """
+                UPDATE versions
+                SET expired_at = clock()
+                WHERE dataset_uid = :uid
+                  AND number = :number
+                  AND expired_at IS NULL
+                  AND number NOT IN (SELECT number FROM tags WHERE dataset_uid = :uid)
+                """,
+                uid=dataset.uid,
+                number=record.number,
+            )
         if marked:
             result.expired.append((dataset.name, record.number))
 
@@ -244,30 +303,46 @@ def _remove_rows(
     catalog: Catalog, store: Location, dataset: Dataset, grace: float, result: Collected
 ) -> None:
     """Remove the per-sample arrays that only versions beyond their grace period use."""
-    of_dataset = sa.select(versions).where(versions.c.dataset_uid == dataset.uid)
     beyond_grace: dict[str, list[int]] = {}
     in_use = set()
-    with write(catalog.engine) as connection:
-        connection.execute(sa.select(datasets.c.uid).where(datasets.c.uid == dataset.uid).with_for_update())
+    with catalog.write() as connection:
+        dataset_rows.lock_uid(connection, dataset.uid)
         running = connection.scalar(
-            sa.select(jobs.c.id).where(jobs.c.dataset_uid == dataset.uid, jobs.c.state == "running")
+            """
+            SELECT id
+            FROM jobs
+            WHERE dataset_uid = :uid AND state = 'running'
+            """,
+            uid=dataset.uid,
         )
         if running is not None:
             return  # the job may read the rows of the version that it started from
-        clock = _clock(connection)
-        for row in connection.execute(of_dataset):
+        clock = connection.clock()
+        rows = connection.rows(
+            """
+            SELECT number, arrays_uri, expired_at, rows_removed_at
+            FROM versions
+            WHERE dataset_uid = :uid
+            """,
+            uid=dataset.uid,
+        )
+        for row in rows:
             if row.expired_at is None or row.expired_at > clock - grace:
                 in_use.add(row.arrays_uri)
             elif row.rows_removed_at is None:
                 beyond_grace.setdefault(row.arrays_uri, []).append(row.number)
         numbers = [n for uri, sharing in beyond_grace.items() if uri not in in_use for n in sharing]
         connection.execute(
-            versions.update()
-            .where(versions.c.dataset_uid == dataset.uid, versions.c.number.in_(numbers))
-            .values(rows_removed_at=now())
+            """
+            UPDATE versions
+            SET rows_removed_at = clock()
+            WHERE dataset_uid = :uid AND number IN :numbers
+            """,
+            uid=dataset.uid,
+            numbers=numbers,
         )
-        # Include the versions of earlier runs: such a run may have died before it removed the arrays.
-        marked = connection.execute(of_dataset.where(versions.c.rows_removed_at.is_not(None))).all()
+    # Include the versions of earlier runs: such a run may have died before it removed the arrays.
+    marked = [row for row in rows if row.rows_removed_at is not None or row.number in numbers]
     for uri in {row.arrays_uri for row in marked} - in_use:
         for array in (store / uri).folders():
             if array.name in {"counts", PLACE, *SAMPLE_ARRAYS, *GRID_ARRAYS, *OBJECT_ARRAYS}:
@@ -291,17 +366,16 @@ class _Known(Struct, frozen=True):
 
 
 def _known(catalog: Catalog) -> _Known:
-    with catalog.engine.begin() as connection:
+    with catalog.read() as connection:
         # Jobs before versions: on PostgreSQL each statement sees all earlier commits. In the other order, the
         # group of a job that publishes in between would be in neither result, and gc would remove it.
-        groups = set(connection.scalars(sa.select(jobs.c.group_uri).where(jobs.c.state == "running")))
-        groups |= set(connection.scalars(sa.select(versions.c.group_uri)))
-        groups |= set(connection.scalars(sa.select(versions.c.arrays_uri)))
+        groups = connection.scalars("SELECT group_uri FROM jobs WHERE state = 'running'")
+        groups += connection.scalars("SELECT group_uri FROM versions UNION SELECT arrays_uri FROM versions")
         return _Known(
-            _clock(connection),
-            {row.uid: row.deleted_at for row in connection.execute(sa.select(datasets))},
-            groups,
-            set(connection.scalars(sa.select(jobs.c.id))),
+            connection.clock(),
+            {row.uid: row.deleted_at for row in connection.rows("SELECT uid, deleted_at FROM datasets")},
+            set(groups),
+            set(connection.scalars("SELECT id FROM jobs")),
         )
 
 
@@ -333,9 +407,3 @@ def _age(group: Location) -> float:
     """Return the seconds since the last change of a group without a job, which may still be published."""
     modified_at = group.modified_at()
     return 0.0 if modified_at is None else time.time() - modified_at
-
-
-def _clock(connection: sa.Connection) -> float:
-    clock: float | None = connection.scalar(sa.select(now()))
-    assert clock is not None
-    return clock

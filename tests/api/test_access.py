@@ -143,7 +143,7 @@ def test_token_checks_do_not_access_the_catalog(home: Home, catalog: Catalog) ->
     _, secret = tokens.create(catalog, "read", "ci")
     with client_of(home, READS) as client:
         client.get("/weights", headers=bearer(secret))
-        client.app.state.service.catalog.engine.dispose()  # type: ignore[attr-defined]
+        client.app.state.service.catalog.close()  # type: ignore[attr-defined]
         catalog.close()
         for file in home.folder.glob("catalog*"):
             file.rename(file.with_name(f"away-{file.name}"))

@@ -13,7 +13,6 @@ from statsvc.api.routes import weights
 from statsvc.api.state import metrics
 from statsvc.store.catalog import job_rows, jobs, tokens
 from statsvc.store.catalog.ended_jobs import EndedJobs
-from statsvc.store.catalog.engine import write
 from support.catalogs import add_dataset
 from support.contract import ApiClient
 from support.publishing import label_maps, publish
@@ -146,7 +145,7 @@ def test_each_job_that_ends_is_reported_once(catalog: Catalog) -> None:
         job = jobs.lease(catalog, "me")
         assert job is not None
         reported += [row.id for row in ended.poll(catalog)]  # while it runs
-        with write(catalog.engine) as connection:
+        with catalog.write() as connection:
             job_rows.finish(connection, job, None, {"counted": 3, "pixels": 12})
         reported += [row.id for row in ended.poll(catalog)]
         assert reported[-1] == job.id

@@ -7,12 +7,12 @@ import subprocess
 import sys
 
 import pytest
-import sqlalchemy as sa
 
 from statsvc.dataset.configuration import Configuration
 from statsvc.errors import Conflict, InvalidParameter, NotFound
 from statsvc.store.catalog import jobs, overview
 from statsvc.store.catalog.catalog import Catalog, Stale
+from statsvc.store.catalog.database_errors import IntegrityError
 from statsvc.store.catalog.records import NewVersion
 from support.catalogs import LEASING_PROGRAM, REMOTE_OWNER, add_dataset, execute_sql
 
@@ -42,7 +42,7 @@ def test_a_second_dataset_of_the_same_name_is_rejected(catalog: Catalog) -> None
 
 def test_the_unique_index_rejects_a_name_that_two_processes_insert_concurrently(catalog: Catalog) -> None:
     add_dataset(catalog)
-    with pytest.raises(sa.exc.IntegrityError):
+    with pytest.raises(IntegrityError):
         execute_sql(
             catalog,
             "INSERT INTO datasets (uid, name, configuration, revision, next_number, created_at) "

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import sqlalchemy as sa
+from sqlalchemy import make_url
 
 from statsvc.dataset.configuration import Configuration
 from statsvc.errors import CatalogError, InvalidParameter
 from statsvc.store import home as homes
-from statsvc.store.catalog import jobs
+from statsvc.store.catalog import dataset_rows, jobs
 from statsvc.store.catalog import postgresql as limits
 from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.catalog.database_errors import DatabaseError, IntegrityError
 from statsvc.store.catalog.engine import SCHEMA, file_system, open_engine, schema_of, upgrade_url
-from statsvc.store.catalog.schema import datasets
-from statsvc.store.catalog.schema import jobs as jobs_table
+from support.catalogs import execute_sql
 from support.silent_proxy import silent_proxy
 
 if TYPE_CHECKING:
@@ -31,21 +31,17 @@ if TYPE_CHECKING:
 def test_sqlite_is_configured_for_durability(tmp_path: Path) -> None:
     catalog = Catalog.open(f"sqlite:///{tmp_path / 'catalog.sqlite'}")
     expected = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30000}
-    with catalog.engine.connect() as connection:
-        assert {k: connection.exec_driver_sql(f"PRAGMA {k}").scalar() for k in expected} == expected
-    with pytest.raises(sa.exc.IntegrityError), catalog.engine.begin() as connection:
-        connection.execute(
-            jobs_table.insert().values(
-                id="x",
-                dataset_uid="none",
-                state="queued",
-                full=False,
-                max_removed=0,
-                attempt=0,
-                released=0,
-                progress={},
-                created_at=0,
-            )
+    with catalog.read() as connection:
+        assert {k: connection.scalar(f"PRAGMA {k}") for k in expected} == expected
+    with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+        execute_sql(
+            catalog,
+            """
+            INSERT INTO jobs
+                (id, dataset_uid, state, "full", max_removed, attempt, released, progress, created_at)
+            VALUES
+                ('x', 'none', 'queued', FALSE, 0, 0, 0, '{}', 0)
+            """,
         )
     catalog.close()
 
@@ -156,7 +152,7 @@ def test_a_removed_catalog_is_an_error_and_a_replaced_one_is_opened(tmp_path: Pa
     catalog.create_dataset("street", None, None, Configuration())
     for name in tmp_path.glob("catalog*"):
         name.rename(tmp_path / f"away-{name.name}")
-    with pytest.raises(sa.exc.OperationalError, match="unable to open"):
+    with pytest.raises(DatabaseError, match="unable to open"):
         catalog.datasets()
     assert not file.exists()
     other = Catalog.open(f"sqlite:///{file}")
@@ -171,7 +167,7 @@ def test_a_catalog_whose_folder_is_gone_is_unavailable_until_it_is_back(tmp_path
     catalog = Catalog.open(f"sqlite:///{folder / 'catalog.sqlite'}")
     catalog.create_dataset("street", None, None, Configuration())
     folder.rename(tmp_path / "away")
-    with pytest.raises(sa.exc.OperationalError, match="unable to open"):
+    with pytest.raises(DatabaseError, match="unable to open"):
         catalog.datasets()
     assert not folder.exists()
     (tmp_path / "away").rename(folder)
@@ -184,25 +180,30 @@ def test_a_silent_connection_is_closed_and_replaced(
 ) -> None:
     monkeypatch.setattr(limits, "SILENCE_SECONDS", 0.5)
     with silent_proxy(str(postgresql_server.folder / ".s.PGSQL.5432")) as proxy:
-        name = sa.make_url(postgresql).database
+        name = make_url(postgresql).database
         catalog = Catalog.open(f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}")
         catalog.create_dataset("street", None, None, Configuration())
         proxy.silence()
         began = time.monotonic()
         assert [dataset.name for dataset in catalog.datasets()] == ["street"]  # by a new connection
         assert 0.4 < time.monotonic() - began < 10
-        with catalog.engine.connect() as connection:
-            proxy.silence()
-            with pytest.raises(sa.exc.OperationalError, match=r"did not answer for 0\.5 s"):
-                connection.execute(sa.text("SELECT 1"))
+
+        def lose_connection() -> None:
+            with catalog.read() as connection:
+                proxy.silence()
+                connection.scalar("SELECT 1")
+
+        with pytest.raises(DatabaseError, match=r"did not answer for 0\.5 s") as caught:
+            lose_connection()
+        assert caught.value.connection_lost
         catalog.close()
 
 
 def test_a_slow_statement_ends_at_its_limit(postgresql: str) -> None:
-    engine = limits.create_engine(sa.make_url(postgresql), statement_seconds=0.2)
-    with engine.connect() as connection, pytest.raises(sa.exc.OperationalError, match="statement timeout"):
-        connection.execute(sa.text("SELECT pg_sleep(30)"))
-    engine.dispose()
+    engine = limits.PostgresqlEngine(limits.create_engine(make_url(postgresql), statement_seconds=0.2))
+    with pytest.raises(DatabaseError, match="statement timeout"), engine.read() as connection:
+        connection.scalar("SELECT pg_sleep(30)")
+    engine.close()
 
 
 def test_a_process_that_hangs_in_a_transaction_does_not_lock_a_dataset_for_long(
@@ -211,15 +212,19 @@ def test_a_process_that_hangs_in_a_transaction_does_not_lock_a_dataset_for_long(
     monkeypatch.setattr(limits, "IDLE_SECONDS", 0.5)
     catalog = Catalog.open(postgresql)
     dataset = catalog.create_dataset("street", "/data/street", None, Configuration())
-    hanging = limits.create_engine(sa.make_url(postgresql))
-    with hanging.connect() as connection:
-        connection.execute(sa.select(datasets.c.uid).where(datasets.c.uid == dataset.uid).with_for_update())
-        job, is_new = jobs.submit(catalog, dataset)  # waits for the lock; a statement may take 8 s
-        assert is_new
-        with pytest.raises(sa.exc.DBAPIError, match="idle-in-transaction timeout"):
-            connection.execute(sa.text("SELECT 1"))
-    hanging.dispose()
-    assert jobs.get(catalog, job.id).state == "queued"
+    hanging = Catalog.open(postgresql)
+
+    def hang() -> None:
+        with hanging.write() as connection:
+            dataset_rows.lock(connection, dataset)
+            _, is_new = jobs.submit(catalog, dataset)  # waits for the lock; a statement may take 8 s
+            assert is_new
+            connection.scalar("SELECT 1")
+
+    with pytest.raises(DatabaseError, match="idle-in-transaction timeout"):
+        hang()
+    hanging.close()
+    assert [job.state for job, _ in jobs.recent(catalog, dataset)] == ["queued"]
     catalog.close()
 
 
@@ -229,7 +234,7 @@ def test_concurrent_upgrades_of_an_empty_database_take_turns(postgresql_server: 
         list(pool.map(upgrade_url, [url] * 6))
     engine = open_engine(url)
     assert schema_of(engine) == SCHEMA
-    engine.dispose()
+    engine.close()
 
 
 def test_the_marker_of_a_catalog_changes_with_each_commit_of_others_and_with_the_file(tmp_path: Path) -> None:

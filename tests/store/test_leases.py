@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
 
 from statsvc.dataset.configuration import Configuration
 from statsvc.store.catalog import jobs
@@ -115,8 +114,8 @@ def test_of_two_attempts_paused_during_publication_exactly_one_publishes(
         running[-1].start()
         assert arrived.acquire(timeout=TIMEOUT)  # its group is complete and flushed
         if attempt == 1:
-            with catalog.engine.begin() as connection:
-                connection.execute(sa.text("UPDATE jobs SET lease_until = 1"))
+            with catalog.write() as connection:
+                connection.execute("UPDATE jobs SET lease_until = 1")
     go.set()
     for thread in running:
         thread.join(60)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -23,7 +22,6 @@ from statsvc.store import publication, retention
 from statsvc.store.catalog import jobs, tags
 from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.catalog.records import NewVersion
-from statsvc.store.catalog.schema import metadata
 from statsvc.store.verifying import verify
 from statsvc.store.versions.open_location import open_location
 from statsvc.store.versions.writer import VersionWriter, strings
@@ -67,10 +65,17 @@ class Model(RuleBasedStateMachine):
     def __init__(self, catalog: Catalog, stored_files: StoredFiles) -> None:
         super().__init__()
         self.catalog, self.store, self.raw = catalog, stored_files.store, stored_files
-        with catalog.engine.begin() as connection:
-            connection.execute(sa.text("UPDATE datasets SET current_number = NULL"))
-            for table in reversed(metadata.sorted_tables):
-                connection.execute(table.delete())
+        with catalog.write() as connection:
+            for table in (
+                "tags",
+                "versions",
+                "idempotency_keys",
+                "changed_paths",
+                "jobs",
+                "triggers",
+                "datasets",
+            ):
+                connection.execute(f"DELETE FROM {table}")
         stored_files.clear()
         self.live: dict[str, dict[str, Any]] = {}
         self.next_number: dict[str, int] = {}
@@ -343,8 +348,8 @@ class Model(RuleBasedStateMachine):
         return self.catalog.dataset(name)
 
     def sql(self, statement: str, **values: object) -> None:
-        with self.catalog.engine.begin() as connection:
-            connection.execute(sa.text(statement), values)
+        with self.catalog.write() as connection:
+            connection.execute(statement, **values)
 
     def current(self, job: Job) -> bool:
         model = self.jobs[job.id]

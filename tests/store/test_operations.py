@@ -6,13 +6,11 @@ import contextlib
 import os
 import sqlite3
 import subprocess
-import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
-import sqlalchemy as sa
 
 from statsvc.api.app import build_app
 from statsvc.errors import CatalogError
@@ -20,11 +18,7 @@ from statsvc.store import home as homes
 from statsvc.store import retention
 from statsvc.store.catalog import idempotency, job_rows, jobs, operations, overview, triggers
 from statsvc.store.catalog.catalog import Catalog
-from statsvc.store.catalog.schema import idempotency_keys as keys_table
-from statsvc.store.catalog.schema import jobs as jobs_table
-from statsvc.store.catalog.schema import now
-from statsvc.store.catalog.schema import triggers as triggers_table
-from support.catalogs import REMOTE_OWNER, add_dataset
+from support.catalogs import REMOTE_OWNER, add_dataset, execute_sql, trace_sql
 from support.commands import statsvc
 from support.contract import ApiClient
 from support.publishing import label_maps, publish, refresh_catalog_state
@@ -46,23 +40,20 @@ def local(tmp_path: Path) -> Home:
 def add_jobs(catalog: Catalog, dataset: Dataset, count: int, **values: Any) -> list[str]:
     """Insert ended jobs, one a minute up to the present; return their ids, oldest first."""
     ids = [uuid.uuid4().hex[:12] for _ in range(count)]
-    row = {
-        "dataset_uid": dataset.uid,
-        "state": "succeeded",
-        "full": False,
-        "max_removed": 0.1,
-        "attempt": 1,
-        "released": 0,
-        "progress": {},
-    } | values
-    with catalog.engine.begin() as connection:
-        clock = connection.scalar(sa.select(now())) or 0.0
-        times = [clock - 60.0 * (count - number) for number in range(count)]
-        connection.execute(
-            jobs_table.insert(),
+    row = {"state": "succeeded", "error": None} | values
+    with catalog.write() as connection:
+        clock = connection.clock()
+        connection.execute_many(
+            """
+            INSERT INTO jobs
+                (id, dataset_uid, state, error, "full", max_removed, attempt, released, progress, created_at,
+                 started_at, finished_at)
+            VALUES
+                (:id, :uid, :state, :error, FALSE, 0.1, 1, 0, '{}', :at, :at, :at + 1)
+            """,
             [
-                row | {"id": job_id, "created_at": at, "started_at": at, "finished_at": at + 1}
-                for job_id, at in zip(ids, times, strict=True)
+                row | {"id": job_id, "uid": dataset.uid, "at": clock - 60.0 * (count - number)}
+                for number, job_id in enumerate(ids)
             ],
         )
     return ids
@@ -70,32 +61,27 @@ def add_jobs(catalog: Catalog, dataset: Dataset, count: int, **values: Any) -> l
 
 def set_due(catalog: Catalog, seconds: float) -> None:
     """Make the schedules due in some seconds."""
-    with catalog.engine.begin() as connection:
-        connection.execute(triggers_table.update().values(due_at=now() + seconds))
+    execute_sql(catalog, "UPDATE triggers SET due_at = clock() + :seconds", seconds=seconds)
 
 
-def test_looking_for_jobs_reads_an_index_however_many_have_ended(local: Home) -> None:
+def test_looking_for_jobs_reads_an_index_however_many_have_ended(
+    local: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     catalog = Catalog.open(local.database)
     dataset = add_dataset(catalog)
     add_jobs(catalog, dataset, 2000)
-    queries = []
-
-    @sa.event.listens_for(catalog.engine, "before_cursor_execute")
-    def _record(_c: Any, _cursor: Any, statement: str, parameters: Any, _x: Any, _many: bool) -> None:
-        queries.append((statement, parameters))
-
+    queries: list[str] = []
+    trace_sql(catalog, monkeypatch, lambda _, sql: queries.append(sql))
     assert jobs.lease(catalog, REMOTE_OWNER) is None
     assert len(overview.newest_jobs(catalog, [dataset])) == 1
     jobs.recent(catalog, dataset, 10)
     jobs.recent(catalog, None, 10, state="failed")
     operations.read(catalog)
-    with catalog.engine.connect() as connection:
-        plans = [
-            row.detail
-            for statement, parameters in queries
-            if statement.startswith("SELECT")
-            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-        ]
+    monkeypatch.undo()
+    selects = [sql for sql in queries if sql.split()[0] == "SELECT"]
+    assert len(selects) >= 10
+    with catalog.read() as connection:
+        plans = [row.detail for sql in selects for row in connection.rows(f"EXPLAIN QUERY PLAN {sql}")]
     assert not [plan for plan in plans if plan.startswith("SCAN jobs")]
     assert [plan for plan in plans if "ix_jobs_state_created_at" in plan]
     catalog.close()
@@ -106,8 +92,8 @@ def test_gc_deletes_old_jobs_except_those_that_something_refers_to(home: Home, c
     with_key, _ = idempotency.submit_once(catalog, "", "key", first, full=False, max_removed=0.1)
     jobs.cancel(catalog, with_key.id)
     old, new = add_jobs(catalog, first, 1200), add_jobs(catalog, second, 3)
-    with catalog.engine.begin() as connection:
-        connection.execute(jobs_table.update().where(jobs_table.c.id == with_key.id).values(created_at=1.0))
+    with catalog.write() as connection:
+        connection.execute("UPDATE jobs SET created_at = 1 WHERE id = :id", id=with_key.id)
     assert retention.collect(catalog, home.store, keep_jobs=50).jobs == 1150
     assert [job.id for job, _ in jobs.recent(catalog, first, 100)] == [*reversed(old[-50:]), with_key.id]
     assert len(jobs.recent(catalog, second, 100)) == len(new)
@@ -121,10 +107,13 @@ def test_gc_goes_past_portions_of_jobs_that_are_kept(
     dataset = add_dataset(catalog)
     ids = add_jobs(catalog, dataset, 60)
     kept = [*ids[:15], ids[20]]  # more than two whole portions
-    with catalog.engine.begin() as connection:
-        connection.execute(
-            keys_table.insert(),
-            [{"key": job_id, "request": "", "job_id": job_id, "created_at": time.time()} for job_id in kept],
+    with catalog.write() as connection:
+        connection.execute_many(
+            """
+            INSERT INTO idempotency_keys ("key", request, job_id, created_at)
+            VALUES (:id, '', :id, clock())
+            """,
+            [{"id": job_id} for job_id in kept],
         )
     assert retention.collect(catalog, home.store, keep_jobs=10).jobs == 60 - 10 - len(kept)
     left = [job.id for job, _ in jobs.recent(catalog, dataset, 100)]
@@ -148,12 +137,15 @@ def test_a_clock_that_was_set_back_delays_no_scan(catalog: Catalog) -> None:
     assert triggers.queue_due(catalog) == []
     set_due(catalog, 3600.0)  # what a clock stored that is now an hour ahead
     ((_, job),) = triggers.queue_due(catalog)
-    with catalog.engine.begin() as connection:
-        connection.execute(
-            jobs_table.update()
-            .where(jobs_table.c.id == job.id)
-            .values(state="succeeded", created_at=now() + 3500.0, finished_at=now() + 3590.0)
-        )
+    execute_sql(
+        catalog,
+        """
+        UPDATE jobs
+        SET state = 'succeeded', created_at = clock() + 3500, finished_at = clock() + 3590
+        WHERE id = :id
+        """,
+        id=job.id,
+    )
     assert triggers.queue_unless_since(catalog, dataset, 3.0) is not None
 
 
@@ -165,16 +157,12 @@ def test_a_clock_that_was_set_back_delays_no_attempt(catalog: Catalog, state: st
     assert first is not None
     if state == "queued":
         jobs.requeue(catalog, first, "its worker died")
-    of_job = jobs_table.c.id == first.id
-    with catalog.engine.begin() as connection:
-        clock, until = connection.execute(sa.select(now(), jobs_table.c.lease_until).where(of_job)).one()
-        assert 0 < until - clock <= 15
+    with catalog.read() as connection:
+        left = connection.scalar("SELECT lease_until - clock() FROM jobs WHERE id = :id", id=first.id)
+    assert 0 < left <= 15
     assert jobs.lease(catalog, REMOTE_OWNER) is None  # the lease, or the pause, is not over
-    with catalog.engine.begin() as connection:
-        # What the clock stored before it was set back by an hour.
-        connection.execute(
-            jobs_table.update().where(of_job).values(lease_until=jobs_table.c.lease_until + 3600.0)
-        )
+    # What the clock stored before it was set back by an hour.
+    execute_sql(catalog, "UPDATE jobs SET lease_until = lease_until + 3600 WHERE id = :id", id=first.id)
     second = jobs.lease(catalog, REMOTE_OWNER)
     assert second is not None
     assert (second.id, second.attempt) == (first.id, 2)
@@ -193,12 +181,8 @@ def test_a_schedule_whose_scans_fail_is_due_less_often(catalog: Catalog) -> None
             assert job is not None
             assert job.id == due[0][1].id
             jobs.fail(catalog, job, "the folder does not exist; is the disk mounted?")
-        with catalog.engine.begin() as connection:  # a minute passes
-            connection.execute(
-                jobs_table.update().values(
-                    created_at=jobs_table.c.created_at - 60, finished_at=jobs_table.c.finished_at - 60
-                )
-            )
+        # A minute passes.
+        execute_sql(catalog, "UPDATE jobs SET created_at = created_at - 60, finished_at = finished_at - 60")
     assert queued == [1, 2, 4, 8, 16, 32]
     ((_, failing),) = operations.read(catalog).failing.items()
     assert (failing.count, failing.succeeded_at) == (6, None)
@@ -255,8 +239,7 @@ def test_an_unforeseen_error_does_not_end_the_refresh(home: Home, monkeypatch: p
 def test_a_job_that_no_runner_takes_is_reported(catalog: Catalog) -> None:
     jobs.submit(catalog, add_dataset(catalog))
     assert operations.read(catalog).missing_runner() is None
-    with catalog.engine.begin() as connection:
-        connection.execute(jobs_table.update().values(created_at=now() - 7200))
+    execute_sql(catalog, "UPDATE jobs SET created_at = clock() - 7200")
     assert operations.read(catalog).missing_runner() == ("no runner has reported; 1 job has waited for 2 h")
     assert jobs.lease(catalog, REMOTE_OWNER) is not None  # a scan in the foreground needs no runner
     assert operations.read(catalog).missing_runner() is None
@@ -340,5 +323,5 @@ def test_job_rows_may_run_only_once_their_dataset_is_free(catalog: Catalog) -> N
     jobs.submit(catalog, dataset)
     assert jobs.lease(catalog, REMOTE_OWNER) is not None
     jobs.submit(catalog, dataset)
-    with catalog.engine.connect() as connection:
-        assert [row.state for row in connection.execute(job_rows.runnable())] == ["running"]
+    with catalog.write() as connection:
+        assert [row.state for row in job_rows.runnable(connection)] == ["running"]

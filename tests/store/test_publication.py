@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import sqlalchemy as sa
 from msgspec.structs import replace
 
 from statsvc.dataset.configuration import Configuration
@@ -17,9 +16,11 @@ from statsvc.errors import LeaseLost, StatsvcError
 from statsvc.store import publication
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.catalog.database_errors import IntegrityError
 from statsvc.store.catalog.records import NewVersion
 from statsvc.store.versions.zarr_files import create_group
 from statsvc_workers.jobs.progress import Progress
+from support.catalogs import trace_sql
 from support.label_maps import random_labels, write_folder, write_png
 from support.scans import Workspace, assert_matches_folder
 
@@ -72,14 +73,11 @@ def record_events(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> list[tup
 
     monkeypatch.setattr(os, "fsync", recorded_fsync)
     monkeypatch.setattr(os, "replace", recorded_replace)
-    catalog.engine.dispose()  # so that every later connection is traced
-
-    @sa.event.listens_for(catalog.engine, "connect")
-    def trace(connection: Any, _record: Any) -> None:
-        connection.set_trace_callback(
-            lambda sql: events.append(("sql", (id(connection), " ".join(sql.split()))))
-        )
-
+    trace_sql(
+        catalog,
+        monkeypatch,
+        lambda connection, sql: events.append(("sql", (connection, " ".join(sql.split())))),
+    )
     return events
 
 
@@ -118,14 +116,14 @@ def test_everything_is_flushed_after_its_last_write_and_before_the_transaction(
         (at, sql)
         for at, sql in transactions(events)
         if any(statement.startswith("INSERT INTO versions") for statement in sql)
-        or any("state='succeeded'" in statement for statement in sql)
+        or any("state = 'succeeded'" in statement for statement in sql)
     ]
     assert len(publishing) == 1
     commit, statements = publishing[0]
     assert statements[0] == "BEGIN IMMEDIATE"
     (update,) = [sql for sql in statements if sql.startswith("UPDATE jobs")]
-    assert "state='succeeded'" in update
-    assert f"WHERE jobs.id = '{job.id}' AND jobs.attempt = 1 AND jobs.state = 'running'" in update
+    assert "state = 'succeeded'" in update
+    assert f"WHERE id = '{job.id}' AND attempt = 1 AND state = 'running'" in update
     assert [sql.split()[2] for sql in statements if sql.startswith("INSERT")] == ["versions"]
 
     flushed = {value[0]: (at, value) for at, (kind, value) in enumerate(events[:commit]) if kind == "fsync"}
@@ -201,8 +199,8 @@ def test_an_attempt_whose_job_was_taken_over_publishes_nothing_and_leaves_no_gro
     progress = Progress()
 
     def take_over() -> None:
-        with workspace.catalog.engine.begin() as connection:
-            connection.exec_driver_sql("UPDATE jobs SET attempt = attempt + 1")
+        with workspace.catalog.write() as connection:
+            connection.execute("UPDATE jobs SET attempt = attempt + 1")
 
     outcome, job = workspace.scan(stop=once_at(progress, stage, take_over), progress=progress)
     assert outcome.version is None
@@ -218,8 +216,8 @@ def test_the_next_attempt_publishes_after_a_takeover(workspace: Workspace, folde
     progress = Progress()
 
     def take_over() -> None:
-        with workspace.catalog.engine.begin() as connection:
-            connection.exec_driver_sql("UPDATE jobs SET attempt = attempt + 1, lease_until = 1")
+        with workspace.catalog.write() as connection:
+            connection.execute("UPDATE jobs SET attempt = attempt + 1, lease_until = 1")
 
     _, job = workspace.scan(stop=once_at(progress, "publishing", take_over), progress=progress)
     outcome, again = workspace.scan()
@@ -253,8 +251,8 @@ def test_a_dataset_deleted_during_a_scan_gets_no_version(workspace: Workspace, f
     progress = Progress()
 
     def delete() -> None:
-        with workspace.catalog.engine.begin() as connection:
-            connection.exec_driver_sql("UPDATE datasets SET deleted_at = 1, revision = revision + 1")
+        with workspace.catalog.write() as connection:
+            connection.execute("UPDATE datasets SET deleted_at = 1, revision = revision + 1")
 
     outcome, job = workspace.scan(stop=once_at(progress, "publishing", delete), progress=progress)
     assert job.state == "failed"
@@ -274,7 +272,7 @@ def publish_concurrently(workspace: Workspace, tasks: list[Callable[[Catalog], A
     results: list[Any] = [None] * len(tasks)
 
     def run(k: int) -> None:
-        catalog = Catalog.open(str(workspace.catalog.engine.url))
+        catalog = Catalog.open(f"sqlite:///{workspace.home / 'catalog.sqlite'}")
         barrier.wait()
         try:
             results[k] = tasks[k](catalog)
@@ -341,8 +339,8 @@ def test_the_database_rejects_a_second_version_of_a_job_or_number(
         f"INSERT INTO versions ({', '.join(copied)}, {rest}) "
         f"SELECT {', '.join(copied.values())}, {rest} FROM versions"
     )
-    with pytest.raises(sa.exc.IntegrityError, match="UNIQUE"), workspace.catalog.engine.begin() as connection:
-        connection.exec_driver_sql(statement)
+    with pytest.raises(IntegrityError, match="UNIQUE"), workspace.catalog.write() as connection:
+        connection.execute(statement)
 
 
 # A configuration changed while a scan is under way

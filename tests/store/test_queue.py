@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import sqlalchemy as sa
 
 from statsvc.dataset.configuration import Configuration
 from statsvc.errors import LeaseLost, NotFound
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
+from statsvc.store.catalog.database_errors import IntegrityError
 from statsvc.store.catalog.owners import LEASE_SECONDS
 from statsvc.store.catalog.records import NewVersion
-from statsvc.store.catalog.schema import jobs as jobs_table
-from statsvc.store.catalog.schema import now
 from support.catalogs import LEASING_PROGRAM, REMOTE_OWNER, add_dataset, execute_sql, expire_lease
 from support.waiting import wait_for
 
@@ -151,8 +149,8 @@ def test_a_job_that_ended_unexpectedly_waits_longer_each_time_without_blocking_o
         assert job is not None
         jobs.requeue(catalog, job, "OSError: 5")
         assert jobs.lease(catalog, REMOTE_OWNER) is None
-        with catalog.engine.begin() as connection:
-            until: float | None = connection.scalar(sa.select(jobs_table.c.lease_until - now()))
+        with catalog.write() as connection:
+            until: float | None = connection.scalar("SELECT lease_until - clock() FROM jobs")
         assert until is not None
         pauses.append(round(until))
         expire_lease(catalog, job)
@@ -278,7 +276,7 @@ def test_an_unknown_job_is_not_found(catalog: Catalog) -> None:
 
 def test_the_database_rejects_an_unknown_state(catalog: Catalog) -> None:
     job, _ = jobs.submit(catalog, add_dataset(catalog))
-    with pytest.raises(sa.exc.IntegrityError):
+    with pytest.raises(IntegrityError):
         execute_sql(catalog, "UPDATE jobs SET state = 'paused' WHERE id = :id", id=job.id)
 
 

@@ -16,7 +16,6 @@ from statsvc.errors import Conflict, DamagedVersion, InvalidParameter, NotFound,
 from statsvc.store import home as homes
 from statsvc.store import publication, retention
 from statsvc.store.catalog import jobs, tags
-from statsvc.store.catalog.engine import exclusive
 from support.catalogs import execute_sql
 from support.commands import statsvc
 from support.publishing import label_maps, publish, refresh_catalog_state
@@ -281,7 +280,7 @@ def test_gc_can_be_paused_and_does_not_run_twice_at_the_same_time(home: Home, ca
     with pytest.raises(Conflict, match="statsvc gc --resume"):
         retention.collect(catalog, home.store)
     retention.resume(home.store)
-    with exclusive(catalog.engine, "gc"), pytest.raises(Conflict, match="another gc"):
+    with catalog.engine.exclusive("gc"), pytest.raises(Conflict, match="another gc"):
         retention.collect(catalog, home.store)
     for _ in range(20):  # one after another is not at the same time
         assert retention.collect(catalog, home.store).expired == []

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import xarray
 import zarr
+from msgspec.structs import replace
 from zarr.core.metadata import ArrayV3Metadata
 
 from statsvc.errors import DamagedVersion, StoreError

@@ -192,8 +192,8 @@ def test_a_job_waits_for_an_unavailable_bucket_and_reports_it(
     assert "\n" not in str(outcome.error)
     assert "Traceback" not in str(outcome.error)
     faulty.always("relay")
-    with workspace.catalog.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE jobs SET lease_until = NULL")  # as if the pause were over
+    with workspace.catalog.write() as connection:
+        connection.execute("UPDATE jobs SET lease_until = NULL")  # as if the pause were over
     again = jobs.lease(workspace.catalog, jobs.process_identity())
     assert again is not None
     outcome = workspace.run(again)

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
-import sqlalchemy as sa
 
 from statsvc.dataset.configuration import Configuration
 from statsvc.store import home as homes
 from statsvc.store.catalog import jobs, triggers
 from statsvc.store.catalog.catalog import Catalog
-from statsvc.store.catalog.schema import now
-from statsvc.store.catalog.schema import triggers as table
 from statsvc.store.publication import open_version
+from support.catalogs import execute_sql
 from support.commands import statsvc
 from support.label_maps import expected_counts, random_labels, write_folder, write_png
 from support.scans import assert_matches_folder
@@ -32,6 +30,8 @@ from support.waiting import wait_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from statsvc.store.catalog.connection import Connection
 
 QUIET = "2s"
 """Quiet period of the runner: longer than a busy machine interrupts a test that changes many files."""
@@ -209,15 +209,16 @@ def test_a_schedule_publishes_versions_survives_a_kill_and_can_be_changed(
     assert (cleared["every"], cleared["next_scan_at"]) == (None, None)
 
 
-def test_a_due_schedule_queues_one_job_with_several_runners(database: str) -> None:
+def test_a_due_schedule_queues_one_job_with_several_runners(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     catalogs = [Catalog.open(database) for _ in range(4)]
     dataset = catalogs[0].create_dataset("streets", "/labels", "*.png", Configuration())
     triggers.change(catalogs[0], dataset, {"every": 3600.0})
     assert triggers.queue_due(catalogs[0]) == []
     for _ in range(5):
         # Long overdue, as after a long time without a runner.
-        with catalogs[0].engine.begin() as connection:
-            connection.execute(table.update().values(due_at=1.0))
+        execute_sql(catalogs[0], "UPDATE triggers SET due_at = 1")
         barrier = threading.Barrier(len(catalogs))
 
         def poll(catalog: Catalog, barrier: threading.Barrier = barrier) -> list[Any]:
@@ -227,26 +228,26 @@ def test_a_due_schedule_queues_one_job_with_several_runners(database: str) -> No
         with ThreadPoolExecutor(len(catalogs)) as pool:
             made = [one for found in pool.map(poll, catalogs) for one in found]
         assert len(made) == 1
-        with catalogs[0].engine.begin() as connection:
-            due_at, clock = connection.execute(sa.select(table.c.due_at, now())).one()
-        assert 3590 < due_at - clock <= 3600
+        with catalogs[0].read() as connection:
+            left = connection.scalar("SELECT due_at - clock() FROM triggers")
+        assert 3590 < left <= 3600
         jobs.cancel(catalogs[0], made[0][1].id)
     other = catalogs[0].create_dataset("other", "/others", "*.png", Configuration())
     triggers.change(catalogs[0], other, {"every": 3600.0})
-    with catalogs[0].engine.begin() as connection:
-        connection.execute(table.update().values(due_at=1.0))
+    execute_sql(catalogs[0], "UPDATE triggers SET due_at = 1")
+    read = catalogs[0].engine.read
 
-    def between(_connection: sa.Connection) -> None:
-        catalogs[1].delete_dataset("streets")
+    @contextlib.contextmanager
+    def read_and_delete() -> Iterator[Connection]:
+        with read() as connection:
+            yield connection
+        monkeypatch.undo()
+        catalogs[1].delete_dataset("streets")  # between reading what is due and queueing
 
-    sa.event.listen(
-        catalogs[0].engine, "commit", between, once=True
-    )  # between reading what is due and queueing
+    monkeypatch.setattr(catalogs[0].engine, "read", read_and_delete)
     assert [found.name for found, _ in triggers.queue_due(catalogs[0])] == ["other"]
-    with catalogs[0].engine.begin() as connection:
-        connection.execute(table.delete().where(table.c.dataset_uid == other.uid))
-    with catalogs[0].engine.begin() as connection:
-        connection.execute(table.update().values(due_at=1.0))
+    execute_sql(catalogs[0], "DELETE FROM triggers WHERE dataset_uid = :uid", uid=other.uid)
+    execute_sql(catalogs[0], "UPDATE triggers SET due_at = 1")
     assert triggers.queue_due(catalogs[0]) == []
     for catalog in catalogs:
         catalog.close()

@@ -167,8 +167,8 @@ def test_a_full_disk_is_reported_in_one_line_and_the_next_scan_continues(
     assert "Traceback" not in caplog.text
     assert "Its lease will expire" in caplog.text
     assert list(workspace.files.rglob(".*")) == []
-    with workspace.catalog.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE jobs SET lease_until = 1")  # as in 15 s, or when its process ends
+    with workspace.catalog.write() as connection:
+        connection.execute("UPDATE jobs SET lease_until = 1")  # as in 15 s, or when its process ends
     outcome, job = workspace.scan()
     assert (job.state, outcome.progress.counted) == ("succeeded", FILE_COUNT)
     assert_matches_folder(workspace.version(), folder)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from fastapi.exceptions import RequestValidationError
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -17,6 +15,7 @@ from statsvc import errors
 from statsvc.api.http.responses import json_response
 from statsvc.api.http.roots import ForbiddenSource
 from statsvc.api.schemas.problems import Problem
+from statsvc.store.catalog.database_errors import DatabaseError, IntegrityError
 from statsvc.store.catalog.sqlite import is_disk_full
 
 if TYPE_CHECKING:
@@ -216,8 +215,7 @@ TABLE: tuple[tuple[type[Exception], ProblemType], ...] = (
     (errors.StoreError, STORE_UNAVAILABLE),
     (errors.Busy, BUSY),
     (IntegrityError, INTERNAL),
-    (DBAPIError, _DATABASE),  # or `_FULL`
-    (PoolTimeout, _DATABASE),
+    (DatabaseError, _DATABASE),  # or `_FULL`
     (Exception, INTERNAL),
 )
 """Problem type by exception class; the first match applies."""
@@ -305,7 +303,7 @@ async def response_to(request: Request, error: Exception) -> Response:
 
 async def _from_table(request: Request, error: Exception) -> Response:
     kind = next(kind for exception, kind in TABLE if isinstance(error, exception))
-    if isinstance(error, DBAPIError) and is_disk_full(error.orig):
+    if isinstance(error, DatabaseError) and is_disk_full(error.orig):
         kind = _FULL
     if kind.status >= 500:
         log.error("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)

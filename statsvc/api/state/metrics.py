@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -14,11 +14,11 @@ from statsvc._version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    import sqlalchemy as sa
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
     from statsvc.api.state.service import Service
+    from statsvc.store.catalog.records import Job
 
 MAX_DATASETS = 200
 """Datasets with series of their own: those whose scans fail, then those with the oldest versions."""
@@ -57,7 +57,7 @@ class JobMetrics:
         for outcome in OUTCOMES:
             self._samples.labels(outcome)
 
-    def add(self, ended: Sequence[sa.Row[Any]]) -> None:
+    def add(self, ended: Sequence[Job]) -> None:
         """Count jobs that have ended."""
         for job in ended:
             self._jobs.labels(job.state).inc()

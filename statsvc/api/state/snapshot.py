@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -17,17 +17,16 @@ from msgspec import Struct
 from statsvc.classes.class_maps import builtin
 from statsvc.errors import Inapplicable, NotFound, StatsvcError, nearest
 from statsvc.store.catalog import operations, overview, tags, tokens
+from statsvc.store.catalog.database_errors import DatabaseError
 from statsvc.store.catalog.ended_jobs import EndedJobs
 from statsvc.store.catalog.engine import SCHEMA, is_usable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import sqlalchemy as sa
-
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.operations import Operations
-    from statsvc.store.catalog.records import Dataset, VersionRecord
+    from statsvc.store.catalog.records import Dataset, Job, VersionRecord
     from statsvc.store.catalog.tokens import Token
 
 log = logging.getLogger(__name__)
@@ -187,7 +186,7 @@ class CatalogWatcher:
         self._threads = anyio.CapacityLimiter(2)  # of its own: it never waits for threads of requests
         self.operations: Operations | None = None
         self.operations_at = 0.0
-        self.on_ended: Callable[[Sequence[sa.Row[Any]]], None] = lambda _jobs: None
+        self.on_ended: Callable[[Sequence[Job]], None] = lambda _jobs: None
         self._ended = EndedJobs()
 
     @property
@@ -242,14 +241,12 @@ class CatalogWatcher:
 
     async def refresh_operations(self) -> None:
         """Read whether scans work. A failing catalog is not an error here, because `refresh` reports it."""
-        from sqlalchemy.exc import SQLAlchemyError
-
         try:
             self.operations = await anyio.to_thread.run_sync(
                 operations.read, self._catalog, limiter=self._threads
             )
             self.operations_at = time.monotonic()
-        except SQLAlchemyError:
+        except DatabaseError:
             pass
         except Exception:
             # As in `_read`: it must not end the task that refreshes the snapshot.
@@ -257,9 +254,7 @@ class CatalogWatcher:
 
     async def _report_ended_jobs(self) -> None:
         """Pass on which jobs have ended. Only for `run`: two polls at a time would report a job twice."""
-        from sqlalchemy.exc import SQLAlchemyError
-
-        with contextlib.suppress(SQLAlchemyError):  # the next poll finds them
+        with contextlib.suppress(DatabaseError):  # the next poll finds them
             self.on_ended(
                 await anyio.to_thread.run_sync(self._ended.poll, self._catalog, limiter=self._threads)
             )
@@ -300,15 +295,13 @@ class CatalogWatcher:
             self._reading = None
 
     async def _read(self) -> None:
-        from sqlalchemy.exc import SQLAlchemyError
-
         started = time.monotonic()
         marker = self._current_marker()  # before reading, so that a later commit is detected
         try:
             self.snapshot = await anyio.to_thread.run_sync(
                 load, self._catalog, self.snapshot, limiter=self._threads
             )
-        except (SQLAlchemyError, StatsvcError, OSError) as error:
+        except (DatabaseError, StatsvcError, OSError) as error:
             if not self._failing:
                 log.warning("the catalog is unavailable; serving from memory until it is back: %s", error)
             self._failing = True

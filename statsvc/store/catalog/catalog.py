@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
 from msgspec.structs import replace
 
 from statsvc.common.utf8 import NOT_ENCODABLE, is_encodable, printable
 from statsvc.errors import Conflict, InvalidParameter, NotFound, nearest
 from statsvc.store.catalog import dataset_rows, job_rows, tags
 from statsvc.store.catalog.database import Database
-from statsvc.store.catalog.engine import write
+from statsvc.store.catalog.database_errors import DatabaseError, IntegrityError
 from statsvc.store.catalog.owners import may_take_over
 from statsvc.store.catalog.records import Dataset, Job, NewVersion, VersionRecord
-from statsvc.store.catalog.schema import datasets, jobs, now, versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from statsvc.dataset.configuration import Configuration
     from statsvc.dataset.selection import Selection
     from statsvc.dataset.splits import Split
+    from statsvc.store.catalog.connection import Connection
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """Valid dataset names. `:` and `,` are excluded because they separate datasets and shares in URLs."""
@@ -66,22 +66,27 @@ class Catalog(Database):
             f"the dataset {name!r} already exists; choose another name, or delete that dataset first"
         )
         try:
-            with write(self.engine) as connection:
+            with self.write() as connection:
                 if dataset_rows.by_name(connection, name) is not None:
                     raise name_taken
                 return dataset_rows.insert(connection, name, source, pattern, configuration, uid or new_uid())
-        except sa.exc.IntegrityError:
+        except IntegrityError:
             raise name_taken from None  # on PostgreSQL, another transaction inserted the name meanwhile
 
     def dataset(self, name: str) -> Dataset:
         """Return a dataset by name. Raises `NotFound`, which lists the existing datasets."""
-        with self.engine.begin() as connection:
+        with self.read() as connection:
             dataset = dataset_rows.by_name(connection, name)
             if dataset is not None:
                 return dataset
-            names = connection.scalars(
-                sa.select(datasets.c.name).where(datasets.c.deleted_at.is_(None)).order_by(datasets.c.name)
-            ).all()
+            names: list[str] = connection.scalars(
+                """
+                SELECT name
+                FROM datasets
+                WHERE deleted_at IS NULL
+                ORDER BY name
+                """
+            )
         existing = (
             ", ".join(names[:LISTED_NAMES]) or "none yet; add one with: statsvc scan SOURCE --name NAME"
         )
@@ -89,34 +94,40 @@ class Catalog(Database):
 
     def dataset_by_uid(self, uid: str) -> Dataset:
         """Return a dataset by uid, even if it was deleted."""
-        with self.engine.begin() as connection:
+        with self.read() as connection:
             return dataset_rows.by_uid(connection, uid)
 
     def datasets(self) -> list[Dataset]:
         """Return all datasets, sorted by name."""
-        with self.engine.begin() as connection:
-            rows = connection.execute(
-                sa.select(datasets).where(datasets.c.deleted_at.is_(None)).order_by(datasets.c.name)
+        with self.read() as connection:
+            rows = connection.rows(
+                """
+                SELECT *
+                FROM datasets
+                WHERE deleted_at IS NULL
+                ORDER BY name
+                """
             )
-            return [Dataset.from_row(row) for row in rows]
+        return [Dataset.from_row(row) for row in rows]
 
     def delete_dataset(self, name: str) -> None:
         """Delete a dataset and cancel its queued job; its version numbers are never reused.
 
         Raises `NotFound`, or `Conflict` while a job of the dataset runs.
         """
-        with write(self.engine) as connection:
+        with self.write() as connection:
             dataset = dataset_rows.by_name(connection, name)
             if dataset is None:
                 raise NotFound(f"there is no dataset {name!r}")
-            connection.execute(
-                sa.select(datasets.c.uid).where(datasets.c.uid == dataset.uid).with_for_update()
+            dataset_rows.lock_uid(connection, dataset.uid)
+            unfinished = connection.rows(
+                """
+                SELECT *, clock() AS clock
+                FROM jobs
+                WHERE dataset_uid = :uid AND state IN ('queued', 'running')
+                """,
+                uid=dataset.uid,
             )
-            unfinished = connection.execute(
-                sa.select(jobs, now().label("clock")).where(
-                    jobs.c.dataset_uid == dataset.uid, jobs.c.state.in_(job_rows.UNFINISHED)
-                )
-            ).all()
             for job in unfinished:
                 if job.state == "running" and not may_take_over(job):
                     raise Conflict(
@@ -124,11 +135,24 @@ class Catalog(Database):
                         "cancel the job or wait until it ends"
                     )
             connection.execute(
-                jobs.update()
-                .where(jobs.c.id.in_([job.id for job in unfinished]))
-                .values(state="cancelled", error="its dataset was deleted", finished_at=now(), owner=None)
+                """
+                UPDATE jobs
+                SET state = 'cancelled',
+                    error = 'its dataset was deleted',
+                    finished_at = clock(),
+                    owner = NULL
+                WHERE id IN :ids
+                """,
+                ids=[job.id for job in unfinished],
             )
-            dataset_rows.update(connection, dataset, deleted_at=now())
+            connection.execute(
+                """
+                UPDATE datasets
+                SET deleted_at = clock(), revision = revision + 1
+                WHERE uid = :uid
+                """,
+                uid=dataset.uid,
+            )
 
     def set_source(
         self,
@@ -146,26 +170,53 @@ class Catalog(Database):
         configuration = replace(dataset.configuration, selection=selection)
         if splits and dataset.current_number is None and not configuration.splits:
             configuration = replace(configuration, splits=splits)
-        with write(self.engine) as connection:
+        with self.write() as connection:
             _lock_current(connection, dataset)
-            dataset_rows.update(
-                connection, dataset, source=source, pattern=pattern, configuration=configuration.to_dict()
+            connection.execute(
+                """
+                UPDATE datasets
+                SET source = :source,
+                    pattern = :pattern,
+                    configuration = :configuration,
+                    revision = revision + 1
+                WHERE uid = :uid
+                """,
+                uid=dataset.uid,
+                source=source,
+                pattern=pattern,
+                configuration=json.dumps(configuration.to_dict()),
             )
             return dataset_rows.by_uid(connection, dataset.uid)
 
     def configure_unversioned(self, dataset: Dataset, configuration: Configuration) -> Dataset:
         """Change the configuration of a dataset that has no version yet. Raises `Stale`."""
-        with write(self.engine) as connection:
+        with self.write() as connection:
             _lock_current(connection, dataset)
-            dataset_rows.update(connection, dataset, configuration=configuration.to_dict())
+            connection.execute(
+                """
+                UPDATE datasets
+                SET configuration = :configuration, revision = revision + 1
+                WHERE uid = :uid
+                """,
+                uid=dataset.uid,
+                configuration=json.dumps(configuration.to_dict()),
+            )
             return dataset_rows.by_uid(connection, dataset.uid)
 
     def set_keep(self, dataset: Dataset, keep: int) -> Dataset:
         """Set how many of the newest versions keep their rows, at least 1. Raises `InvalidParameter`."""
         if not 1 <= keep <= MOST_KEPT:
             raise InvalidParameter(("keep", f"{keep} is out of range: it must be from 1 to {MOST_KEPT}"))
-        with write(self.engine) as connection:
-            dataset_rows.update(connection, dataset, keep=keep)
+        with self.write() as connection:
+            connection.execute(
+                """
+                UPDATE datasets
+                SET keep = :keep, revision = revision + 1
+                WHERE uid = :uid
+                """,
+                uid=dataset.uid,
+                keep=keep,
+            )
             return dataset_rows.by_uid(connection, dataset.uid)
 
     # Versions
@@ -178,10 +229,16 @@ class Catalog(Database):
             raise NotFound(self.why_unversioned(dataset))
         if number is None:
             number = dataset.current_number
-        with self.engine.begin() as connection:
-            row = connection.execute(
-                sa.select(versions).where(versions.c.dataset_uid == dataset.uid, versions.c.number == number)
-            ).first()
+        with self.read() as connection:
+            row = connection.first(
+                """
+                SELECT *
+                FROM versions
+                WHERE dataset_uid = :uid AND number = :number
+                """,
+                uid=dataset.uid,
+                number=number,
+            )
         if row is None:
             raise NotFound(
                 f"{dataset.name} has no version {number}; its newest version is {dataset.current_number}"
@@ -190,12 +247,17 @@ class Catalog(Database):
 
     def why_unversioned(self, dataset: Dataset) -> str:
         """Return one line on why a dataset has no version yet, from the state of its newest job."""
-        with self.engine.begin() as connection:
-            job = connection.execute(
-                sa.select(jobs)
-                .where(jobs.c.dataset_uid == dataset.uid)
-                .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
-            ).first()
+        with self.read() as connection:
+            job = connection.first(
+                """
+                SELECT id, state, error
+                FROM jobs
+                WHERE dataset_uid = :uid
+                ORDER BY created_at DESC, id DESC
+                LIMIT 1
+                """,
+                uid=dataset.uid,
+            )
         if job is None:
             return (
                 f"{dataset.name} has no version yet because it was never scanned; "
@@ -207,12 +269,15 @@ class Catalog(Database):
 
     def versions(self, dataset: Dataset, limit: int = 100, before: int | None = None) -> list[VersionRecord]:
         """Return versions, newest first; with `before`, only those with a smaller number."""
-        query = sa.select(versions).where(versions.c.dataset_uid == dataset.uid)
+        query = ["SELECT *", "FROM versions", "WHERE dataset_uid = :uid"]
+        values = {"uid": dataset.uid, "limit": limit}
         if before is not None:
-            query = query.where(versions.c.number < before)
-        with self.engine.begin() as connection:
-            rows = connection.execute(query.order_by(versions.c.number.desc()).limit(limit))
-            return [VersionRecord.from_row(row) for row in rows]
+            query.append("AND number < :before")
+            values["before"] = before
+        query += ["ORDER BY number DESC", "LIMIT :limit"]
+        with self.read() as connection:
+            rows = connection.rows("\n".join(query), **values)
+        return [VersionRecord.from_row(row) for row in rows]
 
     # Publication
 
@@ -230,15 +295,15 @@ class Catalog(Database):
         longer runs; nothing is written then.
         """
         try:
-            with write(self.engine) as connection:
+            with self.write() as connection:
                 # Lock the dataset's row before the job's, as every transaction does, to prevent deadlocks.
                 _lock_current(connection, dataset)
                 if job is not None:
                     job_rows.finish(connection, job, dataset.next_number, progress)
                 _insert_version(connection, dataset, new, job)
-        except sa.exc.DBAPIError as error:
+        except DatabaseError as error:
             # If the connection was lost in COMMIT, read whether the commit took effect.
-            record = self._published(dataset, new) if error.connection_invalidated else None
+            record = self._published(dataset, new) if error.connection_lost else None
             if record is None:
                 raise
             return record
@@ -247,32 +312,46 @@ class Catalog(Database):
         return record
 
     def _published(self, dataset: Dataset, new: NewVersion) -> VersionRecord | None:
-        with self.engine.begin() as connection:
-            row = connection.execute(
-                sa.select(versions).where(
-                    versions.c.dataset_uid == dataset.uid, versions.c.group_uri == new.group_uri
-                )
-            ).first()
+        with self.read() as connection:
+            row = connection.first(
+                """
+                SELECT *
+                FROM versions
+                WHERE dataset_uid = :uid AND group_uri = :group_uri
+                """,
+                uid=dataset.uid,
+                group_uri=new.group_uri,
+            )
         return None if row is None else VersionRecord.from_row(row)
 
 
-def _insert_version(connection: sa.Connection, dataset: Dataset, new: NewVersion, job: Job | None) -> None:
+def _insert_version(connection: Connection, dataset: Dataset, new: NewVersion, job: Job | None) -> None:
     """Insert a version and make it the dataset's current one."""
     connection.execute(
-        versions.insert().values(
-            **new.to_row(),
-            dataset_uid=dataset.uid,
-            number=dataset.next_number,
-            job_id=None if job is None else job.id,
-            created_at=now(),
-        )
+        """
+        INSERT INTO versions
+            (dataset_uid, number, job_id, kind, group_uri, arrays_uri, configuration, reader, digests,
+             samples, failed, pixels, created_at)
+        VALUES
+            (:uid, :number, :job_id, :kind, :group_uri, :arrays_uri, :configuration, :reader, :digests,
+             :samples, :failed, :pixels, clock())
+        """,
+        uid=dataset.uid,
+        number=dataset.next_number,
+        job_id=None if job is None else job.id,
+        **new.to_row(),
     )
-    dataset_rows.update(
-        connection,
-        dataset,
-        configuration=new.configuration.to_dict(),
-        current_number=dataset.next_number,
-        next_number=dataset.next_number + 1,
+    connection.execute(
+        """
+        UPDATE datasets
+        SET configuration = :configuration,
+            current_number = next_number,
+            next_number = next_number + 1,
+            revision = revision + 1
+        WHERE uid = :uid
+        """,
+        uid=dataset.uid,
+        configuration=json.dumps(new.configuration.to_dict()),
     )
 
 
@@ -303,7 +382,7 @@ def _check_encoding(source: str | None, pattern: str | None) -> None:
         raise InvalidParameter(*errors)
 
 
-def _lock_current(connection: sa.Connection, dataset: Dataset) -> None:
+def _lock_current(connection: Connection, dataset: Dataset) -> None:
     """Lock the dataset's row and check that it is unchanged. Raises `Stale`, or `NotFound` if deleted."""
     current = dataset_rows.lock(connection, dataset)
     if current.revision != dataset.revision:

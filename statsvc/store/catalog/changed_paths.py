@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
-from statsvc.store.catalog.records import ENDED
-from statsvc.store.catalog.schema import changed_paths, jobs
-
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from statsvc.store.catalog.connection import Connection
     from statsvc.store.catalog.database import Database
     from statsvc.store.catalog.records import Dataset, Job
 
@@ -21,45 +17,92 @@ MAX_NAMED = 100_000
 
 def paths_of(database: Database, job: Job) -> list[str] | None:
     """Return the changed paths that a job checks, sorted; None if it lists the source."""
-    with database.engine.begin() as connection:
+    with database.read() as connection:
         return read(connection, job)
 
 
-def begin(connection: sa.Connection, dataset: Dataset, job_id: str, paths: Collection[str]) -> None:
+def begin(connection: Connection, dataset: Dataset, job_id: str, paths: Collection[str]) -> None:
     """Restrict a new job to some paths, and delete the paths of the dataset's jobs that have ended."""
     _delete_ended(connection, dataset)
-    connection.execute(jobs.update().where(jobs.c.id == job_id).values(named=0))
+    connection.execute(
+        """
+        UPDATE jobs
+        SET named = 0
+        WHERE id = :id
+        """,
+        id=job_id,
+    )
     add(connection, job_id, paths)
 
 
-def add(connection: sa.Connection, job_id: str, paths: Collection[str] | None) -> None:
+def add(connection: Connection, job_id: str, paths: Collection[str] | None) -> None:
     """Add changed paths to a restricted job; with None, or too many, it lists the source instead."""
-    of_job = changed_paths.c.job_id == job_id
-    known = set(connection.scalars(sa.select(changed_paths.c.path).where(of_job)))
+    known = set(
+        connection.scalars(
+            """
+            SELECT path
+            FROM changed_paths
+            WHERE job_id = :id
+            """,
+            id=job_id,
+        )
+    )
     merged = known if paths is None else known.union(paths)
     lists_source = paths is None or len(merged) > MAX_NAMED
     if lists_source:
-        connection.execute(changed_paths.delete().where(of_job))
-    elif merged > known:
         connection.execute(
-            changed_paths.insert(), [{"job_id": job_id, "path": path} for path in sorted(merged - known)]
+            """
+            DELETE FROM changed_paths
+            WHERE job_id = :id
+            """,
+            id=job_id,
+        )
+    elif merged > known:
+        connection.execute_many(
+            """
+            INSERT INTO changed_paths (job_id, path)
+            VALUES (:job_id, :path)
+            """,
+            [{"job_id": job_id, "path": path} for path in sorted(merged - known)],
         )
     connection.execute(
-        jobs.update().where(jobs.c.id == job_id).values(named=None if lists_source else len(merged))
+        """
+        UPDATE jobs
+        SET named = :named
+        WHERE id = :id
+        """,
+        id=job_id,
+        named=None if lists_source else len(merged),
     )
 
 
-def read(connection: sa.Connection, job: Job) -> list[str] | None:
+def read(connection: Connection, job: Job) -> list[str] | None:
     """Return the changed paths that a job checks, sorted; None if it lists the source."""
     if job.named is None:
         return None
-    query = sa.select(changed_paths.c.path).where(changed_paths.c.job_id == job.id)
-    return list(connection.scalars(query.order_by(changed_paths.c.path)))
-
-
-def _delete_ended(connection: sa.Connection, dataset: Dataset) -> None:
-    """Delete the paths of a dataset's jobs that have ended; nothing reads them again."""
-    ended = sa.select(jobs.c.id).where(
-        jobs.c.dataset_uid == dataset.uid, jobs.c.named.is_not(None), jobs.c.state.in_(sorted(ENDED))
+    return connection.scalars(
+        """
+        SELECT path
+        FROM changed_paths
+        WHERE job_id = :id
+        ORDER BY path
+        """,
+        id=job.id,
     )
-    connection.execute(changed_paths.delete().where(changed_paths.c.job_id.in_(ended)))
+
+
+def _delete_ended(connection: Connection, dataset: Dataset) -> None:
+    """Delete the paths of a dataset's jobs that have ended; nothing reads them again."""
+    connection.execute(
+        """
+        DELETE FROM changed_paths
+        WHERE job_id IN (
+            SELECT id
+            FROM jobs
+            WHERE dataset_uid = :uid
+              AND named IS NOT NULL
+              AND state IN ('succeeded', 'failed', 'cancelled')
+        )
+        """,
+        uid=dataset.uid,
+    )

@@ -1,25 +1,22 @@
-"""The connection pool of one catalog, on which every module of this package runs its transactions."""
+"""The catalog's database, on which every module of this package runs its transactions."""
 
 from __future__ import annotations
 
-import time
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import sqlalchemy as sa
-
-from statsvc.store.catalog import sqlite
 from statsvc.store.catalog.engine import open_engine
 
-CLOSE_SECONDS = 2.0
-"""How long `close` waits for threads that still use a connection."""
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
-_POLL_SECONDS = 0.01
+    from statsvc.store.catalog.connection import Connection, Engine
+    from statsvc.store.catalog.sqlite import Changes
 
 
 class Database:
-    """The catalog's database."""
+    """The catalog's database; its methods are those of `Engine`."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
     @classmethod
@@ -27,15 +24,18 @@ class Database:
         """Open the catalog at a database URL. Raises `CatalogError`."""
         return cls(open_engine(url))
 
-    def changes(self) -> sqlite.Changes | None:
+    def read(self) -> AbstractContextManager[Connection]:
+        """Open a transaction that only reads."""
+        return self.engine.read()
+
+    def write(self) -> AbstractContextManager[Connection]:
+        """Open a writing transaction, which is committed at the end and rolled back on an exception."""
+        return self.engine.write()
+
+    def changes(self) -> Changes | None:
         """Return a detector of changes; None where only a query can tell."""
-        return sqlite.Changes(self.engine.url) if self.engine.dialect.name == "sqlite" else None
+        return self.engine.changes()
 
     def close(self) -> None:
         """Close every connection."""
-        pool = self.engine.pool
-        # A connection that a thread returns after the pool is disposed of would stay open, so wait for it.
-        end = time.monotonic() + CLOSE_SECONDS
-        while isinstance(pool, sa.QueuePool) and pool.checkedout() and time.monotonic() < end:
-            time.sleep(_POLL_SECONDS)
-        self.engine.dispose()
+        self.engine.close()

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import sqlalchemy as sa
+import json
+from typing import TYPE_CHECKING
 
 from statsvc.errors import NotFound
 from statsvc.store.catalog.records import Dataset
-from statsvc.store.catalog.schema import datasets, now, settings
 
 if TYPE_CHECKING:
     from statsvc.dataset.configuration import Configuration
+    from statsvc.store.catalog.connection import Connection
 
 _FIRST_NUMBER = "first_number"
 """The setting that raises the first version number of new datasets, after a restore."""
 
 
-def by_name(connection: sa.Connection, name: str) -> Dataset | None:
+def by_name(connection: Connection, name: str) -> Dataset | None:
     """Return a dataset that is not deleted, or None."""
-    row = connection.execute(
-        sa.select(datasets).where(datasets.c.name == name, datasets.c.deleted_at.is_(None))
-    ).first()
+    row = connection.first(
+        """
+        SELECT *
+        FROM datasets
+        WHERE name = :name AND deleted_at IS NULL
+        """,
+        name=name,
+    )
     return None if row is None else Dataset.from_row(row)
 
 
-def by_uid(connection: sa.Connection, uid: str) -> Dataset:
+def by_uid(connection: Connection, uid: str) -> Dataset:
     """Return a dataset that exists or was deleted."""
-    return Dataset.from_row(connection.execute(sa.select(datasets).where(datasets.c.uid == uid)).one())
+    row = connection.one(
+        """
+        SELECT *
+        FROM datasets
+        WHERE uid = :uid
+        """,
+        uid=uid,
+    )
+    return Dataset.from_row(row)
 
 
 def insert(
-    connection: sa.Connection,
+    connection: Connection,
     name: str,
     source: str | None,
     pattern: str | None,
@@ -40,42 +52,89 @@ def insert(
 ) -> Dataset:
     """Insert a dataset and return it."""
     # Continue the numbers of a deleted dataset of the same name, so that a cached pinned version stays true.
-    number = connection.scalar(sa.select(sa.func.max(datasets.c.next_number)).where(datasets.c.name == name))
+    number = connection.scalar(
+        """
+        SELECT max(next_number)
+        FROM datasets
+        WHERE name = :name
+        """,
+        name=name,
+    )
     if number is None:
-        number = connection.scalar(sa.select(settings.c.value).where(settings.c.name == _FIRST_NUMBER))
-    connection.execute(
-        datasets.insert().values(
-            uid=uid,
-            name=name,
-            source=source,
-            pattern=pattern,
-            configuration=configuration.to_dict(),
-            revision=1,
-            next_number=number or 1,
-            created_at=now(),
+        number = connection.scalar(
+            """
+            SELECT value
+            FROM settings
+            WHERE name = :name
+            """,
+            name=_FIRST_NUMBER,
         )
+    connection.execute(
+        """
+        INSERT INTO datasets
+            (uid, name, source, pattern, configuration, revision, next_number, created_at)
+        VALUES
+            (:uid, :name, :source, :pattern, :configuration, 1, :number, clock())
+        """,
+        uid=uid,
+        name=name,
+        source=source,
+        pattern=pattern,
+        configuration=json.dumps(configuration.to_dict()),
+        number=number or 1,
     )
     return by_uid(connection, uid)
 
 
-def set_first_number(connection: sa.Connection, number: int) -> None:
+def set_first_number(connection: Connection, number: int) -> None:
     """Set the first version number of datasets whose names are new."""
-    connection.execute(settings.delete().where(settings.c.name == _FIRST_NUMBER))
-    connection.execute(settings.insert().values(name=_FIRST_NUMBER, value=number))
-
-
-def update(connection: sa.Connection, dataset: Dataset, **values: Any) -> None:
-    """Change columns and increase the revision, so that servers reload the dataset; this locks the row."""
     connection.execute(
-        datasets.update()
-        .where(datasets.c.uid == dataset.uid)
-        .values(**values, revision=datasets.c.revision + 1)
+        """
+        INSERT INTO settings (name, value)
+        VALUES (:name, :number)
+        ON CONFLICT (name) DO UPDATE SET value = :number
+        """,
+        name=_FIRST_NUMBER,
+        number=number,
     )
 
 
-def lock(connection: sa.Connection, dataset: Dataset) -> Dataset:
+def touch(connection: Connection, dataset: Dataset) -> None:
+    """Increase the revision, so that servers reload the dataset; this locks the row."""
+    connection.execute(
+        """
+        UPDATE datasets
+        SET revision = revision + 1
+        WHERE uid = :uid
+        """,
+        uid=dataset.uid,
+    )
+
+
+def lock(connection: Connection, dataset: Dataset) -> Dataset:
     """Lock the row until the transaction ends; return its present state. Raises `NotFound` if deleted."""
-    row = connection.execute(sa.select(datasets).where(datasets.c.uid == dataset.uid).with_for_update()).one()
+    row = connection.one(
+        """
+        SELECT *
+        FROM datasets
+        WHERE uid = :uid
+        FOR UPDATE
+        """,
+        uid=dataset.uid,
+    )
     if row.deleted_at is not None:
         raise NotFound(f"the dataset {dataset.name!r} was deleted meanwhile")
     return Dataset.from_row(row)
+
+
+def lock_uid(connection: Connection, uid: str) -> None:
+    """Lock the row of a dataset, also of a deleted one, until the transaction ends."""
+    connection.one(
+        """
+        SELECT uid
+        FROM datasets
+        WHERE uid = :uid
+        FOR UPDATE
+        """,
+        uid=uid,
+    )

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
-from statsvc.store.catalog.job_rows import UNFINISHED
-from statsvc.store.catalog.schema import jobs, now
+from statsvc.store.catalog.records import Job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,15 +13,6 @@ if TYPE_CHECKING:
 
 _OVERLAP_SECONDS = 60.0
 """How long before the last poll a job may have been created whose transaction was committed after it."""
-
-_COLUMNS = (
-    jobs.c.id,
-    jobs.c.state,
-    jobs.c.created_at,
-    jobs.c.started_at,
-    jobs.c.finished_at,
-    jobs.c.progress,
-)
 
 
 class EndedJobs:
@@ -35,19 +23,39 @@ class EndedJobs:
         self._unfinished: frozenset[str] = frozenset()
         self._reported: frozenset[str] = frozenset()
 
-    def poll(self, database: Database) -> Sequence[sa.Row[Any]]:
-        """Return the jobs that have ended since the last poll: state, times and progress."""
-        with database.engine.begin() as connection:
-            clock = connection.scalar(sa.select(now())) or 0.0
-            newer = jobs.c.created_at > (clock if self._since is None else self._since) - _OVERLAP_SECONDS
-            found: dict[str, sa.Row[Any]] = {}
+    def poll(self, database: Database) -> Sequence[Job]:
+        """Return the jobs that have ended since the last poll."""
+        with database.read() as connection:
+            clock = connection.clock()
             # One query for each index.
-            for condition in (newer, jobs.c.state.in_(UNFINISHED), jobs.c.id.in_(self._unfinished)):
-                query: sa.Select[Any] = sa.select(*_COLUMNS).where(condition)
-                found.update((row.id, row) for row in connection.execute(query))
-        ended = [row for row in found.values() if row.state not in UNFINISHED]
+            rows = connection.rows(
+                """
+                SELECT *
+                FROM jobs
+                WHERE created_at > :since
+                """,
+                since=(clock if self._since is None else self._since) - _OVERLAP_SECONDS,
+            )
+            rows += connection.rows(
+                """
+                SELECT *
+                FROM jobs
+                WHERE state IN ('queued', 'running')
+                """
+            )
+            rows += connection.rows(
+                """
+                SELECT *
+                FROM jobs
+                WHERE id IN :ids
+                """,
+                ids=sorted(self._unfinished),
+            )
+        # On PostgreSQL, a job may have ended between the queries: the last one decides.
+        found = {row.id: Job.from_row(row) for row in rows}
+        ended = [job for job in found.values() if job.ended]
         known, is_first = self._reported, self._since is None
         self._since = clock
-        self._unfinished = frozenset(row.id for row in found.values() if row.state in UNFINISHED)
-        self._reported = frozenset(row.id for row in ended if row.created_at > clock - _OVERLAP_SECONDS)
-        return [] if is_first else [row for row in ended if row.id not in known]
+        self._unfinished = frozenset(job.id for job in found.values() if not job.ended)
+        self._reported = frozenset(job.id for job in ended if job.created_at > clock - _OVERLAP_SECONDS)
+        return [] if is_first else [job for job in ended if job.id not in known]

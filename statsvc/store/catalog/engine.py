@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import time
-import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from statsvc.common.private_folder import create_private_folder
-from statsvc.errors import CatalogError, Conflict
-from statsvc.store.catalog import sqlite
-from statsvc.store.catalog.schema import metadata, schema_versions
+from statsvc.errors import CatalogError
+from statsvc.store.catalog import schema, sqlite
+from statsvc.store.catalog.database_errors import DatabaseError
+from statsvc.store.catalog.sqlite import SqliteEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import sqlalchemy as sa
+
+    from statsvc.store.catalog.connection import Connection, Engine
 
 SCHEMA = "0005"
 """The Alembic revision this release reads and writes."""
@@ -34,37 +35,27 @@ UNSAFE_FILE_SYSTEMS = frozenset(
 
 _MIGRATION_TRIES, _MIGRATION_PAUSE_SECONDS = 100, 0.1
 
-_LOCK_PAUSE_SECONDS = 0.2
-"""Interval at which a waiting task tries to take its lock on PostgreSQL, whose statements are limited."""
+_NO_FILE = "the SQLite catalog must be a file, because the API and the runner share it"
 
 _SQLITE_FILE = re.compile(r"sqlite(?:\+pysqlite)?:///(?P<path>.+)", re.DOTALL)
 
 
-def open_engine(url: str) -> sa.Engine:
+def open_engine(url: str) -> Engine:
     """Connect to the catalog, migrate an SQLite database, and check that the schema matches this release.
 
     Raises `CatalogError` for a URL that is not SQLite or PostgreSQL, SQLite on a network file system, an
     unreachable server, or a schema of another release.
     """
-    parsed = _parse(url)
-    with _translated_errors(parsed):
-        if parsed.get_backend_name() == "sqlite":
-            return _open_sqlite(parsed)
-        return _open_postgresql(parsed)
+    if (file := sqlite_file(url)) is not None:
+        with _translated_errors(f"sqlite:///{file}", file):
+            return _open_sqlite(file)
+    server = _server(url)
+    with _translated_errors(_shown(server)):
+        from statsvc.store.catalog import postgresql
 
-
-def _parse(url: str) -> sa.URL:
-    # SQLAlchemy would take "?" in a path for the start of options.
-    if (file := _SQLITE_FILE.fullmatch(url)) is not None:
-        return sa.URL.create("sqlite", database=file["path"])
-    try:
-        parsed = sa.make_url(url)
-        backend = parsed.get_backend_name()
-    except sa.exc.ArgumentError:
-        raise CatalogError(f"{url!r} is not a database URL; use sqlite:///FILE or postgresql://…") from None
-    if backend not in ("sqlite", "postgresql"):
-        raise CatalogError(f"the catalog must be SQLite or PostgreSQL, not {backend}")
-    return parsed.set(drivername="postgresql+psycopg") if backend == "postgresql" else parsed
+        engine = postgresql.PostgresqlEngine(postgresql.create_engine(server))
+        _check(engine)
+        return engine
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -73,30 +64,62 @@ def sqlite_file(url: str) -> Path | None:
     return None if file is None else Path(file["path"])
 
 
+def _server(url: str) -> sa.URL:
+    """Return the URL of a PostgreSQL database."""
+    scheme, separator, _ = url.partition("://")
+    malformed = CatalogError(f"{url!r} is not a database URL; use sqlite:///FILE or postgresql://…")
+    backend = scheme.partition("+")[0]
+    if not separator:
+        raise malformed
+    if backend == "sqlite":
+        raise CatalogError(_NO_FILE)
+    if backend != "postgresql":
+        raise CatalogError(f"the catalog must be SQLite or PostgreSQL, not {backend}")
+    with _missing_driver():
+        import sqlalchemy as sa
+    try:
+        return sa.make_url(url).set(drivername="postgresql+psycopg")
+    except sa.exc.ArgumentError:
+        raise malformed from None
+
+
+def _shown(url: sa.URL) -> str:
+    return url.render_as_string(hide_password=True)
+
+
 @contextmanager
-def _translated_errors(url: sa.URL) -> Iterator[None]:
-    """Translate the driver's errors into `CatalogError`, which names the database without its password."""
+def _missing_driver() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise CatalogError(f"{error}; install it: pip install 'statsvc[postgres]'") from error
-    except sa.exc.DBAPIError as error:
+        extra = "postgres" if error.name == "psycopg" else "store"
+        raise CatalogError(f"{error}; install it: pip install 'statsvc[{extra}]'") from error
+
+
+@contextmanager
+def _translated_errors(shown: str, file: Path | None = None) -> Iterator[None]:
+    """Translate errors of the database and a missing driver into `CatalogError`.
+
+    shown  the database's URL without its password
+    file   the file of an SQLite database
+    """
+    try:
+        with _missing_driver():
+            yield
+    except DatabaseError as error:
         advice = ""
-        if sqlite.is_disk_full(error.orig) or "disk I/O error" in str(error.orig):
+        if sqlite.is_disk_full(error.orig) or "disk I/O error" in str(error):
             advice = "; is the disk full? Free some space on it"
-        shown = url.render_as_string(hide_password=True)
-        if url.database is not None and "unable to open" in str(error.orig):
+        if file is not None and "unable to open" in str(error):
             advice = (
-                f"; SQLite needs write permission for {Path(url.database).parent} even to read, "
-                "so grant it to this user"
+                f"; SQLite needs write permission for {file.parent} even to read, so grant it to this user"
             )
-        raise CatalogError(f"the catalog {shown} cannot be opened: {error.orig}{advice}") from error
+        raise CatalogError(f"the catalog {shown} cannot be opened: {error}{advice}") from error
 
 
-def _open_sqlite(url: sa.URL) -> sa.Engine:
-    if not url.database or url.database == ":memory:":
-        raise CatalogError("the SQLite catalog must be a file, because the API and the runner share it")
-    file = Path(url.database)
+def _open_sqlite(file: Path) -> SqliteEngine:
+    if str(file) == ":memory:":
+        raise CatalogError(_NO_FILE)
     try:
         create_private_folder(file.parent)
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
@@ -115,41 +138,33 @@ def _open_sqlite(url: sa.URL) -> sa.Engine:
     # The catalog contains digests of tokens. SQLite gives its other files the same permissions.
     with suppress(OSError):  # SQLite reports a folder that it cannot use
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    engine = sqlite.create_engine(url)
+    engine = SqliteEngine(file)
     if not is_usable(engine):
         _migrate_sqlite(engine)
         _check(engine)
     return engine
 
 
-def _open_postgresql(url: sa.URL) -> sa.Engine:
-    from statsvc.store.catalog import postgresql
-
-    engine = postgresql.create_engine(url)
-    _check(engine)
-    return engine
-
-
-def is_usable(engine: sa.Engine) -> bool:
+def is_usable(engine: Engine) -> bool:
     """Whether this release can use the database's schema: it is the same, or a newer one that only adds."""
-    revision = schema_of(engine)
-    if revision is None or revision == SCHEMA:
-        return revision is not None
-    with engine.connect() as connection:
-        return is_compatible(connection, revision)
+    with engine.read() as connection:
+        revision = _schema_of(connection)
+        if revision is None or revision == SCHEMA:
+            return revision is not None
+        return _is_compatible(connection, revision)
 
 
-def is_compatible(connection: sa.Connection, revision: str) -> bool:
+def _is_compatible(connection: Connection, revision: str) -> bool:
     """Whether a schema can be used by this release, although a newer release created it."""
-    if not sa.inspect(connection).has_table(schema_versions.name):
+    if not connection.has_table("schema_versions"):
         return False
     oldest = connection.scalar(
-        sa.select(schema_versions.c.compatible_from).where(schema_versions.c.revision == revision)
+        "SELECT compatible_from FROM schema_versions WHERE revision = :revision", revision=revision
     )
     return oldest is not None and oldest <= SCHEMA <= revision
 
 
-def _check(engine: sa.Engine) -> None:
+def _check(engine: Engine) -> None:
     revision = schema_of(engine)
     if revision is None:
         raise CatalogError("the catalog has no tables yet; create them with: statsvc upgrade")
@@ -160,25 +175,33 @@ def _check(engine: sa.Engine) -> None:
         )
 
 
-def schema_of(engine: sa.Engine) -> str | None:
+def schema_of(engine: Engine) -> str | None:
     """Return the Alembic revision of the database, or None if it has no tables yet."""
-    if not sa.inspect(engine).has_table("alembic_version"):
+    with engine.read() as connection:
+        return _schema_of(connection)
+
+
+def _schema_of(connection: Connection) -> str | None:
+    if not connection.has_table("alembic_version"):
         return None
-    with engine.connect() as connection:
-        return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    revision: str | None = connection.scalar("SELECT version_num FROM alembic_version")
+    return revision
 
 
-def _migrate_sqlite(engine: sa.Engine) -> None:
+def _migrate_sqlite(engine: SqliteEngine) -> None:
     """Upgrade under the database's write lock, so that processes that start together do it one by one."""
     for _ in range(_MIGRATION_TRIES):
         try:
-            with write(engine) as connection:
-                if sa.inspect(connection).has_table("alembic_version"):
-                    upgrade(connection)
-                else:
+            with engine.write() as connection:
+                is_new = not connection.has_table("alembic_version")
+                if is_new:
                     _create(connection)
-        except sa.exc.OperationalError as error:
-            if "locked" not in str(error.orig):
+            if not is_new:
+                from statsvc.store.catalog.migrating import migrate_sqlite
+
+                migrate_sqlite(engine.file, SCHEMA)
+        except DatabaseError as error:
+            if "locked" not in str(error):
                 raise
             time.sleep(_MIGRATION_PAUSE_SECONDS)
         else:
@@ -186,39 +209,22 @@ def _migrate_sqlite(engine: sa.Engine) -> None:
     raise CatalogError("the catalog is locked by another process; stop that process and try again")
 
 
-def _create(connection: sa.Connection) -> None:
+def _create(connection: Connection) -> None:
     """Create the tables of this release in an empty database, as the migrations would.
 
     This takes a tenth of the time of the migrations, which first have to load Alembic.
     """
-    metadata.create_all(connection, checkfirst=False)
-    connection.exec_driver_sql(
-        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
-        "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+    for statement in schema.STATEMENTS:
+        connection.execute(statement)
+    connection.execute("INSERT INTO alembic_version (version_num) VALUES (:revision)", revision=SCHEMA)
+    connection.execute(
+        """
+        INSERT INTO schema_versions (revision, compatible_from)
+        VALUES (:revision, :compatible_from)
+        """,
+        revision=SCHEMA,
+        compatible_from=COMPATIBLE_FROM,
     )
-    connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (SCHEMA,))
-    connection.execute(schema_versions.insert().values(revision=SCHEMA, compatible_from=COMPATIBLE_FROM))
-
-
-def upgrade(connection: sa.Connection) -> None:
-    """Migrate the schema to that of this release, in the caller's transaction.
-
-    Raises `CatalogError` if the database was created by a newer release.
-    """
-    from alembic import command
-    from alembic.config import Config
-    from alembic.util import CommandError
-
-    config = Config()
-    config.set_main_option("script_location", "statsvc.store.catalog:migrations")
-    config.attributes["connection"] = connection
-    try:
-        command.upgrade(config, SCHEMA)
-    except CommandError as error:
-        raise CatalogError(
-            f"this release of statsvc cannot migrate the catalog ({error}); "
-            "the catalog was created by a newer release, so install that release"
-        ) from error
 
 
 def upgrade_url(url: str, api_role: str | None = None) -> None:
@@ -226,74 +232,16 @@ def upgrade_url(url: str, api_role: str | None = None) -> None:
 
     api_role  PostgreSQL role of API servers, which gets the privileges that they need
     """
-    parsed = _parse(url)
-    if parsed.get_backend_name() == "sqlite":
+    if sqlite_file(url) is not None:
         if api_role is not None:
             raise CatalogError("SQLite has no roles; leave out --api-role, or use PostgreSQL")
-        open_engine(url).dispose()
+        open_engine(url).close()
         return
-    with _translated_errors(parsed):
-        from statsvc.store.catalog import postgresql, privileges
+    server = _server(url)
+    with _translated_errors(_shown(server)):
+        from statsvc.store.catalog.migrating import upgrade_postgresql
 
-        engine = postgresql.create_engine(parsed, statement_seconds=None)
-        try:
-            with engine.begin() as connection:
-                # Held until the transaction ends: processes that upgrade at the same time do it one by one.
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), _lock_key("upgrade"))
-                upgrade(connection)
-                if api_role is not None:
-                    privileges.grant(connection, api_role)
-        finally:
-            engine.dispose()
-
-
-@contextmanager
-def write(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Open a writing transaction, which is committed at the end and rolled back on an exception."""
-    with engine.connect().execution_options(statsvc_write=True) as connection, connection.begin():
-        yield connection
-
-
-@contextmanager
-def exclusive(engine: sa.Engine, task: str, *, wait: bool = False) -> Iterator[None]:
-    """Hold the catalog's lock for a task, which one process at a time may run; it ends with the process.
-
-    If another process holds the lock, wait for it with `wait`, else raise `Conflict`.
-    """
-    taken = Conflict(f"another {task} is running on this catalog; wait until it ends")
-    if engine.dialect.name == "postgresql":
-        key = _lock_key(task)
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            try:
-                while not connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), key):
-                    if not wait:
-                        raise taken
-                    time.sleep(_LOCK_PAUSE_SECONDS)
-                try:
-                    yield
-                finally:
-                    # Unlock explicitly: a server takes a while to notice that a connection was closed.
-                    with suppress(sa.exc.SQLAlchemyError):
-                        connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), key)
-            finally:
-                connection.invalidate()  # closing the connection releases the lock if unlocking failed
-        return
-    # The lock is on the folder, so that it needs no new file on a disk without free inodes. Locking the
-    # database's file itself would release SQLite's own locks.
-    folder = os.open(Path(str(engine.url.database)).absolute().parent, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise taken from None
-        yield
-    finally:
-        os.close(folder)
-
-
-def _lock_key(task: str) -> dict[str, int]:
-    """Return the key of a task's advisory lock on PostgreSQL."""
-    return {"key": zlib.crc32(f"statsvc {task}".encode())}
+        upgrade_postgresql(server, SCHEMA, api_role)
 
 
 def file_system(path: Path, mountinfo: str) -> str:

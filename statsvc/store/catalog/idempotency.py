@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
 import xxhash
 
 from statsvc.errors import Conflict
+from statsvc.store.catalog import job_rows
 from statsvc.store.catalog import jobs as queue
-from statsvc.store.catalog.engine import write
-from statsvc.store.catalog.records import Job
-from statsvc.store.catalog.schema import idempotency_keys as keys
-from statsvc.store.catalog.schema import jobs, now
+from statsvc.store.catalog.database_errors import IntegrityError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from statsvc.store.catalog.connection import Connection
     from statsvc.store.catalog.database import Database
-    from statsvc.store.catalog.records import Dataset
+    from statsvc.store.catalog.records import Dataset, Job
 
 RETENTION_SECONDS = 7 * 86400.0
 """How long a key is remembered: longer than any client repeats a request."""
@@ -53,28 +51,38 @@ def submit_once(
     Raises `Conflict` if the key was used for a different request, or if the user has too many keys.
     """
     shown, key = key, _stored_key(user, key)
-    prefix = _stored_key(user, "")
     parameters: list[Any] = [dataset.name, full, max_removed] + ([] if paths is None else [sorted(paths)])
     if estimate is not None:
         parameters.append(dict(estimate))
     request = xxhash.xxh3_128_hexdigest(json.dumps(parameters).encode())
     while True:
         try:
-            with write(database.engine) as connection:
-                connection.execute(keys.delete().where(keys.c.created_at < now() - RETENTION_SECONDS))
-                known = connection.execute(sa.select(keys).where(keys.c.key == key)).first()
+            with database.write() as connection:
+                delete_old(connection)
+                known = connection.first(
+                    """
+                    SELECT request, job_id
+                    FROM idempotency_keys
+                    WHERE "key" = :key
+                    """,
+                    key=key,
+                )
                 if known is not None:
                     if known.request != request:
                         raise Conflict(
                             f"the idempotency key {shown!r} was already used for a different request; "
                             "use a new key for every new request"
                         )
-                    row = connection.execute(sa.select(jobs).where(jobs.c.id == known.job_id)).one()
-                    return Job.from_row(row), False
+                    return job_rows.read(connection, known.job_id), False
                 used = connection.scalar(
-                    sa.select(sa.func.count()).select_from(keys).where(keys.c.key.startswith(prefix))
+                    """
+                    SELECT count(*)
+                    FROM idempotency_keys
+                    WHERE "key" LIKE :pattern
+                    """,
+                    pattern=f"{_stored_key(user, '')}%",  # a digest: no character has a meaning in a pattern
                 )
-                if (used or 0) >= MAX_KEYS:
+                if used >= MAX_KEYS:
                     raise Conflict(
                         f"{MAX_KEYS} idempotency keys were used within {RETENTION_SECONDS / 86400:.0f} days, "
                         "the limit of one token; send the request without a key"
@@ -83,11 +91,36 @@ def submit_once(
                     connection, dataset, full=full, max_removed=max_removed, paths=paths, estimate=estimate
                 )
                 connection.execute(
-                    keys.insert().values(key=key, request=request, job_id=job.id, created_at=now())
+                    """
+                    INSERT INTO idempotency_keys ("key", request, job_id, created_at)
+                    VALUES (:key, :request, :job_id, clock())
+                    """,
+                    key=key,
+                    request=request,
+                    job_id=job.id,
                 )
                 return job, is_new
-        except sa.exc.IntegrityError:
+        except IntegrityError:
             # On PostgreSQL another replica may have inserted the key meanwhile: read it in the next loop.
-            with database.engine.begin() as connection:
-                if connection.scalar(sa.select(keys.c.key).where(keys.c.key == key)) is None:
-                    raise
+            with database.read() as connection:
+                inserted = connection.scalar(
+                    """
+                    SELECT "key"
+                    FROM idempotency_keys
+                    WHERE "key" = :key
+                    """,
+                    key=key,
+                )
+            if inserted is None:
+                raise
+
+
+def delete_old(connection: Connection) -> None:
+    """Delete the keys that no client repeats any more, in the caller's transaction."""
+    connection.execute(
+        """
+        DELETE FROM idempotency_keys
+        WHERE created_at < clock() - :seconds
+        """,
+        seconds=RETENTION_SECONDS,
+    )

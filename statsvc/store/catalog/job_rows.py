@@ -2,25 +2,27 @@
 
 A transaction that changes which jobs of a dataset are queued or running first locks the dataset's row, so
 that on PostgreSQL such transactions run one after the other. SQLite serializes all writing transactions.
+
+`finish`, `renew` and `requeue` change a job only while its attempt still runs. This condition is the fence:
+no matter what a stale process believes, it changes nothing.
 """
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import TYPE_CHECKING, Any
-
-import sqlalchemy as sa
 
 from statsvc.common.logs import current_request_id
 from statsvc.errors import LeaseLost
 from statsvc.store.catalog import changed_paths
 from statsvc.store.catalog.owners import LEASE_SECONDS, has_passed, may_take_over
 from statsvc.store.catalog.records import Job
-from statsvc.store.catalog.schema import jobs, now
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from statsvc.store.catalog.connection import Connection, Row
     from statsvc.store.catalog.records import Dataset
 
 PAUSES = (1.0, 5.0, 25.0, 125.0)
@@ -29,45 +31,71 @@ PAUSES = (1.0, 5.0, 25.0, 125.0)
 UNFINISHED = ("queued", "running")
 
 
-def queued(dataset_uid: str) -> sa.Select[Any]:
-    """Return the query for the id of a dataset's queued job."""
-    return sa.select(jobs.c.id).where(jobs.c.dataset_uid == dataset_uid, jobs.c.state == "queued")
+_RUNNABLE = """
+    SELECT *, clock() AS clock
+    FROM jobs
+    WHERE state IN ('queued', 'running')  -- by the index, because most jobs have ended
+      AND (state = 'running' OR dataset_uid NOT IN (SELECT dataset_uid FROM jobs WHERE state = 'running'))
+"""
 
 
-def running(dataset_uid: str) -> sa.Select[Any]:
-    """Return the query for a dataset's running job, with the database's time as `clock`."""
-    return sa.select(jobs, now().label("clock")).where(
-        jobs.c.dataset_uid == dataset_uid, jobs.c.state == "running"
+def queued(connection: Connection, dataset_uid: str) -> str | None:
+    """Return the id of a dataset's queued job, if any."""
+    job_id: str | None = connection.scalar(
+        """
+        SELECT id
+        FROM jobs
+        WHERE dataset_uid = :uid AND state = 'queued'
+        """,
+        uid=dataset_uid,
+    )
+    return job_id
+
+
+def running(connection: Connection, dataset_uid: str) -> Row | None:
+    """Return a dataset's running job, if any, with the database's time as `clock`."""
+    return connection.first(
+        """
+        SELECT *, clock() AS clock
+        FROM jobs
+        WHERE dataset_uid = :uid AND state = 'running'
+        """,
+        uid=dataset_uid,
     )
 
 
-def runnable() -> sa.Select[Any]:
-    """Return the query for running jobs, and queued jobs whose dataset has no running job; oldest first."""
-    busy = sa.select(jobs.c.dataset_uid).where(jobs.c.state == "running").scalar_subquery()
-    return (
-        sa.select(jobs, now().label("clock"))
-        .where(
-            jobs.c.state.in_(UNFINISHED),  # by the index: runners ask often, and most jobs have ended
-            sa.or_(jobs.c.state == "running", jobs.c.dataset_uid.not_in(busy)),
-        )
-        .order_by(jobs.c.created_at, jobs.c.id)
-    )
+def runnable(connection: Connection) -> list[Row]:
+    """Return the running jobs, and the queued jobs whose dataset has no running job; oldest first."""
+    return connection.rows(f"{_RUNNABLE} ORDER BY created_at, id")
 
 
-def may_run(row: sa.Row[Any]) -> bool:
+def if_runnable(connection: Connection, job_id: str) -> Row | None:
+    """Return the row of `runnable` for a job, if any."""
+    return connection.first(f"{_RUNNABLE} AND id = :id", id=job_id)
+
+
+def may_run(row: Row) -> bool:
     """Whether a row of `runnable` may be leased now: its pause is over, or its lease has expired."""
     if row.state == "queued":
         return has_passed(row.lease_until, row.clock, max(PAUSES))
     return may_take_over(row)
 
 
-def read(connection: sa.Connection, job_id: str) -> Job:
+def read(connection: Connection, job_id: str) -> Job:
     """Return a job that exists."""
-    return Job.from_row(connection.execute(sa.select(jobs).where(jobs.c.id == job_id)).one())
+    row = connection.one(
+        """
+        SELECT *
+        FROM jobs
+        WHERE id = :id
+        """,
+        id=job_id,
+    )
+    return Job.from_row(row)
 
 
 def insert(
-    connection: sa.Connection,
+    connection: Connection,
     dataset: Dataset,
     full: bool,
     max_removed: float,
@@ -76,25 +104,25 @@ def insert(
     """Insert a queued job; return its id."""
     job_id = uuid.uuid4().hex[:12]
     connection.execute(
-        jobs.insert().values(
-            id=job_id,
-            dataset_uid=dataset.uid,
-            state="queued",
-            full=full,
-            max_removed=max_removed,
-            attempt=0,
-            released=0,
-            progress={},
-            estimate=estimate,
-            created_at=now(),
-            request_id=current_request_id(),
-        )
+        """
+        INSERT INTO jobs
+            (id, dataset_uid, state, "full", max_removed, attempt, released, progress, estimate, created_at,
+             request_id)
+        VALUES
+            (:id, :uid, 'queued', :full, :max_removed, 0, 0, '{}', :estimate, clock(), :request_id)
+        """,
+        id=job_id,
+        uid=dataset.uid,
+        full=full,
+        max_removed=max_removed,
+        estimate=_json(estimate),
+        request_id=current_request_id(),
     )
     return job_id
 
 
 def merge_request(
-    connection: sa.Connection,
+    connection: Connection,
     job_id: str,
     full: bool,
     max_removed: float,
@@ -102,21 +130,27 @@ def merge_request(
     estimate: Mapping[str, Any] | None = None,
 ) -> bool:
     """Extend an unfinished job so that it also fulfills another request; return False if it has ended."""
-    row = _lock_unfinished(connection, job_id)
-    if row is None:
+    job = _lock_unfinished(connection, job_id)
+    if job is None:
         return False
     connection.execute(
-        jobs.update()
-        .where(jobs.c.id == job_id)
-        .values(
-            full=row.full or full,
-            max_removed=max(row.max_removed, max_removed),
-            estimate=_larger(row.estimate, estimate),
-        )
+        """
+        UPDATE jobs
+        SET "full" = :full, max_removed = :max_removed, estimate = :estimate
+        WHERE id = :id
+        """,
+        id=job_id,
+        full=job.full or full,
+        max_removed=max(job.max_removed, max_removed),
+        estimate=_json(_larger(job.estimate, estimate)),
     )
-    if row.named is not None:
+    if job.named is not None:
         changed_paths.add(connection, job_id, paths)
     return True
+
+
+def _json(values: Mapping[str, Any] | None) -> str | None:
+    return None if values is None else json.dumps(dict(values))
 
 
 def _larger(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -131,65 +165,103 @@ def _larger(first: Mapping[str, Any] | None, second: Mapping[str, Any] | None) -
     }
 
 
-def start_attempt(connection: sa.Connection, job_id: str, owner: str) -> Job | None:
+def start_attempt(connection: Connection, job_id: str, owner: str) -> Job | None:
     """Lease an unfinished job and start its next attempt; return None if it has ended.
 
     The attempt's group is reserved in the row before its first byte is written.
     """
-    row = _lock_unfinished(connection, job_id)
-    if row is None:
+    job = _lock_unfinished(connection, job_id)
+    if job is None:
         return None
-    attempt = row.attempt + 1
+    attempt = job.attempt + 1
     connection.execute(
-        jobs.update()
-        .where(jobs.c.id == job_id)
-        .values(
-            state="running",
-            attempt=attempt,
-            owner=owner,
-            lease_until=now() + LEASE_SECONDS,
-            group_uri=f"{row.dataset_uid}/{job_id}-{attempt}",
-            started_at=sa.func.coalesce(jobs.c.started_at, now()),
-        )
+        """
+        UPDATE jobs
+        SET state = 'running',
+            attempt = :attempt,
+            owner = :owner,
+            lease_until = clock() + :lease_seconds,
+            group_uri = :group_uri,
+            started_at = coalesce(started_at, clock())
+        WHERE id = :id
+        """,
+        id=job_id,
+        attempt=attempt,
+        owner=owner,
+        lease_seconds=LEASE_SECONDS,
+        group_uri=f"{job.dataset_uid}/{job_id}-{attempt}",
     )
     return read(connection, job_id)
 
 
-def update_running(connection: sa.Connection, job: Job, values: Mapping[str, Any]) -> bool:
-    """Change the job's row if this attempt still runs; return whether it does.
-
-    This condition is the fence: no matter what a stale process believes, it changes nothing.
-    """
-    update = jobs.update().where(
-        jobs.c.id == job.id, jobs.c.attempt == job.attempt, jobs.c.state == "running"
+def renew(connection: Connection, job: Job, progress: Mapping[str, Any]) -> bool:
+    """Extend the lease and record progress if this attempt still runs; return whether it does."""
+    renewed = connection.execute(
+        """
+        UPDATE jobs
+        SET lease_until = clock() + :lease_seconds, progress = :progress
+        WHERE id = :id AND attempt = :attempt AND state = 'running'
+        """,
+        id=job.id,
+        attempt=job.attempt,
+        lease_seconds=LEASE_SECONDS,
+        progress=_json(progress),
     )
-    return connection.execute(update.values(dict(values))).rowcount == 1
+    return renewed == 1
 
 
-def finish(
-    connection: sa.Connection, job: Job, number: int | None, progress: Mapping[str, Any] | None
-) -> None:
+def requeue(connection: Connection, job: Job, error: str, *, pause: float | None) -> None:
+    """Requeue a job if this attempt still runs.
+
+    pause  seconds before the next attempt; None after an orderly end, which does not use up an attempt
+    """
+    connection.execute(
+        """
+        UPDATE jobs
+        SET state = 'queued',
+            owner = NULL,
+            lease_until = clock() + :pause,
+            error = :error,
+            released = released + :released
+        WHERE id = :id AND attempt = :attempt AND state = 'running'
+        """,
+        id=job.id,
+        attempt=job.attempt,
+        pause=pause,
+        error=error,
+        released=int(pause is None),
+    )
+
+
+def finish(connection: Connection, job: Job, number: int | None, progress: Mapping[str, Any] | None) -> None:
     """Mark a job as succeeded, with the number of the version it published, if any.
 
     Raises `LeaseLost` if this attempt no longer runs.
     """
-    values: dict[str, Any] = {
-        "state": "succeeded",
-        "finished_at": now(),
-        "version_number": number,
-        "owner": None,
-        "error": None,
-    }
-    if progress is not None:
-        values["progress"] = dict(progress)
-    if not update_running(connection, job, values):
+    finished = connection.execute(
+        """
+        UPDATE jobs
+        SET state = 'succeeded',
+            finished_at = clock(),
+            version_number = :number,
+            owner = NULL,
+            error = NULL,
+            progress = coalesce(:progress, progress)
+        WHERE id = :id AND attempt = :attempt AND state = 'running'
+        """,
+        id=job.id,
+        attempt=job.attempt,
+        number=number,
+        progress=_json(progress),
+    )
+    if finished != 1:
         raise LeaseLost(
             f"attempt {job.attempt} of job {job.id} no longer holds the lease, so nothing was published"
         )
 
 
 def end(
-    connection: sa.Connection,
+    connection: Connection,
     job_id: str,
     attempt: int,
     error: str,
@@ -197,20 +269,37 @@ def end(
     progress: Mapping[str, Any] | None = None,
 ) -> None:
     """End an unfinished job without a version, unless another attempt has started."""
-    values: dict[str, Any] = {"state": state, "error": error, "finished_at": now(), "owner": None}
-    if progress is not None:
-        values["progress"] = dict(progress)
     connection.execute(
-        jobs.update()
-        .where(jobs.c.id == job_id, jobs.c.attempt == attempt, jobs.c.state.in_(UNFINISHED))
-        .values(values)
+        """
+        UPDATE jobs
+        SET state = :state,
+            error = :error,
+            finished_at = clock(),
+            owner = NULL,
+            progress = coalesce(:progress, progress)
+        WHERE id = :id AND attempt = :attempt AND state IN ('queued', 'running')
+        """,
+        id=job_id,
+        attempt=attempt,
+        state=state,
+        error=error,
+        progress=_json(progress),
     )
 
 
-def _lock_unfinished(connection: sa.Connection, job_id: str) -> sa.Row[Any] | None:
+def _lock_unfinished(connection: Connection, job_id: str) -> Job | None:
     """Lock a job's row and return it, or None if the job has ended.
 
     Cancelling or ending a job does not lock its dataset's row, so it may happen after the row was read.
     """
-    row = connection.execute(sa.select(jobs).where(jobs.c.id == job_id).with_for_update()).one()
-    return row if row.state in UNFINISHED else None
+    row = connection.one(
+        """
+        SELECT *
+        FROM jobs
+        WHERE id = :id
+        FOR UPDATE
+        """,
+        id=job_id,
+    )
+    job = Job.from_row(row)
+    return None if job.ended else job

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
-
 from statsvc.errors import Conflict, InvalidParameter, LeaseLost, NotFound
 from statsvc.store.catalog import changed_paths, dataset_rows, job_rows
-from statsvc.store.catalog.engine import write
 from statsvc.store.catalog.job_rows import PAUSES, UNFINISHED
-from statsvc.store.catalog.owners import LEASE_SECONDS, may_take_over, process_identity
+from statsvc.store.catalog.owners import may_take_over, process_identity
 from statsvc.store.catalog.records import ENDED, Job
-from statsvc.store.catalog.schema import datasets, jobs, now
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from statsvc.store.catalog.connection import Connection, Row
     from statsvc.store.catalog.database import Database
     from statsvc.store.catalog.records import Dataset
 
@@ -49,14 +46,14 @@ def submit(
 
     Raises `NotFound` if the dataset was deleted, and `Conflict` for an estimate where exact counts exist.
     """
-    with write(database.engine) as connection:
+    with database.write() as connection:
         return submit_in(
             connection, dataset, full=full, max_removed=max_removed, paths=paths, estimate=estimate
         )
 
 
 def submit_in(
-    connection: sa.Connection,
+    connection: Connection,
     dataset: Dataset,
     *,
     full: bool,
@@ -67,7 +64,7 @@ def submit_in(
     """Queue a recompute as `submit` does, in the caller's transaction."""
     check_may_estimate(dataset, estimate)
     dataset_rows.lock(connection, dataset)
-    queued_id = connection.scalar(job_rows.queued(dataset.uid))
+    queued_id = job_rows.queued(connection, dataset.uid)
     if queued_id is not None and job_rows.merge_request(
         connection, queued_id, full, max_removed, paths, estimate
     ):
@@ -103,15 +100,15 @@ def submit_leased(
     Returns None while another process runs a job of this dataset. Raises as `submit` does.
     """
     check_may_estimate(dataset, estimate)
-    with write(database.engine) as connection:
+    with database.write() as connection:
         dataset_rows.lock(connection, dataset)
-        running = connection.execute(job_rows.running(dataset.uid)).first()
+        running = job_rows.running(connection, dataset.uid)
         if running is not None:
             if not may_take_over(running):
                 return None
             job_id = running.id
         else:
-            queued_id = connection.scalar(job_rows.queued(dataset.uid))
+            queued_id = job_rows.queued(connection, dataset.uid)
             job_id = queued_id or job_rows.insert(connection, dataset, full, max_removed, estimate)
         if not job_rows.merge_request(connection, job_id, full, max_removed, None, estimate):
             job_id = job_rows.insert(connection, dataset, full, max_removed, estimate)
@@ -125,25 +122,29 @@ def lease(database: Database, owner: str) -> Job | None:
     running job may be taken over if its lease has expired. A job that has used up its attempts fails here,
     with its last error.
     """
-    with database.engine.begin() as connection:
+    with database.read() as connection:
         # Read without a lock, so that idle runners block nobody.
-        candidates = [row for row in connection.execute(job_rows.runnable()) if job_rows.may_run(row)]
+        candidates = [row for row in job_rows.runnable(connection) if job_rows.may_run(row)]
     for candidate in candidates:
-        with write(database.engine) as connection:
+        with database.write() as connection:
             job = _lease_candidate(connection, candidate, owner)
         if job is not None:
             return job
     return None
 
 
-def _lease_candidate(connection: sa.Connection, candidate: sa.Row[Any], owner: str) -> Job | None:
+def _lease_candidate(connection: Connection, candidate: Row, owner: str) -> Job | None:
     """Lease a job that could run when it was read, unless another runner was faster or it must fail."""
-    locked = connection.execute(
-        sa.select(datasets.c.uid)
-        .where(datasets.c.uid == candidate.dataset_uid)
-        .with_for_update(skip_locked=True)
-    ).first()
-    row = connection.execute(job_rows.runnable().where(jobs.c.id == candidate.id)).first()
+    locked = connection.first(
+        """
+        SELECT uid
+        FROM datasets
+        WHERE uid = :uid
+        FOR UPDATE SKIP LOCKED
+        """,
+        uid=candidate.dataset_uid,
+    )
+    row = job_rows.if_runnable(connection, candidate.id)
     if locked is None or row is None or not job_rows.may_run(row):
         return None
     if row.attempt - row.released < MAX_ATTEMPTS:
@@ -163,15 +164,11 @@ def heartbeat(database: Database, job: Job, progress: Mapping[str, Any]) -> floa
     That is `progress["progressed_at"]` or, without it, the present time by the database's clock, in seconds
     since 1970. Raises `LeaseLost` if this attempt no longer runs.
     """
-    with write(database.engine) as connection:
+    with database.write() as connection:
         progressed_at: float | None = progress.get("progressed_at")
         if progressed_at is None:
-            progressed_at = float(connection.scalar(sa.select(now())) or 0.0)
-        values = {
-            "lease_until": now() + LEASE_SECONDS,
-            "progress": {**progress, "progressed_at": progressed_at},
-        }
-        if job_rows.update_running(connection, job, values):
+            progressed_at = connection.clock()
+        if job_rows.renew(connection, job, {**progress, "progressed_at": progressed_at}):
             return progressed_at
         current = job_rows.read(connection, job.id)
     reason = f"was {current.error}" if current.state == "cancelled" else "was taken over or ended"
@@ -180,13 +177,13 @@ def heartbeat(database: Database, job: Job, progress: Mapping[str, Any]) -> floa
 
 def succeed_unchanged(database: Database, job: Job, progress: Mapping[str, Any]) -> None:
     """Mark a job as succeeded without a version, because nothing has changed."""
-    with write(database.engine) as connection:
+    with database.write() as connection:
         job_rows.finish(connection, job, None, progress)
 
 
 def fail(database: Database, job: Job, error: str, progress: Mapping[str, Any] | None = None) -> None:
     """Fail a job with its error; an attempt that has lost its lease changes nothing."""
-    with write(database.engine) as connection:
+    with database.write() as connection:
         job_rows.end(connection, job.id, job.attempt, error, progress=progress)
 
 
@@ -196,11 +193,14 @@ def cancel(database: Database, job_id: str) -> Job:
     The current version stays, and the next job reuses the checkpoints. Cancelling a cancelled job has no
     effect. Raises `NotFound`, or `Conflict` if the job has already ended otherwise.
     """
-    with write(database.engine) as connection:
+    with database.write() as connection:
         connection.execute(
-            jobs.update()
-            .where(jobs.c.id == job_id, jobs.c.state.in_(UNFINISHED))
-            .values(state="cancelled", error="cancelled on request", finished_at=now(), owner=None)
+            """
+            UPDATE jobs
+            SET state = 'cancelled', error = 'cancelled on request', finished_at = clock(), owner = NULL
+            WHERE id = :id AND state IN ('queued', 'running')
+            """,
+            id=job_id,
         )
     job = get(database, job_id)
     if job.state != "cancelled":
@@ -210,7 +210,7 @@ def cancel(database: Database, job_id: str) -> Job:
 
 def cancel_own(database: Database, job: Job) -> None:
     """Cancel a job that this process runs, because its user interrupted it."""
-    with write(database.engine) as connection:
+    with database.write() as connection:
         job_rows.end(connection, job.id, job.attempt, "stopped by its user", state="cancelled")
 
 
@@ -221,15 +221,12 @@ def requeue(database: Database, job: Job, cause: str, *, orderly: bool = False) 
     waits before its next attempt, longer each time.
     """
     attempts = job.attempt - job.released
-    not_before = None if orderly else now() + PAUSES[min(attempts, len(PAUSES)) - 1]
-    with write(database.engine) as connection:
-        connection.execute(
-            sa.select(datasets.c.uid).where(datasets.c.uid == job.dataset_uid).with_for_update()
-        )
-        running = connection.execute(job_rows.running(job.dataset_uid)).first()
+    with database.write() as connection:
+        dataset_rows.lock_uid(connection, job.dataset_uid)
+        running = job_rows.running(connection, job.dataset_uid)
         if running is None or (running.id, running.attempt) != (job.id, job.attempt):
             return  # another attempt took the job over, or it ended
-        newer = connection.scalar(job_rows.queued(job.dataset_uid))
+        newer = job_rows.queued(connection, job.dataset_uid)
         if not orderly and attempts >= MAX_ATTEMPTS:
             job_rows.end(connection, job.id, job.attempt, _gave_up(job.attempt, cause))
         elif newer is not None and job_rows.merge_request(
@@ -240,14 +237,21 @@ def requeue(database: Database, job: Job, cause: str, *, orderly: bool = False) 
             reason = f"superseded by job {newer} after: {cause}"
             job_rows.end(connection, job.id, job.attempt, reason, state="cancelled")
         else:
-            values = {"state": "queued", "owner": None, "lease_until": not_before, "error": cause}
-            job_rows.update_running(connection, job, values | {"released": jobs.c.released + int(orderly)})
+            pause = None if orderly else PAUSES[min(attempts, len(PAUSES)) - 1]
+            job_rows.requeue(connection, job, cause, pause=pause)
 
 
 def get(database: Database, job_id: str) -> Job:
     """Return a job. Raises `NotFound`."""
-    with database.engine.begin() as connection:
-        row = connection.execute(sa.select(jobs).where(jobs.c.id == job_id)).first()
+    with database.read() as connection:
+        row = connection.first(
+            """
+            SELECT *
+            FROM jobs
+            WHERE id = :id
+            """,
+            id=job_id,
+        )
     if row is None:
         raise NotFound(f"there is no job {job_id!r}; list the jobs with: statsvc jobs")
     return Job.from_row(row)
@@ -255,17 +259,30 @@ def get(database: Database, job_id: str) -> Job:
 
 def lease_expired(database: Database, job_id: str) -> bool:
     """Whether another process may take the job over: its lease has expired, or its process is dead."""
-    with database.engine.begin() as connection:
-        row = connection.execute(
-            sa.select(jobs.c.owner, jobs.c.lease_until, now().label("clock")).where(jobs.c.id == job_id)
-        ).one()
+    with database.read() as connection:
+        row = connection.one(
+            """
+            SELECT owner, lease_until, clock() AS clock
+            FROM jobs
+            WHERE id = :id
+            """,
+            id=job_id,
+        )
     return may_take_over(row)
 
 
 def by_ids(database: Database, job_ids: Iterable[str]) -> list[tuple[Job, str]]:
     """Return the jobs with these ids, each with its dataset's name; unknown ids are left out."""
-    with database.engine.begin() as connection:
-        rows = connection.execute(_with_dataset_name().where(jobs.c.id.in_(list(job_ids)))).all()
+    with database.read() as connection:
+        rows = connection.rows(
+            """
+            SELECT jobs.*, datasets.name AS dataset_name
+            FROM jobs
+            JOIN datasets ON datasets.uid = jobs.dataset_uid
+            WHERE jobs.id IN :ids
+            """,
+            ids=list(job_ids),
+        )
     return [(Job.from_row(row), row.dataset_name) for row in rows]
 
 
@@ -284,28 +301,37 @@ def recent(
 
     Raises `InvalidParameter` for an unknown state, `NotFound` for an unknown job in `before`.
     """
-    query = _with_dataset_name()
+    if state is not None and state not in STATES:
+        raise InvalidParameter(("state", f"{state!r} must be one of {', '.join(STATES)}"))
+    query = [
+        "SELECT jobs.*, datasets.name AS dataset_name",
+        "FROM jobs",
+        "JOIN datasets ON datasets.uid = jobs.dataset_uid",
+        "WHERE TRUE",
+    ]
+    values: dict[str, Any] = {"limit": limit}
     if dataset is not None:
-        query = query.where(jobs.c.dataset_uid == dataset.uid)
+        query.append("AND jobs.dataset_uid = :uid")
+        values["uid"] = dataset.uid
     if state is not None:
-        if state not in STATES:
-            raise InvalidParameter(("state", f"{state!r} must be one of {', '.join(STATES)}"))
-        query = query.where(jobs.c.state == state)
-    with database.engine.begin() as connection:
+        query.append("AND jobs.state = :state")
+        values["state"] = state
+    with database.read() as connection:
         if before is not None:
-            last = connection.execute(
-                sa.select(jobs.c.created_at, jobs.c.id).where(jobs.c.id == before)
-            ).first()
+            last = connection.first(
+                """
+                SELECT created_at, id
+                FROM jobs
+                WHERE id = :id
+                """,
+                id=before,
+            )
             if last is None:
                 raise NotFound(
                     f"there is no job {before!r}; use the value of `next` of the previous page as `before`"
                 )
-            query = query.where(sa.tuple_(jobs.c.created_at, jobs.c.id) < sa.tuple_(*last))
-        rows = connection.execute(
-            query.order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
-        ).all()
+            query.append("AND (jobs.created_at, jobs.id) < (:created_at, :id)")
+            values |= vars(last)
+        query += ["ORDER BY jobs.created_at DESC, jobs.id DESC", "LIMIT :limit"]
+        rows = connection.rows("\n".join(query), **values)
     return [(Job.from_row(row), row.dataset_name) for row in rows]
-
-
-def _with_dataset_name() -> sa.Select[Any]:
-    return sa.select(jobs, datasets.c.name.label("dataset_name")).join(datasets)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
 from msgspec import Struct, field
 
 from statsvc.common.durations import rounded_duration
-from statsvc.store.catalog.engine import write
-from statsvc.store.catalog.job_rows import UNFINISHED
-from statsvc.store.catalog.records import ENDED
-from statsvc.store.catalog.schema import datasets, jobs, now, runners, triggers
 
 if TYPE_CHECKING:
+    from statsvc.store.catalog.connection import Connection
     from statsvc.store.catalog.database import Database
 
 REPORT_SECONDS = 5.0
@@ -96,22 +93,33 @@ class Operations(Struct, frozen=True):
 
 def read(database: Database) -> Operations:
     """Read the present state."""
-    with database.engine.begin() as connection:
-        clock = connection.scalar(sa.select(now())) or 0.0
-        seen = list(connection.scalars(sa.select(runners.c.seen_at)))
-        unfinished = connection.execute(
-            sa.select(jobs.c.dataset_uid, jobs.c.state, jobs.c.created_at).where(jobs.c.state.in_(UNFINISHED))
-        ).all()
-        automatic = connection.execute(
-            sa.select(triggers.c.watch, triggers.c.due_at)
-            .select_from(triggers.join(datasets))
-            .where(datasets.c.deleted_at.is_(None))
-        ).all()
+    with database.read() as connection:
+        clock = connection.clock()
+        seen = connection.scalars(
+            """
+            SELECT seen_at
+            FROM runners
+            """
+        )
+        unfinished = connection.rows(
+            """
+            SELECT dataset_uid, state, created_at, progress, started_at
+            FROM jobs
+            WHERE state IN ('queued', 'running')
+            """
+        )
+        automatic = connection.rows(
+            """
+            SELECT triggers.watch, triggers.due_at
+            FROM triggers
+            JOIN datasets ON datasets.uid = triggers.dataset_uid
+            WHERE datasets.deleted_at IS NULL
+            """
+        )
         progressed = [
-            row.progress.get("progressed_at") or row.started_at
-            for row in connection.execute(
-                sa.select(jobs.c.progress, jobs.c.started_at).where(jobs.c.state == "running")
-            )
+            json.loads(row.progress).get("progressed_at") or row.started_at
+            for row in unfinished
+            if row.state == "running"
         ]
         busy = {row.dataset_uid for row in unfinished if row.state == "running"}
         queued = [row for row in unfinished if row.state == "queued" and row.dataset_uid not in busy]
@@ -133,30 +141,40 @@ def read(database: Database) -> Operations:
         )
 
 
-def _failing(connection: sa.Connection) -> list[str]:
+def _failing(connection: Connection) -> list[str]:
     """Return the uids of the datasets whose newest ended job failed."""
-    newest = (
-        sa.select(jobs.c.state)
-        .where(jobs.c.dataset_uid == datasets.c.uid, jobs.c.state.in_(sorted(ENDED)))
-        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
-        .limit(1)
-        .scalar_subquery()
+    return connection.scalars(
+        """
+        SELECT uid
+        FROM datasets
+        WHERE deleted_at IS NULL
+          AND 'failed' = (
+              SELECT state
+              FROM jobs
+              WHERE dataset_uid = datasets.uid AND state IN ('succeeded', 'failed', 'cancelled')
+              ORDER BY created_at DESC, id DESC
+              LIMIT 1
+          )
+        """
     )
-    query = sa.select(datasets.c.uid).where(datasets.c.deleted_at.is_(None), newest == "failed")
-    return list(connection.scalars(query))
 
 
-def _failing_scans(connection: sa.Connection, uid: str) -> FailingScans | None:
+def _failing_scans(connection: Connection, uid: str) -> FailingScans | None:
     """Return the failed scans since the last successful one; None if there is none.
 
     On PostgreSQL, a scan may have succeeded since the statement that found the dataset.
     """
-    newest = connection.execute(
-        sa.select(jobs.c.state, jobs.c.error, jobs.c.finished_at)
-        .where(jobs.c.dataset_uid == uid, jobs.c.state.in_(("failed", "succeeded")))
-        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
-        .limit(_MOST_FAILURES)
-    ).all()
+    newest = connection.rows(
+        """
+        SELECT state, error, finished_at
+        FROM jobs
+        WHERE dataset_uid = :uid AND state IN ('failed', 'succeeded')
+        ORDER BY created_at DESC, id DESC
+        LIMIT :limit
+        """,
+        uid=uid,
+        limit=_MOST_FAILURES,
+    )
     failures = list(itertools.takewhile(lambda row: row.state == "failed", newest))
     if not failures:
         return None
@@ -166,16 +184,31 @@ def _failing_scans(connection: sa.Connection, uid: str) -> FailingScans | None:
 
 def report_runner(database: Database, owner: str) -> None:
     """Record that a runner runs, and forget runners that ended long ago."""
-    with write(database.engine) as connection:
-        connection.execute(runners.delete().where(runners.c.seen_at < now() - _FORGOTTEN_SECONDS))
-        known = connection.execute(
-            runners.update().where(runners.c.owner == owner).values(seen_at=now())
-        ).rowcount
-        if not known:
-            connection.execute(runners.insert().values(owner=owner, started_at=now(), seen_at=now()))
+    with database.write() as connection:
+        connection.execute(
+            """
+            DELETE FROM runners
+            WHERE seen_at < clock() - :seconds
+            """,
+            seconds=_FORGOTTEN_SECONDS,
+        )
+        connection.execute(
+            """
+            INSERT INTO runners (owner, started_at, seen_at)
+            VALUES (:owner, clock(), clock())
+            ON CONFLICT (owner) DO UPDATE SET seen_at = clock()
+            """,
+            owner=owner,
+        )
 
 
 def remove_runner(database: Database, owner: str) -> None:
     """Forget a runner that stops in order."""
-    with write(database.engine) as connection:
-        connection.execute(runners.delete().where(runners.c.owner == owner))
+    with database.write() as connection:
+        connection.execute(
+            """
+            DELETE FROM runners
+            WHERE owner = :owner
+            """,
+            owner=owner,
+        )

@@ -5,14 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
-
 from statsvc.store.catalog.records import Dataset, Job, VersionRecord
-from statsvc.store.catalog.schema import datasets, jobs, versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from statsvc.store.catalog.connection import Row
     from statsvc.store.catalog.database import Database
 
 _SCHEMA_ROW = -1
@@ -20,9 +18,22 @@ _SCHEMA_ROW = -1
 
 # One statement, because it runs for every request for a current version.
 _REVISIONS = """
-SELECT uid, revision FROM datasets WHERE deleted_at IS NULL
-UNION ALL SELECT 'tokens', count(id) + count(revoked_at) FROM tokens
-UNION ALL SELECT version_num, -1 FROM alembic_version
+    SELECT uid AS "key", revision FROM datasets WHERE deleted_at IS NULL
+    UNION ALL SELECT 'tokens', count(id) + count(revoked_at) FROM tokens
+    UNION ALL SELECT version_num, -1 FROM alembic_version
+"""
+
+_CURRENT = """
+    SELECT
+        datasets.*,
+        versions.configuration AS version_configuration,
+        versions.created_at AS version_created_at,
+        versions.dataset_uid, versions.number, versions.job_id, versions.kind, versions.group_uri,
+        versions.arrays_uri, versions.reader, versions.digests, versions.samples, versions.failed,
+        versions.pixels, versions.expired_at
+    FROM datasets
+    LEFT JOIN versions ON versions.dataset_uid = datasets.uid AND versions.number = datasets.current_number
+    WHERE datasets.deleted_at IS NULL
 """
 
 
@@ -34,39 +45,39 @@ def current(
     limit  maximum number of datasets
     after  only datasets whose names sort after this one
     """
-    joined = datasets.outerjoin(
-        versions,
-        sa.and_(versions.c.dataset_uid == datasets.c.uid, versions.c.number == datasets.c.current_number),
-    )
-    query = (
-        sa.select(datasets, versions)
-        .select_from(joined)
-        .where(datasets.c.deleted_at.is_(None))
-        .order_by(datasets.c.name)
-        .limit(limit)
-        .set_label_style(sa.LABEL_STYLE_TABLENAME_PLUS_COL)
-    )
+    query = [_CURRENT]
+    values: dict[str, Any] = {}
     if after is not None:
-        query = query.where(datasets.c.name > after)
-    with database.engine.begin() as connection:
-        rows = connection.execute(query).all()
-    return [(Dataset.from_row(_without_prefix(row, datasets)), _current_version(row)) for row in rows]
+        query.append("AND datasets.name > :after")
+        values["after"] = after
+    query.append("ORDER BY datasets.name")
+    if limit is not None:
+        query.append("LIMIT :limit")
+        values["limit"] = limit
+    with database.read() as connection:
+        rows = connection.rows("\n".join(query), **values)
+    return [(Dataset.from_row(row), _current_version(row)) for row in rows]
 
 
 def newest_jobs(database: Database, selected: Sequence[Dataset]) -> dict[str, Job]:
     """Return the newest job of each of some datasets, by the dataset's uid."""
-    of_dataset = jobs.alias("of_dataset")
-    newest = (
-        sa.select(of_dataset.c.id)
-        .where(of_dataset.c.dataset_uid == datasets.c.uid)
-        .order_by(of_dataset.c.created_at.desc(), of_dataset.c.id.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
-    query = sa.select(jobs).select_from(datasets).join(jobs, jobs.c.id == newest)
-    with database.engine.begin() as connection:
-        rows = connection.execute(query.where(datasets.c.uid.in_([dataset.uid for dataset in selected])))
-        return {row.dataset_uid: Job.from_row(row) for row in rows}
+    with database.read() as connection:
+        rows = connection.rows(
+            """
+            SELECT jobs.*
+            FROM datasets
+            JOIN jobs ON jobs.id = (
+                SELECT of_dataset.id
+                FROM jobs AS of_dataset
+                WHERE of_dataset.dataset_uid = datasets.uid
+                ORDER BY of_dataset.created_at DESC, of_dataset.id DESC
+                LIMIT 1
+            )
+            WHERE datasets.uid IN :uids
+            """,
+            uids=[dataset.uid for dataset in selected],
+        )
+    return {row.dataset_uid: Job.from_row(row) for row in rows}
 
 
 def revisions(database: Database) -> tuple[str, list[tuple[str, int]]]:
@@ -74,16 +85,15 @@ def revisions(database: Database) -> tuple[str, list[tuple[str, int]]]:
 
     The result differs whenever the schema, a dataset, version, tag or token changes. It is cheap to poll.
     """
-    with database.engine.begin() as connection:
-        rows = connection.exec_driver_sql(_REVISIONS).all()
-    schema = next((key for key, revision in rows if revision == _SCHEMA_ROW), "")
-    return schema, sorted((key, revision) for key, revision in rows if revision != _SCHEMA_ROW)
+    with database.read() as connection:
+        rows = connection.rows(_REVISIONS)
+    schema = next((row.key for row in rows if row.revision == _SCHEMA_ROW), "")
+    return schema, sorted((row.key, row.revision) for row in rows if row.revision != _SCHEMA_ROW)
 
 
-def _current_version(row: sa.Row[Any]) -> VersionRecord | None:
-    return None if row.versions_number is None else VersionRecord.from_row(_without_prefix(row, versions))
-
-
-def _without_prefix(row: sa.Row[Any], table: sa.Table) -> Any:
-    """Return the columns of one table of a joined row, under their plain names."""
-    return SimpleNamespace(**{column.name: getattr(row, f"{table.name}_{column.name}") for column in table.c})
+def _current_version(row: Row) -> VersionRecord | None:
+    """Return the version of a row of `_CURRENT`."""
+    if row.number is None:
+        return None
+    own = {"configuration": row.version_configuration, "created_at": row.version_created_at}
+    return VersionRecord.from_row(SimpleNamespace(**vars(row) | own))

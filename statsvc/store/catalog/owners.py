@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
+    from statsvc.store.catalog.connection import Row
 
 LEASE_SECONDS = 15.0
 """How long a lease lasts without a heartbeat."""
@@ -45,7 +45,7 @@ def _start_time(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def may_take_over(row: sa.Row[Any]) -> bool:
+def may_take_over(row: Row) -> bool:
     """Whether another process may take a running job over: its lease has expired, or its process is dead.
 
     row  has the columns owner, lease_until and clock (the database's time)

@@ -1,23 +1,24 @@
-"""The rows of the catalog as dataclasses."""
+"""The rows of the catalog as objects."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import json
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from statsvc.dataset.configuration import Configuration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import sqlalchemy as sa
+    from statsvc.store.catalog.connection import Row
 
 RUNNING = "running"
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
+class Dataset(Struct, frozen=True):
     """A registered dataset.
 
     source          folder, file or URL of the label maps; None for imported counts
@@ -39,13 +40,12 @@ class Dataset:
     keep: int
 
     @classmethod
-    def from_row(cls, row: sa.Row[Any]) -> Dataset:
+    def from_row(cls, row: Row) -> Dataset:
         """Read a row of the datasets table."""
-        return cls(**_values(cls, row) | {"configuration": Configuration.from_dict(row.configuration)})
+        return cls(**_values(cls, row) | {"configuration": _configuration(row)})
 
 
-@dataclass(frozen=True, slots=True)
-class NewVersion:
+class NewVersion(Struct, frozen=True):
     """The content of a version's group, before it is published.
 
     kind        "scan", "configuration" or "import"
@@ -69,13 +69,15 @@ class NewVersion:
     pixels: int
 
     def to_row(self) -> dict[str, Any]:
-        """Return the columns of the versions table that describe the content, as JSON types."""
-        values = {field.name: getattr(self, field.name) for field in fields(NewVersion)}
-        return values | {"configuration": self.configuration.to_dict(), "digests": dict(self.digests)}
+        """Return the columns of the versions table that describe the content."""
+        values = {name: getattr(self, name) for name in NewVersion.__struct_fields__}
+        return values | {
+            "configuration": json.dumps(self.configuration.to_dict()),
+            "digests": json.dumps(dict(self.digests)),
+        }
 
 
-@dataclass(frozen=True, slots=True)
-class VersionRecord(NewVersion):
+class VersionRecord(NewVersion, frozen=True):
     """A published version.
 
     expired_at  since when it answers only from its aggregates (its rows may be removed); None if it has rows
@@ -88,13 +90,13 @@ class VersionRecord(NewVersion):
     expired_at: float | None
 
     @classmethod
-    def from_row(cls, row: sa.Row[Any]) -> VersionRecord:
+    def from_row(cls, row: Row) -> VersionRecord:
         """Read a row of the versions table."""
-        return cls(**_values(cls, row) | {"configuration": Configuration.from_dict(row.configuration)})
+        read = {"configuration": _configuration(row), "digests": json.loads(row.digests)}
+        return cls(**_values(cls, row) | read)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """A recompute of a dataset.
 
     full         count every sample again
@@ -135,10 +137,19 @@ class Job:
         return self.state in ENDED
 
     @classmethod
-    def from_row(cls, row: sa.Row[Any]) -> Job:
+    def from_row(cls, row: Row) -> Job:
         """Read a row of the jobs table."""
-        return cls(**_values(cls, row))
+        read = {
+            "full": bool(row.full),
+            "estimate": None if row.estimate is None else json.loads(row.estimate),
+            "progress": json.loads(row.progress),
+        }
+        return cls(**_values(cls, row) | read)
 
 
-def _values(cls: type[Dataset | VersionRecord | Job], row: sa.Row[Any]) -> dict[str, Any]:
-    return {field.name: getattr(row, field.name) for field in fields(cls)}
+def _values(cls: type[Dataset | VersionRecord | Job], row: Row) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in cls.__struct_fields__}
+
+
+def _configuration(row: Row) -> Configuration:
+    return Configuration.from_dict(json.loads(row.configuration))

@@ -1,25 +1,34 @@
-"""Connections to a catalog in an SQLite file."""
+"""An SQLite file as the catalog's database: its connections, transactions and lock."""
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import sqlite3
+import threading
 import time
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import sqlalchemy as sa
+from statsvc.errors import Conflict
+from statsvc.store.catalog import sqlite_reserve
+from statsvc.store.catalog.connection import CLOSE_SECONDS, Connection, Engine, taken
+from statsvc.store.catalog.database_errors import DatabaseError, IntegrityError
+from statsvc.store.catalog.dialects import sqlite_statement, sqlite_values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-RESERVE_BYTES, RESERVE_FILES = 2**20, 4
-"""Size and number of files of the reserve: more than SQLite needs to open a database and delete rows."""
-
 BUSY_SECONDS = 30
 """How long an SQLite statement waits for another process's lock."""
+
+MOST_CONNECTIONS, MOST_IDLE = 15, 5
+"""Most connections of a process; how many stay open while nobody uses them."""
 
 _RETRY_SECONDS = 0.02
 
@@ -31,55 +40,207 @@ _PRAGMAS = (
 )
 
 
-def create_engine(url: sa.URL) -> sa.Engine:
-    """Return the engine for an SQLite file, which is created if it does not exist yet.
+class SqliteEngine(Engine):
+    """The database in an SQLite file, which is created by the first connection if it does not exist.
 
     Once the engine has connected, a removed file is an error, and a replaced file is opened: an open
     connection would go on writing to the old file, and nobody would see these changes.
     """
-    file = Path(str(url.database)).absolute()
-    may_create = True
 
-    def connect() -> sqlite3.Connection:
-        nonlocal may_create
+    def __init__(self, file: Path) -> None:
+        self.file = file.absolute()
+        self._may_create = True
+        self._changed = threading.Condition()
+        self._in_use = 0
+        self._idle: list[_Opened] = []
+        self._times_closed = 0
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a transaction that only reads."""
+        with self._transaction("BEGIN") as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Open a writing transaction, which is committed at the end and rolled back on an exception."""
+        # A writer takes the write lock first: a transaction that upgrades its lock later can fail at COMMIT.
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            yield connection
+
+    @contextmanager
+    def exclusive(self, task: str, *, wait: bool = False) -> Iterator[None]:
+        """Hold the lock of a task, which is also that of any other task; see `Engine.exclusive`."""
+        # The lock is on the folder, so that it needs no new file on a disk without free inodes. Locking the
+        # database's file itself would release SQLite's own locks.
+        folder = os.open(self.file.parent, os.O_RDONLY)
         try:
-            connection = _connect(file, create=may_create)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise Conflict(taken(task)) from None
+            yield
+        finally:
+            os.close(folder)
+
+    def changes(self) -> Changes:
+        """Return a detector of changes."""
+        return Changes(self.file)
+
+    def close(self) -> None:
+        """Close every connection, after waiting a moment for the threads that use one.
+
+        A connection that a thread still uses then is closed when the thread returns it.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._in_use == 0, CLOSE_SECONDS)
+            self._times_closed += 1
+            idle, self._idle = self._idle, []
+        for opened in idle:
+            opened.connection.close()
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[Connection]:
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._in_use < MOST_CONNECTIONS, BUSY_SECONDS):
+                raise DatabaseError(
+                    f"all {MOST_CONNECTIONS} connections to {self.file} were in use for {BUSY_SECONDS} s"
+                )
+            self._in_use += 1
+        opened = None
+        is_usable = False
+        try:
+            opened = self._take()
+            connection = SqliteConnection(opened.connection)
+            try:
+                connection.execute(begin)
+                yield connection
+                connection.execute("COMMIT")
+                is_usable = True
+            except BaseException:
+                is_usable = _rolled_back(opened.connection)
+                raise
+        finally:
+            self._give_back(opened, is_usable)
+
+    def _take(self) -> _Opened:
+        """Return an idle connection to the present file, or a new one. Raises `DatabaseError`."""
+        while True:
+            with self._changed:
+                opened = self._idle.pop() if self._idle else None
+                times_closed = self._times_closed
+            if opened is None:
+                try:
+                    return _Opened(self._connect(), _identity(self.file), times_closed)
+                except sqlite3.Error as error:
+                    raise _translated(error) from error
+            if opened.identity == _identity(self.file):
+                return opened
+            opened.connection.close()  # the file was removed or replaced
+
+    def _give_back(self, opened: _Opened | None, is_usable: bool) -> None:
+        with self._changed:
+            self._in_use -= 1
+            if (
+                opened is not None
+                and is_usable
+                and opened.times_closed == self._times_closed
+                and len(self._idle) < MOST_IDLE
+            ):
+                self._idle.append(opened)
+                opened = None
+            self._changed.notify_all()
+        if opened is not None:
+            opened.connection.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            connection = connect(self.file, create=self._may_create)
         except sqlite3.OperationalError:
             # SQLite needs two more files even to read. On a full disk, the reserve makes room for them.
-            if not (_is_full(file.parent) and _release_reserve(file)):
+            if not (sqlite_reserve.is_full(self.file.parent) and sqlite_reserve.release(self.file)):
                 raise
-            log.warning("The disk of %s is full. Free space on it, for example with: statsvc gc", file.parent)
-            connection = _connect(file, create=may_create)
+            log.warning(
+                "The disk of %s is full. Free space on it, for example with: statsvc gc", self.file.parent
+            )
+            connection = connect(self.file, create=self._may_create)
         else:
-            if may_create:
-                _create_reserve(file)
-        may_create = False
+            if self._may_create:
+                sqlite_reserve.create(self.file)
+        self._may_create = False
         return connection
 
-    engine = sa.create_engine(url, creator=connect)
 
-    @sa.event.listens_for(engine, "connect")
-    def _remember(_connection: Any, record: Any) -> None:
-        record.info["file"] = _identity(file)
+class _Opened:
+    """An open connection of the pool.
 
-    @sa.event.listens_for(engine, "checkout")
-    def _check(_connection: Any, record: Any, _proxy: Any) -> None:
-        if record.info.get("file") != _identity(file):
-            raise sa.exc.DisconnectionError("the file was replaced")  # makes the pool connect again
+    identity      of the file when it was opened
+    times_closed  how often the pool had been closed before
+    """
 
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        # A writer takes the write lock first: a transaction that upgrades its lock later can fail at COMMIT.
-        write = connection.get_execution_options().get("statsvc_write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    __slots__ = ("connection", "identity", "times_closed")
 
-    return engine
+    def __init__(
+        self, connection: sqlite3.Connection, identity: tuple[int, int] | None, times_closed: int
+    ) -> None:
+        self.connection, self.identity, self.times_closed = connection, identity, times_closed
 
 
-def _connect(file: Path, *, create: bool) -> sqlite3.Connection:
+class SqliteConnection(Connection):
+    """A connection to SQLite with an open transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, statement: str, /, **values: Any) -> int:
+        """Execute a statement that returns no rows; return how many rows it changed."""
+        return self._cursor(statement, values).rowcount
+
+    def execute_many(self, statement: str, rows: Iterable[Mapping[str, Any]], /) -> None:
+        """Execute a statement once for the values of each row."""
+        try:
+            self._connection.executemany(sqlite_statement(statement), rows)
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+
+    def has_table(self, name: str) -> bool:
+        """Whether a table exists."""
+        query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name"
+        return self.scalar(query, name=name) is not None
+
+    def _fetch(self, statement: str, values: Mapping[str, Any]) -> tuple[Iterable[str], list[Any]]:
+        cursor = self._cursor(statement, values)
+        try:
+            return [column[0] for column in cursor.description], cursor.fetchall()
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+
+    def _cursor(self, statement: str, values: Mapping[str, Any]) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(sqlite_statement(statement), sqlite_values(values))
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+
+
+def _translated(error: sqlite3.Error) -> DatabaseError:
+    kind = IntegrityError if isinstance(error, sqlite3.IntegrityError) else DatabaseError
+    return kind(str(error), error)
+
+
+def _rolled_back(connection: sqlite3.Connection) -> bool:
+    """Roll a transaction back, unless SQLite did already; return whether the connection is usable."""
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error:
+        return False
+    return True
+
+
+def connect(file: Path, *, create: bool) -> sqlite3.Connection:
+    """Return a new connection in autocommit mode, which threads may use one at a time."""
     # As a URI, because only a URI can forbid creation. `quote` keeps "?", "%" and "#" part of the path.
     uri = f"file:{quote(os.fsencode(file))}?mode={'rwc' if create else 'rw'}"
-    # The pool passes a connection from thread to thread, one at a time. The engine begins transactions.
     connection = sqlite3.connect(
         uri, uri=True, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None
     )
@@ -113,8 +274,8 @@ class Changes:
     Only for use in one thread at a time.
     """
 
-    def __init__(self, url: sa.URL) -> None:
-        self._name = str(Path(str(url.database)).absolute())
+    def __init__(self, file: Path) -> None:
+        self._name = str(file)
         self._opened: tuple[sqlite3.Connection, tuple[int, int]] | None = None
         self._times_opened = 0
 
@@ -150,37 +311,6 @@ class Changes:
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether an error of the database means that its disk is full."""
     return isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error)
-
-
-def _is_full(folder: Path) -> bool:
-    try:
-        status = os.statvfs(folder)
-    except OSError:  # the folder is gone, for instance because its disk was unmounted
-        return False
-    return status.f_bavail * status.f_frsize < RESERVE_BYTES or (status.f_files > 0 and status.f_favail < 2)
-
-
-def _reserve(file: Path) -> list[Path]:
-    return [file.with_name(f".{file.name}.reserve-{number}") for number in range(RESERVE_FILES)]
-
-
-def _create_reserve(file: Path) -> None:
-    """Occupy space and inodes next to the database, for when the disk is full; not if it nearly is."""
-    with suppress(OSError):
-        status = os.statvfs(file.parent)
-        if status.f_bavail * status.f_frsize < 4 * RESERVE_BYTES:
-            return
-        for part in _reserve(file):
-            if not part.exists():
-                part.write_bytes(bytes(RESERVE_BYTES // RESERVE_FILES))
-
-
-def _release_reserve(file: Path) -> bool:
-    """Remove the reserve; return whether there was one."""
-    existing = [part for part in _reserve(file) if part.exists()]
-    for part in existing:
-        part.unlink(missing_ok=True)
-    return bool(existing)
 
 
 def _identity(file: Path) -> tuple[int, int] | None:

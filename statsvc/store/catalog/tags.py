@@ -5,14 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from statsvc.errors import InvalidParameter, NotFound, nearest
 from statsvc.store.catalog import dataset_rows
-from statsvc.store.catalog.engine import write
-from statsvc.store.catalog.schema import tags, versions
 
 if TYPE_CHECKING:
+    from statsvc.store.catalog.connection import Connection
     from statsvc.store.catalog.database import Database
     from statsvc.store.catalog.records import Dataset
 
@@ -35,19 +32,32 @@ def validate_tag(tag: str, parameter: str = "tag") -> str:
 
 def of(database: Database, dataset: Dataset) -> dict[str, int]:
     """Return the version number of each tag of a dataset, by tag."""
-    with database.engine.begin() as connection:
-        rows = connection.execute(
-            sa.select(tags).where(tags.c.dataset_uid == dataset.uid).order_by(tags.c.tag)
+    with database.read() as connection:
+        rows = connection.rows(
+            """
+            SELECT tag, number
+            FROM tags
+            WHERE dataset_uid = :uid
+            ORDER BY tag
+            """,
+            uid=dataset.uid,
         )
-        return {row.tag: row.number for row in rows}
+    return {row.tag: row.number for row in rows}
 
 
 def all_tags(database: Database) -> dict[str, dict[str, int]]:
     """Return the version number of each tag, by dataset uid and tag."""
     by_uid: dict[str, dict[str, int]] = {}
-    with database.engine.begin() as connection:
-        for row in connection.execute(sa.select(tags).order_by(tags.c.tag)):
-            by_uid.setdefault(row.dataset_uid, {})[row.tag] = row.number
+    with database.read() as connection:
+        rows = connection.rows(
+            """
+            SELECT dataset_uid, tag, number
+            FROM tags
+            ORDER BY tag
+            """
+        )
+    for row in rows:
+        by_uid.setdefault(row.dataset_uid, {})[row.tag] = row.number
     return by_uid
 
 
@@ -66,30 +76,49 @@ def put(database: Database, dataset: Dataset, tag: str, number: int) -> None:
     `InvalidParameter` for a malformed tag, `NotFound` for an unknown version.
     """
     validate_tag(tag)
-    with write(database.engine) as connection:
-        dataset_rows.update(connection, dataset)
+    with database.write() as connection:
+        dataset_rows.touch(connection, dataset)
         updated = connection.execute(
-            versions.update()
-            .where(versions.c.dataset_uid == dataset.uid, versions.c.number == number)
-            .values(
-                expired_at=sa.case((versions.c.rows_removed_at.is_(None), None), else_=versions.c.expired_at)
-            )
-        ).rowcount
+            """
+            UPDATE versions
+            SET expired_at = CASE WHEN rows_removed_at IS NOT NULL THEN expired_at END
+            WHERE dataset_uid = :uid AND number = :number
+            """,
+            uid=dataset.uid,
+            number=number,
+        )
         if not updated:
             raise NotFound(
                 f"{dataset.name} has no version {number}; "
                 f"list the versions with: statsvc versions {dataset.name}"
             )
-        connection.execute(tags.delete().where(tags.c.dataset_uid == dataset.uid, tags.c.tag == tag))
-        connection.execute(tags.insert().values(dataset_uid=dataset.uid, tag=tag, number=number))
+        _delete(connection, dataset, tag)
+        connection.execute(
+            """
+            INSERT INTO tags (dataset_uid, tag, number)
+            VALUES (:uid, :tag, :number)
+            """,
+            uid=dataset.uid,
+            tag=tag,
+            number=number,
+        )
 
 
 def remove(database: Database, dataset: Dataset, tag: str) -> None:
     """Remove a tag. Raises `NotFound`."""
-    with write(database.engine) as connection:
-        dataset_rows.update(connection, dataset)
-        removed = connection.execute(
-            tags.delete().where(tags.c.dataset_uid == dataset.uid, tags.c.tag == tag)
-        ).rowcount
+    with database.write() as connection:
+        dataset_rows.touch(connection, dataset)
+        removed = _delete(connection, dataset, tag)
     if not removed:
         number_of(dataset.name, of(database, dataset), tag)  # raises, with the existing tags
+
+
+def _delete(connection: Connection, dataset: Dataset, tag: str) -> int:
+    return connection.execute(
+        """
+        DELETE FROM tags
+        WHERE dataset_uid = :uid AND tag = :tag
+        """,
+        uid=dataset.uid,
+        tag=tag,
+    )

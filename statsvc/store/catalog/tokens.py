@@ -9,13 +9,9 @@ import secrets
 import uuid
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
 from msgspec import Struct
 
 from statsvc.errors import InvalidParameter, NotFound, nearest
-from statsvc.store.catalog.engine import write
-from statsvc.store.catalog.schema import now
-from statsvc.store.catalog.schema import tokens as table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +28,12 @@ PREFIX = "statsvc_"
 """Prefix of every token, by which secret scanners recognize a leaked one."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,99}")
+
+_OF_ID = """
+    SELECT id, name, scope, digest, created_at, revoked_at
+    FROM tokens
+    WHERE id = :id
+"""
 
 
 class Token(Struct, frozen=True):
@@ -65,35 +67,49 @@ def create(database: Database, scope: str, name: str) -> tuple[Token, str]:
         )
     secret = PREFIX + secrets.token_urlsafe(32)
     token_id = uuid.uuid4().hex[:8]
-    with write(database.engine) as connection:
+    with database.write() as connection:
         connection.execute(
-            table.insert().values(
-                id=token_id, name=name, scope=scope, digest=_digest(secret.encode()), created_at=now()
-            )
+            """
+            INSERT INTO tokens (id, name, scope, digest, created_at)
+            VALUES (:id, :name, :scope, :digest, clock())
+            """,
+            id=token_id,
+            name=name,
+            scope=scope,
+            digest=_digest(secret.encode()),
         )
-        row = connection.execute(sa.select(table).where(table.c.id == token_id)).one()
-    return Token(**row._mapping), secret
+        row = connection.one(_OF_ID, id=token_id)
+    return Token(**vars(row)), secret
 
 
 def all_tokens(database: Database) -> list[Token]:
     """Return all tokens, oldest first, including revoked ones."""
-    with database.engine.begin() as connection:
-        rows = connection.execute(sa.select(table).order_by(table.c.created_at, table.c.id))
-        return [Token(**row._mapping) for row in rows]
+    with database.read() as connection:
+        rows = connection.rows(
+            """
+            SELECT id, name, scope, digest, created_at, revoked_at
+            FROM tokens
+            ORDER BY created_at, id
+            """
+        )
+    return [Token(**vars(row)) for row in rows]
 
 
 def revoke(database: Database, token_id: str) -> Token:
     """Revoke a token; every server rejects it from its next poll of the catalog on. Raises `NotFound`."""
-    with write(database.engine) as connection:
+    with database.write() as connection:
         connection.execute(
-            table.update()
-            .where(table.c.id == token_id, table.c.revoked_at.is_(None))
-            .values(revoked_at=now())
+            """
+            UPDATE tokens
+            SET revoked_at = clock()
+            WHERE id = :id AND revoked_at IS NULL
+            """,
+            id=token_id,
         )
-        row = connection.execute(sa.select(table).where(table.c.id == token_id)).first()
+        row = connection.first(_OF_ID, id=token_id)
     if row is None:
         raise NotFound(f"there is no token {token_id!r}; list the tokens with: statsvc token list")
-    return Token(**row._mapping)
+    return Token(**vars(row))
 
 
 def find_token(tokens: Iterable[Token], secret: bytes) -> Token | None:

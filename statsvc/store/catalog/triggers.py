@@ -10,20 +10,18 @@ import contextlib
 import itertools
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
 from msgspec import Struct
 
 from statsvc.errors import Conflict, NotFound
 from statsvc.store.catalog import dataset_rows
 from statsvc.store.catalog import jobs as queue
-from statsvc.store.catalog.engine import write
 from statsvc.store.catalog.owners import CLOCK_TOLERANCE_SECONDS
-from statsvc.store.catalog.records import ENDED, Dataset, Job
-from statsvc.store.catalog.schema import datasets, jobs, now, triggers
+from statsvc.store.catalog.records import Dataset, Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from statsvc.store.catalog.connection import Connection, Row
     from statsvc.store.catalog.database import Database
 
 LONGEST_PAUSE_SECONDS = 3600.0
@@ -49,9 +47,20 @@ class Trigger(Struct, frozen=True):
 def of(database: Database, selected: Iterable[Dataset]) -> dict[str, Trigger]:
     """Return the triggers of some datasets, by the dataset's uid."""
     by_uid = {dataset.uid: Trigger() for dataset in selected}
-    with database.engine.begin() as connection:
-        rows = connection.execute(sa.select(triggers).where(triggers.c.dataset_uid.in_(list(by_uid)))).all()
-    return by_uid | {row.dataset_uid: Trigger(row.every, row.watch, row.due_at) for row in rows}
+    with database.read() as connection:
+        rows = connection.rows(
+            """
+            SELECT dataset_uid, every, watch, due_at
+            FROM triggers
+            WHERE dataset_uid IN :uids
+            """,
+            uids=list(by_uid),
+        )
+    return by_uid | {row.dataset_uid: _trigger(row) for row in rows}
+
+
+def _trigger(row: Row) -> Trigger:
+    return Trigger(row.every, bool(row.watch), row.due_at)
 
 
 def change(database: Database, dataset: Dataset, changes: Mapping[str, float | bool | None]) -> None:
@@ -66,25 +75,50 @@ def change(database: Database, dataset: Dataset, changes: Mapping[str, float | b
             f"{dataset.name} contains imported counts, so it has no source to scan or watch; "
             "register the label maps as a dataset to use --every and --watch"
         )
-    of_dataset = triggers.c.dataset_uid == dataset.uid
-    values: dict[str, object] = dict(changes)
-    if "every" in changes:
-        every = changes["every"]
-        values["due_at"] = None if every is None else now() + float(every)
-    with write(database.engine) as connection:
+    with database.write() as connection:
         dataset_rows.lock(connection, dataset)
-        if connection.execute(triggers.update().where(of_dataset).values(values)).rowcount == 0:
+        connection.execute(
+            """
+            INSERT INTO triggers (dataset_uid, watch)
+            VALUES (:uid, FALSE)
+            ON CONFLICT (dataset_uid) DO NOTHING
+            """,
+            uid=dataset.uid,
+        )
+        if "every" in changes:
             connection.execute(
-                triggers.insert().values({"dataset_uid": dataset.uid, "watch": False} | values)
+                """
+                UPDATE triggers
+                SET every = :every, due_at = clock() + :every
+                WHERE dataset_uid = :uid
+                """,
+                uid=dataset.uid,
+                every=changes["every"],
+            )
+        if "watch" in changes:
+            connection.execute(
+                """
+                UPDATE triggers
+                SET watch = :watch
+                WHERE dataset_uid = :uid
+                """,
+                uid=dataset.uid,
+                watch=changes["watch"],
             )
 
 
 def watched(database: Database) -> list[tuple[Dataset, Trigger]]:
     """Return the datasets whose sources are watched."""
-    query = sa.select(datasets, triggers.c.every, triggers.c.watch, triggers.c.due_at).join(triggers)
-    with database.engine.begin() as connection:
-        rows = connection.execute(query.where(triggers.c.watch, datasets.c.deleted_at.is_(None))).all()
-    return [(Dataset.from_row(row), Trigger(row.every, row.watch, row.due_at)) for row in rows]
+    with database.read() as connection:
+        rows = connection.rows(
+            """
+            SELECT datasets.*, triggers.every, triggers.watch, triggers.due_at
+            FROM datasets
+            JOIN triggers ON triggers.dataset_uid = datasets.uid
+            WHERE triggers.watch AND datasets.deleted_at IS NULL
+            """
+        )
+    return [(Dataset.from_row(row), _trigger(row)) for row in rows]
 
 
 def queue_due(database: Database) -> list[tuple[Dataset, Job]]:
@@ -94,42 +128,54 @@ def queue_due(database: Database) -> list[tuple[Dataset, Job]]:
     missed several scans, for example while no runner was up, queues one job. After failed scans in a row, a
     schedule queues fewer: see `_pause`.
     """
-    # A time further away than the interval was stored before the clock was set back.
-    is_due = sa.or_(
-        triggers.c.due_at <= now(), triggers.c.due_at > now() + triggers.c.every + CLOCK_TOLERANCE_SECONDS
-    )
-    with database.engine.begin() as connection:
-        # Read without a lock, so that idle runners block nobody.
-        rows = connection.execute(
-            sa.select(datasets, triggers.c.due_at, triggers.c.every)
-            .join(triggers)
-            .where(is_due, datasets.c.deleted_at.is_(None))
-        ).all()
+    with database.read() as connection:
+        # Read without a lock, so that idle runners block nobody. A time further away than the interval was
+        # stored before the clock was set back.
+        rows = connection.rows(
+            """
+            SELECT datasets.*, triggers.due_at, triggers.every
+            FROM datasets
+            JOIN triggers ON triggers.dataset_uid = datasets.uid
+            WHERE (triggers.due_at <= clock() OR triggers.due_at > clock() + triggers.every + :tolerance)
+              AND datasets.deleted_at IS NULL
+            """,
+            tolerance=CLOCK_TOLERANCE_SECONDS,
+        )
     queued = []
     for row in rows:
         dataset = Dataset.from_row(row)
         # A dataset that was deleted meanwhile must not prevent the scans of the others.
-        with contextlib.suppress(NotFound), write(database.engine) as connection:
+        with contextlib.suppress(NotFound), database.write() as connection:
             dataset_rows.lock(connection, dataset)
             advanced = connection.execute(
-                triggers.update()
-                .where(triggers.c.dataset_uid == dataset.uid, triggers.c.due_at == row.due_at)
-                .values(due_at=now() + row.every)
-            ).rowcount
+                """
+                UPDATE triggers
+                SET due_at = clock() + :every
+                WHERE dataset_uid = :uid AND due_at = :due_at
+                """,
+                uid=dataset.uid,
+                every=row.every,
+                due_at=row.due_at,
+            )
             if advanced == 1 and not _is_paused(connection, dataset, row.every):
                 job, _ = queue.submit_in(connection, dataset, full=False, max_removed=queue.MAX_REMOVED)
                 queued.append((dataset, job))
     return queued
 
 
-def _is_paused(connection: sa.Connection, dataset: Dataset, every: float) -> bool:
+def _is_paused(connection: Connection, dataset: Dataset, every: float) -> bool:
     """Whether the newest scans of a dataset failed, and its schedule waits before it tries again."""
-    newest = connection.execute(
-        sa.select(jobs.c.state, jobs.c.finished_at, now().label("clock"))
-        .where(jobs.c.dataset_uid == dataset.uid, jobs.c.state.in_(sorted(ENDED)))
-        .order_by(jobs.c.created_at.desc())
-        .limit(_MOST_FAILURES)
-    ).all()
+    newest = connection.rows(
+        """
+        SELECT state, finished_at, clock() AS clock
+        FROM jobs
+        WHERE dataset_uid = :uid AND state IN ('succeeded', 'failed', 'cancelled')
+        ORDER BY created_at DESC
+        LIMIT :limit
+        """,
+        uid=dataset.uid,
+        limit=_MOST_FAILURES,
+    )
     failures = list(itertools.takewhile(lambda row: row.state == "failed", newest))
     if not failures or failures[0].finished_at is None:
         return False
@@ -154,17 +200,21 @@ def queue_unless_since(database: Database, dataset: Dataset, seconds: float) -> 
     Such a scan sees every change that is at least `seconds` old, so several runners that watch the same
     source queue one job. Raises `NotFound` if the dataset was deleted.
     """
-    with write(database.engine) as connection:
+    with database.write() as connection:
         dataset_rows.lock(connection, dataset)
+        # A job of the future was created before the clock was set back, and may be old.
         recent = connection.scalar(
-            sa.select(jobs.c.id)
-            .where(
-                jobs.c.dataset_uid == dataset.uid,
-                jobs.c.named.is_(None),
-                jobs.c.created_at > now() - seconds,
-                jobs.c.created_at <= now(),  # else the clock was set back since, and the job may be old
-            )
-            .limit(1)
+            """
+            SELECT id
+            FROM jobs
+            WHERE dataset_uid = :uid
+              AND named IS NULL
+              AND created_at > clock() - :seconds
+              AND created_at <= clock()
+            LIMIT 1
+            """,
+            uid=dataset.uid,
+            seconds=seconds,
         )
         if recent is not None:
             return None

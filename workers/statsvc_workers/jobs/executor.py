@@ -16,13 +16,13 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
 from msgspec import Struct
 
 from statsvc.common.logs import configure_logging, log_context
 from statsvc.errors import NotFound
 from statsvc.store import home as homes
 from statsvc.store.catalog import jobs
+from statsvc.store.catalog.database_errors import DatabaseError
 from statsvc_workers.processes.parent_death import end_with_parent
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _run_job(
             _report(name, execute(catalog, home.store, job, cluster, settings, Progress(), stopping.is_set))
     except NotFound as error:
         log.info("Job %s was cancelled before it began, and its dataset deleted: %s", job_id, error)
-    except sa.exc.SQLAlchemyError as error:
+    except DatabaseError as error:
         log.warning("The catalog became unavailable during job %s (%s). Its lease will expire", job_id, error)
         time.sleep(PAUSE_SECONDS)
 

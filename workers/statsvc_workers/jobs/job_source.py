@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +65,7 @@ def dataset_source(catalog: Catalog, dataset: Dataset) -> tuple[Source, Dataset]
             selection=source.selection,
             splits=dataset.configuration.splits or source.splits,
         )
-        return source, dataclasses.replace(dataset, configuration=configuration)
+        return source, replace(dataset, configuration=configuration)
     try:
         return source, catalog.set_source(
             dataset, source.root, source.pattern, source.selection, source.splits

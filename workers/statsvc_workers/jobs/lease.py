@@ -7,11 +7,11 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
 from msgspec import Struct
 
 from statsvc.errors import LeaseLost, StatsvcError, StoreUnavailable
 from statsvc.store.catalog import jobs
+from statsvc.store.catalog.database_errors import DatabaseError
 from statsvc.store.versions import durable
 from statsvc_workers.cluster.away import ClusterAway
 from statsvc_workers.jobs.attempt import Attempt
@@ -75,7 +75,7 @@ class Heartbeat:
             except LeaseLost as lost:
                 self._lost = None if self._ended.is_set() else lost
                 return
-            except sa.exc.SQLAlchemyError as error:
+            except DatabaseError as error:
                 # A short outage does no harm: the lease expires only after its duration.
                 if not failing:
                     log.warning("The catalog did not accept a heartbeat: %s", _text(error))
@@ -161,7 +161,7 @@ def _log_catalog_errors(job: Job) -> Iterator[None]:
     """Log an error of the catalog, such as a full disk, so that it does not hide why the attempt ended."""
     try:
         yield
-    except sa.exc.SQLAlchemyError as error:
+    except DatabaseError as error:
         log.warning(
             "The catalog could not record the end of job %s (%s). Its lease will expire",
             *(job.id, _text(error)),
@@ -169,7 +169,7 @@ def _log_catalog_errors(job: Job) -> Iterator[None]:
 
 
 def _text(error: Exception) -> str:
-    """Return an error in one line; of a database error, the database's message without the SQL statement."""
-    if isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
-        return f"the catalog: {error.orig}"
+    """Return an error in one line."""
+    if isinstance(error, DatabaseError):
+        return f"the catalog: {error}"
     return f"{type(error).__name__}: {error}"

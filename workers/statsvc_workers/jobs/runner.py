@@ -8,12 +8,12 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
 from msgspec import Struct, field
 
 from statsvc.common.logs import log_context
 from statsvc.errors import LeaseLost, NotFound
 from statsvc.store.catalog import jobs
+from statsvc.store.catalog.database_errors import DatabaseError
 from statsvc.store.catalog.records import RUNNING
 from statsvc_workers.jobs.executor import Executor, ExecutorOptions
 from statsvc_workers.jobs.triggers import Triggers
@@ -87,7 +87,7 @@ def run(
         while not stop() and (parent is None or os.getppid() == parent):
             try:
                 supervisor.step()
-            except sa.exc.SQLAlchemyError as error:
+            except DatabaseError as error:
                 if not unavailable:  # once, not four times a second
                     log.warning("The catalog is unavailable (%s). Retrying", error)
                 unavailable = True
@@ -250,6 +250,6 @@ class _Supervisor:
             executor.kill()
         for running in self._running:
             # Does nothing if the process has requeued the job itself.
-            with contextlib.suppress(sa.exc.SQLAlchemyError):
+            with contextlib.suppress(DatabaseError):
                 jobs.requeue(self._catalog, running.job, "its runner was stopped", orderly=True)
         self._running, self._idle = [], None

@@ -8,11 +8,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from statsvc.common.object_urls import is_url
 from statsvc.errors import NotFound
 from statsvc.store.catalog import operations, triggers
+from statsvc.store.catalog.database_errors import DatabaseError
 from statsvc.store.catalog.owners import process_identity
 from statsvc_workers.sources.watching import QUIET_SECONDS, SourceWatcher
 
@@ -64,7 +63,7 @@ class Triggers:
         while not self._ended.wait(POLL_SECONDS):
             try:
                 self._step()
-            except sa.exc.SQLAlchemyError as error:
+            except DatabaseError as error:
                 if not unavailable:
                     log.warning("The catalog is unavailable (%s). Triggers are paused", error)
                 unavailable = True
@@ -75,7 +74,7 @@ class Triggers:
                 unavailable = False
         for _, watcher in self._watchers.values():
             watcher.close()
-        with contextlib.suppress(sa.exc.SQLAlchemyError):
+        with contextlib.suppress(DatabaseError):
             operations.remove_runner(self._catalog, self._owner)
 
     def _step(self) -> None:
