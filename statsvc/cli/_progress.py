@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 REFRESH_SECONDS = 0.2
 """Time between two updates of the bar."""
 
+BAR_SECONDS = 0.5
+"""Time after which the bar appears; many scans end before, and do not load rich."""
+
 LINE_SECONDS = 5.0
 """Time between two plain lines."""
 
@@ -98,6 +101,12 @@ def _hidden_control_characters() -> Iterator[None]:
 
 
 def _show_bar(read: Callable[[], dict[str, Any]], stopping: threading.Event) -> None:
+    with _hidden_control_characters():
+        if not stopping.wait(BAR_SECONDS):
+            _refresh_bar(read, stopping)
+
+
+def _refresh_bar(read: Callable[[], dict[str, Any]], stopping: threading.Event) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -109,10 +118,9 @@ def _show_bar(read: Callable[[], dict[str, Any]], stopping: threading.Event) -> 
         console=Console(stderr=True),
         transient=True,
     )
-    with _hidden_control_characters(), bar:
+    with bar:
         task = bar.add_task("listing", total=None, summary="")
         while True:
-            last = stopping.wait(REFRESH_SECONDS)
             progress = read()
             bar.update(
                 task,
@@ -121,5 +129,5 @@ def _show_bar(read: Callable[[], dict[str, Any]], stopping: threading.Event) -> 
                 completed=progress.get("done", 0),
                 summary=summary(progress),
             )
-            if last:
+            if stopping.wait(REFRESH_SECONDS):
                 return

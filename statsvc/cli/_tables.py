@@ -42,21 +42,19 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         for row in (columns, *rows):
             echo("\t".join(text_of(value) for value in row))
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from statsvc.common.text_table import PLAIN, Column, Line, print_lines, table, text_width
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     numeric = {k for row in rows for k, value in enumerate(row) if isinstance(value, int)}
-    for k, column in enumerate(columns):
-        table.add_column(
-            column,
-            justify="right" if k in numeric else "left",
-            no_wrap=column != "source",
-            overflow="fold",
-        )
-    for row in rows:
-        # As `Text`, because rich would read a name in brackets as markup.
-        table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else text_of(value)) for value in row))
-    Console().print(table)
+    heads = [
+        Column(column, right=k in numeric, shrink="wrap" if column == "source" else "")
+        for k, column in enumerate(columns)
+    ]
+    cells = [
+        [(f"{value:,}" if isinstance(value, int) else text_of(value), PLAIN) for value in row] for row in rows
+    ]
+
+    def lines(width: int) -> list[Line]:
+        head, *body = table(heads, cells, width, gap=3)
+        return [head, [("─" * sum(text_width(text) for text, _ in head), PLAIN)], *body]
+
+    print_lines(lines, sys.stdout)

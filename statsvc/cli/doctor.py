@@ -11,6 +11,18 @@ import click
 from statsvc.cli._completion import complete_dataset
 from statsvc.cli._home import HomeOptions, find_dataset, home_options, open_table
 from statsvc.cli._options import json_option, print_json, version_option
+from statsvc.common.text_table import (
+    BOLD,
+    BOLD_RED,
+    DIM,
+    PLAIN,
+    YELLOW,
+    Column,
+    Line,
+    print_lines,
+    table,
+    wrap,
+)
 from statsvc.doctor.finding import SERIOUS
 from statsvc.doctor.report import examine
 from statsvc.errors import SourceError, UnreadableSample
@@ -20,7 +32,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from rich.console import RenderableType
 
     from statsvc.store.versions.version import Version
 
@@ -44,9 +55,7 @@ def doctor(name: str | None, number: int | str | None, as_json: bool, options: H
     if as_json:
         print_json(report)
     else:
-        from statsvc.weighting.display import printed
-
-        printed(lambda _width: _render(report), sys.stdout)
+        print_lines(lambda width: _lines(report, width), sys.stdout)
     if report["serious"]:
         raise click.exceptions.Exit(1)
 
@@ -70,49 +79,38 @@ def _read_pixels(source: str, table: Version, name: str) -> Iterator[NDArray[np.
         return
 
 
-def _render(report: dict[str, Any]) -> RenderableType:
+def _lines(report: dict[str, Any], width: int) -> list[Line]:
     """Return a report for people: a heading, then one paragraph per finding, serious ones first."""
-    from rich.console import Group
-    from rich.text import Text
-
-    blocks: list[RenderableType] = [_heading(report)]
+    lines = wrap(_heading(report), width)
     for finding in report["findings"]:
-        style = "bold red" if finding["level"] == SERIOUS else "yellow"
-        blocks += ["", Text.assemble((finding["level"], style), f"  {finding['code']}"), _details(finding)]
+        style = BOLD_RED if finding["level"] == SERIOUS else YELLOW
+        lines += [[], [(finding["level"], style), (f"  {finding['code']}", PLAIN)], *_details(finding, width)]
     for topic in report["not_examined"]:
-        blocks += ["", Text(f"not examined: {topic}", "dim")]
-    return Group(*blocks)
+        lines += [[], *wrap([(f"not examined: {topic}", DIM)], width)]
+    return lines
 
 
-def _heading(report: dict[str, Any]) -> RenderableType:
-    from rich.text import Text
-
+def _heading(report: dict[str, Any]) -> Line:
     serious, findings = report["serious"], report["findings"]
-    heading = Text.assemble((report["dataset"], "bold"), f" · version {report['version']}")
+    text = f" · version {report['version']}"
     if report["images"] is not None:
-        heading.append(f" · {report['images']:,} image{'' if report['images'] == 1 else 's'}")
-    heading.append(
+        text += f" · {report['images']:,} image{'' if report['images'] == 1 else 's'}"
+    text += (
         f" · {serious} serious, {len(findings) - serious} to check" if findings else " · no problems found"
     )
-    return heading
+    return [(report["dataset"], BOLD), (text, PLAIN)]
 
 
-def _details(finding: dict[str, Any]) -> RenderableType:
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
-
-    lines = [("found", finding["saw"])]
+def _details(finding: dict[str, Any], width: int) -> list[Line]:
+    rows = [("found", finding["saw"])]
     if finding["files"]:
         more = finding["count"] - len(finding["files"])
-        lines.append(("files", ", ".join(finding["files"]) + (f" and {more:,} more" if more > 0 else "")))
+        rows.append(("files", ", ".join(finding["files"]) + (f" and {more:,} more" if more > 0 else "")))
     if finding["moves"] is not None:
-        lines.append(("effect", _effect(finding["moves"], finding["code"])))
-    lines.append(("fix", finding["do"]))
-    table = Table.grid(padding=(0, 2))
-    for label, text in lines:
-        table.add_row(Text(f"{label:<6}"), Text(text))
-    return Padding(table, (0, 0, 0, 2))
+        rows.append(("effect", _effect(finding["moves"], finding["code"])))
+    rows.append(("fix", finding["do"]))
+    cells = [[("", PLAIN), (f"{label:<6}", PLAIN), (text, PLAIN)] for label, text in rows]
+    return table([Column(), Column(), Column(shrink="wrap")], cells, width)
 
 
 def _effect(moves: dict[str, Any], code: str) -> str:

@@ -6,9 +6,8 @@ import gc
 import math
 import signal
 import sys
-import threading
 import time
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,8 +35,6 @@ from statsvc.dataset.selection import quoted
 from statsvc.errors import Conflict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from statsvc.dataset.known_layouts import Layout
     from statsvc.store.catalog.catalog import Catalog
     from statsvc.store.catalog.records import Dataset
@@ -193,8 +190,7 @@ def scan(
         triggers.change(catalog, dataset, triggers_wanted)
         settings = Settings(device, max_pixels or MAX_PIXELS, search_parent=True)
         cluster = LocalCluster(workers, template=template)
-        with nullcontext() if as_json else _display_loaded():
-            outcome = _run_job(home, catalog, dataset, settings, cluster, max_removed, full, samples)
+        outcome = _run_job(home, catalog, dataset, settings, cluster, max_removed, full, samples)
         template.end()  # it ends while the results are printed
         dataset = catalog.dataset_by_uid(dataset.uid)
         progress = outcome.progress
@@ -311,22 +307,6 @@ def _run_job(
         raise click.exceptions.Exit(1) from None
     finally:
         cluster.close()
-
-
-@contextmanager
-def _display_loaded() -> Iterator[None]:
-    """Load in a thread what prints the result: this process mostly waits for those that count, and for disks.
-
-    The thread has ended when the block is left.
-    """
-    from statsvc.weighting import display
-
-    thread = threading.Thread(target=display.load, name="display", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
 
 
 def _follow_running_job(catalog: Catalog, dataset: Dataset) -> None:

@@ -5,18 +5,30 @@ from __future__ import annotations
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
+from statsvc.common.text_table import (
+    BOLD,
+    BOLD_CYAN,
+    DIM,
+    PLAIN,
+    YELLOW,
+    Column,
+    Line,
+    print_lines,
+    table,
+    text_width,
+    wrap,
+)
 from statsvc.weighting import comparison
-from statsvc.weighting.display import printed, stream_text
+from statsvc.weighting.display import separated, stream_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from rich.console import RenderableType
 
 _MAX_CLASSES = 24
 """Largest number of classes in the second table; of more classes, it shows the first and the last ones."""
 
 _MAX_WIDTH = 140
+_METHOD_WIDTH = 44
 _NAME_WIDTH = 20
 _CELL_WIDTH = 7
 """Terminal columns of a share of the loss, including the gap before it."""
@@ -28,77 +40,75 @@ _SMALLEST_SHOWN_CHANGE = 0.001
 
 def print_comparison(compared: Mapping[str, Any], file: IO[str] | None = None) -> None:
     """Print a comparison to `file`, standard output by default, as wide as the terminal."""
-    printed(lambda width: comparison_table(compared, width=width), file or sys.stdout, max_width=_MAX_WIDTH)
+    print_lines(lambda width: comparison_table(compared, width), file or sys.stdout, _MAX_WIDTH)
 
 
-def comparison_table(compared: Mapping[str, Any], *, width: int) -> RenderableType:
-    """Return a comparison of `comparison.compare` as a rich renderable, `width` columns wide.
+def comparison_table(compared: Mapping[str, Any], width: int) -> list[Line]:
+    """Return the lines of a comparison of `comparison.compare`, `width` columns wide.
 
     The first table has the methods, in ascending order of max/min; the second has each class's share of the
     loss with every method.
     """
-    from rich.console import Group
-    from rich.constrain import Constrain
-    from rich.text import Text
-
-    parts: list[RenderableType] = [_heading(compared), "", _methods(compared), ""]
-    for table in _shares(compared, width):
-        parts += [table, ""]
-    parts.append(
-        Text(
-            "moved: part of the loss that moves to other classes. Shares are in %; bold: at least twice the "
-            "share with uniform weights, dim: at most half of it.",
-            style="dim",
-        )
+    lines = [*wrap(_heading(compared), width), [], *_methods(compared, width), []]
+    for shares in _shares(compared, width):
+        lines += [*shares, []]
+    note = (
+        "moved: part of the loss that moves to other classes. Shares are in %; bold: at least twice the "
+        "share with uniform weights, dim: at most half of it."
     )
+    lines += wrap([(note, DIM)], width)
     for omitted in compared["left_out"]:
         names = ", ".join(omitted["names"])
-        parts.append(Text.assemble(("left out: ", "yellow"), f"{names}: {omitted['reason']}"))
+        lines += wrap([("left out: ", YELLOW), (f"{names}: {omitted['reason']}", PLAIN)], width)
     for warning in compared["warnings"]:
-        parts.append(Text.assemble(("warning: ", "yellow"), warning["message"]))
-    return Constrain(Group(*parts), width)
+        lines += wrap([("warning: ", YELLOW), (warning["message"], PLAIN)], width)
+    return lines
 
 
-def _heading(compared: Mapping[str, Any]) -> RenderableType:
-    from rich.text import Text
-
-    parts = [Text(str(compared["dataset"]), "bold")]
+def _heading(compared: Mapping[str, Any]) -> Line:
+    parts = [(str(compared["dataset"]), BOLD)]
     if compared["version"] is not None:
-        parts.append(Text(f"version {compared['version']}"))
+        parts.append((f"version {compared['version']}", PLAIN))
     if compared["split"]:
-        parts.append(Text(f"split {compared['split']}"))
+        parts.append((f"split {compared['split']}", PLAIN))
     stream = compared.get("stream")
     if stream is not None:
-        parts.append(Text(f"drawn {stream_text(stream)}", "yellow"))
+        parts.append((f"drawn {stream_text(stream)}", YELLOW))
     if compared["images"] is not None:
-        parts.append(Text(f"{compared['images']:,} images"))
-    parts.append(Text(f"{len(compared['candidates'])} different weightings"))
-    return Text(" · ").join(parts)
+        parts.append((f"{compared['images']:,} images", PLAIN))
+    parts.append((f"{len(compared['candidates'])} different weightings", PLAIN))
+    return separated(parts)
 
 
-def _methods(compared: Mapping[str, Any]) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("", justify="right")
-    table.add_column("method", overflow="fold", max_width=44)
-    table.add_column("max/min", justify="right", no_wrap=True)
-    table.add_column("moved from\nuniform", justify="right", no_wrap=True)
-    table.add_column("moved from\ndefault", justify="right", no_wrap=True)
-    table.add_column("largest changes from the default, in points", overflow="fold")
+def _methods(compared: Mapping[str, Any], width: int) -> list[Line]:
+    columns = [
+        Column("", right=True),
+        Column("method", shrink="wrap", max_width=_METHOD_WIDTH),
+        Column("max/min", right=True),
+        Column("moved from\nuniform", right=True),
+        Column("moved from\ndefault", right=True),
+        Column("largest changes from the default, in points", shrink="wrap"),
+    ]
     default = comparison.named(compared, compared["default"])
+    rows = []
     for number, candidate in enumerate(compared["candidates"], 1):
         is_default = compared["default"] in candidate["names"]
-        table.add_row(
-            str(number),
-            Text(" = ".join(candidate["names"]), "bold" if is_default else ""),
-            _ratio(candidate["ratio"]),
-            f"{candidate['moved']['uniform']:.1%}",
-            "default" if is_default else f"{candidate['moved']['default']:.1%}",
-            "" if is_default or default is None else _changes(compared["classes"], candidate, default),
+        rows.append(
+            [
+                (str(number), PLAIN),
+                (" = ".join(candidate["names"]), BOLD if is_default else PLAIN),
+                (_ratio(candidate["ratio"]), PLAIN),
+                (f"{candidate['moved']['uniform']:.1%}", PLAIN),
+                ("default" if is_default else f"{candidate['moved']['default']:.1%}", PLAIN),
+                (
+                    ""
+                    if is_default or default is None
+                    else _changes(compared["classes"], candidate, default),
+                    PLAIN,
+                ),
+            ]
         )
-    return table
+    return table(columns, rows, width)
 
 
 def _ratio(ratio: float | None) -> str:
@@ -119,39 +129,40 @@ def _changes(
     return text.replace("-", "−")
 
 
-def _shares(compared: Mapping[str, Any], width: int) -> list[RenderableType]:
+def _shares(compared: Mapping[str, Any], width: int) -> list[list[Line]]:
     """Return tables with the classes' shares of the loss; each has as many methods as fit the width."""
-    from rich.table import Table
-    from rich.text import Text
-
     uniform = comparison.named(compared, comparison.REFERENCE)
     assert uniform is not None
     rows = sorted(
         (row for row in compared["classes"] if not row.get("ignored")), key=lambda row: -row["frequency"]
     )
-    longest = min(_NAME_WIDTH, max((len(row["name"]) for row in rows), default=1))
+    shown_rows = _shortened(rows)
+    more = f"… {len(rows) - _MAX_CLASSES} more"
+    names = [more if row is None else row["name"] for row in shown_rows]
+    longest = min(_NAME_WIDTH, max(map(text_width, names), default=1))
     across = max(1, (width - longest - 2 - _PIXELS_WIDTH) // _CELL_WIDTH)
     candidates = list(enumerate(compared["candidates"], 1))
-    tables: list[RenderableType] = []
+    tables = []
     for first in range(0, len(candidates), across):
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column("class", overflow="ellipsis", max_width=_NAME_WIDTH, no_wrap=True)
-        table.add_column("pixels", justify="right", no_wrap=True)
         shown = candidates[first : first + across]
-        for number, _ in shown:
-            table.add_column(str(number), justify="right", no_wrap=True, min_width=_CELL_WIDTH - 2)
-        for row in _shortened(rows):
+        columns = [
+            Column("class", shrink="cut", max_width=_NAME_WIDTH),
+            Column("pixels", right=True),
+            *(Column(f"{number:>{_CELL_WIDTH - 2}}", right=True) for number, _ in shown),
+        ]
+        body = []
+        for row in shown_rows:
             if row is None:
-                table.add_row(f"… {len(rows) - _MAX_CLASSES} more", style="dim")
+                body.append([(more, DIM)] + [("", PLAIN)] * (len(columns) - 1))
                 continue
             plain = uniform["loss_share"][row["id"]]
-            cells = []
+            cells = [(row["name"], PLAIN), (_percent(row["frequency"]), PLAIN)]
             for _, candidate in shown:
                 share = candidate["loss_share"][row["id"]]
-                style = "bold cyan" if share >= 2 * plain > 0 else "dim" if share <= plain / 2 else ""
-                cells.append(Text(_percent(share), style))
-            table.add_row(Text(row["name"]), Text(_percent(row["frequency"])), *cells)
-        tables.append(table)
+                style = BOLD_CYAN if share >= 2 * plain > 0 else DIM if share <= plain / 2 else PLAIN
+                cells.append((_percent(share), style))
+            body.append(cells)
+        tables.append(table(columns, body, width))
     return tables
 
 

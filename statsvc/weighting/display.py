@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from html import escape
 from typing import IO, TYPE_CHECKING, Any
 
-from statsvc.common.one_line import one_line
+from statsvc.common.text_table import (
+    BOLD,
+    CYAN,
+    DIM,
+    PLAIN,
+    RED,
+    YELLOW,
+    Column,
+    Line,
+    Span,
+    print_lines,
+    table,
+    text_width,
+    wrap,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from rich.console import RenderableType
 
 MAX_WIDTH = 110
 """Largest width of a table in terminal columns; a longer bar would not be clearer."""
@@ -21,9 +31,9 @@ MAX_ABSENT = 100
 """Most absent classes that a table shows; more are one line."""
 
 _NAME_WIDTH = 24
-_COLOR = re.compile(r"(\x1b\[[0-9;]*m)")
-# Replacements of the same width, for output that is not UTF-8.
-_ASCII = str.maketrans("·…█▉▊▋▌▍▎▏–×", "-~#####   -x")
+_SHORTEST_BAR = 6
+_GAP = 2
+_EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def print_class_table(response: Mapping[str, Any], file: IO[str] | None = None) -> None:
@@ -31,62 +41,26 @@ def print_class_table(response: Mapping[str, Any], file: IO[str] | None = None) 
 
     The text is colored on a terminal, and ASCII where the encoding of the file is not UTF-8.
     """
-    printed(lambda width: class_table(response, width=width), file or sys.stdout)
+    print_lines(lambda width: class_table(response, width), file or sys.stdout, MAX_WIDTH)
 
 
-def load() -> None:
-    """Import what `print_class_table` uses, which takes 50 ms, for instance while another process works."""
-    import rich.bar
-    import rich.console
-    import rich.constrain
-    import rich.padding
-    import rich.table
-    import rich.text  # noqa: F401
-
-
-def printed(make: Callable[[int], RenderableType], file: IO[str], max_width: int = MAX_WIDTH) -> None:
-    """Print to a file what `make` returns for the width of the terminal, at most `max_width` columns."""
-    from rich.console import Console
-
-    console = Console(file=file, highlight=False, markup=False)
-    with console.capture() as captured:
-        console.print(make(min(console.width, max_width)))
-    lines = (line.rstrip() for line in captured.get().split("\n"))
-    # Names can contain control characters, which the terminal would obey; the others are colors.
-    text = (
-        "\n".join("".join(map(_without_controls, _COLOR.split(line))) for line in lines).rstrip("\n") + "\n"
-    )
-    encoding = console.encoding
-    if not encoding.startswith("utf"):
-        text = text.translate(_ASCII).encode(encoding, "replace").decode(encoding)
-    console.file.write(text)
-
-
-def _without_controls(text: str) -> str:
-    return text if _COLOR.fullmatch(text) else one_line(text)
-
-
-def class_table(response: Mapping[str, Any], *, width: int | None = None) -> RenderableType:
-    """Return a weights response as a rich renderable, `width` columns wide.
+def class_table(response: Mapping[str, Any], width: int) -> list[Line]:
+    """Return the lines of a weights response, `width` columns wide.
 
     It consists of a heading; id, name, pixels, share, images, weight and bar of each class, with ignored and
     absent classes dimmed; and the warnings. Columns without information (names equal to ids, unknown image
     counts) are left out. An estimate has the 95 % interval of each share, and a stream the factor by which
     each class is more frequent than in the files.
     """
-    from rich.console import Group
-    from rich.constrain import Constrain
-    from rich.padding import Padding
-    from rich.text import Text
-
     rows, absent = _shown_rows(response["classes"])
-    parts: list[RenderableType] = [_heading(response), "", _class_rows(response, rows)]
+    lines = [*wrap(_heading(response), width), [], *_class_rows(response, rows, width)]
     if absent:
-        parts.append(Text(f"{absent:,} of {len(response['classes']):,} classes are absent", "dim"))
-    for number, warning in enumerate(response["warnings"]):
-        text = Text.assemble(("warning: ", "yellow"), one_line(warning["message"]))
-        parts.append(Padding(text, (1 if number == 0 else 0, 0, 0, 0)))
-    return Constrain(Group(*parts), width)
+        lines += wrap([(f"{absent:,} of {len(response['classes']):,} classes are absent", DIM)], width)
+    if response["warnings"]:
+        lines.append([])
+    for warning in response["warnings"]:
+        lines += wrap([("warning: ", YELLOW), (warning["message"], PLAIN)], width)
+    return lines
 
 
 def _shown_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], int]:
@@ -96,39 +70,32 @@ def _shown_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, An
     return (present, absent) if absent > MAX_ABSENT else (list(rows), 0)
 
 
-def _class_rows(response: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    from rich.bar import Bar
-    from rich.table import Table
-    from rich.text import Text
-
+def _class_rows(response: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], width: int) -> list[Line]:
     has_names = any(row["name"] != str(row["id"]) for row in rows)
     has_images = any(row["images"] is not None for row in rows)
     is_estimate = any("interval" in row or "images_bound" in row for row in rows)
     # Not the weights of the rows: a response read from a file shows what a training program would use.
     weights: Sequence[float] = response["weights"]
-    largest = max((abs(weight) for weight in weights), default=0.0)
-
-    table = Table(box=None, expand=True, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("id", justify="right")
-    if has_names:
-        table.add_column("name", overflow="ellipsis", max_width=_NAME_WIDTH, no_wrap=True)
-    table.add_column("pixels", justify="right", no_wrap=True)
-    table.add_column("share", justify="right", no_wrap=True)
-    if is_estimate:
-        table.add_column("95 % interval", justify="right", no_wrap=True)
-    if has_images:
-        table.add_column("images", justify="right", no_wrap=True)
-    if "stream" in response:
-        table.add_column("seen", justify="right", no_wrap=True)
-    table.add_column(_WEIGHT[response["kind"]], justify="right", no_wrap=True)
-    table.add_column("", ratio=1, min_width=6)
-
     format_weight = _weight_format(weights)
-    for row in rows:
-        weight = weights[row["id"]]
-        cells: list[RenderableType] = [str(row["id"])]
+    states = ["ignored" if row.get("ignored") else "absent" if row.get("absent") else "" for row in rows]
+
+    columns = [Column("id", right=True)]
+    if has_names:
+        columns.append(Column("name", shrink="cut", max_width=_NAME_WIDTH))
+    columns += [Column("pixels", right=True), Column("share", right=True)]
+    if is_estimate:
+        columns.append(Column("95 % interval", right=True))
+    if has_images:
+        columns.append(Column("images", right=True))
+    if "stream" in response:
+        columns.append(Column("seen", right=True))
+    columns.append(Column(_WEIGHT[response["kind"]], right=True))
+
+    body = []
+    for row, state in zip(rows, states, strict=True):
+        cells = [str(row["id"])]
         if has_names:
-            cells.append(Text(one_line(row["name"])))
+            cells.append(row["name"])
         cells += [f"{round(row['pixels']):,}", _share(row["frequency"])]
         if is_estimate:
             cells.append("not estimated" if "images_bound" in row else _interval(row.get("interval")))
@@ -136,34 +103,48 @@ def _class_rows(response: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
             cells.append("" if row["images"] is None else f"{round(row['images']):,}")
         if "stream" in response:
             cells.append("" if row["seen"] is None else f"{row['seen']:.2f}×")
-        cells.append(format_weight(weight))
-        state = "ignored" if row.get("ignored") else "absent" if row.get("absent") else ""
-        cells.append(Text(state) if state else Bar(largest or 1.0, 0, abs(weight), color="cyan"))
-        table.add_row(*cells, style="dim" if state else None)
+        cells.append(format_weight(weights[row["id"]]))
+        body.append([(cell, DIM if state else PLAIN) for cell in cells])
 
-    return table
+    shortest = max([_SHORTEST_BAR, *map(len, states)])
+    lines = table(columns, body, width - _GAP - shortest, _GAP)
+    longest = max(shortest, width - _GAP - sum(text_width(text) for text, _ in lines[0]))
+    largest = max((abs(weight) for weight in weights), default=0.0) or 1.0
+    for line, row, state in zip(lines[1:], rows, states, strict=True):
+        bar = (state, DIM) if state else (_bar(abs(weights[row["id"]]), largest, longest), CYAN)
+        line += [(" " * _GAP, PLAIN), bar]
+    return lines
 
 
-def _heading(response: Mapping[str, Any]) -> RenderableType:
-    from rich.text import Text
+def _bar(value: float, largest: float, width: int) -> str:
+    """Return a bar in proportion to a value, to an eighth of a column; the largest has `width` columns."""
+    columns, eighths = divmod(int(width * 8 * value / largest), 8)
+    return "█" * columns + _EIGHTHS[eighths].rstrip()
 
-    parts = [(str(response["dataset"]), "bold")]
+
+def _heading(response: Mapping[str, Any]) -> Line:
+    parts = [(str(response["dataset"]), BOLD)]
     if response["version"] is not None:
-        parts.append((f"version {response['version']}", ""))
+        parts.append((f"version {response['version']}", PLAIN))
     if response.get("split"):
-        parts.append((f"split {response['split']}", ""))
+        parts.append((f"split {response['split']}", PLAIN))
     strength = response["spec"].get("strength", 1)
-    parts.append((str(response["method"]) + ("" if strength == 1 else f" at strength {strength:g}"), ""))
+    parts.append((str(response["method"]) + ("" if strength == 1 else f" at strength {strength:g}"), PLAIN))
     if response["images"] is not None:
-        parts.append((f"{response['images']:,} image{'' if response['images'] == 1 else 's'}", ""))
+        parts.append((f"{response['images']:,} image{'' if response['images'] == 1 else 's'}", PLAIN))
     if response["failed"]:
-        parts.append((f"{response['failed']:,} failed", "red"))
+        parts.append((f"{response['failed']:,} failed", RED))
     if "stream" in response:
-        parts.append((f"expected in {response['stream']['draws']:,} draws", "yellow"))
-        parts.append((stream_text(response["stream"]), ""))
+        parts.append((f"expected in {response['stream']['draws']:,} draws", YELLOW))
+        parts.append((stream_text(response["stream"]), PLAIN))
     else:
-        parts.append(("exact", "") if response["exact"] else ("estimated", "yellow"))
-    return Text(" · ").join(Text(one_line(text), style) for text, style in parts)
+        parts.append(("exact", PLAIN) if response["exact"] else ("estimated", YELLOW))
+    return separated(parts)
+
+
+def separated(parts: Sequence[Span]) -> Line:
+    """Return texts with dots between them."""
+    return [span for part in parts for span in ((" · ", PLAIN), part)][1:]
 
 
 def stream_text(stream: Mapping[str, Any]) -> str:
@@ -202,6 +183,8 @@ def html_table(
     title: str, head: Sequence[str], rows: Iterable[Sequence[Cell]], notes: Sequence[str] = ()
 ) -> str:
     """Return an HTML table with a title above and notes below it, for notebooks. Texts are escaped."""
+    from html import escape
+
     header = "".join(f"<th>{escape(name)}</th>" for name in head)
     body = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in rows)
     below = "".join(f"<p>⚠ {escape(note)}</p>" for note in notes)
@@ -211,6 +194,8 @@ def html_table(
 
 
 def _html_cell(cell: Cell) -> str:
+    from html import escape
+
     if isinstance(cell, str):
         return f"<td>{escape(cell)}</td>"
     if isinstance(cell, tuple):

@@ -9,7 +9,6 @@ import logging
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from statsvc.cli import _tables
 from statsvc.cli._echo import echo
@@ -45,7 +44,6 @@ def test_a_table_on_a_terminal_shows_markup_as_text(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setattr("rich.console.Console", lambda: Console(width=80))
     _tables.print_table(["name"], [["[red]x[/red]"], ["[/]"]])
     assert "[red]x[/red]" in capsys.readouterr().out
 

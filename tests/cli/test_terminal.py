@@ -50,6 +50,15 @@ def test_lists_are_tab_separated_lines_in_a_pipe_and_tables_on_a_terminal(
     assert re.search(r"scan +24 +0 +196,608 +kept\s*$", lines[0])
 
 
+def test_the_table_of_classes_is_as_wide_as_the_terminal(street_home: tuple[Path, Path]) -> None:
+    with on_terminal("weights", "street", "--home", street_home[1], columns=93) as (process, terminal):
+        output = read_to_end(terminal)
+        assert process.wait(TIMEOUT) == 0
+    assert "\x1b[36m█" in output
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", output).splitlines()
+    assert max(len(line) for line in lines if "█" in line) == 93
+
+
 def test_ctrl_c_stops_a_scan_with_one_line_and_saves_its_counts(tmp_path: Path) -> None:
     labels = make_demo(tmp_path / "labels", images=100, size=(64, 32))
     long = write_huge_arrays(labels / "train")

@@ -85,7 +85,7 @@ STORED = RECORDS | {"click", "numpy", "xxhash", "zstandard"}
 
 BUDGETS = {
     "--help": RECORDS | {"click", "numpy"},
-    "scan FOLDER": STORED | {"PIL", "bracex", "imagecodecs", "llvmlite", "rich", "wcmatch"},
+    "scan FOLDER": STORED | {"PIL", "bracex", "imagecodecs", "llvmlite", "wcmatch"},
     "scan FOLDER --json": STORED | {"imagecodecs"},
     "datasets": STORED - {"xxhash", "zstandard"},
     "weights": STORED,

@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from statsvc.sampling.weights import weights_response
-from statsvc.weighting.display import class_table, print_class_table
+from statsvc.weighting.display import print_class_table
 from statsvc.weighting.parameters import WeightSpec
-from support.small_tables import CAMVID_NAMES, TotalsTable, table_of
+from support import rich_tables
+from support.reference_samplers import OTHER_PIXELS, PIXELS
+from support.small_tables import CAMVID_NAMES, TotalsTable, camvid, cityscapes, table_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from statsvc.dataset.table import Table
 
 FULL = "█"
@@ -152,15 +155,75 @@ def test_class_names_are_not_interpreted_as_markup() -> None:
     assert ":car:" in printed(body)
 
 
-def test_a_terminal_shows_colors_and_dims_classes_without_weight() -> None:
-    body = asked(table_of([{0: 5, 1: 7}], num_classes=3))
-    console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=100)
-    with console.capture() as captured:
-        console.print(class_table(body, width=60))
-    absent = next(line for line in captured.get().splitlines() if "absent" in line)
-    assert "\x1b[2m" in absent
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", captured.get())
-    assert max(len(line.rstrip()) for line in plain.splitlines()) <= 60
+def responses() -> Iterator[dict[str, Any]]:
+    """Yield responses with every kind of column, heading, state and warning."""
+    for method in ("sqrt_inv_freq", "inverse_freq", "logit_adjustment", "pos_weight"):
+        yield asked(camvid(), method=method)
+        yield (
+            asked(cityscapes(), method=method, normalize="none")
+            if method == "inverse_freq"
+            else camvid_like()
+        )
+    yield asked(camvid(), strength=0.5, ignore_index=[3, 11])
+    names = (
+        "road 道路",
+        "[bold]x[/] :car:",
+        "Müllwagen mit sehr langem Namen",
+        "街灯" * 9,
+        "c\x1b[2J\n",
+        "가",
+    )
+    wide = table_of([{c: 10 ** (c + 2) for c in range(5)}], class_names=names, num_classes=6)
+    yield asked(wide, ignore_index=[1])
+    yield asked(wide) | {"dataset": "街/train\x07", "version": 12, "split": "val", "exact": False}
+    yield asked(table_of([{0: 5, 1: 7}], num_classes=300, failed={"cam/街.png": "is empty (0 bytes)"}))
+    yield asked(TotalsTable({0: 5, 1: 10**15}))
+    yield asked(
+        table_of([{0: 5 + k % 3, 1: 7} | ({2: 1} if k == 9 else {}) for k in range(120)], sampled_from=999)
+    )
+    drawn, other = (
+        table_of([dict(enumerate(row)) for row in pixels.tolist()], num_classes=4)
+        for pixels in (PIXELS, OTHER_PIXELS)
+    )
+    yield asked(drawn, sampler="rare_class", temperature=0.3, min_pixels=20)
+    yield weights_response(((drawn, 0.5), (other, 0.5)), WeightSpec())
+
+
+@pytest.mark.parametrize(("width", "fitting"), [(60, 5), (70, 12), (80, 14), (97, 16), (110, 16), (200, 16)])
+def test_tables_that_fit_are_what_rich_prints(
+    width: int, fitting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(width))
+    compared = 0
+    for body in responses():
+        expected, needed = rich_tables.class_table(body)
+        if needed + 7 > width:  # a bar has at least 6 columns, and "ignored" has 7
+            continue
+        compared += 1
+        shown = min(width, 110)
+        monkeypatch.setenv("FORCE_COLOR", "")
+        assert printed(body) == rich_tables.rendered(expected, shown)
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        colored = rich_tables.rendered(expected, shown, styled=True)
+        assert rich_tables.seen(printed(body)) == rich_tables.seen(colored)
+    assert compared >= fitting
+
+
+def test_a_narrow_terminal_shows_every_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    number = re.compile(r"(?<=  )[0-9,.%–e+×-]+(?=  |$)")
+    for body in responses():
+        monkeypatch.setenv("COLUMNS", "200")
+        wide = printed(body).splitlines()
+        monkeypatch.setenv("COLUMNS", "30")
+        narrow = printed(body).splitlines()
+        for row in body["classes"][:20]:
+            line, shown = (
+                next((line for line in lines if re.match(rf" *{row['id']}  ", line)), "")
+                for lines in (wide, narrow)
+            )
+            assert number.findall(shown) == number.findall(line)
+            assert len(number.findall(shown)) >= 2 or not line
 
 
 def test_lines_have_no_trailing_spaces() -> None:
