@@ -33,7 +33,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from typing import TYPE_CHECKING
 
@@ -143,6 +142,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean X?)` for the known name most similar to `name`, or an empty string."""
     if len(name) > MAX_COMPARED_LENGTH:
         return ""
+    import difflib
+
     compared = itertools.islice((k for k in known if len(k) <= MAX_COMPARED_LENGTH), MAX_COMPARED_NAMES)
     matches = difflib.get_close_matches(name, list(compared), n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from statsvc.classes import class_lists, tables
+from statsvc.classes import tables
 from statsvc.classes.class_maps import IGNORE, MAX_CLASSES
 from statsvc.errors import InvalidParameter
 
@@ -128,6 +128,8 @@ def of_class_list(classes: ClassList, name: str) -> Palette:
 
 
 def _parse_file(path: Path) -> Palette:
+    from statsvc.classes import class_lists
+
     content = path.read_bytes()
     header = content[:1024].decode("utf-8-sig", "replace").partition("\n")[0].lower()
     columns = {cell.strip() for cell in header.split(",")}

@@ -9,7 +9,6 @@ from msgspec import Struct
 
 from statsvc.classes import class_maps
 from statsvc.classes.class_maps import IGNORE, MAX_CLASSES
-from statsvc.classes.palettes import unknown_color
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.groups import GroupName
 from statsvc.dataset.table import EXAMPLES
@@ -208,6 +207,8 @@ def unexpected_ids(table: Table, counts: InterpretedCounts, split: str | None) -
     """
     if not counts.unexpected.any():
         return []
+    from statsvc.classes.palettes import unknown_color
+
     histogram = counts.histogram
     columns = np.flatnonzero(counts.unexpected)
     most_pixels = np.argsort(-histogram.pixels[columns], kind="stable")

@@ -6,7 +6,6 @@ counts are read, so defining groups needs no scan.
 
 from __future__ import annotations
 
-import csv
 import functools
 import re
 from pathlib import Path
@@ -230,6 +229,8 @@ def read_option(text: str, *, files: bool) -> tuple[str, Grouping]:
 
 def _read_csv(name: str, file: Path) -> dict[str, str]:
     """Return the values of a CSV file with the columns path and value; a header is optional."""
+    import csv
+
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             rows = [row for row in csv.reader(stream) if row]

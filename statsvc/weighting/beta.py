@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, localcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +55,8 @@ class Beta(Struct, frozen=True):
 
 @lru_cache(maxsize=256)
 def _json_form(complement: float) -> float | str:
+    from decimal import Decimal, localcontext
+
     if complement > _SMALLEST_AS_FLOAT:
         with localcontext() as context:
             context.prec = 60
@@ -66,6 +67,8 @@ def _json_form(complement: float) -> float | str:
 
 
 def _complement(text: str) -> float:
+    from decimal import Decimal, localcontext
+
     if text.startswith("1-") and NUMBER.fullmatch(text[2:]):
         complement = float(Decimal(text[2:]))
     elif NUMBER.fullmatch(text):

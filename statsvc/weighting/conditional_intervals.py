@@ -17,7 +17,6 @@ has its correction here:
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +38,8 @@ _erfc = np.frompyfunc(math.erfc, 1, 1)
 
 def normal_quantile(confidence: float) -> float:
     """Return the z of a two-sided interval under a normal distribution."""
+    from statistics import NormalDist
+
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +28,8 @@ class CellFile:
 
     def __init__(self, store: Location) -> None:
         folder = store.path if isinstance(store, FolderLocation) and store.path.is_dir() else None
+        import tempfile
+
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - until `close`
         self._end = 0
         self._blocks: list[tuple[Int64, list[tuple[int, np.dtype[Any]]]]] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,11 +25,13 @@ def encode(arrays: Mapping[str, np.ndarray[Any, Any]], *, compressed: bool = Fal
 
 def decode(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
     """Return the arrays of a file. Raises `ValueError` if the file is damaged."""
+    from zipfile import BadZipFile
+
     digest, payload = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
     if xxhash.xxh3_128_digest(payload) != digest:
         raise ValueError("the checksum does not match")
     try:
         with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (KeyError, zipfile.BadZipFile) as error:
+    except (KeyError, BadZipFile) as error:
         raise ValueError(f"not a NumPy archive: {error}") from error

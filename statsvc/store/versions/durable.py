@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ def sync_tree(folder: Path, upto: Path) -> None:
 
     A folder is flushed after its content, so that after a power failure no name refers to missing content.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     files: list[Path] = []
     folders: dict[int, list[Path]] = {}
     for parent, _folders, names in os.walk(folder):

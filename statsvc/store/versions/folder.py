@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import shutil
 import uuid
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -103,6 +102,8 @@ class FolderLocation(Location):
     def remove(self) -> None:
         """Remove the file, or the folder with its content."""
         if self.path.is_dir():
+            import shutil
+
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             with suppress(OSError):

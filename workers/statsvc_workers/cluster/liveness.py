@@ -7,7 +7,6 @@ others, and nothing in Dask watches the scheduler. So a scan requests the state 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import uuid
@@ -94,6 +93,7 @@ class Liveness:
 
     def _call(self, function: Callable[..., Any], **arguments: Any) -> Future[Any]:
         """Send a request to the scheduler, and do not wait for the answer."""
+        import asyncio  # 13 ms, and most scans have no scheduler
 
         async def call() -> Any:
             return await function(**arguments)

@@ -7,7 +7,6 @@ import functools
 import logging
 import os
 import signal
-from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from statsvc.errors import JobFailed
@@ -231,6 +230,8 @@ def _interrupts_blocked() -> Iterator[None]:
 
     They inherit the blocked signal. A signal that arrives meanwhile is delivered to this thread afterwards.
     """
+    from multiprocessing import resource_tracker
+
     # If the first process started the resource tracker, the tracker would unblock the signal in this thread.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

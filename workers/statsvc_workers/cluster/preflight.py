@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from typing import TYPE_CHECKING, Any
@@ -64,6 +63,7 @@ async def check_worker(options: CountOptions, sample: str | Member | None, versi
 
     Runs in a thread while the worker counts, so that the worker's event loop stays responsive.
     """
+    import asyncio  # 13 ms, and most scans have no remote worker
 
     def problem() -> str:
         with restricted(options.roots):

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import shutil
-import tempfile
 import time
 from pathlib import Path
 
@@ -47,6 +46,8 @@ class PrivateFolder:
 
 
 def _create() -> Path:
+    import tempfile
+
     for parent in (tempfile.gettempdir(), *SHORT_FOLDERS):
         length = len(os.fsencode(parent)) + 1 + len(PREFIX) + 8
         # Dask splits an address at ":".

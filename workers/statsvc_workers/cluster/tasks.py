@@ -17,8 +17,7 @@ from statsvc_workers.cluster.count_options import CountOptions
 from statsvc_workers.cluster.failures import explain
 from statsvc_workers.cluster.hashed_file import HashedFile
 from statsvc_workers.cluster.sample import NO_ENTRIES, NO_TILE, Sample, finish
-from statsvc_workers.containers.open_member import member_bytes, open_member, pixel_rule
-from statsvc_workers.formats import open_label_map
+from statsvc_workers.formats import open_label_map, pixel_rule
 from statsvc_workers.kernels.device import Engine
 from statsvc_workers.kernels.histogram import TooManyIds
 from statsvc_workers.kernels.tiles import TileCounter
@@ -156,7 +155,11 @@ def _open(root: str, sample: Sample, ahead: ReadAhead | None) -> OpenSample:
 def _count(options: CountOptions, sample: Sample, source: OpenSample, engine: Engine) -> None:
     """Count an open sample. Raises `UnreadableSample`, and `_Cancelled` between blocks."""
     member, counting = sample.member, options.counting
-    data = source.file if member is None else member_bytes(member, source)
+    data = source.file
+    if member is not None:
+        from statsvc_workers.containers.open_member import member_bytes, open_member
+
+        data = member_bytes(member, source)
     hashed = HashedFile(data)
     file = cast("BinaryIO", hashed)
     try:

@@ -6,35 +6,28 @@ To add a container format, write a module with a `list_members` function and add
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from statsvc.errors import UnreadableSample
-from statsvc_workers.containers import arrays, coco, metaimage, parquet, tar
 from statsvc_workers.formats.base import as_unreadable
 from statsvc_workers.processes import isolated
 from statsvc_workers.samples import roots
 from statsvc_workers.samples.stamps import combined, files_stamp, stamp_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from statsvc.dataset.counting_rule import Counting
     from statsvc_workers.containers.contents import Contents
     from statsvc_workers.samples.members import Member
 
-    ContainerReader = Callable[[str, str, str | None], Contents]
+READERS = {".tar": "tar", ".parquet": "parquet", ".json": "coco", ".mhd": "metaimage"}
+"""File extension → module whose `list_members` lists a container; it is imported when it is used.
 
-READERS: dict[str, ContainerReader] = {
-    ".tar": tar.list_members,
-    ".parquet": parquet.list_members,
-    ".json": coco.list_members,
-    ".mhd": metaimage.list_members,
-}
-"""File extension → function that lists a container.
-
-Its arguments are the source's root, the path of the container below it, and the name of the member or column
-that contains the labels (None for the only one).
+The arguments of the function are the source's root, the path of the container below it, and the name of the
+member or column that contains the labels (None for the only one).
 """
 
 EXTENSIONS = tuple(READERS)
@@ -60,7 +53,8 @@ def list_container(root: str, path: str, key: str | None) -> Contents:
 def _list_container(allowed: Sequence[str] | None, root: str, path: str, key: str | None) -> Contents:
     try:
         with roots.restricted(allowed):
-            contents = READERS[PurePosixPath(path).suffix.lower()](root, path, key)
+            reader = import_module(f"{__name__}.{READERS[PurePosixPath(path).suffix.lower()]}")
+            contents: Contents = reader.list_members(root, path, key)
     except Exception as error:
         raise as_unreadable(error) from error
     if not contents.members:
@@ -79,6 +73,8 @@ def list_array_rows(root: str, path: str, counting: Counting) -> list[Member]:
 
 
 def _list_array_rows(allowed: Sequence[str] | None, root: str, path: str, counting: Counting) -> list[Member]:
+    from statsvc_workers.containers import arrays
+
     try:
         with roots.restricted(allowed):
             return arrays.list_rows(root, path, counting)

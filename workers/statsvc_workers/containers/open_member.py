@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, BinaryIO, TypedDict, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from statsvc.errors import UnreadableSample
 from statsvc_workers.containers import class_masks, parquet
-from statsvc_workers.formats import hdf5, metaimage, npy, open_label_map, zarr_arrays
+from statsvc_workers.formats import hdf5, metaimage, npy, open_label_map, pixel_rule, zarr_arrays
 from statsvc_workers.formats.annotations import open_annotations
 from statsvc_workers.formats.shapes import open_shapes
 from statsvc_workers.formats.stacks import largest
@@ -48,19 +48,6 @@ def open_member(
     `data` is a file over `member_bytes`; a kind without bytes ignores it. Raises `UnreadableSample`.
     """
     return OPENERS[member.kind](member, sample, data, max_pixels, counting)
-
-
-class PixelRule(TypedDict):
-    """The arguments of `open_label_map` that follow from a counting rule."""
-
-    colors: bool
-    channel: int | None
-    axis: int | None
-
-
-def pixel_rule(counting: Counting) -> PixelRule:
-    """Return how the pixels of a file are read."""
-    return {"colors": counting.palette is not None, "channel": counting.channel, "axis": counting.axis}
 
 
 def _open_zarr(

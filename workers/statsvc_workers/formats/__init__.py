@@ -4,32 +4,18 @@ Every corrupt, foreign or oversized file raises `UnreadableSample`, whose text s
 do next. Readers check the declared size before they decode, and yield chunks of bounded size.
 
 To add a format, write a module with a `FORMAT` (see `statsvc_workers.formats.base.Format`) and add it to
-`FORMATS`.
+`_FORMATS`.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypedDict, TypeVar
 
 from statsvc.errors import UnreadableSample
-from statsvc_workers.formats import (
-    dicom,
-    grids,
-    hdf5,
-    images,
-    jpeg2000,
-    matlab,
-    metaimage,
-    nifti,
-    npy,
-    npz,
-    nrrd,
-    png,
-    point_labels,
-    tiff,
-)
 from statsvc_workers.formats.base import ColorCoded, Format, LabelMap, Mode, Peek, as_unreadable
 from statsvc_workers.formats.convert import advice
 from statsvc_workers.formats.magic import describe_content
@@ -40,41 +26,75 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from statsvc.dataset.counting_rule import Counting
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
-__all__ = ["FORMATS", "REVISION", "Format", "LabelMap", "Mode", "extension", "open_label_map", "peek"]
+__all__ = [
+    "FORMATS",
+    "REVISION",
+    "Format",
+    "LabelMap",
+    "Mode",
+    "extension",
+    "open_label_map",
+    "peek",
+    "pixel_rule",
+]
 
 REVISION = 2
 """Increase this when a change makes any file count differently: rows of older revisions are not reused."""
 
-FORMATS: dict[str, Format] = {
-    ".png": png.FORMAT,
-    ".npy": npy.FORMAT,
-    ".npz": npz.FORMAT,
-    ".tif": tiff.FORMAT,
-    ".tiff": tiff.FORMAT,
-    ".nii": nifti.FORMAT,
-    ".nii.gz": nifti.FORMAT,
-    ".bmp": images.FORMAT,
-    ".gif": images.FORMAT,
-    ".webp": images.FORMAT,
-    ".h5": hdf5.FORMAT,
-    ".hdf5": hdf5.FORMAT,
-    ".mat": matlab.FORMAT,
-    ".pgm": images.FORMAT,
-    ".pbm": images.FORMAT,
-    ".tga": images.TGA_FORMAT,
-    ".jp2": jpeg2000.FORMAT,
-    ".j2k": jpeg2000.FORMAT,
-    ".nrrd": nrrd.FORMAT,
-    ".mha": metaimage.FORMAT,
-    ".dcm": dicom.FORMAT,
-    ".img": grids.FORMAT,
-    ".asc": grids.ASCII_FORMAT,
-    ".label": point_labels.FORMAT,
-    "_lidarseg.bin": point_labels.LIDARSEG,
+_FORMATS = {
+    ".png": "png.FORMAT",
+    ".npy": "npy.FORMAT",
+    ".npz": "npz.FORMAT",
+    ".tif": "tiff.FORMAT",
+    ".tiff": "tiff.FORMAT",
+    ".nii": "nifti.FORMAT",
+    ".nii.gz": "nifti.FORMAT",
+    ".bmp": "images.FORMAT",
+    ".gif": "images.FORMAT",
+    ".webp": "images.FORMAT",
+    ".h5": "hdf5.FORMAT",
+    ".hdf5": "hdf5.FORMAT",
+    ".mat": "matlab.FORMAT",
+    ".pgm": "images.FORMAT",
+    ".pbm": "images.FORMAT",
+    ".tga": "images.TGA_FORMAT",
+    ".jp2": "jpeg2000.FORMAT",
+    ".j2k": "jpeg2000.FORMAT",
+    ".nrrd": "nrrd.FORMAT",
+    ".mha": "metaimage.FORMAT",
+    ".dcm": "dicom.FORMAT",
+    ".img": "grids.FORMAT",
+    ".asc": "grids.ASCII_FORMAT",
+    ".label": "point_labels.FORMAT",
+    "_lidarseg.bin": "point_labels.LIDARSEG",
 }
+"""File extension in lower case → module and name of its format."""
+
+
+class _Formats(Mapping[str, Format]):
+    """Imports the module of a format when it is used: most scans read one format."""
+
+    def __getitem__(self, extension: str) -> Format:
+        module, name = _FORMATS[extension].split(".")
+        found: Format = getattr(import_module(f"{__name__}.{module}"), name)
+        return found
+
+    def __contains__(self, extension: object) -> bool:
+        return extension in _FORMATS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_FORMATS)
+
+    def __len__(self) -> int:
+        return len(_FORMATS)
+
+
+FORMATS = _Formats()
 """File extension in lower case → format."""
 
 LONG_EXTENSIONS = {".gz": ".nii.gz", ".bin": "_lidarseg.bin"}
@@ -92,6 +112,19 @@ def extension(name: str) -> str:
     suffix = base[dot:].lower() if 0 < dot < len(base) - 1 else ""
     longer = LONG_EXTENSIONS.get(suffix)
     return longer if longer is not None and base.lower().endswith(longer) else suffix
+
+
+class PixelRule(TypedDict):
+    """The arguments of `open_label_map` that follow from a counting rule."""
+
+    colors: bool
+    channel: int | None
+    axis: int | None
+
+
+def pixel_rule(counting: Counting) -> PixelRule:
+    """Return how the pixels of a file are read."""
+    return {"colors": counting.palette is not None, "channel": counting.channel, "axis": counting.axis}
 
 
 def open_label_map(

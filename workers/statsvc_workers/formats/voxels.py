@@ -5,7 +5,6 @@ zlib-ng decompresses gzip piece by piece, many times as fast as zlib.
 
 from __future__ import annotations
 
-import gzip
 import math
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
@@ -79,6 +78,8 @@ def stored_voxels(
 
     Raises `UnreadableSample` for a stream that is too short or damaged.
     """
+    import gzip
+
     from zlib_ng import zlib_ng
 
     damaged: tuple[Any, ...] = (EOFError, zlib_ng.error, gzip.BadGzipFile)

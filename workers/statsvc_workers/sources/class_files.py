@@ -24,7 +24,7 @@ from statsvc.common.one_line import one_line
 from statsvc.dataset.counting_rule import MASKS, VALUE
 from statsvc.dataset.num_classes import infer_num_classes
 from statsvc.errors import UnreadableSample
-from statsvc_workers.formats import FORMATS, extension, nifti, open_label_map, peek, tiff
+from statsvc_workers.formats import FORMATS, extension, open_label_map, peek
 from statsvc_workers.formats.voxels import TOLERANCE
 from statsvc_workers.processes import isolated
 from statsvc_workers.samples.open_sample import existing, open_bytes
@@ -366,11 +366,15 @@ def _scaled(root: str, paths: Sequence[str]) -> str:
 
 
 def _has_scale(allowed: Sequence[str] | None, root: str, path: str) -> bool:
+    from statsvc_workers.formats import nifti
+
     with restricted(allowed), open_bytes(root, path) as file:
         return nifti.has_scale(file)
 
 
 def _nodata_of(allowed: Sequence[str] | None, root: str, path: str) -> int | None:
+    from statsvc_workers.formats import tiff
+
     with restricted(allowed), open_bytes(root, path) as file:
         return tiff.nodata(file)
 
