@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from msgspec import Struct
 
 from statsvc.classes import tables
@@ -17,6 +16,7 @@ from statsvc.errors import Inapplicable, InvalidParameter, NotFound, nearest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import numpy as np
     from numpy.typing import NDArray
 
 IGNORE = 255
@@ -53,6 +53,8 @@ class ClassMap(Struct, frozen=True):
 
         A raw id that the map does not contain is returned unchanged.
         """
+        import numpy as np  # not for reading a configuration, of which a class map is a part
+
         ids = np.asarray(ids, np.int64)
         table = np.array(self.targets, np.int64).reshape(-1, 2)
         row = np.minimum(np.searchsorted(table[:, 0], ids), len(table) - 1)

@@ -10,7 +10,6 @@ import click
 from statsvc.classes import class_maps
 from statsvc.classes.class_maps import MAX_CLASSES
 from statsvc.cli._completion import complete_choices
-from statsvc.dataset import grid as grids
 from statsvc.errors import InvalidParameter
 
 if TYPE_CHECKING:
@@ -72,25 +71,30 @@ def configuration_changes(
     splits: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Return the configuration fields that the options set. Raises `InvalidParameter`."""
-    from statsvc.classes import class_map_files
-    from statsvc.dataset.groups import read_option as read_group
-    from statsvc.dataset.split_files import read_option
-    from statsvc.weighting.parameters import WeightSpec
-
     changes: dict[str, Any] = {}
     if class_map is not None:
+        from statsvc.classes import class_map_files
+
         changes["class_map"] = None if class_map == "none" else class_map_files.resolve(class_map)
     if class_names is not None:
         changes["class_names"] = _parse_class_names(class_names)
     if ignore_index:
+        from statsvc.weighting.parameters import WeightSpec
+
         changes["ignore_index"] = WeightSpec.from_params({"ignore_index": list(ignore_index)}).ignore_index
     if num_classes is not None:
         changes["num_classes"] = num_classes
     if grid is not None:
-        changes["grid"] = grids.parse(grid)
+        from statsvc.dataset.grid import parse
+
+        changes["grid"] = parse(grid)
     if groups:
+        from statsvc.dataset.groups import read_option as read_group
+
         changes["groups"] = dict(read_group(text, files=True) for text in groups)
     if splits:
+        from statsvc.dataset.split_files import read_option
+
         configured: dict[str, Split] = {}
         for item in splits:
             configured |= read_option(item)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from statsvc.dataset import grid as grids
 from statsvc.errors import Inapplicable, InvalidParameter, nearest
 
 if TYPE_CHECKING:
@@ -103,12 +102,15 @@ class Counting(Struct, frozen=True):
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Counting:
         """Parse the JSON form that `to_dict` returns."""
-        palette = value.get("palette")
+        palette, grid = value.get("palette"), None
         if palette is not None:
             from statsvc.classes.palettes import Palette
 
             palette = Palette.from_dict(palette)
-        grid = grids.parse(value.get("grid", grids.NONE))
+        if "grid" in value:
+            from statsvc.dataset.grid import parse
+
+            grid = parse(value["grid"])
         return cls(
             value.get("rule", VALUE),
             value.get("key"),

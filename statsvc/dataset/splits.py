@@ -7,7 +7,6 @@ import heapq
 import re
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from msgspec import Struct
 
 from statsvc.common.globs import FOLDERS as ANY_FOLDERS
@@ -17,6 +16,7 @@ from statsvc.errors import Inapplicable, InvalidParameter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
 FOLDERS = {
@@ -122,6 +122,8 @@ class Split(Struct, frozen=True):
 
     def select(self, paths: Sequence[str]) -> NDArray[np.bool_]:
         """Return which of the samples with these relative paths are in the split, bool [n]."""
+        import numpy as np  # not for reading a configuration, of which splits are a part
+
         return np.fromiter(map(self.matcher(), paths), bool, len(paths))
 
     def matcher(self) -> Callable[[str], bool]:

@@ -14,8 +14,8 @@ from statsvc.dataset import split_files, splits
 from statsvc.dataset.class_counts import interpret
 from statsvc.dataset.splits import Split
 from statsvc.errors import InvalidParameter, Unanswerable
-from statsvc_workers import containers
 from statsvc_workers.formats import FORMATS
+from statsvc_workers.samples import kinds
 from support.commands import scan_json, statsvc
 from support.damage import npy, write_label
 from support.small_tables import table_of
@@ -153,7 +153,7 @@ def test_a_split_without_samples_is_rejected_with_the_reason(split: Split, reaso
 
 def test_the_extensions_of_split_entries_are_those_of_the_file_formats() -> None:
     lossy, folders = {".jpg", ".jpeg"}, {".zarr", ".ome.zarr"}
-    assert set(splits.EXTENSIONS) == {*FORMATS, *containers.DETECTED, *lossy, *folders}
+    assert set(splits.EXTENSIONS) == {*FORMATS, *kinds.DETECTED, *lossy, *folders}
     assert len(splits.EXTENSIONS) == len(set(splits.EXTENSIONS))
     for number, extension in enumerate(splits.EXTENSIONS):
         assert not any(later.endswith(extension) for later in splits.EXTENSIONS[number + 1 :]), extension

@@ -1,6 +1,7 @@
 """Containers: one file that contains many label maps, listed as `Member`s when a source is listed.
 
-To add a container format, write a module with a `list_members` function and add it to `READERS`.
+To add a container format, write a module with a `list_members` function and add it to `READERS`, and its
+extension to `statsvc_workers.samples.kinds`.
 """
 
 from __future__ import annotations
@@ -29,16 +30,6 @@ READERS = {".tar": "tar", ".parquet": "parquet", ".json": "coco", ".mhd": "metai
 The arguments of the function are the source's root, the path of the container below it, and the name of the
 member or column that contains the labels (None for the only one).
 """
-
-EXTENSIONS = tuple(READERS)
-
-DETECTED = (".tar", ".parquet")
-"""Extensions of files that are always containers; others are read only if a pattern matches them."""
-
-
-def is_container(path: str, extensions: tuple[str, ...] = EXTENSIONS) -> bool:
-    """Whether a path has the extension of a container."""
-    return path.lower().endswith(extensions)
 
 
 def list_container(root: str, path: str, key: str | None) -> Contents:

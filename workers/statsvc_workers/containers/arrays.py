@@ -16,6 +16,7 @@ from statsvc.errors import UnreadableSample
 from statsvc_workers.formats import extension, hdf5, npy, zarr_arrays
 from statsvc_workers.formats.base import long_axes
 from statsvc_workers.formats.blocks import region_shape
+from statsvc_workers.samples.kinds import MARKS
 from statsvc_workers.samples.members import Member
 from statsvc_workers.samples.open_sample import exists, located, open_bytes
 
@@ -40,7 +41,7 @@ def list_rows(root: str, path: str, counting: Counting) -> list[Member]:
     if extension(path) == ".npy":
         with open_bytes(root, path) as file:
             return _list_npy(file, path, counting)
-    if any(exists(root, f"{path}/{mark}") for mark in zarr_arrays.MARKS):
+    if any(exists(root, f"{path}/{mark}") for mark in MARKS):
         return _list_zarr(root, path, counting)
     raise UnreadableSample(
         f"is not an NPY, HDF5 or Zarr array, so it cannot be counted by {counting.rows}; omit --rows"

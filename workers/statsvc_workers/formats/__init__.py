@@ -33,7 +33,6 @@ T = TypeVar("T")
 
 __all__ = [
     "FORMATS",
-    "REVISION",
     "Format",
     "LabelMap",
     "Mode",
@@ -43,8 +42,6 @@ __all__ = [
     "pixel_rule",
 ]
 
-REVISION = 2
-"""Increase this when a change makes any file count differently: rows of older revisions are not reused."""
 
 _FORMATS = {
     ".png": "png.FORMAT",

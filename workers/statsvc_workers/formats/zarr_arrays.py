@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 
     from statsvc_workers.formats.blocks import Region
 
-MARKS = frozenset({".zarray", ".zgroup", "zarr.json"})
-"""A folder that contains one of these files is a Zarr array or group."""
-
 MAX_NESTED_GROUPS = 8
 """Groups that are followed down to an array."""
 

@@ -11,7 +11,7 @@ from statsvc.dataset.num_classes import infer_num_classes, with_masks, with_sour
 from statsvc.errors import JobFailed
 from statsvc.store.catalog.catalog import Stale
 from statsvc_workers.sources import class_files
-from statsvc_workers.sources.errors import listing_failed
+from statsvc_workers.sources.listing_errors import listing_failed
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,9 +6,8 @@ import json
 
 import xxhash
 
-from statsvc.dataset.counting_rule import Counting
-from statsvc_workers.cluster.rules import IS_OBJECT
-from statsvc_workers.formats import REVISION
+from statsvc.dataset.counting_rule import ARITHMETIC, Counting
+from statsvc_workers.samples.revision import REVISION
 
 _EXTENSIONS = [
     *(".bmp", ".gif", ".h5", ".hdf5", ".nii", ".nii.gz"),
@@ -34,7 +33,7 @@ def reader_digest(counting: Counting | None = None, pattern: str = "", *, gif: b
     """
     counting = counting or Counting()
     described = {"formats": _EXTENSIONS, "rule": counting.to_dict(), "revision": REVISION}
-    if counting.rule in IS_OBJECT or ".json" in pattern.lower():
+    if counting.rule in ARITHMETIC or ".json" in pattern.lower():
         described["objects"] = OBJECTS
     if gif:
         described["gif"] = _GIF

@@ -16,10 +16,10 @@ from statsvc.common.object_urls import is_url
 from statsvc.errors import SourceError
 from statsvc_workers.samples import roots
 from statsvc_workers.sources.diff import fingerprint
-from statsvc_workers.sources.errors import listing_failed
 from statsvc_workers.sources.folders import OutsideEntry, PathEntry, is_zarr_folder, walk
 from statsvc_workers.sources.list_samples import list_samples
 from statsvc_workers.sources.listing import Listing
+from statsvc_workers.sources.listing_errors import listing_failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

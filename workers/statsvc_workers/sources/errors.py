@@ -1,4 +1,4 @@
-"""Errors of a source that cannot be listed or counted, with messages for its owner."""
+"""Errors of a source whose files are of no known kind, or of several, with messages for its owner."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from statsvc.common.object_urls import is_url
-from statsvc.common.one_line import one_line
 from statsvc.dataset.counting_rule import MASKS
 from statsvc.dataset.known_layouts import LAYOUTS
 from statsvc.dataset.selection import quoted
 from statsvc.errors import AmbiguousSource, SourceError
-from statsvc_workers import containers
 from statsvc_workers.formats import FORMATS
 from statsvc_workers.formats.convert import COMMANDS, advice
+from statsvc_workers.samples.kinds import CONTAINERS
 from statsvc_workers.samples.open_sample import open_bytes
 from statsvc_workers.samples.roots import OutsideRoots
+from statsvc_workers.sources.listing_errors import EXAMPLES, empty, printable, shown
 from statsvc_workers.sources.patterns import matcher
 
 if TYPE_CHECKING:
@@ -32,37 +32,11 @@ LABELME = b'"shapes"'
 JSON_HEAD = 1 << 20
 """Bytes of a JSON file that are searched for the keys of COCO annotations."""
 
-EXAMPLES = 3
-"""How many names a message lists."""
-
-
-def listing_failed(root: str, error: OSError) -> SourceError:
-    """Return the error that fails a job whose source cannot be listed."""
-    path = error.filename or root
-    if isinstance(error, FileNotFoundError):
-        return SourceError(
-            f"{root} cannot be listed: {path} no longer exists; is the disk mounted? If so, scan again"
-        )
-    return SourceError(
-        f"{root} cannot be listed: {path}: {error.strerror or error}. Nothing was changed. Fix the problem "
-        "and scan again"
-    )
-
-
-def no_match(root: str, pattern: str, names: list[str]) -> SourceError:
-    """Return the error for a source in which no path matches the pattern."""
-    if not names:
-        return _empty(root)
-    examples = ", ".join(shown(name) for name in sorted(names)[:EXAMPLES])
-    return SourceError(
-        f"no file in {root} matches the pattern {quoted(pattern)}; its files are, for example: {examples}"
-    )
-
 
 def nothing_readable(root: str, names: list[str]) -> SourceError:
     """Return the error for a source without any label map."""
     if not names:
-        return _empty(root)
+        return empty(root)
     counts = Counter(Path(name).suffix.lower() for name in names)
     summary = ", ".join(
         f"{count} {shown(extension) or 'files without an extension'}{' files' if extension else ''}"
@@ -111,7 +85,7 @@ def json_layouts() -> list[Layout]:
 
 def supported() -> str:
     """Return the extensions of label maps and containers that are read."""
-    return ", ".join([*sorted(FORMATS), *sorted(containers.EXTENSIONS), "Zarr folders"])
+    return ", ".join([*sorted(FORMATS), *sorted(CONTAINERS), "Zarr folders"])
 
 
 def _is_coco(head: bytes) -> bool:
@@ -176,18 +150,3 @@ def photographs(root: str, kinds: Sequence[FileKind]) -> SourceError:
         + "\nPass the folder of the label maps, or choose them with --pattern. If the values are class ids "
         "nevertheless, add --rule value"
     )
-
-
-def printable(name: str) -> str:
-    """Return a file name as text; bytes that are not UTF-8 become escapes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def shown(name: str) -> str:
-    """Return a file name for a message, also without control characters."""
-    return one_line(printable(name))
-
-
-def _empty(root: str) -> SourceError:
-    advice = "check the URL" if is_url(root) else "check the path: is the disk mounted?"
-    return SourceError(f"{root} is empty; {advice}")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, TypeAlias
 from msgspec import Struct
 
 from statsvc.errors import SourceError
-from statsvc_workers.formats.zarr_arrays import MARKS
 from statsvc_workers.samples import roots
+from statsvc_workers.samples.kinds import MARKS
 from statsvc_workers.samples.stamps import stamp_of
-from statsvc_workers.sources.errors import listing_failed, printable
+from statsvc_workers.sources.listing_errors import listing_failed, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

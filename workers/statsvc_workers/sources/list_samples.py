@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 from msgspec.structs import replace
 
 from statsvc.common.object_urls import is_url
 from statsvc.dataset.counting_rule import Counting
 from statsvc.errors import SourceError, UnreadableSample
-from statsvc_workers import containers
 from statsvc_workers.samples import roots
+from statsvc_workers.samples.kinds import is_container
 from statsvc_workers.samples.members import SCAN_AGAIN, Member
 from statsvc_workers.samples.stamps import folder_stamp, stamp_of
-from statsvc_workers.sources import class_masks, remote_listing
-from statsvc_workers.sources.errors import EXAMPLES, listing_failed, no_match, printable
 from statsvc_workers.sources.folders import OutsideEntry, file_fingerprint, walk
 from statsvc_workers.sources.listing import Listing, ListingColumns
+from statsvc_workers.sources.listing_errors import EXAMPLES, listing_failed, no_match, printable
 from statsvc_workers.sources.patterns import matcher, may_be_folder_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from statsvc_workers.sources.folders import Entry
     from statsvc_workers.sources.listing import Fingerprint, Source
@@ -40,33 +38,42 @@ def list_samples(
     mistaken for removed files; and where no file matches.
     """
     counting = counting or Counting()
-    matches = matcher(source.pattern)
     if is_url(source.root):
-        if counting.masks:
-            raise SourceError(f"--rule {counting.rule} reads folders only, not {source.root}; copy the masks")
-        return _list_url(source, matches, counting)
-    folder_listing = _FolderListing(source.root, counting)
+        return _list_url(source, counting)
+    return list_folder(source, counting, entries).finish()
+
+
+def list_folder(
+    source: Source, counting: Counting, entries: Iterable[tuple[str, Entry]] | None = None
+) -> FolderListing:
+    """List the samples of a folder as `list_samples` does, without NumPy unless there are containers."""
+    matches = matcher(source.pattern)
+    listing = FolderListing(source.root, counting)
     unmatched: list[str] = []
     for path, entry in walk(source.root) if entries is None else entries:
         if matches(path.rstrip("/")) or (
             isinstance(entry, OutsideEntry) and may_be_folder_of(source.pattern, path)
         ):
-            folder_listing.add(path, entry)
+            listing.add(path, entry)
         elif len(unmatched) < EXAMPLES:
             unmatched.append(path.rstrip("/"))
-    listing = folder_listing.finish()
-    if not len(listing.path) and entries is None:
+    listing.add_undecodable_names()
+    if not listing.columns.paths and entries is None:
         raise no_match(source.root, source.pattern, unmatched)
-    return class_masks.group(listing, counting.rule, counting.classes) if counting.masks else listing
+    return listing
 
 
-class _FolderListing:
-    """The listing of a folder tree while its entries are added one by one."""
+class FolderListing:
+    """The listing of a folder tree, whose entries are added one by one.
+
+    columns     the samples that were added
+    unreadable  as in `Listing`
+    """
 
     def __init__(self, root: str, counting: Counting) -> None:
+        self.columns = ListingColumns()
+        self.unreadable: dict[str, str] = {}
         self._root, self._counting = root, counting
-        self._columns = ListingColumns()
-        self._unreadable: dict[str, str] = {}
         self._undecodable: list[tuple[str, Fingerprint]] = []
         self._members: dict[str, Member] = {}
         self._class_names: tuple[str, ...] = ()
@@ -80,7 +87,7 @@ class _FolderListing:
             self._undecodable.append((printable(path), fingerprint))
         elif isinstance(entry, OutsideEntry):
             self._add_unreadable(path, *file_fingerprint(self._root, entry))
-        elif self._counting.rows != "array" and not containers.is_container(path):
+        elif self._counting.rows != "array" and not is_container(path):
             self._add_array_rows(path, entry)
         elif walked_path.endswith("/"):
             self._add_zarr_folder(path, entry)
@@ -88,26 +95,32 @@ class _FolderListing:
             fingerprint, reason = file_fingerprint(self._root, entry)
             if reason:
                 self._add_unreadable(path, fingerprint, reason)
-            elif containers.is_container(path):
+            elif is_container(path):
                 self._add_container(path, entry, fingerprint)
             else:
-                self._columns.add(path, fingerprint)
+                self.columns.add(path, fingerprint)
 
     def finish(self) -> Listing:
-        """Return the listing."""
-        self._add_undecodable_names()
-        columns = self._columns.take_sorted()
-        return Listing(*columns, self._unreadable, self._members, self._class_names, notes=self._notes)
+        """Return the listing; with the rule that merges masks, one of pictures."""
+        columns = self.columns.take_sorted()
+        listing = Listing(*columns, self.unreadable, self._members, self._class_names, notes=self._notes)
+        if not self._counting.masks:
+            return listing
+        from statsvc_workers.sources import class_masks
+
+        return class_masks.group(listing, self._counting.rule, self._counting.classes)
 
     def _add_unreadable(self, path: str, fingerprint: Fingerprint, reason: str) -> None:
-        self._columns.add(path, fingerprint)
-        self._unreadable[path] = reason
+        self.columns.add(path, fingerprint)
+        self.unreadable[path] = reason
 
     def _add_member(self, member: Member, fingerprint: Fingerprint) -> None:
-        self._columns.add(member.path, fingerprint)
+        self.columns.add(member.path, fingerprint)
         self._members[member.path] = replace(member, listed=fingerprint)
 
     def _add_array_rows(self, path: str, entry: Entry) -> None:
+        from statsvc_workers import containers
+
         try:
             for member in containers.list_array_rows(self._root, path, self._counting):
                 self._add_member(member, containers.fingerprint(self._root, member))
@@ -119,7 +132,7 @@ class _FolderListing:
 
     def _add_zarr_folder(self, path: str, entry: Entry) -> None:
         try:
-            self._columns.add(path, folder_stamp(entry.path).fingerprint)
+            self.columns.add(path, folder_stamp(entry.path).fingerprint)
         except UnreadableSample as error:
             status = entry.stat(follow_symlinks=False)
             self._add_unreadable(path, (0, status.st_mtime_ns, status.st_ctime_ns), str(error))
@@ -129,6 +142,8 @@ class _FolderListing:
         self._members[path] = Member(path, path, "zarr")
 
     def _add_container(self, path: str, entry: Entry, fingerprint: Fingerprint) -> None:
+        from statsvc_workers import containers
+
         try:
             contents = containers.list_container(self._root, path, self._counting.key)
             status = roots.status(entry.path)  # `entry.stat` may return a cached status
@@ -151,16 +166,16 @@ class _FolderListing:
                 try:
                     member_fingerprint = containers.fingerprint(self._root, member)
                 except OSError:
-                    self._unreadable[member.path] = f"is listed in {path}, but missing; complete the folder"
+                    self.unreadable[member.path] = f"is listed in {path}, but missing; complete the folder"
                 except UnreadableSample as error:
-                    self._unreadable[member.path] = str(error)
+                    self.unreadable[member.path] = str(error)
             if changed:
-                self._unreadable[member.path] = f"{path} changed while it was being listed; {SCAN_AGAIN}"
+                self.unreadable[member.path] = f"{path} changed while it was being listed; {SCAN_AGAIN}"
             self._add_member(member, member_fingerprint)
 
-    def _add_undecodable_names(self) -> None:
+    def add_undecodable_names(self) -> None:
         """Add files whose names are not UTF-8 under a printable name that no other file has."""
-        used = set(self._columns.paths) if self._undecodable else set()
+        used = set(self.columns.paths) if self._undecodable else set()
         for printable_path, fingerprint in sorted(self._undecodable):
             path = printable_path
             while path in used:
@@ -169,7 +184,14 @@ class _FolderListing:
             self._add_unreadable(path, fingerprint, "has a name that is not UTF-8; rename it")
 
 
-def _list_url(source: Source, matches: Callable[[str], bool], counting: Counting) -> Listing:
+def _list_url(source: Source, counting: Counting) -> Listing:
+    import numpy as np
+
+    from statsvc_workers.sources import remote_listing
+
+    matches = matcher(source.pattern)
+    if counting.masks:
+        raise SourceError(f"--rule {counting.rule} reads folders only, not {source.root}; copy the masks")
     remote = remote_listing.list_objects(source.root, source.pattern, matches, counting)
     if not remote.stamps:
         raise no_match(source.root, source.pattern, remote.unmatched)

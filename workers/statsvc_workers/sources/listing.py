@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from array import array
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
+from operator import eq
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from statsvc.dataset.selection import Selection
@@ -75,7 +76,7 @@ class Listing(Struct, frozen=True):
 
     def take(self, rows: NDArray[np.int64]) -> Listing:
         """Return the listing of these samples, int64 [k], ascending."""
-        path = self.path[rows] if isinstance(self.path, np.ndarray) else [self.path[row] for row in rows]
+        path = [self.path[row] for row in rows] if isinstance(self.path, list) else self.path[rows]
         kept = set(path) if self.unreadable or self.members else set()
         return replace(
             self,
@@ -100,31 +101,59 @@ class Listing(Struct, frozen=True):
         ]
 
 
+class SortedColumns(Struct, frozen=True):
+    """The columns of a `Listing` without NumPy: paths, and three arrays of n integers."""
+
+    path: list[str]
+    size: array[int]
+    mtime_ns: array[int]
+    ctime_ns: array[int]
+
+
 class ListingColumns:
     """Samples collected column by column: one object per sample would take three times the memory."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
         self._values = array("q")
+        self._sorted: SortedColumns | None = None
 
     def add(self, path: str, fingerprint: Fingerprint) -> None:
         """Add a sample; a later sample of the same path replaces an earlier one."""
         self.paths.append(path)
         self._values.extend(fingerprint)
 
+    def in_order(self) -> SortedColumns | None:
+        """Return the columns, ascending by path; None for more than `MAX_LIST_PATHS` samples."""
+        if self._sorted is None and len(self.paths) <= MAX_LIST_PATHS:
+            rows = sorted(range(len(self.paths)), key=self.paths.__getitem__)
+            paths = [self.paths[row] for row in rows]
+            if any(map(eq, paths, islice(paths, 1, None))):
+                rows = list(dict(zip(paths, rows, strict=True)).values())  # the last of each path
+                paths = [self.paths[row] for row in rows]
+            columns = (self._values[column::3] for column in range(3))
+            self._sorted = SortedColumns(
+                paths, *(array("q", map(column.__getitem__, rows)) for column in columns)
+            )
+        return self._sorted
+
     def take_sorted(self) -> tuple[Paths, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Return path, size, mtime_ns and ctime_ns, ascending by path, and clear the paths."""
-        paths: Paths = self.paths
-        self.paths = []
-        order: NDArray[np.int64]
-        if len(paths) > MAX_LIST_PATHS:
-            paths = np.array(paths, np.dtypes.StringDType())
-            order = np.argsort(paths, kind="stable")
-        else:
-            order = np.array(sorted(range(len(paths)), key=paths.__getitem__), np.int64)
+        import numpy as np  # an unchanged folder is recognized without it
+
+        columns = self.in_order()
+        listed, self.paths = self.paths, []
+        if columns is not None:
+            size, mtime_ns, ctime_ns = (
+                np.frombuffer(column, np.int64)
+                for column in (columns.size, columns.mtime_ns, columns.ctime_ns)
+            )
+            return columns.path, size, mtime_ns, ctime_ns
+        paths = np.array(listed, np.dtypes.StringDType())
+        del listed
+        order = np.argsort(paths, kind="stable")
         is_last = (paths[row] != paths[following] for row, following in pairwise(order))
         order = order[np.fromiter(chain(is_last, (True,)), bool, len(order))]
-        sorted_paths = paths[order] if isinstance(paths, np.ndarray) else [paths[row] for row in order]
         table = np.frombuffer(self._values, np.int64).reshape(-1, 3)
         size, mtime_ns, ctime_ns = (table[order, column] for column in range(3))
-        return sorted_paths, size, mtime_ns, ctime_ns
+        return paths[order], size, mtime_ns, ctime_ns

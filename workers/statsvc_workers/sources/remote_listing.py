@@ -13,9 +13,9 @@ from statsvc.common import object_urls
 from statsvc.errors import SourceError, UnreadableSample
 from statsvc_workers import containers
 from statsvc_workers.formats import FORMATS, extension
-from statsvc_workers.formats.zarr_arrays import MARKS
+from statsvc_workers.samples.kinds import MARKS, is_container
 from statsvc_workers.samples.members import Member
-from statsvc_workers.sources.errors import EXAMPLES
+from statsvc_workers.sources.listing_errors import EXAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,7 +49,7 @@ def split_location(url: str) -> tuple[str, str]:
         if not object_urls.is_listable(url):
             root, name = object_urls.parent(url)
             # A web server may answer for a folder too, with an HTML page, so only known extensions count.
-            readable = extension(name) in FORMATS or containers.is_container(name)
+            readable = extension(name) in FORMATS or is_container(name)
             objects = _zarr_or_file(_bucket(root), name)
             if not objects or (name in objects and not readable):
                 raise SourceError(
@@ -115,11 +115,11 @@ def _list_matching(
             continue
         stamp = stamps[path] if path == name else _combined(objects_of[name])
         try:
-            if counting.rows != "array" and not containers.is_container(path):
+            if counting.rows != "array" and not is_container(path):
                 members = containers.list_array_rows(bucket.root, path, counting)
             elif path != name:
                 members = [_zarr_member(bucket, path, counting)]
-            elif containers.is_container(path):
+            elif is_container(path):
                 contents = containers.list_container(bucket.root, path, counting.key)
                 listing.class_names = listing.class_names or contents.class_names
                 members = contents.members

@@ -19,17 +19,18 @@ from statsvc.dataset.counting_rule import VALUE, Counting
 from statsvc.dataset.selection import FileGroup, Selection, quoted
 from statsvc.dataset.splits import Split
 from statsvc.errors import SourceError
-from statsvc_workers import containers
 from statsvc_workers.formats import extension
 from statsvc_workers.samples import roots
+from statsvc_workers.samples.kinds import DETECTED, is_container
 from statsvc_workers.sources import remote_listing
 from statsvc_workers.sources.class_masks import are_named_masks, may_be_masks
 from statsvc_workers.sources.detection import FileKind, candidates, kinds, photo_files
-from statsvc_workers.sources.errors import ambiguous, no_match, nothing_readable, photographs
+from statsvc_workers.sources.errors import ambiguous, nothing_readable, photographs
 from statsvc_workers.sources.folders import is_zarr_folder, walk
 from statsvc_workers.sources.grouping import pattern_of_group
 from statsvc_workers.sources.layouts import detect_layout
 from statsvc_workers.sources.listing import Source
+from statsvc_workers.sources.listing_errors import no_match
 from statsvc_workers.sources.patterns import matcher, pattern_of
 from statsvc_workers.sources.roles import Role
 from statsvc_workers.sources.split_lists import listed_splits
@@ -275,7 +276,7 @@ def _container_pattern(root: str, names: list[str]) -> str:
         suffix = Path(name).suffix
         if name.endswith("/"):
             patterns[f"*{suffix}" if suffix else name.rstrip("/").rpartition("/")[2]] += 1
-        elif containers.is_container(name, containers.DETECTED):
+        elif is_container(name, DETECTED):
             patterns[f"*{suffix}"] += 1
     if not patterns:
         raise nothing_readable(root, names)
