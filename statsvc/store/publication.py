@@ -13,8 +13,9 @@ from statsvc.store.catalog.catalog import Stale
 from statsvc.store.catalog.records import NewVersion
 from statsvc.store.versions.aggregates import ExpiredVersion
 from statsvc.store.versions.arrays import ATTRIBUTES
+from statsvc.store.versions.stored_bytes import METADATA
 from statsvc.store.versions.version import Version
-from statsvc.store.versions.zarr_files import METADATA, create_group
+from statsvc.store.versions.zarr_files import create_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

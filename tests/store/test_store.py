@@ -20,6 +20,7 @@ from statsvc.store.home import resolve
 from statsvc.store.publication import open_version
 from statsvc.store.versions import checkpoints
 from statsvc.store.versions.folder import FolderLocation
+from statsvc.store.versions.intact import is_intact
 from support.damage import flipped
 from support.permissions import limited_file_size
 from support.publishing import label_maps, publish
@@ -64,6 +65,10 @@ class Published:
     def open(self) -> Version:
         record = replace(self.record, arrays_uri=self.folder.name)
         return open_version(FolderLocation(self.folder.parent), "streets", record)
+
+    def is_intact(self) -> bool:
+        """Whether the verification without NumPy finds nothing."""
+        return is_intact(FolderLocation(self.folder), self.record.digests)
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +170,7 @@ def test_importing_the_store_does_not_change_zarrs_settings(published: Published
 def test_an_undamaged_version_passes_verification(published: Published) -> None:
     version = published.open()
     version.verify()
+    assert published.is_intact()
     assert version.failures() == (1, [("train/bad.png", "is truncated")])
 
 
@@ -176,6 +182,7 @@ def test_a_flipped_bit_anywhere_in_any_chunk_is_detected(copy: Published, name: 
         chunk.write_bytes(flipped(good, bit=8 * at + 3))
         with pytest.raises(DamagedVersion, match=rf"streets version 1: array '{name}'"):
             read(copy.open(), name)
+        assert not copy.is_intact()
     with pytest.raises(DamagedVersion, match="array"):
         copy.open().verify()
 
@@ -187,6 +194,7 @@ def test_a_lost_chunk_is_detected(copy: Published, name: str) -> None:
         read(copy.open(), name)
     with pytest.raises(DamagedVersion):
         copy.open().verify()
+    assert not copy.is_intact()
 
 
 def truncate(file: Path) -> None:
@@ -216,12 +224,14 @@ def test_damaged_metadata_is_detected(copy: Published, name: str, harm: Callable
     harm(copy.folder / name / "zarr.json")
     with pytest.raises(DamagedVersion, match=rf"array '{name}'"):
         read(copy.open(), name)
+    assert not copy.is_intact()
 
 
 def test_a_damaged_group_is_detected(copy: Published) -> None:
     truncate(copy.folder / "zarr.json")
     with pytest.raises(DamagedVersion, match="cannot be read"):
         copy.open().verify()
+    assert not copy.is_intact()
 
 
 def test_rows_of_another_version_are_detected(copy: Published) -> None:
@@ -233,10 +243,30 @@ def test_rows_of_another_version_are_detected(copy: Published) -> None:
     array[...] = rows
     with pytest.raises(DamagedVersion, match="rows 0 to 9 do not add up to their pixels"):
         list(copy.open().blocks())
+    assert not copy.is_intact()
     rows[0, 1] -= 1
     array[...] = rows
     with pytest.raises(DamagedVersion, match="does not add up to class_pixels"):
         copy.open().verify()
+    assert not copy.is_intact()
+    rows[0, 0] -= 1
+    rows[0, 1] += 1
+    rows[:2, :2] += 10**9 * np.array([[1, -1], [-1, 1]])
+    array[...] = rows
+    with pytest.raises(DamagedVersion, match="rows 0 to 9 do not add up to their pixels"):
+        copy.open().verify()
+    assert not copy.is_intact()  # the sums of rows and columns are right, but there are negative counts
+
+
+def test_a_version_that_needs_numpy_is_not_verified_without(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = dict(published.record.digests)
+    group = FolderLocation(published.folder)
+    assert not is_intact(group, digests | {"grid_shape": digests["status"]})
+    assert not is_intact(group, {name: value for name, value in digests.items() if name != "etag"})
+    monkeypatch.setattr("statsvc.store.versions.intact.MAX_VALUES", 10)
+    assert not published.is_intact()
 
 
 def test_a_version_of_several_chunks_reads_back_exactly(stored_files: StoredFiles, tmp_path: Path) -> None:
@@ -246,6 +276,7 @@ def test_a_version_of_several_chunks_reads_back_exactly(stored_files: StoredFile
     record = publish(home, "streets", maps)
     version = open_version(home.store, "streets", record)
     version.verify()
+    assert is_intact(home.store / record.arrays_uri, record.digests)
     blocks = list(version.blocks())
     assert [len(block.path) for block in blocks] == [2048, 2048, 404]
     expected = np.stack([np.bincount(labels.ravel(), minlength=3) for labels in maps.values()])

@@ -13,6 +13,8 @@ import numpy as np
 import xxhash
 
 from statsvc.dataset.objects import ObjectTotals
+from statsvc.store.versions.intact import SAMPLE_TYPES
+from statsvc.store.versions.stored_bytes import TEXT
 from statsvc.store.versions.zarr_files import STRING, encoded
 
 if TYPE_CHECKING:
@@ -30,20 +32,10 @@ ATTRIBUTES = "statsvc"
 """The group attribute that holds a version's description."""
 
 SAMPLE_ARRAYS: dict[str, tuple[np.dtype[Any], Any]] = {
-    "path": (STRING, "\0"),
-    "size": (np.dtype("int64"), -1),
-    "mtime_ns": (np.dtype("int64"), -1),
-    "ctime_ns": (np.dtype("int64"), -1),
-    "etag": (STRING, "\0"),
-    "content": (np.dtype("uint64"), 0),
-    "height": (np.dtype("int64"), -1),
-    "width": (np.dtype("int64"), -1),
-    "pixels": (np.dtype("int64"), -1),
-    "mode": (np.dtype("uint8"), 255),
-    "status": (np.dtype("uint8"), 255),
-    "error": (STRING, "\0"),
+    name: (STRING if data_type == TEXT else np.dtype(data_type), fill)
+    for name, (data_type, fill) in SAMPLE_TYPES.items()
 }
-"""Per-sample arrays: dtype and fill value. A lost chunk reads as the fill value, which is never valid."""
+"""The per-sample arrays of `SAMPLE_TYPES` with their dtypes and fill values."""
 
 CLASS_ARRAYS: dict[str, tuple[str, ...]] = {
     "class_id": ("class",),

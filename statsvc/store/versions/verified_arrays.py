@@ -14,7 +14,8 @@ from statsvc.common.lru import Lru
 from statsvc.errors import DamagedVersion, StoreError
 from statsvc.store.versions.arrays import SAMPLE_ARRAYS, VALUES_PER_CHUNK, Digest, dtype_of
 from statsvc.store.versions.row_access import check_may_read_rows
-from statsvc.store.versions.zarr_files import STRING, StoredChunk, check_group, open_array
+from statsvc.store.versions.stored_bytes import check_group
+from statsvc.store.versions.zarr_files import STRING, StoredChunk, open_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -1,0 +1,90 @@
+"""Verify the arrays of a small version without NumPy, whose import takes longer than that."""
+
+from __future__ import annotations
+
+import math
+import sys
+from array import array
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from statsvc.errors import StoreError
+from statsvc.store.versions.stored_bytes import TEXT, StoredBytes, check_group, open_array
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from statsvc.store.versions.location import Location
+
+MAX_VALUES = 1 << 20
+"""Most values of `counts` that are added up here; NumPy is faster for more."""
+
+SAMPLE_TYPES: dict[str, tuple[str, str | int]] = {
+    "path": (TEXT, "\0"),
+    "size": ("int64", -1),
+    "mtime_ns": ("int64", -1),
+    "ctime_ns": ("int64", -1),
+    "etag": (TEXT, "\0"),
+    "content": ("uint64", 0),
+    "height": ("int64", -1),
+    "width": ("int64", -1),
+    "pixels": ("int64", -1),
+    "mode": ("uint8", 255),
+    "status": ("uint8", 255),
+    "error": (TEXT, "\0"),
+}
+"""Per-sample arrays: data type and fill value. A lost chunk reads as the fill value, which is never valid."""
+
+_CLASS_TYPES = dict.fromkeys(("class_id", "class_pixels", "class_images", "cooccurrence"), "int64")
+_TYPES = {name: data_type for name, (data_type, _) in SAMPLE_TYPES.items()} | _CLASS_TYPES
+
+
+def is_intact(group: Location, digests: Mapping[str, str]) -> bool:
+    """Whether a version's arrays are as they were written; False if only `Version.verify` can say it.
+
+    That is the case if something is damaged or cannot be read, and for versions that have more than
+    `MAX_VALUES` counts, are imported totals, or contain objects or histograms on a grid.
+
+    group    location of the group that contains the arrays
+    digests  digest of each array except `counts`, from the catalog
+    """
+    if digests.keys() != _TYPES.keys():
+        return False
+    try:
+        check_group(group)
+        counts = open_array(group, "counts", StoredBytes)
+        if counts.data_type != "int64" or math.prod(counts.shape) > MAX_VALUES:
+            return False
+        values: dict[str, bytes] = {}
+        for name, data_type in _TYPES.items():
+            stored = open_array(group, name, StoredBytes)
+            values[name] = stored.read_bytes()
+            if stored.data_type != data_type or xxhash.xxh3_128_hexdigest(values[name]) != digests[name]:
+                return False
+        class_pixels, pixels = int64(values["class_pixels"]), int64(values["pixels"])
+        shape = (len(pixels), len(class_pixels))
+        return counts.shape == shape and _adds_up(int64(counts.read_bytes()), pixels, class_pixels)
+    except (OSError, StoreError, ValueError, TypeError, AttributeError):
+        return False
+
+
+def _adds_up(counts: array[int], pixels: array[int], class_pixels: array[int]) -> bool:
+    """Whether counts, row by row, are not negative and have these sums of rows and columns."""
+    columns = len(class_pixels)
+    if not columns:
+        return not any(pixels)
+    rows = zip(*[iter(counts)] * columns, strict=True)
+    return (
+        min(counts, default=0) >= 0
+        and all(sum(row) == expected for row, expected in zip(rows, pixels, strict=True))
+        and all(sum(counts[column::columns]) == expected for column, expected in enumerate(class_pixels))
+    )
+
+
+def int64(data: bytes) -> array[int]:
+    """Return little-endian numbers of 8 bytes."""
+    values = array("q", data)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
