@@ -50,7 +50,7 @@ class Home(Struct, frozen=True):
 
     def _check_no_versions(self) -> None:
         """Raise `CatalogError` if the version store contains versions, which an empty catalog would hide."""
-        from statsvc.store.versions.checkpoints import FOLDER as CHECKPOINTS
+        from statsvc.store.versions.location import CHECKPOINTS
 
         with contextlib.suppress(StoreError):  # whoever uses the store reports that it does not respond
             for folder in self.store.folders():

@@ -12,7 +12,7 @@ from statsvc.errors import Conflict, DamagedVersion
 from statsvc.store.catalog.records import VersionRecord
 from statsvc.store.publication import group_attributes, open_version
 from statsvc.store.versions.aggregates import FILE
-from statsvc.store.versions.checkpoints import FOLDER as CHECKPOINTS
+from statsvc.store.versions.location import CHECKPOINTS
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog

@@ -21,7 +21,7 @@ from statsvc.store.catalog.records import VersionRecord
 from statsvc.store.publication import group_attributes, open_version
 from statsvc.store.versions.aggregates import write_aggregates
 from statsvc.store.versions.arrays import GRID_ARRAYS, OBJECT_ARRAYS, PLACE, SAMPLE_ARRAYS
-from statsvc.store.versions.checkpoints import FOLDER as CHECKPOINTS
+from statsvc.store.versions.location import CHECKPOINTS
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog

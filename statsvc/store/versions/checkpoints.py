@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FOLDER, SUFFIX = "parts", ".part"
-"""Name of a dataset's folder of checkpoints, and suffix of their files; both belong to the on-disk format."""
+SUFFIX = ".part"
+"""Suffix of the files of checkpoints, part of the on-disk format."""
 
 READ_THREADS = 8
 """Checkpoints read in parallel."""

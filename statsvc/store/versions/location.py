@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+CHECKPOINTS = "parts"
+"""The folder of checkpoints in the folder of a dataset."""
+
+
 class Location(ABC):
     """A location in a version store: the whole store, a dataset, a group, or a single file or object.
 

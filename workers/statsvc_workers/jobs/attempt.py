@@ -44,13 +44,14 @@ class Settings(Struct, frozen=True):
 class Attempt(Struct, frozen=True):
     """One attempt of a leased job, with everything that it uses.
 
-    check  called often; raises where the attempt must end
+    cluster  None as long as nothing has to be counted
+    check    called often; raises where the attempt must end
     """
 
     catalog: Catalog
     store: Location
     job: Job
-    cluster: Cluster
+    cluster: Cluster | None
     settings: Settings
     progress: Progress
     check: Callable[[], None]

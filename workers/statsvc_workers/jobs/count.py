@@ -232,6 +232,7 @@ def _count_samples(
     samples = [listing.sample(listing.path[row]) for row in rows]
     remaining = list(zip(samples, listing.lengths(rows), strict=True))
     cluster = attempt.cluster
+    assert cluster is not None
     if (
         isinstance(cluster, LocalCluster)  # a remote cluster may see files that this host does not
         and not cluster.running

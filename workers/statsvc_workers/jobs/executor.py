@@ -147,7 +147,7 @@ def _main(options: ExecutorOptions, connection: Connection, parent: int, level: 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging(level)
     # Imported here, because the runner imports this module and counts nothing.
-    import statsvc_workers.jobs.lease  # noqa: F401  (imports all that a job needs)
+    import statsvc_workers.jobs.count_changes  # noqa: F401  (imports all that a job needs)
     from statsvc_workers.cluster.local_cluster import LocalCluster
     from statsvc_workers.cluster.remote_cluster import RemoteCluster
     from statsvc_workers.processes.forked import Template

@@ -13,7 +13,6 @@ from statsvc.dataset.selection import TRUSTED_NOTE
 from statsvc.errors import AmbiguousSource, JobFailed, SourceError
 from statsvc.store.catalog.catalog import Stale
 from statsvc_workers.sources.listing import Source
-from statsvc_workers.sources.remote_listing import check_not_emptied
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
@@ -93,6 +92,8 @@ def check_source_exists(root: str, identity: SourceIdentity) -> None:
     An empty mount point has another identity than the folder that was mounted there.
     """
     if is_url(root):
+        from statsvc_workers.sources.remote_listing import check_not_emptied
+
         check_not_emptied(root)
     elif source_identity(root) != identity or _is_empty(root):
         raise SourceError(

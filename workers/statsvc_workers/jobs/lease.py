@@ -15,7 +15,7 @@ from statsvc.store.catalog.database_errors import DatabaseError
 from statsvc.store.versions import durable
 from statsvc_workers.cluster.away import ClusterAway
 from statsvc_workers.jobs.attempt import Attempt
-from statsvc_workers.jobs.recompute import recompute
+from statsvc_workers.jobs.recompute import check, recompute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from statsvc_workers.cluster.cluster import Cluster
     from statsvc_workers.jobs.attempt import Settings
     from statsvc_workers.jobs.progress import Progress
+    from statsvc_workers.jobs.unchanged import Checked
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +37,16 @@ HEARTBEAT_SECONDS = 1.0
 class Outcome(Struct, frozen=True):
     """How an attempt ended: with a version, with an error, or without a change (both None).
 
-    stopped  whether the error is an orderly stop of the runner
+    stopped    whether the error is an orderly stop of the runner
+    remaining  if it has not ended, because something may have to be counted and there was no cluster: what it
+               found
     """
 
     progress: Progress
     version: VersionRecord | None = None
     error: str | None = None
     stopped: bool = False
+    remaining: Checked | None = None
 
 
 class Stopped(Exception):
@@ -104,21 +108,29 @@ def execute(
     catalog: Catalog,
     store: Location,
     job: Job,
-    cluster: Cluster,
+    cluster: Cluster | None,
     settings: Settings,
     progress: Progress,
     stop: Callable[[], bool] = lambda: False,
     *,
     retry: bool = True,
+    checked: Checked | None = None,
 ) -> Outcome:
     """Run one attempt of a leased job, and record in the catalog how it ends.
+
+    With `cluster=None`, only a job ends for which nothing has to be counted, and what counts is not loaded.
+    Otherwise, a second call continues the attempt, with `checked` as the `remaining` of the first outcome.
 
     An error that a person must fix fails the job. Any other error requeues the job; without `retry`, because
     a person is waiting for the result, it fails the job as well.
     """
     with Heartbeat(catalog, job, progress, stop) as heartbeat:
         try:
-            version = recompute(Attempt(catalog, store, job, cluster, settings, progress, heartbeat.check))
+            attempt = Attempt(catalog, store, job, cluster, settings, progress, heartbeat.check)
+            checked = check(attempt) if checked is None else checked
+            if cluster is None and not checked.unchanged:
+                return Outcome(progress, remaining=checked)
+            version = recompute(attempt, checked)
         except LeaseLost as lost:
             return Outcome(progress, error=str(lost))
         except Stopped:

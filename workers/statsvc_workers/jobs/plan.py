@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from statsvc.errors import JobFailed
-from statsvc_workers.jobs.reader_digest import reader_digest
+from statsvc_workers.jobs.reader_digest import has_gif, reader_digest
 from statsvc_workers.sources.diff import Comparison, compare
 from statsvc_workers.sources.draw import draw
 
@@ -96,8 +96,8 @@ def make_plan(
     if changed is not None and record is not None:
         reader = record.reader  # the other samples keep their rows, and the version its reader
     else:
-        gif = any(path.lower().endswith(".gif") for path in listing.path)
-        reader = reader_digest(dataset.configuration.counting, dataset.pattern or "", gif=gif)
+        counting, pattern = dataset.configuration.counting, dataset.pattern or ""
+        reader = reader_digest(counting, pattern, gif=has_gif(listing.path))
     reuse = record is not None and record.reader == reader and not job.full
     comparison = compare(listing, current.base, reuse=reuse)
     if changed is not None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import xxhash
 
 from statsvc.dataset.counting_rule import ARITHMETIC, Counting
 from statsvc_workers.samples.revision import REVISION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _EXTENSIONS = [
     *(".bmp", ".gif", ".h5", ".hdf5", ".nii", ".nii.gz"),
@@ -23,6 +27,11 @@ OBJECTS = 1
 
 _GIF = "gray palettes are gray values"
 """Part of the digest of a dataset with GIF files, whose rows had palette indices before."""
+
+
+def has_gif(paths: Iterable[str]) -> bool:
+    """Whether some of the samples are GIF files."""
+    return any(path.lower().endswith(".gif") for path in paths)
 
 
 def reader_digest(counting: Counting | None = None, pattern: str = "", *, gif: bool = False) -> str:
