@@ -150,6 +150,8 @@ def _configure(
     home: Home, catalog: Catalog, dataset: Dataset, changes: dict[str, Any]
 ) -> tuple[Dataset, int | None]:
     """Change the dataset's configuration; with the number of the version that this published, if any."""
+    if not changes and dataset.configuration.num_classes:
+        return dataset, None  # there is nothing to change, and nothing to infer
     from statsvc.store.publication import configure
     from statsvc.store.reconfigure import configuration_change
 

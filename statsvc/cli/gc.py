@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from statsvc.cli._default_answer import remove_others
 from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, print_json
@@ -67,6 +68,7 @@ def gc(
             _report_state(paused=False, as_json=as_json)
             return
         collected = retention.collect(catalog, home.store, grace_seconds, keep_jobs)
+        remove_others(home, {dataset.uid for dataset in catalog.datasets()})
     if as_json:
         print_json(_to_dict(collected))
     else:
