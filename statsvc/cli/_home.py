@@ -39,12 +39,10 @@ class HomeOptions(Struct, frozen=True):
 
         lost  whether the catalog may be empty although there are versions, for commands that repair that
         """
-        try:
-            from statsvc.store.catalog.catalog import Catalog
-            from statsvc.store.catalog.database_errors import DatabaseError
-            from statsvc.store.catalog.sqlite import is_disk_full
-        except ModuleNotFoundError as error:
-            raise missing_extra("workers", error) from error
+        from statsvc.store.catalog.catalog import Catalog
+        from statsvc.store.catalog.database_errors import DatabaseError
+        from statsvc.store.catalog.sqlite import is_disk_full
+
         home = self.resolve()
         catalog = Catalog.open(home.database) if lost else home.open_catalog()
         try:
@@ -58,6 +56,8 @@ class HomeOptions(Struct, frozen=True):
             raise CatalogError(
                 f"The catalog database reported an error: {error}. Check --database."
             ) from error
+        except ModuleNotFoundError as error:
+            raise missing_extra("workers", error) from error
         except OSError as error:
             if (advice := durable.advice(error, home.folder)) is None:
                 raise

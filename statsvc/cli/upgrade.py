@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from statsvc.cli._echo import echo
-from statsvc.cli._home import HomeOptions, home_options, missing_extra
+from statsvc.cli._home import HomeOptions, home_options
 
 
 @click.command(short_help="Create or upgrade the catalog schema.")
@@ -21,9 +21,7 @@ def upgrade(options: HomeOptions, api_role: str | None) -> None:
 
     Only PostgreSQL needs this command. An SQLite catalog is upgraded automatically.
     """
-    try:
-        from statsvc.store.catalog.engine import SCHEMA, upgrade_url
-    except ModuleNotFoundError as error:
-        raise missing_extra("store", error) from error
+    from statsvc.store.catalog.engine import SCHEMA, upgrade_url
+
     upgrade_url(options.resolve().database, api_role)
     echo(f"The catalog has schema {SCHEMA}.", err=True)

@@ -19,10 +19,11 @@ main()
 @pytest.mark.parametrize(
     ("command", "package", "extra"),
     [
-        ("datasets", "sqlalchemy", "workers"),
+        ("gc", "xxhash", "workers"),
         ("scan labels", "xxhash", "workers"),
         ("serve", "uvicorn", "service"),
-        ("upgrade", "sqlalchemy", "store"),
+        ("datasets --database postgresql://host/catalog", "psycopg", "postgres"),
+        ("upgrade --database postgresql://host/catalog", "sqlalchemy", "postgres"),
     ],
 )
 def test_a_missing_extra_is_one_line_with_the_install_command(command: str, package: str, extra: str) -> None:

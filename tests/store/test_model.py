@@ -211,7 +211,7 @@ class Model(RuleBasedStateMachine):
             if how != "stop" and model["attempt"] - model["released"] >= jobs.MAX_ATTEMPTS:
                 model["state"] = "failed"
             elif queued:
-                model["state"] = "failed"
+                model["state"] = "cancelled"
                 queued[0]["full"] |= job.full
             else:
                 model["state"] = "queued"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -11,8 +12,13 @@ from pathlib import Path
 import pytest
 
 import statsvc
+from statsvc.store import home as homes
+from statsvc.store.catalog import jobs
+from statsvc.store.catalog.catalog import Catalog
+from support.commands import statsvc as statsvc_command
 from support.label_maps import random_labels, write_png
-from support.waiting import wait_until_stable
+from support.servers import free_port, responds
+from support.waiting import wait_for, wait_until_stable
 
 HEAVY = [
     "PIL",
@@ -88,6 +94,7 @@ BUDGETS = {
     "scan FOLDER": STORED | {"PIL", "bracex", "imagecodecs", "llvmlite", "wcmatch"},
     "scan FOLDER --json": STORED | {"imagecodecs"},
     "datasets": STORED - {"xxhash", "zstandard"},
+    "jobs": STORED - {"xxhash", "zstandard"},
     "weights": STORED,
     "verify": STORED,
     "gc": STORED,
@@ -110,6 +117,37 @@ def test_each_command_loads_only_the_packages_that_it_needs(tmp_path: Path) -> N
             name for name in loaded if name.startswith(("_cython", "cython", "_shared", "__mp", "_sysconfig"))
         }
         assert loaded - compiled <= allowed, command
+
+
+@pytest.mark.slow
+def test_a_server_and_a_runner_on_sqlite_do_not_load_sqlalchemy(tmp_path: Path) -> None:
+    """Python reports the imports of every process: the server, its runner, and the processes of jobs."""
+    write_png(tmp_path / "labels" / "a.png", random_labels(0))
+    home = homes.resolve(str(tmp_path / "home"))
+    statsvc_command("scan", tmp_path / "labels", "--home", home.folder, "--name", "maps")
+    catalog = Catalog.open(home.database)
+    job, _ = jobs.submit(catalog, catalog.dataset("maps"), full=True)
+    port = free_port()
+    log = tmp_path / "imports"
+    with log.open("w") as stderr:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "statsvc", "serve", "--home", str(home.folder), "--port", str(port)],
+            stdout=stderr,
+            stderr=stderr,
+            env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"},
+        )
+    try:
+        wait_for(lambda: responds(f"http://127.0.0.1:{port}/weights"))
+        wait_for(lambda: jobs.get(catalog, job.id).ended)
+        assert jobs.get(catalog, job.id).state == "succeeded"
+    finally:
+        server.terminate()
+        server.wait(60)
+        catalog.close()
+    lines = [line for line in log.read_text().splitlines() if line.startswith("import time:")]
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+    assert {"fastapi", "msgspec", "statsvc_workers", "uvicorn"} <= loaded
+    assert loaded.isdisjoint({"sqlalchemy", "alembic", "psycopg"})
 
 
 def test_the_public_names_do_not_change() -> None:

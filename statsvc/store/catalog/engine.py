@@ -75,7 +75,7 @@ def _server(url: str) -> sa.URL:
         raise CatalogError(_NO_FILE)
     if backend != "postgresql":
         raise CatalogError(f"the catalog must be SQLite or PostgreSQL, not {backend}")
-    with _missing_driver():
+    with _missing_package("postgres"):
         import sqlalchemy as sa
     try:
         return sa.make_url(url).set(drivername="postgresql+psycopg")
@@ -88,23 +88,24 @@ def _shown(url: sa.URL) -> str:
 
 
 @contextmanager
-def _missing_driver() -> Iterator[None]:
+def _missing_package(extra: str) -> Iterator[None]:
+    """Translate the error of a package that an extra installs."""
     try:
         yield
     except ModuleNotFoundError as error:
-        extra = "postgres" if error.name == "psycopg" else "store"
-        raise CatalogError(f"{error}; install it: pip install 'statsvc[{extra}]'") from error
+        package = str(error.name).partition(".")[0]
+        raise CatalogError(f"{package} is not installed. Run: pip install 'statsvc[{extra}]'") from error
 
 
 @contextmanager
 def _translated_errors(shown: str, file: Path | None = None) -> Iterator[None]:
-    """Translate errors of the database and a missing driver into `CatalogError`.
+    """Translate errors of the database and a missing package into `CatalogError`.
 
     shown  the database's URL without its password
     file   the file of an SQLite database
     """
     try:
-        with _missing_driver():
+        with _missing_package("postgres" if file is None else "store"):
             yield
     except DatabaseError as error:
         advice = ""

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 BUSY_SECONDS = 30
 """How long an SQLite statement waits for another process's lock."""
 
-MOST_CONNECTIONS, MOST_IDLE = 15, 5
-"""Most connections of a process; how many stay open while nobody uses them."""
+MOST_CONNECTIONS = 15
+"""Most connections of a process. All stay open: SQLite closes no file while another one has locks on it."""
 
 _RETRY_SECONDS = 0.02
 
@@ -141,12 +141,7 @@ class SqliteEngine(Engine):
     def _give_back(self, opened: _Opened | None, is_usable: bool) -> None:
         with self._changed:
             self._in_use -= 1
-            if (
-                opened is not None
-                and is_usable
-                and opened.times_closed == self._times_closed
-                and len(self._idle) < MOST_IDLE
-            ):
+            if opened is not None and is_usable and opened.times_closed == self._times_closed:
                 self._idle.append(opened)
                 opened = None
             self._changed.notify_all()

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SUFFIX = re.compile(
-    r"[_\-.] ?(?:[A-Za-z](?:[A-Za-z0-9]*[A-Za-z])?|(?i:t[12]|rot\d+)|\d(?i:st|nd|rd|th)[A-Za-z]*"
-    r"|\d+_?(?i:class(?:es)?))$"
+    r"[_\-.] ?(?:[A-Za-z](?:[A-Za-z0-9]*[A-Za-z])?|t[12]|rot\d+|\d(?:st|nd|rd|th)[A-Za-z]*"
+    r"|\d+_?class(?:es)?)$",
+    re.IGNORECASE,
 )
 """A suffix of the stem, such as `_labelIds`, `_2ndHO` or `_3class`.
 
