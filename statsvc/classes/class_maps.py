@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import Struct
 
 from statsvc.classes import tables
+from statsvc.common.plurals import plural
 from statsvc.errors import Inapplicable, InvalidParameter, NotFound, nearest
 
 if TYPE_CHECKING:
@@ -126,8 +127,8 @@ def make_class_map(
         assert classes is not None
         if len(names) > classes:
             raise ValueError(
-                f"there are {len(names)} names for {classes} class ids (0 to {classes - 1}); remove names, "
-                "or map raw ids to the other classes"
+                f"there are {len(names)} names for {plural(classes, 'class id')} (0 to {classes - 1}); "
+                "remove names, or map raw ids to the other classes"
             )
     return result
 

@@ -41,7 +41,8 @@ def show_progress(read: Callable[[], dict[str, Any]]) -> Iterator[None]:
 def summary(progress: dict[str, Any]) -> str:
     """Return `120/240 files, 2 failed, 64.2 Mpx/s`."""
     failed = progress.get("failed", 0)
-    text = f"{progress.get('done', 0)}/{progress.get('total', 0)} files"
+    total = progress.get("total", 0)
+    text = f"{progress.get('done', 0)}/{total} file{'' if total == 1 else 's'}"
     text += f", {failed} failed" if failed else ""
     rate = progress.get("pixels_per_second", 0)
     return text + (f", {pixel_rate(rate)}" if rate else "")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from statsvc.cli._echo import echo
+from statsvc.common.plurals import plural
 from statsvc.errors import InvalidParameter
 
 MAX_IMAGES = 1_000_000
@@ -39,5 +40,5 @@ def demo(folder: Path, images: int, size: str, seed: int) -> None:
     make_demo(folder, images=images, size=(int(match[1]), int(match[2])), seed=seed)
     names = folder / "classes.txt"
     names.write_text("\n".join(CLASS_NAMES) + "\n", encoding="utf-8")
-    echo(f"Created {images} label maps of {size} pixels in {folder}. Count them with:", err=True)
+    echo(f"Created {plural(images, 'label map')} of {size} pixels in {folder}. Count them with:", err=True)
     echo(f"  statsvc scan {folder} --class-names {names}", err=True)

@@ -11,6 +11,7 @@ from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, print_json
 from statsvc.common.durations import parse_duration
+from statsvc.common.plurals import plural
 
 if TYPE_CHECKING:
     from statsvc.store.retention import Collected
@@ -73,8 +74,8 @@ def gc(
         print_json(_to_dict(collected))
     else:
         echo(
-            f"{len(collected.expired)} versions marked, rows of {len(collected.removed)} deleted, "
-            f"{len(collected.orphans)} orphans deleted, {collected.jobs} old jobs deleted"
+            f"{plural(len(collected.expired), 'version')} marked, rows of {len(collected.removed)} deleted, "
+            f"{plural(len(collected.orphans), 'orphan')} deleted, {plural(collected.jobs, 'old job')} deleted"
         )
     for folder in collected.unknown:
         echo(

@@ -11,6 +11,7 @@ from statsvc.cli._answers import print_warnings
 from statsvc.cli._echo import echo
 from statsvc.cli._options import json_option, print_json
 from statsvc.cli._parameters import parameter_options, present_parameters
+from statsvc.common.plurals import plural
 from statsvc.errors import InvalidParameter, StatsvcError
 from statsvc.weighting.parameters import PARAMETERS
 from statsvc.weighting.schemes import SCHEMES
@@ -98,7 +99,9 @@ def prefetch(
         )
         return
     for result, files in sampling:
-        summary = f"{result.dataset} version {result.version}: {len(result)} images for {result.sampler}"
+        summary = (
+            f"{result.dataset} version {result.version}: {plural(len(result), 'image')} for {result.sampler}"
+        )
         echo(f"{summary} in {' '.join(map(str, files))}")
     for answer, file in weights:
         summary = f"{answer.dataset} version {answer.version}: {len(answer)} weights by {answer.method}"

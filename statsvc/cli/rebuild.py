@@ -7,6 +7,7 @@ import click
 from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, print_json
+from statsvc.common.plurals import plural
 
 
 @click.command(short_help="Rebuild a lost catalog from the store.")
@@ -26,7 +27,7 @@ def rebuild(as_json: bool, options: HomeOptions) -> None:
         print_json({"datasets": dict(sorted(rebuilt.datasets.items())), "left_out": list(rebuilt.left_out)})
     else:
         for dataset, count in sorted(rebuilt.datasets.items()):
-            echo(f"{dataset}: {count} versions")
+            echo(f"{dataset}: {plural(count, 'version')}")
         for line in rebuilt.left_out:
             echo(f"statsvc: skipped {line}", err=True)
     if not rebuilt.datasets:

@@ -13,6 +13,7 @@ from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, print_json, split_output_option
 from statsvc.cli._parameters import parameter_options, pop_class_map_file, present_parameters
 from statsvc.cli._tables import print_table
+from statsvc.common.plurals import plural, plural_with_verb
 from statsvc.dataset.groups import suggest
 from statsvc.splitting.request import COUNT_PARAMETERS, DivisionRequest, SubsetRequest
 
@@ -85,7 +86,8 @@ def split(
             )
             assert record is not None
             click.echo(
-                f"{len(result.splits())} splits registered in version {record.number} of {dataset.name}",
+                f"{plural(len(result.splits()), 'split')} registered in version {record.number} of "
+                f"{dataset.name}",
                 err=True,
             )
     if group is None:
@@ -216,7 +218,8 @@ def _print_division(result: SplitResult) -> None:
     )
     if report["groups"] is not None and report["groups"]["ungrouped"]:
         click.echo(
-            f"statsvc: {report['groups']['ungrouped']} images have no group; each may be in any part",
+            f"statsvc: {plural_with_verb(report['groups']['ungrouped'], 'image', 'has', 'have')} no group, "
+            "and may be in any part",
             err=True,
         )
     for entry in report["impossible"]:

@@ -8,6 +8,7 @@ from statsvc.cli._completion import complete_dataset
 from statsvc.cli._echo import echo
 from statsvc.cli._home import HomeOptions, home_options
 from statsvc.cli._options import json_option, print_json
+from statsvc.common.plurals import plural
 
 
 @click.command(short_help="Check stored versions for damage.")
@@ -34,6 +35,6 @@ def verify(name: str | None, as_json: bool, options: HomeOptions) -> None:
     else:
         for version in damaged:
             echo(str(version["damage"]))
-        echo(f"{checked} versions checked, {len(damaged)} damaged", err=True)
+        echo(f"{plural(checked, 'version')} checked, {len(damaged)} damaged", err=True)
     if damaged:
         raise click.exceptions.Exit(1)

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from statsvc.classes import class_maps
 from statsvc.classes.class_maps import IGNORE, MAX_CLASSES
+from statsvc.common.plurals import plural
 from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.groups import GroupName
 from statsvc.dataset.table import EXAMPLES
@@ -171,8 +172,8 @@ def _why_empty(table: Table, name: str) -> str:
     failed, _ = table.failures(name)
     if failed:
         return (
-            f"{table.dataset}: none of the {failed} samples in split {name!r} could be read; fix the files "
-            "and scan again"
+            f"{table.dataset}: none of the {plural(failed, 'sample')} in split {name!r} could be read; fix "
+            "the files and scan again"
         )
     split = table.find_split(name)
     if split.folder is not None:
@@ -193,8 +194,8 @@ def _why_empty(table: Table, name: str) -> str:
         )
     entries = split.paths | split.names
     return (
-        f"{table.dataset}: split {name!r} matches no sample: none of its {len(entries)} paths is in the "
-        f"dataset, for instance {min(entries)}; write them relative to the source"
+        f"{table.dataset}: split {name!r} matches no sample: it lists {plural(len(entries), 'path')}, and "
+        f"none is in the dataset, for instance {min(entries)}; write them relative to the source"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from statsvc.common.plurals import part_with_verb, plural
 from statsvc.dataset.splits import path_stem
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ def find_warnings(table: TableWithPaths) -> list[str]:
     names, classes = len(configuration.class_names), configuration.num_classes
     if 0 < names < classes:
         unnamed = f"class {names} has" if names == classes - 1 else f"classes {names} to {classes - 1} have"
-        warnings.append(f"{names} class names for {classes} classes: {unnamed} no name; give {classes} names")
+        warnings.append(
+            f"{plural(names, 'class name')} for {plural(classes, 'class')}: {unnamed} no name; give "
+            f"{classes} names"
+        )
     if table.has_rows and any(split.paths or split.names for split in configuration.splits.values()):
         paths = table.array("path").tolist()
         warnings += _unmatched_entries(configuration.splits.items(), paths)
@@ -51,8 +55,9 @@ def _unmatched_entries(splits: Iterable[tuple[str, Split]], paths: Sequence[str]
             stems = {path_stem(path) for path in paths}
             unmatched += sorted(split.names - stems - {stem.rpartition("/")[2] for stem in stems})
         if unmatched:
+            entries = len(split.paths | split.names)
             warnings.append(
-                f"split {name}: {len(unmatched)} of {len(split.paths | split.names)} paths are not in the "
+                f"split {name}: {part_with_verb(len(unmatched), entries, 'path', 'is', 'are')} not in the "
                 f"dataset, for instance {unmatched[0]}; write them relative to the source, such as {paths[0]}"
             )
     return warnings

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
+from statsvc.common.plurals import plural
 from statsvc.dataset.splits import path_stem
 from statsvc.errors import InvalidParameter
 
@@ -81,7 +82,7 @@ class Grouping(Struct, frozen=True):
             return self.pattern
         if self.folder is not None:
             return f"folder:{self.folder}"
-        return f"list of {len(self.values)} values"
+        return f"list of {plural(len(self.values), 'value')}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, which `from_dict` parses."""

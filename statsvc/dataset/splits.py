@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from statsvc.common.globs import FOLDERS as ANY_FOLDERS
 from statsvc.common.globs import Automaton, Token, check_length, is_fast
+from statsvc.common.plurals import plural
 from statsvc.errors import Inapplicable, InvalidParameter
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class Split(Struct, frozen=True):
         if self.glob is not None:
             return f"glob {self.glob!r}"
         entries = self.paths | self.names
-        return f"a list of {len(entries)} samples (the first is {min(entries)!r})"
+        return f"a list of {plural(len(entries), 'sample')} (the first is {min(entries)!r})"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, which `from_dict` parses."""
@@ -338,8 +339,8 @@ def check_not_empty(splits: Mapping[str, Split], paths: Sequence[str] | np.ndarr
             raise Inapplicable(
                 (
                     "splits",
-                    f"{name}: {split} matches none of the {len(paths)} samples, {example}. Correct the "
-                    "split; paths and globs with '/' are relative to the source",
+                    f"{name}: {split} matches none of the {plural(len(paths), 'sample')}, {example}. Correct "
+                    "the split; paths and globs with '/' are relative to the source",
                 )
             )
 

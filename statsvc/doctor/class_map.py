@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from statsvc.classes.class_maps import IGNORE
-from statsvc.doctor.finding import NOTICE, SERIOUS, Finding, list_first, plural
+from statsvc.common.plurals import plural
+from statsvc.doctor.finding import NOTICE, SERIOUS, Finding, list_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from statsvc.doctor.finding import NOTICE, SERIOUS, Finding, list_first, plural
+from statsvc.common.plurals import plural
+from statsvc.doctor.finding import NOTICE, SERIOUS, Finding, list_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,15 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from statsvc.classes import palettes
+from statsvc.common.plurals import plural, plural_with_verb
 from statsvc.dataset.counting_rule import VALUE
 from statsvc.doctor.facts import MAX_PLAUSIBLE_ID, UNSIGNED_MINUS_ONE
-from statsvc.doctor.finding import (
-    SERIOUS,
-    Finding,
-    list_first,
-    plural,
-    plural_with_verb,
-)
+from statsvc.doctor.finding import SERIOUS, Finding, list_first
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

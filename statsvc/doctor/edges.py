@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct, field
 
+from statsvc.common.plurals import plural
 from statsvc.dataset.counting_rule import VALUE
-from statsvc.doctor.finding import SERIOUS, Finding, list_first, plural
+from statsvc.doctor.finding import SERIOUS, Finding, list_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

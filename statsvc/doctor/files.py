@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from statsvc.doctor.finding import (
-    MAX_FILES,
-    NOTICE,
-    SERIOUS,
-    Finding,
-    list_first,
-    plural,
-    plural_with_verb,
-)
+from statsvc.common.plurals import plural, plural_with_verb
+from statsvc.doctor.finding import MAX_FILES, NOTICE, SERIOUS, Finding, list_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

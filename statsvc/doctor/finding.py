@@ -52,14 +52,3 @@ def list_first(values: Iterable[object], most: int = 8, total: int | None = None
     values = list(values)
     others = (len(values) if total is None else total) - len(values[:most])
     return ", ".join(map(str, values[:most])) + (f" and {others:,} more" if others > 0 else "")
-
-
-def plural(number: int, noun: str) -> str:
-    """Return a number with its noun: `1 file`, `1,200 files`."""
-    ending = "es" if noun.endswith("s") else "s"
-    return f"{number:,} {noun}{'' if number == 1 else ending}"
-
-
-def plural_with_verb(number: int, noun: str, singular: str, plural_form: str) -> str:
-    """Return a number with its noun and verb: `1 file contains`, `3 files contain`."""
-    return f"{plural(number, noun)} {singular if number == 1 else plural_form}"

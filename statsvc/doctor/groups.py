@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from statsvc.common.plurals import plural
 from statsvc.dataset.group_counts import count_groups
-from statsvc.doctor.finding import NOTICE, Finding, list_first, plural
+from statsvc.doctor.finding import NOTICE, Finding, list_first
 from statsvc.errors import Unanswerable
 
 if TYPE_CHECKING:

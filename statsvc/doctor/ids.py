@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from statsvc.classes import palettes
+from statsvc.common.plurals import plural, plural_with_verb
 from statsvc.doctor.class_map import made_for_other_ids
-from statsvc.doctor.finding import (
-    NOTICE,
-    SERIOUS,
-    Finding,
-    list_first,
-    plural,
-    plural_with_verb,
-)
+from statsvc.doctor.finding import NOTICE, SERIOUS, Finding, list_first
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from statsvc.common.plurals import plural
 from statsvc.dataset.objects import STRIDES
-from statsvc.doctor.finding import MAX_FILES, NOTICE, Finding, list_first, plural
+from statsvc.doctor.finding import MAX_FILES, NOTICE, Finding, list_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ def small_objects(table: Table, interpretation: Interpretation) -> Iterator[Find
     ids = histogram.class_id[affected]
     described = list_first(
         f"{interpretation.name(int(histogram.class_id[k]))} {below[coarse][k]:.0%} ({below[fine][k]:.0%}; "
-        f"median {objects.median[k]:g}, smallest {objects.smallest[k]} pixels)"
+        f"median {objects.median[k]:g}, smallest {plural(int(objects.smallest[k]), 'pixel')})"
         for k in affected.tolist()
     )
     files, count = _files(table, interpretation, ids, coarse)

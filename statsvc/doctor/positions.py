@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from statsvc.doctor.finding import NOTICE, Finding, list_first, plural_with_verb
+from statsvc.common.plurals import plural_with_verb
+from statsvc.doctor.finding import NOTICE, Finding, list_first
 from statsvc.errors import Unanswerable
 
 if TYPE_CHECKING:

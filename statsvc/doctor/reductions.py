@@ -6,13 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from statsvc.common.plurals import plural, plural_with_verb
 from statsvc.dataset.counting_rule import VALUE
-from statsvc.doctor.finding import (
-    SERIOUS,
-    Finding,
-    plural,
-    plural_with_verb,
-)
+from statsvc.doctor.finding import SERIOUS, Finding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

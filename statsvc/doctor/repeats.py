@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.common.plurals import plural_with_verb
 from statsvc.doctor.files import disjoint_splits
-from statsvc.doctor.finding import MAX_FILES, NOTICE, SERIOUS, Finding, list_first, plural_with_verb
+from statsvc.doctor.finding import MAX_FILES, NOTICE, SERIOUS, Finding, list_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from statsvc.doctor.finding import SERIOUS, Finding, plural_with_verb
+from statsvc.common.plurals import plural_with_verb
+from statsvc.doctor.finding import SERIOUS, Finding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

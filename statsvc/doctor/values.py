@@ -6,16 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from statsvc.common.plurals import plural, plural_with_verb
 from statsvc.dataset.counting_rule import VALUE
 from statsvc.doctor.facts import MASK_SHARE, MAX_PLAUSIBLE_ID
-from statsvc.doctor.finding import (
-    MAX_FILES,
-    SERIOUS,
-    Finding,
-    list_first,
-    plural,
-    plural_with_verb,
-)
+from statsvc.doctor.finding import MAX_FILES, SERIOUS, Finding, list_first
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

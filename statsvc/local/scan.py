@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from statsvc.classes import class_map_files
 from statsvc.classes.class_maps import ClassMap
 from statsvc.common.object_urls import is_url
+from statsvc.common.plurals import plural
 from statsvc.dataset import grid as grids
 from statsvc.dataset import objects as object_entries
 from statsvc.dataset import split_files
@@ -76,8 +77,8 @@ class LocalTable(MemoryTable):
         failed, images = self.failed(), len(self.rows.path)
         unreadable = f", {failed} of them unreadable" if failed else ""
         return (
-            f"<LocalTable of {self.dataset}: {images} label maps{unreadable}, "
-            f"{self.configuration.num_classes} classes>"
+            f"<LocalTable of {self.dataset}: {plural(images, 'label map')}{unreadable}, "
+            f"{plural(self.configuration.num_classes, 'class')}>"
         )
 
     def weights(self, method: str | None = None, **params: Any) -> ClassWeights:
@@ -314,7 +315,8 @@ def _configuration(
         raise InvalidParameter(
             (
                 "class_names",
-                f"{len(class_names)} names for {num_classes} classes. Give at most one name per class.",
+                f"{len(class_names)} names for {plural(num_classes, 'class')}. Give at most one name per "
+                "class.",
             )
         )
     return Configuration(

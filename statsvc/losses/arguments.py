@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from statsvc.common.plain_values import plain
+from statsvc.common.plurals import plural
 from statsvc.errors import InvalidParameter
 from statsvc.losses.class_sums import class_count
 
@@ -128,7 +129,8 @@ def check_shapes(logits: Tensor, target: Tensor, vector: Tensor | None) -> None:
         raise InvalidParameter(
             (
                 "class_weights",
-                f"has {len(vector)} numbers, but the logits have {classes} classes (shape {shape}); give one "
-                f"number for each class, including absent ones (num_classes={classes}){channel}",
+                f"has {plural(len(vector), 'number')}, but the logits have {classes} classes (shape "
+                f"{shape}); give one number for each class, including absent ones "
+                f"(num_classes={classes}){channel}",
             )
         )

@@ -39,6 +39,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from statsvc.common.plurals import plural
 from statsvc.errors import InvalidParameter
 from statsvc.losses.sigmoid import sigmoid_gradient, sigmoid_sums
 from statsvc.losses.softmax import softmax_gradient, softmax_sums
@@ -214,10 +215,10 @@ def check_targets(target: Tensor, ends: Tensor, ignored_ids: Sequence[int], clas
     outside = label[~is_one_of(label, ignored_ids) & ((label < 0) | (label >= classes))]
     ids, pixels = np.unique(outside.cpu().numpy(), return_counts=True)
     first = zip(ids[:NAMED_TARGETS], pixels[:NAMED_TARGETS], strict=True)
-    listed = ", ".join(f"{value} ({count} pixels)" for value, count in first)
+    listed = ", ".join(f"{value} ({plural(int(count), 'pixel')})" for value, count in first)
     more = ", …" if len(ids) > NAMED_TARGETS else ""
-    plural = "s" if len(ignored_ids) > 1 else ""
-    ignorable = f" or the ignored id{plural} {', '.join(map(str, ignored_ids))}" if ignored_ids else ""
+    ending = "s" if len(ignored_ids) > 1 else ""
+    ignorable = f" or the ignored id{ending} {', '.join(map(str, ignored_ids))}" if ignored_ids else ""
     raise InvalidParameter(
         (
             "target",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from statsvc.common.plurals import plural
 from statsvc.errors import InvalidParameter
 from statsvc.losses.arguments import (
     check_devices,
@@ -250,7 +251,10 @@ class CombinedLoss(nn.Module):
         classes = class_count(logits)
         if numbers.ndim and len(numbers) != classes:
             raise InvalidParameter(
-                (self._own(name), f"has {len(numbers)} numbers, but the logits have {classes} classes")
+                (
+                    self._own(name),
+                    f"has {plural(len(numbers), 'number')}, but the logits have {classes} classes",
+                )
             )
         return numbers.to(logits.device)
 

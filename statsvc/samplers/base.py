@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch.utils.data import DistributedSampler
 
 from statsvc.client.distributed import from_rank_zero
+from statsvc.common.plurals import plural
 from statsvc.errors import InvalidParameter, nearest
 from statsvc.samplers.arguments import checked_integer, checked_rank
 from statsvc.samplers.processes import distributed_by_accelerate, warn_if_ranks_draw_the_same
@@ -160,7 +161,7 @@ class StatisticsSampler(DistributedSampler[int]):
     def __repr__(self) -> str:
         return (
             f"<{type(self).__name__} of {self._items} items, {self._dataset} version {self._version}: "
-            f"{self.num_samples} draws, seed {self.seed}, epoch {self.epoch}, rank {self.rank} of "
+            f"{plural(self.num_samples, 'draw')}, seed {self.seed}, epoch {self.epoch}, rank {self.rank} of "
             f"{self.num_replicas}>"
         )
 

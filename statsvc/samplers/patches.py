@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.common.plain_values import plain
+from statsvc.common.plurals import plural
 from statsvc.errors import InvalidParameter
 from statsvc.samplers.arguments import checked_integer, checked_rank
 from statsvc.samplers.base import StatisticsSampler, inverse_cdf
@@ -140,7 +141,7 @@ class PatchSampler(StatisticsSampler):
             raise InvalidParameter(("paths", "no tile with one of the classes is in an image of paths"))
         if without_tiles:
             names = ", ".join(without_tiles)
-            message = f"no image of paths has a tile with at least {min_pixels} pixels of {names}"
+            message = f"no image of paths has a tile with at least {plural(min_pixels, 'pixel')} of {names}"
             if probabilities is not None:
                 raise InvalidParameter(("probabilities", f"{message}; leave out these classes"))
             _log.warning("%s: %s, so these classes are not drawn", weights.dataset, message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from statsvc.common.plurals import part_with_verb, plural
 from statsvc.weighting.class_names import class_name, listed
 from statsvc.weighting.schemes import MIN_PIXELS
 
@@ -20,12 +21,13 @@ def about_draws(interpreted: InterpretedCounts, draws: Draws, never: int) -> Ite
 
     never  number of images that are never drawn; 0 where unknown
     """
+    min_pixels = int(draws.parameters.get("min_pixels", 0))
     if draws.lowered is not None:
         yield (
             "min_pixels_lowered",
-            f"the images have {draws.lowered:.0f} pixels on average, so an image counts for a class from "
-            f"{draws.parameters['min_pixels']} pixels on instead of {MIN_PIXELS}; set min_pixels to change "
-            "this",
+            f"the images have {plural(round(draws.lowered), 'pixel')} on average, so an image counts for a "
+            f"class from {plural(min_pixels, 'pixel')} on instead of {MIN_PIXELS}; set "
+            "min_pixels to change this",
         )
     if draws.sampler == "rare_class":
         class_id = interpreted.histogram.class_id[draws.columns]
@@ -35,12 +37,12 @@ def about_draws(interpreted: InterpretedCounts, draws: Draws, never: int) -> Ite
             names = listed(class_name(interpreted.names, c) for c in never_chosen)
             yield (
                 "classes_never_chosen",
-                f"no image has {draws.parameters['min_pixels']} pixels of {names}, so rare_class never "
-                "chooses an image for these classes; use a smaller min_pixels",
+                f"no image has {plural(min_pixels, 'pixel')} of {names}, so rare_class "
+                "never chooses an image for these classes; use a smaller min_pixels",
             )
     if never:
         yield (
             "images_never_drawn",
-            f"{never} of {draws.images} images are never drawn, because none of their classes has enough "
-            "pixels or weight",
+            f"{part_with_verb(never, draws.images, 'image', 'is', 'are')} never drawn, because none of the "
+            "classes in it has enough pixels or weight",
         )

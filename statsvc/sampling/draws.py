@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct
 
+from statsvc.common.plurals import plural
 from statsvc.errors import Unanswerable
 from statsvc.sampling import crops, scores
 from statsvc.sampling.crops import Crop
@@ -155,8 +156,8 @@ def _rare_class(table: Table, interpreted: InterpretedCounts, spec: WeightSpec, 
         probability = scores.class_probabilities(histogram.pixels[columns], eligible, spec.temperature)
     except ValueError:
         raise Unanswerable(
-            f"{table.dataset}: no image has {min_pixels} pixels of any class, so rare_class draws none. "
-            "Use a smaller min_pixels"
+            f"{table.dataset}: no image has {plural(min_pixels, 'pixel')} of any class, so rare_class draws "
+            "none. Use a smaller min_pixels"
         ) from None
     return Draws(
         "rare_class",

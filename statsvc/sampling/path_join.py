@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from statsvc.common.plurals import part_with_verb, plural
 from statsvc.errors import InvalidParameter, StatsvcError, Unanswerable
 
 if TYPE_CHECKING:
@@ -75,9 +76,9 @@ def join(
         raise InvalidParameter(
             (
                 "paths",
-                f"{len(ambiguous)} of {len(paths)} paths match more than one path of the statistics, for "
-                f"example {path} matches {' and '.join(candidates[:_EXAMPLES])}. Set root to the scanned "
-                "folder, and use paths below it",
+                f"{part_with_verb(len(ambiguous), len(paths), 'path', 'matches', 'match')} more than one "
+                f"path of the statistics, for example {path} matches {' and '.join(candidates[:_EXAMPLES])}. "
+                "Set root to the scanned folder, and use paths below it",
             )
         )
     return indices
@@ -106,9 +107,12 @@ def unmatched_text(paths: Sequence[str | os.PathLike[str]], indices: Int64, know
     named = ", ".join(str(paths[row]) for row in missing[:_EXAMPLES])
     more = f" and {len(missing) - _EXAMPLES} more" if len(missing) > _EXAMPLES else ""
     example = (
-        f"the statistics have {len(known)} paths, such as {known[0]}" if known else "the statistics are empty"
+        f"the statistics have {plural(len(known), 'path')}, such as {known[0]}"
+        if known
+        else "the statistics are empty"
     )
-    return f"{len(missing)} of {len(paths)} paths are not in the statistics: {named}{more}; {example}"
+    subject = part_with_verb(len(missing), len(paths), "path", "is", "are")
+    return f"{subject} not in the statistics: {named}{more}; {example}"
 
 
 def other_splits_text(
@@ -168,16 +172,15 @@ def probabilities(
     unused = len(sampling) - len(np.unique(indices[~missing]))
     if unused:
         warnings.warn(
-            f"{unused} of the {len(sampling)} images in the statistics of {sampling.dataset} are not among "
-            "the paths, so their probability is distributed over the others in proportion. To draw for each "
-            "class among the paths only, define a split with these paths and use split=",
+            f"{unused} of the {plural(len(sampling), 'image')} in the statistics of {sampling.dataset} are "
+            "not among the paths, so their probability is distributed over the others in proportion. To "
+            "draw for each class among the paths only, define a split with these paths and use split=",
             UserWarning,
             stacklevel=4,
         )
     if not scores.any():
         raise Unanswerable(
-            f"{sampling.dataset}: all {len(paths)} paths have probability 0. Use other sampler parameters, "
-            "or other paths"
+            f"{sampling.dataset}: every path has probability 0. Use other sampler parameters, or other paths"
         )
     return scores
 
@@ -195,7 +198,7 @@ def _missing_text(
     )
     if sampling.failed:
         text += (
-            f". {sampling.failed} label maps could not be read and have no statistics (see statsvc datasets "
+            f". {plural(sampling.failed, 'label map')} could not be read (see statsvc datasets "
             f"{sampling.dataset})"
         )
     split = sampling.spec.get("split")

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from statsvc.common.plurals import plural
 from statsvc.errors import InvalidParameter
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Sampling:
 
     def __repr__(self) -> str:
         version = "" if self.version is None else f" version {self.version}"
-        return f"<Sampling of {self.dataset}{version}: {self.sampler}, {self.images} images>"
+        return f"<Sampling of {self.dataset}{version}: {self.sampler}, {plural(self.images, 'image')}>"
 
 
 def of_table(table: Table, sampler: str, params: Mapping[str, Any]) -> Sampling:

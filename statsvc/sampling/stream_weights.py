@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
+from statsvc.common.plurals import plural
 from statsvc.errors import Inapplicable, Unanswerable
 from statsvc.sampling import draws as drawing
 from statsvc.sampling import mixtures
@@ -144,8 +145,9 @@ def _require_same_classes(first: _Source, other: _Source, names: Sequence[str]) 
     first_name, other_name = first.table.dataset, other.table.dataset
     if other.interpreted.num_classes != classes:
         raise Unanswerable(
-            f"{first_name} has {classes} classes but {other_name} has {other.interpreted.num_classes}. Use "
-            "num_classes, or a class_map with which the numbers are equal"
+            f"{first_name} has {plural(classes, 'class')} but {other_name} has "
+            f"{other.interpreted.num_classes}. Use num_classes, or a class_map with which the numbers are "
+            "equal"
         )
     for class_id, (name, other_class) in enumerate(zip(names, other.interpreted.names, strict=False)):
         if name != other_class:

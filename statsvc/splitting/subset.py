@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from statsvc.common.plurals import plural
 from statsvc.errors import InvalidParameter, Unanswerable, nearest
 from statsvc.splitting import search
 from statsvc.splitting.request import NATURAL, UNIFORM, described, interpret
@@ -49,7 +50,8 @@ def choose_subset(table: Table, request: SubsetRequest) -> SplitResult:
     total = len(units.paths)
     if request.images > total:
         raise Unanswerable(
-            f"there are only {total} images, so {request.images} cannot be chosen; ask for at most {total}"
+            f"the dataset has only {plural(total, 'image')}, so {request.images} cannot be chosen; ask for "
+            f"at most {total}"
         )
     goal = search.ClassShares(units.pixels.astype(np.float64), target, np.where(named, NAMED_WEIGHT, 1.0))
     rng = np.random.default_rng([request.seed, 2])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from statsvc.common.plurals import plural
 from statsvc.common.utf8 import NOT_ENCODABLE, is_encodable
 from statsvc.dataset import splits
 from statsvc.dataset.num_classes import infer_num_classes
@@ -64,7 +65,7 @@ def check_class_names(configuration: Configuration) -> Configuration:
         raise Inapplicable(
             (
                 "class_names",
-                f"there are {names} names for {classes} classes (ids 0 to {classes - 1}); "
+                f"there are {names} names for {plural(classes, 'class')} (ids 0 to {classes - 1}); "
                 "set num_classes as well",
             )
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from statsvc.common.plain_values import plain
+from statsvc.common.plurals import plural
 from statsvc.errors import InvalidParameter, NotFound, nearest
 from statsvc.weighting.origins import PROVENANCE, remember
 
@@ -102,7 +103,7 @@ class ClassWeights:
             if name != expected_name
         ]
         if len(names) != len(expected):
-            differences.insert(0, f"the dataset has {len(names)} classes, not {len(expected)}")
+            differences.insert(0, f"the dataset has {plural(len(names), 'class')}, not {len(expected)}")
         if not differences:
             return
         if len(differences) > _MAX_DIFFERENCES:
@@ -243,4 +244,6 @@ class ClassWeights:
     def __repr__(self) -> str:
         version = "" if self.version is None else f" version {self.version}"
         exact = "" if self.exact else ", estimated"
-        return f"<ClassWeights of {self.dataset}{version}: {self.method}, {len(self)} classes{exact}>"
+        return (
+            f"<ClassWeights of {self.dataset}{version}: {self.method}, {plural(len(self), 'class')}{exact}>"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
+from statsvc.common.plurals import plural
 from statsvc.common.text_table import (
     BOLD,
     BOLD_CYAN,
@@ -75,8 +76,8 @@ def _heading(compared: Mapping[str, Any]) -> Line:
     if stream is not None:
         parts.append((f"drawn {stream_text(stream)}", YELLOW))
     if compared["images"] is not None:
-        parts.append((f"{compared['images']:,} images", PLAIN))
-    parts.append((f"{len(compared['candidates'])} different weightings", PLAIN))
+        parts.append((plural(compared["images"], "image"), PLAIN))
+    parts.append((plural(len(compared["candidates"]), "different weighting"), PLAIN))
     return separated(parts)
 
 

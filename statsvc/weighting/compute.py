@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct
 
+from statsvc.common.plurals import part_with_verb
 from statsvc.errors import Inapplicable, Unanswerable, nearest
 from statsvc.weighting.beta import Beta
 from statsvc.weighting.class_names import class_name, listed
@@ -104,8 +105,8 @@ def compute_weights(counts: ClassCounts, spec: WeightSpec) -> ComputedWeights:
     if spec.absent == "error" and absent.any():
         names = [counts.name(int(c)) for c in np.flatnonzero(absent)]
         raise Unanswerable(
-            f"{len(names)} of {len(counts.pixels)} classes have no pixels: {listed(names)}. Use another "
-            "value of absent, or a smaller num_classes"
+            f"{part_with_verb(len(names), len(counts.pixels), 'class', 'has', 'have')} no pixels: "
+            f"{listed(names)}. Use another value of absent, or a smaller num_classes"
         )
     frequency = np.where(counts.ignored, 0.0, counts.pixels / float(counts.total))
     included = present | absent if spec.absent == "eps" else present

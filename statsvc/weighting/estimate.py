@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct
 
+from statsvc.common.plurals import part_with_verb, plural
 from statsvc.weighting.class_columns import ClassColumns
 from statsvc.weighting.class_names import listed
 from statsvc.weighting.image_sums import MIN_IMAGES, ImageSums
@@ -94,8 +95,8 @@ def describe(
         body["warnings"].append(
             {
                 "code": "not_estimated",
-                "message": f"{len(few)} of {len(body['classes'])} classes occur in too few of the "
-                f"{estimate.drawn} sampled images ({MIN_IMAGES} are needed), so their shares are not "
-                f"estimated{weights}: {listed(few)}. Count more label maps",
+                "message": f"{part_with_verb(len(few), len(body['classes']), 'class', 'occurs', 'occur')} in "
+                f"too few of the {plural(estimate.drawn, 'sampled image')} ({MIN_IMAGES} are needed), so the "
+                f"share of each is not estimated{weights}: {listed(few)}. Count more label maps",
             }
         )

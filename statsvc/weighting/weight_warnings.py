@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from statsvc.common.plurals import part_with_verb, plural
 from statsvc.dataset.splits import advised_split
 from statsvc.weighting.beta import Beta
 from statsvc.weighting.class_names import class_name, listed
@@ -138,7 +139,7 @@ def unexpected_text(unexpected: Sequence[dict[str, Any]], interpreted: Interpret
         kind = "id" if not has_map else "raw id" if entry["id"] in outside_map else "training id"
         color = entry.get("colour")
         name = f"{kind} {entry['id']}" if color is None else f"color {color}, which is not in the palette,"
-        parts.append(f"{name} ({entry['pixels']} pixels{example})")
+        parts.append(f"{name} ({plural(entry['pixels'], 'pixel')}{example})")
     more = len(unexpected) - len(most)
     ids = "1 unexpected id" if len(unexpected) == 1 else f"{len(unexpected)} unexpected ids"
     # ignore_index and num_classes refer to training ids, which a raw id outside the map never becomes.
@@ -202,7 +203,7 @@ def _about_absent(
         if 2 * len(absent) > classes:
             yield (
                 "mostly_empty",
-                f"only {present} of {classes} classes have pixels; check num_classes "
+                f"only {part_with_verb(present, classes, 'class', 'has', 'have')} pixels; check num_classes "
                 f"({len(counts.pixels)}) and whether a class map is missing",
             )
     if present == 1:
@@ -228,11 +229,15 @@ def _absent_text(
     else:
         value = f"weight {result.weights[absent].max():.6g} (absent={spec.absent})"
     if exact:
-        return f"{len(absent)} of {classes} classes have no pixels and get {value}: {names}"
+        subject = part_with_verb(
+            len(absent), classes, "class", "has no pixels and gets", "have no pixels and get"
+        )
+        return f"{subject} {value}: {names}"
     advice = "count every label map" + ("" if spec.absent == "max" else ", or use absent=max")
     return (
-        f"{len(absent)} of {classes} classes do not occur in the sampled images and get {value}: {names}. "
-        f"They may be rare instead of absent; {advice}"
+        f"{part_with_verb(len(absent), classes, 'class', 'does', 'do')} not occur in the sampled images and "
+        f"{'gets' if len(absent) == 1 else 'get'} {value}: {names}. "
+        f"{'It' if len(absent) == 1 else 'They'} may be rare instead of absent; {advice}"
     )
 
 
@@ -327,8 +332,9 @@ def _about_extremes(counts: ClassCounts, spec: WeightSpec, result: ComputedWeigh
         )
         yield (
             "zero_in_float32",
-            f"{len(zero)} of {len(ids)} present classes have a weight that rounds to 0 in float32, so they "
-            f"do not contribute to the loss: {listed(counts.name(int(c)) for c in zero)}; {advice}",
+            f"{part_with_verb(len(zero), len(ids), 'present class', 'has', 'have')} a weight that rounds to "
+            f"0 in float32, which removes {'it' if len(zero) == 1 else 'them'} from the loss: "
+            f"{listed(counts.name(int(c)) for c in zero)}; {advice}",
         )
     if result.without_effect:
         yield (
@@ -372,9 +378,9 @@ def _about_pos_weight(
         largest = int(ids[values.argmax()])
         yield (
             "large_pos_weight",
-            f"{len(large)} of {len(ids)} present classes have a pos_weight above {_LARGE_POS_WEIGHT}, so one "
-            f"positive pixel of {counts.name(largest)} counts as much as {values.max():.4g} others and "
-            f"training may be unstable; use {_any_of(*_weaker(spec))}",
+            f"{part_with_verb(len(large), len(ids), 'present class', 'has', 'have')} a pos_weight above "
+            f"{_LARGE_POS_WEIGHT}, so one positive pixel of {counts.name(largest)} counts as much as "
+            f"{values.max():.4g} others and training may be unstable; use {_any_of(*_weaker(spec))}",
         )
     zero = ids[values.astype(np.float32) == 0]
     if len(zero):

@@ -566,7 +566,7 @@ def test_configuration_warnings_are_returned_over_http(client: ApiClient, home: 
     assert warnings == client.get("/datasets/street").json()["warnings"]
     assert [line.partition(",")[0] for line in warnings] == [
         "2 class names for 4 classes: classes 2 to 3 have no name; give 4 names",
-        "split b: 1 of 2 paths are not in the dataset",
+        "split b: 1 of 2 paths is not in the dataset",
     ]
     for path in ("/weights", "/datasets/street/histogram"):
         assert client.get(f"{path}?split=b").json()["images"] == 1

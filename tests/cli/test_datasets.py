@@ -62,7 +62,7 @@ def test_options_that_do_not_fit_the_dataset_are_reported(
         "scan", labels, "--class-names", "sky,road", "--split", f"fold0={tmp_path / 'fold.txt'}", *home
     ).stderr
     assert "2 class names for" in stderr
-    assert "1 of 2 paths are not in the dataset, for instance train/missing.png" in stderr
+    assert "1 of 2 paths is not in the dataset, for instance train/missing.png" in stderr
 
 
 def test_a_dataset_is_identified_by_its_folder_and_pattern(

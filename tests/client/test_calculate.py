@@ -334,7 +334,7 @@ def test_the_table_is_printed_with_its_warnings(capsys: pytest.CaptureFixture[st
     assert "█" in out
     for c in range(5):
         assert f"{n[c]:,}" in out
-    assert "warning: 1 of 6 classes have no pixels" in out
+    assert "warning: 1 of 6 classes has no pixels" in out
     assert err == ""
 
 

@@ -59,7 +59,7 @@ def test_class_weights_logs_the_warnings_of_the_response(
     assert [record.levelno for record in caplog.records if record.name == "statsvc.client"] == [
         logging.WARNING
     ]
-    assert "1 of 4 classes have no pixels" in caplog.text
+    assert "1 of 4 classes has no pixels" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ BAD = {
     ("ignored.yaml", "7: ignore\n8: -1\n"): "every raw id is ignored",
     ("unknown.yaml", "map: {7: 0}\nname: [a]\n"): "line 2: unknown key 'name' .did you mean 'names'",
     ("mapless.yaml", "map: 7\n"): "line 1: map must contain raw id",
-    ("names.yaml", "map: {7: 0}\nnames: [a, b]\n"): "2 names for 1 class ids",
+    ("names.yaml", "map: {7: 0}\nnames: [a, b]\n"): "2 names for 1 class id ",
     (
         "names2.yaml",
         "map: {7: 0}\nnames: {3: a}\n",

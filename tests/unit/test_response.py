@@ -275,7 +275,7 @@ WARNINGS: dict[str, tuple[Callable[[], dict[str, Any]], str, Callable[[], dict[s
     ),
     "absent_classes": (
         lambda: ask(table_of([TWO], num_classes=3, class_names=("a", "b", "tram"))),
-        r"1 of 3 classes have no pixels and get weight 0 \(absent=zero\): tram",
+        r"1 of 3 classes has no pixels and gets weight 0 \(absent=zero\): tram",
         lambda: ask(table_of([TWO], num_classes=2)),
     ),
     "absent_eps": (
@@ -464,7 +464,7 @@ def test_a_notebook_shows_a_table_with_a_bar_for_each_class_and_escapes_names() 
     html = weights._repr_html_()
     assert [name in html for name in ("&lt;b&gt;", "car", "tram", "<b>")] == [True, True, True, False]
     assert re.findall(r"width:([\d.]+)em", html) == ["6.93", "12.00", "0.00"]  # 1 / sqrt(3) of the largest
-    assert "1 of 3 classes have no pixels" in html
+    assert "1 of 3 classes has no pixels" in html
 
 
 def test_the_plot_has_a_bar_for_each_class() -> None:

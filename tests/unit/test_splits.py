@@ -120,7 +120,7 @@ def test_a_list_entry_without_a_sample_causes_a_warning(tmp_path: Path) -> None:
     write_label(tmp_path / "labels/a.png", np.zeros((2, 2)))
     (tmp_path / "list.txt").write_text("a\nb\n")
     result = statsvc("scan", tmp_path / "labels", "--name", "n", "--split", f"s={tmp_path / 'list.txt'}")
-    assert "split s: 1 of 2 paths are not in the dataset, for instance b" in result.stderr
+    assert "split s: 1 of 2 paths is not in the dataset, for instance b" in result.stderr
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '[{"train": "a"}]', "3", "[1]", '[{"train": []}]'])
@@ -141,8 +141,11 @@ def test_a_split_option_that_is_neither_a_file_nor_a_glob_is_rejected() -> None:
     [
         (Split(folder="val"), "no file is in a folder of that name"),
         (Split(glob="val/*"), r"check the glob 'val/\*'"),
-        (Split(names=frozenset({"b", "c"})), "none of its 2 paths is in the dataset, for instance b"),
-        (Split(paths=frozenset({"b.png"})), "none of its 1 paths is in the dataset, for instance b.png"),
+        (Split(names=frozenset({"b", "c"})), "it lists 2 paths, and none is in the dataset, for instance b"),
+        (
+            Split(paths=frozenset({"b.png"})),
+            "it lists 1 path, and none is in the dataset, for instance b.png",
+        ),
     ],
 )
 def test_a_split_without_samples_is_rejected_with_the_reason(split: Split, reason: str) -> None:

@@ -159,7 +159,9 @@ def test_automatic_min_pixels_is_3000_and_smaller_for_small_images_with_a_warnin
         body = ask(table, sampler="rare_class")
         assert body["spec"]["min_pixels"] == expected
         lowered = [w["message"] for w in body["warnings"] if w["code"] == "min_pixels_lowered"]
-        assert [f"from {expected} pixels" in text for text in lowered] == ([] if expected == 3000 else [True])
+        assert [f"from {expected:,} pixel{'' if expected == 1 else 's'} on" in text for text in lowered] == (
+            [] if expected == 3000 else [True]
+        )
         # The spec that the answer names gives the same answer, without the notice.
         again = ask(table, **body["spec"])
         assert again["weights"] == body["weights"]
@@ -293,7 +295,7 @@ def test_a_dataset_in_memory_can_be_weighted_for_a_sampler() -> None:
 def test_an_empty_split_is_rejected() -> None:
     table = of(PIXELS, num_classes=4, splits={"none": _split(["x.png"])})
     for sampler in ("rare_class", "repeat_factor"):
-        with pytest.raises(Unanswerable, match="matches no sample: none of its 1 paths"):
+        with pytest.raises(Unanswerable, match="matches no sample: it lists 1 path, and none"):
             ask(table, sampler=sampler, split="none")
     with pytest.raises(Unanswerable, match="matches no sample"):
         mix((table, 0.5), (named(of(PIXELS), "b"), 0.5), split="none")

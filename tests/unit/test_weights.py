@@ -324,7 +324,7 @@ def test_absent_eps_returns_the_weights_of_common_implementations() -> None:
 
 
 def test_absent_error_names_the_classes() -> None:
-    with pytest.raises(Unanswerable, match="1 of 3 classes have no pixels: tram"):
+    with pytest.raises(Unanswerable, match="1 of 3 classes has no pixels: tram"):
         weights(simple([1, 2, 0], names=("a", "b", "tram")), absent="error")
 
 

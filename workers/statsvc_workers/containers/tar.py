@@ -11,6 +11,7 @@ import tarfile
 from collections import Counter
 from typing import BinaryIO, cast
 
+from statsvc.common.plurals import plural
 from statsvc.errors import UnreadableSample
 from statsvc_workers.containers.contents import Contents
 from statsvc_workers.formats import FORMATS, extension
@@ -88,7 +89,7 @@ def _index(file: BinaryIO) -> dict[str, tuple[int, int]]:
                 archive.members.clear()  # type: ignore[attr-defined]  # they need more memory than ranges
                 # A negative size leads back to an earlier header, again and again.
                 if info.size < 0 or info.offset <= position or len(ranges) > MAX_FILES:
-                    raise UnreadableSample(f"is damaged after {len(ranges)} files; {COPY_AGAIN}")
+                    raise UnreadableSample(f"is damaged after {plural(len(ranges), 'file')}; {COPY_AGAIN}")
                 position = info.offset
                 end = info.offset_data + -(-info.size // BLOCK) * BLOCK
                 if not info.isreg() or info.issparse():
@@ -106,5 +107,5 @@ def _index(file: BinaryIO) -> dict[str, tuple[int, int]]:
     file.seek(end)
     # A tar file ends with blocks of zeros; tarfile accepts a file that was cut off between two members.
     if file.read(BLOCK) != bytes(BLOCK):
-        raise UnreadableSample(f"is truncated after {len(ranges)} files; {COPY_AGAIN}")
+        raise UnreadableSample(f"is truncated after {plural(len(ranges), 'file')}; {COPY_AGAIN}")
     return ranges

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from statsvc.common.logs import configure_logging, log_context
+from statsvc.common.plurals import plural
 from statsvc.errors import NotFound
 from statsvc.store import home as homes
 from statsvc.store.catalog import jobs
@@ -220,7 +221,7 @@ def _report(name: str, outcome: Outcome) -> None:
     if outcome.error is not None:
         log.log(logging.INFO if outcome.stopped else logging.ERROR, "%s: %s", name, outcome.error)
     elif outcome.version is None:
-        log.info("%s: nothing changed in %d samples", name, progress.total)
+        log.info("%s: nothing changed in %s", name, plural(progress.total, "sample"))
     else:
         log.info(
             "%s: version %d published; %d counted, %d reused, %d removed, %d failed",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from statsvc.common.plurals import plural
 from statsvc.errors import JobFailed
 from statsvc_workers.jobs.reader_digest import has_gif, reader_digest
 from statsvc_workers.sources.diff import Comparison, compare
@@ -140,8 +141,9 @@ def _guard(job: Job, comparison: Comparison, newly_failed: int, failures: Sequen
     listed = "; ".join(f"{path}: {error}" for path, error in failures[:LISTED_FAILURES])
     more = "; …" if newly_failed > LISTED_FAILURES else ""
     raise JobFailed(
-        f"of the {comparison.base_samples} samples in the current version, {comparison.lost} are missing and "
-        f"{newly_failed} can no longer be read{f' ({listed}{more})' if listed else ''}. This is more than "
-        f"the limit of {job.max_removed:.0%}, so nothing was published. Is the disk mounted? If the change "
-        "is intended, allow it with --max-removed 1, or over HTTP with a job that has max_removed 1"
+        f"of the {plural(comparison.base_samples, 'sample')} in the current version, {comparison.lost} are "
+        f"missing and {newly_failed} can no longer be read{f' ({listed}{more})' if listed else ''}. This is "
+        f"more than the limit of {job.max_removed:.0%}, so nothing was published. Is the disk mounted? If "
+        "the change is intended, allow it with --max-removed 1, or over HTTP with a job that has "
+        "max_removed 1"
     )

@@ -21,6 +21,7 @@ from statsvc.classes.class_maps import IGNORE
 from statsvc.classes.palettes import OVERLAP, of_class_list
 from statsvc.common.object_urls import is_listable, is_url
 from statsvc.common.one_line import one_line
+from statsvc.common.plurals import plural, plural_with_verb
 from statsvc.dataset.counting_rule import MASKS, VALUE
 from statsvc.dataset.num_classes import infer_num_classes
 from statsvc.errors import UnreadableSample
@@ -152,9 +153,10 @@ def with_classes(
     if classes is None or configuration.class_names or configuration.class_map is not None:
         return replace(configuration, notes=notes)
     names = classes.class_names()
+    names_read = f"{plural_with_verb(len(names), 'name', 'was', 'were')} read from {files.file}"
     if configuration.counting.palette is not None:
         if "rule" in configuration.notes:
-            notes["class_names"] = f"{len(names)} names were read from {files.file}"
+            notes["class_names"] = names_read
         return replace(configuration, notes=notes)
     if classes.ignored and configuration.ignore_index is None:
         ignored = tuple(sorted({IGNORE, *classes.ignored}))
@@ -163,15 +165,16 @@ def with_classes(
             f"{files.file} calls {', '.join(map(str, classes.ignored))} ignored; {OVERRIDE}"
         )
     if configuration.num_classes:
-        classes_known, why = configuration.num_classes, f"the dataset has {configuration.num_classes} classes"
+        classes_known = configuration.num_classes
+        why = f"the dataset has {plural(classes_known, 'class')}"
     else:
         classes_known = infer_num_classes(class_id, configuration)
         why = f"the id {classes_known - 1} occurs"
     too_many = len(names) > configuration.num_classes > 0
     if too_many or (classes_known > len(names) and not classes.explicit):
-        notes[files.file] = f"not used: it lists {len(names)} classes, but {why}. {GIVE_NAMES}"
+        notes[files.file] = f"not used: it lists {plural(len(names), 'class')}, but {why}. {GIVE_NAMES}"
         return replace(configuration, notes=notes)
-    notes["class_names"] = f"{len(names)} names were read from {files.file}"
+    notes["class_names"] = names_read
     num_classes = max(len(names), classes_known)
     return replace(configuration, class_names=names, num_classes=num_classes, notes=notes)
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from statsvc.common import object_urls
 from statsvc.common.object_urls import SCHEMES, is_url
+from statsvc.common.plurals import plural
 from statsvc.common.utf8 import printable
 from statsvc.dataset.counting_rule import VALUE, Counting
 from statsvc.dataset.selection import FileGroup, Selection, quoted
@@ -190,7 +191,8 @@ class _Opening(Struct, frozen=True):
         notes = label_maps[0].notes
         images = sum(group.files for group in skipped if group.role == Role.IMAGES.value)
         if 0 < MANY_LABELS * images <= len(samples):
-            notes = (*notes, f"{len(samples)} label maps but {images} images; each label map is counted")
+            numbers = f"{plural(len(samples), 'label map')} but {plural(images, 'image')}"
+            notes = (*notes, f"{numbers}; each label map is counted")
         role = label_maps[0].group.role
         if role in UNUSUAL and skipped:
             notes = (*notes, f"the names of the counted files say {role}, not labels")

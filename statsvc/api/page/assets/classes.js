@@ -1,7 +1,7 @@
 // The class table: sortable by any column, with bars on a logarithmic or linear scale.
 
 import { byId, h, scrolled } from "./dom.js";
-import { grouped, percent, significant } from "./numbers.js";
+import { grouped, percent, plural, significant } from "./numbers.js";
 
 const KEYS = { id: "#id", name: "name", pixels: "#pixels", frequency: "#share", images: "#images", weight: "#weight", loss_share: "#loss share" };
 
@@ -56,8 +56,8 @@ function draw() {
     h("td", { class: "number" }, typeof row.loss_share === "number" ? percent(row.loss_share) : "–")));
   const classTable = h("table", {}, h("caption", { class: "unseen" }, "Classes with their pixels and weights"), h("thead", {}, h("tr", {}, head)), h("tbody", {}, body));
   byId("classes").replaceChildren(scrolled("Classes", classTable));
-  const sentence = [`${grouped(answer.pixels)} pixels counted`];
-  if (answer.images !== null) sentence.push(`in ${grouped(answer.images)} images`);
+  const sentence = [`${plural(answer.pixels, "pixel")} counted`];
+  if (answer.images !== null) sentence.push(`in ${plural(answer.images, "image")}`);
   if (answer.ignored_pixels) sentence.push(`and ${grouped(answer.ignored_pixels)} ignored`);
   const mean = typeof answer.expected_weight === "number" ? ` Mean weight of a counted pixel: ${significant(answer.expected_weight, 4)}.` : "";
   byId("foot").textContent = `${sentence.join(" ")}.${mean}`;
