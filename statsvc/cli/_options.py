@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-_UNPRINTABLE = re.compile(r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_UNPRINTABLE = r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
 """Control characters that JSON does not require to be escaped."""
 
 MAX_LISTED = 10_000
@@ -40,7 +40,7 @@ def print_json(value: Any) -> None:
     """Print a value as JSON to stdout."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     # JSON has escapes of its own; a string in it contains no line break.
-    echo(_UNPRINTABLE.sub(lambda match: json.dumps(match[0])[1:-1], text))
+    echo(re.sub(_UNPRINTABLE, lambda match: json.dumps(match[0])[1:-1], text))
 
 
 def version_number(text: str) -> int | str:

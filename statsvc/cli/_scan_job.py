@@ -70,12 +70,12 @@ class Counters:
         self._template = Template()
 
     def load_machine_code(self) -> None:
-        """Load the loops that count in the template, while this process does something else."""
-        from statsvc_workers.cluster.in_process import load_machine_code
+        """Load the loops that are compiled in the template, while this process does something else."""
+        from statsvc_workers.cluster.in_process import load_stored_loops
 
         self.prepare()
         assert self._template is not None
-        self._template.prepare(load_machine_code)
+        self._template.prepare(load_stored_loops)
 
     def cluster(self) -> LocalCluster:
         """Return the cluster, which starts processes when it counts."""

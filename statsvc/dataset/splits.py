@@ -41,11 +41,10 @@ SHARD = re.compile(rf"({'|'.join(FOLDERS)})([-_.])\d+([-_.]of[-_.]\d+)?\.(parque
 """A shard of a split: `train-00000-of-00004.parquet`."""
 
 _LABELS = "annot|annots|annotation|annotations|label|labels|mask|masks|gt|seg"
-LABELS_OF_SPLIT = re.compile(
+LABELS_OF_SPLIT = (
     rf"({'|'.join(FOLDERS)})[-_ ]?(?:{_LABELS})"
     rf"|(?:{_LABELS}|images)[-_ ]?({'|'.join([*FOLDERS, *SHORT_FOLDERS])})"
-    rf"|(?:[A-Za-z]+_)?({'|'.join(FOLDERS)})20\d\d",
-    re.IGNORECASE,
+    rf"|(?:[A-Za-z]+_)?({'|'.join(FOLDERS)})20\d\d"
 )
 """A folder of the labels of a split: `trainannot`, `val_masks`, `labelsTr`, `panoptic_val2017`."""
 
@@ -313,7 +312,7 @@ def detect(paths: Iterable[str]) -> dict[str, Split]:
     names = {split for folder in folders if (split := folder_split(f"{folder}/")) is not None}
     if names:
         return {name: Split(folder=name) for name in NAMES if name in names}
-    parts = {part for folder in folders for part in folder.split("/")}
+    parts = {part for folder in folders for part in folder.split("/") if part}
     globs = {glob: split for part in sorted(parts) for split, glob in _named_after_split(part)}
     if len(globs) > len(set(globs.values())):
         return {}  # two folders of one split, such as train_masks and train_labels
@@ -326,7 +325,7 @@ def _named_after_split(part: str) -> Iterator[tuple[str, str]]:
     if match := SHARD.match(part):
         word, separator = match.group(1), match.group(2)
         yield FOLDERS[word.lower()], f"**/{word}{separator}*/**"
-    elif match := LABELS_OF_SPLIT.fullmatch(part):
+    elif match := re.fullmatch(LABELS_OF_SPLIT, part, re.IGNORECASE):
         word = next(group for group in match.groups() if group).lower()
         yield FOLDERS.get(word) or SHORT_FOLDERS[word], f"**/{part}/**"
 

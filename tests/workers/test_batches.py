@@ -49,6 +49,19 @@ def test_the_samples_of_a_batch_whose_worker_was_killed_run_one_by_one() -> None
     assert scan.suspects == [["a.png"], ["b.png"]]
 
 
+@pytest.mark.parametrize(("size", "first", "largest_last"), [(10, 16, 16), (3 << 20, 5, 1)])
+def test_large_files_are_divided_among_the_workers_from_the_first_batch_on(
+    size: int, first: int, largest_last: int
+) -> None:
+    cutter = BatchCutter([f"{number}.nii" for number in range(20)], [size] * 20, 2)
+    batches = []
+    while batch := cutter.cut():
+        batches.append(batch)
+    assert len(batches[0]) == first
+    assert len(batches[-1]) <= largest_last
+    assert [path for batch in batches for path in batch] == [f"{number}.nii" for number in range(20)]
+
+
 def test_dask_and_its_event_loop_print_no_errors() -> None:
     program = (
         "import logging\n"

@@ -22,7 +22,7 @@ import statsvc
 from statsvc.dataset.counting_rule import Counting
 from statsvc.errors import UnreadableSample
 from statsvc_workers.cluster.tasks import CountOptions, count_samples
-from statsvc_workers.formats import open_label_map
+from statsvc_workers.formats import nifti, open_label_map
 from statsvc_workers.formats.zarr_arrays import open_folder
 from statsvc_workers.samples.members import Member
 
@@ -68,6 +68,49 @@ def nifti_bytes(
     stored = array.astype(array.dtype.newbyteorder(order)).tobytes(order="F")
     data: bytes = header.binaryblock + bytes(4) + stored
     return data
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("shape", [(9,), (5, 6), (3, 4, 5, 2), (2, 1, 3, 1, 2, 1, 2)])
+def test_a_header_of_one_to_seven_axes_says_what_nibabel_reads(tmp_path: Path, shape: Any, kind: Any) -> None:
+    array, path = labels("i2", shape), tmp_path / "a.nii"
+    path.write_bytes(nifti_bytes(array, ">", kind, slope=2, inter=3))
+    stored = nibabel.load(path)
+    with path.open("rb") as file:
+        header = nifti.read_header(file)
+    assert header == ("int16", ">", stored.shape, stored.dataobj.offset, 2, 3)
+
+
+def test_a_surface_of_freesurfer_has_its_number_of_vertices_elsewhere(tmp_path: Path) -> None:
+    array = labels("i4", (70000, 1, 1))
+    with pytest.warns(UserWarning, match="large vector"):
+        content = nifti_bytes(array)
+    (tmp_path / "a.nii").write_bytes(content)
+    assert counted(tmp_path / "a.nii") == counts_of(array)
+
+
+@pytest.mark.parametrize(("code", "word"), [(32, "complex64"), (128, "RGB"), (1, "1-bit"), (7, "type 7")])
+def test_voxels_that_are_not_numbers_are_named(tmp_path: Path, code: int, word: str) -> None:
+    content = bytearray(nifti_bytes(labels("u1")))
+    content[70:72] = struct.pack("<h", code)
+    (tmp_path / "a.nii").write_bytes(content)
+    assert word in counted(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("axes", [-1, 8, 30000])
+def test_a_header_of_an_impossible_number_of_axes_is_damaged(tmp_path: Path, axes: int) -> None:
+    content = bytearray(nifti_bytes(labels("u1")))
+    content[40:42] = struct.pack("<h", axes)
+    (tmp_path / "a.nii").write_bytes(content)
+    assert f"its header gives {axes} axes" in counted(tmp_path / "a.nii")
+
+
+def test_voxels_that_begin_nowhere_are_damaged(tmp_path: Path) -> None:
+    for start in (np.nan, np.inf, -1, 347, 1e30):
+        content = bytearray(nifti_bytes(labels("u1")))
+        content[108:112] = struct.pack("<f", start)
+        (tmp_path / "a.nii").write_bytes(content)
+        assert "its voxels begin at byte" in counted(tmp_path / "a.nii")
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -324,10 +367,10 @@ def test_the_content_must_match_the_extension(tmp_path: Path) -> None:
 def test_a_library_that_is_not_installed_is_named_with_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("nibabel.nifti1", "h5py"):
+    for name in ("zlib_ng", "h5py"):
         monkeypatch.setitem(sys.modules, name, None)
-    (tmp_path / "a.nii").write_bytes(nifti_bytes(labels("u1")))
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(nifti_bytes(labels("u1"))))
     (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
-    for name, library in {"a.nii": "nibabel", "a.h5": "h5py"}.items():
+    for name, library in {"a.nii.gz": "zlib_ng", "a.h5": "h5py"}.items():
         message = f"cannot be read because {library} is not installed. Run: pip install 'statsvc[formats]'"
         assert message in counted(tmp_path / name)

@@ -99,22 +99,27 @@ GUARDED = """
 import ctypes, mmap
 import numpy as np
 import os
-from statsvc_workers.kernels import machine_code, png_rows, run_lengths as kernels, tile_rows
-from statsvc_workers.kernels.histogram import BYTE_COUNTERS, COUNTERS
+from statsvc_workers.kernels import loops, png_rows, run_lengths, tile_rows
+from statsvc_workers.kernels.sizes import BYTE_COUNTERS, COUNTERS, NOISE_PIXELS
 
 if os.environ["NUMBA_BOUNDSCHECK"] == "1":
     # In code that is not kept, so that counters of 32 bits are emptied before they would overflow.
-    kernels.MOST_PENDING = tile_rows.MOST_PENDING = 3000
-counters = np.zeros(BYTE_COUNTERS, np.uint32)
+    run_lengths.MOST_PENDING = tile_rows.MOST_PENDING = 3000
+counters, narrow = np.zeros(BYTE_COUNTERS, np.uint32), np.zeros(NOISE_PIXELS, np.uint8)
 
 
 def check(flat, low, span, expected):
     # `expected` is the index of the first id outside the table, or the length.
-    table = np.zeros((span, COUNTERS), np.int64)
-    assert kernels.count_dense(flat, low, table, counters) == expected
     inside = flat[:expected].astype(np.int64) - low
-    assert table.sum(1).tolist() == np.bincount(inside, minlength=span).tolist()
-    assert not counters.any()
+    for by_numba in (True, False):
+        table = np.zeros((span, COUNTERS), np.int64)
+        arguments = low, table.reshape(-1), counters, narrow
+        if by_numba:
+            assert run_lengths.count_dense(flat, *arguments) == expected
+        else:
+            assert loops.Dense(*arguments).count(flat) == expected
+        assert table.sum(1).tolist() == np.bincount(inside, minlength=span).tolist()
+        assert not counters.any()
 
 
 PAGE, LENGTH = mmap.PAGESIZE, 8 * mmap.PAGESIZE
@@ -137,7 +142,7 @@ for width in range(1, 80):
                 data[:] = rows.ravel()
                 columns = np.array([0, whole // 3, whole // 3, whole])
                 bands = np.array([0, 0, height // 2, height])
-                for loop in (png_rows.count_rows, machine_code.count_rows):
+                for loop in (png_rows.count_rows, loops.count_rows):
                     before = np.zeros(width, np.uint8)
                     assert loop(data, bands, width, columns, counts, tails, before) == -1
             data[:] = rows.ravel()
@@ -151,9 +156,16 @@ for dtype in (np.uint8, np.uint16, np.int32, np.int64):
             flat[:] = rng.integers(0, top, length)
             for span in (4, 256):
                 check(flat, 0, span, length)
-            ids, found = np.zeros(64, np.int64), np.zeros(64, np.int64)
-            assert kernels.count_sparse(flat, ids, found) == len(np.unique(flat))
-            assert found.sum() == length
+            for loop in (run_lengths.count_sparse, loops.count_sparse):
+                ids, found = np.zeros(64, np.int64), np.zeros(64, np.int64)
+                assert loop(flat, ids, found) == len(np.unique(flat))
+                assert found.sum() == length
+            part = memory[:length]  # the output, which begins where a page does
+            for loop in (run_lengths.narrowed, loops.narrowed):
+                part[:] = 255
+                assert loop(flat, 0, part)
+                assert part.tolist() == flat.tolist()
+                assert not loop(flat, 5, part)
 # Without runs, ids are counted in blocks of 2048.
 for dtype in (np.uint8, np.int8, np.uint16, np.int32, np.int64):
     for length in (2047, 2048, 2048 + 9, 2048 + 64, 2048 + 65, 4095):
@@ -187,15 +199,16 @@ for width in (1, 7, 8, 9, 63, 64, 65, 200):
             image[height // 2 :] = image[height // 2]
         rows = np.array([0, height // 3, height // 3, height])
         columns = np.array([0, width // 3, width // 3, width])
-        tables = np.zeros((3, 3 * 256), np.int64)
-        columns_counters = np.zeros((3, BYTE_COUNTERS), np.uint32)
-        tile_rows.count_bands(flat, rows, np.array([0, 1, 2]), columns, tables, columns_counters)
-        assert not columns_counters.any()
-        for r in range(3):
-            for c in range(3):
-                tile = image[rows[r] : rows[r + 1], columns[c] : columns[c + 1]]
-                expected = np.bincount(tile.ravel(), minlength=256)
-                assert tables[r, 256 * c : 256 * (c + 1)].tolist() == expected.tolist()
+        for loop in (tile_rows.count_bands, loops.count_bands):
+            tables = np.zeros((3, 3 * 256), np.int64)
+            columns_counters = np.zeros((3, BYTE_COUNTERS), np.uint32)
+            loop(flat, rows, np.array([0, 1, 2]), columns, tables, columns_counters)
+            assert not columns_counters.any()
+            for r in range(3):
+                for c in range(3):
+                    tile = image[rows[r] : rows[r + 1], columns[c] : columns[c + 1]]
+                    expected = np.bincount(tile.ravel(), minlength=256)
+                    assert tables[r, 256 * c : 256 * (c + 1)].tolist() == expected.tolist()
 print("whole")
 """
 
@@ -339,7 +352,7 @@ def test_a_png_is_counted_without_numba_once_the_loop_is_compiled(tmp_path: Path
 
     first = run("ulimit -f 0" if cache == "full" else "true")
     assert first.stdout == "450 True\n", first.stderr
-    files = list((tmp_path / "cache").rglob("count-*.o"))
+    files = list((tmp_path / "cache").rglob("count_rows-*.o"))
     if cache == "full":
         assert "cannot be stored" in first.stderr
         assert [file.read_bytes() for file in files] == []
@@ -353,13 +366,86 @@ def test_a_png_is_counted_without_numba_once_the_loop_is_compiled(tmp_path: Path
     assert run().stdout == "450 False\n"
 
 
+ARRAYS = """
+import sys
+import numpy as np
+from statsvc.dataset.grid import Grid
+from statsvc_workers.kernels.device import Engine
+from statsvc_workers.kernels.histogram import Counter
+from statsvc_workers.kernels.tiles import TileCounter
+
+rng, engine = np.random.default_rng(2), Engine("cpu")
+for name in sys.argv[1:]:
+    array = rng.integers(0, 90, (60, 50)).astype(name)
+    expected = [part.tolist() for part in np.unique(array.astype(np.int64), return_counts=True)]
+    counter = Counter()
+    counter.add(array)
+    assert [part.tolist() for part in counter.result()] == expected, name
+    tiles = TileCounter(1, 60, 50, Grid(2, 2), "rows")
+    list(tiles.count([array], engine))
+    assert tiles.result(engine)[2].sum() == array.size, name
+    if array.itemsize > 2:
+        wide = array.astype(np.int64) * 1_000_000
+        counter = Counter()
+        counter.add(wide.astype(name))
+        assert counter.result()[1].tolist() == expected[1], name
+print("numba" in sys.modules)
+"""
+
+
+def test_arrays_are_counted_without_numba_once_the_loops_are_compiled(tmp_path: Path) -> None:
+    names = ["?", "u1", ">i2", "i8"]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", ARRAYS, *names]
+        return subprocess.run(
+            command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True
+        )
+
+    first, second = run(), run()
+    assert first.stdout == "True\n", first.stderr
+    assert second.stdout == "False\n", second.stderr
+
+
+def test_an_array_that_is_not_aligned_is_counted(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 300, 5000).astype("<i4")
+    shifted = np.frombuffer(b"\0" + values.tobytes(), "<i4", offset=1)
+    assert not shifted.flags.aligned
+    counter = Counter()
+    counter.add(shifted)
+    expected = np.unique(values, return_counts=True)
+    assert [part.tolist() for part in counter.result()] == [part.tolist() for part in expected]
+
+
+def test_the_loops_refuse_arrays_that_are_not_contiguous_or_too_short() -> None:
+    from statsvc_workers.kernels import loops
+    from statsvc_workers.kernels.sizes import BYTE_COUNTERS, NOISE_PIXELS
+
+    flat, counts = np.zeros(9, np.uint8), np.zeros(256 * 8, np.int64)
+    counters, narrow = np.zeros(BYTE_COUNTERS, np.uint32), np.zeros(NOISE_PIXELS, np.uint8)
+    dense = loops.Dense(0, counts, counters, narrow)
+    assert dense.count(flat) == 9
+    with pytest.raises(ValueError, match="contiguous"):
+        dense.count(flat[::2])
+    with pytest.raises(ValueError, match="contiguous"):
+        loops.Dense(0, counts[::2], counters, narrow)
+    for wrong in ((counters[1:], narrow), (counters, narrow[1:])):
+        with pytest.raises(ValueError, match="shorter"):
+            loops.Dense(0, counts, *wrong)
+    with pytest.raises(ValueError, match="shorter"):
+        loops.narrowed(flat, 0, narrow)
+    with pytest.raises(ValueError, match="shorter"):
+        loops.count_sparse(flat, counts, counts[1:])
+
+
 def test_the_loop_refuses_arrays_that_are_shorter_than_it_reads() -> None:
-    from statsvc_workers.kernels import machine_code
+    from statsvc_workers.kernels import loops
 
     def count(length: int, row: int) -> int:
         data, before = np.zeros(length, np.uint8), np.zeros(row, np.uint8)
         counts, tails = np.zeros(256, np.int64), np.zeros(256, np.int64)
-        return machine_code.count_rows(data, np.array([0, 3]), 8, np.array([0, 8]), counts, tails, before)
+        return loops.count_rows(data, np.array([0, 3]), 8, np.array([0, 8]), counts, tails, before)
 
     assert count(27, 8) == -1
     for length, row in ((26, 8), (27, 7)):

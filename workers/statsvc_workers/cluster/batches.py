@@ -39,6 +39,9 @@ FIRST_BATCH_FILES = 16
 NEWEST_WEIGHT = 0.3
 """Weight of the newest batch in the moving average of seconds per file."""
 
+LEAST_BYTES = 1 << 20
+"""Files of fewer bytes are not divided among workers: they take milliseconds."""
+
 LEAST_SECONDS_PER_FILE = 1e-6
 
 BATCHES_PER_WORKER = 3
@@ -57,7 +60,8 @@ RESTARTS = 3
 class BatchCutter(Generic[AnySample]):
     """Cuts batches that take about `BATCH_SECONDS`, and shorter ones towards the end.
 
-    A batch is at most half of a worker's share of the remaining samples, so that all workers finish together.
+    A batch is at most half of a worker's share of the remaining samples, so that all workers finish together,
+    except for small files.
     """
 
     def __init__(self, paths: Sequence[AnySample], sizes: Sequence[int], workers: int) -> None:
@@ -81,14 +85,16 @@ class BatchCutter(Generic[AnySample]):
 
     def cut(self) -> list[AnySample]:
         """Return the next batch, or an empty one at the end."""
+        share = max(1, (len(self._paths) - self._next) // (2 * self._workers))
         limit = FIRST_BATCH_FILES
         if self._seconds_per_file is not None:
-            share = (len(self._paths) - self._next) // (2 * self._workers)
             seconds_per_file = max(self._seconds_per_file, LEAST_SECONDS_PER_FILE)
             limit = int(min(BATCH_FILES, BATCH_SECONDS / seconds_per_file))
             limit = max(1, min(limit, max(share, FIRST_BATCH_FILES)))
         start, size = self._next, 0
         while self._next < len(self._paths) and self._next - start < limit:
+            if self._next - start >= share and size >= LEAST_BYTES:
+                break
             size += int(self._sizes[self._next])
             if size > BATCH_BYTES and self._next > start:
                 break

@@ -24,7 +24,7 @@ from statsvc.errors import UnreadableSample
 from statsvc_workers.cluster.batches import POLL_SECONDS, BatchCutter
 from statsvc_workers.cluster.machine import cores
 from statsvc_workers.cluster.worth import ThreadRate
-from statsvc_workers.formats import extension, png
+from statsvc_workers.formats import extension, nifti, png
 from statsvc_workers.processes.forked import call
 from statsvc_workers.processes.watched import Marks, Stuck, given_up, watched
 from statsvc_workers.samples.open_file import open_file
@@ -193,25 +193,28 @@ class ImmediateCount:
 
 def load_loops(options: CountOptions, path: str) -> None:
     """Load, or compile, the loop that counts files like this one; processes that are forked then share it."""
-    if extension(path) in STREAMED:
-        return
+    from statsvc_workers.kernels import loops
+
     try:
         with restricted(options.roots), open_file(options.root, path) as source:
             assert source.file is not None
-            has_machine_code = png.is_counted_by_row(source.file, source.stamp().size)
-    except (OSError, UnreadableSample):
-        return
-    if has_machine_code:
-        load_machine_code()
-    else:
-        from statsvc_workers.kernels import histogram, png_rows  # noqa: F401
+            if extension(path) in STREAMED:
+                loops.prepare_arrays(
+                    nifti.counted_type(source.file), on_grid=options.counting.grid is not None
+                )
+            elif png.is_counted_by_row(source.file, source.stamp().size):
+                loops.prepare_rows()
+            else:
+                from statsvc_workers.kernels import png_rows  # noqa: F401
+    except Exception as error:  # the file is reported when it is counted
+        log.debug("no loop was loaded for %s", path, exc_info=error)
 
 
-def load_machine_code() -> None:
-    """Load, or compile, the loop that counts most PNG files."""
-    from statsvc_workers.kernels import machine_code
+def load_stored_loops() -> None:
+    """Load the loops that count the most frequent files, as far as they have been compiled."""
+    from statsvc_workers.kernels import loops
 
-    machine_code.load()
+    loops.load_stored()
 
 
 def count_checked(

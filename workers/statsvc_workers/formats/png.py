@@ -47,6 +47,7 @@ from statsvc_workers.formats.png_structure import (
     read_image,
 )
 from statsvc_workers.kernels.buffer_pool import borrowed_buffer
+from statsvc_workers.kernels.sizes import IDS
 from statsvc_workers.kernels.tiles import entries_of_tables
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def decompressed_bytes(file: BinaryIO, size: int) -> int | None:
 
 
 def is_counted_by_row(file: BinaryIO, size: int) -> bool:
-    """Whether the loop in `machine_code` counts an image, by its header; raises as `decompressed_bytes`."""
+    """Whether `loops.count_rows` counts an image, by its header; raises as `decompressed_bytes`."""
     header, _ = read_header(file, size)
     return not header.interlaced and header.color_type in (GRAY, PALETTE) and header.depth <= 8
 
@@ -239,19 +240,17 @@ def _count_bytes(
 
     Returns int64 [tiles, 256], row by row.
     """
-    from statsvc_workers.kernels import machine_code  # listing does not need it
+    from statsvc_workers.kernels import loops  # listing does not need it
 
     row = header.row_bytes()
-    counts = np.zeros((len(rows) - 1) * (len(columns) - 1) * machine_code.IDS, np.int64)
+    counts = np.zeros((len(rows) - 1) * (len(columns) - 1) * IDS, np.int64)
     previous_row, top = np.zeros(row, np.uint8), 0
     for band in _bands(image, header):
         height = len(band) // (1 + row)
         inside = np.clip(rows - top, 0, height)
-        _check_filter_type(
-            top, machine_code.count_rows(band, inside, row, columns, counts, tails, previous_row)
-        )
+        _check_filter_type(top, loops.count_rows(band, inside, row, columns, counts, tails, previous_row))
         top += height
-    return counts.reshape(-1, machine_code.IDS)
+    return counts.reshape(-1, IDS)
 
 
 def _chunks(image: Image, header: Header) -> Iterator[NDArray[Any]]:

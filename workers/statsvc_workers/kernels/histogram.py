@@ -8,6 +8,7 @@ import numpy as np
 
 from statsvc.dataset.table import MAX_IDS
 from statsvc.errors import UnreadableSample
+from statsvc_workers.kernels.sizes import BYTE_COUNTERS, COUNTERS, NOISE_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,12 +26,6 @@ DENSE_SPAN = 1 << 16
 BATCH_PIXELS = 1 << 24
 """Pixels per call of `torch.bincount`: 128 MB of int64 on the device."""
 
-COUNTERS = 8
-"""Counters per id in a dense table: consecutive pixels use different ones, so that no addition waits."""
-
-BYTE_COUNTERS = 16 * 256
-"""Counters of bytes that are counted one by one: 16 tables, so that no addition waits."""
-
 _SLOTS = 4 * MAX_IDS
 """Slots of the hash table, of which at most half are used."""
 
@@ -47,9 +42,9 @@ class Counter:
     """
 
     def __init__(self) -> None:
-        self._low = 0  # the id of the table's first row
-        self._table = np.zeros((256, COUNTERS), np.int64)
         self._counters = np.zeros(BYTE_COUNTERS, np.uint32)
+        self._narrow = np.empty(NOISE_PIXELS, np.uint8)
+        self._set_table(0, 256)
         self._ids = np.empty(0, np.int64)
         self._counts = np.empty(0, np.int64)
 
@@ -58,15 +53,12 @@ class Counter:
 
         Raises `UnreadableSample` for more than `MAX_IDS` ids, and for ids outside int64.
         """
-        # numba takes 0.3 s to import; listing does not need it.
-        from statsvc_workers.kernels import run_lengths
-
         # Only a chunk in foreign byte order has to be converted, and so is counted piece by piece.
         for piece in _pieces(chunk, max(1, chunk.size) if chunk.dtype.isnative else PIECE):
             flat = _native(piece)
             begin = 0
             while begin < len(flat):
-                begin += run_lengths.count_dense(flat[begin:], self._low, self._table, self._counters)
+                begin += self._dense.count(flat[begin:])
                 if begin < len(flat) and not self._grow_table(flat[begin : begin + PIECE]):
                     self.merge(*_hashed(flat[begin : begin + PIECE]))
                     begin += PIECE
@@ -82,10 +74,17 @@ class Counter:
         joint_low = min(low, self._low)
         joint_span = max(low + span, self._low + self._table.shape[0]) - joint_low
         # Ids too far from the earlier ids get a new table.
-        self._low, span = (joint_low, joint_span) if joint_span <= DENSE_SPAN else (low, span)
+        low, span = (joint_low, joint_span) if joint_span <= DENSE_SPAN else (low, span)
         # With a power of two, one comparison checks the range of several ids.
-        self._table = np.zeros((1 << (span - 1).bit_length(), COUNTERS), np.int64)
+        self._set_table(low, 1 << (span - 1).bit_length())
         return True
+
+    def _set_table(self, low: int, span: int) -> None:
+        """Start a table of `span` ids from `low` on."""
+        from statsvc_workers.kernels import loops  # listing does not need llvmlite
+
+        self._low, self._table = low, np.zeros((span, COUNTERS), np.int64)
+        self._dense = loops.Dense(low, self._table.reshape(-1), self._counters, self._narrow)
 
     def _drain(self) -> None:
         """Move the counts of the dense table to the result."""
@@ -230,10 +229,10 @@ def _range(piece: NDArray[Any]) -> tuple[int, int]:
 
 def _hashed(piece: NDArray[Any]) -> tuple[Int64, Int64]:
     """Return the ids of a non-empty piece, ascending, and their counts. Raises `UnreadableSample`."""
-    from statsvc_workers.kernels import run_lengths
+    from statsvc_workers.kernels import loops
 
     ids, counts = np.zeros(_SLOTS, np.int64), np.zeros(_SLOTS, np.int64)
-    if run_lengths.count_sparse(_native(piece), ids, counts) < 0:
+    if loops.count_sparse(_native(piece), ids, counts) < 0:
         low, span = _range(piece)
         raise too_many_ids(np.array([low, low + span - 1], np.int64))
     used = np.flatnonzero(counts)
@@ -242,10 +241,12 @@ def _hashed(piece: NDArray[Any]) -> tuple[Int64, Int64]:
 
 
 def _native(piece: NDArray[Any]) -> NDArray[Any]:
-    """Return the piece in native byte order, bool as uint8."""
+    """Return the piece in native byte order, aligned, bool as uint8."""
     if piece.dtype.kind == "b":
         return piece.view(np.uint8)
-    return piece if piece.dtype.isnative else piece.astype(piece.dtype.newbyteorder("="))
+    if not piece.dtype.isnative:
+        return piece.astype(piece.dtype.newbyteorder("="))
+    return piece if piece.flags.aligned else piece.copy()
 
 
 def too_many_ids(ids: Int64) -> TooManyIds:

@@ -1,6 +1,6 @@
-"""The loop that counts a PNG as machine code on disk, called without loading numba.
+"""Compiled loops as machine code on disk, called without loading numba.
 
-numba takes longer to import than counting a small dataset. It compiles the loop once; the machine code, which
+numba takes longer to import than counting a small dataset. It compiles a loop once; the machine code, which
 refers to nothing outside of itself, is then kept in a file and loaded with llvmlite alone.
 """
 
@@ -15,7 +15,7 @@ import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llvmlite import __version__ as llvmlite_version
 from llvmlite import binding as llvm
@@ -25,74 +25,83 @@ from statsvc_workers.kernels.compiled_folder import compiled_folder, warn_uncach
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
-    from numpy.typing import NDArray
+    Build: TypeAlias = Callable[[], tuple[Callable[..., Any], Any]]
+    """Returns a function of integers and pointers, which numba can compile, and its signature."""
 
 log = logging.getLogger(__name__)
 
-IDS = 256
-"""Counters of a column of tiles: one for each byte."""
-
-_NAME = "statsvc_count_rows"
+_SYMBOL = "statsvc_loop"
+_Outputs = ctypes.c_int64 * 2
 _DIGEST_BYTES = 32
 _LOCK = threading.Lock()
 
-_SOURCES = ("png_rows.py", "tile_rows.py", "run_lengths.py", "numba_support.py", "machine_code.py")
+_SOURCES = (
+    "loops.py",
+    "machine_code.py",
+    "numba_support.py",
+    "png_rows.py",
+    "run_lengths.py",
+    "sizes.py",
+    "tile_rows.py",
+)
 """Files of this package that determine the machine code."""
 
 _CHECKED = ("NUMBA_BOUNDSCHECK", "NUMBA_DISABLE_JIT")
-"""Variables of numba with which the loop is run by numba itself."""
+"""Variables of numba with which it runs the loops itself."""
+
+_loaded: dict[str, Callable[..., int] | None] = {}
 
 
-def count_rows(
-    data: NDArray[np.uint8],
-    rows: NDArray[np.int64],
-    row: int,
-    columns: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    tails: NDArray[np.int64],
-    before: NDArray[np.uint8],
-) -> int:
-    """Unfilter and count rows, as `png_rows.count_rows` does; releases the GIL. All arrays are contiguous."""
-    tiles = (len(rows) - 1) * (len(columns) - 1)
-    sizes = (int(rows[-1]) * (1 + row), len(rows), len(columns), tiles * IDS, IDS, row)
-    arrays: tuple[NDArray[Any], ...] = (data, rows, columns, counts, tails, before)
-    if any(
-        len(array) < size or not array.flags.c_contiguous for array, size in zip(arrays, sizes, strict=True)
-    ):
-        raise ValueError("an array is shorter than the loop reads, or not contiguous")
-    return load()(data, rows, row, columns, counts, tails, before)
+def load(name: str, build: Build) -> Callable[..., int] | None:
+    """Return a loop, which the first call reads from disk or compiles; None if numba itself must run it.
 
+    The loop takes integers of 64 bits, addresses among them, returns such an integer, and releases the GIL.
 
-def load() -> Callable[..., int]:
-    """Return the loop, which the first call loads or compiles."""
+    name  identifies the loop and the types of its arguments
+    """
+    try:
+        return _loaded[name]
+    except KeyError:
+        pass
     with _LOCK:
-        return _loop()
+        if name not in _loaded:
+            _loaded[name] = _load(name, build)
+        return _loaded[name]
 
 
-@functools.cache
-def _loop() -> Callable[..., int]:
-    """Return the loop: from the machine code on disk, or else compiled now."""
-    if any(os.environ.get(name, "0") != "0" for name in _CHECKED):
-        return _numba_loop()
-    machine = _machine()
-    folder = Path(configured) if (configured := os.environ.get("NUMBA_CACHE_DIR")) else compiled_folder()
-    file = None if folder is None else folder / f"count-{_key(machine)}.o"
+def load_stored(name: str) -> None:
+    """Load a loop if its machine code is on disk."""
+    with _LOCK:
+        if name in _loaded or _is_run_by_numba():
+            return
+        file = _file(name)
+        code = None if file is None else _stored(file)
+        if code is not None:
+            _loaded[name] = _callable(code)
+
+
+def _load(name: str, build: Build) -> Callable[..., int] | None:
+    if _is_run_by_numba():
+        return None
+    file = _file(name)
     code = None if file is None else _stored(file)
     if code is None:
-        log.info("compiling the loops that count pixels; this happens once per user and machine")
-        code = _compiled(machine)
+        log.info("compiling the loop %s; this happens once per user and machine", name)
+        code = _compiled(build)
         if code is None:
-            return _numba_loop()
+            return None
         _store(file, code)
-    return _callable(machine, code)
+    return _callable(code)
 
 
-def _numba_loop() -> Callable[..., int]:
-    from statsvc_workers.kernels import png_rows
+def _is_run_by_numba() -> bool:
+    return any(os.environ.get(name, "0") != "0" for name in _CHECKED)
 
-    run: Callable[..., int] = png_rows.count_rows
-    return run
+
+def _file(name: str) -> Path | None:
+    """Return the file of a loop; None if no folder is writable."""
+    folder = Path(configured) if (configured := os.environ.get("NUMBA_CACHE_DIR")) else compiled_folder()
+    return None if folder is None else folder / f"{name}-{_key()}.o"
 
 
 def _machine() -> Any:
@@ -107,11 +116,12 @@ def _machine() -> Any:
     )
 
 
-def _key(machine: Any) -> str:
+def _key() -> str:
     """Return the key of everything that determines the machine code."""
     digest = hashlib.blake2b(digest_size=16)
     features = llvm.get_host_cpu_features().flatten()
-    digest.update(f"{llvmlite_version} {machine.triple} {llvm.get_host_cpu_name()} {features}".encode())
+    triple = llvm.get_process_triple()
+    digest.update(f"{llvmlite_version} {triple} {llvm.get_host_cpu_name()} {features}".encode())
     for name in _SOURCES:
         digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()
@@ -150,77 +160,50 @@ def _store(file: Path | None, code: bytes) -> None:
         log.warning("Compiled code cannot be stored in %s: %s", file, error)
 
 
-def _compiled(machine: Any) -> bytes | None:
-    """Compile the loop with numba to machine code that refers to nothing outside of itself.
+def _compiled(build: Build) -> bytes | None:
+    """Compile a loop with numba to machine code that refers to nothing outside of itself.
 
     None if numba compiled it to something else.
     """
-    from numba import carray, njit, types
+    from numba import njit
 
-    from statsvc_workers.kernels import png_rows
-
-    count = png_rows.count_rows
-
-    def on_pointers(data, size, rows, bands, row, columns, edges, counts, tails, before):  # type: ignore[no-untyped-def]
-        return count(
-            carray(data, (size,)),
-            carray(rows, (bands,)),
-            row,
-            carray(columns, (edges,)),
-            carray(counts, ((bands - 1) * (edges - 1) * IDS,)),
-            carray(tails, (IDS,)),
-            carray(before, (row,)),
-        )
-
-    pixels, numbers, size = types.CPointer(types.uint8), types.CPointer(types.int64), types.int64
-    signature = types.int64(pixels, size, numbers, size, size, numbers, size, numbers, numbers, pixels)
-    compiled = njit(signature, boundscheck=False)(on_pointers)
+    function, signature = build()
+    compiled = njit(signature, boundscheck=False)(function)
     [overload] = compiled.overloads.values()
     name = overload.fndesc.llvm_func_name
-    module = llvm.parse_assembly(overload.library.get_llvm_str().replace(name, _NAME))
-    for function in module.functions:
-        if function.name != _NAME and not function.is_declaration:
-            function.linkage = "internal"
+    module = llvm.parse_assembly(overload.library.get_llvm_str().replace(name, _SYMBOL))
+    for part in module.functions:
+        if part.name != _SYMBOL and not part.is_declaration:
+            part.linkage = "internal"
     # The arrays have no owner, so all reference counts disappear, and with them the calls of numba's runtime.
+    machine = _machine()
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
     builder.getModulePassManager().run(module, builder)
-    if any(f.is_declaration and not f.name.startswith("llvm.") for f in module.functions):
-        log.info("the counting loop refers to functions of numba, so it is loaded with numba")
+    if any(part.is_declaration and not part.name.startswith("llvm.") for part in module.functions):
+        log.info("the loop refers to functions of numba, so it is loaded with numba")
         return None
     code: bytes = machine.emit_object(module)
     return code
 
 
-def _callable(machine: Any, code: bytes) -> Callable[..., int]:
-    """Load machine code; return a function with the arguments of `png_rows.count_rows`."""
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+def _callable(code: bytes) -> Callable[..., int]:
+    """Load machine code; return a function of its arguments, all of them integers."""
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    pointer, size = ctypes.c_void_p, ctypes.c_int64
-    # By numba's calling convention, the first two arguments receive the result and the exception.
-    arguments = (pointer, pointer, pointer, size, pointer, size, size, pointer, size, *[pointer] * 3)
-    function = ctypes.CFUNCTYPE(ctypes.c_int32, *arguments)(engine.get_function_address(_NAME))
+    address = engine.get_function_address(_SYMBOL)
+
+    @functools.cache
+    def function(count: int) -> Any:  # of so many arguments; addresses are passed as integers of 64 bits are
+        return ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * count)(address)
 
     def run(
-        data: NDArray[np.uint8],
-        rows: NDArray[np.int64],
-        row: int,
-        columns: NDArray[np.int64],
-        counts: NDArray[np.int64],
-        tails: NDArray[np.int64],
-        before: NDArray[np.uint8],
-        _engine: Any = engine,  # owns the machine code
-    ) -> int:
-        result, exception = ctypes.c_int64(), ctypes.c_void_p()
-        function(
-            ctypes.addressof(result),
-            ctypes.addressof(exception),
-            *(data.ctypes.data, len(data)),
-            *(rows.ctypes.data, len(rows)),
-            row,
-            *(columns.ctypes.data, len(columns)),
-            *(counts.ctypes.data, tails.ctypes.data, before.ctypes.data),
-        )
-        return result.value
+        *arguments: int | ctypes.c_int64, _engine: Any = engine
+    ) -> int:  # the engine owns the machine code
+        # By numba's calling convention, the first two arguments receive the result and the exception.
+        outputs = _Outputs()
+        at = ctypes.addressof(outputs)
+        function(2 + len(arguments))(at, at + 8, *arguments)
+        return outputs[0]
 
     return run

@@ -19,12 +19,10 @@ from statsvc_workers.kernels.numba_support import (
     trailing_zeros,
     word,
 )
+from statsvc_workers.kernels.sizes import NOISE_PIXELS
 
 MAX_RUN_ENDS = 13
 """If more runs than this end within `LANES` pixels, the pixels are treated as noise."""
-
-NOISE_PIXELS = 2048
-"""Pixels that are counted one by one after noise was detected, before the loop tries runs again."""
 
 MOST_PENDING = 1 << 31
 """Most pixels that `count_bytes` counts before its counters, uint32, are added to a table."""
@@ -94,14 +92,15 @@ def _count_singly(flat, i, end, low, span, counts):
 
 
 @kernel
-def count_dense(flat, low, table, counters):
+def count_dense(flat, low, counts, counters, narrow):
     """Count integers of a narrow range in a table.
 
     flat      integers [n] within int64
     low       id of the first row of the table
-    table     int64 [span, 8], to which counts are added; the count of id `low + k` is the sum of row k;
-              `span` is a power of two
+    counts    int64 [span * 8], the table, row by row, to which counts are added; the count of id `low + k` is
+              the sum of row k; `span` is a power of two
     counters  uint32 [16 * 256] of zeros; zeros on return
+    narrow    uint8 [NOISE_PIXELS], of any content
 
     Returns the number of integers counted: n, or the index of the first id outside the table.
 
@@ -113,10 +112,8 @@ def count_dense(flat, low, table, counters):
     n = len(flat)
     if n == 0:
         return np.int64(0)
-    span = np.uint64(table.shape[0])
-    counts = table.reshape(table.size)
+    span = np.uint64(len(counts)) >> np.uint64(3)
     octets = flat.view(np.uint8)
-    narrow = np.empty(NOISE_PIXELS, np.uint8)
     pending = 0
     # numba compiles functions again for literal arguments, which NumPy's integers are not.
     i = zero = np.int64(0)

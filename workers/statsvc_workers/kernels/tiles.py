@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from statsvc.dataset.grid import edges
 from statsvc.dataset.table import MAX_IDS
-from statsvc_workers.kernels.histogram import BYTE_COUNTERS, check_ids, too_many_ids
+from statsvc_workers.kernels.histogram import check_ids, too_many_ids
+from statsvc_workers.kernels.sizes import BYTE_COUNTERS, IDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     """Where the pixels of the chunks of a label map are: consecutive pixels, row by row (of a volume, slice
     by slice) or in the opposite order of the axes, or a block at a `Corner`, which is updated before each
     chunk is yielded."""
-
-_IDS = 256
-"""Ids of the dense table of a tile, 0 … 255; label maps with other ids are counted tile by tile."""
 
 
 class Corner(Struct):
@@ -70,7 +68,7 @@ class TileCounter:
         self._columns = edges(shape[2], numbers.shape[2])
         # The number of the tile of each band and column: the order of storage is not that of the tiles.
         self._tile = numbers.reshape(-1, numbers.shape[2])
-        self._counts = np.zeros((len(self._tile), numbers.shape[2] * _IDS), np.int64)
+        self._counts = np.zeros((len(self._tile), numbers.shape[2] * IDS), np.int64)
         self._counters = np.zeros((numbers.shape[2], BYTE_COUNTERS), np.uint32)
         self._wide: dict[int, Counter] = {}
 
@@ -99,9 +97,9 @@ class TileCounter:
         bands = self._band_of[first:last]
         flat = _as_bytes(part) if engine.on_cpu() else None
         if flat is not None:
-            from statsvc_workers.kernels import tile_rows  # numba takes 0.3 s to import
+            from statsvc_workers.kernels import loops  # listing does not need llvmlite
 
-            tile_rows.count_bands(flat, rows, bands, columns, self._counts, self._counters)
+            loops.count_bands(flat, rows, bands, columns, self._counts, self._counters)
             return
         for band, begin, end in zip(bands.tolist(), rows[:-1].tolist(), rows[1:].tolist(), strict=True):
             for column, tile in enumerate(self._tile[band].tolist()):
@@ -113,8 +111,8 @@ class TileCounter:
 
     def result(self, engine: Engine) -> Entries:
         """Return the entries of all tiles. Raises `UnreadableSample` for too many ids."""
-        counts = np.empty((self._tile.size, _IDS), np.int64)
-        counts[self._tile.reshape(-1)] = self._counts.reshape(-1, _IDS)
+        counts = np.empty((self._tile.size, IDS), np.int64)
+        counts[self._tile.reshape(-1)] = self._counts.reshape(-1, IDS)
         entries = entries_of_tables(counts)
         if not self._wide:
             return entries
@@ -134,11 +132,11 @@ def _as_bytes(part: NDArray[Any]) -> NDArray[np.uint8] | None:
     if part.dtype.itemsize == 1 and part.dtype.kind in "bu":
         return np.ascontiguousarray(part).reshape(-1).view(np.uint8)
     check_ids(part)
-    from statsvc_workers.kernels import run_lengths
+    from statsvc_workers.kernels import loops
 
-    flat = np.ascontiguousarray(part, part.dtype.newbyteorder("=")).reshape(-1)
+    flat = np.require(part, part.dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED"]).reshape(-1)
     narrow = np.empty(len(flat), np.uint8)
-    return narrow if run_lengths.narrowed(flat, 0, narrow) else None
+    return narrow if loops.narrowed(flat, 0, narrow) else None
 
 
 def entries_of_tables(counts: Int64) -> Entries:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -31,7 +32,7 @@ from statsvc_workers.processes import isolated
 from statsvc_workers.samples.open_sample import existing, open_bytes
 from statsvc_workers.samples.roots import current_roots, restricted
 from statsvc_workers.sources import class_masks
-from statsvc_workers.sources.content import READ_HERE
+from statsvc_workers.sources.content import READ_HERE, read_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -364,7 +365,8 @@ def _scaled(root: str, paths: Sequence[str]) -> str:
     scaled = 0
     for path in chosen:
         with suppress(OSError, UnreadableSample):
-            scaled += isolated.call(_has_scale, current_roots(), root, path)
+            has_scale = partial(_has_scale, current_roots(), root, path)
+            scaled += bool(read_here(root, path, has_scale))
     return f"{scaled} of {len(chosen)} NIfTI files examined have a scale" if scaled else ""
 
 

@@ -50,7 +50,7 @@ DECODED = frozenset(
 )
 """Extensions of files that are decoded as a whole."""
 
-READ_HERE = frozenset({".png", ".npy"})
+READ_HERE = frozenset({".png", ".npy", ".nii", ".nii.gz"})
 """Extensions of files that are read in this process, within limits of our own; others in a child process."""
 
 CHUNKS = 8
@@ -133,7 +133,7 @@ def inspect(root: str, path: str, key: str | None = None, *, colors: bool = Fals
     if not is_url(root) and not exists(root, path):
         return None
     if extension(path) in READ_HERE:
-        return _read_here(root, path, lambda: _inspect(current_roots(), root, path, key, colors=colors))
+        return read_here(root, path, lambda: _inspect(current_roots(), root, path, key, colors=colors))
     try:
         return isolated.call(_inspect, current_roots(), root, path, key, colors=colors)
     except UnreadableSample:
@@ -145,14 +145,14 @@ def header(root: str, path: str) -> Peek | None:
     if not is_url(root) and not exists(root, path):
         return None
     if extension(path) in READ_HERE:
-        return _read_here(root, path, lambda: _header(current_roots(), root, path))
+        return read_here(root, path, lambda: _header(current_roots(), root, path))
     try:
         return isolated.call(_header, current_roots(), root, path)
     except UnreadableSample:
         return None
 
 
-def _read_here(root: str, path: str, read: Callable[[], T | None]) -> T | None:
+def read_here(root: str, path: str, read: Callable[[], T | None]) -> T | None:
     """Return the result of a function that reads a file; None where the file cannot be read in time.
 
     The scan reports the file when it is counted.
@@ -199,7 +199,7 @@ def sample(root: str, path: str, key: str | None = None) -> NDArray[np.int64] | 
     if not is_url(root) and not exists(root, path):
         return None
     if extension(path) in READ_HERE:
-        values = _sample(current_roots(), root, path, key)
+        values = read_here(root, path, lambda: _sample(current_roots(), root, path, key))
     else:
         try:
             values = isolated.call(_sample, current_roots(), root, path, key)

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SUFFIX = re.compile(
-    r"[_\-.] ?(?:[A-Za-z](?:[A-Za-z0-9]*[A-Za-z])?|t[12]|rot\d+|\d(?:st|nd|rd|th)[A-Za-z]*"
-    r"|\d+_?class(?:es)?)$",
-    re.IGNORECASE,
+    r"[_\-.] ?(?:[A-Za-z](?:[A-Za-z0-9]*[A-Za-z])?|(?i:t[12]|rot\d+)|\d(?i:st|nd|rd|th)[A-Za-z]*"
+    r"|\d+_?(?i:class(?:es)?))$"
 )
 """A suffix of the stem, such as `_labelIds`, `_2ndHO` or `_3class`.
 
