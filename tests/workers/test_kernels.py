@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,9 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from statsvc.dataset.grid import Grid, edges
 from statsvc_workers.formats import open_label_map
+from statsvc_workers.kernels.device import Engine
 from statsvc_workers.kernels.histogram import Counter
+from statsvc_workers.kernels.tiles import TileCounter
 from support.png_files import GRAY, PALETTE, filtered_rows, png
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 KINDS = [(GRAY, depth) for depth in (1, 2, 4, 8, 16)] + [(PALETTE, depth) for depth in (1, 2, 4, 8)]
 
@@ -53,6 +60,65 @@ def test_every_filter_depth_and_width_equals_pillow(colour: int, depth: int, kin
             rows = filtered_rows(rng, 7, (width * depth + 7) // 8, kind, zeros)
             data = png(colour, depth, width, rows, 7)
             assert both_ways(data) == by_pillow(data, colour, depth), (width, zeros)
+
+
+def maps(rng: np.random.Generator, width: int) -> dict[str, NDArray[np.uint8]]:
+    """Return label maps of 45 rows: few changes from row to row, many, and both in turns."""
+    height = 45
+    blobs = np.zeros((height, width), np.uint8)
+    for _ in range(30):
+        top, left = rng.integers(0, height), rng.integers(0, width)
+        blobs[top : top + rng.integers(1, 20), left : left + rng.integers(1, width)] = rng.integers(0, 256)
+    squares = rng.integers(0, 19, (height // 4 + 1, width // 4 + 1)).repeat(4, 0).repeat(4, 1)
+    noise = rng.integers(0, 256, (height, width))
+    mixed = np.where(np.arange(height)[:, None] // 9 % 2, noise, blobs)
+    return {
+        "blobs": blobs,
+        "squares": squares[:height, :width].astype(np.uint8),
+        "noise": noise.astype(np.uint8),
+        "mixed": mixed.astype(np.uint8),
+    }
+
+
+def encoded(pixels: NDArray[np.uint8], kind: int) -> bytes:
+    """Return the rows of a PNG with the filter None, Sub or Up."""
+    before = np.zeros_like(pixels)
+    if kind == 1:
+        before[:, 1:] = pixels[:, :-1]
+    elif kind == 2:
+        before[1:] = pixels[:-1]
+    return np.insert(pixels - before, 0, kind, axis=1).tobytes()
+
+
+@pytest.mark.parametrize("width", [63, 64, 65, 130, 480])
+def test_tiles_equal_numpys(width: int) -> None:
+    engine, grids = Engine("cpu"), (Grid(1, 1), Grid(3, 5), Grid(8, 8))
+    for name, pixels in maps(np.random.default_rng(width), width).items():
+        for grid in grids:
+            rows, columns = edges(len(pixels), grid.rows), edges(width, grid.columns)
+            expected = {
+                (tile, int(value)): int(count)
+                for tile, (y, x) in enumerate(np.ndindex(grid.rows, grid.columns))
+                for value, count in zip(
+                    *np.unique(
+                        pixels[rows[y] : rows[y + 1], columns[x] : columns[x + 1]], return_counts=True
+                    ),
+                    strict=True,
+                )
+            }
+            counter = TileCounter(1, len(pixels), width, grid, "rows")
+            list(counter.count([pixels], engine))
+            found = [counter.result(engine)]
+            for kind in range(3):
+                file = io.BytesIO(png(GRAY, 8, width, encoded(pixels, kind), len(pixels)))
+                tiles = open_label_map("x.png", file, 1 << 24).tiles
+                assert tiles is not None
+                found.append(tiles(grid))
+            for tile, ids, counts in found:
+                assert tile.dtype == ids.dtype == counts.dtype == np.int64
+                keys = zip(tile.tolist(), ids.tolist(), strict=True)
+                assert dict(zip(keys, counts.tolist(), strict=True)) == expected, (name, grid)
+                assert list(zip(ids, tile, strict=True)) == sorted(zip(ids, tile, strict=True))
 
 
 @settings(deadline=None, max_examples=200)

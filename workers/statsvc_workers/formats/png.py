@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from imagecodecs import DeflateError, deflate_decode
 
-from statsvc.dataset.grid import edges
 from statsvc.errors import UnreadableSample
 from statsvc_workers.formats.base import (
     CHUNK_PIXELS,
@@ -48,7 +47,7 @@ from statsvc_workers.formats.png_structure import (
 )
 from statsvc_workers.kernels.buffer_pool import borrowed_buffer
 from statsvc_workers.kernels.sizes import IDS
-from statsvc_workers.kernels.tiles import entries_of_tables
+from statsvc_workers.kernels.tiles import bands_of, entries_of_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -221,8 +220,8 @@ def _histogram(image: Image, header: Header) -> tuple[NDArray[np.int64], NDArray
 
 def _tiles(image: Image, header: Header, grid: Grid) -> Entries:
     """Decompress, unfilter and count an image of 8 bits per pixel; return the entries of its tiles."""
-    rows, columns = edges(header.height, grid.rows), edges(header.width, grid.columns)
-    counts = _count_bytes(image, header, rows, columns, np.zeros(256, np.int64))
+    bands = bands_of((1, header.height, header.width), (1, grid.rows, grid.columns))
+    counts = _count_bytes(image, header, bands.rows, bands.columns, np.zeros(256, np.int64))
     return entries_of_tables(counts)
 
 

@@ -124,6 +124,18 @@ def ones(_typing: Any, value: Any) -> Any:
     return types.uint64(types.uint64), count
 
 
+def _lanes(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    """Return the `LANES` items from array[index] on as a vector."""
+    data = context.make_array(kind)(context, builder, array).data
+    items = ir.VectorType(context.get_data_type(kind.dtype), LANES).as_pointer()
+    return builder.load(builder.bitcast(builder.gep(data, [index]), items), align=1)
+
+
+def _differing_lanes(builder: Any, these: Any, those: Any) -> Any:
+    """Return a word in which bit k is 1 where item k of two vectors differs."""
+    return builder.bitcast(builder.icmp_unsigned("!=", these, those), ir.IntType(LANES))
+
+
 @intrinsic
 def run_ends(_typing: Any, array: Any, index: Any) -> Any:
     """Compare `LANES` items from array[index] on with their right neighbors; return a uint64.
@@ -135,15 +147,80 @@ def run_ends(_typing: Any, array: Any, index: Any) -> Any:
     def compare(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = signature.args[0]
         array, index = arguments
-        data = context.make_array(kind)(context, builder, array).data
-        items = ir.VectorType(context.get_data_type(kind.dtype), LANES).as_pointer()
         here, after = (
-            builder.load(builder.bitcast(builder.gep(data, [first]), items), align=1)
+            _lanes(context, builder, kind, array, first)
             for first in (index, builder.add(index, index.type(1)))
         )
-        return builder.bitcast(builder.icmp_unsigned("!=", here, after), ir.IntType(LANES))
+        return _differing_lanes(builder, here, after)
 
     return types.uint64(array, types.intp), compare
+
+
+@intrinsic
+def differing(_typing: Any, array: Any, index: Any, other: Any, place: Any) -> Any:
+    """Compare `LANES` items from array[index] on with those from other[place] on; return a uint64.
+
+    Bit k is 1 where item k of them differs. Both arrays must be contiguous, have the same type, and contain
+    all items.
+    """
+
+    def compare(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, index, other, place = arguments
+        these = _lanes(context, builder, signature.args[0], array, index)
+        return _differing_lanes(builder, these, _lanes(context, builder, signature.args[2], other, place))
+
+    return types.uint64(array, types.intp, other, types.intp), compare
+
+
+@intrinsic
+def nonzero(_typing: Any, array: Any, index: Any) -> Any:
+    """Return a uint64 in which bit k is 1 where array[index + k] is not zero, for `LANES` items.
+
+    The array must be contiguous and contain all of them.
+    """
+
+    def compare(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        these = _lanes(context, builder, signature.args[0], *arguments)
+        return _differing_lanes(builder, these, ir.Constant(these.type, None))
+
+    return types.uint64(array, types.intp), compare
+
+
+@intrinsic
+def equal_to(_typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """Return a uint64 in which bit k is 1 where array[index + k] equals `value`, for `LANES` items.
+
+    The array must be contiguous and contain all of them; `value` has the type of its items.
+    """
+
+    def compare(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, index, value = arguments
+        these = _lanes(context, builder, signature.args[0], array, index)
+        one = builder.insert_element(ir.Constant(these.type, ir.Undefined), value, ir.IntType(32)(0))
+        first = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
+        those = builder.shuffle_vector(one, ir.Constant(these.type, ir.Undefined), first)
+        return builder.bitcast(builder.icmp_unsigned("==", these, those), ir.IntType(LANES))
+
+    return types.uint64(array, types.intp, array.dtype), compare
+
+
+@intrinsic
+def put_lanes(_typing: Any, array: Any, index: Any, other: Any, place: Any, add: Any) -> Any:
+    """Write `LANES` items from other[place] on over those from array[index] on, or add them if `add`.
+
+    Both arrays must be contiguous, have the same type, and contain all items.
+    """
+
+    def save(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, index, other, place, add = arguments
+        old = _lanes(context, builder, signature.args[0], array, index)
+        new = _lanes(context, builder, signature.args[2], other, place)
+        data = context.make_array(signature.args[0])(context, builder, array).data
+        target = builder.bitcast(builder.gep(data, [index]), new.type.as_pointer())
+        builder.store(builder.select(add, builder.add(old, new), new), target, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, other, types.intp, types.boolean), save
 
 
 @inlined

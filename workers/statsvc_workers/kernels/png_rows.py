@@ -11,20 +11,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from statsvc_workers.kernels.numba_support import all_equal, inlined, kernel, put_word, word
+from statsvc_workers.kernels.numba_support import (
+    LANES,
+    all_equal,
+    differing,
+    inlined,
+    kernel,
+    nonzero,
+    put_lanes,
+    put_word,
+    word,
+)
 from statsvc_workers.kernels.tile_rows import (
     EACH_BYTE,
     FEW_CHANGES,
     IDS,
     MANY_CHANGES,
     WORD_BYTES,
+    add_bytes,
+    changed_words,
     count_columns,
-    exchange,
-    exchange_across,
+    move_byte,
+    move_changes,
+    move_word,
 )
-
-LOW_BITS = np.uint64(0x7F7F7F7F7F7F7F7F)
-"""All bits of a word except the highest bit of each byte."""
 
 NONE, SUB, UP, AVERAGE, PAETH = range(5)
 """PNG filter types, https://www.w3.org/TR/png-3/#9Filter-types."""
@@ -59,41 +69,27 @@ def _predicted(kind, left, up, corner):
 
 @inlined
 def _repeats(kind, line, begin, above, i, left, corner, pattern):
-    """Whether the next 64 bytes certainly equal above[i : i + 64].
+    """Whether the next 64 bytes of a row with the filter Sub, Average or Paeth certainly equal those above.
 
     left, corner  the bytes before them, in this row and in the row above
     pattern       a word that contains `left` eight times
     """
-    if kind == NONE:
-        differs = word(line, begin + i) ^ word(above, i)
-        for k in range(1, 8):
-            differs |= word(line, begin + i + 8 * k) ^ word(above, i + 8 * k)
-        return differs == 0
-    if not all_equal(line, begin + i, 8, np.uint64(0)):
+    if left != corner or not all_equal(line, begin + i, 8, np.uint64(0)):
         return False
-    # All differences are zero: Up repeats the row above. Paeth does so too if left equals corner, because
-    # then left + up - corner is exactly up.
-    if kind == UP or (kind == PAETH and left == corner):
-        return True
-    # If left, corner and all bytes above are equal, every filter predicts that value.
-    return left == corner and all_equal(above, i, 8, pattern)
+    # All differences are zero. Paeth repeats the row above if left equals corner, because then
+    # left + up - corner is exactly up. If all bytes above are equal, too, every filter predicts that value.
+    return kind == PAETH or all_equal(above, i, 8, pattern)
 
 
 @kernel
 def _decoded(kind, residual, up, left, corner, pattern):
-    """Return eight decoded bytes as a word.
+    """Return eight decoded bytes of a row with the filter Sub, Average or Paeth as a word.
 
     residual      the eight filtered bytes: the differences from the predictions
     up            the eight bytes above
     left, corner  the bytes before these, in this row and in the row above
     pattern       a word that contains `left` eight times
     """
-    if kind == NONE:
-        return residual
-    if kind == UP:
-        # Eight sums modulo 256: adding without the top bits cannot carry into the next byte; XOR adds the top
-        # bits.
-        return ((residual & LOW_BITS) + (up & LOW_BITS)) ^ ((residual ^ up) & ~LOW_BITS)
     if residual == 0:
         # All differences are zero: Sub repeats the left byte, and so does every filter if the bytes above
         # equal it.
@@ -106,6 +102,11 @@ def _decoded(kind, residual, up, left, corner, pattern):
             # It repeats the left byte if all bytes above equal corner.
             if up == np.uint64(corner) * EACH_BYTE:
                 return pattern
+    if kind == SUB:
+        # The sum of each byte and all bytes before it: those of two, then four, then eight bytes.
+        sums = add_bytes(residual, residual << np.uint64(8))
+        sums = add_bytes(sums, sums << np.uint64(16))
+        return add_bytes(add_bytes(sums, sums << np.uint64(32)), pattern)
     # Byte by byte, in registers: writing bytes and loading them as a word would stall on store forwarding.
     decoded = np.uint64(0)
     shift = np.uint64(0)
@@ -124,6 +125,7 @@ def _decoded(kind, residual, up, left, corner, pattern):
 def _decode_row(kind, data, begin, columns, above, rows, counts):
     """Decode the whole bytes of a row over the row above, in place; return how many words changed.
 
+    kind     the filter: Sub, Average or Paeth
     columns  as in `count_rows`
     counts   int64 [c * IDS], the counters of one row of tiles
     rows     if not 0, `counts` moves this many pixels from the old id to the new id of every changed
@@ -131,7 +133,6 @@ def _decode_row(kind, data, begin, columns, above, rows, counts):
     """
     whole = columns[-1]
     column = 0
-    edge = columns[1]
     changed = 0
     left = np.uint8(0)  # PNG defines the bytes before the first one as zero
     corner = np.uint8(0)
@@ -149,13 +150,7 @@ def _decode_row(kind, data, begin, columns, above, rows, counts):
             changed += 1
             put_word(above, i, new)
             if rows != 0:
-                while edge <= i:
-                    column += 1
-                    edge = columns[column + 1]
-                if i + 8 <= edge:
-                    exchange(old, new, rows, counts, np.uint64(IDS * column))
-                else:
-                    exchange_across(old, new, i, columns, column, rows, counts)
+                column = move_word(old, new, i, columns, column, rows, counts)
         left = np.uint8(new >> np.uint64(56))
         corner = np.uint8(old >> np.uint64(56))
         i += 8
@@ -166,11 +161,48 @@ def _decode_row(kind, data, begin, columns, above, rows, counts):
         corner = byte
         above[i] = left
         if left != corner:
-            while edge <= i:
-                column += 1
-                edge = columns[column + 1]
-            counts[IDS * column + corner] -= rows
-            counts[IDS * column + left] += rows
+            column = move_byte(corner, left, i, columns, column, rows, counts)
+        i += 1
+    return changed
+
+
+@kernel
+def _decode_row_by_column(kind, data, begin, columns, above, rows, counts):
+    """As `_decode_row`, for the filters None and Up, which use no byte to the left.
+
+    So 64 bytes are compared in one step, and only the words that change are decoded.
+    """
+    whole = columns[-1]
+    column = 0
+    changed = 0
+    i = 0
+    while i + LANES <= whole:
+        changes = nonzero(data, begin + i) if kind == UP else differing(data, begin + i, above, i)
+        if changes != 0:
+            changed += changed_words(changes)
+            if rows != 0:
+                column = move_changes(
+                    changes, above, i, data, begin + i, kind == UP, i, columns, column, rows, counts
+                )
+            put_lanes(above, i, data, begin + i, kind == UP)
+        i += LANES
+    while i + 8 <= whole:
+        old = word(above, i)
+        new = word(data, begin + i)
+        if kind == UP:
+            new = add_bytes(old, new)
+        if new != old:
+            changed += 1
+            put_word(above, i, new)
+            if rows != 0:
+                column = move_word(old, new, i, columns, column, rows, counts)
+        i += 8
+    while i < whole:
+        old = above[i]
+        new = np.uint8(data[begin + i] + (old if kind == UP else np.uint8(0)))
+        above[i] = new
+        if new != old:
+            column = move_byte(old, new, i, columns, column, rows, counts)
         i += 1
     return changed
 
@@ -202,7 +234,11 @@ def _count_band(data, top, bottom, row, columns, counts, tails, before):
         corner = np.uint8(0)
         if whole < row:
             corner = before[whole - 1] if whole > 0 else corner
-        changed = _decode_row(kind, data, begin, columns, before, rows if steady else 0, counts)
+        moved = rows if steady else 0
+        if kind in (NONE, UP):
+            changed = _decode_row_by_column(kind, data, begin, columns, before, moved, counts)
+        else:
+            changed = _decode_row(kind, data, begin, columns, before, moved, counts)
         if whole < row:
             left = before[whole - 1] if whole > 0 else left
             up = before[whole]

@@ -8,11 +8,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from statsvc_workers.kernels.numba_support import inlined, kernel, trailing_zeros, word
+from statsvc_workers.kernels.numba_support import (
+    LANES,
+    differing,
+    equal_to,
+    inlined,
+    kernel,
+    ones,
+    trailing_zeros,
+    word,
+)
 from statsvc_workers.kernels.run_lengths import MOST_PENDING, count_bytes, move_counts
 
 EACH_BYTE = np.uint64(0x0101010101010101)
 """Multiplied by a byte: a word that contains the byte eight times."""
+
+LOW_BITS = np.uint64(0x7F7F7F7F7F7F7F7F)
+"""All bits of a word except the highest bit of each byte."""
 
 WORD_BYTES = 8
 
@@ -24,6 +36,18 @@ MANY_CHANGES = 4
 
 FEW_CHANGES = 8
 """A row changes little if fewer than 1 of this many words differ from the row above."""
+
+MAX_CHANGED_RUNS = 8
+"""If 64 bytes change to more runs than this, they are moved word by word, otherwise run by run."""
+
+
+@inlined
+def add_bytes(a, b):
+    """Return eight sums modulo 256.
+
+    Adding without the top bits cannot carry into the next byte; XOR adds the top bits.
+    """
+    return ((a & LOW_BITS) + (b & LOW_BITS)) ^ ((a ^ b) & ~LOW_BITS)
 
 
 @kernel
@@ -90,17 +114,80 @@ def exchange_across(old, new, i, columns, column, rows, counts):
 
 
 @inlined
-def _same(flat, i, k):
-    """Whether 64 bytes from i on equal those from k on: one branch."""
-    differs = word(flat, i) ^ word(flat, k)
-    differs |= word(flat, i + 8) ^ word(flat, k + 8)
-    differs |= word(flat, i + 16) ^ word(flat, k + 16)
-    differs |= word(flat, i + 24) ^ word(flat, k + 24)
-    differs |= word(flat, i + 32) ^ word(flat, k + 32)
-    differs |= word(flat, i + 40) ^ word(flat, k + 40)
-    differs |= word(flat, i + 48) ^ word(flat, k + 48)
-    differs |= word(flat, i + 56) ^ word(flat, k + 56)
-    return differs == 0
+def move_word(old, new, i, columns, column, rows, counts):
+    """Move counts for the words at byte i of a row; return the column of tiles in which they begin.
+
+    column  the column in which an earlier byte of the row is
+    """
+    while columns[column + 1] <= i:
+        column += 1
+    if i + 8 <= columns[column + 1]:
+        exchange(old, new, rows, counts, np.uint64(IDS * column))
+    else:
+        exchange_across(old, new, i, columns, column, rows, counts)
+    return column
+
+
+@inlined
+def move_byte(old, new, i, columns, column, rows, counts):
+    """As `move_word`, for single bytes."""
+    while columns[column + 1] <= i:
+        column += 1
+    counts[IDS * column + old] -= rows
+    counts[IDS * column + new] += rows
+    return column
+
+
+@inlined
+def _words(changes):
+    """Return a bit for the first byte of each word with a change, given a bit for each of 64 bytes."""
+    changes |= changes >> np.uint64(4)
+    changes |= changes >> np.uint64(2)
+    changes |= changes >> np.uint64(1)
+    return changes & EACH_BYTE
+
+
+@inlined
+def changed_words(changes):
+    """Return how many words of eight bytes contain a change, given a bit for each of 64 bytes."""
+    return np.int64(ones(_words(changes)))
+
+
+@kernel
+def move_changes(changes, above, a, line, k, add, i, columns, column, rows, counts):
+    """Move counts for the bytes of a row that change; return the column of tiles of the last one.
+
+    changes   uint64, a bit for each of the 64 bytes from byte i of the row on
+    above, a  the old ids from above[a] on
+    line, k   the new ids from line[k] on, or the differences from the old ids if `add`; k is at least 1
+    column    the column in which an earlier byte of the row is
+    """
+    if ones(changes & differing(line, k, line, k - 1)) > MAX_CHANGED_RUNS:
+        words = _words(changes)
+        while words != 0:
+            at = np.int64(trailing_zeros(words))
+            words &= words - np.uint64(1)  # without its lowest bit
+            before = word(above, a + at)
+            after = word(line, k + at)
+            after = add_bytes(before, after) if add else after
+            column = move_word(before, after, i + at, columns, column, rows, counts)
+        return column
+    while changes != 0:
+        # Bytes with the same pair of an old and a new id are moved together.
+        first = trailing_zeros(changes)
+        begin = np.int64(first)
+        old = above[a + begin]
+        value = line[k + begin]
+        others = ~((equal_to(above, a, old) & equal_to(line, k, value)) >> first)
+        end = begin + np.int64(trailing_zeros(others)) if others != 0 else np.int64(LANES)
+        while columns[column + 1] <= i + begin:
+            column += 1
+        end = min(end, columns[column + 1] - i)
+        new = np.uint8(old + value) if add else value
+        counts[IDS * column + old] -= rows * (end - begin)
+        counts[IDS * column + new] += rows * (end - begin)
+        changes &= ~np.uint64(0) << np.uint64(end) if end < LANES else np.uint64(0)
+    return column
 
 
 @kernel
@@ -112,48 +199,54 @@ def _compare_row(flat, begin, columns, rows, counts):
     width = columns[-1]
     above = begin - width
     column = 0
-    edge = columns[1]
     changed = 0
     i = 0
+    while i + LANES <= width:
+        changes = differing(flat, begin + i, flat, above + i)
+        if changes != 0:
+            changed += changed_words(changes)
+            if rows != 0:
+                column = move_changes(
+                    changes, flat, above + i, flat, begin + i, False, i, columns, column, rows, counts
+                )
+        i += LANES
     while i + 8 <= width:
-        if i + 64 <= width and _same(flat, begin + i, above + i):
-            i += 64
-            continue
         old = word(flat, above + i)
         new = word(flat, begin + i)
         if new != old:
             changed += 1
             if rows != 0:
-                while edge <= i:
-                    column += 1
-                    edge = columns[column + 1]
-                if i + 8 <= edge:
-                    exchange(old, new, rows, counts, np.uint64(IDS * column))
-                else:
-                    exchange_across(old, new, i, columns, column, rows, counts)
+                column = move_word(old, new, i, columns, column, rows, counts)
         i += 8
     if rows != 0:
         while i < width:
-            while edge <= i:
-                column += 1
-                edge = columns[column + 1]
-            counts[IDS * column + flat[above + i]] -= rows
-            counts[IDS * column + flat[begin + i]] += rows
+            column = move_byte(flat[above + i], flat[begin + i], i, columns, column, rows, counts)
             i += 1
     return changed
 
 
 @kernel
-def _count_singly(flat, begin, columns, counters):
-    """Count the bytes of a row that starts at flat[begin] one by one, with the counters of `count_bands`."""
+def _count_singly(flat, top, bottom, columns, counters):
+    """Count the bytes of rows one by one, with the counters of `count_bands`.
+
+    They are counted column by column: the counters of one column fit into the first-level cache.
+    """
+    width = columns[-1]
     for column in range(len(columns) - 1):
-        i = begin + columns[column]
-        end = begin + columns[column + 1]
         own = counters[column]
-        i = count_bytes(flat, i, end, own)
-        while i < end:  # fewer than 16 bytes, each in its own table
-            own[256 * (end - i) + np.int64(flat[i])] += np.uint32(1)
-            i += 1
+        for y in range(top, bottom):
+            i = y * width + columns[column]
+            end = y * width + columns[column + 1]
+            i = count_bytes(flat, i, end, own)
+            if i + 8 <= end:
+                octet = word(flat, i)
+                for k in range(8):
+                    byte = (octet >> np.uint64(8 * k)) & np.uint64(0xFF)
+                    own[np.uint64(256 * k) + byte] += np.uint32(1)
+                i += 8
+            while i < end:  # fewer than eight bytes, each in its own table
+                own[256 * (end - i) + np.int64(flat[i])] += np.uint32(1)
+                i += 1
 
 
 @kernel
@@ -175,21 +268,22 @@ def count_bands(flat, rows, band_of, columns, counts, counters):
     counters  uint32 [c, 16 * IDS] of zeros, as for `count_bytes`; zeros on return
 
     Within a band, the first row is counted as if it occurred in all rows, and where a byte changes, the rest
-    of its column moves to the new id. After two rows with many changes, rows are counted one by one, until a
-    row has few changes.
+    of its column moves to the new id. After two rows with many changes, the bytes of rows are counted one by
+    one, until a row has few changes.
     """
     width = columns[-1]
+    steady = True  # whether `table` includes the row above for all remaining rows
     for band in range(len(rows) - 1):
         top = rows[band]
         bottom = rows[band + 1]
         if top == bottom:
             continue
         table = counts[band_of[band]]
-        line = flat[top * width : (top + 1) * width]
-        count_columns(line, columns, bottom - top, table)
-        steady = True  # whether `table` includes the row above for all remaining rows
+        if steady:
+            count_columns(flat[top * width : (top + 1) * width], columns, bottom - top, table)
         changed_rows = 0  # consecutive rows with many changes
-        pending = 0  # pixels in `counters`
+        singly = top  # the first row whose bytes are counted one by one, but not yet
+        pending = 0 if steady else width  # pixels in `counters`, or about to be
         for y in range(top + 1, bottom):
             begin = y * width
             remaining = bottom - y
@@ -198,16 +292,21 @@ def count_bands(flat, rows, band_of, columns, counts, counters):
                 changed_rows = changed_rows + 1 if MANY_CHANGES * WORD_BYTES * changed > width else 0
                 if changed_rows > 1 and remaining > 1:
                     steady = False
+                    singly = y + 1
                     count_columns(flat[begin : begin + width], columns, 1 - remaining, table)
             elif FEW_CHANGES * WORD_BYTES * changed < width:
                 steady = True
+                _count_singly(flat, singly, y, columns, counters)
                 count_columns(flat[begin : begin + width], columns, remaining, table)
                 changed_rows = 0
             else:
-                _count_singly(flat, begin, columns, counters)
                 pending += width
                 if pending > MOST_PENDING:
+                    _count_singly(flat, singly, y + 1, columns, counters)
                     _move_columns(counters, table)
+                    singly = y + 1
                     pending = 0
+        if not steady:
+            _count_singly(flat, singly, bottom, columns, counters)
         if pending > 0:
             _move_columns(counters, table)

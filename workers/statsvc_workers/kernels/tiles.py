@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from msgspec import Struct
 
 from statsvc.dataset.grid import edges
 from statsvc.dataset.table import MAX_IDS
+from statsvc_workers.kernels.buffer_pool import borrowed_buffer
 from statsvc_workers.kernels.histogram import check_ids, too_many_ids
 from statsvc_workers.kernels.sizes import BYTE_COUNTERS, IDS
 
@@ -40,6 +42,54 @@ class Corner(Struct):
     front: int = 0
 
 
+class Bands(NamedTuple):
+    """The tiles of a label map as it is stored: bands of rows of a tall image, divided into columns.
+
+    shape    slices, rows and columns of the stored array
+    rows     int64 [b + 1], where each band begins in the tall image, and its end
+    band_of  int64 [b], the row of tiles of each band
+    columns  int64 [c + 1], where each column begins, and the width
+    tile     int64 [rows of tiles, c], the number of each tile: the order of storage may be another one
+    """
+
+    shape: tuple[int, int, int]
+    rows: Int64
+    band_of: Int64
+    columns: Int64
+    tile: Int64
+
+    def inside(self, top: int, left: int, height: int, width: int) -> tuple[Int64, Int64, Int64]:
+        """Return the rows, bands and columns of a rectangle whose first pixel is at (top, left)."""
+        if (height, width) == (self.rows[-1], self.columns[-1]):
+            return self.rows, self.band_of, self.columns
+        # Bands without a row can share a border: the first one begins at or above the rectangle.
+        first = int(np.searchsorted(self.rows, top, side="right")) - 1
+        last = int(np.searchsorted(self.rows, top + height, side="left"))
+        rows = np.clip(self.rows[first : last + 1] - top, 0, height)
+        return rows, self.band_of[first:last], np.clip(self.columns - left, 0, width)
+
+
+@functools.lru_cache(maxsize=64)
+def bands_of(shape: tuple[int, int, int], parts: tuple[int, int, int], *, by_columns: bool = False) -> Bands:
+    """Return the bands of a label map; most label maps of a dataset have the same size.
+
+    shape       depth, height and width; the depth of an image is 1
+    parts       parts of the grid along these axes
+    by_columns  whether the axes are stored in the opposite order
+    """
+    numbers = np.arange(math.prod(parts)).reshape(parts)
+    if by_columns:
+        shape, numbers = shape[::-1], numbers.T
+        if shape[2] == 1:  # an image: without the axis of length 1, so that rows are long
+            shape, numbers = (1, *shape[:2]), numbers.transpose(2, 0, 1)
+    slices, rows = edges(shape[0], numbers.shape[0]), edges(shape[1], numbers.shape[1])
+    starts = (np.arange(shape[0])[:, None] * shape[1] + rows[:-1]).reshape(-1)
+    part_of = np.repeat(np.arange(numbers.shape[0]), np.diff(slices))
+    band_of = (part_of[:, None] * numbers.shape[1] + np.arange(numbers.shape[1])).reshape(-1)
+    columns, tile = edges(shape[2], numbers.shape[2]), numbers.reshape(-1, numbers.shape[2])
+    return Bands(shape, np.append(starts, shape[0] * shape[1]), band_of, columns, tile)
+
+
 class TileCounter:
     """Histogram of each tile of one label map or volume, built chunk by chunk.
 
@@ -51,25 +101,11 @@ class TileCounter:
 
     def __init__(self, depth: int, height: int, width: int, grid: Grid, layout: Layout) -> None:
         self._layout = layout
-        shape, parts = (depth, height, width), (grid.depth if depth > 1 else 1, grid.rows, grid.columns)
-        numbers = np.arange(math.prod(parts)).reshape(parts)
-        if layout == "columns":
-            shape, numbers = shape[::-1], numbers.T
-            if depth == 1:  # without the axis of length 1, so that rows are long
-                shape, numbers = (1, *shape[:2]), numbers.transpose(2, 0, 1)
-        self._shape = shape
-        slices, rows = edges(shape[0], numbers.shape[0]), edges(shape[1], numbers.shape[1])
-        # Where each band begins in the tall image, and its row of tiles.
-        self._rows = np.append(
-            (np.arange(shape[0])[:, None] * shape[1] + rows[:-1]).reshape(-1), shape[0] * shape[1]
-        )
-        part_of = np.repeat(np.arange(numbers.shape[0]), np.diff(slices))
-        self._band_of = (part_of[:, None] * numbers.shape[1] + np.arange(numbers.shape[1])).reshape(-1)
-        self._columns = edges(shape[2], numbers.shape[2])
-        # The number of the tile of each band and column: the order of storage is not that of the tiles.
-        self._tile = numbers.reshape(-1, numbers.shape[2])
-        self._counts = np.zeros((len(self._tile), numbers.shape[2] * IDS), np.int64)
-        self._counters = np.zeros((numbers.shape[2], BYTE_COUNTERS), np.uint32)
+        parts = (grid.depth if depth > 1 else 1, grid.rows, grid.columns)
+        self._bands = bands_of((depth, height, width), parts, by_columns=layout == "columns")
+        columns = len(self._bands.columns) - 1
+        self._counts = np.zeros((len(self._bands.tile), columns * IDS), np.int64)
+        self._counters = np.zeros((columns, BYTE_COUNTERS), np.uint32)
         self._wide: dict[int, Counter] = {}
 
     def count(self, chunks: Iterable[NDArray[Any]], engine: Engine) -> Iterator[NDArray[Any]]:
@@ -79,40 +115,49 @@ class TileCounter:
             if isinstance(self._layout, Corner):
                 corner, planes = self._layout, chunk.reshape(-1, *chunk.shape[-2:])
                 for k, plane in enumerate(planes, corner.front):
-                    self._add(plane, k * self._shape[1] + corner.top, corner.left, engine)
+                    self._add(plane, k * self._bands.shape[1] + corner.top, corner.left, engine)
             else:
-                for (top, left), part in _whole_rows(chunk, done, self._shape[2]):
+                for (top, left), part in _whole_rows(chunk, done, self._bands.shape[2]):
                     self._add(part, top, left, engine)
             done += chunk.size
             yield chunk
 
     def _add(self, part: NDArray[Any], top: int, left: int, engine: Engine) -> None:
         """Count a rectangle of the tall image whose first pixel is at (top, left)."""
-        height, width = part.shape
-        # Bands without a row can share a border: the first one begins at or above the rectangle.
-        first = int(np.searchsorted(self._rows, top, side="right")) - 1
-        last = int(np.searchsorted(self._rows, top + height, side="left"))
-        rows = np.clip(self._rows[first : last + 1] - top, 0, height)
-        columns = np.clip(self._columns - left, 0, width)
-        bands = self._band_of[first:last]
-        flat = _as_bytes(part) if engine.on_cpu() else None
-        if flat is not None:
-            from statsvc_workers.kernels import loops  # listing does not need llvmlite
-
-            loops.count_bands(flat, rows, bands, columns, self._counts, self._counters)
+        rows, bands, columns = self._bands.inside(top, left, *part.shape)
+        if engine.on_cpu() and self._add_bytes(part, rows, bands, columns):
             return
         for band, begin, end in zip(bands.tolist(), rows[:-1].tolist(), rows[1:].tolist(), strict=True):
-            for column, tile in enumerate(self._tile[band].tolist()):
+            for column, tile in enumerate(self._bands.tile[band].tolist()):
                 inside = part[begin:end, columns[column] : columns[column + 1]]
                 if inside.size:
                     if tile not in self._wide:
                         self._wide[tile] = engine.counter()
                     engine.add(self._wide[tile], inside)
 
+    def _add_bytes(self, part: NDArray[Any], rows: Int64, bands: Int64, columns: Int64) -> bool:
+        """Count a rectangle with the arguments of `count_bands`; return False if an id is not a byte."""
+        from statsvc_workers.kernels import loops  # listing does not need llvmlite
+
+        if part.dtype.itemsize == 1 and part.dtype.kind in "bu":
+            flat = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+            loops.count_bands(flat, rows, bands, columns, self._counts, self._counters)
+            return True
+        check_ids(part)
+        ids = np.require(part, part.dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED"]).reshape(-1)
+        with borrowed_buffer(len(ids)) as narrow:
+            if not loops.narrowed(ids, 0, narrow):
+                return False
+            loops.count_bands(narrow, rows, bands, columns, self._counts, self._counters)
+        return True
+
     def result(self, engine: Engine) -> Entries:
         """Return the entries of all tiles. Raises `UnreadableSample` for too many ids."""
-        counts = np.empty((self._tile.size, IDS), np.int64)
-        counts[self._tile.reshape(-1)] = self._counts.reshape(-1, IDS)
+        counts = self._counts.reshape(-1, IDS)
+        if self._layout == "columns":
+            ordered = np.empty_like(counts)
+            ordered[self._bands.tile.reshape(-1)] = counts
+            counts = ordered
         entries = entries_of_tables(counts)
         if not self._wide:
             return entries
@@ -127,24 +172,13 @@ class TileCounter:
         return merged_entries(tiles, ids, pixels)
 
 
-def _as_bytes(part: NDArray[Any]) -> NDArray[np.uint8] | None:
-    """Return the pixels of a rectangle in C order as uint8; None if one does not fit."""
-    if part.dtype.itemsize == 1 and part.dtype.kind in "bu":
-        return np.ascontiguousarray(part).reshape(-1).view(np.uint8)
-    check_ids(part)
-    from statsvc_workers.kernels import loops
-
-    flat = np.require(part, part.dtype.newbyteorder("="), ["C_CONTIGUOUS", "ALIGNED"]).reshape(-1)
-    narrow = np.empty(len(flat), np.uint8)
-    return narrow if loops.narrowed(flat, 0, narrow) else None
-
-
 def entries_of_tables(counts: Int64) -> Entries:
     """Return the entries of dense tables, int64 [tiles, ids], with one column for each id from 0 on."""
-    ids = np.flatnonzero(np.bitwise_or.reduce(counts, axis=0))  # several times as fast as `any`
-    of_ids = np.ascontiguousarray(counts[:, ids].T)  # few ids occur, so the rest is cheap
-    position, tile = np.nonzero(of_ids)
-    return tile, ids[position], of_ids[position, tile]
+    ids = np.bitwise_or.reduce(counts, axis=0).nonzero()[0]  # several times as fast as `any`
+    of_ids = counts.take(ids, axis=1).T.reshape(-1)  # few ids occur, so the rest is cheap
+    entries = of_ids.nonzero()[0]
+    position, tile = np.divmod(entries, len(counts))
+    return tile, ids[position], of_ids[entries]
 
 
 def merged_entries(tile: NDArray[Any], ids: NDArray[Any], pixels: NDArray[Any]) -> Entries:
