@@ -100,6 +100,9 @@ LONG_EXTENSIONS = {".gz": ".nii.gz", ".bin": "_lidarseg.bin"}
 HEAD_BYTES = 64
 """Bytes of a file that are compared with a format's magic."""
 
+SMALL_BYTES = 1 << 20
+"""A file of at most this size is read in one call."""
+
 
 def extension(name: str) -> str:
     """Return the extension of a file name in lower case, also one of `LONG_EXTENSIONS`."""
@@ -160,8 +163,8 @@ def peek(name: str, file: BinaryIO) -> Peek | None:
     """Return what the header of a file says, or None where it cannot be read."""
     try:
         file_format = _format(name)
-        size, head = _head(file)
-        return file_format.peek(file, size) if head.startswith(file_format.magic) else None
+        size = _size(file)
+        return file_format.peek(file, size) if _head(file).startswith(file_format.magic) else None
     except Exception:  # noqa: BLE001 - an unreadable file is reported when it is counted
         return None
 
@@ -177,7 +180,11 @@ def _open(
     axis: int | None,
 ) -> LabelMap:
     file_format = _format(name)
-    size, head = _head(file)
+    size = _size(file)
+    if size <= SMALL_BYTES:  # many reads of memory are cheap
+        content = file.read(size)
+        file, size = io.BytesIO(content), len(content)
+    head = _head(file)
     if not head.startswith(file_format.magic):
         raise UnreadableSample(f"is not a valid {file_format.name}: it {describe_content(head)}")
     if axis is not None:
@@ -226,13 +233,18 @@ def _format(name: str) -> Format:
     return FORMATS[suffix]
 
 
-def _head(file: BinaryIO) -> tuple[int, bytes]:
-    """Return the size of a file and its first bytes."""
+def _size(file: BinaryIO) -> int:
+    """Return the size of a file, and move to its start."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
+    return size
+
+
+def _head(file: BinaryIO) -> bytes:
+    """Return the first bytes of a file, and move back to its start."""
     head = file.read(HEAD_BYTES)
     file.seek(0)
-    return size, head
+    return head
 
 
 def _guarded(chunks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:

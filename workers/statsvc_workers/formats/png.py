@@ -214,8 +214,8 @@ def _histogram(image: Image, header: Header) -> tuple[NDArray[np.int64], NDArray
         np.add.at(pixels, packed, counts[:, None])
         np.add.at(pixels, packed[:, : rest // header.depth], tails[:, None])
         counts = pixels
-    ids = np.flatnonzero(counts)
-    return ids.astype(np.int64), counts[ids]
+    ids = counts.nonzero()[0].astype(np.int64, copy=False)
+    return ids, counts[ids]
 
 
 def _tiles(image: Image, header: Header, grid: Grid) -> Entries:
@@ -246,7 +246,7 @@ def _count_bytes(
     previous_row, top = np.zeros(row, np.uint8), 0
     for band in _bands(image, header):
         height = len(band) // (1 + row)
-        inside = np.clip(rows - top, 0, height)
+        inside = rows if height == header.height else np.clip(rows - top, 0, height)
         _check_filter_type(top, loops.count_rows(band, inside, row, columns, counts, tails, previous_row))
         top += height
     return counts.reshape(-1, IDS)

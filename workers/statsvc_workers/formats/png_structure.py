@@ -33,6 +33,12 @@ IEND = b"\0\0\0\0IEND\xaeB`\x82"
 HEADER_BYTES = 33
 """Bytes of the signature and the IHDR chunk."""
 
+_HEADER, _CHUNK = struct.Struct(">8xI4sIIBBBBBI"), struct.Struct(">I4s")
+"""The signature and the IHDR chunk; length and name of a chunk."""
+
+_NAME_CRC = {name: zlib.crc32(name) for name in (b"PLTE", b"IDAT", b"IEND")}
+"""The chunks that are kept in memory, and the CRC of their names."""
+
 BLOCK = 1 << 20
 """Bytes that are read, or decompressed, in one step."""
 
@@ -86,8 +92,8 @@ def read_header(file: BinaryIO, size: int) -> tuple[Header, bytes]:
     start = file.read(HEADER_BYTES)
     if len(start) < HEADER_BYTES:
         raise _truncated(size, "its header")
-    length, kind, width, height, depth, color_type, compression, filtering, interlace, crc = struct.unpack(
-        ">I4sIIBBBBBI", start[8:]
+    length, kind, width, height, depth, color_type, compression, filtering, interlace, crc = _HEADER.unpack(
+        start
     )
     if kind != b"IHDR" or length != 13:
         raise UnreadableSample(f"is damaged: its first chunk is {kind!r}, not IHDR; {COPY_AGAIN}")
@@ -114,35 +120,35 @@ def read_image(file: BinaryIO, size: int, header: Header, start: bytes) -> Image
         top = file.read(8)
         if len(top) < 8:
             raise _truncated(size, "a chunk header, before IEND")
-        length, kind = struct.unpack(">I4s", top)
-        name = kind.decode("latin-1")
-        if not (kind.isalpha() and kind.isascii()):
+        length, kind = _CHUNK.unpack(top)
+        crc = _NAME_CRC.get(kind)
+        if crc is None and not (kind.isalpha() and kind.isascii()):
             raise UnreadableSample(f"is damaged: no chunk name at byte {position + 4}; {COPY_AGAIN}")
         if position + 12 + length > size:
-            raise _truncated(size, f"its {name} chunk at byte {position}, which declares {length} bytes")
-        if kind in (b"PLTE", b"IDAT", b"IEND"):
+            where = f"its {kind.decode()} chunk at byte {position}, which declares {length} bytes"
+            raise _truncated(size, where)
+        if crc is not None:
             budget -= length
             if budget < 0:
                 raise UnreadableSample(
                     f"is damaged: more data than {header.width} x {header.height} pixels need; {COPY_AGAIN}"
                 )
-            body = file.read(length + 4)
-            data, end = body[:-4], body[-4:]
-            crc = zlib.crc32(data, zlib.crc32(kind))
+            data, end = file.read(length), file.read(4)
+            crc = zlib.crc32(data, crc)
             if kind == b"PLTE":
-                head += (top, body)
+                head += (top, data, end)
             elif kind == b"IDAT":
                 stream.append(data)
         elif not kind[0] & 0x20:
             raise UnreadableSample(
-                f"requires the PNG extension {name!r}, which is not supported; export it again"
+                f"requires the PNG extension {kind.decode()!r}, which is not supported; export it again"
             )
         else:
             crc, end = _skip(file, length, zlib.crc32(kind))
         if len(end) < 4:
-            raise _truncated(size, f"its {name} chunk")
+            raise _truncated(size, f"its {kind.decode()} chunk")
         if crc != int.from_bytes(end, "big"):
-            raise _damaged(name, position)
+            raise _damaged(kind.decode(), position)
         position += 12 + length
     return Image(b"".join(head), b"".join(stream))
 
