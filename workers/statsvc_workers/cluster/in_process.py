@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from msgspec.structs import replace
 
@@ -78,7 +78,7 @@ class ImmediateCount:
         self._options = replace(options, device="cpu")
         self._sizes = {path: size for path, size in paths if extension(path) == ".png"}
         if self._sizes:
-            # The limit also applies to a file that has replaced the one whose header was checked.
+            # The limit also applies to a file that is overwritten after its header was checked.
             max_pixels = min(options.max_pixels, PIXELS_PER_BYTE * MAX_DECOMPRESSED_BYTES)
             self._options = replace(self._options, max_pixels=max_pixels)
         elif options.counting.axis is None:  # that rule needs all values of a volume at the same time
@@ -222,8 +222,7 @@ def count_checked(
 ) -> tuple[BatchResult | None, list[str]]:
     """Count those files that need no worker process; return their rows and the other files.
 
-    If a file fails and is not the file whose header was checked, or if a read does not return, no rows are
-    returned.
+    If a read does not return, or too many files are open, no rows are returned.
     """
     marks = Marks()
     next_sample = marks.next(should_stop or (lambda: False))
@@ -237,40 +236,23 @@ def count_checked(
 def _count_checked(
     options: CountOptions, paths: list[str], should_stop: Callable[[], bool]
 ) -> tuple[BatchResult | None, list[str]]:
-    from statsvc_workers.cluster.tasks import UNREADABLE, count_samples
+    from statsvc_workers.cluster.tasks import count_samples
 
-    with restricted(options.roots):
-        checks = {path: _checked_fingerprint(options, path) for path in paths}
-    checked = [path for path in paths if checks[path] is not None]
-    if not checked:
-        return None, paths
     try:
-        rows = count_samples(options, checked, should_stop)
+        rows = count_samples(options, paths, should_stop, admit=_needs_no_worker)
     except OSError:  # too many open files
         return None, paths
-    for row, path in enumerate(rows.path):
-        if rows.status[row] == UNREADABLE and checks[path] != _fingerprint(rows, row):
-            return None, paths
     counted = set(rows.path)
-    return rows, [path for path in paths if path not in counted]
+    return rows if counted else None, [path for path in paths if path not in counted]
 
 
-def _fingerprint(rows: BatchResult, row: int) -> tuple[int, int, int]:
-    return int(rows.size[row]), int(rows.mtime_ns[row]), int(rows.ctime_ns[row])
-
-
-def _checked_fingerprint(options: CountOptions, path: str) -> tuple[int, int, int] | None:
-    """Return the fingerprint of a file whose header shows that it needs no worker process; else None."""
+def _needs_no_worker(path: str, file: BinaryIO, size: int) -> bool:
+    """Whether an open file is streamed, or its header shows that this project's loops count it."""
+    if extension(path) in STREAMED:
+        return True
     try:
-        with open_file(options.root, path) as source:
-            stamp = source.stamp()
-            if extension(path) in STREAMED:
-                return stamp.fingerprint
-            try:
-                assert source.file is not None
-                needed = png.decompressed_bytes(source.file, stamp.size)
-            except UnreadableSample:
-                needed = 0  # its header is invalid, so nothing will be decompressed
-    except (OSError, UnreadableSample):
-        return None
-    return None if needed is None or needed > MAX_DECOMPRESSED_BYTES else stamp.fingerprint
+        needed = png.decompressed_bytes(file, size)
+    except UnreadableSample:
+        return True  # its header is invalid, so nothing will be decompressed
+    file.seek(0)
+    return needed is not None and needed <= MAX_DECOMPRESSED_BYTES

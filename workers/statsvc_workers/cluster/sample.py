@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from msgspec import Struct, field
+from msgspec import Struct
 
 from statsvc.dataset import objects as object_entries
 from statsvc.dataset.counting_rule import VALUE
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 NO_TILE = -1
 """The tile of an entry that counts a whole label map."""
 
+UNKNOWN_OBJECTS = object_entries.unknown(1)
+"""The objects of a sample whose source does not number them."""
+
 NO_ENTRIES: Entries = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64))
 
 
@@ -59,7 +62,7 @@ class Sample(Struct):
     bytes_read: int = 0
     entries: Entries = NO_ENTRIES
     separate_objects: Callable[[], tuple[Int64, Int64]] | None = None
-    objects: Objects = field(default_factory=lambda: object_entries.unknown(1))
+    objects: Objects = UNKNOWN_OBJECTS
 
 
 def finish(options: CountOptions, sample: Sample, engine: Engine) -> None:
@@ -136,7 +139,7 @@ def _objects(options: CountOptions, sample: Sample, entries: Entries, convert: C
     if sample.member is not None and sample.member.kind == "panoptic":
         is_object = rules.is_segment
     if is_object is None or convert is None or options.counting.rows == "chunk":
-        return object_entries.unknown(1)
+        return UNKNOWN_OBJECTS
     numbers, pixels, _ = _by_number(entries)
     selected = is_object(numbers)
     ids, pixels = convert(numbers, pixels)[selected], pixels[selected]

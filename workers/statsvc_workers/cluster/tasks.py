@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from statsvc_workers.samples.read_ahead import ReadAhead
     from statsvc_workers.samples.stamps import Stamp
 
+    Admit = Callable[[str, BinaryIO, int], bool]
+
 __all__ = ["UNREADABLE", "BatchResult", "CountOptions", "count_samples"]
 
 READ_ATTEMPTS = 3
@@ -50,17 +52,24 @@ class _Cancelled(BaseException):
     """The batch was cancelled within a sample; not an `Exception`, which would make the sample unreadable."""
 
 
+class _NotAdmitted(BaseException):
+    """A sample is left out of the rows."""
+
+
 def count_samples(
     options: CountOptions,
     paths: Sequence[str | Member],
     should_stop: Callable[[], bool] | None = None,
     *,
     cancelled: Callable[[], bool] | None = None,
+    admit: Admit | None = None,
 ) -> BatchResult:
     """Read and count samples; an unreadable sample is a row with an error.
 
     `should_stop` is called before each sample, and `cancelled` before each block of a sample. Once one of
     them returns True, the rows of the samples so far are returned, so there may be fewer rows than `paths`.
+    `admit` is called with the path of each file, the open file, and its size in bytes; a file for which it
+    returns False has no row.
 
     Raises only `MemoryError`, `OSError` where this process has too many open files, `KeyboardInterrupt`, and
     `InvalidParameter` for device "cuda" without a CUDA device.
@@ -75,10 +84,12 @@ def count_samples(
             sample = Sample(sample_name(path), path if isinstance(path, Member) else None, cancelled)
             samples.append(sample)
             try:
-                _read(options, sample, engine, ahead)
+                _read(options, sample, engine, ahead, admit)
             except _Cancelled:
                 samples.pop()
                 break
+            except _NotAdmitted:
+                samples.pop()
             except Exception as error:
                 if isinstance(error, MemoryError) or _is_shortage(error):
                     raise
@@ -96,11 +107,13 @@ def _is_shortage(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
-def _read(options: CountOptions, sample: Sample, engine: Engine, ahead: ReadAhead | None) -> None:
+def _read(
+    options: CountOptions, sample: Sample, engine: Engine, ahead: ReadAhead | None, admit: Admit | None
+) -> None:
     """Count one sample with `engine`; start over where the file changed in the meantime."""
     for _ in range(READ_ATTEMPTS):
         try:
-            _read_once(options, sample, engine, ahead)
+            _read_once(options, sample, engine, ahead, admit)
         except SampleChanged:
             if ahead is not None:
                 ahead.forget(sample.member or sample.path)
@@ -111,11 +124,15 @@ def _read(options: CountOptions, sample: Sample, engine: Engine, ahead: ReadAhea
     )
 
 
-def _read_once(options: CountOptions, sample: Sample, engine: Engine, ahead: ReadAhead | None) -> None:
+def _read_once(
+    options: CountOptions, sample: Sample, engine: Engine, ahead: ReadAhead | None, admit: Admit | None
+) -> None:
     started = time.time_ns()
     with _open(options.root, sample, ahead) as source:
         before = source.stamp()
         sample.fingerprint, sample.etag = before.fingerprint, before.etag
+        if admit is not None and source.file is not None and not admit(sample.path, source.file, before.size):
+            raise _NotAdmitted
         member = sample.member
         if member is not None and member.listed not in (None, before.fingerprint):
             raise UnreadableSample(f"{member.file} changed after it was listed; {SCAN_AGAIN}")

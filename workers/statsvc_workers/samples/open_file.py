@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO
@@ -61,4 +62,5 @@ def open_file(root: str, path: str, files: Sequence[str] = (), *, folder: bool =
     if folder:
         roots.status(full)
         return OpenSample(full, None, others)
-    return OpenSample(full, open(full, "rb", opener=roots.open_descriptor), others)
+    # `open` also asks whether the file is a terminal.
+    return OpenSample(full, io.BufferedReader(io.FileIO(full, opener=roots.open_descriptor)), others)

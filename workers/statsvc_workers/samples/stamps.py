@@ -49,7 +49,7 @@ _LATEST_NS = 2**63 - 1
 
 def stamp_of(status: os.stat_result) -> Stamp:
     """Return the stamp of one file."""
-    mtime_ns, ctime_ns = (min(ns, _LATEST_NS) for ns in (status.st_mtime_ns, status.st_ctime_ns))
+    mtime_ns, ctime_ns = min(status.st_mtime_ns, _LATEST_NS), min(status.st_ctime_ns, _LATEST_NS)
     return Stamp(status.st_size, mtime_ns, ctime_ns, status.st_ino)
 
 
