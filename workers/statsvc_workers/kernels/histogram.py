@@ -8,7 +8,7 @@ import numpy as np
 
 from statsvc.dataset.table import MAX_IDS
 from statsvc.errors import UnreadableSample
-from statsvc_workers.kernels.sizes import BYTE_COUNTERS, COUNTERS, NOISE_PIXELS
+from statsvc_workers.kernels.sizes import COUNTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,8 +42,6 @@ class Counter:
     """
 
     def __init__(self) -> None:
-        self._counters = np.zeros(BYTE_COUNTERS, np.uint32)
-        self._narrow = np.empty(NOISE_PIXELS, np.uint8)
         self._set_table(0, 256)
         self._ids = np.empty(0, np.int64)
         self._counts = np.empty(0, np.int64)
@@ -84,7 +82,7 @@ class Counter:
         from statsvc_workers.kernels import loops  # listing does not need llvmlite
 
         self._low, self._table = low, np.zeros((span, COUNTERS), np.int64)
-        self._dense = loops.Dense(low, self._table.reshape(-1), self._counters, self._narrow)
+        self._dense = loops.Dense(low, self._table.reshape(-1))
 
     def _drain(self) -> None:
         """Move the counts of the dense table to the result."""

@@ -8,9 +8,11 @@ array that is shorter than the loop reads or writes, or that is not contiguous a
 from __future__ import annotations
 
 import ctypes
-import functools
-from functools import partial
+import threading
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from statsvc_workers.kernels import machine_code
 from statsvc_workers.kernels.sizes import BYTE_COUNTERS, IDS, NOISE_PIXELS
@@ -18,7 +20,6 @@ from statsvc_workers.kernels.sizes import BYTE_COUNTERS, IDS, NOISE_PIXELS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
 
     Int64 = NDArray[np.int64]
@@ -29,15 +30,24 @@ if TYPE_CHECKING:
 _ROWS, _BANDS = "count_rows", "count_bands"
 
 
-class Dense:
-    """Counts integers of a narrow range, as `run_lengths.count_dense` does with these arguments."""
+class _Scratch(threading.local):
+    """Memory that `run_lengths.count_dense` needs while it counts, for each thread."""
 
-    def __init__(self, low: int, counts: Int64, counters: NDArray[np.uint32], narrow: UInt8) -> None:
-        _check(len(counters) >= BYTE_COUNTERS and len(narrow) >= NOISE_PIXELS)
-        self._arguments = low, counts, counters, narrow
+    def __init__(self) -> None:
+        self.arrays = np.zeros(BYTE_COUNTERS, np.uint32), np.empty(NOISE_PIXELS, np.uint8)
+        self.addresses = tuple(ctypes.c_int64(_address(array)) for array in self.arrays)
+
+
+class Dense:
+    """A table in which integers of a narrow range are counted, as by `run_lengths.count_dense`.
+
+    low, counts  as there
+    """
+
+    def __init__(self, low: int, counts: Int64) -> None:
+        self._low, self._counts = low, counts
         # Converted once: an array of a file is counted in many pieces, each of which takes microseconds.
-        numbers = low, _address(counts), len(counts), _address(counters), _address(narrow)
-        self._numbers = tuple(map(ctypes.c_int64, numbers))
+        self._numbers = tuple(map(ctypes.c_int64, (low, _address(counts), len(counts))))
 
     def count(self, flat: NDArray[Any]) -> int:
         """Count integers [n]; return the number of integers counted."""
@@ -45,8 +55,8 @@ class Dense:
         if loop is None:
             from statsvc_workers.kernels import run_lengths
 
-            return int(run_lengths.count_dense(flat, *self._arguments))
-        return loop(_address(flat), len(flat), *self._numbers)
+            return int(run_lengths.count_dense(flat, self._low, self._counts, *_scratch.arrays))
+        return loop(_address(flat), len(flat), *self._numbers, *_scratch.addresses)
 
 
 def count_sparse(flat: NDArray[Any], ids: Int64, counts: Int64) -> int:
@@ -141,13 +151,15 @@ def load_stored() -> None:
         machine_code.load_stored(name)
 
 
-@functools.cache
+@cache
 def _dense(dtype: np.dtype[Any]) -> Callable[..., int] | None:
     return machine_code.load(_name("count_dense", dtype), partial(_count_dense, dtype))
 
 
 def _name(loop: str, dtype: np.dtype[Any]) -> str:
-    """Return the name of the machine code of a loop over integers of a type."""
+    """Return the name of the machine code of a loop over integers of a type, in native byte order."""
+    if not dtype.isnative:
+        raise ValueError("an array is not in native byte order")
     return f"{loop}-{dtype.kind}{dtype.itemsize}"
 
 
@@ -165,6 +177,9 @@ def _address(array: NDArray[Any]) -> int:
         return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
     address: int = array.ctypes.data
     return address
+
+
+_scratch = _Scratch()
 
 
 def _count_dense(dtype: np.dtype[Any]) -> Loop:
