@@ -117,6 +117,24 @@ def test_the_clock_is_that_of_the_database(catalog: Catalog) -> None:
     assert before - 0.1 <= clock <= time.time() + 0.1
 
 
+def test_a_connection_that_is_lost_before_commit_is_reported_and_replaced(postgresql: str) -> None:
+    catalog, other = Catalog.open(postgresql), Catalog.open(postgresql)
+
+    def lose_connection() -> None:
+        with catalog.write() as connection:
+            set_value(connection, "a", 1)
+            process = connection.scalar("SELECT pg_backend_pid()")
+            with other.read() as killer:
+                assert killer.scalar("SELECT pg_terminate_backend(:process, 60000)", process=process)
+
+    with pytest.raises(DatabaseError, match="terminating connection") as caught:
+        lose_connection()
+    assert caught.value.connection_lost
+    assert values(catalog) == {}
+    for opened in (catalog, other):
+        opened.close()
+
+
 def test_threads_share_few_connections_to_sqlite(local: Catalog, tmp_path: Path) -> None:
     with local.write() as connection:
         set_value(connection, "count", 0)
