@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from click.shell_completion import CompletionItem
-
 from statsvc.store import home as homes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import click
+    from click.shell_completion import CompletionItem
 
     Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -24,6 +23,8 @@ def complete_choices(choices: Sequence[str], *, files: bool = False) -> Completi
     """
 
     def complete(_context: click.Context, _parameter: click.Parameter, text: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
         items = [CompletionItem(choice) for choice in choices if choice.startswith(text)]
         return items or ([CompletionItem(text, type="file")] if files else [])
 
@@ -32,6 +33,8 @@ def complete_choices(choices: Sequence[str], *, files: bool = False) -> Completi
 
 def complete_dataset(context: click.Context, _parameter: click.Parameter, text: str) -> list[CompletionItem]:
     """Complete the name of a dataset in the catalog; nothing where the catalog cannot be read."""
+    from click.shell_completion import CompletionItem
+
     options = {name: context.params.get(name) for name in ("home", "database", "store")}
     try:
         from statsvc.store.catalog.catalog import Catalog

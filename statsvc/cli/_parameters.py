@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from statsvc.classes import class_map_files, class_maps
+from statsvc.classes import class_maps
 from statsvc.cli._completion import complete_choices
 from statsvc.weighting.parameters import PARAMETERS
 from statsvc.weighting.value_types import Choice
@@ -69,6 +69,8 @@ def pop_class_map_file(params: dict[str, Any], url: str | None) -> ClassMap | No
     text = params.get("class_map")
     if text is None or text == "none" or text in class_maps.BUILTIN:
         return None
+    from statsvc.classes import class_map_files
+
     class_map = class_map_files.resolve(text)
     if url is not None:
         raise click.UsageError(

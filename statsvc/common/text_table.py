@@ -49,7 +49,7 @@ class Column(NamedTuple):
 
 def text_width(text: str) -> int:
     """Return how many columns of a terminal a text takes."""
-    return len(text) if text.isascii() else sum(width for _, width in _letters(text))
+    return len(text) if _is_narrow(text) else sum(width for _, width in _letters(text))
 
 
 def wrap(line: Line, width: int) -> list[Line]:
@@ -121,12 +121,17 @@ def print_lines(make: Callable[[int], Iterable[Line]], file: IO[str], max_width:
     file.write(text)
 
 
+def _is_narrow(text: str) -> bool:
+    """Return whether all printable characters of a text are before the first that is not one column wide."""
+    return text.isascii() or max(text) < "\u0300"
+
+
 def _letters(text: str) -> Iterator[tuple[str, int]]:
     """Yield each character with its width: 2 if it is East Asian or an emoji, 0 if it changes the one before.
 
     The widths are those of Unicode Standard Annex #11, in the version of Python's `unicodedata`.
     """
-    if text.isascii():
+    if _is_narrow(text):
         for letter in text:
             yield letter, 1
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import heapq
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -209,6 +208,8 @@ class Split(Struct, frozen=True):
 
 def _sorted(texts: frozenset[str]) -> list[str]:
     """Sort in steps: the server's other threads wait while a list is sorted."""
+    import heapq
+
     unsorted = list(texts)
     steps = [sorted(unsorted[k : k + SORTED_AT_ONCE]) for k in range(0, len(unsorted), SORTED_AT_ONCE)]
     return list(heapq.merge(*steps))

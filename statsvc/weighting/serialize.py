@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,8 @@ def json_bytes(body: Any) -> bytes:
 
 
 def _csv(response: dict[str, Any]) -> bytes:
+    import csv
+
     text = io.StringIO()
     rows = csv.writer(text)
     rows.writerow(CSV_COLUMNS)

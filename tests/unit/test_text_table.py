@@ -9,7 +9,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -41,12 +41,14 @@ def printed(lines: Sequence[Line], *, styled: bool = False) -> str:
     return "".join(f"{text_table._rendered(line, styled)}\n" for line in lines)
 
 
+@settings(max_examples=60, deadline=None)
 @given(LINES, st.integers(26, 90))
 def test_paragraphs_are_wrapped_like_those_of_rich(line: Line, width: int) -> None:
     expected = rich_tables.rendered(rich_tables.paragraph(line), width, styled=True)
     assert rich_tables.seen(printed(text_table.wrap(line, width), styled=True)) == rich_tables.seen(expected)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text("ab街é \u0301", min_size=1), st.integers(NARROWEST, 40))
 def test_a_paragraph_keeps_its_characters_and_its_width(text: str, width: int) -> None:
     lines = [text for line in text_table.wrap([(text, PLAIN)], width) for text, _ in line or [("", PLAIN)]]
@@ -54,6 +56,7 @@ def test_a_paragraph_keeps_its_characters_and_its_width(text: str, width: int) -
     assert max(map(cell_len, lines)) <= width
 
 
+@settings(max_examples=60, deadline=None)
 @given(COLUMNS, st.data())
 def test_tables_that_fit_look_like_those_of_rich(columns: list[Column], data: st.DataObject) -> None:
     cell = st.tuples(st.lists(WORDS, max_size=3).map(" ".join), STYLES)
@@ -63,6 +66,7 @@ def test_tables_that_fit_look_like_those_of_rich(columns: list[Column], data: st
     assert rich_tables.seen(ours) == rich_tables.seen(expected)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(LINES, WORDS), min_size=1, max_size=4), st.integers(44, 100))
 def test_one_column_that_wraps_looks_like_that_of_rich(texts: list[tuple[Line, str]], width: int) -> None:
     columns = [Column("number", right=True), Column("text", shrink="wrap"), Column("last")]
@@ -74,6 +78,7 @@ def test_one_column_that_wraps_looks_like_that_of_rich(texts: list[tuple[Line, s
     assert printed(text_table.table(columns, rows, width)) == expected
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 60), WORDS.map(lambda word: word * 3))
 def test_names_shrink_to_fit_and_numbers_are_never_cut(width: int, name: str) -> None:
     columns = [Column("id", right=True), Column("name", shrink="cut"), Column("pixels", right=True)]

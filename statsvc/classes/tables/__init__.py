@@ -5,7 +5,6 @@ Each table is a CSV file in this folder. Its first line cites the source.
 
 from __future__ import annotations
 
-import csv
 import functools
 from pathlib import Path
 
@@ -37,6 +36,8 @@ class ClassTable(Struct, frozen=True):
 @functools.cache
 def load(name: str) -> ClassTable:
     """Return the table with this name. Raises `KeyError` if there is none."""
+    import csv
+
     if name not in NAMES:
         raise KeyError(name)
     first, *lines = (_FOLDER / f"{name}.csv").read_text(encoding="utf-8").splitlines()

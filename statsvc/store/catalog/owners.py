@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +30,8 @@ def _machine() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         pid_namespace = Path("/proc/self/ns/pid").readlink()
     except OSError:
-        return socket.gethostname()
-    return f"{socket.gethostname()}/{boot}/{pid_namespace}"
+        return platform.node()
+    return f"{platform.node()}/{boot}/{pid_namespace}"
 
 
 def _start_time(pid: int) -> str | None:
