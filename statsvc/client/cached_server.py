@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field  # noqa: TID251 - a field is left out of the representation
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace

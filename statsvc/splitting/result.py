@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field  # noqa: TID251 - a field is left out of the representation
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
