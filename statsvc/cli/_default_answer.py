@@ -90,14 +90,14 @@ def _read(file: Path, key: str) -> dict[str, Any] | None:
 def _key(dataset: Dataset, record: VersionRecord) -> str | None:
     """Return a digest of everything that the answer depends on; None if that cannot be said of the code."""
     try:
-        code = list(_code())
+        code = list(code_files())
     except OSError:
         return None
     version = [record.number, record.expired_at is None, record.to_row()]
     return _digest(json.dumps([statsvc.__version__, code, dataset.uid, dataset.name, version]).encode())
 
 
-def _code() -> Iterator[tuple[str, int, int]]:
+def code_files() -> Iterator[tuple[str, int, int]]:
     """Yield name, size and mtime of the files of `CODE`, and of NumPy's first one. Raises `OSError`."""
     package = Path(statsvc.__file__).parent
     for folder in CODE:

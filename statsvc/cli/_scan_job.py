@@ -71,17 +71,17 @@ class Counters:
 
     def load_machine_code(self) -> None:
         """Load the loops that are compiled in the template, while this process does something else."""
+        self.prepare()
         from statsvc_workers.cluster.in_process import load_stored_loops
 
-        self.prepare()
         assert self._template is not None
         self._template.prepare(load_stored_loops)
 
     def cluster(self) -> LocalCluster:
         """Return the cluster, which starts processes when it counts."""
+        self.prepare()
         from statsvc_workers.cluster.local_cluster import LocalCluster
 
-        self.prepare()
         if self._cluster is None:
             self._cluster = LocalCluster(self._workers, template=self._template)
         return self._cluster

@@ -64,21 +64,22 @@ def is_intact(group: Location, digests: Mapping[str, str]) -> bool:
                 return False
         class_pixels, pixels = int64(values["class_pixels"]), int64(values["pixels"])
         shape = (len(pixels), len(class_pixels))
-        return counts.shape == shape and _adds_up(int64(counts.read_bytes()), pixels, class_pixels)
+        return counts.shape == shape and _adds_up(counts.read_bytes(), pixels, class_pixels)
     except (OSError, StoreError, ValueError, TypeError, AttributeError):
         return False
 
 
-def _adds_up(counts: array[int], pixels: array[int], class_pixels: array[int]) -> bool:
-    """Whether counts, row by row, are not negative and have these sums of rows and columns."""
+def _adds_up(data: bytes, pixels: array[int], class_pixels: array[int]) -> bool:
+    """Whether counts, encoded row by row, are not negative and have these sums of rows and columns."""
     columns = len(class_pixels)
     if not columns:
         return not any(pixels)
+    counts = int64(data)
     rows = zip(*[iter(counts)] * columns, strict=True)
     return (
-        min(counts, default=0) >= 0
-        and all(sum(row) == expected for row, expected in zip(rows, pixels, strict=True))
-        and all(sum(counts[column::columns]) == expected for column, expected in enumerate(class_pixels))
+        data[7::8].isascii()  # the first bit of the last byte is the sign
+        and list(map(sum, rows)) == pixels.tolist()
+        and [sum(counts[column::columns]) for column in range(columns)] == class_pixels.tolist()
     )
 
 

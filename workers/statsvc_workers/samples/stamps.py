@@ -49,8 +49,12 @@ _LATEST_NS = 2**63 - 1
 
 def stamp_of(status: os.stat_result) -> Stamp:
     """Return the stamp of one file."""
-    mtime_ns, ctime_ns = min(status.st_mtime_ns, _LATEST_NS), min(status.st_ctime_ns, _LATEST_NS)
-    return Stamp(status.st_size, mtime_ns, ctime_ns, status.st_ino)
+    return Stamp(*fingerprint_of(status), status.st_ino)
+
+
+def fingerprint_of(status: os.stat_result) -> tuple[int, int, int]:
+    """Return the `fingerprint` of the stamp of one file."""
+    return status.st_size, min(status.st_mtime_ns, _LATEST_NS), min(status.st_ctime_ns, _LATEST_NS)
 
 
 def combined(stamps: Iterable[Stamp]) -> Stamp:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from statsvc.errors import SourceError
 from statsvc_workers.samples import roots
 from statsvc_workers.samples.kinds import MARKS
-from statsvc_workers.samples.stamps import stamp_of
+from statsvc_workers.samples.stamps import fingerprint_of
 from statsvc_workers.sources.listing_errors import listing_failed, printable
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def file_fingerprint(root: str, entry: Entry) -> tuple[Fingerprint, str]:
             f"is a symbolic link to {printable(target)}, which cannot be opened ({error.strerror}); fix or "
             "remove the link"
         )
-    return stamp_of(status).fingerprint, reason
+    return fingerprint_of(status), reason
 
 
 def _is_folder(entry: Entry) -> bool:
