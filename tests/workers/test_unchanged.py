@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tarfile
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from statsvc.dataset.configuration import Configuration
 from statsvc.dataset.counting_rule import Counting
 from statsvc.store.catalog import jobs
 from statsvc.store.catalog.catalog import Catalog
@@ -359,6 +361,31 @@ def test_checkpoints_are_removed(pair: Pair) -> None:
         checkpoint.write_bytes(b"")
         assert is_unchanged(run(workspace, "checkpoints", checked))
         assert not checkpoint.parent.parent.exists()
+
+
+@pytest.mark.parametrize("rows", ["array", "index"])
+def test_containers_and_parts_of_arrays_are_recognized_where_child_processes_may_be_started(
+    pair: Pair, tmp_path: Path, rows: str
+) -> None:
+    folder = tmp_path / "labels"
+    write_files(folder)
+    with tarfile.open(folder / "more.tar", "w") as archive:
+        archive.add(folder / "a.png", "a.png")
+    np.save(folder / "stack.npy", np.stack([random_labels(seed) for seed in range(3)]))
+    pattern = "*.{png,tar}" if rows == "array" else "*.npy"
+    wait_until_stable(folder)
+    results = []
+    for workspace, checked in pair.both():
+        configuration = Configuration(counting=Counting(rows=rows))
+        workspace.catalog.create_dataset(rows, str(folder), pattern, configuration)
+        workspace.scan(rows)
+        results.append(run(workspace, rows, checked))
+    assert results[0] == results[1]
+    assert is_unchanged(results[0])
+    home, job = pair.by_digests, pair.by_digests.lease(rows)
+    outcome = execute(home.catalog, home.store, job, None, Settings(), Progress(), retry=False)
+    assert outcome.remaining == Checked()
+    jobs.cancel(home.catalog, job.id)
 
 
 paths = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0/"), min_size=1, max_size=6)

@@ -21,7 +21,7 @@ from statsvc.store.versions.location import CHECKPOINTS
 from statsvc.store.versions.stored_bytes import encoded_strings
 from statsvc_workers.jobs.job_source import source_identity
 from statsvc_workers.jobs.reader_digest import has_gif, reader_digest
-from statsvc_workers.sources.list_samples import FolderListing, list_folder
+from statsvc_workers.sources.list_samples import FolderListing, MustBeOpened, list_folder
 from statsvc_workers.sources.listing import Source
 
 if TYPE_CHECKING:
@@ -61,7 +61,12 @@ def check_folder(attempt: Attempt, dataset: Dataset) -> Checked:
     # Samples that could not be read are tried again, and those that were not drawn are counted.
     if record.failed or record.configuration.sampled_from is not None or record.expired_at is not None:
         return Checked()
-    folder = list_folder(Source(dataset.source, dataset.pattern), configuration.counting)
+    source = Source(dataset.source, dataset.pattern)
+    try:
+        # A child process is started by a thread, with which this process must not fork those that count.
+        folder = list_folder(source, configuration.counting, opens=attempt.cluster is not None)
+    except MustBeOpened:
+        return Checked()
     if not is_same(folder, dataset, record):
         return Checked(folder=folder)
     source_identity(dataset.source)

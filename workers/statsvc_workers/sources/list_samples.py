@@ -43,12 +43,23 @@ def list_samples(
     return list_folder(source, counting, entries).finish()
 
 
+class MustBeOpened(Exception):
+    """The samples of a file are listed in the file, which must be opened."""
+
+
 def list_folder(
-    source: Source, counting: Counting, entries: Iterable[tuple[str, Entry]] | None = None
+    source: Source,
+    counting: Counting,
+    entries: Iterable[tuple[str, Entry]] | None = None,
+    *,
+    opens: bool = True,
 ) -> FolderListing:
-    """List the samples of a folder as `list_samples` does, without NumPy unless there are containers."""
+    """List the samples of a folder as `list_samples` does, without NumPy unless there are containers.
+
+    Raises `MustBeOpened` with `opens=False`, where a child process would have to open a container.
+    """
     matches = matcher(source.pattern)
-    listing = FolderListing(source.root, counting)
+    listing = FolderListing(source.root, counting, opens=opens)
     unmatched: list[str] = []
     for path, entry in walk(source.root) if entries is None else entries:
         if matches(path.rstrip("/")) or (
@@ -70,7 +81,8 @@ class FolderListing:
     unreadable  as in `Listing`
     """
 
-    def __init__(self, root: str, counting: Counting) -> None:
+    def __init__(self, root: str, counting: Counting, *, opens: bool = True) -> None:
+        self._opens = opens
         self.columns = ListingColumns()
         self.unreadable: dict[str, str] = {}
         self._root, self._counting = root, counting
@@ -119,6 +131,8 @@ class FolderListing:
         self._members[member.path] = replace(member, listed=fingerprint)
 
     def _add_array_rows(self, path: str, entry: Entry) -> None:
+        if not self._opens:
+            raise MustBeOpened
         from statsvc_workers import containers
 
         try:
@@ -142,6 +156,8 @@ class FolderListing:
         self._members[path] = Member(path, path, "zarr")
 
     def _add_container(self, path: str, entry: Entry, fingerprint: Fingerprint) -> None:
+        if not self._opens:
+            raise MustBeOpened
         from statsvc_workers import containers
 
         try:
