@@ -91,7 +91,7 @@ def home_options(command: Callable[..., Any]) -> Callable[..., Any]:
             envvar="STATSVC_DATABASE",
             show_envvar=True,
             show_default="SQLite file in HOME",
-            help="URL of the catalog: sqlite:///FILE or postgresql://…",
+            help="URL of the catalog: sqlite:///FILE or postgresql://HOST/NAME.",
         ),
         click.option(
             "--home",
