@@ -211,9 +211,13 @@ for width in range(1, 80):
                     before = np.zeros(width, np.uint8)
                     assert loop(data, bands, width, columns, counts, tails, before) == -1
             data[:] = rows.ravel()
-            pixels = np.empty((height, width), np.uint8)
-            before = np.zeros(width, np.uint8)
-            assert png_rows.unfilter(data, height, width, 1, pixels, before) == -1
+            images = []
+            for loop in (png_rows.unfilter, loops.unfilter):
+                pixels, before = np.empty((height, width), np.uint8), np.zeros(width, np.uint8)
+                assert loop(data, height, width, 1, pixels, before) == -1
+                assert before.tolist() == pixels[-1].tolist()
+                images.append(pixels.tolist())
+            assert images[0] == images[1]
 for dtype in (np.uint8, np.uint16, np.int32, np.int64):
     for length in range(1, 200):
         for top in (1, 4):
@@ -432,9 +436,12 @@ def test_a_png_is_counted_without_numba_once_the_loop_is_compiled(tmp_path: Path
 
 
 ARRAYS = """
-import sys
+import io, sys
 import numpy as np
+sys.path.insert(0, "tests")
+from support.png_files import GRAY, filtered_rows, png
 from statsvc.dataset.grid import Grid
+from statsvc_workers.formats import open_label_map
 from statsvc_workers.kernels.device import Engine
 from statsvc_workers.kernels.histogram import Counter
 from statsvc_workers.kernels.tiles import TileCounter
@@ -454,6 +461,8 @@ for name in sys.argv[1:]:
         counter = Counter()
         counter.add(wide.astype(name))
         assert counter.result()[1].tolist() == expected[1], name
+data = png(GRAY, 16, 50, filtered_rows(rng, 9, 100, 5, 0.9), 9)
+assert sum(chunk.size for chunk in open_label_map("x.png", io.BytesIO(data), 1 << 20).chunks) == 450
 print("numba" in sys.modules)
 """
 

@@ -205,7 +205,7 @@ def load_loops(options: CountOptions, path: str) -> None:
             elif png.is_counted_by_row(source.file, source.stamp().size):
                 loops.prepare_rows()
             else:
-                from statsvc_workers.kernels import png_rows  # noqa: F401
+                loops.prepare_unfilter()
     except Exception as error:  # the file is reported when it is counted
         log.debug("no loop was loaded for %s", path, exc_info=error)
 

@@ -254,7 +254,7 @@ def _count_bytes(
 
 def _chunks(image: Image, header: Header) -> Iterator[NDArray[Any]]:
     """Decompress and unfilter an image; yield its rows as uint8 or big-endian uint16 [rows, width]."""
-    from statsvc_workers.kernels import png_rows
+    from statsvc_workers.kernels import loops
 
     row = header.row_bytes()
     previous_row, top = np.zeros(row, np.uint8), 0
@@ -262,7 +262,7 @@ def _chunks(image: Image, header: Header) -> Iterator[NDArray[Any]]:
         rows = len(band) // (1 + row)
         part = np.empty((rows, row), np.uint8)
         step = header.depth // 8 or 1
-        _check_filter_type(top, png_rows.unfilter(band, rows, row, step, part, previous_row))
+        _check_filter_type(top, loops.unfilter(band, rows, row, step, part, previous_row))
         top += rows
         if header.depth == 16:
             yield part.view(">u2")
@@ -291,7 +291,7 @@ def _channels(image: Image, header: Header) -> Iterator[NDArray[Any]]:
         for strip in _pillow_strips(image, header):
             yield np.asarray(strip.convert("RGB" if header.color_type == RGB else "RGBA"))
         return
-    from statsvc_workers.kernels import png_rows
+    from statsvc_workers.kernels import loops
 
     channels = CHANNELS[header.color_type]
     sample = np.dtype(">u2" if header.depth == 16 else "u1")
@@ -301,7 +301,7 @@ def _channels(image: Image, header: Header) -> Iterator[NDArray[Any]]:
         rows = len(band) // (1 + row)
         part = np.empty((rows, row), np.uint8)
         step = channels * sample.itemsize
-        _check_filter_type(top, png_rows.unfilter(band, rows, row, step, part, previous_row))
+        _check_filter_type(top, loops.unfilter(band, rows, row, step, part, previous_row))
         top += rows
         pixels = part.view(sample).reshape(rows, header.width, channels)
         yield pixels if channels > 2 else pixels[..., [0, 0, 0, 1]]

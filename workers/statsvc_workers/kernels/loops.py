@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Loop = tuple[Callable[..., Any], Any]
     """A function of pointers and integers, and its signature for numba."""
 
-_ROWS, _BANDS = "count_rows", "count_bands"
+_ROWS, _BANDS, _UNFILTER = "count_rows", "count_bands", "unfilter"
 
 
 class _Scratch(threading.local):
@@ -128,6 +128,22 @@ def count_rows(
         *(_address(data), len(data), _address(rows), len(rows), row, _address(columns), len(columns)),
         *(_address(counts), _address(tails), _address(before)),
     )
+
+
+def unfilter(data: UInt8, height: int, row: int, step: int, pixels: UInt8, before: UInt8) -> int:
+    """Unfilter rows into an image, as `png_rows.unfilter` does."""
+    loop = machine_code.load(_UNFILTER, _unfilter)
+    if loop is None:
+        from statsvc_workers.kernels import png_rows
+
+        return int(png_rows.unfilter(data, height, row, step, pixels, before))
+    _check(len(data) >= height * (1 + row) and pixels.shape == (height, row) and len(before) >= row)
+    return loop(_address(data), len(data), height, row, step, _address(pixels), _address(before))
+
+
+def prepare_unfilter() -> None:
+    """Load, or compile, what `unfilter` needs."""
+    machine_code.load(_UNFILTER, _unfilter)
 
 
 def prepare_rows() -> None:
@@ -281,3 +297,19 @@ def _count_rows() -> Loop:
     return on_pointers, number(
         octets, number, numbers, number, number, numbers, number, numbers, numbers, octets
     )
+
+
+def _unfilter() -> Loop:
+    from numba import carray, types
+
+    from statsvc_workers.kernels import png_rows
+
+    decode = png_rows.unfilter
+
+    def on_pointers(data, size, height, row, step, pixels, before):  # type: ignore[no-untyped-def]
+        return decode(
+            carray(data, (size,)), height, row, step, carray(pixels, (height, row)), carray(before, (row,))
+        )
+
+    octets, number = types.CPointer(types.uint8), types.int64
+    return on_pointers, number(octets, number, number, number, number, octets, octets)

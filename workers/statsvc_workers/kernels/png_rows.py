@@ -308,8 +308,9 @@ def unfilter(data, height, row, step, pixels, before):
             return y
         coded = data[begin : begin + row]
         line = pixels[y]
-        if kind == NONE:
-            line[:] = coded
+        if kind == NONE:  # assigning whole arrays would call numba's runtime
+            for i in range(row):
+                line[i] = coded[i]
         elif kind == UP:
             for i in range(row):
                 line[i] = coded[i] + above[i]
@@ -319,5 +320,6 @@ def unfilter(data, height, row, step, pixels, before):
                 corner = np.int32(above[i - step]) if i >= step else np.int32(0)
                 line[i] = np.uint8(coded[i] + _predicted(kind, left, np.int32(above[i]), corner))
         above = line
-    before[:] = above
+    for i in range(row):
+        before[i] = above[i]
     return -1
