@@ -16,8 +16,9 @@ import xxhash
 from PIL import Image
 
 from statsvc.errors import InvalidParameter
-from statsvc_workers.cluster import hashed_file, tasks
+from statsvc_workers.cluster import hashed_file, in_process, tasks
 from statsvc_workers.cluster.tasks import BatchResult, CountOptions, count_samples
+from statsvc_workers.formats import png
 from statsvc_workers.formats.base import as_unreadable
 from statsvc_workers.kernels import device
 from statsvc_workers.kernels.histogram import count_batch_torch
@@ -235,6 +236,46 @@ def test_a_file_that_keeps_changing_is_reported(tmp_path: Path, monkeypatch: pyt
     assert "changed while it was being read" in rows.error[0]
     assert "scan again when it is complete" in rows.error[0]
     assert histogram(rows, 0) == {}
+
+
+def counted_here(root: Path, *paths: str) -> tuple[dict[str, str], list[str]]:
+    """Return the error of each file that is counted without a worker process, and the other files."""
+    rows, rest = in_process.count_checked(CountOptions(str(root), 10**9, "cpu"), list(paths))
+    return {} if rows is None else dict(zip(rows.path, rows.error, strict=True)), rest
+
+
+def test_files_that_need_a_worker_process_are_left_to_one(tmp_path: Path) -> None:
+    labels = np.zeros((16, 16), np.uint8)
+    whole = damage.png(labels)
+    (tmp_path / "good.png").write_bytes(whole)
+    (tmp_path / "interlaced.png").write_bytes(damage.png(labels, interlaced=True))
+    (tmp_path / "large.png").write_bytes(damage.png(np.zeros((4097, 4096), np.uint8)))
+    (tmp_path / "header.png").write_bytes(damage.flipped(whole, bit=8 * 20))
+    (tmp_path / "cut.png").write_bytes(whole[:-20])
+    errors, rest = counted_here(
+        tmp_path, "interlaced.png", "good.png", "large.png", "header.png", "cut.png", "gone.png"
+    )
+    assert rest == ["interlaced.png", "large.png"]
+    assert errors["good.png"] == ""
+    assert "the checksum of its IHDR chunk" in errors["header.png"]
+    assert "truncated" in errors["cut.png"]
+    assert "was removed during the scan" in errors["gone.png"]
+    assert counted_here(tmp_path, "large.png") == ({}, ["large.png"])
+
+
+def test_a_file_that_is_overwritten_after_its_header_was_checked_is_checked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = damage.write_label(tmp_path / "a.png", np.zeros((16, 16), np.uint8))
+    checked = png.decompressed_bytes
+
+    def check(*arguments: Any) -> int | None:
+        size = checked(*arguments)
+        path.write_bytes(damage.png(np.ones((16, 17), np.uint8), interlaced=True))
+        return size
+
+    monkeypatch.setattr(png, "decompressed_bytes", check)
+    assert counted_here(tmp_path, "a.png") == ({}, ["a.png"])
 
 
 def test_an_unexpected_failure_names_its_type_and_memory_errors_propagate(
