@@ -54,9 +54,12 @@ class Home(Struct, frozen=True):
 
         with contextlib.suppress(StoreError):  # whoever uses the store reports that it does not respond
             for folder in self.store.folders():
-                if _UID.fullmatch(folder.name) and any(
-                    group.name != CHECKPOINTS for group in folder.folders()
-                ):
+                if not _UID.fullmatch(folder.name):
+                    continue
+                from statsvc.store.versions.attributes import is_unfinished_import
+
+                groups = (group for group in folder.folders() if group.name != CHECKPOINTS)
+                if not all(map(is_unfinished_import, groups)):
                     raise CatalogError(
                         f"the catalog {without_password(self.database)} is empty, but {self.store} contains "
                         "versions, so the catalog was lost, or --database or --store is wrong. Restore the "

@@ -18,6 +18,7 @@ from statsvc.store.import_files import SampleCounts
 from statsvc.store.publication import IMPORTED, publish
 from statsvc.store.reconfigure import apply_changes, check_class_names
 from statsvc.store.versions.arrays import ATTRIBUTES, PLACE, ROWS_PER_CHUNK, SAMPLE_ARRAYS
+from statsvc.store.versions.attributes import IMPORT_PREFIX
 from statsvc.store.versions.checkpoints import CountedRows, blank
 from statsvc.store.versions.writer import VersionWriter, strings, write_totals
 from statsvc.store.versions.zarr_files import create_group
@@ -51,7 +52,7 @@ def import_counts(
         check_name(name)
     store.create()
     uid = new_uid() if dataset is None else dataset.uid
-    uri = f"{uid}/import-{uuid.uuid4().hex}"
+    uri = f"{uid}/{IMPORT_PREFIX}{uuid.uuid4().hex}"
     try:
         totals, digests = _write(store / uri, counts, occurring)
         if dataset is None:

@@ -142,13 +142,6 @@ def write_attributes(group: Location, values: dict[str, Any]) -> None:
     (group / METADATA).write(json.dumps(metadata, indent=2, ensure_ascii=False).encode())
 
 
-def group_attributes(group: Location) -> dict[str, Any]:
-    """Return a group's attributes. Raises `OSError`, `ValueError`, `KeyError` or `StoreError`."""
-    metadata = json.loads((group / METADATA).read())
-    values: dict[str, Any] = metadata["attributes"][ATTRIBUTES]
-    return values
-
-
 def configure(
     catalog: Catalog, store: Location, dataset: Dataset, change: Callable[[Configuration], Configuration]
 ) -> tuple[Dataset, VersionRecord | None]:

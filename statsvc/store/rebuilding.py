@@ -10,8 +10,9 @@ from msgspec import Struct, field
 from statsvc.dataset.configuration import Configuration
 from statsvc.errors import Conflict, DamagedVersion
 from statsvc.store.catalog.records import VersionRecord
-from statsvc.store.publication import group_attributes, open_version
+from statsvc.store.publication import open_version
 from statsvc.store.versions.aggregates import FILE
+from statsvc.store.versions.attributes import group_attributes
 from statsvc.store.versions.location import CHECKPOINTS
 
 if TYPE_CHECKING:

@@ -18,9 +18,10 @@ from msgspec import Struct, field
 from statsvc.errors import Conflict, DamagedVersion, StoreError
 from statsvc.store.catalog import dataset_rows, idempotency
 from statsvc.store.catalog.records import VersionRecord
-from statsvc.store.publication import group_attributes, open_version
+from statsvc.store.publication import open_version
 from statsvc.store.versions.aggregates import write_aggregates
 from statsvc.store.versions.arrays import GRID_ARRAYS, OBJECT_ARRAYS, PLACE, SAMPLE_ARRAYS
+from statsvc.store.versions.attributes import group_attributes, is_unfinished_import
 from statsvc.store.versions.location import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -48,6 +49,12 @@ PAUSE_SECONDS = 0.02
 
 SKIPPED_NUMBERS = 1000
 """Least number of version numbers that are skipped after a restore."""
+
+UNFINISHED_SECONDS = 86400.0
+"""Age of an unfinished import into a new dataset from which it cannot be running any more."""
+
+STOP_SECONDS = 60.0
+"""Time after which a cancelled job no longer writes or reads its group: it checks every second."""
 
 PAUSED = ".gc-paused"
 """A file in the version store that prevents gc."""
@@ -355,7 +362,7 @@ class _Known(Struct, frozen=True):
 
     clock       the database's time, in seconds since 1970
     deleted_at  when each dataset was deleted, or None, by uid
-    groups      URIs of the groups that versions or running jobs use
+    groups      URIs of the groups that versions or running jobs use, or that a cancelled job may still use
     jobs        ids of all jobs
     """
 
@@ -365,14 +372,23 @@ class _Known(Struct, frozen=True):
     jobs: set[str]
 
 
-def _known(catalog: Catalog) -> _Known:
+def _known(catalog: Catalog, grace: float) -> _Known:
     with catalog.read() as connection:
+        clock = connection.clock()
         # Jobs before versions: on PostgreSQL each statement sees all earlier commits. In the other order, the
         # group of a job that publishes in between would be in neither result, and gc would remove it.
-        groups = connection.scalars("SELECT group_uri FROM jobs WHERE state = 'running'")
+        groups = connection.scalars(
+            """
+            SELECT group_uri
+            FROM jobs
+            WHERE group_uri IS NOT NULL
+              AND (state = 'running' OR (state = 'cancelled' AND finished_at > :stopped))
+            """,
+            stopped=clock - min(grace, STOP_SECONDS),
+        )
         groups += connection.scalars("SELECT group_uri FROM versions UNION SELECT arrays_uri FROM versions")
         return _Known(
-            connection.clock(),
+            clock,
             {row.uid: row.deleted_at for row in connection.rows("SELECT uid, deleted_at FROM datasets")},
             set(groups),
             set(connection.scalars("SELECT id FROM jobs")),
@@ -383,10 +399,15 @@ def _remove_orphans(catalog: Catalog, store: Location, grace: float, result: Col
     """Remove the folders of deleted datasets, and the groups of dead attempts."""
     # List the groups before reading the catalog: what is published in between is not in the list.
     groups = [(folder, group) for folder in store.folders() for group in folder.folders()]
-    known = _known(catalog)
+    known = _known(catalog, grace)
     for folder in {folder for folder, _ in groups}:
         if folder.name not in known.deleted_at:
-            result.unknown.append(folder.name)
+            contained = [group for parent, group in groups if parent == folder]
+            if not all(map(is_unfinished_import, contained)):
+                result.unknown.append(folder.name)
+            elif min(map(_age, contained)) > max(grace, UNFINISHED_SECONDS):
+                folder.remove()
+                result.orphans.append(folder.name)
             continue
         deleted_at = known.deleted_at[folder.name]
         if deleted_at is not None and deleted_at < known.clock - grace:
@@ -404,6 +425,6 @@ def _remove_orphans(catalog: Catalog, store: Location, grace: float, result: Col
 
 
 def _age(group: Location) -> float:
-    """Return the seconds since the last change of a group without a job, which may still be published."""
+    """Return the seconds since the last change of a group that may still be published."""
     modified_at = group.modified_at()
     return 0.0 if modified_at is None else time.time() - modified_at

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from statsvc.errors import DamagedVersion
-from statsvc.store.publication import array_attributes, group_attributes, open_version
+from statsvc.store.publication import array_attributes, open_version
 from statsvc.store.versions.aggregates import FILE
+from statsvc.store.versions.attributes import group_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

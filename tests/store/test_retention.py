@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -175,6 +180,62 @@ def test_the_base_and_the_new_group_of_a_running_job_are_kept(
     assert done.orphans == [job.group_uri]
     assert versions_with_rows(stored_files, catalog) == [3]
     assert part in stored_files.names()
+
+
+def test_the_group_of_a_job_that_was_cancelled_less_than_a_minute_ago_is_kept(
+    home: Home, stored_files: StoredFiles, catalog: Catalog
+) -> None:
+    publish_versions(home, 1)
+    jobs.submit(catalog, catalog.dataset("street"))
+    job = jobs.lease(catalog, "elsewhere/1/1")
+    assert job is not None
+    assert job.group_uri is not None
+    stored_files.put(f"{job.group_uri}/zarr.json", b"{}")
+    jobs.cancel(catalog, job.id)  # its process learns of it a second later
+    assert retention.collect(catalog, home.store).orphans == []
+    execute_sql(catalog, "UPDATE jobs SET finished_at = finished_at - 61 WHERE id = :id", id=job.id)
+    assert retention.collect(catalog, home.store).orphans == [job.group_uri]
+
+
+KILLED_IMPORT = """
+import os, signal
+from statsvc.store import importing
+write = importing._write
+importing._write = lambda *arguments: (write(*arguments), os.kill(os.getpid(), signal.SIGKILL))
+from statsvc.cli import main
+main()
+"""
+
+
+def test_the_folder_of_an_import_that_was_killed_is_removed_after_a_day(tmp_path: Path) -> None:
+    counts, home = tmp_path / "counts.json", homes.resolve(str(tmp_path / "home"))
+    counts.write_text('{"0": 3, "1": 2}')
+    arguments = ["import", counts, "--name", "totals", "--home", home.folder]
+    killed = subprocess.run([sys.executable, "-c", KILLED_IMPORT, *map(str, arguments)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (folder,) = home.store.folders()
+    # The empty catalog was not lost, and the import may still be running.
+    assert json.loads(statsvc("datasets", "--json", "--home", home.folder).stdout) == []
+    for age, orphans in ((86_000, []), (87_000, [folder.name])):
+        for path in (tmp_path / "home" / "versions" / folder.name).rglob("*"):
+            os.utime(path, (time.time() - age,) * 2)
+        done = json.loads(statsvc("gc", "--grace", "0s", "--json", "--home", home.folder).stdout)
+        assert (done["orphans"], done["unknown"]) == (orphans, [])
+    assert home.store.folders() == []
+
+
+def test_a_version_of_another_catalog_next_to_an_import_that_was_killed_is_kept(
+    home: Home, stored_files: StoredFiles, catalog: Catalog
+) -> None:
+    publish_versions(home, 1)
+    uid, other = catalog.dataset("street").uid, "0" * 32
+    empty = {"attributes": {"statsvc": {}}, "zarr_format": 3, "node_type": "group"}
+    stored_files.put(f"{other}/import-1/zarr.json", json.dumps(empty).encode())
+    stored_files.put(f"{other}/import-2/zarr.json", b"")  # damaged: it may have been a version
+    done = retention.collect(catalog, home.store, grace=0)
+    assert (done.orphans, done.unknown) == ([], [other])
+    assert versions_with_rows(stored_files, catalog) == [1]
+    assert uid not in done.unknown
 
 
 def test_folders_of_deleted_datasets_are_removed_and_unknown_folders_are_kept(

@@ -14,8 +14,9 @@ from statsvc.dataset.splits import check_not_empty
 from statsvc.errors import Conflict, DamagedVersion, InvalidParameter, JobFailed
 from statsvc.store.catalog import changed_paths, jobs
 from statsvc.store.catalog.records import NewVersion
-from statsvc.store.publication import group_attributes, open_version, publish
+from statsvc.store.publication import open_version, publish
 from statsvc.store.versions import checkpoints
+from statsvc.store.versions.attributes import group_attributes
 from statsvc.store.versions.cell_file import CellFile
 from statsvc.store.versions.location import CHECKPOINTS
 from statsvc.store.versions.version import Version
