@@ -134,6 +134,7 @@ def build_app(
         access.Access,
         tokens=lambda: service.watcher.snapshot.tokens,
         fresh=service.watcher.fresh,
+        wrong_schema=lambda: service.watcher.wrong_schema,
         policy=policy,
     )
     app.add_middleware(HostCheck, allowed=allowed_hosts, any_address=any_address)

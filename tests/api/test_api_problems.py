@@ -164,6 +164,18 @@ def test_readiness_requires_the_catalog_schema_of_this_release(client: ApiClient
     assert "9999" in client.get("/readyz?for=reads").json()["catalog"]
     assert client.get("/weights").status_code == 200
     assert client.get("/healthz").status_code == 200
+    for method, path, body in (
+        ("POST", "/jobs", {"dataset": "street"}),
+        ("POST", "/datasets", {"name": "other", "source": str(home.folder)}),
+        ("PATCH", "/datasets/street", {"keep": 3}),
+        ("DELETE", "/datasets/street", None),
+    ):
+        response = client.request(method, path, json=body)
+        assert "9999" in problem(response, 503, "catalog-unavailable")["detail"]
+    database = sqlite3.connect(home.database.removeprefix("sqlite:///"))
+    assert database.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone() == (0,)
+    assert database.execute("SELECT keep, deleted_at FROM datasets").fetchall() == [(20, None)]
+    database.close()
 
 
 def test_a_newer_schema_that_only_adds_can_be_used(client: ApiClient, home: Home) -> None:

@@ -1,4 +1,4 @@
-"""Authorization by bearer token, and an audit log line for every write."""
+"""Authorization by bearer token, refusal of writes to an unknown schema, and an audit log line for each."""
 
 from __future__ import annotations
 
@@ -67,6 +67,8 @@ class Access:
             after the next poll of the catalog, a quarter of a second later.
     fresh   waits until the tokens in memory are those of the catalog; False if the catalog does not answer.
             Writes need it: they are rejected rather than permitted to a token that may have been revoked
+    wrong_schema  returns why this release cannot use the catalog's schema, or None. Reads are still answered
+            from memory; a write could damage the tables of the other release
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Access:
         app: ASGIApp,
         tokens: Callable[[], Sequence[Token]],
         fresh: Callable[[], Awaitable[bool]],
+        wrong_schema: Callable[[], str | None],
         policy: Policy,
     ) -> None:
         self._app, self._tokens, self._fresh, self._policy = app, tokens, fresh, policy
+        self._wrong_schema = wrong_schema
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or reject it with 401 or 403."""
+        """Pass the request on, or reject it with 401, 403 or 503."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -92,6 +96,8 @@ class Access:
         rejection = self._rejection(required, credentials, token)
         if rejection is None and not is_current:
             rejection = problem(CATALOG_UNAVAILABLE, _UNCHECKED)
+        if rejection is None and method not in _READ_METHODS and (reason := self._wrong_schema()) is not None:
+            rejection = problem(CATALOG_UNAVAILABLE, reason)
 
         app = self._app if rejection is None else rejection
         if method in _READ_METHODS and not self._policy.reads:  # the most frequent requests

@@ -201,12 +201,17 @@ class CatalogWatcher:
         """Why the catalog cannot be used, None if it can."""
         if (age := self.age) is not None:
             return f"the catalog has not answered for {age} s; reads are answered from memory"
-        if not self.snapshot.usable:
-            return (
-                f"the catalog has schema {self.snapshot.schema}, but this release of statsvc requires "
-                f"{SCHEMA}; run statsvc upgrade, or install the release that matches the catalog"
-            )
-        return None
+        return self.wrong_schema
+
+    @property
+    def wrong_schema(self) -> str | None:
+        """Why this release cannot use the schema of the catalog, None if it can."""
+        if self.snapshot.usable:
+            return None
+        return (
+            f"the catalog has schema {self.snapshot.schema}, but this release of statsvc requires "
+            f"{SCHEMA}; run statsvc upgrade, or install the release that matches the catalog"
+        )
 
     async def fresh(self) -> bool:
         """Wait until the snapshot is as new as this call; return False if the catalog does not answer.
