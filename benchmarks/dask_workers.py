@@ -174,10 +174,11 @@ def memory_rows(
     cluster = LocalCluster()
     try:
         on_cluster(cluster, options, samples[:32])
-        with Memory(cluster.worker_pids()) as beginning:
+        pids = sorted(cluster.client().run(os.getpid).values())
+        with Memory(pids) as beginning:
             on_cluster(cluster, options, samples[:first])
             time.sleep(0.4)
-        with Memory(cluster.worker_pids()) as whole:
+        with Memory(pids) as whole:
             on_cluster(cluster, options, samples)
     finally:
         cluster.close()

@@ -332,8 +332,7 @@ def rows_of(measured: dict[tuple[int, int, bool], Measured]) -> list[Row]:
     rows = []
     for (connections, streams, reader), phase in measured.items():
         name = f"{connections} connections" + (f", {streams} streams, reader" if reader else " alone")
-        per_second = len(phase.latencies) / phase.seconds
-        rows.append(Row(f"{name}: requests", per_second, per_second, "/s", 1))
+        name += f", {len(phase.latencies) / phase.seconds:.0f} requests/s"
         errors = len(phase.errors)
         rows.append(Row(f"{name}: errors", 0, errors, "", errors, "= 0", not errors))
         for label, share in (("p50", 0.5), ("p99", 0.99), ("longest", 1.0)):

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.commands import serve, statsvc
 from support.servers import free_port, responds
+from support.threads import running
 from support.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -125,15 +126,8 @@ def requests(url: str, labels: Path, variant: Path) -> Iterator[None]:
             if stop.wait(8):
                 return
 
-    threads = [threading.Thread(target=target) for target in (read, read, change)]
-    for thread in threads:
-        thread.start()
-    try:
+    with running(read, read, change, stop=stop):
         yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 def firing(url: str) -> dict[str, str]:

@@ -33,6 +33,7 @@ from support.publishing import label_maps, publish
 from support.scans import Workspace
 from support.servers import serving
 from support.waiting import TIMEOUT, wait_for
+from support.worker_pids import worker_pids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -308,7 +309,7 @@ def test_cancelling_a_job_stops_workers_within_a_batch_and_keeps_the_current_ver
     def opened() -> set[Path]:
         """Return the huge files that a worker has open now."""
         found = set()
-        for pid in cluster.worker_pids():
+        for pid in worker_pids(cluster):
             for link in Path(f"/proc/{pid}/fd").iterdir():
                 with contextlib.suppress(OSError):
                     found.add(link.readlink())

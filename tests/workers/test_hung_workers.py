@@ -18,6 +18,7 @@ from support.label_maps import HUGE_PIXELS, random_labels, write_huge_arrays, wr
 from support.processes import is_alive
 from support.scans import counts_by_path
 from support.waiting import wait_for, wait_until_stable
+from support.worker_pids import worker_pids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,14 +76,14 @@ def test_a_worker_process_that_is_stopped_is_replaced_and_named(
     stopped: list[int] = []
 
     def stop_worker() -> None:
-        stopped.append(cluster.worker_pids()[0])
+        stopped.append(worker_pids(cluster)[0])
         os.kill(stopped[0], signal.SIGSTOP)
 
     outcome, job, _ = scan_while(workspace, "huge", stop_worker)
     assert (outcome.error, job.state, job.attempt) == (None, "succeeded", 1)
     assert_all_counted(workspace)
     assert not is_alive(stopped[0])
-    wait_for(lambda: len(cluster.worker_pids()) == 2)
+    wait_for(lambda: len(worker_pids(cluster)) == 2)
     [warning] = job.progress["warnings"]
     assert warning in caplog.text
     assert f"the worker process {stopped[0]} gave no sign of life for " in warning
@@ -94,7 +95,7 @@ def test_a_pause_that_is_shorter_than_the_stall_timeout_costs_nothing(
     del huge
 
     def pause_worker() -> None:
-        pid = cluster.worker_pids()[0]
+        pid = worker_pids(cluster)[0]
         os.kill(pid, signal.SIGSTOP)
         threading.Timer(STALL_TIMEOUT / 3, os.kill, (pid, signal.SIGCONT)).start()
 

@@ -18,6 +18,7 @@ from support.label_maps import FILE_COUNT, write_folder
 from support.permissions import limited_file_size, without_root_privileges
 from support.scans import Workspace, assert_matches_folder, scan_numbers
 from support.waiting import wait_until_stable
+from support.worker_pids import worker_pids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,7 @@ def test_a_worker_killed_in_mid_scan_costs_nothing_but_time(workspace: Workspace
     progress = Progress()
     asked: list[int] = []
     assert isinstance(workspace.cluster, LocalCluster)
-    victims = workspace.cluster.worker_pids()
+    victims = worker_pids(workspace.cluster)
 
     def stop() -> bool:
         # The second time a batch has come back, and others are at the workers.
@@ -113,7 +114,7 @@ def test_little_memory_means_fewer_workers(tmp_path: Path, monkeypatch: pytest.M
         outcome, job = place.scan()
         assert (outcome.error, job.state) == (None, "succeeded")
         assert_matches_folder(place.version(), folder)
-        assert cluster.workers == len(cluster.worker_pids()) == 1
+        assert cluster.workers == len(worker_pids(cluster)) == 1
         pauses = cluster.client().run(lambda dask_worker: dask_worker.memory_manager.memory_pause_fraction)
         assert set(pauses.values()) == {False}
     finally:

@@ -18,6 +18,7 @@ from support.chaos.record import Record, Request
 from support.chaos.resources import INTERVAL
 from support.chaos.tally import Tally
 from support.chaos.writers import WATCHED, Operator, Submitter
+from support.threads import running
 from support.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -181,24 +182,14 @@ def _clients(
             record.violate(f"{client.__qualname__} failed: {error!r}")
             raise
 
-    targets: list[tuple[object, ...]] = [
-        *(
-            (read, name, url, list(folders), record, stop, seed + n)
-            for n, (name, url) in enumerate(urls.items())
-        ),
-        (read_samples, [installation.proxy, *installation.apis], list(folders), record, stop, seed),
-        (submitter.run, stop),
-        (operator.run, stop),
+    readers = [
+        partial(read, name, url, list(folders), record, stop, seed + n)
+        for n, (name, url) in enumerate(urls.items())
     ]
-    threads = [threading.Thread(target=run, args=arguments, daemon=True) for arguments in targets]
-    for thread in threads:
-        thread.start()
-    try:
+    apis = [installation.proxy, *installation.apis]
+    samples = partial(read_samples, apis, list(folders), record, stop, seed)
+    with running(*readers, samples, partial(submitter.run, stop), partial(operator.run, stop), stop=stop):
         yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 @contextlib.contextmanager
@@ -210,13 +201,8 @@ def _measuring(installation: Installation, tally: Tally) -> Iterator[None]:
         while not stop.wait(INTERVAL):
             tally.resources.sample(installation.victims)
 
-    thread = threading.Thread(target=measure, daemon=True)
-    thread.start()
-    try:
+    with running(measure, stop=stop):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _inflict(installation: Installation, planned: Planned, tally: Tally) -> None:

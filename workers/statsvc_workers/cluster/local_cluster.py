@@ -170,10 +170,6 @@ class LocalCluster:
         """Whether the scheduler currently has no worker."""
         return not self.client().nthreads()
 
-    def worker_pids(self) -> list[int]:
-        """Return the process ids of the workers."""
-        return sorted(self.client().run(os.getpid).values())
-
     def abandon(self, _futures: Sequence[Any]) -> None:
         """End the processes immediately, because nobody waits for their results any longer.
 
