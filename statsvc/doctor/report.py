@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from statsvc.common.plurals import plural
 from statsvc.dataset import class_counts
 from statsvc.doctor import (
     class_map,
@@ -72,6 +73,12 @@ def examine(
             not_examined.append(SHAPES_SKIPPED)
     if not files_read:
         not_examined.append(EDGES_SKIPPED)
+    if table.sampled_from is not None:
+        counted = (table.totals().samples or 0) + table.failed()
+        not_examined.append(
+            f"{table.sampled_from - counted:,} of {plural(table.sampled_from, 'label map')}: this version is "
+            "an estimate from a random sample, and a scan without --samples counts the others."
+        )
     found.sort(key=lambda finding: (finding.level != SERIOUS, -_relative_change(finding)))
     return {
         "dataset": table.dataset,

@@ -138,8 +138,13 @@ def _heading(response: Mapping[str, Any]) -> Line:
         parts.append((f"expected in {response['stream']['draws']:,} draws", YELLOW))
         parts.append((stream_text(response["stream"]), PLAIN))
     else:
-        parts.append(("exact", PLAIN) if response["exact"] else ("estimated", YELLOW))
+        parts.append(("exact", PLAIN) if response["exact"] else (_estimated(response), YELLOW))
     return separated(parts)
+
+
+def _estimated(response: Mapping[str, Any]) -> str:
+    estimate = response.get("estimate")  # other responses with `exact: false` have none
+    return "estimated" if estimate is None else f"estimated from {estimate['images']:,} of {estimate['of']:,}"
 
 
 def separated(parts: Sequence[Span]) -> Line:

@@ -362,7 +362,7 @@ def test_a_sample_is_drawn_without_replacement_and_labeled_an_estimate(
         got.numpy(), sqrt_weights(counted([street_labels()[i] for i in drawn], 5).sum(axis=0)), rtol=1e-6
     )
     out = capsys.readouterr().out
-    assert out.startswith("Labels · sqrt_inv_freq · 12 images · estimated\n")
+    assert out.startswith("Labels · sqrt_inv_freq · 12 images · estimated from 12 of 40\n")
     assert "95 % interval" in out
     assert "not estimated" in out
 

@@ -142,7 +142,10 @@ def _heading(response: Mapping[str, Any]) -> list[tuple[str, str]]:
         by = f"by {stream['sampler']}" if stream["sampler"] else ""
         parts.append((by or ("of the mixture" if len(stream["datasets"]) > 1 else ""), ""))
     else:
-        parts.append(("exact", "") if response["exact"] else ("estimated", "yellow"))
+        part = ("exact", "") if response["exact"] else ("estimated", "yellow")
+        if "estimate" in response:
+            part = ("estimated from {images} of {of:,}".format(**response["estimate"]), "yellow")
+        parts.append(part)
     return [span for part in parts for span in ((" · ", ""), part)][1:]
 
 

@@ -122,6 +122,7 @@ def test_an_estimate_shows_the_interval_of_each_share() -> None:
     body = asked(table_of(rows, sampled_from=1000))
     low, high = body["classes"][0]["interval"]
     lines = printed(body).splitlines()
+    assert lines[0] == "demo · sqrt_inv_freq · 120 images · estimated from 120 of 1,000"
     assert "95 % interval" in lines[2]
     assert f"{100 * low:.3f}–{100 * high:.3f}%" in lines[3]
     assert "not estimated" in lines[5]

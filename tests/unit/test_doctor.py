@@ -304,6 +304,18 @@ def test_a_class_with_most_pixels_in_one_file_is_reported() -> None:
     assert finding["moves"]["mended"] == weights(without, num_classes=5)[4] == 0.0
 
 
+def test_the_report_on_an_estimate_says_which_part_of_the_label_maps_it_is_based_on() -> None:
+    maps = streets(images=30)
+    for sampled_from, topics in (
+        (None, []),
+        (30_000, ["29,970 of 30,000 label maps: this version is an estimate"]),
+    ):
+        table, files = table_with_files(maps)
+        table.sampled_from = sampled_from
+        body = examine(table, files.__getattribute__, lambda path: [maps[path]])
+        assert [topic.partition(" from ")[0] for topic in body["not_examined"]] == topics
+
+
 def test_imported_totals_are_examined_for_unexpected_ids() -> None:
     body = examine(TotalsTable({0: 10, 1: 5, 9: 3}, num_classes=2), None)
     assert [finding["code"] for finding in body["findings"]] == ["unexpected_ids"]
