@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -22,9 +24,6 @@ from support.damage import damaged_files
 from support.expected import CAMVID, PUBLISHED, checkpoints, counted_by_pillow, pixels_of
 from support.label_maps import gray_png
 from support.waiting import TIMEOUT, wait_for
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_scan_counts_exactly_and_a_second_scan_counts_nothing(street: Path, tmp_path: Path) -> None:
@@ -43,6 +42,19 @@ def test_a_scan_counts_exactly_and_a_second_scan_counts_nothing(street: Path, tm
     table = statsvc("scan", street, *home).stdout
     for text in ("sky", "bicyclist", "weight", "share", "█"):
         assert text in table
+
+
+def test_a_verbose_scan_says_what_it_lists_where_it_counts_and_what_it_writes(
+    street: Path, tmp_path: Path
+) -> None:
+    arguments = ("-v", "scan", street, "--name", "street", "--home", tmp_path / "home")
+    log = statsvc(*arguments).stderr
+    listed = f"street: listed 24 samples in {street} with pattern *.png"
+    assert f"{listed} and rule value: 0 unchanged, 0 removed" in log
+    assert "counting 24 samples in up to " in log
+    (written,) = re.findall("street: version 1 was written to (.*)", log)
+    assert (Path(written) / "zarr.json").exists()
+    assert f"{listed}: nothing has changed since version 1" in statsvc(*arguments).stderr
 
 
 @pytest.mark.skipif(not CAMVID.exists(), reason="needs the CamVid label maps in ../shared/data")

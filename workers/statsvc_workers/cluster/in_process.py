@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from msgspec.structs import replace
 
+from statsvc.common.plurals import plural
 from statsvc.errors import UnreadableSample
 from statsvc_workers.cluster.batches import POLL_SECONDS, BatchCutter
 from statsvc_workers.cluster.machine import cores
@@ -97,6 +98,10 @@ class ImmediateCount:
 
     def results(self) -> Iterator[BatchResult]:
         """Yield the rows of each batch when it ends, until all is counted or the workers take over."""
+        if self._sizes:
+            kind = "threads" if self._template is None else "forked processes"
+            number = plural(len(self._sizes), "sample")
+            log.info("counting %s in up to %d %s, without workers", number, self._threads, kind)
         if self.remaining:
             self._start_workers()
         left = sum(self._sizes.values())

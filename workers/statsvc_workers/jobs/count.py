@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from contextlib import closing
@@ -11,6 +12,7 @@ import numpy as np
 
 from statsvc.common.distinct import distinct
 from statsvc.common.object_urls import is_listable, is_url
+from statsvc.common.plurals import plural
 from statsvc.dataset.objects import Objects
 from statsvc.dataset.table import MAX_IDS
 from statsvc.errors import JobFailed
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from statsvc_workers.jobs.progress import Progress
     from statsvc_workers.sources.diff import Comparison
     from statsvc_workers.sources.listing import Listing
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 3.0
 """Interval of checkpoints: the most work that is lost when the process is killed."""
@@ -248,6 +252,7 @@ def _count_samples(
     if remaining:
         if not cluster.running:
             attempt.progress.stage = "starting workers"
+        log.info("counting %s in worker processes", plural(len(remaining), "sample"))
         samples, sizes = [sample for sample, _ in remaining], [size for _, size in remaining]
         yield from stream(cluster, options, samples, sizes, key, attempt.check, attempt.progress.warn)
 

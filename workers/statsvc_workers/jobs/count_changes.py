@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec.structs import replace
 
+from statsvc.common.plurals import plural
 from statsvc.dataset.splits import check_not_empty
 from statsvc.errors import Conflict, DamagedVersion, InvalidParameter, JobFailed
 from statsvc.store.catalog import changed_paths, jobs
@@ -192,6 +193,11 @@ def _report_reused(attempt: Attempt, plan: Plan) -> None:
     """Record in the progress what the comparison found. Raises `JobFailed` where too much is missing."""
     comparison, progress = plan.comparison, attempt.progress
     progress.total, progress.removed = len(plan.listing.path), comparison.removed
+    log.info(
+        "%s: listed %s in %s with pattern %s and rule %s: %d unchanged, %d removed",
+        *(plan.dataset.name, plural(progress.total, "sample"), plan.dataset.source, plan.dataset.pattern),
+        *(plan.dataset.configuration.counting, np.count_nonzero(comparison.reused), comparison.removed),
+    )
     guard_against_removal(attempt, plan)
     reused_failures = comparison.reused_failures()
     progress.reused = int(np.count_nonzero(comparison.reused)) - len(reused_failures)
@@ -241,6 +247,7 @@ def _succeed_unchanged(attempt: Attempt, plan: Plan) -> None:
     assert plan.comparison.base is not None
     plan.comparison.base.verify()
     jobs.succeed_unchanged(attempt.catalog, attempt.job, attempt.progress.to_dict())
+    log.info("%s: nothing has changed since version %s", plan.dataset.name, plan.dataset.current_number)
     _remove_used_checkpoints(attempt, plan)
 
 
@@ -321,6 +328,9 @@ def _publish(
         job=attempt.job,
         progress=progress,
         reconfigure=configure,
+    )
+    log.info(
+        "%s: version %d was written to %s", plan.dataset.name, version.number, attempt.store / new.group_uri
     )
     _remove_used_checkpoints(attempt, plan)
     return version

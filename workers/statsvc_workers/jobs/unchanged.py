@@ -7,6 +7,7 @@ processes are not loaded for that, because it takes longer than listing a few th
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import xxhash
 from msgspec import Struct
 
 from statsvc.common.object_urls import is_url
+from statsvc.common.plurals import plural
 from statsvc.errors import DamagedVersion
 from statsvc.store.catalog import jobs
 from statsvc.store.versions.intact import is_intact
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
     from statsvc.store.catalog.records import Dataset, VersionRecord
     from statsvc_workers.jobs.attempt import Attempt
+
+log = logging.getLogger(__name__)
 
 PATHS_PER_STEP = 1 << 16
 """Paths that are encoded together."""
@@ -78,6 +82,10 @@ def check_folder(attempt: Attempt, dataset: Dataset) -> Checked:
         progress.selection = configuration.selection.lines()
     progress.total = progress.reused = len(folder.columns.paths)
     jobs.succeed_unchanged(attempt.catalog, job, progress.to_dict())
+    log.info(
+        "%s: listed %s in %s with pattern %s: nothing has changed since version %d",
+        *(dataset.name, plural(progress.total, "sample"), dataset.source, dataset.pattern, record.number),
+    )
     (attempt.store / dataset.uid / CHECKPOINTS).remove()
     return Checked(unchanged=True)
 
