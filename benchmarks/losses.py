@@ -237,9 +237,10 @@ def shape_of(group: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 def step(loss: Loss, logits: Tensor, target: Tensor) -> tuple[float, Tensor]:
     logits.grad = None
     value = loss(logits, target)
-    value.backward()
-    assert logits.grad is not None
-    return value.item(), logits.grad
+    value.backward()  # type: ignore[no-untyped-call]  # of Torch
+    gradient: Tensor | None = logits.grad
+    assert gradient is not None
+    return value.item(), gradient
 
 
 def resident(field: str) -> int:
@@ -269,7 +270,7 @@ def peak_of(group: str, name: str, shape: tuple[int, ...]) -> int:
 
 
 def measured(shape: tuple[int, ...], repeats: int, only: str) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for group, (ignored, makers) in GROUPS.items():
         if only not in group:
             continue
@@ -334,7 +335,8 @@ def main() -> None:
     options = parser.parse_args()
     shape = tuple(map(int, options.shape.split(",")))
     if options.peak:
-        print(peak_memory(*options.peak, shape))
+        group, loss = options.peak
+        print(peak_memory(group, loss, shape))
         return
     rows = measured(shape, options.repeats, options.only)
     logits = 4 * torch.Size(shape).numel()

@@ -204,8 +204,8 @@ def publish_version_with_grid(
         )
         parts.append(cell_file.move(pattern))
     counted = concatenate(parts)
-    of_files = (counted.columns[name] for name in ("size", "mtime_ns", "ctime_ns"))
-    listing = Listing(counted.columns["path"].tolist(), *of_files)
+    size, mtime_ns, ctime_ns = (counted.columns[name] for name in ("size", "mtime_ns", "ctime_ns"))
+    listing = Listing(counted.columns["path"].tolist(), size, mtime_ns, ctime_ns)
     comparison = Comparison(None, np.full(samples, -1), np.zeros(samples, bool), 0, 0, 0)
     uri = f"{dataset.uid}/first"
     started = time.monotonic()

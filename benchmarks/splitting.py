@@ -141,7 +141,7 @@ def compare(arguments: argparse.Namespace) -> None:
                 counts,
                 arguments,
             )
-        bounds = set()
+        bounds: set[float] = set()
 
         def ours(seed: int, rule: str | None = rule, bounds: set[float] = bounds) -> Int64:
             result = table.split(folds=folds, seed=seed, group=rule)

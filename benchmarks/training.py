@@ -88,7 +88,8 @@ def train(
     )
     data = frozen_encoder.load(features, "train")
     torch.manual_seed(seed)
-    model = frozen_encoder.Decoder(len(NAMES)).to(memory_format=torch.channels_last)
+    model: Any = frozen_encoder.Decoder(len(NAMES))
+    model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), variant.lr)
     steps = settings["epochs"] * (len(data.labels) // settings["images_per_step"])
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, variant.lr, total_steps=steps, pct_start=0.15)
@@ -127,7 +128,7 @@ def batches(
     crop_height, crop_width = settings["crop"]
     options = {"split": "train", "ignore_index": VOID, "seed": seed, "num_samples": steps * size}
     paths = sorted((labels / "train").glob("*.png"))
-    sampler: RareClassSampler | None = None
+    sampler: RareClassSampler | PatchSampler | None = None
     if variant.sampler == "rare_class":
         sampler = RareClassSampler(paths, table, **options)
     elif variant.sampler == "patches":
@@ -148,7 +149,7 @@ def batches(
             sampler.set_epoch(epoch)
             items = list(sampler)
             if variant.sampler == "patches":
-                items, windows = zip(*items, strict=True)
+                items, windows = map(list, zip(*items, strict=True))
         for step in range(steps):
             part = slice(step * size, (step + 1) * size)
             yield items[part], mirrored[part], windows[part] if crops else None
