@@ -93,6 +93,8 @@ def add_variables(name: str, command: click.Command) -> None:
         for key, each in command.commands.items():
             add_variables(f"{name}_{key}", each)
     for flag, option in options(command):
+        # For click, "80a" would not be "a valid integer range".
+        option.type.name = option.type.name.removesuffix(" range")
         option.envvar = option.envvar or f"STATSVC_{name}_{flag}".upper().replace("-", "_")
 
 

@@ -130,6 +130,8 @@ def _open_sqlite(file: Path) -> SqliteEngine:
         raise CatalogError(
             f"the catalog's folder {file.parent} cannot be created: {error.strerror}; choose another --home"
         ) from error
+    if not file.parent.is_dir():
+        raise CatalogError(f"the catalog's folder {file.parent} is a file; choose another --home")
     kind = file_system(file.parent.resolve(), mounts)
     if kind in UNSAFE_FILE_SYSTEMS:
         raise CatalogError(

@@ -84,6 +84,8 @@ class FolderLocation(Location):
                 return [FolderLocation(path) for path in sorted(self.path.iterdir()) if path.is_dir()]
             except FileNotFoundError:
                 return []
+            except NotADirectoryError as error:
+                raise StoreError(f"{self} is not a folder; choose another --home or --store") from error
 
     def files(self, suffix: str) -> list[Location]:
         """Return the files below whose names end in `suffix`."""

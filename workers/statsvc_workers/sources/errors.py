@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from statsvc.common.object_urls import is_url
+from statsvc.common.plurals import plural
 from statsvc.dataset.counting_rule import MASKS
 from statsvc.dataset.known_layouts import LAYOUTS
 from statsvc.dataset.selection import quoted
@@ -39,7 +40,9 @@ def nothing_readable(root: str, names: list[str]) -> SourceError:
         return empty(root)
     counts = Counter(Path(name).suffix.lower() for name in names)
     summary = ", ".join(
-        f"{count} {shown(extension) or 'files without an extension'}{' files' if extension else ''}"
+        plural(count, f"{shown(extension)} file")
+        if extension
+        else f"{plural(count, 'file')} without an extension"
         for extension, count in counts.most_common(EXAMPLES)
     )
     documents = [name for name in sorted(names) if name.lower().endswith(".json")]
