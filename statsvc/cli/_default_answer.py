@@ -43,7 +43,7 @@ def default_answer(home: Home, catalog: Catalog, dataset: Dataset) -> dict[str, 
     key = _key(dataset, record)
     if key is not None and (known := _read(file, key)) is not None:
         return known
-    text = json.dumps(_compute(home, dataset, record), ensure_ascii=False)
+    text = json.dumps(_compute(home, dataset, record))
     if key is not None:
         with suppress(OSError):
             file.parent.mkdir(exist_ok=True)
