@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "statsvc" / "integrations"
-ALWAYS_ALLOWED = set(sys.stdlib_module_names) | {"statsvc", "numpy"}
+ALWAYS_ALLOWED = set(sys.stdlib_module_names) | {"statsvc", "msgspec", "numpy"}
 ALLOWED = {
     "lightning": {"lightning", "pytorch_lightning"},
     "mmseg_loss": {"mmseg", "torch"},

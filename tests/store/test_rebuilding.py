@@ -70,7 +70,7 @@ def test_verify_names_the_damaged_versions(stored_files: StoredFiles, home: Home
     assert "'counts'" in damage["street", 2]
     assert "'class_pixels'" in damage["street", 3]
     assert "'pixels'" in damage["street", 4]
-    assert "1 versions checked, 0 damaged" in statsvc("verify", "other", *home_options).stderr
+    assert "1 version checked, 0 damaged" in statsvc("verify", "other", *home_options).stderr
 
 
 def test_a_lost_catalog_is_rebuilt_from_the_groups(

@@ -155,7 +155,7 @@ def test_a_list_that_can_be_read_is_used_without_the_one_that_cannot(tmp_path: P
 @pytest.mark.parametrize("split", ["trian_*", ["nowhere.png"]])
 def test_a_split_that_matches_nothing_fails_the_scan(tmp_path: Path, split: Any) -> None:
     write(tmp_path / "train_0.png", "labels", 0)
-    with pytest.raises(InvalidParameter, match=r"matches none of the 1 samples, for example train_0\.png"):
+    with pytest.raises(InvalidParameter, match=r"matches none of the 1 sample, for example train_0\.png"):
         statsvc.scan(tmp_path, splits={"train": split})
 
 
