@@ -146,7 +146,7 @@ def test_large_and_negative_ids_are_reported_as_unexpected(caplog: pytest.LogCap
     label = np.array([[0, 0, 1, -1], [1, 1, 70000, 2**40]])
     weights([(None, label)], 2)
     assert "3 unexpected ids" in caplog.text
-    for text in ("id -1 (1 pixels", "id 70000 (1 pixels", f"id {2**40} (1 pixels", "in sample 0"):
+    for text in ("id -1 (1 pixel,", "id 70000 (1 pixel,", f"id {2**40} (1 pixel,", "in sample 0"):
         assert text in caplog.text
     np.testing.assert_allclose(
         weights([(None, label)], 2, method="inverse_freq", normalize="none"), [1.25, 5 / 6]

@@ -505,7 +505,7 @@ def test_targets_of_every_integer_dtype_give_the_same_loss(dtype: torch.dtype) -
 
 
 @pytest.mark.parametrize(
-    ("values", "named"), [([19, 200], r"19 \(1 pixels\), 200 \(1 pixels\)"), ([-1], "-1"), ([3], "3 ")]
+    ("values", "named"), [([19, 200], r"19 \(1 pixel\), 200 \(1 pixel\)"), ([-1], "-1"), ([3], "3 ")]
 )
 def test_the_error_for_an_invalid_target_names_its_value(values: list[int], named: str) -> None:
     logits = logits_of((1, 3, 4, 4))
@@ -519,7 +519,7 @@ def test_the_error_for_an_invalid_target_names_its_value(values: list[int], name
 
 
 def test_the_error_for_many_invalid_targets_names_the_first_ones() -> None:
-    with pytest.raises(InvalidParameter, match=r"contains 2 .*, 6 \(1 pixels\), …; expected class ids 0 … 1"):
+    with pytest.raises(InvalidParameter, match=r"contains 2 .*, 6 \(1 pixel\), …; expected class ids 0 … 1"):
         CombinedLoss()(torch.zeros(1, 2, 4, 4), torch.arange(16).reshape(1, 4, 4))
 
 
