@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A configuration file in an empty home directory, which STATSVC_HOME names."""
     for name in ("STATSVC_DATABASE", "STATSVC_STORE", "STATSVC_CONFIG", "STATSVC_LOG_FORMAT"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what a command of this process sets is undone, too
+        monkeypatch.delenv(name)
     monkeypatch.setenv("STATSVC_HOME", str(tmp_path))
     return tmp_path / "statsvc.toml"
 
