@@ -51,12 +51,13 @@ def register(
     layout: Layout | None,
     move: bool,
     trusted: bool,
-    on_new: Callable[[], None],
+    before_reading: Callable[[], None],
 ) -> tuple[Dataset, int | None]:
     """Find or create the dataset, and configure it as the options say.
 
     A known layout provides the pattern, and what the other options do not set. `trusted` means that the user
-    says that the values of the files are class ids. `on_new` is called before a new source is inspected.
+    says that the values of the files are class ids. `before_reading` is called before files of a folder are
+    inspected, which may start threads.
 
     Returns the dataset and, if the options published a version with another configuration of the same
     counts, the number of that version. Raises `Conflict`, `NotFound`, `InvalidParameter`, `SourceError`.
@@ -69,11 +70,13 @@ def register(
     if name is None:
         dataset = _find_by_location(catalog, location, pattern)
     else:
-        dataset = _find_by_name(catalog, name, location, pattern, move=move, trusted=trusted)
+        dataset = _find_by_name(
+            catalog, name, location, pattern, move=move, trusted=trusted, before_reading=before_reading
+        )
     if dataset is None:
         if source is None:
             raise NotFound(f"There is no dataset {name!r} yet. Name its folder, too: statsvc scan SOURCE")
-        on_new()
+        before_reading()
         dataset, created = _create(
             catalog, source, name, pattern, counting, changes, layout=layout, trusted=trusted
         )
@@ -87,6 +90,7 @@ def register(
                 "versions never mix rules. Repeat the command with another name, for example --name "
                 f"{dataset.name}-2, or delete this dataset first: statsvc datasets {dataset.name} --delete"
             )
+        before_reading()
         dataset = _recount(catalog, dataset, counting, pattern, layout=layout, trusted=trusted)
     return _configure(home, catalog, dataset, changes)
 
@@ -188,6 +192,7 @@ def _find_by_name(
     *,
     move: bool,
     trusted: bool,
+    before_reading: Callable[[], None] = lambda: None,
 ) -> Dataset | None:
     """Return the dataset of that name; its source and pattern must equal those of the command.
 
@@ -203,6 +208,7 @@ def _find_by_name(
     if dataset.source is None:
         raise Conflict(f"{name} contains imported counts. Choose another name with --name.")
     if move or (dataset.pattern is None and folder in (None, _resolved(dataset.source))):
+        before_reading()
         return _move(catalog, dataset, folder, new_pattern, trusted=trusted)
     advice = f"Choose another name with --name or, if the dataset has moved, add --name {name} --move."
     if folder is not None and _resolved(dataset.source) != folder:

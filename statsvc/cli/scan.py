@@ -167,7 +167,7 @@ def scan(
             layout=known,
             move=move,
             trusted=rule == VALUE,
-            on_new=counters.load_machine_code,
+            before_reading=counters.load_machine_code,
         )
         if triggers_wanted:
             from statsvc.store.catalog import triggers

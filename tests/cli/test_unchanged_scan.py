@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
 import statsvc as package
 from statsvc.cli._default_answer import CODE, FOLDER, code_files
@@ -258,35 +259,52 @@ def speed(text: str) -> str:
     return "" if found is None else found[0]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked only on Linux")
-def test_a_changed_file_is_counted_in_a_forked_process(tmp_path: Path) -> None:
-    """Nothing that looks for changes leaves a thread behind, with which a process must not fork."""
-    labels, home = tmp_path / "labels", tmp_path / "home"
-    for seed in range(3):
-        write_png(labels / f"{seed}.png", random_labels(seed))
-    wait_until_stable(labels)
-    statsvc("scan", labels, "--home", home)
-    write_png(labels / "0.png", random_labels(9))
-    code = f"""
+FORKS = """
 import os, sys
 fork, children = os.fork, []
 def counted():
     children.append(fork())
     return children[-1]
 os.fork = counted
-sys.argv[1:] = ["scan", {str(labels)!r}, "--home", {str(home)!r}]
+sys.argv[1:] = {arguments}
 from statsvc.cli import main
-try:
-    main()
-finally:
-    print(len(children), file=sys.stderr)
+if __name__ == "__main__":
+    try:
+        main()
+    finally:
+        print(len(children), file=sys.stderr)
 """
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked only on Linux")
+@pytest.mark.parametrize("moves", [False, True])
+def test_changed_files_are_counted_in_a_forked_process(tmp_path: Path, moves: bool) -> None:
+    """Nothing that looks for changes leaves a thread behind, with which a process must not fork.
+
+    TIFF files are inspected in a child process that a thread starts, which must not happen before.
+    """
+    labels, moved = tmp_path / "labels", tmp_path / "moved"
+    arguments = ["scan", str(labels), "--name", "maps", "--home", str(tmp_path / "home")]
+    for seed in range(3):
+        write_png(labels / f"{seed}.png", random_labels(seed))
+    if moves:
+        for file in labels.iterdir():
+            with Image.open(file) as image:
+                image.save(file.with_suffix(".tif"))
+            file.unlink()
+        shutil.copytree(labels, moved)  # with new times of change
+    wait_until_stable(tmp_path)
+    statsvc(*arguments)
+    if moves:
+        arguments = [arguments[0], str(moved), *arguments[2:], "--move"]
+    else:
+        write_png(labels / "0.png", random_labels(9))
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", FORKS.format(arguments=arguments)],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONWARNINGS": "error"},
     )
     *_, summary, forks = done.stderr.splitlines()
-    assert "1 counted, 2 unchanged" in summary
+    assert ("3 counted, 0 unchanged" if moves else "1 counted, 2 unchanged") in summary
     assert forks == "1"
