@@ -12,6 +12,9 @@ from statsvc.common.interrupts import ending_silently
 def main() -> None:
     """Run the command line; Ctrl-C during its imports ends the process without a traceback."""
     gc.disable()  # what imports create lives as long as the process; the command enables it again
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the caller has closed it
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - until the process ends
     with ending_silently():
         from statsvc.cli import main as run_cli
 

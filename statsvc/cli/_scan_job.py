@@ -144,11 +144,11 @@ def _execute(home: Home, catalog: Catalog, job: Job, settings: Settings, counter
     from statsvc_workers.jobs.progress import Progress
 
     progress = Progress()
-    with show_progress(progress.to_dict):
-        outcome = execute(catalog, home.store, job, None, settings, progress, retry=False)
-    if outcome.remaining is None:
-        return outcome
     try:
+        with show_progress(progress.to_dict):
+            outcome = execute(catalog, home.store, job, None, settings, progress, retry=False)
+        if outcome.remaining is None:
+            return outcome
         cluster = counters.cluster()
     except KeyboardInterrupt:
         jobs.cancel_own(catalog, job)

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 from statsvc.cli import _progress
 from statsvc.local.demo import make_demo
 from support.command_line import invoke
-from support.commands import scan_json
+from support.commands import scan_json, statsvc
 from support.expected import checkpoints
 from support.label_maps import write_huge_arrays
 from support.servers import free_port
@@ -123,3 +125,18 @@ def test_progress_off_a_terminal_is_printed_only_when_it_changes(
         "counting: 0/240 files",
         "counting: 120/240 files",
     ]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize("command", ["scan --name street", "weights street", "datasets", "doctor street"])
+def test_commands_work_without_a_stream_that_their_caller_has_closed(
+    street_home: tuple[Path, Path], command: str, closed: str
+) -> None:
+    expected = statsvc(*command.split(), "--home", street_home[1])
+    line = f"{sys.executable} -m statsvc {command} --home '{street_home[1]}' {closed}"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True)
+    is_open = [">&-" not in closed.split(), "2>&-" not in closed]
+    printed = [
+        text if shown else "" for text, shown in zip((expected.stdout, expected.stderr), is_open, strict=True)
+    ]
+    assert (done.returncode, done.stdout, done.stderr) == (0, *printed)
