@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from statsvc.store.catalog.sqlite import Changes
+    from statsvc.store.catalog.sqlite_changes import Changes
 
 Row = SimpleNamespace
 """A row: its columns are attributes."""

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from statsvc.store.catalog.connection import Connection, Engine
-    from statsvc.store.catalog.sqlite import Changes
+    from statsvc.store.catalog.sqlite_changes import Changes
 
 
 class Database:

@@ -17,6 +17,7 @@ from statsvc.store.catalog import sqlite_reserve
 from statsvc.store.catalog.connection import CLOSE_SECONDS, Connection, Engine, taken
 from statsvc.store.catalog.database_errors import DatabaseError, IntegrityError
 from statsvc.store.catalog.dialects import sqlite_statement, sqlite_values
+from statsvc.store.catalog.sqlite_changes import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -130,11 +131,12 @@ class SqliteEngine(Engine):
                 opened = self._idle.pop() if self._idle else None
                 times_closed = self._times_closed
             if opened is None:
+                identity = _identity(self.file)  # before: one that is replaced meanwhile is opened again
                 try:
-                    return _Opened(self._connect(), _identity(self.file), times_closed)
+                    return _Opened(self._connect(), identity, times_closed)
                 except sqlite3.Error as error:
                     raise _translated(error) from error
-            if opened.identity == _identity(self.file):
+            if opened.identity is not None and opened.identity == _identity(self.file):
                 return opened
             opened.connection.close()  # the file was removed or replaced
 
@@ -169,7 +171,7 @@ class SqliteEngine(Engine):
 class _Opened:
     """An open connection of the pool.
 
-    identity      of the file when it was opened
+    identity      of the file before it was opened; None if that created it
     times_closed  how often the pool had been closed before
     """
 
@@ -263,55 +265,15 @@ def _set(connection: sqlite3.Connection, pragma: str) -> None:
             return
 
 
-class Changes:
-    """Detects commits of other connections and processes in a few microseconds, without reading any table.
-
-    Only for use in one thread at a time.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._name = str(file)
-        self._opened: tuple[sqlite3.Connection, tuple[int, int]] | None = None
-        self._times_opened = 0
-
-    def marker(self) -> tuple[tuple[int, int], int, int] | None:
-        """Return a value that is the same as long as nobody commits and the file is not replaced.
-
-        None if it cannot be determined without waiting.
-        """
-        # https://www.sqlite.org/pragma.html#pragma_data_version
-        try:
-            status = os.stat(self._name)  # noqa: PTH116 - for every request
-            identity = status.st_dev, status.st_ino
-            if self._opened is None or self._opened[1] != identity:
-                self.close()
-                uri = f"file:{quote(os.fsencode(self._name))}?mode=rw"
-                connection = sqlite3.connect(uri, uri=True, timeout=0, check_same_thread=False)
-                self._opened = connection, identity
-                self._times_opened += 1
-            [version] = self._opened[0].execute("PRAGMA data_version").fetchone()
-        except (sqlite3.Error, OSError):
-            self.close()
-            return None
-        # Each connection counts from the same number on, whatever was committed before it was opened.
-        return identity, self._times_opened, version
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._opened is not None:
-            self._opened[0].close()
-            self._opened = None
-
-
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether an error of the database means that its disk is full."""
     return isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error)
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
-    """Return the device and inode of a file, None if it does not exist."""
+    """Return the device and inode of a file, None if it does not exist or cannot be reached."""
     try:
         status = file.stat()
-    except FileNotFoundError:
+    except OSError:  # SQLite reports why when it opens the file
         return None
     return status.st_dev, status.st_ino
