@@ -8,7 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import make_url
@@ -16,15 +16,18 @@ from sqlalchemy import make_url
 from statsvc.dataset.configuration import Configuration
 from statsvc.errors import CatalogError, InvalidParameter
 from statsvc.store import home as homes
-from statsvc.store.catalog import dataset_rows, jobs
+from statsvc.store.catalog import dataset_rows, jobs, sqlite
 from statsvc.store.catalog import postgresql as limits
 from statsvc.store.catalog.catalog import Catalog
 from statsvc.store.catalog.database_errors import DatabaseError, IntegrityError
 from statsvc.store.catalog.engine import SCHEMA, file_system, open_engine, schema_of, upgrade_url
 from support.catalogs import execute_sql
+from support.permissions import without_root_privileges
 from support.silent_proxy import silent_proxy
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from support.postgres import PostgresServer
 
 
@@ -53,11 +56,13 @@ def test_sqlite_is_configured_for_durability(tmp_path: Path) -> None:
         ("mysql://host/db", "SQLite or PostgreSQL, not mysql"),
         ("sqlite://", "must be a file"),
         ("sqlite:///:memory:", "must be a file"),
+        ("postgresql://user:secret@host:port/db", "the URL of the database is malformed"),
     ],
 )
 def test_other_databases_are_rejected(bad: str, message: str) -> None:
-    with pytest.raises(CatalogError, match=message):
+    with pytest.raises(CatalogError, match=message) as caught:
         open_engine(bad)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_file_that_is_not_a_database_is_rejected(tmp_path: Path) -> None:
@@ -162,16 +167,57 @@ def test_a_removed_catalog_is_an_error_and_a_replaced_one_is_opened(tmp_path: Pa
     catalog.close()
 
 
+def test_a_catalog_that_may_only_be_read_is_rejected_with_advice(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'catalog.sqlite'}"
+    Catalog.open(url).close()
+    (tmp_path / "catalog.sqlite").chmod(0o444)
+    tmp_path.chmod(0o555)
+    with without_root_privileges(), pytest.raises(CatalogError, match="grant it to this user") as caught:
+        Catalog.open(url)
+    tmp_path.chmod(0o755)
+    assert "readonly database; SQLite needs write permission" in str(caught.value)
+
+
 def test_a_catalog_whose_folder_is_gone_is_unavailable_until_it_is_back(tmp_path: Path) -> None:
     folder = tmp_path / "home"
     catalog = Catalog.open(f"sqlite:///{folder / 'catalog.sqlite'}")
     catalog.create_dataset("street", None, None, Configuration())
     folder.rename(tmp_path / "away")
+    folder.write_bytes(b"")  # a file in its place
+    with pytest.raises(DatabaseError, match="unable to open"):
+        catalog.datasets()
+    folder.unlink()
     with pytest.raises(DatabaseError, match="unable to open"):
         catalog.datasets()
     assert not folder.exists()
     (tmp_path / "away").rename(folder)
     assert [dataset.name for dataset in catalog.datasets()] == ["street"]
+    catalog.close()
+
+
+def test_a_catalog_that_is_replaced_while_a_connection_opens_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "catalog.sqlite"
+    for name, dataset in (("catalog", "old"), ("other", "new")):
+        created = Catalog.open(f"sqlite:///{tmp_path / name}.sqlite")
+        created.create_dataset(dataset, None, None, Configuration())
+        created.close()
+    catalog = Catalog.open(f"sqlite:///{file}")
+    catalog.close()
+    connect = sqlite.connect
+
+    def replaced(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*args, **options)
+        monkeypatch.undo()
+        for opened in tmp_path.glob("catalog.sqlite*"):
+            opened.unlink()
+        (tmp_path / "other.sqlite").rename(file)
+        return connection
+
+    monkeypatch.setattr(sqlite, "connect", replaced)
+    catalog.datasets()
+    assert [dataset.name for dataset in catalog.datasets()] == ["new"]
     catalog.close()
 
 

@@ -67,10 +67,9 @@ def sqlite_file(url: str) -> Path | None:
 def _server(url: str) -> sa.URL:
     """Return the URL of a PostgreSQL database."""
     scheme, separator, _ = url.partition("://")
-    malformed = CatalogError(f"{url!r} is not a database URL; use sqlite:///FILE or postgresql://…")
     backend = scheme.partition("+")[0]
     if not separator:
-        raise malformed
+        raise CatalogError(f"{url!r} is not a database URL; use sqlite:///FILE or postgresql://…")
     if backend == "sqlite":
         raise CatalogError(_NO_FILE)
     if backend != "postgresql":
@@ -79,8 +78,10 @@ def _server(url: str) -> sa.URL:
         import sqlalchemy as sa
     try:
         return sa.make_url(url).set(drivername="postgresql+psycopg")
-    except sa.exc.ArgumentError:
-        raise malformed from None
+    except (sa.exc.ArgumentError, ValueError):  # not with the URL, which may contain a password
+        raise CatalogError(
+            "the URL of the database is malformed; use postgresql://USER@HOST:PORT/NAME"
+        ) from None
 
 
 def _shown(url: sa.URL) -> str:
@@ -111,7 +112,7 @@ def _translated_errors(shown: str, file: Path | None = None) -> Iterator[None]:
         advice = ""
         if sqlite.is_disk_full(error.orig) or "disk I/O error" in str(error):
             advice = "; is the disk full? Free some space on it"
-        if file is not None and "unable to open" in str(error):
+        if file is not None and ("unable to open" in str(error) or "readonly" in str(error)):
             advice = (
                 f"; SQLite needs write permission for {file.parent} even to read, so grant it to this user"
             )
