@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from statsvc.errors import Conflict, DamagedVersion, StoreError
-from statsvc.store.catalog import dataset_rows, idempotency
+from statsvc.store.catalog import dataset_rows, idempotency, old_jobs
 from statsvc.store.catalog.records import VersionRecord
 from statsvc.store.publication import open_version
 from statsvc.store.versions.aggregates import write_aggregates
@@ -26,7 +26,6 @@ from statsvc.store.versions.location import CHECKPOINTS
 
 if TYPE_CHECKING:
     from statsvc.store.catalog.catalog import Catalog
-    from statsvc.store.catalog.connection import Connection
     from statsvc.store.catalog.records import Dataset
     from statsvc.store.versions.location import Location
 
@@ -40,12 +39,6 @@ It must exceed the duration of any request, and how long a server may answer fro
 
 KEEP_JOBS = 1000
 """How many of the newest jobs of each dataset are kept by default."""
-
-JOBS_PER_TRANSACTION = 500
-"""Jobs that are deleted in one transaction."""
-
-PAUSE_SECONDS = 0.02
-"""Pause between such transactions: a process that waits for the lock of an SQLite catalog polls for it."""
 
 SKIPPED_NUMBERS = 1000
 """Least number of version numbers that are skipped after a restore."""
@@ -102,94 +95,8 @@ def collect(
                 _remove_rows(catalog, store, dataset, grace, result)
         with catalog.write() as connection:
             idempotency.delete_old(connection)
-        for uid in _all_uids(catalog):
-            result.jobs += _delete_jobs(catalog, uid, keep_jobs)
+        result.jobs = old_jobs.delete(catalog, keep_jobs)
     return result
-
-
-def _all_uids(catalog: Catalog) -> list[str]:
-    """Return the uids of all datasets, including deleted ones."""
-    with catalog.read() as connection:
-        return connection.scalars("SELECT uid FROM datasets")
-
-
-def _delete_jobs(catalog: Catalog, uid: str, keep: int) -> int:
-    """Delete the ended jobs of a dataset beyond the newest ones; return how many.
-
-    Jobs that a version or an idempotency key refers to are kept.
-    """
-    with catalog.read() as connection:
-        cutoff = connection.scalar(
-            """
-            SELECT created_at
-            FROM jobs
-            WHERE dataset_uid = :uid
-            ORDER BY created_at DESC
-            LIMIT 1 OFFSET :keep
-            """,
-            uid=uid,
-            keep=keep,
-        )
-    if cutoff is None:
-        return 0
-    after, deleted = (-math.inf, ""), 0
-    while True:
-        # In portions, so that nobody waits long for the lock of an SQLite catalog. Each begins after the
-        # previous one: jobs that are kept are not read again.
-        with catalog.write() as connection:
-            rows = connection.rows(
-                """
-                SELECT created_at, id
-                FROM jobs
-                WHERE dataset_uid = :uid
-                  AND created_at <= :cutoff
-                  AND state IN ('succeeded', 'failed', 'cancelled')
-                  AND (created_at, id) > (:after_created_at, :after_id)
-                ORDER BY created_at, id
-                LIMIT :limit
-                """,
-                uid=uid,
-                cutoff=cutoff,
-                after_created_at=after[0],
-                after_id=after[1],
-                limit=JOBS_PER_TRANSACTION,
-            )
-            deleted += _delete_unreferenced(connection, [row.id for row in rows])
-        if len(rows) < JOBS_PER_TRANSACTION:
-            return deleted
-        after = rows[-1].created_at, rows[-1].id
-        time.sleep(PAUSE_SECONDS)
-
-
-def _delete_unreferenced(connection: Connection, ids: list[str]) -> int:
-    """Delete those of these jobs that no version or idempotency key refers to; return how many."""
-    referenced = connection.scalars(
-        """
-        SELECT job_id
-        FROM versions
-        WHERE job_id IN :ids
-        UNION
-        SELECT job_id
-        FROM idempotency_keys
-        WHERE job_id IN :ids
-        """,
-        ids=ids,
-    )
-    unreferenced = sorted(set(ids).difference(referenced))
-    connection.execute(
-        """
-        DELETE FROM changed_paths
-        WHERE job_id IN :ids
-        """,
-        ids=unreferenced,
-    )
-    return connection.execute(
-        """
-        DELETE FROM jobs
-        WHERE id IN :ids
-        """,
-        ids=unreferenced,
-    )
 
 
 def pause(catalog: Catalog, store: Location) -> None:

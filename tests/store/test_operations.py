@@ -16,7 +16,7 @@ from statsvc.api.app import build_app
 from statsvc.errors import CatalogError
 from statsvc.store import home as homes
 from statsvc.store import retention
-from statsvc.store.catalog import idempotency, job_rows, jobs, operations, overview, triggers
+from statsvc.store.catalog import idempotency, job_rows, jobs, old_jobs, operations, overview, triggers
 from statsvc.store.catalog.catalog import Catalog
 from support.catalogs import REMOTE_OWNER, add_dataset, execute_sql, trace_sql
 from support.commands import statsvc
@@ -103,7 +103,7 @@ def test_gc_deletes_old_jobs_except_those_that_something_refers_to(home: Home, c
 def test_gc_goes_past_portions_of_jobs_that_are_kept(
     home: Home, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "JOBS_PER_TRANSACTION", 7)
+    monkeypatch.setattr(old_jobs, "JOBS_PER_TRANSACTION", 7)
     dataset = add_dataset(catalog)
     ids = add_jobs(catalog, dataset, 60)
     kept = [*ids[:15], ids[20]]  # more than two whole portions
