@@ -207,6 +207,19 @@ def shrink(file: Path) -> None:
     file.write_text(json.dumps(metadata))
 
 
+def without_columns(file: Path) -> None:
+    metadata = json.loads(file.read_text())
+    metadata["shape"][-1] = 0
+    metadata["chunk_grid"]["configuration"]["chunk_shape"][-1] = 1
+    file.write_text(json.dumps(metadata))
+
+
+def infinite(file: Path) -> None:
+    metadata = json.loads(file.read_text())
+    metadata["shape"][0] = float("inf")
+    file.write_text(json.dumps(metadata))
+
+
 def retype(file: Path) -> None:
     metadata = json.loads(file.read_text())
     metadata["data_type"] = "float64" if metadata["data_type"] != "string" else "int64"
@@ -218,7 +231,7 @@ def remove(file: Path) -> None:
     file.unlink()
 
 
-@pytest.mark.parametrize("harm", [truncate, shrink, retype, remove])
+@pytest.mark.parametrize("harm", [truncate, shrink, without_columns, infinite, retype, remove])
 @pytest.mark.parametrize("name", ARRAYS)
 def test_damaged_metadata_is_detected(copy: Published, name: str, harm: Callable[[Path], None]) -> None:
     harm(copy.folder / name / "zarr.json")

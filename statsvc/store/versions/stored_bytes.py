@@ -87,7 +87,7 @@ class StoredBytes(Struct, frozen=True):
 
     def compressed(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield the chunks [start, stop) in compressed form. Raises `FileNotFoundError` for a missing one."""
-        together = max(1, READ_BYTES // (self.rows * self.row_bytes))
+        together = max(1, READ_BYTES // max(1, self.rows * self.row_bytes))
         for first in range(start, stop, together):
             names = [self.chunk_name(number) for number in range(first, min(first + together, stop))]
             yield from self.location.read_all(names)
@@ -157,7 +157,7 @@ def open_array(group: Location, name: str, kind: type[Array]) -> Array:
             and (is_text or _NUMBER.fullmatch(data_type) is not None)
         )
         fill = metadata["fill_value"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{METADATA} is damaged ({type(error).__name__}: {error})") from None
     if not as_written:
         raise ValueError(f"{METADATA} describes another kind of array")
