@@ -482,6 +482,13 @@ def test_arrays_are_counted_without_numba_once_the_loops_are_compiled(tmp_path: 
     assert second.stdout == "False\n", second.stderr
 
 
+def test_loops_are_compiled_where_numba_is_told_not_to_compile(tmp_path: Path) -> None:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_DISABLE_JIT": "1"}
+    command, folder = [sys.executable, "-c", ARRAYS, "u1"], Path(__file__).parents[2]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_an_array_that_is_not_aligned_is_counted(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 300, 5000).astype("<i4")
     shifted = np.frombuffer(b"\0" + values.tobytes(), "<i4", offset=1)

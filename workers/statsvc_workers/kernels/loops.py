@@ -155,7 +155,7 @@ def prepare_arrays(dtype: np.dtype[Any], *, on_grid: bool) -> None:
     """Load, or compile, what counts arrays of integers of a type, in tiles if `on_grid`."""
     if on_grid:
         machine_code.load(_BANDS, _count_bands)
-        if dtype.itemsize > 1:
+        if dtype != np.uint8:
             machine_code.load(_name("narrowed", dtype), partial(_narrowed, dtype))
     else:
         _dense(dtype)

@@ -46,9 +46,6 @@ _SOURCES = (
 )
 """Files of this package that determine the machine code."""
 
-_CHECKED = ("NUMBA_BOUNDSCHECK", "NUMBA_DISABLE_JIT")
-"""Variables of numba with which it runs the loops itself."""
-
 _loaded: dict[str, Callable[..., int] | None] = {}
 
 
@@ -95,7 +92,7 @@ def _load(name: str, build: Build) -> Callable[..., int] | None:
 
 
 def _is_run_by_numba() -> bool:
-    return any(os.environ.get(name, "0") != "0" for name in _CHECKED)
+    return os.environ.get("NUMBA_BOUNDSCHECK", "0") != "0"
 
 
 def _file(name: str) -> Path | None:
@@ -165,7 +162,7 @@ def _compiled(build: Build) -> bytes | None:
 
     None if numba compiled it to something else.
     """
-    from numba import njit
+    from statsvc_workers.kernels.numba_support import njit
 
     function, signature = build()
     compiled = njit(signature, boundscheck=False)(function)

@@ -13,11 +13,12 @@ log = logging.getLogger(__name__)
 
 
 # By default numba writes next to the source, where an installed package may be read-only. numba reads the
-# variable on import.
+# variables on import.
 if "NUMBA_CACHE_DIR" not in os.environ and (_cache_folder := compiled_folder()) is not None:
     os.environ["NUMBA_CACHE_DIR"] = str(_cache_folder)
+os.environ.pop("NUMBA_DISABLE_JIT", None)  # Python cannot call the intrinsics
 
-import numba  # noqa: E402 - the variable must be set first
+import numba  # noqa: E402 - the variables must be set first
 from llvmlite import ir  # noqa: E402
 from numba.core import cgutils, types  # noqa: E402
 from numba.core.caching import FunctionCache  # noqa: E402
@@ -56,7 +57,10 @@ def kernel(function):
 LANES = 64
 """Items that `run_ends` compares: as many as a word has bits."""
 
-inlined = numba.njit(inline="always")
+njit = numba.njit
+"""numba's decorator; from here, so that numba is imported after its variables are set."""
+
+inlined = njit(inline="always")
 """Compiles a step of a loop into the loop that calls it."""
 
 
