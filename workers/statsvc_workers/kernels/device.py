@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,18 +143,20 @@ def _torch_sees_cuda() -> bool:
 def _faster(chunks: list[NDArray[Any]]) -> str:
     """Count the chunks on both devices; return the faster one, and use it for the rest of this process."""
     global _auto
-    _on_cuda(chunks)  # warm-up: the first call starts the device
-    started = time.perf_counter()
-    _on_cuda(chunks)
-    cuda = time.perf_counter() - started
-    started = time.perf_counter()
-    for chunk in chunks:
-        try:
-            Counter().add(chunk)
-        except UnreadableSample:
-            continue
-    _auto = "cuda" if cuda < time.perf_counter() - started else "cpu"
+    seconds = []
+    for count in (_on_cuda, _on_cpu):
+        count(chunks)  # warm-up: the first call starts the device, or compiles a loop
+        started = time.perf_counter()
+        count(chunks)
+        seconds.append(time.perf_counter() - started)
+    _auto = "cuda" if seconds[0] < seconds[1] else "cpu"
     return _auto
+
+
+def _on_cpu(chunks: list[NDArray[Any]]) -> None:
+    for chunk in chunks:
+        with suppress(UnreadableSample):
+            Counter().add(chunk)
 
 
 def _on_cuda(chunks: list[NDArray[Any]]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
