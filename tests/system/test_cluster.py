@@ -331,6 +331,7 @@ def test_a_job_fails_and_names_a_worker_that_cannot_read_the_source(
     def stop() -> bool:
         if progress.counted and f"strange-{joins.split(maxsplit=1)[0]}" not in cluster.roles:
             cluster.add_worker(f"strange-{joins.split(maxsplit=1)[0]}", address, prefix=unprivileged)
+            wait_for_workers(workspace, 2)  # however fast the other one counts what was submitted to it
         return False
 
     if joins == "before the job":

@@ -162,10 +162,18 @@ def _compiled(build: Build) -> bytes | None:
 
     None if numba compiled it to something else.
     """
+    from numba.core import config
+
     from statsvc_workers.kernels.numba_support import njit
 
     function, signature = build()
-    compiled = njit(signature, boundscheck=False)(function)
+    level = config.OPT
+    # Level 3 takes four times as long, and the module is optimized once more below.
+    config.OPT = type(level)(min(level, 2))
+    try:
+        compiled = njit(signature, boundscheck=False)(function)
+    finally:
+        config.OPT = level
     [overload] = compiled.overloads.values()
     name = overload.fndesc.llvm_func_name
     module = llvm.parse_assembly(overload.library.get_llvm_str().replace(name, _SYMBOL))
