@@ -162,18 +162,11 @@ def _compiled(build: Build) -> bytes | None:
 
     None if numba compiled it to something else.
     """
-    from numba.core import config
-
-    from statsvc_workers.kernels.numba_support import njit
+    from statsvc_workers.kernels.numba_support import njit, optimized_less
 
     function, signature = build()
-    level = config.OPT
-    # Level 3 takes four times as long, and the module is optimized once more below.
-    config.OPT = type(level)(min(level, 2))
-    try:
+    with optimized_less():  # the module is optimized once more below
         compiled = njit(signature, boundscheck=False)(function)
-    finally:
-        config.OPT = level
     [overload] = compiled.overloads.values()
     name = overload.fndesc.llvm_func_name
     module = llvm.parse_assembly(overload.library.get_llvm_str().replace(name, _SYMBOL))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import suppress
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from statsvc_workers.kernels.compiled_folder import compiled_folder, warn_uncached
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +23,20 @@ os.environ.pop("NUMBA_DISABLE_JIT", None)  # Python cannot call the intrinsics
 
 import numba  # noqa: E402 - the variables must be set first
 from llvmlite import ir  # noqa: E402
-from numba.core import cgutils, types  # noqa: E402
+from numba.core import cgutils, config, types  # noqa: E402
 from numba.core.caching import FunctionCache  # noqa: E402
 from numba.extending import intrinsic  # noqa: E402
+
+
+@contextmanager
+def optimized_less() -> Iterator[None]:
+    """Compile at optimization level 2 at most; level 3, numba's default, takes four times as long."""
+    level = config.OPT
+    config.OPT = type(level)(min(level, 2))
+    try:
+        yield
+    finally:
+        config.OPT = level
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
