@@ -29,7 +29,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
-    excluded = ("304", "inflate alone")
+    excluded = ("304", "inflate alone", "first scan of a user")
     for row in rows:
         if "small files" in row["name"]:  # costs: as speed, like the others
             limit = float(row["goal"].removeprefix("≤"))
