@@ -131,7 +131,9 @@ class SqliteEngine(Engine):
                 opened = self._idle.pop() if self._idle else None
                 times_closed = self._times_closed
             if opened is None:
-                identity = _identity(self.file)  # before: one that is replaced meanwhile is opened again
+                identity = _identity(
+                    self.file
+                )  # before connecting: a file replaced since then is opened again
                 try:
                     return _Opened(self._connect(), identity, times_closed)
                 except sqlite3.Error as error:
